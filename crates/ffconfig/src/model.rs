@@ -1,0 +1,230 @@
+//! What a checked config says: plain structs, every default applied, every name resolved.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ffproto::{ClusterName, CommandId, NodeName};
+
+/// A whole config, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// The file that it was read from, absolute; relative paths in it are relative to its folder.
+    pub path: PathBuf,
+    /// `cluster`: links between different clusters are refused. Default `cluster`.
+    pub name: ClusterName,
+    /// `master`.
+    pub master: Master,
+    /// `servers`, in the order of the file, `count` written out: `game.1`, `game.2`, …
+    pub nodes: Vec<Node>,
+    /// `db`: the settings of the database, for nodes that say `"db": true`.
+    pub db: Option<Database>,
+    /// `memcached`, for nodes that say `"mem": true`.
+    pub memcached: Option<Memcached>,
+}
+
+impl Cluster {
+    /// The node of that name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == *name)
+    }
+
+    /// The nodes that have `name` among their parents.
+    pub fn children_of<'a>(&'a self, name: &'a NodeName) -> impl Iterator<Item = &'a Node> {
+        self.nodes.iter().filter(move |node| node.parents.iter().any(|p| p.name == *name))
+    }
+}
+
+/// Where a listener listens. In the config a port alone (`10001`, on loopback) or `"ADDRESS:PORT"`.
+pub type Listen = SocketAddr;
+
+/// `master`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Master {
+    /// `rootport`: where nodes register. Required.
+    pub rootport: Listen,
+    /// `webport`: administration over HTTP. Required.
+    pub webport: Listen,
+    /// `roothost`: where nodes find the master. Default `localhost`.
+    pub roothost: String,
+    /// `token`: proves links and control connections both ways, and asks for a Bearer token on webport.
+    /// Required when a rootport or webport listens beyond loopback.
+    pub token: Option<String>,
+    /// `log`: the file that the master's log is appended to, besides the terminal.
+    pub log: Option<PathBuf>,
+    /// `restart`: how ended nodes are started again.
+    pub restart: Restart,
+}
+
+/// One node: one process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Its name: the key under `servers`, with `.1`, `.2` … when `count` is given.
+    pub name: NodeName,
+    /// The key under `servers`; the same as the name without `count`.
+    pub key: String,
+    /// `type`: what the node is an instance of; routing chooses among the nodes of a kind. Default: its app.
+    pub kind: String,
+    /// `app`: which of the apps it runs, without firefly's leading `app.`.
+    pub app: String,
+    /// `host`: where the node runs, as other hosts reach it; `None` is this host.
+    pub host: Option<String>,
+    /// `netport`: where game clients connect.
+    pub netport: Option<Listen>,
+    /// `rootport`: where children connect.
+    pub rootport: Option<Listen>,
+    /// `webport`: the node's web server.
+    pub webport: Option<Listen>,
+    /// `remoteport`: the parents, counted ones written out.
+    pub parents: Vec<Parent>,
+    /// `db`: whether the node uses the database.
+    pub db: bool,
+    /// `mem`: whether the node uses memcached instead of its in-process cache.
+    pub mem: bool,
+    /// `log`: the file that the node's log is appended to, besides the terminal.
+    pub log: Option<PathBuf>,
+    /// `cpu`: the processors that the node may run on (firefly's affinity mask, or a list of numbers).
+    pub cpu: Option<Vec<usize>>,
+    /// `reload`: firefly's name of what a reload refreshes. A reload replaces the whole process, so it is
+    /// kept and shown, and has no other effect.
+    pub reload: Option<String>,
+    /// `threads`: threads of the node's runtime. Default 1: scale by processes.
+    pub threads: usize,
+    /// `drain_s`: how long the node may take to stop in good order. Default 10 s.
+    pub drain: Duration,
+    /// `client`: the constants of the client framing.
+    pub client: ClientFraming,
+    /// `limits`: every bound, the node's own over the cluster's over the defaults.
+    pub limits: Limits,
+}
+
+/// One parent of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// The parent's name (`rootname`; a counted key means each of its nodes).
+    pub name: NodeName,
+    /// The parent's key under `servers`.
+    pub key: String,
+    /// `roothost`: where it is reached, when that differs from what the master observes.
+    pub host: Option<String>,
+    /// `rootport`: where it listens for children.
+    pub port: u16,
+}
+
+/// `client`: the constants in every frame of the firefly framing, and the command of error frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientFraming {
+    /// `head_0` … `head_3`. Default 0.
+    pub head: [u8; 4],
+    /// `proto_version`. Default 0.
+    pub proto_version: u8,
+    /// `server_version`. Default 0.
+    pub server_version: u32,
+    /// `error_command`: the command of error frames. Default 4294967295.
+    pub error_command: CommandId,
+}
+
+impl Default for ClientFraming {
+    fn default() -> Self {
+        Self { head: [0; 4], proto_version: 0, server_version: 0, error_command: CommandId(u32::MAX) }
+    }
+}
+
+/// `limits`: every queue and every wait has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `frame_bytes_max`: the largest `length` of a client's frame. Default 64 KiB: a game message is
+    /// far smaller, and 1,000 hostile clients cost 64 MiB at most.
+    pub frame_bytes_max: u32,
+    /// `link_frame_bytes_max`: the largest frame on a link. Default 16 MiB: room for a state, far from
+    /// what would block a link for long.
+    pub link_frame_bytes_max: u32,
+    /// `call_timeout_ms`: how long a call may take. Default 5 s: a player has given up by then.
+    pub call_timeout: Duration,
+    /// `outbox_bytes_max`: bytes queued for one client. Default 1 MiB: seconds of pushes on a slow line.
+    pub outbox_bytes_max: usize,
+    /// `link_outbox_bytes_max`: bytes queued for one link. Default 64 MiB: a second of a full gigabit.
+    pub link_outbox_bytes_max: usize,
+    /// `calls_max`: calls of this node that wait for an answer on one link. Default 65,536.
+    pub calls_max: usize,
+    /// `sessions_max`: client connections of one node. Default 20,000: below the usual limit of descriptors.
+    pub sessions_max: usize,
+    /// `start_s`: how long a node may take to become ready. Default 60 s: a database may be slow to wake.
+    pub start: Duration,
+    /// `heartbeat_ms`: how often a silent link is asked. Default 500 ms; three missed answers are its end.
+    pub heartbeat: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 64 * 1024,
+            link_frame_bytes_max: 16 * 1024 * 1024,
+            call_timeout: Duration::from_secs(5),
+            outbox_bytes_max: 1024 * 1024,
+            link_outbox_bytes_max: 64 * 1024 * 1024,
+            calls_max: 65_536,
+            sessions_max: 20_000,
+            start: Duration::from_secs(60),
+            heartbeat: Duration::from_millis(500),
+        }
+    }
+}
+
+/// `master.restart`: how ended nodes are started again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    /// The waits between starts.
+    pub backoff: Backoff,
+    /// `healthy_s`: a node that lived that long starts again from the shortest wait. Default 60 s.
+    pub healthy: Duration,
+    /// `crash_loop`: this many quick ends in a row are shown as a crash loop. Default 5.
+    pub crash_loop: u32,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self { backoff: Backoff::default(), healthy: Duration::from_secs(60), crash_loop: 5 }
+    }
+}
+
+/// Exponential waits with jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// `wait_ms_min`: the first wait. Default 100 ms.
+    pub min: Duration,
+    /// `wait_ms_max`: no wait is longer. Default 10 s.
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { min: Duration::from_millis(100), max: Duration::from_secs(10) }
+    }
+}
+
+/// `db`: `url`, or firefly's `host`, `user`, `passwd`, `port`, `db`, `charset`. Without either: a SQLite
+/// file beside the config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// `sqlite://…`, `mysql://…` or `postgres://…`; has the password in it, so it is never logged whole.
+    pub url: String,
+    /// `connections_max`: size of the pool. Default 5, as firefly's `mincached`.
+    pub connections_max: u32,
+    /// `connect_timeout_ms`: how long a start waits for it. Default 5 s.
+    pub connect_timeout: Duration,
+    /// Anything else under `db` that firefly's pool passed on; shown, not used.
+    pub options: BTreeMap<String, String>,
+}
+
+/// `memcached`: firefly's `urls` and `hostname`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memcached {
+    /// `urls`: the servers, `HOST:PORT` each.
+    pub urls: Vec<String>,
+    /// `hostname`: the prefix of every key, so that clusters can share a server. Default: the cluster's name.
+    pub prefix: String,
+    /// `timeout_ms`: how long an operation may take. Default 1 s.
+    pub timeout: Duration,
+}

@@ -1,0 +1,2 @@
+//! stub
+use proc_macro as _;

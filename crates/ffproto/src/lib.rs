@@ -1,0 +1,21 @@
+//! The wire and the ids of a cluster, as values: bytes in, messages out, and back.
+//!
+//! This crate does no I/O and reads no clock; randomness and time come in as arguments. Malformed input
+//! is a value (an error enum), never a panic, and every length is checked before memory is taken for it.
+//!
+//! * [`id`] — names and numbers: node, cluster, session, command, incarnation.
+//! * [`fault`] — how a call fails: code, where, and whether it ran.
+//! * [`frame`] — what game clients speak (the firefly framing).
+//! * [`link`] — what nodes speak on a link: one fixed header, then the body untouched.
+//! * [`handshake`] — how a link or a control connection starts and proves the token, both ways.
+//! * [`control`] — what the master and its nodes tell each other.
+
+pub mod control;
+pub mod fault;
+pub mod frame;
+pub mod handshake;
+pub mod id;
+pub mod link;
+
+pub use fault::{Code, Executed, Fault};
+pub use id::{BadName, ClusterName, CommandId, Incarnation, NodeName, NodeNumber, SessionId};
