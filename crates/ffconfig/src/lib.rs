@@ -2,9 +2,37 @@
 //!
 //! Read at the edge (`master`, `appmain`) and handed down as small structs; nothing below reads files or
 //! the environment. An invalid config cannot become a [`Cluster`].
+//!
+//! The way of a text: `tree` (JSON with places) → `vars` (variables written out) → `shape` (keys and types,
+//! by the table in [`mod@schema`]) → `nodes` and `checks` (what keys say about each other) → `build` (the
+//! [`model`]). Every step adds to one report, so one run shows every fault.
 
+mod build;
+mod checks;
+mod cycle;
+mod database;
+pub mod diff;
+mod fields;
+mod finding;
+mod limits;
+mod listen;
+mod load;
 pub mod model;
+mod nearest;
+mod nodes;
+mod parents;
+mod ports;
+mod report;
+pub mod schema;
+mod shape;
+mod tree;
+mod value;
+mod vars;
 
+pub use diff::{Diff, diff};
+pub use finding::{Finding, LoadError};
+pub use load::{FILE_BYTES_MAX, Loaded, load, parse};
 pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Master, Memcached, Node, Parent, Restart,
 };
+pub use schema::schema;

@@ -1,6 +1,7 @@
 //! What a checked config says: plain structs, every default applied, every name resolved.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,9 +19,9 @@ pub struct Cluster {
     pub master: Master,
     /// `servers`, in the order of the file, `count` written out: `game.1`, `game.2`, …
     pub nodes: Vec<Node>,
-    /// `db`: the settings of the database, for nodes that say `"db": true`.
+    /// `db`: the settings of the database, for nodes that say `"db": true`; there whenever one says so.
     pub db: Option<Database>,
-    /// `memcached`, for nodes that say `"mem": true`.
+    /// `memcached`, for nodes that say `"mem": true`; there whenever one says so.
     pub memcached: Option<Memcached>,
 }
 
@@ -39,8 +40,8 @@ impl Cluster {
 /// Where a listener listens. In the config a port alone (`10001`, on loopback) or `"ADDRESS:PORT"`.
 pub type Listen = SocketAddr;
 
-/// `master`.
-#[derive(Debug, Clone, PartialEq)]
+/// `master`. Its `Debug` does not show the token.
+#[derive(Clone, PartialEq)]
 pub struct Master {
     /// `rootport`: where nodes register. Required.
     pub rootport: Listen,
@@ -51,10 +52,23 @@ pub struct Master {
     /// `token`: proves links and control connections both ways, and asks for a Bearer token on webport.
     /// Required when a rootport or webport listens beyond loopback.
     pub token: Option<String>,
-    /// `log`: the file that the master's log is appended to, besides the terminal.
+    /// `log`: the file that the master's log is appended to, besides the terminal; in the config's folder.
     pub log: Option<PathBuf>,
     /// `restart`: how ended nodes are started again.
     pub restart: Restart,
+}
+
+impl fmt::Debug for Master {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Master")
+            .field("rootport", &self.rootport)
+            .field("webport", &self.webport)
+            .field("roothost", &self.roothost)
+            .field("token", &self.token.as_ref().map(|_| "***"))
+            .field("log", &self.log)
+            .field("restart", &self.restart)
+            .finish()
+    }
 }
 
 /// One node: one process.
@@ -82,7 +96,7 @@ pub struct Node {
     pub db: bool,
     /// `mem`: whether the node uses memcached instead of its in-process cache.
     pub mem: bool,
-    /// `log`: the file that the node's log is appended to, besides the terminal.
+    /// `log`: the file that the node's log is appended to, besides the terminal; in the config's folder.
     pub log: Option<PathBuf>,
     /// `cpu`: the processors that the node may run on (firefly's affinity mask, or a list of numbers).
     pub cpu: Option<Vec<usize>>,
@@ -144,7 +158,7 @@ pub struct Limits {
     pub call_timeout: Duration,
     /// `outbox_bytes_max`: bytes queued for one client. Default 1 MiB: seconds of pushes on a slow line.
     pub outbox_bytes_max: usize,
-    /// `link_outbox_bytes_max`: bytes queued for one link. Default 64 MiB: a second of a full gigabit.
+    /// `link_outbox_bytes_max`: bytes queued for one link. Default 64 MiB: half a second of a full gigabit.
     pub link_outbox_bytes_max: usize,
     /// `calls_max`: calls of this node that wait for an answer on one link. Default 65,536.
     pub calls_max: usize,
@@ -206,9 +220,10 @@ impl Default for Backoff {
 
 /// `db`: `url`, or firefly's `host`, `user`, `passwd`, `port`, `db`, `charset`. Without either: a SQLite
 /// file beside the config.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Database {
-    /// `sqlite://…`, `mysql://…` or `postgres://…`; has the password in it, so it is never logged whole.
+    /// `sqlite://…` (or `sqlite::memory:`), `mysql://…` or `postgres://…`, no other spelling; has the
+    /// password in it, so logs show [`Database::shown_url`]. A SQLite file is absolute here.
     pub url: String,
     /// `connections_max`: size of the pool. Default 5, as firefly's `mincached`.
     pub connections_max: u32,
@@ -216,6 +231,17 @@ pub struct Database {
     pub connect_timeout: Duration,
     /// Anything else under `db` that firefly's pool passed on; shown, not used.
     pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("url", &self.shown_url())
+            .field("connections_max", &self.connections_max)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("options", &self.options)
+            .finish()
+    }
 }
 
 /// `memcached`: firefly's `urls` and `hostname`.

@@ -1,0 +1,123 @@
+//! The model out of checked keys: every default applied, every `count` written out.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ffproto::ClusterName;
+
+use crate::database::database;
+use crate::fields::Fields;
+use crate::limits;
+use crate::model::{Backoff, Cluster, Master, Memcached, Node, Parent, Restart};
+use crate::nodes::Draft;
+use crate::parents::Link;
+use crate::ports::own_host;
+use crate::value::Value;
+
+/// The cluster of a config without faults; `None` when it has one.
+pub(crate) fn cluster(
+    root: &Fields,
+    drafts: &[Draft<'_>],
+    links: &[Vec<Link<'_>>],
+    path: &Path,
+) -> Option<Cluster> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let name = ClusterName::try_from(root.text("cluster").unwrap_or("cluster")).ok()?;
+    let mut nodes = Vec::new();
+    for (draft, links) in drafts.iter().zip(links) {
+        for index in 0..draft.names.len() {
+            nodes.push(node(root, draft, index, parents(links, drafts), folder)?);
+        }
+    }
+    let uses_db = root.given("db") || nodes.iter().any(|node| node.db);
+    Some(Cluster {
+        path: path.to_owned(),
+        master: master(root.section("master")?, folder)?,
+        db: uses_db.then(|| database(root.section("db"), folder, &name)),
+        memcached: root.section("memcached").map(|fields| memcached(fields, &name)),
+        name,
+        nodes,
+    })
+}
+
+fn master(fields: &Fields, folder: &Path) -> Option<Master> {
+    Some(Master {
+        rootport: fields.listen("rootport")?,
+        webport: fields.listen("webport")?,
+        roothost: fields.text("roothost").unwrap_or("localhost").to_owned(),
+        token: fields.text("token").map(str::to_owned),
+        log: log(fields, folder),
+        restart: fields.section("restart").map(restart).unwrap_or_default(),
+    })
+}
+
+fn restart(fields: &Fields) -> Restart {
+    let default = Restart::default();
+    Restart {
+        backoff: Backoff {
+            min: fields.number("wait_ms_min").map_or(default.backoff.min, Duration::from_millis),
+            max: fields.number("wait_ms_max").map_or(default.backoff.max, Duration::from_millis),
+        },
+        healthy: fields.number("healthy_s").map_or(default.healthy, Duration::from_secs),
+        crash_loop: fields.number("crash_loop").unwrap_or(default.crash_loop),
+    }
+}
+
+fn memcached(fields: &Fields, cluster: &ClusterName) -> Memcached {
+    let urls = fields.list("urls").iter().filter_map(|url| match &url.value {
+        Value::Text(url) => Some(url.clone()),
+        _ => None,
+    });
+    Memcached {
+        urls: urls.collect(),
+        prefix: fields.text("hostname").unwrap_or(cluster.as_str()).to_owned(),
+        timeout: Duration::from_millis(fields.number("timeout_ms").unwrap_or(1000)),
+    }
+}
+
+fn node(root: &Fields, draft: &Draft<'_>, index: usize, parents: Vec<Parent>, folder: &Path) -> Option<Node> {
+    let fields = draft.fields?;
+    let app = fields.text("app")?.to_owned();
+    Some(Node {
+        name: draft.names.get(index)?.clone(),
+        key: draft.key.to_owned(),
+        kind: fields.text("type").unwrap_or(&app).to_owned(),
+        app,
+        host: own_host(fields).map(str::to_owned),
+        netport: draft.listen("netport", index),
+        rootport: draft.listen("rootport", index),
+        webport: draft.listen("webport", index),
+        parents,
+        db: fields.bool("db").unwrap_or(false),
+        mem: fields.bool("mem").unwrap_or(false),
+        log: log(fields, folder),
+        cpu: fields.cpus("cpu").map(<[usize]>::to_vec),
+        reload: fields.text("reload").map(str::to_owned),
+        threads: fields.number("threads").unwrap_or(1),
+        drain: Duration::from_secs(fields.number("drain_s").unwrap_or(10)),
+        client: limits::client(root.section("client"), fields.section("client")),
+        limits: limits::limits(root.section("limits"), fields.section("limits")),
+    })
+}
+
+fn parents(links: &[Link<'_>], drafts: &[Draft<'_>]) -> Vec<Parent> {
+    let mut parents = Vec::new();
+    for link in links {
+        let Some(draft) = drafts.get(link.draft) else { continue };
+        for index in link.nodes.clone() {
+            if let (Some(name), Some(listen)) = (draft.names.get(index), draft.listen("rootport", index)) {
+                parents.push(Parent {
+                    name: name.clone(),
+                    key: draft.key.to_owned(),
+                    host: link.host.map(str::to_owned),
+                    port: listen.port(),
+                });
+            }
+        }
+    }
+    parents
+}
+
+fn log(fields: &Fields, folder: &Path) -> Option<PathBuf> {
+    fields.text("log").map(|log| folder.join(log))
+}

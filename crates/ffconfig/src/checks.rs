@@ -1,0 +1,69 @@
+//! What keys of different places say about each other, beside ports and parents.
+
+use std::net::SocketAddr;
+
+use crate::fields::Fields;
+use crate::limits;
+use crate::nodes::Draft;
+use crate::report::Report;
+use crate::{database, ports};
+
+/// Checks everything that no single key can say.
+pub(crate) fn check(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>) {
+    let master = root.section("master");
+    ports::check(master, drafts, report);
+    check_token(master, drafts, report);
+    check_memcached(root, drafts, report);
+    if let Some(db) = root.section("db") {
+        database::check(db, report);
+    }
+    if let Some(restart) = master.and_then(|master| master.section("restart")) {
+        check_waits(restart, report);
+    }
+    let top = root.section("limits");
+    limits::check(top, None, report);
+    for own in drafts.iter().filter_map(|draft| draft.fields?.section("limits")) {
+        limits::check(top, Some(own), report);
+    }
+}
+
+/// Whoever reaches a rootport or a webport can command nodes: beyond loopback that takes a token.
+fn check_token(master: Option<&Fields>, drafts: &[Draft<'_>], report: &mut Report<'_>) {
+    if master.is_some_and(|master| master.given("token")) {
+        return;
+    }
+    let nodes = drafts.iter().filter_map(|draft| draft.fields);
+    for fields in master.into_iter().chain(nodes) {
+        for key in ["rootport", "webport"] {
+            if let Some(listen) = fields.listen(key).filter(|listen| is_beyond_loopback(*listen)) {
+                let message = format!("{listen} is beyond loopback: that needs a `master.token`");
+                report.fault(fields.place_of(key), message);
+            }
+        }
+    }
+}
+
+fn is_beyond_loopback(listen: SocketAddr) -> bool {
+    !listen.ip().to_canonical().is_loopback()
+}
+
+/// A node that asked for the shared cache and silently got its own would lose what the others wrote.
+fn check_memcached(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>) {
+    if root.given("memcached") {
+        return;
+    }
+    for fields in drafts.iter().filter_map(|draft| draft.fields) {
+        if fields.bool("mem") == Some(true) {
+            report.fault(fields.place_of("mem"), "there is no `memcached` at the top of the config");
+        }
+    }
+}
+
+fn check_waits(restart: &Fields, report: &mut Report<'_>) {
+    let default = crate::model::Backoff::default();
+    let min = restart.number("wait_ms_min").unwrap_or(default.min.as_millis() as u64);
+    let max = restart.number("wait_ms_max").unwrap_or(default.max.as_millis() as u64);
+    if min > max {
+        report.fault(&restart.place, format!("`wait_ms_min` ({min}) is more than `wait_ms_max` ({max})"));
+    }
+}

@@ -1,0 +1,65 @@
+//! `limits` and `client`: the node's own keys over the cluster's over the defaults.
+
+use std::time::Duration;
+
+use ffproto::CommandId;
+
+use crate::fields::Fields;
+use crate::model::{ClientFraming, Limits};
+use crate::report::Report;
+
+/// The bounds of a node.
+pub(crate) fn limits(top: Option<&Fields>, own: Option<&Fields>) -> Limits {
+    let mut limits = Limits::default();
+    for fields in [top, own].into_iter().flatten() {
+        overlay(&mut limits, fields);
+    }
+    limits
+}
+
+fn overlay(limits: &mut Limits, fields: &Fields) {
+    set(&mut limits.frame_bytes_max, fields.number("frame_bytes_max"));
+    set(&mut limits.link_frame_bytes_max, fields.number("link_frame_bytes_max"));
+    set(&mut limits.call_timeout, fields.number("call_timeout_ms").map(Duration::from_millis));
+    set(&mut limits.outbox_bytes_max, fields.number("outbox_bytes_max"));
+    set(&mut limits.link_outbox_bytes_max, fields.number("link_outbox_bytes_max"));
+    set(&mut limits.calls_max, fields.number("calls_max"));
+    set(&mut limits.sessions_max, fields.number("sessions_max"));
+    set(&mut limits.start, fields.number("start_s").map(Duration::from_secs));
+    set(&mut limits.heartbeat, fields.number("heartbeat_ms").map(Duration::from_millis));
+}
+
+/// The constants of a node's client framing.
+pub(crate) fn client(top: Option<&Fields>, own: Option<&Fields>) -> ClientFraming {
+    let mut client = ClientFraming::default();
+    for fields in [top, own].into_iter().flatten() {
+        for (byte, key) in client.head.iter_mut().zip(["head_0", "head_1", "head_2", "head_3"]) {
+            set(byte, fields.number(key));
+        }
+        set(&mut client.proto_version, fields.number("proto_version"));
+        set(&mut client.server_version, fields.number("server_version"));
+        set(&mut client.error_command, fields.number("error_command").map(CommandId));
+    }
+    client
+}
+
+fn set<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
+    }
+}
+
+/// What must fit into what: a frame that its own queue refuses could never be sent.
+pub(crate) fn check(top: Option<&Fields>, own: Option<&Fields>, report: &mut Report<'_>) {
+    let Some(place) = own.or(top).map(|fields| &fields.place) else { return };
+    let limits = limits(top, own);
+    let frame = ("frame_bytes_max", limits.frame_bytes_max as usize);
+    let link_frame = ("link_frame_bytes_max", limits.link_frame_bytes_max as usize);
+    let outbox = ("outbox_bytes_max", limits.outbox_bytes_max);
+    let link_outbox = ("link_outbox_bytes_max", limits.link_outbox_bytes_max);
+    for ((small, less), (large, more)) in [(frame, link_frame), (frame, outbox), (link_frame, link_outbox)] {
+        if less > more {
+            report.fault(place, format!("`{small}` ({less}) does not fit into `{large}` ({more})"));
+        }
+    }
+}

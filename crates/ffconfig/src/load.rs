@@ -1,0 +1,137 @@
+//! From a file to a [`Cluster`]: the one place that reads it.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use crate::finding::{Finding, LoadError};
+use crate::model::Cluster;
+use crate::nearest::nearest;
+use crate::nodes::{Draft, drafts};
+use crate::report::{Place, Report, quoted, sorted};
+use crate::schema::{Kind, TOP};
+use crate::shape::shaped;
+use crate::tree::tree;
+use crate::vars::{Environment, write_out};
+use crate::{build, checks, parents};
+
+/// No config is larger: 4095 nodes, written out one by one, take a quarter of it.
+pub const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A config that can be used.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What it says.
+    pub cluster: Cluster,
+    /// What is odd about it, in the order of the text.
+    pub warnings: Vec<Finding>,
+    /// The app of each entry under `servers`, with the place where a fault of it belongs.
+    apps: Vec<(String, Finding)>,
+}
+
+impl Loaded {
+    /// The apps that are not among `known`, in the order of the text. Only whoever has the apps can say
+    /// this (`appmain`), so a check by the master alone does not.
+    pub fn check_apps(&self, known: &[String]) -> Vec<Finding> {
+        let unknown = self.apps.iter().filter(|(app, _)| !known.contains(app));
+        let faults = unknown.map(|(app, at)| {
+            let nearest = nearest(app, known.iter().map(String::as_str));
+            let mut message = format!("there is no app {}", quoted(app));
+            if nearest.is_none() {
+                let known: Vec<String> = known.iter().map(|app| format!("`{app}`")).collect();
+                message = format!("{message}; known: {}", known.join(", "));
+            }
+            Finding { message, nearest, ..at.clone() }
+        });
+        sorted(faults.collect())
+    }
+}
+
+/// Reads and checks a config file. `env` answers for `${NAME}`; a program gives
+/// `&|name| std::env::var(name).ok()`.
+///
+/// # Errors
+/// When the file cannot be read, or with every fault of its text.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, LoadError> {
+    let unreadable = |reason| LoadError::Unreadable { file: path.to_owned(), reason };
+    let bytes = read(path).map_err(unreadable)?;
+    let absolute = std::path::absolute(path).map_err(unreadable)?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => check(text, &absolute, path, env),
+        Err(error) => {
+            let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let mut report = Report::new(&text, path.to_owned());
+            report.fault(&Place { at: text.len(), path: String::new() }, "the text is not UTF-8 from here");
+            Err(LoadError::Faults(report.into_sorted().0))
+        }
+    }
+}
+
+/// Checks the text of a config. `path` is where it is from: findings name it, relative paths in the text
+/// are relative to its folder. Reads no file and no environment.
+///
+/// # Errors
+/// With every fault of the text.
+pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, LoadError> {
+    check(text, path, path, env)
+}
+
+/// At most one byte more than allowed, so that `check` sees that it is too much.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// `shown` is the path in findings: as somebody named it, where `path` is absolute.
+fn check(text: &str, path: &Path, shown: &Path, env: Environment<'_>) -> Result<Loaded, LoadError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut report = Report::new(text, PathBuf::from(shown));
+    match checked(text, path, env, &mut report) {
+        Some((cluster, apps)) if !report.has_faults() => {
+            Ok(Loaded { cluster, apps, warnings: report.into_sorted().1 })
+        }
+        _ => {
+            if !report.has_faults() {
+                report
+                    .fault(&Place::default(), "it cannot be used, and why is not known: please report this");
+            }
+            Err(LoadError::Faults(report.into_sorted().0))
+        }
+    }
+}
+
+type Apps = Vec<(String, Finding)>;
+
+/// The steps, one after the other, each as far as the one before it came.
+fn checked(
+    text: &str,
+    path: &Path,
+    env: Environment<'_>,
+    report: &mut Report<'_>,
+) -> Option<(Cluster, Apps)> {
+    if text.len() > FILE_BYTES_MAX {
+        report.fault(&Place::default(), format!("it is larger than {FILE_BYTES_MAX} bytes"));
+        return None;
+    }
+    let mut tree = tree(text, report)?;
+    write_out(&mut tree, env, report);
+    let root = shaped(tree, Kind::Section(&TOP), Place::default(), report);
+    let root = root.fields()?;
+    let drafts = drafts(root.map("servers"), root.place_of("servers"), report);
+    let links = parents::links(&drafts, report);
+    checks::check(root, &drafts, report);
+    if report.has_faults() {
+        return None;
+    }
+    Some((build::cluster(root, &drafts, &links, path)?, apps(&drafts, report)))
+}
+
+fn apps(drafts: &[Draft<'_>], report: &Report<'_>) -> Apps {
+    let fields = drafts.iter().filter_map(|draft| draft.fields);
+    let app = |fields: &crate::fields::Fields| {
+        let place = fields.place_of("app");
+        Some((fields.text("app")?.to_owned(), report.finding(place, String::new(), None)))
+    };
+    fields.filter_map(app).collect()
+}

@@ -1,0 +1,402 @@
+//! The table of every key: what it may be, what it is when absent, what it does.
+//!
+//! The check of a config, the suggestions for unknown keys and the tables in `docs/config.md` are made
+//! from this one table, so they cannot drift apart.
+
+use std::fmt::{self, Write as _};
+
+/// What a value may be. Displays as messages and the documentation say it: `a port`.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number.
+    Whole {
+        /// The smallest.
+        min: u64,
+        /// The largest.
+        max: u64,
+    },
+    /// A text that is not empty.
+    Text,
+    /// A text that no message ever shows.
+    Secret {
+        /// It has at least so many characters.
+        chars_min: usize,
+    },
+    /// A name: letters, digits, `_`, `-`, `.`.
+    Name,
+    /// The name of an app, with or without firefly's leading `app.`.
+    App,
+    /// A port, 1 to 65535.
+    Port,
+    /// A port (on loopback) or `"ADDRESS:PORT"`.
+    Listen,
+    /// `"HOST:PORT"`.
+    HostPort,
+    /// The URL of a database.
+    DatabaseUrl,
+    /// Firefly's affinity mask, or a list of CPU numbers.
+    Cpus,
+    /// A text, a number, `true` or `false`.
+    Scalar,
+    /// An object with the keys of that section.
+    Section(&'static Section),
+    /// A list of those.
+    List(&'static Kind),
+    /// An object with names of the author's choice, and that section under each.
+    Map(&'static Section),
+    /// An object with names of the author's choice, and a scalar under each.
+    Vars,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bool => "true or false",
+            Self::Whole { min, max } => return write!(f, "a whole number from {min} to {max}"),
+            Self::Text | Self::Secret { .. } => "a text",
+            Self::Name => "a name",
+            Self::App => "the name of an app",
+            Self::Port => "a port",
+            Self::Listen => "a port or \"ADDRESS:PORT\"",
+            Self::HostPort => "\"HOST:PORT\"",
+            Self::DatabaseUrl => "the URL of a database",
+            Self::Cpus => "a CPU mask or a list of CPU numbers",
+            Self::Scalar => "a text, a number, true or false",
+            Self::Section(section) if section.shorthand.is_some() => "an object or a URL",
+            Self::Section(_) | Self::Map(_) | Self::Vars => "an object",
+            Self::List(Self::Section(_)) => "a list of objects",
+            Self::List(of) => return write!(f, "a list of {of}"),
+        })
+    }
+}
+
+/// One key of a section.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// As it stands in the config.
+    pub name: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+    /// The value that means the same as its absence, as JSON; `None` when there is no such value.
+    pub default: Option<&'static str>,
+    /// Whether its absence is a fault.
+    pub required: bool,
+    /// What it does, in one line.
+    pub about: &'static str,
+}
+
+/// The keys that may stand in one kind of object.
+#[derive(Debug)]
+pub struct Section {
+    /// Its place in the config: `servers.NAME`; empty at the top.
+    pub place: &'static str,
+    /// What changing it does on `/reload`.
+    pub reload: &'static str,
+    /// The key that a bare text in the section's place stands for.
+    pub shorthand: Option<&'static str>,
+    /// Its keys, in the order of the documentation.
+    pub keys: &'static [Key],
+}
+
+impl Section {
+    /// The key of that name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// The keys as a Markdown table, as it stands in `docs/config.md`.
+    pub fn table(&self) -> String {
+        let mut table = String::from("| key | value | default | effect |\n| --- | --- | --- | --- |\n");
+        for Key { name, kind, default, required, about } in self.keys {
+            let default = match default {
+                Some(json) => format!("`{json}`"),
+                None if *required => "required".to_owned(),
+                None => "none".to_owned(),
+            };
+            // A write into a String cannot fail.
+            let _ = writeln!(table, "| `{name}` | {kind} | {default} | {about} |");
+        }
+        table
+    }
+}
+
+/// Every section, in the order of the documentation.
+pub fn schema() -> &'static [&'static Section] {
+    SECTIONS
+}
+
+const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, kind, default: None, required: false, about }
+}
+
+impl Key {
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    const fn or(mut self, json: &'static str) -> Self {
+        self.default = Some(json);
+        self
+    }
+}
+
+const fn whole(min: u64, max: u64) -> Kind {
+    Kind::Whole { min, max }
+}
+
+/// One more than this cannot be told apart in a session id ([`ffproto::NodeNumber::MAX`]).
+pub const NODES_MAX: usize = ffproto::NodeNumber::MAX as usize;
+/// The largest `count`.
+pub const COUNT_MAX: u64 = 1000;
+/// The fewest characters of a token: a shorter one could be guessed by trying.
+pub const TOKEN_CHARS_MIN: usize = 16;
+
+static SECTIONS: &[&Section] =
+    &[&TOP, &MASTER, &RESTART, &SERVER, &REMOTE, &DB, &MEMCACHED, &CLIENT, &LIMITS];
+
+pub(crate) static TOP: Section = Section {
+    place: "",
+    reload: "`cluster` is who this cluster is: it changes when the master is started anew. What the others do is said at their sections.",
+    shorthand: None,
+    keys: &[
+        key("master", Kind::Section(&MASTER), "The supervisor.").required(),
+        key("servers", Kind::Map(&SERVER), "The nodes: an object, each node under its name.").required(),
+        key("cluster", Kind::Name, "The name of the cluster. Links between different clusters are refused.")
+            .or("\"cluster\""),
+        key(
+            "db",
+            Kind::Section(&DB),
+            "The database of the nodes that say `\"db\": true`. Absent: the SQLite file `data/CLUSTER.sqlite` beside the config. A bare text is its `url`.",
+        ),
+        key(
+            "memcached",
+            Kind::Section(&MEMCACHED),
+            "The memcached servers of the nodes that say `\"mem\": true`.",
+        ),
+        key("client", Kind::Section(&CLIENT), "The constants of the client framing, for every node."),
+        key("limits", Kind::Section(&LIMITS), "The bounds, for every node."),
+        key(
+            "vars",
+            Kind::Vars,
+            "Variables: `\"$NAME$\"` elsewhere means the value of `NAME` here. asiocore's `\"$MACRO$\"` is the same.",
+        ),
+    ],
+};
+
+pub(crate) static MASTER: Section = Section {
+    place: "master",
+    reload: "The running master keeps its settings: a change is reported, and taken when the master is started anew.",
+    shorthand: None,
+    keys: &[
+        key("rootport", Kind::Listen, "Where nodes register.").required(),
+        key("webport", Kind::Listen, "Administration over HTTP.").required(),
+        key("roothost", Kind::Text, "Where nodes find the master.").or("\"localhost\""),
+        key(
+            "token",
+            Kind::Secret { chars_min: TOKEN_CHARS_MIN },
+            "Proves links and control connections both ways, and is asked for as Bearer token on `webport`. At least 16 characters. Required as soon as a rootport or webport, the master's or a node's, listens beyond loopback.",
+        ),
+        key(
+            "log",
+            Kind::Text,
+            "The file that the master's log is appended to, besides the terminal; relative to the config's folder.",
+        ),
+        key("restart", Kind::Section(&RESTART), "How ended nodes are started again."),
+    ],
+};
+
+pub(crate) static RESTART: Section = Section {
+    place: "master.restart",
+    reload: "As `master`.",
+    shorthand: None,
+    keys: &[
+        key(
+            "wait_ms_min",
+            whole(1, 600_000),
+            "The first wait before a start; it doubles with each quick end.",
+        )
+        .or("100"),
+        key("wait_ms_max", whole(1, 3_600_000), "No wait is longer.").or("10000"),
+        key("healthy_s", whole(1, 86_400), "A node that lived that long starts again from the first wait.")
+            .or("60"),
+        key("crash_loop", whole(1, 1000), "That many quick ends in a row are shown as a crash loop.").or("5"),
+    ],
+};
+
+pub(crate) static SERVER: Section = Section {
+    place: "servers.NAME",
+    reload: "Nodes that are new are started, nodes that are gone are stopped, nodes with any change here are replaced; the others are restarted as they are.",
+    shorthand: None,
+    keys: &[
+        key(
+            "app",
+            Kind::App,
+            "Which app the node runs; `app.gateserver`, as firefly wrote it, is `gateserver`.",
+        )
+        .required(),
+        key(
+            "type",
+            Kind::Name,
+            "The kind of the node: routing chooses among the nodes of a kind. Absent: its app.",
+        ),
+        key(
+            "count",
+            whole(1, COUNT_MAX),
+            "So many nodes, named `NAME.1`, `NAME.2` …, with the ports counted up from those given here. Absent: one node, named `NAME`.",
+        ),
+        key("netport", Kind::Listen, "Where game clients connect. Absent: the node takes none."),
+        key("rootport", Kind::Listen, "Where child nodes connect. Absent: the node can be nobody's parent."),
+        key("webport", Kind::Listen, "The node's web server. Absent: none."),
+        key("remoteport", Kind::List(&Kind::Section(&REMOTE)), "The parents.").or("[]"),
+        key("db", Kind::Bool, "Whether the node uses the database.").or("false"),
+        key("mem", Kind::Bool, "Whether the node uses `memcached` in place of its in-process cache.")
+            .or("false"),
+        key(
+            "log",
+            Kind::Text,
+            "The file that the node's log is appended to, besides the terminal; relative to the config's folder. The nodes of a `count` share it.",
+        ),
+        key(
+            "cpu",
+            Kind::Cpus,
+            "The processors that the node may run on: firefly's affinity mask (`5` is CPU 0 and 2), or a list of CPU numbers (`[0, 2]`). Absent: all.",
+        ),
+        key("threads", whole(1, 1024), "Threads of the node's runtime. Processes scale better: see `count`.")
+            .or("1"),
+        key(
+            "drain_s",
+            whole(0, 3600),
+            "How long the node may take to stop in good order before it is stopped firmly.",
+        )
+        .or("10"),
+        key(
+            "host",
+            Kind::Text,
+            "The host that the node runs on, as the others reach it; the master does not start such a node. Absent (or `localhost`): the master's host.",
+        ),
+        key(
+            "client",
+            Kind::Section(&CLIENT),
+            "As the top-level `client`, for this node; the keys given here win.",
+        ),
+        key(
+            "limits",
+            Kind::Section(&LIMITS),
+            "As the top-level `limits`, for this node; the keys given here win.",
+        ),
+        key(
+            "name",
+            Kind::Text,
+            "Firefly's; no effect, the key under `servers` is the name. A different text is a warning.",
+        ),
+        key(
+            "reload",
+            Kind::Text,
+            "Firefly's: what a reload refreshes. Shown, no effect: a reload replaces the whole process.",
+        ),
+    ],
+};
+
+pub(crate) static REMOTE: Section = Section {
+    place: "servers.NAME.remoteport[]",
+    reload: "As `servers.NAME`: the child is replaced.",
+    shorthand: None,
+    keys: &[
+        key("rootname", Kind::Text, "The parent: a key under `servers`. One with a `count` means each of its nodes; `game.2` means that one.").required(),
+        key("rootport", Kind::Port, "The parent's `rootport` (with a `count`: the first one's), checked against it. Absent: taken from it."),
+        key("roothost", Kind::Text, "Where the parent is reached, when that is not where the master sees it."),
+    ],
+};
+
+pub(crate) static DB: Section = Section {
+    place: "db",
+    reload: "The nodes that say `\"db\": true` are replaced.",
+    shorthand: Some("url"),
+    keys: &[
+        key(
+            "url",
+            Kind::DatabaseUrl,
+            "`sqlite:FILE`, `mysql://…` or `postgres://…`; not together with firefly's keys below. A SQLite file is relative to the config's folder, and made when it is missing.",
+        ),
+        key("connections_max", whole(1, 10_000), "Size of each node's pool.").or("5"),
+        key("connect_timeout_ms", whole(1, 600_000), "How long a start waits for the database.").or("5000"),
+        key(
+            "host",
+            Kind::Text,
+            "Firefly's: the MySQL server. Default, beside other keys of firefly's: `localhost`.",
+        ),
+        key("port", Kind::Port, "Firefly's: its port. Default: 3306."),
+        key("user", Kind::Text, "Firefly's: required when one of firefly's keys is given."),
+        key("passwd", Kind::Secret { chars_min: 0 }, "Firefly's: its password. Default: none."),
+        key(
+            "db",
+            Kind::Text,
+            "Firefly's: the name of the database; required when one of firefly's keys is given.",
+        ),
+        key("charset", Kind::Text, "Firefly's: the character set of the connection. Default: utf8mb4."),
+        key("mincached", Kind::Scalar, "Firefly's pool; kept, no effect."),
+        key("maxcached", Kind::Scalar, "Firefly's pool; kept, no effect."),
+        key("maxshared", Kind::Scalar, "Firefly's pool; kept, no effect."),
+        key("maxconnections", Kind::Scalar, "Firefly's pool; kept, no effect: see `connections_max`."),
+        key("maxusage", Kind::Scalar, "Firefly's pool; kept, no effect."),
+        key("blocking", Kind::Scalar, "Firefly's pool; kept, no effect."),
+        key("use_unicode", Kind::Scalar, "Firefly's driver; kept, no effect."),
+    ],
+};
+
+pub(crate) static MEMCACHED: Section = Section {
+    place: "memcached",
+    reload: "The nodes that say `\"mem\": true` are replaced.",
+    shorthand: None,
+    keys: &[
+        key("urls", Kind::List(&Kind::HostPort), "The servers, `\"HOST:PORT\"` each.").required(),
+        key(
+            "hostname",
+            Kind::Text,
+            "The prefix of every key, so that clusters can share a server. Absent: the cluster's name.",
+        ),
+        key("timeout_ms", whole(1, 600_000), "How long an operation may take.").or("1000"),
+    ],
+};
+
+pub(crate) static CLIENT: Section = Section {
+    place: "client",
+    reload: "The nodes for which it changes are replaced.",
+    shorthand: None,
+    keys: &[
+        key("head_0", whole(0, 255), "First byte of every frame.").or("0"),
+        key("head_1", whole(0, 255), "Second byte.").or("0"),
+        key("head_2", whole(0, 255), "Third byte.").or("0"),
+        key("head_3", whole(0, 255), "Fourth byte.").or("0"),
+        key("proto_version", whole(0, 255), "Fifth byte.").or("0"),
+        key("server_version", whole(0, u32::MAX as u64), "The next four bytes.").or("0"),
+        key(
+            "error_command",
+            whole(0, u32::MAX as u64),
+            "The command of error frames: one that no handler uses.",
+        )
+        .or("4294967295"),
+    ],
+};
+
+const MIB: u64 = 1024 * 1024;
+
+pub(crate) static LIMITS: Section = Section {
+    place: "limits",
+    reload: "The nodes for which it changes are replaced.",
+    shorthand: None,
+    keys: &[
+        key("frame_bytes_max", whole(64, 16 * MIB), "The largest `length` of a client's frame. A game message is far smaller, and 1,000 hostile clients cost 64 MiB at most.").or("65536"),
+        key("link_frame_bytes_max", whole(1024, 1024 * MIB), "The largest frame on a link: room for a state, far from what would block a link for long.").or("16777216"),
+        key("call_timeout_ms", whole(1, 600_000), "How long a call may take: a player has given up by then.").or("5000"),
+        key("outbox_bytes_max", whole(1024, 1024 * MIB), "Bytes queued for one client: seconds of pushes on a slow line.").or("1048576"),
+        key("link_outbox_bytes_max", whole(1024, 16 * 1024 * MIB), "Bytes queued for one link: half a second of a full gigabit.").or("67108864"),
+        key("calls_max", whole(1, 16_777_216), "Calls of the node that wait for an answer on one link.").or("65536"),
+        key("sessions_max", whole(1, 1_000_000), "Client connections of one node: below the usual limit of descriptors.").or("20000"),
+        key("start_s", whole(1, 3600), "How long the node may take to become ready: a database may be slow to wake.").or("60"),
+        key("heartbeat_ms", whole(10, 60_000), "How often a silent link is asked; three missed answers are its end.").or("500"),
+    ],
+};

@@ -1,0 +1,215 @@
+//! The shape of a config: every key known, every value of its kind, by the table in [`crate::schema`].
+
+use ffproto::NodeName;
+
+use crate::fields::Fields;
+use crate::listen;
+use crate::nearest::nearest;
+use crate::report::{Place, Report, quoted};
+use crate::schema::{Kind, Section, schema};
+use crate::tree::{Item, Json, Member};
+use crate::value::{Entry, Placed, Value};
+
+/// CPU numbers are below this: as many bits as the kernel's own default set has.
+const CPUS_MAX: usize = 1024;
+
+/// Checks a value against its kind, and everything below it.
+pub(crate) fn shaped(item: Item, kind: Kind, mut place: Place, report: &mut Report<'_>) -> Placed {
+    place.at = item.at;
+    let value = match (kind, item.value) {
+        (_, Json::Faulty) => Value::Faulty,
+        (Kind::Section(section), Json::Object(members)) => {
+            Value::Section(fields(members, section, &place, report))
+        }
+        (Kind::Section(section), json @ (Json::Text(_) | Json::Env(_))) if section.shorthand.is_some() => {
+            let key = section.shorthand.unwrap_or_default().to_owned();
+            let member = Member { key, key_at: item.at, item: Item { at: item.at, value: json } };
+            Value::Section(fields(vec![member], section, &place, report))
+        }
+        (Kind::List(kind), Json::List(items)) => {
+            let items = items.into_iter().enumerate();
+            Value::List(items.map(|(i, item)| shaped(item, *kind, place.element(i, 0), report)).collect())
+        }
+        (Kind::Map(section), Json::Object(members)) => {
+            let entry = |member| entry(member, section, &place, report);
+            Value::Map(members.into_iter().map(entry).collect())
+        }
+        (kind, json) => leaf(kind, settled(json, kind)).unwrap_or_else(|message| {
+            report.fault(&place, message);
+            Value::Faulty
+        }),
+    };
+    Placed { place, value }
+}
+
+fn entry(member: Member, section: &'static Section, place: &Place, report: &mut Report<'_>) -> Entry {
+    let key_place = place.under(&member.key, member.key_at);
+    let item = shaped(member.item, Kind::Section(section), key_place.clone(), report);
+    Entry { key: member.key, key_place, item }
+}
+
+fn fields(members: Vec<Member>, section: &'static Section, place: &Place, report: &mut Report<'_>) -> Fields {
+    let mut values = Vec::with_capacity(members.len());
+    let mut meant = Vec::new();
+    for member in members {
+        let here = place.under(&member.key, member.key_at);
+        match section.key(&member.key) {
+            Some(key) => values.push((key.name, shaped(member.item, key.kind, here, report))),
+            None => meant.extend(unknown(&member.key, section, here, report)),
+        }
+    }
+    // A slip of the pen is one fault: the key that was meant counts as given.
+    for (name, place) in meant {
+        if !values.iter().any(|(given, _)| *given == name) {
+            values.push((name, Placed { place, value: Value::Faulty }));
+        }
+    }
+    for key in section.keys.iter().filter(|key| key.required) {
+        if !values.iter().any(|(name, _)| *name == key.name) {
+            report.fault(place, format!("the key `{}` is missing", key.name));
+        }
+    }
+    Fields { section, place: place.clone(), values }
+}
+
+/// Reports an unknown key, and returns the one that was meant.
+fn unknown(
+    key: &str,
+    section: &'static Section,
+    place: Place,
+    report: &mut Report<'_>,
+) -> Option<(&'static str, Place)> {
+    let names = || section.keys.iter().map(|key| key.name);
+    if let Some(nearest) = nearest(key, names()) {
+        let meant = section.key(&nearest)?.name;
+        report.fault_near(&place, "unknown key", Some(nearest));
+        return Some((meant, place));
+    }
+    let elsewhere: Vec<String> =
+        schema()
+            .iter()
+            .filter(|other| other.key(key).is_some())
+            .map(|other| {
+                if other.place.is_empty() { "at the top".into() } else { format!("under `{}`", other.place) }
+            })
+            .collect();
+    if elsewhere.is_empty() {
+        let known: Vec<String> = names().map(|name| format!("`{name}`")).collect();
+        report.fault(&place, format!("unknown key; known here: {}", known.join(", ")));
+    } else {
+        report.fault(&place, format!("unknown key; `{key}` belongs {}", elsewhere.join(" or ")));
+    }
+    None
+}
+
+/// A text from the environment becomes the number or the bool that it reads as, where one is expected.
+fn settled(json: Json, kind: Kind) -> Json {
+    match (json, kind) {
+        (Json::Env(text), Kind::Bool | Kind::Scalar) if text == "true" || text == "false" => {
+            Json::Bool(text == "true")
+        }
+        (Json::Env(text), Kind::Whole { .. } | Kind::Port | Kind::Cpus | Kind::Scalar)
+            if text.parse::<u64>().is_ok() =>
+        {
+            Json::Number(text)
+        }
+        (Json::Env(text), _) => Json::Text(text),
+        (json, _) => json,
+    }
+}
+
+fn leaf(kind: Kind, json: Json) -> Result<Value, String> {
+    match (kind, json) {
+        (Kind::Bool, Json::Bool(bool)) => Ok(Value::Bool(bool)),
+        (Kind::Whole { min, max }, Json::Number(number)) => whole(&number, min, max).map(Value::Whole),
+        (Kind::Port, Json::Number(number)) => listen::port(&number).map(|port| Value::Whole(port.into())),
+        (Kind::Listen, Json::Number(number)) => {
+            listen::port(&number).map(|port| Value::Listen(listen::on_loopback(port)))
+        }
+        (Kind::Listen, Json::Text(text)) => listen::listen(&text).map(Value::Listen),
+        (Kind::Cpus, Json::Number(mask)) => whole(&mask, 1, u64::MAX).map(|mask| Value::Cpus(cpus_of(mask))),
+        (Kind::Cpus, Json::List(items)) => cpu_list(&items).map(Value::Cpus),
+        (Kind::Scalar, Json::Text(text) | Json::Number(text)) => Ok(Value::Text(text)),
+        (Kind::Scalar, Json::Bool(bool)) => Ok(Value::Text(bool.to_string())),
+        (Kind::Secret { chars_min }, Json::Text(text)) => secret(text, chars_min).map(Value::Text),
+        (
+            kind @ (Kind::Text | Kind::Name | Kind::App | Kind::HostPort | Kind::DatabaseUrl),
+            Json::Text(text),
+        ) => text_of(kind, text).map(Value::Text),
+        (kind, json) => Err(format!("expected {}, found {}", kind, found(kind, &json))),
+    }
+}
+
+fn text_of(kind: Kind, text: String) -> Result<String, String> {
+    if text.is_empty() {
+        return Err(format!("expected {}, found an empty text", kind));
+    }
+    if text.contains('\0') {
+        return Err("a text has no zero bytes".to_owned());
+    }
+    let name = |text: &str| NodeName::try_from(text).map(String::from).map_err(|bad| bad.to_string());
+    match kind {
+        Kind::Name => name(&text),
+        Kind::App => name(text.strip_prefix("app.").unwrap_or(&text)),
+        Kind::HostPort => listen::host_port(&text).map(|()| text),
+        Kind::DatabaseUrl => crate::database::check_url(&text).map(|()| text),
+        _ => Ok(text),
+    }
+}
+
+fn secret(text: String, chars_min: usize) -> Result<String, String> {
+    match text.chars().count() {
+        few if few < chars_min => Err(format!("it has {few} characters: at least {chars_min} are needed")),
+        _ => Ok(text),
+    }
+}
+
+fn whole(number: &str, min: u64, max: u64) -> Result<u64, String> {
+    let shown = listen::shortened(number);
+    if number.contains(['.', 'e', 'E']) {
+        return Err(format!("expected {}, found {shown}", Kind::Whole { min, max }));
+    }
+    match number.parse() {
+        Ok(whole) if (min..=max).contains(&whole) => Ok(whole),
+        _ if max == u64::MAX => Err(format!("{shown} is out of range: at least {min}, in 64 bits")),
+        _ => Err(format!("{shown} is out of range: {min} to {max}")),
+    }
+}
+
+/// The CPUs whose bits are set.
+fn cpus_of(mask: u64) -> Vec<usize> {
+    (0..64).filter(|cpu| mask >> cpu & 1 == 1).collect()
+}
+
+fn cpu_list(items: &[Item]) -> Result<Vec<usize>, String> {
+    let mut cpus = Vec::with_capacity(items.len());
+    for item in items {
+        let Json::Number(number) = &item.value else {
+            return Err(format!(
+                "expected CPU numbers in the list, found {}",
+                found(Kind::Cpus, &item.value)
+            ));
+        };
+        cpus.push(whole(number, 0, CPUS_MAX as u64 - 1)? as usize);
+    }
+    if cpus.is_empty() {
+        return Err("an empty list leaves the node no CPU".to_owned());
+    }
+    cpus.sort_unstable();
+    cpus.dedup();
+    Ok(cpus)
+}
+
+fn found(kind: Kind, json: &Json) -> String {
+    match json {
+        Json::Null => "null".into(),
+        Json::Bool(_) if matches!(kind, Kind::Secret { .. }) => "true or false".into(),
+        Json::Number(_) if matches!(kind, Kind::Secret { .. }) => "a number".into(),
+        Json::Bool(bool) => bool.to_string(),
+        Json::Number(number) => format!("the number {}", listen::shortened(number)),
+        Json::Text(text) | Json::Env(text) => format!("the text {}", quoted(text)),
+        Json::List(_) => "a list".into(),
+        Json::Object(_) => "an object".into(),
+        Json::Faulty => "a fault".into(),
+    }
+}

@@ -1,0 +1,282 @@
+//! What a config without faults means.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ffconfig::schema::{Key, Kind, Section};
+use ffconfig::{ClientFraming, Cluster, Limits, Loaded, Restart, load, parse, schema};
+
+use crate::{parsed, with_servers};
+
+const SEED: &str = include_str!("../../testdata/seed003.json");
+
+fn ok(config: &str) -> Loaded {
+    parsed(config).unwrap_or_else(|error| panic!("{error}\n{config}"))
+}
+
+fn cluster(config: &str) -> Cluster {
+    ok(config).cluster
+}
+
+/// A config of one master with those keys at the top.
+fn with_top(keys: &str) -> String {
+    format!(
+        "{{\"master\": {{\"rootport\": 1, \"webport\": 2}}, {keys}, \"servers\": {{\"a\": {{\"app\": \"a\", \"db\": true}}}}}}"
+    )
+}
+
+#[test]
+fn the_seeds_config_loads_unchanged_with_one_warning() {
+    let loaded = ok(SEED);
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        ["config.json:5:39: servers.net.name: given twice: this one replaces the one on line 5"]
+    );
+    let Cluster { name, master, nodes, db, memcached, .. } = loaded.cluster;
+    assert_eq!((name.as_str(), db, memcached), ("cluster", None, None));
+    assert_eq!(
+        (master.rootport.to_string(), master.webport.to_string()),
+        ("127.0.0.1:9999".into(), "127.0.0.1:9998".into())
+    );
+    assert_eq!(
+        (master.roothost.as_str(), master.token, master.log, master.restart),
+        ("localhost", None, None, Restart::default())
+    );
+    let shown: Vec<String> = nodes
+        .iter()
+        .map(|node| {
+            let parents: Vec<String> =
+                node.parents.iter().map(|p| format!("{}:{}", p.name, p.port)).collect();
+            format!(
+                "{} {} {} {:?} {:?} {parents:?}",
+                node.name, node.kind, node.app, node.netport, node.rootport
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "gate gateserver gateserver None Some(127.0.0.1:10000) []",
+            "net netserver netserver Some(127.0.0.1:10001) None [\"gate:10000\"]",
+            "game1 game1server game1server None None [\"gate:10000\"]",
+        ]
+    );
+    for node in nodes {
+        assert_eq!(
+            (node.threads, node.drain, node.client, node.limits),
+            (1, Duration::from_secs(10), ClientFraming::default(), Limits::default())
+        );
+        assert_eq!(
+            (node.db, node.mem, node.cpu, node.log, node.host, node.webport),
+            (false, false, None, None, None, None)
+        );
+    }
+}
+
+#[test]
+fn comments_and_trailing_commas_are_allowed() {
+    let config = "\u{feff}// the demo\n{\"master\": {\"rootport\": 1, /* } */ \"webport\": 2,}, \"servers\": {\"a//b\\\"\": 1}, \"servers\": {},}";
+    let loaded = ok(config);
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, ["config.json:2:78: servers: given twice: this one replaces the one on line 2"]);
+}
+
+#[test]
+fn a_name_beside_the_key_is_a_warning() {
+    let loaded = ok(&with_servers(r#""net1": {"app": "a", "name": "net"}, "b": {"app": "b", "name": "b"}"#));
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        ["config.json:2:30: servers.net1.name: \"net\" has no effect: the key `net1` is the name"]
+    );
+}
+
+#[test]
+fn variables_are_written_out() {
+    let master = cluster(
+        r#"{"vars": {"P": 5000, "WEB": "${PORT}", "HOST": "far", "BOTH": "$HOST$.example", "ON": true},
+        "$MACRO$": {"N": 2},
+        "master": {"rootport": "$P$", "webport": "$WEB$", "roothost": "$BOTH$:$P$$HOST$",
+                   "log": "${NOPE:-a}/$$P$$/${EMPTY:-b}/$5 ${EMPTY}.$", "token": "${SECRET}"},
+        "servers": {"a": {"app": "a", "db": "$ON$", "threads": "$N$", "count": "${NOPE:-3}", "mem": "${NOPE:-false}"}}}"#,
+    );
+    let node = &master.nodes[2];
+    assert_eq!((node.name.as_str(), node.db, node.threads, node.mem), ("a.3", true, 2, false));
+    let master = master.master;
+    assert_eq!((master.rootport.port(), master.webport.port()), (5000, 10001));
+    assert_eq!(master.roothost, "far.example:5000far");
+    assert_eq!(master.log.as_deref(), Some(Path::new("a/$P$/b/$5 .$")));
+    assert_eq!(master.token.as_deref(), Some("0123456789abcdef"));
+}
+
+#[test]
+fn a_count_is_written_out_and_parents_follow_it() {
+    let cluster = cluster(&with_servers(r#""game": {"app": "g", "rootport": "0.0.0.0:10000", "webport": 8000, "count": 3},
+"one": {"app": "o", "count": 1, "type": "kind", "remoteport": [{"rootname": "game", "rootport": 10000, "roothost": "far"}]},
+"two": {"app": "t", "remoteport": [{"rootname": "game.2"}]}"#).replace("\"webport\": 9998", "\"webport\": 9998, \"token\": \"${SECRET}\""));
+    let shown: Vec<String> = cluster
+        .nodes
+        .iter()
+        .map(|node| {
+            let parents: Vec<String> = node
+                .parents
+                .iter()
+                .map(|p| format!("{}={}:{}@{:?}", p.key, p.name, p.port, p.host))
+                .collect();
+            let ports = [node.rootport, node.webport].into_iter().flatten().map(|listen| listen.to_string());
+            format!(
+                "{}/{}/{} {} {}",
+                node.name,
+                node.key,
+                node.kind,
+                ports.collect::<Vec<_>>().join(","),
+                parents.join(",")
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "game.1/game/g 0.0.0.0:10000,127.0.0.1:8000 ",
+            "game.2/game/g 0.0.0.0:10001,127.0.0.1:8001 ",
+            "game.3/game/g 0.0.0.0:10002,127.0.0.1:8002 ",
+            "one.1/one/kind  game=game.1:10000@Some(\"far\"),game=game.2:10001@Some(\"far\"),game=game.3:10002@Some(\"far\")",
+            "two/two/t  game=game.2:10001@None",
+        ]
+    );
+}
+
+#[test]
+fn the_nodes_limits_win_over_the_clusters_over_the_defaults() {
+    let cluster = cluster(
+        r#"{"master": {"rootport": 1, "webport": 2},
+        "limits": {"calls_max": 7, "call_timeout_ms": 100}, "client": {"head_0": 78, "head_3": 2},
+        "servers": {"a": {"app": "a", "limits": {"calls_max": 8}, "client": {"head_3": 3, "error_command": 9}}, "b": {"app": "b"}}}"#,
+    );
+    let [a, b] = &cluster.nodes[..] else { panic!("two nodes") };
+    assert_eq!(
+        (a.limits.calls_max, a.limits.call_timeout, a.limits.sessions_max),
+        (8, Duration::from_millis(100), 20_000)
+    );
+    assert_eq!(b.limits.calls_max, 7);
+    assert_eq!((a.client.head, a.client.error_command.0), ([78, 0, 0, 3], 9));
+    assert_eq!((b.client.head, b.client.error_command.0), ([78, 0, 0, 2], u32::MAX));
+}
+
+#[test]
+fn a_cpu_mask_is_a_list_of_cpus() {
+    let cluster = cluster(&with_servers(
+        r#""a": {"app": "a", "cpu": 5}, "b": {"app": "b", "cpu": [3, 1, 3]}, "c": {"app": "c", "cpu": 18446744073709551615}"#,
+    ));
+    assert_eq!(cluster.nodes[0].cpu, Some(vec![0, 2]));
+    assert_eq!(cluster.nodes[1].cpu, Some(vec![1, 3]));
+    assert_eq!(cluster.nodes[2].cpu, Some((0..64).collect()));
+}
+
+#[test]
+fn a_database_is_a_url_or_fireflys_keys_or_a_file() {
+    let url = |keys: &str| {
+        let text = with_top(keys);
+        let loaded = parse(&text, Path::new("/srv/game/config.json"), &|_| None).unwrap();
+        loaded.cluster.db.unwrap().url
+    };
+    assert_eq!(url(r#""cluster": "demo""#), "sqlite:///srv/game/data/demo.sqlite?mode=rwc");
+    assert_eq!(url(r#""db": {}"#), "sqlite:///srv/game/data/cluster.sqlite?mode=rwc");
+    assert_eq!(url(r#""db": "postgres://u:p@h/d""#), "postgres://u:p@h/d");
+    assert_eq!(url(r#""db": {"url": "sqlite:x.db"}"#), "sqlite:///srv/game/x.db?mode=rwc");
+    assert_eq!(
+        url(
+            r#""db": {"host": "db.example", "user": "root", "passwd": "p@ss:/?#%é", "port": 3307, "db": "my game", "charset": "utf8"}"#
+        ),
+        "mysql://root:p%40ss%3A%2F%3F%23%25%C3%A9@db.example:3307/my%20game?charset=utf8"
+    );
+    assert_eq!(url(r#""db": {"user": "root", "passwd": "", "db": "g"}"#), "mysql://root:@localhost:3306/g");
+    assert_eq!(url(r#""db": {"user": "root", "host": "::1", "db": "g"}"#), "mysql://root@[::1]:3306/g");
+    let kept = cluster(&with_top(
+        r#""db": {"mincached": 9, "blocking": true, "connections_max": 3, "connect_timeout_ms": 10}"#,
+    ))
+    .db
+    .unwrap();
+    assert_eq!(format!("{:?}", kept.options), r#"{"blocking": "true", "mincached": "9"}"#);
+    assert_eq!((kept.connections_max, kept.connect_timeout), (3, Duration::from_millis(10)));
+}
+
+#[test]
+fn memcached_has_the_clusters_name_as_prefix() {
+    let memcached = |keys: &str| cluster(&with_top(keys)).memcached.unwrap();
+    let plain = memcached(r#""cluster": "demo", "memcached": {"urls": ["127.0.0.1:11211", "far:1"]}"#);
+    assert_eq!(
+        (plain.urls, plain.prefix.as_str(), plain.timeout),
+        (vec!["127.0.0.1:11211".into(), "far:1".into()], "demo", Duration::from_secs(1))
+    );
+    assert_eq!(memcached(r#""memcached": {"urls": [], "hostname": "h", "timeout_ms": 5}"#).prefix, "h");
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let shown = format!(
+        "{:?}",
+        cluster(
+            &with_top(r#""db": "mysql://u:s3cret@h/d""#)
+                .replace("\"webport\": 2", "\"webport\": 2, \"token\": \"s3cret0123456789\"")
+        )
+    );
+    assert!(shown.contains("mysql://u:***@h/d") && !shown.contains("s3cret"), "{shown}");
+}
+
+/// The table of keys says what the absence of each means; here it is taken at its word.
+#[test]
+fn writing_out_every_default_changes_nothing() {
+    let plain = r#"{"master": {"rootport": 1, "webport": 2}, "memcached": {"urls": ["h:1"]},
+        "servers": {"a": {"app": "a", "db": true}}}"#;
+    let defaults = |place: &str| {
+        let section: &Section = schema().iter().find(|section| section.place == place).unwrap();
+        let line = |key: &Key| key.default.map(|json| format!("\"{}\": {json}, ", key.name));
+        section.keys.iter().filter_map(line).collect::<String>()
+    };
+    let client_limits =
+        format!("\"client\": {{{}}}, \"limits\": {{{}}}, ", defaults("client"), defaults("limits"));
+    let full = format!(
+        r#"{{{top} {client_limits}
+        "master": {{"rootport": 1, "webport": 2, {master} "restart": {{{restart}}}}},
+        "db": {{{db}}}, "memcached": {{"urls": ["h:1"], {memcached}}},
+        "servers": {{"a": {{{server} {client_limits} "app": "a", "db": true}}}}}}"#,
+        top = defaults(""),
+        master = defaults("master"),
+        restart = defaults("master.restart"),
+        db = defaults("db"),
+        memcached = defaults("memcached"),
+        server = defaults("servers.NAME"),
+    );
+    assert!(full.contains("\"heartbeat_ms\": 500") && full.contains("\"crash_loop\": 5"), "{full}");
+    assert_eq!(cluster(&full), cluster(plain));
+}
+
+#[test]
+fn a_number_of_the_schema_fits_the_field_that_takes_it() {
+    for key in schema().iter().flat_map(|section| section.keys) {
+        let Kind::Whole { max, .. } = key.kind else { continue };
+        let largest = if key.name.starts_with("link_outbox") { u64::MAX } else { u32::MAX.into() };
+        assert!(max <= largest, "{}", key.name);
+    }
+}
+
+#[test]
+fn a_file_is_read_and_its_paths_become_absolute() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let cluster = load(&folder.join("seed003.json"), &|_| None).unwrap().cluster;
+    assert_eq!(cluster.path, folder.join("seed003.json"));
+    let relative = load(Path::new("testdata/seed003.json"), &|_| None).unwrap().cluster;
+    assert_eq!(relative.path, folder.join("seed003.json"));
+
+    let error = load(Path::new("no/config.json"), &|_| None).unwrap_err();
+    assert_eq!(error.to_string(), "no/config.json: cannot be read: No such file or directory (os error 2)");
+    assert!(error.faults().is_empty());
+
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("latin1.json");
+    std::fs::write(&file, b"{\n\"master\": \"\xe9\"}").unwrap();
+    let error = load(&file, &|_| None).unwrap_err();
+    let shown = format!("{0}:2:12: the text is not UTF-8 from here\n1 fault in {0}", file.display());
+    assert_eq!(error.to_string(), shown);
+}
