@@ -1,2 +1,64 @@
-//! stub
-fn main() {}
+//! One node by name: arguments, config, log, runtime, node, exit code. A list, with no logic of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use ffnet::listen::{self, Inherited};
+use ffserver::{FFServer, process};
+
+/// Runs one node of a cluster. The master starts it; by hand it is for debugging: `appmain gate config.json`.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The node: a key under `servers`, with `.1`, `.2` … where `count` makes several.
+    #[arg(required_unless_present = "apps")]
+    node: Option<String>,
+    /// The cluster's config.
+    #[arg(required_unless_present = "apps")]
+    config: Option<PathBuf>,
+    /// Prints the apps that a config can name, one a line.
+    #[arg(long)]
+    apps: bool,
+}
+
+#[allow(clippy::print_stderr, reason = "the last line of a failed start, for the operator")]
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "what --apps is for")]
+fn run(args: Args) -> Result<()> {
+    let (Some(node), Some(config)) = (args.node, args.config) else {
+        apps::all().iter().for_each(|app| println!("{}", app.name()));
+        return Ok(());
+    };
+    run_node(&node, &config)
+}
+
+fn run_node(node: &str, config: &Path) -> Result<()> {
+    let cluster = ffconfig::load(config, &env)?.cluster;
+    let server =
+        FFServer::new(&cluster, node, apps::all(), process::incarnation(env(process::INCARNATION_ENV))?)?;
+    let settings = server.node().config().clone();
+    let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false })?;
+    if let Some(cpus) = &settings.cpu {
+        process::pin_to_cpus(cpus).with_context(|| format!("servers.{}.cpu", settings.key))?;
+    }
+    let inherited = env(listen::ENV).map_or(Ok(Inherited::default()), |value| listen::take(&value))?;
+    process::runtime(settings.threads)?.block_on(async {
+        tokio::spawn(process::stop_on_signals(server.stop_handle()));
+        server.run(inherited).await.map_err(Into::into)
+    })
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

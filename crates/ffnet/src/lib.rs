@@ -1,1 +1,15 @@
-//! stub
+//! Async I/O that the master, the nodes and the clients share: listening sockets, handshakes, links.
+//!
+//! * [`listen`] — opening listening sockets and handing them to another process.
+//! * [`handshake`] — the shell around `ffproto::handshake`: versions, names and the token, both ways.
+//! * [`link`] — the one connection between a child and a parent: calls both ways, deadlines, heartbeat.
+//! * [`control`] — typed messages between the master and a node.
+//! * [`backoff`] — how long to wait before trying again.
+
+pub mod backoff;
+pub mod control;
+pub mod handshake;
+pub mod link;
+pub mod listen;
+
+pub use link::Link;

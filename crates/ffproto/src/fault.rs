@@ -173,7 +173,12 @@ mod tests {
     #[test]
     fn a_long_message_is_cut_at_a_character() {
         let mut body = Vec::new();
-        let fault = Fault { code: Code::Handler, at: NodeName::master(), executed: Executed::No, message: "ü".repeat(900) };
+        let fault = Fault {
+            code: Code::Handler,
+            at: NodeName::master(),
+            executed: Executed::No,
+            message: "ü".repeat(900),
+        };
         fault.write_body(&mut body);
         let read = Fault::read_body(Code::Handler, &body).unwrap();
         assert_eq!(read.message, "ü".repeat(512));

@@ -18,7 +18,9 @@ pub enum BadName {
     #[error("a name has at most {NAME_BYTES_MAX} bytes")]
     TooLong,
     /// It has a character that is not allowed at its place.
-    #[error("`{0}` may not stand there: a name is made of letters, digits, `_`, `-`, `.`, and starts with a letter or digit")]
+    #[error(
+        "`{0}` may not stand there: a name is made of letters, digits, `_`, `-`, `.`, and starts with a letter or digit"
+    )]
     Character(char),
 }
 

@@ -93,7 +93,8 @@ impl Firefly {
             return Err(FrameFault::TooLong { length, max: length_max });
         }
         let whole = BEFORE_COMMAND + length as usize;
-        let (Some(command), Some(body)) = (u32_at(bytes, BEFORE_COMMAND), bytes.get(HEADER_BYTES..whole)) else {
+        let (Some(command), Some(body)) = (u32_at(bytes, BEFORE_COMMAND), bytes.get(HEADER_BYTES..whole))
+        else {
             return Ok(None);
         };
         Ok(Some(Frame { command: CommandId(command), body, bytes: whole }))
@@ -136,7 +137,10 @@ mod tests {
 
     fn bytes_of(hex: &str) -> Vec<u8> {
         let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
-        digits.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+        digits
+            .chunks(2)
+            .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+            .collect()
     }
 
     #[test]
@@ -184,7 +188,10 @@ mod tests {
         let length = |n: u32| [&[0; 9][..], &n.to_be_bytes()].concat();
         assert_eq!(PLAIN.read(&length(3), MAX), Err(FrameFault::TooShort(3)));
         assert_eq!(PLAIN.read(&length(MAX + 1), MAX), Err(FrameFault::TooLong { length: MAX + 1, max: MAX }));
-        assert_eq!(PLAIN.read(&length(u32::MAX), MAX), Err(FrameFault::TooLong { length: u32::MAX, max: MAX }));
+        assert_eq!(
+            PLAIN.read(&length(u32::MAX), MAX),
+            Err(FrameFault::TooLong { length: u32::MAX, max: MAX })
+        );
         assert_eq!(PLAIN.read(&length(MAX), MAX), Ok(None));
     }
 }

@@ -1,0 +1,83 @@
+//! What stands in the parentheses of an attribute.
+
+use proc_macro2::{Span, TokenStream};
+use syn::parse::{ParseStream, Parser};
+use syn::{Error, Ident, LitInt, LitStr, Result, Token};
+
+/// Where a handler is listed.
+pub(crate) enum Key {
+    Net(LitInt),
+    Root(Option<LitStr>),
+    Remote(LitStr, Option<LitStr>),
+}
+
+pub(crate) struct Facts {
+    pub(crate) key: Key,
+    pub(crate) concurrent: bool,
+}
+
+pub(crate) fn net(tokens: TokenStream) -> Result<Facts> {
+    let parse = |input: ParseStream<'_>| {
+        let command: LitInt = input
+            .parse()
+            .map_err(|e| Error::new(e.span(), "a command number is expected, as in #[net_handle(300)]"))?;
+        command
+            .base10_parse::<u32>()
+            .map_err(|_| Error::new(command.span(), "a command is a number from 0 to 4294967295"))?;
+        Ok(Facts { key: Key::Net(command), concurrent: rest(input)? })
+    };
+    parse.parse2(tokens)
+}
+
+pub(crate) fn root(tokens: TokenStream) -> Result<Facts> {
+    let parse = |input: ParseStream<'_>| {
+        let name = if input.peek(LitStr) { Some(method(input)?) } else { None };
+        let concurrent = if name.is_some() { rest(input)? } else { word(input)? };
+        Ok(Facts { key: Key::Root(name), concurrent })
+    };
+    parse.parse2(tokens)
+}
+
+pub(crate) fn remote(tokens: TokenStream) -> Result<Facts> {
+    let parse = |input: ParseStream<'_>| {
+        let parent: LitStr = input.parse().map_err(|e| {
+            Error::new(e.span(), "the parent's name is expected, as in #[remote_handle(\"gate\")]")
+        })?;
+        let mut name = None;
+        if input.peek(Token![,]) && input.peek2(LitStr) {
+            input.parse::<Token![,]>()?;
+            name = Some(method(input)?);
+        }
+        Ok(Facts { key: Key::Remote(parent, name), concurrent: rest(input)? })
+    };
+    parse.parse2(tokens)
+}
+
+fn method(input: ParseStream<'_>) -> Result<LitStr> {
+    let name: LitStr = input.parse()?;
+    if name.value().is_empty() { Err(Error::new(name.span(), "a method needs a name")) } else { Ok(name) }
+}
+
+/// `, concurrent` or nothing.
+fn rest(input: ParseStream<'_>) -> Result<bool> {
+    if input.is_empty() {
+        return Ok(false);
+    }
+    input.parse::<Token![,]>()?;
+    word(input)
+}
+
+fn word(input: ParseStream<'_>) -> Result<bool> {
+    if input.is_empty() {
+        return Ok(false);
+    }
+    let word: Ident = input.parse()?;
+    if word != "concurrent" {
+        return Err(Error::new(word.span(), "only `concurrent` may stand here"));
+    }
+    if input.is_empty() {
+        Ok(true)
+    } else {
+        Err(Error::new(Span::call_site(), "nothing may follow `concurrent`"))
+    }
+}

@@ -1,0 +1,457 @@
+//! The one future that owns a link's socket.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use ffproto::link::{self, Head, Kind, LinkFault};
+use ffproto::{Code, Executed, Fault};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
+
+use super::Link;
+
+/// Large enough that a busy link is read a few hundred frames at a time; one per link, so it may be.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// A written buffer larger than this is given back once it is empty.
+const KEEP_BYTES: usize = 1024 * 1024;
+/// A link that is silent for this many heartbeats is dead.
+const MISSED_HEARTBEATS: u32 = 3;
+
+/// What a node does with what arrives on its links. Both run inside the driver, so they must not block;
+/// what takes time is moved to a task of its own.
+pub trait Service {
+    /// The peer calls a method: answer with [`Link::reply`] or [`Link::reply_fault`], exactly once.
+    fn call(&self, link: &Link, head: &Head, body: &[u8]);
+    /// The peer tells something.
+    fn notify(&self, link: &Link, head: &Head, body: &[u8]);
+}
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Closed {
+    /// The peer closed the connection without a word, as a killed process does.
+    #[error("the connection was closed by the other side")]
+    ByPeer,
+    /// The peer said Bye.
+    #[error("the other side left: {0}")]
+    Bye(String),
+    /// This side called [`Link::close`].
+    #[error("closed by this side: {0}")]
+    Here(String),
+    /// No sign of life for three heartbeats.
+    #[error("no sign of life for {MISSED_HEARTBEATS} heartbeats")]
+    Silent,
+    /// The bytes made no frame.
+    #[error("a malformed frame: {0}")]
+    Frame(LinkFault),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(io::Error),
+}
+
+/// Reads, handles and writes until the link ends; then fails every call that still waits. When it is
+/// dropped before, the link ends as well.
+pub struct Driver<S, V> {
+    link: Link,
+    io: S,
+    service: V,
+    read: Vec<u8>,
+    have: usize,
+    writing: Vec<u8>,
+    written: usize,
+    written_ever: u64,
+    heartbeat: Interval,
+    last_seen: Instant,
+    deadline: Pin<Box<Sleep>>,
+    armed: Option<Instant>,
+}
+
+impl<S, V> Driver<S, V>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    V: Service + Unpin,
+{
+    /// The driver of `link` over `io`, right after the handshake. Needs a tokio runtime with time.
+    pub fn new(link: Link, io: S, service: V) -> Self {
+        let mut heartbeat = tokio::time::interval(link.0.limits.heartbeat);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            link,
+            io,
+            service,
+            read: vec![0; READ_BUFFER_BYTES],
+            have: 0,
+            writing: Vec::new(),
+            written: 0,
+            written_ever: 0,
+            heartbeat,
+            last_seen: Instant::now(),
+            deadline: Box::pin(tokio::time::sleep_until(Instant::now())),
+            armed: None,
+        }
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        if let Poll::Ready(closed) = self.poll_read(cx) {
+            // What arrived before the end has been handled; what it caused may still be written.
+            let _ = self.poll_flush(cx);
+            return Poll::Ready(closed);
+        }
+        if let Err(closed) = self.poll_heartbeat(cx) {
+            return Poll::Ready(closed);
+        }
+        self.poll_deadlines(cx);
+        match self.poll_flush(cx) {
+            Ok(Some(closed)) => Poll::Ready(closed),
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Closed::Io(error)),
+        }
+    }
+
+    /// Reads until the socket has no more, handling every complete frame.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        loop {
+            let mut room = ReadBuf::new(&mut self.read[self.have..]);
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut room)) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Poll::Ready(Closed::ByPeer),
+                Err(e) => return Poll::Ready(Closed::Io(e)),
+            }
+            let n = room.filled().len();
+            if n == 0 {
+                return Poll::Ready(Closed::ByPeer);
+            }
+            self.have += n;
+            self.last_seen = Instant::now();
+            if let Err(closed) = self.handle_frames() {
+                return Poll::Ready(closed);
+            }
+        }
+    }
+
+    fn handle_frames(&mut self) -> Result<(), Closed> {
+        let max = self.link.0.limits.frame_bytes_max;
+        let mut at = 0;
+        loop {
+            match link::read(&self.read[at..self.have], max) {
+                Ok(Some(frame)) => {
+                    at += frame.bytes;
+                    handle(&self.link, &self.service, &frame.head, frame.body)?;
+                }
+                Ok(None) => break,
+                Err(fault) => return Err(Closed::Frame(fault)),
+            }
+        }
+        self.read.copy_within(at..self.have, 0);
+        self.have -= at;
+        self.fit_buffer(max);
+        Ok(())
+    }
+
+    /// Grows the buffer for a frame that is larger than it (its length has been checked), and shrinks it
+    /// when that frame is gone.
+    fn fit_buffer(&mut self, max: u32) {
+        if self.have == self.read.len() {
+            let whole = self.read.first_chunk().map_or(0, |b| u32::from_le_bytes(*b).min(max) as usize + 4);
+            self.read.resize(whole.max(READ_BUFFER_BYTES), 0);
+        } else if self.have == 0 && self.read.len() > READ_BUFFER_BYTES {
+            self.read = vec![0; READ_BUFFER_BYTES];
+        }
+    }
+
+    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
+        while self.heartbeat.poll_tick(cx).is_ready() {
+            let silent = self.last_seen.elapsed();
+            let beat = self.link.0.limits.heartbeat;
+            if silent > beat * MISSED_HEARTBEATS {
+                return Err(Closed::Silent);
+            }
+            if silent >= beat / 2 {
+                Link::push(&mut self.link.0.out.lock(), &Head::new(Kind::Ping), &[]);
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let earliest = self.link.0.calls.lock().earliest_deadline();
+            let Some(earliest) = earliest else { return };
+            if self.armed != Some(earliest) {
+                self.deadline.as_mut().reset(earliest);
+                self.armed = Some(earliest);
+            }
+            if self.deadline.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.armed = None;
+            let peer = &self.link.0.peer.name;
+            let late = || {
+                let message = format!("`{peer}` did not answer within the deadline");
+                self.link.fault(Code::Timeout, Executed::Unknown, message)
+            };
+            self.link.0.calls.lock().expire(Instant::now(), late);
+        }
+    }
+
+    /// Writes everything that is queued; registers for more. `Some` when this side wanted to close and
+    /// all is written.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<Option<Closed>> {
+        loop {
+            while self.written < self.writing.len() {
+                match Pin::new(&mut self.io).poll_write(cx, &self.writing[self.written..]) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(n)) => {
+                        self.written += n;
+                        self.written_ever += n as u64;
+                    }
+                    Poll::Ready(Err(e)) => return Err(e),
+                    // The waker stays away: new frames join the queue and go when the socket has room.
+                    Poll::Pending => return Ok(None),
+                }
+            }
+            self.written = 0;
+            self.writing.clear();
+            if self.writing.capacity() > KEEP_BYTES {
+                self.writing = Vec::new();
+            }
+            let mut out = self.link.0.out.lock();
+            if out.bytes.is_empty() {
+                let Some(why) = out.closing.clone() else {
+                    out.waker = Some(cx.waker().clone());
+                    drop(out);
+                    return match Pin::new(&mut self.io).poll_flush(cx) {
+                        Poll::Ready(Err(e)) => Err(e),
+                        _ => Ok(None),
+                    };
+                };
+                if out.closed {
+                    return Ok(Some(Closed::Here(why)));
+                }
+                out.closed = true;
+                Link::push(&mut out, &Head::new(Kind::Bye), why.as_bytes());
+            }
+            std::mem::swap(&mut out.bytes, &mut self.writing);
+        }
+    }
+
+    fn end(&mut self) {
+        self.link.0.out.lock().closed = true;
+        let peer = &self.link.0.peer.name;
+        let lost = |sent: bool| {
+            let executed = if sent { Executed::Unknown } else { Executed::No };
+            self.link.fault(Code::LinkLost, executed, format!("the link to `{peer}` ended before the answer"))
+        };
+        self.link.0.calls.lock().end_all(self.written_ever, lost);
+    }
+}
+
+fn handle<V: Service>(link: &Link, service: &V, head: &Head, body: &[u8]) -> Result<(), Closed> {
+    let end = |outcome: &dyn Fn() -> Result<Bytes, Fault>| {
+        if !link.0.calls.lock().end(head.call, outcome) {
+            link.0.counters.late_replies.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    match head.kind {
+        Kind::Call => service.call(link, head, body),
+        Kind::Notify => service.notify(link, head, body),
+        Kind::Reply => end(&|| Ok(Bytes::copy_from_slice(body))),
+        Kind::Fault => end(&|| Err(read_fault(link, head, body))),
+        Kind::Ping => Link::push(&mut link.0.out.lock(), &Head::new(Kind::Pong), &[]),
+        Kind::Pong => {}
+        Kind::Bye => return Err(Closed::Bye(String::from_utf8_lossy(body).into_owned())),
+    }
+    Ok(())
+}
+
+fn read_fault(link: &Link, head: &Head, body: &[u8]) -> Fault {
+    let code = Code::from_number(head.method);
+    Fault::read_body(code, body).unwrap_or_else(|bad| link.fault(code, Executed::Unknown, bad.to_string()))
+}
+
+impl<S, V> Future for Driver<S, V>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    V: Service + Unpin,
+{
+    type Output = Closed;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
+        let closed = ready!(self.poll_turn(cx));
+        self.end();
+        Poll::Ready(closed)
+    }
+}
+
+impl<S, V> Drop for Driver<S, V> {
+    fn drop(&mut self) {
+        // A driver that is dropped in flight (its task was aborted) must not leave callers waiting.
+        let link = &self.link;
+        link.0.out.lock().closed = true;
+        let written = self.written_ever;
+        link.0.calls.lock().end_all(written, |sent| {
+            let executed = if sent { Executed::Unknown } else { Executed::No };
+            link.fault(Code::LinkLost, executed, format!("the link to `{}` ended", link.0.peer.name))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use ffproto::{Incarnation, NodeName};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::task::JoinHandle;
+
+    use super::super::{CallOptions, LinkLimits};
+    use super::*;
+    use crate::handshake::Peer;
+
+    const LIMITS: LinkLimits = LinkLimits {
+        frame_bytes_max: 4 << 20,
+        outbox_bytes_max: 8 << 20,
+        calls_max: 1000,
+        heartbeat: Duration::from_millis(500),
+    };
+
+    /// Answers method 0 with the body, method 1 with a fault, method 2 never.
+    struct Echo;
+    impl Service for Echo {
+        fn call(&self, link: &Link, head: &Head, body: &[u8]) {
+            match head.method {
+                0 => link.reply(head.call, head.client, body),
+                1 => link.reply_fault(head.call, None, &link.fault(Code::Handler, Executed::Unknown, "no")),
+                _ => {}
+            }
+        }
+        fn notify(&self, _: &Link, _: &Head, _: &[u8]) {}
+    }
+
+    fn peer(name: &str) -> Peer {
+        Peer {
+            name: NodeName::try_from(name).unwrap(),
+            kind: name.into(),
+            incarnation: Incarnation(1),
+            pid: 1,
+            program: String::new(),
+            methods: vec!["echo".into(), "fail".into(), "never".into()],
+        }
+    }
+
+    fn end(here: &str, there: &str, io: DuplexStream) -> (Link, JoinHandle<Closed>) {
+        let link = Link::new(NodeName::try_from(here).unwrap(), peer(there), LIMITS);
+        (link.clone(), tokio::spawn(Driver::new(link, io, Echo)))
+    }
+
+    fn pair() -> ((Link, JoinHandle<Closed>), (Link, JoinHandle<Closed>)) {
+        let (a, b) = tokio::io::duplex(64 * 1024);
+        (end("net", "gate", a), end("gate", "net", b))
+    }
+
+    fn within(ms: u64) -> CallOptions {
+        CallOptions { deadline: Instant::now() + Duration::from_millis(ms), client: None }
+    }
+
+    #[tokio::test]
+    async fn calls_run_both_ways_and_end_with_what_was_answered() {
+        let ((net, _a), (gate, _b)) = pair();
+        assert_eq!(net.call("echo", b"up", within(1000)).await.unwrap(), "up");
+        assert_eq!(gate.call("echo", b"down", within(1000)).await.unwrap(), "down");
+        let fault = net.call("fail", b"", within(1000)).await.unwrap_err();
+        assert_eq!((fault.code, fault.at.as_str(), fault.message.as_str()), (Code::Handler, "gate", "no"));
+        let fault = net.call("nothing", b"", within(1000)).await.unwrap_err();
+        assert_eq!((fault.code, fault.executed), (Code::NoMethod, Executed::No));
+    }
+
+    #[tokio::test]
+    async fn a_body_larger_than_every_buffer_travels_and_one_above_the_limit_is_refused() {
+        let ((net, _a), _gate) = pair();
+        let large = vec![7; 3 << 20];
+        assert_eq!(net.call("echo", &large, within(10_000)).await.unwrap(), large);
+        let fault = net.call("echo", &vec![0; 4 << 20], within(1000)).await.unwrap_err();
+        assert_eq!((fault.code, fault.executed), (Code::BadRequest, Executed::No));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unanswered_call_ends_at_its_deadline() {
+        let ((net, _a), _gate) = pair();
+        let start = Instant::now();
+        let (late, early) =
+            tokio::join!(net.call("never", b"", within(900)), net.call("never", b"", within(100)));
+        assert_eq!(start.elapsed().as_millis(), 900);
+        for fault in [late.unwrap_err(), early.unwrap_err()] {
+            assert_eq!((fault.code, fault.executed), (Code::Timeout, Executed::Unknown));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_link_fails_its_calls_at_once() {
+        let ((net, _a), (_, gate_driver)) = pair();
+        let waiting = tokio::spawn(net.call("never", b"", within(60_000)));
+        assert_eq!(net.call("echo", b"", within(1000)).await.unwrap(), "", "the first call has been sent");
+        gate_driver.abort();
+        let fault = waiting.await.unwrap().unwrap_err();
+        assert_eq!((fault.code, fault.executed), (Code::LinkLost, Executed::Unknown));
+        let fault = net.call("echo", b"", within(1000)).await.unwrap_err();
+        assert_eq!((fault.code, fault.executed), (Code::LinkLost, Executed::No));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_open_link_is_noticed_after_three_heartbeats() {
+        let (a, mut silent) = tokio::io::duplex(1024);
+        let (net, driver) = end("net", "gate", a);
+        let start = Instant::now();
+        let fault = net.call("never", b"", within(60_000)).await.unwrap_err();
+        assert_eq!(fault.code, Code::LinkLost);
+        assert!(start.elapsed() <= Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(matches!(driver.await.unwrap(), Closed::Silent));
+        let mut pings = Vec::new();
+        silent.read_to_end(&mut pings).await.unwrap();
+        assert!(!pings.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_link_with_a_living_peer_stays_open() {
+        let ((net, _a), _gate) = pair();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(net.call("echo", b"x", within(1000)).await.unwrap(), "x");
+    }
+
+    #[tokio::test]
+    async fn close_writes_what_is_queued_and_says_why() {
+        let ((net, net_driver), (_gate, gate_driver)) = pair();
+        let answers: Vec<_> = (0..10).map(|_| net.call("echo", b"x", within(1000))).collect();
+        tokio::task::yield_now().await;
+        net.close("stopping");
+        assert!(matches!(net_driver.await.unwrap(), Closed::Here(why) if why == "stopping"));
+        assert!(matches!(gate_driver.await.unwrap(), Closed::Bye(why) if why == "stopping"));
+        drop(answers);
+    }
+
+    #[tokio::test]
+    async fn a_malformed_frame_ends_the_link() {
+        let (a, mut hostile) = tokio::io::duplex(1024);
+        let (_net, driver) = end("net", "gate", a);
+        hostile.write_all(&[255; 8]).await.unwrap();
+        assert!(matches!(driver.await.unwrap(), Closed::Frame(LinkFault::TooLong { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_full_table_of_calls_is_a_typed_error_and_counted() {
+        let (a, _keep) = tokio::io::duplex(1 << 20);
+        let limits = LinkLimits { calls_max: 2, ..LIMITS };
+        let link = Link::new(NodeName::try_from("net").unwrap(), peer("gate"), limits);
+        let _driver = tokio::spawn(Driver::new(link.clone(), a, Echo));
+        let waiting: Vec<_> = (0..2).map(|_| link.call("never", b"", within(60_000))).collect();
+        let fault = link.call("never", b"", within(1000)).await.unwrap_err();
+        assert_eq!((fault.code, fault.executed), (Code::Overloaded, Executed::No));
+        assert_eq!(link.counters().overloaded.load(std::sync::atomic::Ordering::Relaxed), 1);
+        drop(waiting);
+        let _ = Arc::new(());
+    }
+}

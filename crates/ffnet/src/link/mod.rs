@@ -1,0 +1,293 @@
+//! The one authenticated connection between a child and a parent: calls run both ways on it.
+//!
+//! A [`Link`] is a handle that anybody may clone and call on. Its [`Driver`] is the one future that owns
+//! the socket: it reads whatever the socket has and handles every complete frame in it, then writes
+//! everything that is queued at once. There is no task, no channel and no allocation per frame.
+//!
+//! Every call ends exactly once: with a reply, a fault, its deadline, or the end of the link.
+
+mod calls;
+mod driver;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ffproto::link::{Client, Head, Kind};
+use ffproto::{Code, Executed, Fault, NodeName};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::handshake::Peer;
+use calls::{CallTable, Ticket};
+pub use driver::{Closed, Driver, Service};
+
+/// The bounds of one link.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkLimits {
+    /// The largest frame.
+    pub frame_bytes_max: u32,
+    /// Bytes that may wait to be written; above that calls are refused as overloaded.
+    pub outbox_bytes_max: usize,
+    /// Calls that may wait for an answer.
+    pub calls_max: usize,
+    /// How often a silent link is asked for a sign of life; three missed answers are its end.
+    pub heartbeat: Duration,
+}
+
+/// What a link has counted since it opened.
+#[derive(Debug, Default)]
+pub struct LinkCounters {
+    /// Replies that came after their call had ended.
+    pub late_replies: AtomicU64,
+    /// Calls and notifies refused because the outbox or the table of calls was full.
+    pub overloaded: AtomicU64,
+}
+
+/// A handle to an open link. Cheap to clone.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    here: NodeName,
+    peer: Peer,
+    /// Method name → its number at the peer.
+    methods: HashMap<String, u16>,
+    limits: LinkLimits,
+    out: Mutex<Outbox>,
+    calls: Mutex<CallTable>,
+    counters: LinkCounters,
+}
+
+#[derive(Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+    /// How many bytes this outbox has ever taken: a call's frame is unsent while the driver's count of
+    /// written bytes is below where the frame starts.
+    taken: u64,
+    /// The driver's, while it sleeps.
+    waker: Option<Waker>,
+    /// Set once: nothing more is taken.
+    closed: bool,
+    /// Set by [`Link::close`]: the driver writes what is queued, says Bye and ends.
+    closing: Option<String>,
+}
+
+/// Who a call is for and how long its caller waits.
+#[derive(Debug, Clone, Copy)]
+pub struct CallOptions {
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+    /// The client whose message made the call, if any.
+    pub client: Option<Client>,
+}
+
+impl Link {
+    /// A link from `here` to `peer`; nothing moves until its [`Driver`] runs.
+    pub fn new(here: NodeName, peer: Peer, limits: LinkLimits) -> Self {
+        let methods = peer.methods.iter().take(usize::from(u16::MAX)).cloned().zip(0..).collect();
+        Self(Arc::new(Inner {
+            here,
+            peer,
+            methods,
+            limits,
+            out: Mutex::default(),
+            calls: Mutex::default(),
+            counters: LinkCounters::default(),
+        }))
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> &LinkCounters {
+        &self.0.counters
+    }
+
+    /// Whether the link has ended: calls on it fail at once.
+    pub fn is_closed(&self) -> bool {
+        self.0.out.lock().closed
+    }
+
+    /// Whether both are handles to the same link.
+    pub fn same(&self, other: &Link) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Calls a method of the peer. The frame is queued at once, in the order of the calls; the future
+    /// waits for the outcome. Dropping it forgets the call: its reply will be dropped and counted.
+    ///
+    /// # Errors
+    /// A [`Fault`] with code `no_method`, `overloaded`, `timeout`, `link_lost`, or what the peer answered.
+    pub fn call(&self, method: &str, body: &[u8], options: CallOptions) -> Call {
+        match self.start(method, body, options) {
+            Ok(ticket) => Call { link: self.clone(), state: CallState::Waiting(ticket) },
+            Err(fault) => Call { link: self.clone(), state: CallState::Refused(fault) },
+        }
+    }
+
+    fn start(&self, method: &str, body: &[u8], options: CallOptions) -> Result<Ticket, Fault> {
+        let number = self.method(method)?;
+        let left = options.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(self.fault(Code::Timeout, Executed::No, "no time was left to start the call"));
+        }
+        let mut out = self.0.out.lock();
+        self.check_room(&out, body.len())?;
+        // Both locks are held so that the order of tickets is the order of frames.
+        let mut calls = self.0.calls.lock();
+        if calls.len() >= self.0.limits.calls_max {
+            self.0.counters.overloaded.fetch_add(1, Ordering::Relaxed);
+            return Err(self.fault(Code::Overloaded, Executed::No, "limits.calls_max calls wait already"));
+        }
+        let ticket = calls.insert(options.deadline, out.taken);
+        drop(calls);
+        // Rounded up, so that the callee never sees less time than the caller has.
+        let time_left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX - 1) + 1;
+        let head = Head {
+            kind: Kind::Call,
+            method: number,
+            call: ticket.id(),
+            time_left_ms,
+            client: options.client,
+        };
+        Self::push(&mut out, &head, body);
+        Ok(ticket)
+    }
+
+    /// Tells the peer something and expects nothing.
+    ///
+    /// # Errors
+    /// A [`Fault`] with code `no_method`, `overloaded` or `link_lost`; nothing was sent then.
+    pub fn notify(&self, method: &str, body: &[u8], client: Option<Client>) -> Result<(), Fault> {
+        let method = self.method(method)?;
+        let mut out = self.0.out.lock();
+        self.check_room(&out, body.len())?;
+        Self::push(&mut out, &Head { method, client, ..Head::new(Kind::Notify) }, body);
+        Ok(())
+    }
+
+    /// Sends the good end of the peer's call. A closed link takes nothing: its caller knows already.
+    pub fn reply(&self, call: u32, client: Option<Client>, body: &[u8]) {
+        let mut out = self.0.out.lock();
+        if !out.closed {
+            Self::push(&mut out, &Head { call, client, ..Head::new(Kind::Reply) }, body);
+        }
+    }
+
+    /// Sends the bad end of the peer's call.
+    pub fn reply_fault(&self, call: u32, client: Option<Client>, fault: &Fault) {
+        let mut out = self.0.out.lock();
+        if out.closed {
+            return;
+        }
+        let head = Head { method: fault.code.number(), call, client, ..Head::new(Kind::Fault) };
+        let mut body = Vec::with_capacity(128);
+        fault.write_body(&mut body);
+        Self::push(&mut out, &head, &body);
+    }
+
+    /// Ends the link in good order: what is queued is written, then `why` is said.
+    pub fn close(&self, why: &str) {
+        let mut out = self.0.out.lock();
+        out.closing.get_or_insert_with(|| why.to_owned());
+        wake(&mut out);
+    }
+
+    fn method(&self, name: &str) -> Result<u16, Fault> {
+        self.0.methods.get(name).copied().ok_or_else(|| Fault {
+            at: self.0.peer.name.clone(),
+            ..self.fault(
+                Code::NoMethod,
+                Executed::No,
+                format!("`{}` has no method `{name}` for `{}`", self.0.peer.name, self.0.here),
+            )
+        })
+    }
+
+    fn check_room(&self, out: &Outbox, more: usize) -> Result<(), Fault> {
+        if out.closed || out.closing.is_some() {
+            let gone = format!("the link to `{}` has ended", self.0.peer.name);
+            return Err(self.fault(Code::LinkLost, Executed::No, gone));
+        }
+        if more.saturating_add(64) > self.0.limits.frame_bytes_max as usize {
+            let long = format!("a body of {more} bytes is above limits.link_frame_bytes_max");
+            return Err(self.fault(Code::BadRequest, Executed::No, long));
+        }
+        // A single large frame may exceed the bound when nothing else waits: it must be able to travel.
+        if !out.bytes.is_empty() && out.bytes.len() + more > self.0.limits.outbox_bytes_max {
+            self.0.counters.overloaded.fetch_add(1, Ordering::Relaxed);
+            let full = format!("the outbox to `{}` is full", self.0.peer.name);
+            return Err(self.fault(Code::Overloaded, Executed::No, full));
+        }
+        Ok(())
+    }
+
+    fn fault(&self, code: Code, executed: Executed, message: impl Into<String>) -> Fault {
+        Fault { code, at: self.0.here.clone(), executed, message: message.into() }
+    }
+
+    fn push(out: &mut Outbox, head: &Head, body: &[u8]) {
+        let before = out.bytes.len();
+        head.write(body, &mut out.bytes);
+        out.taken += (out.bytes.len() - before) as u64;
+        wake(out);
+    }
+}
+
+/// The driver is woken only when it sleeps: its waker is taken, so later frames of the same turn join.
+fn wake(out: &mut Outbox) {
+    if let Some(waker) = out.waker.take() {
+        waker.wake();
+    }
+}
+
+/// The outcome of a call, once. Cancel-safe: dropping it forgets the call.
+#[must_use = "a call does nothing for its caller unless its outcome is awaited"]
+pub struct Call {
+    link: Link,
+    state: CallState,
+}
+
+enum CallState {
+    Refused(Fault),
+    Waiting(Ticket),
+    Over,
+}
+
+impl Future for Call {
+    type Output = Result<Bytes, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match std::mem::replace(&mut self.state, CallState::Over) {
+            CallState::Refused(fault) => Poll::Ready(Err(fault)),
+            CallState::Waiting(ticket) => {
+                let polled = self.link.0.calls.lock().poll(ticket, cx.waker());
+                if polled.is_pending() {
+                    self.state = CallState::Waiting(ticket);
+                }
+                polled
+            }
+            CallState::Over => {
+                let over = self.link.fault(Code::LinkLost, Executed::Unknown, "polled after its end");
+                Poll::Ready(Err(over))
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let CallState::Waiting(ticket) = self.state {
+            self.link.0.calls.lock().forget(ticket);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Listening sockets: opening them, naming who holds a busy one, and handing them to a child process.
+//!
+//! The master opens every socket and the child inherits it, so a port stays open while its node restarts:
+//! connections wait in the backlog. How a child is told: `FF_LISTEN=net=7,root=8,web=9`.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Mutex;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{getsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait in the kernel while a node restarts. The kernel's own limit
+/// (`net.core.somaxconn`, 4096 by default) cuts larger ones silently.
+pub const BACKLOG: i32 = 4096;
+/// The environment variable in which a child finds the numbers of its inherited sockets.
+pub const ENV: &str = "FF_LISTEN";
+
+/// A port that cannot be listened on: which, who holds it, and the system's reason.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {at}: {}", .holder.as_ref().map_or_else(|| source.to_string(), |h| format!("{h} is there already")))]
+pub struct ListenError {
+    /// The address.
+    pub at: SocketAddr,
+    /// The process that holds it, where that can be known.
+    pub holder: Option<Holder>,
+    /// What the system said.
+    source: io::Error,
+}
+
+/// A process that holds a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id.
+    pub pid: u32,
+    /// The name of its program.
+    pub name: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` (pid {})", self.name, self.pid)
+    }
+}
+
+/// Opens a listening socket: address reuse on, close-on-exec, non-blocking, a backlog of [`BACKLOG`].
+///
+/// # Errors
+/// [`ListenError`], with the process that is in the way where it can be known.
+pub fn open(at: SocketAddr) -> Result<TcpListener, ListenError> {
+    try_open(at).map_err(|source| {
+        let busy = source.kind() == io::ErrorKind::AddrInUse;
+        ListenError { at, holder: if busy { holder(at) } else { None }, source }
+    })
+}
+
+fn try_open(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    // A port whose last connections are still in TIME_WAIT is free for us.
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// The process that listens where `at` would. `None` when there is none, or when it belongs to another
+/// user and /proc hides it.
+pub fn holder(at: SocketAddr) -> Option<Holder> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let rows = tables.iter().flat_map(|table| table.lines());
+    let inodes = rows.filter_map(|row| conflicting_inode(row, at));
+    let inodes: Vec<String> = inodes.map(|inode| format!("socket:[{inode}]")).collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find_map(|pid: u32| {
+        let process = Path::new("/proc").join(pid.to_string());
+        let mut open = fs::read_dir(process.join("fd")).ok()?.flatten();
+        open.find(|fd| {
+            fs::read_link(fd.path())
+                .is_ok_and(|to| inodes.iter().any(|inode| to.as_os_str() == inode.as_str()))
+        })?;
+        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        Some(Holder { pid, name: name.trim_end().to_owned() })
+    })
+}
+
+/// The inode of the socket in a row of /proc/net/tcp, when it listens and is in the way of `at`.
+fn conflicting_inode(row: &str, at: SocketAddr) -> Option<&str> {
+    const LISTENS: &str = "0A";
+    let mut fields = row.split_ascii_whitespace();
+    let (local, state, inode) = (fields.nth(1)?, fields.nth(1)?, fields.nth(5)?);
+    let there = parse_proc_address(local)?;
+    let overlap = there.ip() == at.ip() || there.ip().is_unspecified() || at.ip().is_unspecified();
+    (state == LISTENS && there.port() == at.port() && overlap).then_some(inode)
+}
+
+/// `0100007F:2710` is 127.0.0.1:10000: each 32-bit word in the machine's byte order, the port in plain hex.
+fn parse_proc_address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let words: Option<Vec<[u8; 4]>> = (0..ip.len() / 8)
+        .map(|i| Some(u32::from_str_radix(ip.get(i * 8..i * 8 + 8)?, 16).ok()?.to_ne_bytes()))
+        .collect();
+    let ip = match words?.as_slice() {
+        [v4] => IpAddr::V4(Ipv4Addr::from(*v4)),
+        v6 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(v6.concat()).ok()?)).to_canonical(),
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// Which of a node's listening sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Port {
+    /// `netport`: game clients.
+    Net,
+    /// `rootport`: children.
+    Root,
+    /// `webport`: HTTP.
+    Web,
+}
+
+impl Port {
+    /// All of them.
+    pub const ALL: [Port; 3] = [Port::Net, Port::Root, Port::Web];
+
+    /// Its key in the config.
+    pub fn key(self) -> &'static str {
+        match self {
+            Port::Net => "netport",
+            Port::Root => "rootport",
+            Port::Web => "webport",
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Port::Net => "net",
+            Port::Root => "root",
+            Port::Web => "web",
+        }
+    }
+}
+
+/// Copies of listening sockets that a child will inherit. Spawn the child, then drop this at once:
+/// every other process that is started meanwhile inherits them too.
+#[derive(Debug)]
+pub struct Passed {
+    env: String,
+    _copies: Vec<OwnedFd>,
+}
+
+impl Passed {
+    /// The value of [`ENV`] for the child. The numbers are the same in the child.
+    pub fn env_value(&self) -> &str {
+        &self.env
+    }
+}
+
+/// Makes copies of `listeners` that stay open when a child process is executed.
+///
+/// # Errors
+/// No more descriptors.
+pub fn pass(listeners: &[(Port, &TcpListener)]) -> io::Result<Passed> {
+    let mut passed = Passed { env: String::new(), _copies: Vec::with_capacity(listeners.len()) };
+    for (port, listener) in listeners {
+        // `dup` clears close-on-exec on the copy; the master's own descriptor keeps it.
+        let copy = nix::unistd::dup(listener.as_fd())?;
+        let comma = if passed.env.is_empty() { "" } else { "," };
+        passed.env.push_str(&format!("{comma}{}={}", port.word(), copy.as_raw_fd()));
+        passed._copies.push(copy);
+    }
+    Ok(passed)
+}
+
+/// The listening sockets that a node has inherited from its master.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// For game clients.
+    pub net: Option<TcpListener>,
+    /// For children.
+    pub root: Option<TcpListener>,
+    /// For HTTP.
+    pub web: Option<TcpListener>,
+}
+
+/// Why the value of [`ENV`] is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// It is not of the form `net=7,root=8,web=9`.
+    #[error("{ENV}: `{0}` is not of the form net=7,root=8,web=9")]
+    Malformed(String),
+    /// A number that stands for no inherited, listening TCP socket, or that was taken before.
+    #[error("{ENV}: descriptor {number} is {what}")]
+    Descriptor {
+        /// The number.
+        number: i32,
+        /// What it is instead.
+        what: &'static str,
+    },
+}
+
+/// Turns the value of [`ENV`] into sockets: non-blocking, and close-on-exec again.
+///
+/// A descriptor can be taken once: an inherited one has no close-on-exec, a taken one has.
+///
+/// # Errors
+/// [`TakeError`]. Sockets that were taken before the fault are closed again.
+pub fn take(env_value: &str) -> Result<Inherited, TakeError> {
+    let mut inherited = Inherited::default();
+    for part in env_value.split(',').filter(|part| !part.is_empty()) {
+        let malformed = || TakeError::Malformed(env_value.chars().take(100).collect());
+        let (word, number) = part.split_once('=').ok_or_else(malformed)?;
+        let slot = match word {
+            "net" => &mut inherited.net,
+            "root" => &mut inherited.root,
+            "web" => &mut inherited.web,
+            _ => return Err(malformed()),
+        };
+        let number: i32 = number.parse().map_err(|_| malformed())?;
+        if slot.is_some() {
+            return Err(malformed());
+        }
+        *slot = Some(take_one(number).map_err(|what| TakeError::Descriptor { number, what })?);
+    }
+    Ok(inherited)
+}
+
+/// Makes "is it untaken? then it is mine" one step, whatever threads call it.
+static TAKING: Mutex<()> = Mutex::new(());
+
+#[allow(unsafe_code)]
+fn take_one(number: i32) -> Result<TcpListener, &'static str> {
+    if number < 3 {
+        return Err("one of stdin, stdout, stderr");
+    }
+    let _one_at_a_time = TAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // SAFETY: `ManuallyDrop` keeps a descriptor that is not ours from being closed; until ownership is
+    // proved it is only asked for its flags and its kind, which is harmless for any number. It becomes
+    // owned below only when it is open without close-on-exec. Rust opens everything with it, so such a
+    // descriptor came through `exec` for us and nobody in this process owns it; setting the flag, under
+    // the lock, makes every later call refuse it.
+    let unproved = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+    let flags = fcntl(unproved.as_fd(), FcntlArg::F_GETFD).map_err(|_| "not open")?;
+    let flags = FdFlag::from_bits_retain(flags);
+    if flags.contains(FdFlag::FD_CLOEXEC) {
+        return Err("not inherited, or taken already");
+    }
+    if !getsockopt(&*unproved, sockopt::AcceptConn).map_err(|_| "no socket")? {
+        return Err("not a listening socket");
+    }
+    fcntl(unproved.as_fd(), FcntlArg::F_SETFD(flags | FdFlag::FD_CLOEXEC)).map_err(|_| "not open")?;
+    let listener = TcpListener::from(ManuallyDrop::into_inner(unproved));
+    listener.set_nonblocking(true).map_err(|_| "not usable")?;
+    listener.local_addr().map_err(|_| "no TCP socket")?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn loopback() -> TcpListener {
+        open("127.0.0.1:0".parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_busy_port_is_reported_with_the_process_that_holds_it() {
+        let first = loopback();
+        let at = first.local_addr().unwrap();
+        let busy = open(at).unwrap_err();
+        let holder = busy.holder.clone().unwrap();
+        assert_eq!(holder.pid, std::process::id());
+        assert_eq!(busy.to_string(), format!("cannot listen on {at}: {holder} is there already"));
+        let anywhere = open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), at.port())).unwrap_err();
+        assert_eq!(anywhere.holder.unwrap().pid, std::process::id());
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_is_reported_without_a_holder() {
+        let error = open("192.0.2.1:1".parse().unwrap()).unwrap_err();
+        assert!(error.holder.is_none());
+        assert!(error.to_string().starts_with("cannot listen on 192.0.2.1:1: "), "{error}");
+    }
+
+    #[test]
+    fn rows_of_proc_are_read() {
+        let row = "   0: 0100007F:2710 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0 100 0 0 10 0";
+        let at = |text: &str| text.parse().unwrap();
+        assert_eq!(conflicting_inode(row, at("127.0.0.1:10000")), Some("4242"));
+        assert_eq!(conflicting_inode(row, at("0.0.0.0:10000")), Some("4242"));
+        assert_eq!(conflicting_inode(row, at("127.0.0.1:10001")), None);
+        assert_eq!(conflicting_inode(row, at("127.0.0.2:10000")), None);
+        assert_eq!(conflicting_inode(&row.replace(" 0A ", " 01 "), at("127.0.0.1:10000")), None);
+        let v6 = row.replace("0100007F", "0000000000000000FFFF00000100007F");
+        assert_eq!(conflicting_inode(&v6, at("127.0.0.1:10000")), Some("4242"));
+        assert_eq!(conflicting_inode("  sl  local_address rem_address", at("127.0.0.1:1")), None);
+    }
+
+    #[test]
+    fn a_passed_socket_is_taken_once_and_serves() {
+        let (net, web) = (loopback(), loopback());
+        let passed = pass(&[(Port::Net, &net), (Port::Web, &web)]).unwrap();
+        let env = passed.env_value().to_owned();
+        // In life the child takes them; here the same process does, so the copies change owner.
+        for copy in passed._copies {
+            let _ = std::os::fd::IntoRawFd::into_raw_fd(copy);
+        }
+        let inherited = take(&env).unwrap();
+        assert!(inherited.root.is_none());
+        let taken = inherited.net.unwrap();
+        assert_eq!(taken.local_addr().unwrap(), net.local_addr().unwrap());
+        let flags = fcntl(taken.as_fd(), FcntlArg::F_GETFD).unwrap();
+        assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
+        drop(net);
+        TcpStream::connect(taken.local_addr().unwrap()).unwrap();
+
+        let again = take(&env).unwrap_err().to_string();
+        assert!(again.ends_with("is not inherited, or taken already"), "{again}");
+    }
+
+    #[test]
+    fn what_is_no_listening_socket_is_refused() {
+        let file = fs::File::open("/dev/null").unwrap();
+        let inheritable = nix::unistd::dup(file.as_fd()).unwrap();
+        let client = TcpStream::connect(loopback().local_addr().unwrap()).unwrap();
+        let connected = nix::unistd::dup(client.as_fd()).unwrap();
+        let refused = |value: String| take(&value).unwrap_err().to_string();
+        let number = inheritable.as_raw_fd();
+        assert_eq!(refused(format!("net={number}")), format!("FF_LISTEN: descriptor {number} is no socket"));
+        let number = connected.as_raw_fd();
+        assert_eq!(
+            refused(format!("net={number}")),
+            format!("FF_LISTEN: descriptor {number} is not a listening socket")
+        );
+        assert_eq!(refused("net=1".into()), "FF_LISTEN: descriptor 1 is one of stdin, stdout, stderr");
+        assert_eq!(refused("net=99999".into()), "FF_LISTEN: descriptor 99999 is not open");
+        assert_eq!(refused("net=-1".into()), "FF_LISTEN: descriptor -1 is one of stdin, stdout, stderr");
+        assert_eq!(refused("gate=7".into()), "FF_LISTEN: `gate=7` is not of the form net=7,root=8,web=9");
+        assert!(take("").unwrap().net.is_none());
+    }
+}

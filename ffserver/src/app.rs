@@ -1,0 +1,153 @@
+//! What an app author puts together: the list of handlers, the state, the hooks and the web routes.
+
+use std::any::TypeId;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ffproto::NodeName;
+
+use crate::error::HandlerError;
+use crate::handler::Route;
+use crate::node::{Node, States};
+use crate::session::Session;
+
+type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(crate) type NodeHook = Arc<dyn Fn(Node) -> Later<Result<(), HandlerError>> + Send + Sync>;
+pub(crate) type SessionHook = Arc<dyn Fn(Node, Session) -> Later<()> + Send + Sync>;
+pub(crate) type ChildHook = Arc<dyn Fn(Node, NodeName) -> Later<()> + Send + Sync>;
+
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) started: Option<NodeHook>,
+    pub(crate) stopping: Option<NodeHook>,
+    pub(crate) session_opened: Option<SessionHook>,
+    pub(crate) session_closed: Option<SessionHook>,
+    pub(crate) child_connected: Option<ChildHook>,
+    pub(crate) child_lost: Option<ChildHook>,
+}
+
+/// The list of handlers, state and hooks that a node runs. A value: each node is built from its own.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(100)]
+/// async fn hello(Body(name): Body<String>) -> String {
+///     format!("hello {name}")
+/// }
+///
+/// fn app() -> App {
+///     App::new("greeter").handlers(handlers![hello])
+/// }
+/// # let _ = app();
+/// ```
+pub struct App {
+    pub(crate) name: &'static str,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) states: States,
+    pub(crate) hooks: Hooks,
+    pub(crate) mounts: Vec<(&'static str, Vec<rocket::Route>)>,
+}
+
+impl App {
+    /// An app without handlers; `name` is what the config's `app` names.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, routes: Vec::new(), states: States::new(), hooks: Hooks::default(), mounts: Vec::new() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Adds handlers: `.handlers(handlers![login, enter])`. May be called several times.
+    #[must_use]
+    pub fn handlers(mut self, routes: Vec<Route>) -> Self {
+        self.routes.extend(routes);
+        self
+    }
+
+    /// Adds a value that handlers take as `State<T>`; one of each type.
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.states.insert(TypeId::of::<T>(), Arc::new(value));
+        self
+    }
+
+    /// Mounts Rocket's own routes in the node's web server: `.web("/", rocket::routes![ranks])`. They
+    /// reach the node as `&rocket::State<Node>`.
+    #[must_use]
+    pub fn web(mut self, base: &'static str, routes: Vec<rocket::Route>) -> Self {
+        self.mounts.push((base, routes));
+        self
+    }
+
+    /// Runs when database, cache and listeners are there, before the node is ready. An error keeps the
+    /// node from starting.
+    #[must_use]
+    pub fn on_started<F>(mut self, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.hooks.started = Some(Arc::new(move |node| Box::pin(hook(node))));
+        self
+    }
+
+    /// Runs when the node stops in good order, after its sessions have ended and before its links close.
+    #[must_use]
+    pub fn on_stopping<F>(mut self, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.hooks.stopping = Some(Arc::new(move |node| Box::pin(hook(node))));
+        self
+    }
+
+    /// Runs when a client has connected, before its first message is handled.
+    #[must_use]
+    pub fn on_session_opened<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_opened = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs once when a client is gone, after the last of its messages.
+    #[must_use]
+    pub fn on_session_closed<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_closed = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs when a child has linked (firefly's `doChildConnect`).
+    #[must_use]
+    pub fn on_child_connected<F>(mut self, hook: impl Fn(Node, NodeName) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.child_connected = Some(Arc::new(move |node, child| Box::pin(hook(node, child))));
+        self
+    }
+
+    /// Runs when the link to a child has ended (firefly's `doChildLostConnect`).
+    #[must_use]
+    pub fn on_child_lost<F>(mut self, hook: impl Fn(Node, NodeName) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.child_lost = Some(Arc::new(move |node, child| Box::pin(hook(node, child))));
+        self
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "app {} with {} handlers", self.name, self.routes.len())
+    }
+}

@@ -1,0 +1,214 @@
+//! How calls and handlers fail, by what the caller can do about it.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use ffproto::{Code, Executed, Fault, NodeName};
+
+/// A call to another node that did not end well. Each variant carries the whole [`Fault`]: the code, the
+/// node that noticed it, whether the handler may have run, and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No such node, or it is not connected now. Nothing ran.
+    #[error("{}", .0.message)]
+    NoNode(Fault),
+    /// The node has no handler of that name for this node. Nothing ran.
+    #[error("{}", .0.message)]
+    NoMethod(Fault),
+    /// The link broke before the answer came.
+    #[error("{}", .0.message)]
+    LinkLost(Fault),
+    /// No answer within the deadline.
+    #[error("{}", .0.message)]
+    Timeout(Fault),
+    /// A queue on the way is full. Nothing ran.
+    #[error("{}", .0.message)]
+    Overloaded(Fault),
+    /// The handler could not read its arguments. It did not run.
+    #[error("{}", .0.message)]
+    BadRequest(Fault),
+    /// The handler returned an error.
+    #[error("{}", .0.message)]
+    Handler(Fault),
+    /// The handler panicked.
+    #[error("{}", .0.message)]
+    Panic(Fault),
+    /// The node is stopping. Nothing ran.
+    #[error("{}", .0.message)]
+    Stopping(Fault),
+    /// Another code, from a newer version.
+    #[error("{}", .0.message)]
+    Other(Fault),
+}
+
+impl CallError {
+    /// Everything that is known of the failure.
+    pub fn fault(&self) -> &Fault {
+        match self {
+            Self::NoNode(fault)
+            | Self::NoMethod(fault)
+            | Self::LinkLost(fault)
+            | Self::Timeout(fault)
+            | Self::Overloaded(fault)
+            | Self::BadRequest(fault)
+            | Self::Handler(fault)
+            | Self::Panic(fault)
+            | Self::Stopping(fault)
+            | Self::Other(fault) => fault,
+        }
+    }
+
+    /// Whether the handler surely did not run, so that calling again cannot run it twice.
+    pub fn is_unsent(&self) -> bool {
+        self.fault().executed == Executed::No
+    }
+}
+
+impl From<Fault> for CallError {
+    fn from(fault: Fault) -> Self {
+        match fault.code {
+            Code::NoNode => Self::NoNode(fault),
+            Code::NoMethod => Self::NoMethod(fault),
+            Code::LinkLost => Self::LinkLost(fault),
+            Code::Timeout => Self::Timeout(fault),
+            Code::Overloaded => Self::Overloaded(fault),
+            Code::BadRequest => Self::BadRequest(fault),
+            Code::Handler => Self::Handler(fault),
+            Code::Panic => Self::Panic(fault),
+            Code::Stopping => Self::Stopping(fault),
+            Code::NoRoute | Code::Unknown(_) => Self::Other(fault),
+        }
+    }
+}
+
+/// What a handler returns when it fails. Any error becomes one with `?`.
+///
+/// Two texts: [`message`](Self::message) goes to the caller and, at the end, to the client;
+/// the cause goes to this node's log only. A [`CallError`] keeps its code on the way back, so a client
+/// sees `no_node` or `timeout` and not `handler`.
+#[derive(Debug)]
+pub struct HandlerError {
+    kind: Kind,
+    message: String,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Own(Code),
+    Passed(Fault),
+}
+
+impl HandlerError {
+    /// An error whose `message` the client may see.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Own(Code::Handler), message: message.into(), cause: None }
+    }
+
+    /// An error of which the client learns only that it happened; the cause is logged here.
+    pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let message = "the handler failed".to_owned();
+        Self { kind: Kind::Own(Code::Handler), message, cause: Some(cause.into()) }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Own(Code::BadRequest), message: message.into(), cause: None }
+    }
+
+    pub(crate) fn panic(text: String) -> Self {
+        let cause = (!text.is_empty()).then(|| text.into());
+        Self { kind: Kind::Own(Code::Panic), message: "the handler panicked".into(), cause }
+    }
+
+    pub(crate) fn timeout() -> Self {
+        let message = "the handler did not end within the deadline".to_owned();
+        Self { kind: Kind::Own(Code::Timeout), message, cause: None }
+    }
+
+    pub(crate) fn passed(fault: Fault) -> Self {
+        Self { message: fault.message.clone(), kind: Kind::Passed(fault), cause: None }
+    }
+
+    /// Adds the cause for the log.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// What the caller and the client are told.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The code that the caller and the client are told.
+    pub fn code(&self) -> Code {
+        match &self.kind {
+            Kind::Own(code) => *code,
+            Kind::Passed(fault) => fault.code,
+        }
+    }
+
+    /// What is logged: the message and every cause.
+    pub(crate) fn log_text(&self) -> String {
+        match &self.cause {
+            Some(cause) => format!("{}: {}", self.message, fftelemetry::chain(cause.as_ref())),
+            None => self.message.clone(),
+        }
+    }
+
+    /// The fault that travels; `here` is the node that ran the handler.
+    pub(crate) fn into_fault(self, here: &NodeName) -> Fault {
+        match self.kind {
+            // The handler here has run, so whatever the inner call says, the whole may have run in part.
+            Kind::Passed(fault) => Fault { executed: Executed::Unknown, ..fault },
+            Kind::Own(code) => {
+                let executed = if code == Code::BadRequest { Executed::No } else { Executed::Unknown };
+                Fault { code, at: here.clone(), executed, message: self.message }
+            }
+        }
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// `HandlerError` itself is no `Error` (as with `anyhow`), so that `?` takes every error.
+impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        let boxed: Box<dyn StdError + Send + Sync> = Box::new(error);
+        match boxed.downcast::<CallError>() {
+            Ok(call) => Self::passed(call.fault().clone()),
+            Err(other) => Self::internal(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_error_keeps_its_code_and_place_through_a_handler() {
+        let inner = Fault {
+            code: Code::NoNode,
+            at: NodeName::master(),
+            executed: Executed::No,
+            message: "`game1` is not connected".into(),
+        };
+        let error = HandlerError::from(CallError::from(inner.clone()));
+        let gate = NodeName::try_from("gate").unwrap();
+        // The outer handler ran, so the whole is no longer surely unexecuted.
+        assert_eq!(error.into_fault(&gate), Fault { executed: Executed::Unknown, ..inner });
+    }
+
+    #[test]
+    fn the_cause_of_another_error_is_for_the_log_only() {
+        let error = HandlerError::from(std::io::Error::other("password=secret"));
+        assert_eq!(error.log_text(), "the handler failed: password=secret");
+        assert_eq!(error.into_fault(&NodeName::master()).message, "the handler failed");
+    }
+}

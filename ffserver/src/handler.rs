@@ -1,0 +1,431 @@
+//! What a handler is: a plain async fn, whose arguments are taken out of a [`Request`] and whose value
+//! becomes a reply.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ffproto::link::Client;
+use ffproto::{CommandId, NodeName, SessionId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::cache::Cache;
+use crate::db::Db;
+use crate::error::HandlerError;
+use crate::node::Node;
+use crate::rpc::{Children, Origin, Parent, ParentName, Parents};
+use crate::session::Session;
+
+/// One message on its way to its handler.
+pub struct Request {
+    pub(crate) node: Node,
+    pub(crate) from: From,
+    pub(crate) client: Option<Client>,
+    pub(crate) deadline: Instant,
+    pub(crate) body: Option<Bytes>,
+}
+
+/// Who sent it.
+pub(crate) enum From {
+    /// A client of this node.
+    Session(Session),
+    /// A parent or a child.
+    Node(NodeName),
+}
+
+impl Request {
+    fn origin(&self) -> Origin {
+        Origin { node: self.node.clone(), client: self.client, deadline: Some(self.deadline) }
+    }
+
+    fn take_body(&mut self) -> Result<Bytes, HandlerError> {
+        self.body
+            .take()
+            .ok_or_else(|| HandlerError::bad_request("two arguments of the handler take the body"))
+    }
+}
+
+/// What an extractor may know when the node starts, before any message.
+pub struct Facts<'a> {
+    pub(crate) config: &'a ffconfig::Node,
+    pub(crate) has_state: &'a dyn Fn(std::any::TypeId) -> bool,
+    pub(crate) key: &'a Key,
+}
+
+/// An argument of a handler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no argument of a handler",
+    label = "this is taken from no message",
+    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Node, Db, Cache"
+)]
+pub trait FromRequest: Sized {
+    /// Takes the argument out of the request.
+    ///
+    /// # Errors
+    /// The handler does not run then; the caller gets the error.
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError>;
+
+    /// Whether the node can provide the argument at all: asked once at start.
+    ///
+    /// # Errors
+    /// A sentence for the operator; the node does not start then.
+    fn check(_: &Facts<'_>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// What a body can be read as.
+pub trait FromBody: Sized {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A sentence that the client may see.
+    fn from_body(body: Bytes) -> Result<Self, String>;
+}
+
+/// The body of the message: bytes as they came, text, [`Json`] or [`Bincode`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body<T>(pub T);
+
+/// A JSON body, as an argument and as a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+/// A bincode body (version 1, fixed-size integers, little-endian), as an argument and as a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bincode<T>(pub T);
+
+impl FromBody for Bytes {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        Ok(body)
+    }
+}
+impl FromBody for Vec<u8> {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        Ok(body.into())
+    }
+}
+impl FromBody for String {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        String::from_utf8(body.into()).map_err(|e| format!("the body is no UTF-8 text: {e}"))
+    }
+}
+impl<T: DeserializeOwned> FromBody for Json<T> {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        serde_json::from_slice(&body).map(Json).map_err(|e| format!("the body is not the expected JSON: {e}"))
+    }
+}
+impl<T: DeserializeOwned> FromBody for Bincode<T> {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        use bincode::Options;
+        // The limit is the body itself: a length inside it cannot ask for more memory than has arrived.
+        let options = bincode::DefaultOptions::new().with_fixint_encoding().with_limit(body.len() as u64);
+        options
+            .deserialize(&body)
+            .map(Bincode)
+            .map_err(|e| format!("the body is not the expected bincode: {e}"))
+    }
+}
+
+fn read_body<T: FromBody>(request: &mut Request) -> Result<T, HandlerError> {
+    T::from_body(request.take_body()?).map_err(HandlerError::bad_request)
+}
+
+impl<T: FromBody> FromRequest for Body<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        read_body(request).map(Body)
+    }
+}
+impl<T: DeserializeOwned> FromRequest for Json<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        read_body(request)
+    }
+}
+impl<T: DeserializeOwned> FromRequest for Bincode<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        read_body(request)
+    }
+}
+
+/// The client's session; in `net_handle`s only, because the session lives on its net node.
+impl FromRequest for Session {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        match &request.from {
+            From::Session(session) => Ok(session.clone()),
+            From::Node(_) => Err(HandlerError::internal("a Session outside of a net_handle")),
+        }
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        match facts.key {
+            Key::Net(_) => Ok(()),
+            _ => Err("takes a Session, which only a net_handle has; take Caller for the session's id".into()),
+        }
+    }
+}
+
+/// The command that the client sent (of the message that made this call, when another node calls).
+impl FromRequest for CommandId {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        let client = request.client.ok_or_else(|| HandlerError::bad_request("no client made this call"))?;
+        Ok(client.command)
+    }
+}
+
+/// Who made the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The node that called: this node itself when a client of it did.
+    pub node: NodeName,
+    /// The client session whose message made the call, if one did.
+    pub session: Option<SessionId>,
+}
+
+impl FromRequest for Caller {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        let node = match &request.from {
+            From::Session(_) => request.node.name().clone(),
+            From::Node(name) => name.clone(),
+        };
+        Ok(Self { node, session: request.client.map(|client| client.session) })
+    }
+}
+
+/// The app's value of type `T`, shared by all its handlers on this node.
+#[derive(Debug)]
+pub struct State<T>(Arc<T>);
+
+impl<T> Clone for State<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+impl<T> Deref for State<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+impl<T> State<T> {
+    /// A state for calling a handler in a unit test.
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(value))
+    }
+}
+
+impl<T: Send + Sync + 'static> FromRequest for State<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        request
+            .node
+            .state()
+            .map(Self)
+            .ok_or_else(|| HandlerError::internal("a State that the app does not have"))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        if (facts.has_state)(std::any::TypeId::of::<T>()) {
+            return Ok(());
+        }
+        let name = std::any::type_name::<T>();
+        Err(format!("takes State<{name}>, which the app does not have: add .state(…) to it"))
+    }
+}
+
+impl FromRequest for Node {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(request.node.clone())
+    }
+}
+impl FromRequest for Parents {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(Parents::new(request.origin()))
+    }
+}
+impl FromRequest for Children {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(Children::new(request.origin()))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        match facts.config.rootport {
+            Some(_) => Ok(()),
+            None => Err("takes Children, but the node has no rootport".into()),
+        }
+    }
+}
+impl<N: ParentName> FromRequest for Parent<N> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(Parent::new(Parents::new(request.origin())))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        has_parent(facts.config, N::NAME)
+    }
+}
+
+pub(crate) fn has_parent(config: &ffconfig::Node, name: &str) -> Result<(), String> {
+    if config.parents.iter().any(|parent| parent.name == *name || parent.key == *name) {
+        return Ok(());
+    }
+    Err(format!("needs the parent `{name}`, which is not in the node's remoteport"))
+}
+
+impl FromRequest for Db {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        request.node.db().cloned().ok_or_else(|| HandlerError::internal("no database"))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        if facts.config.db {
+            Ok(())
+        } else {
+            Err("takes Db, but the node's config has no \"db\": true".into())
+        }
+    }
+}
+impl FromRequest for Cache {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(request.node.cache().clone())
+    }
+}
+
+/// How a handler ended: a reply, no reply (only for handlers without a value), or an error.
+pub type Outcome = Result<Option<Bytes>, HandlerError>;
+
+/// A running handler.
+pub type HandlerFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// What a handler may return. `()` replies nothing to a client (a call between nodes still ends, with an
+/// empty answer); every other value is a reply, also an empty one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no reply of a handler",
+    note = "replies are: (), Bytes, Vec<u8>, String, &'static str, Json<T>, Bincode<T>, and Result<reply, any error>"
+)]
+pub trait IntoReply {
+    /// The reply.
+    ///
+    /// # Errors
+    /// The handler's own error, or a value that cannot be encoded.
+    fn into_reply(self) -> Outcome;
+}
+
+impl IntoReply for () {
+    fn into_reply(self) -> Outcome {
+        Ok(None)
+    }
+}
+
+macro_rules! bytes_are_replies {
+    ($($ty:ty),+) => {
+        $(impl IntoReply for $ty {
+            fn into_reply(self) -> Outcome {
+                Ok(Some(self.into()))
+            }
+        })+
+    };
+}
+bytes_are_replies!(Bytes, Vec<u8>, String, &'static str);
+
+impl<T: Serialize> IntoReply for Json<T> {
+    fn into_reply(self) -> Outcome {
+        Ok(Some(serde_json::to_vec(&self.0)?.into()))
+    }
+}
+impl<T: Serialize> IntoReply for Bincode<T> {
+    fn into_reply(self) -> Outcome {
+        use bincode::Options;
+        let options = bincode::DefaultOptions::new().with_fixint_encoding();
+        Ok(Some(options.serialize(&self.0)?.into()))
+    }
+}
+impl<T: IntoReply, E: Into<HandlerError>> IntoReply for Result<T, E> {
+    fn into_reply(self) -> Outcome {
+        self.map_err(Into::into)?.into_reply()
+    }
+}
+
+/// Who may call a handler, and under which name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// Clients, by command.
+    Net(u32),
+    /// Children of the node, by method.
+    Root(&'static str),
+    /// One parent of the node, by method.
+    Remote {
+        /// The parent's name or key.
+        parent: &'static str,
+        /// The method.
+        method: &'static str,
+    },
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Key::Net(command) => write!(f, "command {command}"),
+            Key::Root(method) => write!(f, "method `{method}` for children"),
+            Key::Remote { parent, method } => write!(f, "method `{method}` for the parent `{parent}`"),
+        }
+    }
+}
+
+type Check = fn(&Facts<'_>) -> Result<(), String>;
+
+/// A handler as a value: what the attributes write, and what tests and tools may write by hand.
+#[derive(Clone)]
+pub struct Route {
+    pub(crate) key: Key,
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(Request) -> HandlerFuture,
+    pub(crate) check: Check,
+    pub(crate) place: (&'static str, u32),
+    pub(crate) concurrent: bool,
+}
+
+impl Route {
+    /// A route to `run`, under `key`; `name` is for logs and error messages.
+    pub fn new(key: Key, name: &'static str, run: fn(Request) -> HandlerFuture) -> Self {
+        Self { key, name, run, check: |_| Ok(()), place: ("", 0), concurrent: false }
+    }
+
+    /// What must hold for the node that runs it.
+    #[must_use]
+    pub fn checked_by(mut self, check: Check) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// Where it is written, for faults at start.
+    #[must_use]
+    pub fn at(mut self, file: &'static str, line: u32) -> Self {
+        self.place = (file, line);
+        self
+    }
+
+    /// Whether it opts out of the session's order: it starts in order, and the next message does not
+    /// wait for its end.
+    #[must_use]
+    pub fn concurrent(mut self, concurrent: bool) -> Self {
+        self.concurrent = concurrent;
+        self
+    }
+}
+
+/// What the attributes implement for the type of the handler's name.
+pub trait Listed {
+    /// The handler's route.
+    fn route() -> Route;
+}
+
+/// The list of handlers: existence is stated here, facts are stated at the handler.
+#[macro_export]
+macro_rules! handlers {
+    ($($handler:path),* $(,)?) => {
+        ::std::vec![$(<$handler as $crate::handler::Listed>::route()),*]
+    };
+}

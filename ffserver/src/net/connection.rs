@@ -1,0 +1,356 @@
+//! One client connection: a future that reads, runs the session's handlers one after the other, and
+//! writes everything that is queued at once.
+//!
+//! ```text
+//! turn:  the running handler ──ended──▶ the next frame that waits ──none──▶ read ──▶ write what is queued
+//! ```
+//!
+//! While a handler waits, frames behind it wait in `unread` (up to one largest frame, then the socket is
+//! not read: a client that sends faster than its handlers answer is paused by TCP). An idle connection
+//! owns no buffer: all read into one scratch buffer per thread, and only a partial frame is kept.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use ffproto::frame::{Firefly, FrameFault};
+use ffproto::link::Client;
+use ffproto::{Code, CommandId, Executed};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tracing::{info, warn};
+
+use super::Shared;
+use crate::dispatch::{Guarded, log_error, until};
+use crate::error::HandlerError;
+use crate::handler::{From, Outcome, Request};
+use crate::session::Session;
+
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where every connection of this thread reads into; taken while in use.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Why a connection ended, for the log.
+pub(super) enum Closed {
+    ByPeer,
+    /// The reason given to [`Session::close`], a slow reader's included.
+    Here(String),
+    Frame(FrameFault),
+    Draining,
+    Io(io::Error),
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Closed::ByPeer => f.write_str("closed by the client"),
+            Closed::Here(why) => write!(f, "closed by the server: {why}"),
+            Closed::Frame(fault) => write!(f, "illegal frame: {fault}"),
+            Closed::Draining => f.write_str("the node is stopping"),
+            Closed::Io(error) => write!(f, "the connection broke: {error}"),
+        }
+    }
+}
+
+/// A handler that waits for something.
+struct Running {
+    handler: Guarded,
+    /// `None` for the hook at the opening, which has no reply.
+    command: Option<CommandId>,
+    name: &'static str,
+    deadline: Instant,
+}
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    session: Session,
+    shared: Arc<Shared>,
+    framing: Firefly,
+    unread: Vec<u8>,
+    running: Option<Running>,
+    timer: Option<Pin<Box<Sleep>>>,
+    writing: Vec<u8>,
+    written: usize,
+    /// The client will send no more; what it has sent is handled and answered first.
+    ended: bool,
+    drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    draining: bool,
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        session: Session,
+        shared: Arc<Shared>,
+        drain: CancellationToken,
+    ) -> Self {
+        let client = &shared.node.config().client;
+        let framing = Firefly {
+            head: client.head,
+            proto_version: client.proto_version,
+            server_version: client.server_version,
+        };
+        let running = shared.hooks.session_opened.as_ref().map(|hook| {
+            let hook = hook(shared.node.clone(), session.clone());
+            let handler = Guarded::hook(async move {
+                hook.await;
+                Ok(None)
+            });
+            let deadline = Instant::now() + shared.node.config().limits.call_timeout;
+            Running { handler, command: None, name: "on_session_opened", deadline }
+        });
+        Self {
+            stream,
+            session,
+            shared,
+            framing,
+            unread: Vec::new(),
+            running,
+            timer: None,
+            writing: Vec::new(),
+            written: 0,
+            ended: false,
+            drain: Box::pin(drain.cancelled_owned()),
+            draining: false,
+        }
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
+            self.draining = true;
+        }
+        loop {
+            self.poll_running(cx);
+            if let Err(fault) = self.handle_unread(cx) {
+                // Answers of earlier frames are still written, as far as the socket takes them.
+                let _ = self.poll_flush(cx);
+                return Poll::Ready(Closed::Frame(fault));
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(closed)) => return Poll::Ready(closed),
+                Poll::Pending => break,
+            }
+        }
+        match self.poll_flush(cx) {
+            Poll::Ready(Ok(why)) => Poll::Ready(Closed::Here(why)),
+            Poll::Ready(Err(e)) => Poll::Ready(Closed::Io(e)),
+            Poll::Pending => self.poll_ended(),
+        }
+    }
+
+    /// Whether all is answered and written that the client, or the node, still waits for.
+    fn poll_ended(&self) -> Poll<Closed> {
+        let busy = self.running.is_some() || self.written < self.writing.len();
+        match (busy, self.ended, self.draining) {
+            (false, true, _) => Poll::Ready(Closed::ByPeer),
+            (false, _, true) => Poll::Ready(Closed::Draining),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_running(&mut self, cx: &mut Context<'_>) {
+        let Some(running) = &mut self.running else { return };
+        let outcome = match Pin::new(&mut running.handler).poll(cx) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => {
+                let deadline = running.deadline;
+                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+                if timer.deadline() != deadline {
+                    timer.as_mut().reset(deadline);
+                }
+                if timer.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+                // The handler is dropped where it waits: were it left to go on, the session's next
+                // message would run beside it.
+                Err(HandlerError::timeout())
+            }
+        };
+        if let Some(Running { command, name, .. }) = self.running.take() {
+            finish(&self.session, &self.shared, command, name, outcome);
+        }
+    }
+
+    fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), FrameFault> {
+        if self.running.is_some() || self.unread.is_empty() || self.draining {
+            return Ok(());
+        }
+        let mut bytes = std::mem::take(&mut self.unread);
+        let handled = self.handle_frames(&bytes, cx);
+        let at = handled?;
+        if at == bytes.len() {
+            return Ok(());
+        }
+        bytes.drain(..at);
+        self.unread = bytes;
+        Ok(())
+    }
+
+    /// Handles frames until one of them has to wait; says how many bytes are done with.
+    fn handle_frames(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, FrameFault> {
+        let max = self.shared.node.config().limits.frame_bytes_max;
+        let mut at = 0;
+        while self.running.is_none() {
+            let Some(frame) = self.framing.read(&bytes[at..], max)? else { break };
+            at += frame.bytes;
+            self.handle(frame.command, frame.body, cx);
+        }
+        Ok(at)
+    }
+
+    fn handle(&mut self, command: CommandId, body: &[u8], cx: &mut Context<'_>) {
+        let node = &self.shared.node;
+        let Some(route) = self.shared.dispatch.net(command) else {
+            let text = format!("no handler for command {command}");
+            return self.session.push_fault(command, &node.fault(Code::NoRoute, Executed::No, text));
+        };
+        if node.may_log_call() {
+            info!(session = %self.session.id(), "call command {command}: {}", route.name);
+        }
+        let deadline = Instant::now() + node.config().limits.call_timeout;
+        let request = Request {
+            node: node.clone(),
+            from: From::Session(self.session.clone()),
+            client: Some(Client { session: self.session.id(), command }),
+            deadline,
+            body: Some(Bytes::copy_from_slice(body)),
+        };
+        let mut handler = Guarded::new(route, request);
+        if route.concurrent {
+            let (session, shared, name) = (self.session.clone(), self.shared.clone(), route.name);
+            node.calls().spawn(async move {
+                let outcome = until(deadline, handler).await;
+                finish(&session, &shared, Some(command), name, outcome);
+            });
+            return;
+        }
+        match Pin::new(&mut handler).poll(cx) {
+            Poll::Ready(outcome) => finish(&self.session, &self.shared, Some(command), route.name, outcome),
+            Poll::Pending => {
+                let running = Running { handler, command: Some(command), name: route.name, deadline };
+                self.running = Some(running);
+                self.poll_running(cx); // Arms the deadline.
+            }
+        }
+    }
+
+    /// Reads once. `Ready(Ok)` means that there may be more to do, `Pending` that there is not.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        let max = self.shared.node.config().limits.frame_bytes_max as usize;
+        if self.ended || self.draining || self.unread.len() > max + 64 {
+            return Poll::Pending;
+        }
+        let mut scratch = SCRATCH.take();
+        scratch.resize(SCRATCH_BYTES, 0);
+        let mut room = ReadBuf::new(&mut scratch);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut room);
+        let n = room.filled().len();
+        let result = match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => Poll::Ready(self.take_read(&scratch[..n], cx)),
+            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
+                Poll::Ready(Err(Closed::ByPeer))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(Closed::Io(e))),
+        };
+        SCRATCH.set(scratch);
+        result
+    }
+
+    fn take_read(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Closed> {
+        if bytes.is_empty() {
+            self.ended = true;
+            return Ok(());
+        }
+        if !self.unread.is_empty() || self.running.is_some() {
+            self.unread.extend_from_slice(bytes);
+            return Ok(());
+        }
+        // The common case: whole frames, handled where they were read, nothing kept.
+        match self.handle_frames(bytes, cx) {
+            Ok(at) => {
+                self.unread.extend_from_slice(&bytes[at..]);
+                Ok(())
+            }
+            Err(fault) => {
+                let _ = self.poll_flush(cx);
+                Err(Closed::Frame(fault))
+            }
+        }
+    }
+
+    /// Writes what is queued. Ready when the session was closed here and everything before is written.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<String>> {
+        loop {
+            while self.written < self.writing.len() {
+                let rest = &self.writing[self.written..];
+                match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
+                    Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Ok(n) => self.written += n,
+                    Err(e) => return Poll::Ready(Err(e)),
+                }
+            }
+            self.writing.clear();
+            self.written = 0;
+            if let Some(why) = self.session.take_queued(&mut self.writing, cx.waker()) {
+                return Poll::Ready(Ok(why));
+            }
+            if self.writing.is_empty() {
+                self.writing = Vec::new();
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// The end of one request: a reply, an error frame, or nothing where the handler has no value.
+fn finish(session: &Session, shared: &Shared, command: Option<CommandId>, name: &str, outcome: Outcome) {
+    let error = match (outcome, command) {
+        (Ok(Some(body)), Some(command)) => {
+            // A client that is gone or too slow is being closed; it needs no reply.
+            let _ = session.push(command, &body);
+            return;
+        }
+        (Ok(_), _) => return,
+        (Err(error), _) => error,
+    };
+    log_error(name, &error);
+    if let Some(command) = command {
+        session.push_fault(command, &error.into_fault(shared.node.name()));
+    }
+}
+
+impl Future for Connection {
+    type Output = Closed;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
+        self.poll_turn(cx)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // A handler that has begun runs to its end although its client is gone: half a trade is worse
+        // than an answer that nobody reads. Frames behind it are dropped with the connection.
+        let Some(Running { handler, name, deadline, .. }) = self.running.take() else { return };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return warn!("handler {name} was cut off by the end of the node");
+        }
+        self.shared.node.calls().spawn(async move {
+            if let Err(error) = until(deadline, handler).await {
+                log_error(name, &error);
+            }
+        });
+    }
+}

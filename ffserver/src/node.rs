@@ -1,0 +1,401 @@
+//! The handle to one running node: its name, state, sessions and links. No global knows it; everything
+//! that needs the node is given this handle, so one process can host many.
+
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use ffnet::Link;
+use ffnet::handshake::Local;
+use ffnet::link::LinkLimits;
+use ffproto::control::NodeStatus;
+use ffproto::frame::Firefly;
+use ffproto::handshake::{Refusal, fence};
+use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::cache::Cache;
+use crate::db::Db;
+use crate::error::CallError;
+use crate::session::{Session, Wire};
+
+/// The size of the in-process cache: a sample's needs many times over, and little on any machine.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Not everything serves yet.
+    Starting,
+    /// Everything serves.
+    Ready,
+    /// It takes nothing new; what runs may end.
+    Stopping,
+}
+
+/// A handle to a running node. Cheap to clone, usable from any task and from Rocket's routes (as
+/// `&rocket::State<Node>`).
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    cluster: ClusterName,
+    token: String,
+    config: ffconfig::Node,
+    incarnation: Incarnation,
+    phase: watch::Sender<Phase>,
+    states: States,
+    db: OnceLock<Db>,
+    cache: OnceLock<Cache>,
+    sessions: Mutex<Sessions>,
+    parents: Mutex<BTreeMap<NodeName, ParentSlot>>,
+    children: Mutex<BTreeMap<NodeName, Child>>,
+    turn: AtomicU64,
+    changed: Notify,
+    calls: TaskTracker,
+    call_lines: AtomicU32,
+}
+
+#[derive(Default)]
+struct Sessions {
+    open: HashMap<SessionId, Session>,
+    next: Option<SessionId>,
+}
+
+struct ParentSlot {
+    key: String,
+    link: Option<Link>,
+}
+
+struct Child {
+    kind: String,
+    /// The newest start that has been seen; stays when the link ends, to fence older ones.
+    incarnation: Incarnation,
+    link: Option<Link>,
+}
+
+/// The app's values by type.
+pub(crate) type States = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+
+impl Node {
+    pub(crate) fn new(
+        cluster: &ffconfig::Cluster,
+        config: ffconfig::Node,
+        incarnation: Incarnation,
+        states: States,
+    ) -> Self {
+        let parents = config
+            .parents
+            .iter()
+            .map(|parent| (parent.name.clone(), ParentSlot { key: parent.key.clone(), link: None }))
+            .collect();
+        Self(Arc::new(Inner {
+            cluster: cluster.name.clone(),
+            token: cluster.master.token.clone().unwrap_or_default(),
+            config,
+            incarnation,
+            phase: watch::Sender::new(Phase::Starting),
+            states,
+            db: OnceLock::new(),
+            cache: OnceLock::new(),
+            sessions: Mutex::default(),
+            parents: Mutex::new(parents),
+            children: Mutex::default(),
+            turn: AtomicU64::new(0),
+            changed: Notify::new(),
+            calls: TaskTracker::new(),
+            call_lines: AtomicU32::new(0),
+        }))
+    }
+
+    /// Its name: the key under `servers`.
+    pub fn name(&self) -> &NodeName {
+        &self.0.config.name
+    }
+
+    /// What it is an instance of.
+    pub fn kind(&self) -> &str {
+        &self.0.config.kind
+    }
+
+    /// What the config says of it.
+    pub fn config(&self) -> &ffconfig::Node {
+        &self.0.config
+    }
+
+    /// Which start of it this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.0.incarnation
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        *self.0.phase.borrow()
+    }
+
+    /// The database, when the config says `"db": true`.
+    pub fn db(&self) -> Option<&Db> {
+        self.0.db.get()
+    }
+
+    /// The cache: memcached when the config says `"mem": true`, else in this process.
+    pub fn cache(&self) -> &Cache {
+        self.0.cache.get_or_init(|| Cache::in_process(CACHE_BYTES))
+    }
+
+    /// The app's value of type `T` ([`App::state`](crate::App::state)).
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.states.get(&TypeId::of::<T>()).cloned()?.downcast().ok()
+    }
+
+    /// The open session of that id, if this node has it.
+    pub fn session(&self, id: SessionId) -> Option<Session> {
+        self.0.sessions.lock().open.get(&id).cloned()
+    }
+
+    /// Every open session of this node.
+    pub fn sessions(&self) -> Vec<Session> {
+        self.0.sessions.lock().open.values().cloned().collect()
+    }
+
+    /// The children that are linked now.
+    pub fn children(&self) -> Vec<NodeName> {
+        let children = self.0.children.lock();
+        children.iter().filter(|(_, child)| child.link.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What the master is told.
+    pub(crate) fn status(&self) -> NodeStatus {
+        NodeStatus {
+            sessions: self.0.sessions.lock().open.len() as u64,
+            parents: self.0.parents.lock().iter().map(|(n, slot)| (n.clone(), slot.link.is_some())).collect(),
+            children: self.children(),
+        }
+    }
+
+    /// Wakes who tells the master.
+    pub(crate) fn changed(&self) -> &Notify {
+        &self.0.changed
+    }
+
+    /// The tasks of calls that have not ended: a stop waits for them.
+    pub(crate) fn calls(&self) -> &TaskTracker {
+        &self.0.calls
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.0.phase.send_replace(phase);
+    }
+
+    pub(crate) fn set_db(&self, db: Db) {
+        // Set once at start; a second value would be ignored.
+        let _ = self.0.db.set(db);
+    }
+
+    pub(crate) fn set_cache(&self, cache: Cache) {
+        let _ = self.0.cache.set(cache);
+    }
+
+    /// What this node says of itself in a handshake.
+    pub(crate) fn local(&self, methods: Vec<String>) -> Local {
+        Local {
+            cluster: self.0.cluster.clone(),
+            name: self.name().clone(),
+            kind: self.kind().to_owned(),
+            incarnation: self.0.incarnation,
+            methods,
+            token: self.0.token.clone(),
+        }
+    }
+
+    pub(crate) fn link_limits(&self) -> LinkLimits {
+        let limits = &self.0.config.limits;
+        LinkLimits {
+            frame_bytes_max: limits.link_frame_bytes_max,
+            outbox_bytes_max: limits.link_outbox_bytes_max,
+            calls_max: limits.calls_max,
+            heartbeat: limits.heartbeat,
+        }
+    }
+
+    /// A fault that this node notices.
+    pub(crate) fn fault(&self, code: Code, executed: Executed, message: impl Into<String>) -> Fault {
+        Fault { code, at: self.name().clone(), executed, message: message.into() }
+    }
+
+    /// Whether one more call may be logged: the first few of each second are, so that a newcomer sees
+    /// what happens and a busy node does not drown. See [`Node::end_log_second`].
+    pub(crate) fn may_log_call(&self) -> bool {
+        const CALL_LINES_PER_SECOND: u32 = 20;
+        self.0.call_lines.load(Ordering::Relaxed) < CALL_LINES_PER_SECOND
+            && self.0.call_lines.fetch_add(1, Ordering::Relaxed) < CALL_LINES_PER_SECOND
+    }
+
+    /// Begins a new second for [`Node::may_log_call`].
+    pub(crate) fn end_log_second(&self) {
+        self.0.call_lines.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Sessions.
+impl Node {
+    pub(crate) fn set_number(&self, number: NodeNumber) {
+        let mut sessions = self.0.sessions.lock();
+        // Told again after every reconnect to the master; the ids go on.
+        sessions.next.get_or_insert_with(|| SessionId::first(number, self.0.incarnation));
+    }
+
+    /// Opens a session; `None` before the master has given this node its number, or when
+    /// `limits.sessions_max` are open.
+    pub(crate) fn open_session(&self, address: SocketAddr) -> Option<Session> {
+        let mut sessions = self.0.sessions.lock();
+        if sessions.open.len() >= self.0.config.limits.sessions_max {
+            return None;
+        }
+        let id = sessions.next?;
+        sessions.next = Some(id.next());
+        let session = Session::new(id, address, self.wire());
+        sessions.open.insert(id, session.clone());
+        drop(sessions);
+        self.0.changed.notify_one();
+        Some(session)
+    }
+
+    pub(crate) fn end_session(&self, session: &Session) {
+        session.end();
+        self.0.sessions.lock().open.remove(&session.id());
+        self.0.changed.notify_one();
+    }
+
+    fn wire(&self) -> Wire {
+        let client = &self.0.config.client;
+        Wire {
+            framing: Firefly {
+                head: client.head,
+                proto_version: client.proto_version,
+                server_version: client.server_version,
+            },
+            error_command: client.error_command,
+            outbox_bytes_max: self.0.config.limits.outbox_bytes_max,
+        }
+    }
+}
+
+/// Links.
+impl Node {
+    pub(crate) fn set_parent(&self, name: &NodeName, link: Option<Link>) {
+        if let Some(slot) = self.0.parents.lock().get_mut(name) {
+            slot.link = link;
+        }
+        self.0.changed.notify_one();
+    }
+
+    /// Whether a child of that name and start may link; the config must list this node among its parents.
+    pub(crate) fn admit_child(&self, name: &NodeName, theirs: Incarnation) -> Result<(), Refusal> {
+        if self.phase() == Phase::Stopping {
+            return Err(Refusal::Stopping);
+        }
+        let known = self.0.children.lock().get(name).map(|child| child.incarnation);
+        fence(name, known, theirs)
+    }
+
+    /// Takes a child's link; one of an older or the same start is closed. False when a newer start has
+    /// come meanwhile.
+    pub(crate) fn add_child(&self, link: Link) -> bool {
+        let (name, incarnation) = (link.peer().name.clone(), link.peer().incarnation);
+        let kind = link.peer().kind.clone();
+        let mut children = self.0.children.lock();
+        if fence(&name, children.get(&name).map(|child| child.incarnation), incarnation).is_err() {
+            return false;
+        }
+        let child = Child { kind, incarnation, link: Some(link) };
+        if let Some(Child { link: Some(old), .. }) = children.insert(name, child) {
+            old.close("a newer link of the same node took its place");
+        }
+        drop(children);
+        self.0.changed.notify_one();
+        true
+    }
+
+    /// Forgets a child's link, unless another has taken its place. True when it was the current one.
+    pub(crate) fn remove_child(&self, link: &Link) -> bool {
+        let mut children = self.0.children.lock();
+        let Some(child) = children.get_mut(&link.peer().name) else { return false };
+        let current = child.link.as_ref().is_some_and(|known| known.same(link));
+        if current {
+            child.link = None;
+        }
+        drop(children);
+        self.0.changed.notify_one();
+        current
+    }
+
+    /// The link to a parent, by its name, or by its key when that has several nodes: then one of the
+    /// connected ones, the same for the same client session.
+    pub(crate) fn parent_link(&self, who: &str, session: Option<SessionId>) -> Result<Link, CallError> {
+        let parents = self.0.parents.lock();
+        let matching = parents.iter().filter(|(name, slot)| **name == *who || slot.key == *who);
+        let (known, up): (Vec<_>, Vec<_>) = matching.map(|(name, slot)| (name, slot.link.clone())).unzip();
+        let up: Vec<Link> = up.into_iter().flatten().collect();
+        let known_any = !known.is_empty();
+        drop(parents);
+        self.choose(up, session).ok_or_else(|| {
+            let text = if known_any {
+                format!("parent `{who}` is not connected to `{}`", self.name())
+            } else {
+                format!("`{}` has no parent `{who}`", self.name())
+            };
+            CallError::NoNode(self.fault(Code::NoNode, Executed::No, text))
+        })
+    }
+
+    /// The link to a child, by its name or its kind; chosen as in [`Node::parent_link`].
+    pub(crate) fn child_link(&self, who: &str, session: Option<SessionId>) -> Result<Link, CallError> {
+        let children = self.0.children.lock();
+        let exact = children.get(who).and_then(|child| child.link.clone());
+        let up = match exact {
+            Some(link) => vec![link],
+            None => children.values().filter(|c| c.kind == *who).filter_map(|c| c.link.clone()).collect(),
+        };
+        drop(children);
+        self.choose(up, session).ok_or_else(|| {
+            let text = format!("child `{who}` is not connected to `{}`", self.name());
+            CallError::NoNode(self.fault(Code::NoNode, Executed::No, text))
+        })
+    }
+
+    fn choose(&self, mut up: Vec<Link>, session: Option<SessionId>) -> Option<Link> {
+        if up.is_empty() {
+            return None;
+        }
+        let turn = session.map_or_else(|| self.0.turn.fetch_add(1, Ordering::Relaxed), |id| id.0);
+        let at = (turn % up.len() as u64) as usize;
+        Some(up.swap_remove(at))
+    }
+
+    /// Ends every link in good order.
+    pub(crate) fn close_links(&self, why: &str) {
+        for slot in self.0.parents.lock().values() {
+            slot.link.iter().for_each(|link| link.close(why));
+        }
+        for child in self.0.children.lock().values() {
+            child.link.iter().for_each(|link| link.close(why));
+        }
+    }
+
+    /// Whether every configured parent is linked.
+    pub(crate) fn parents_up(&self) -> bool {
+        self.0.parents.lock().values().all(|slot| slot.link.is_some())
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} ({:?})", self.name(), self.phase())
+    }
+}

@@ -1,0 +1,67 @@
+//! What a process that runs one node has around it: its incarnation, its runtime, its processors, its
+//! signals. A process that hosts several nodes uses none of this.
+
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ffproto::Incarnation;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::stop::Stop;
+
+/// The environment variable in which the master says which start this is.
+pub const INCARNATION_ENV: &str = "FF_INCARNATION";
+
+/// Which start of its node this process is: what the master said (`said`), or the clock for a start by
+/// hand.
+///
+/// # Errors
+/// `InvalidInput` when `said` is no number.
+pub fn incarnation(said: Option<String>) -> io::Result<Incarnation> {
+    if let Some(said) = said {
+        let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{INCARNATION_ENV}={said}"));
+        return said.parse().map(Incarnation).map_err(wrong);
+    }
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Incarnation(u64::try_from(clock.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// The runtime of a node: everything on one thread for `threads: 1`, which is how nodes scale best (by
+/// processes); a work-stealing one otherwise.
+///
+/// # Errors
+/// When the system has no threads or descriptors left.
+pub fn runtime(threads: usize) -> io::Result<Runtime> {
+    let mut builder = if threads <= 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build()
+}
+
+/// Lets this thread, and the threads that it starts, run on these processors only.
+///
+/// # Errors
+/// When the system refuses: no such processor, or none of them is allowed.
+pub fn pin_to_cpus(cpus: &[usize]) -> io::Result<()> {
+    let mut set = nix::sched::CpuSet::new();
+    for &cpu in cpus {
+        set.set(cpu)?;
+    }
+    Ok(nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?)
+}
+
+/// SIGTERM and SIGINT stop the node in good order; a second one leaves at once.
+#[allow(clippy::exit, reason = "a second signal means: now")]
+pub async fn stop_on_signals(stop: Stop) {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return };
+    for exit in [false, true] {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        if exit {
+            std::process::exit(130);
+        }
+        stop.begin(None);
+    }
+}

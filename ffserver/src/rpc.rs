@@ -1,0 +1,199 @@
+//! Calls to other nodes: who is meant, how long the caller waits, and for which client.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ffnet::link::{Call, CallOptions};
+use ffproto::link::Client;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::error::{CallError, HandlerError};
+use crate::node::Node;
+
+/// How far a call may go in time, and whose message made it.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) node: Node,
+    pub(crate) client: Option<Client>,
+    /// When the request that makes the call ends; `None` outside of a request.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Origin {
+    pub(crate) fn of(node: &Node) -> Self {
+        Self { node: node.clone(), client: None, deadline: None }
+    }
+
+    /// The call's own timeout, but never beyond the request that makes it.
+    fn options(&self, timeout: Duration) -> CallOptions {
+        let own = Instant::now() + timeout;
+        CallOptions { deadline: self.deadline.map_or(own, |outer| outer.min(own)), client: self.client }
+    }
+}
+
+/// A call on its way. Cancel-safe: dropping it forgets the answer, the call itself has been sent.
+#[must_use = "a call does nothing for its caller unless its outcome is awaited"]
+pub struct Calling(Result<Call, Option<CallError>>);
+
+impl Future for Calling {
+    type Output = Result<Bytes, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Ok(call) => Pin::new(call).poll(cx).map_err(CallError::from),
+            // Not even sent. Like every future, it may be polled once after its end at most.
+            Err(refused) => match refused.take() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+macro_rules! neighbours {
+    ($(#[$doc:meta])* $name:ident, $link:ident, $one:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        pub struct $name {
+            origin: Origin,
+            timeout: Duration,
+        }
+
+        impl $name {
+            pub(crate) fn new(origin: Origin) -> Self {
+                let timeout = origin.node.config().limits.call_timeout;
+                Self { origin, timeout }
+            }
+
+            /// The same, waiting at most `timeout` (default `limits.call_timeout_ms`). A call made by a
+            /// request never outlives the request's own deadline.
+            #[must_use]
+            pub fn within(mut self, timeout: Duration) -> Self {
+                self.timeout = timeout;
+                self
+            }
+
+            #[doc = concat!("Calls `method` of the ", $one, " `who`. It is queued before this returns, ")]
+            /// so calls made one after the other arrive in that order. Cancel-safe: dropping the future
+            /// forgets the answer, the call itself has been sent.
+            ///
+            /// # Errors
+            /// [`CallError`], each call exactly one outcome: not connected, unknown method, link lost,
+            /// timeout, overloaded, or how the handler failed.
+            pub fn call(
+                &self,
+                who: &str,
+                method: &str,
+                body: impl AsRef<[u8]>,
+            ) -> Calling {
+                let session = self.origin.client.map(|client| client.session);
+                let link = self.origin.node.$link(who, session);
+                let options = || self.origin.options(self.timeout);
+                Calling(link.map(|link| link.call(method, body.as_ref(), options())).map_err(Some))
+            }
+
+            /// Calls with a JSON body and reads a JSON answer.
+            ///
+            /// # Errors
+            /// What [`call`](Self::call) says, or JSON that does not fit.
+            pub async fn call_json<Q, R>(&self, who: &str, method: &str, request: &Q) -> Result<R, HandlerError>
+            where
+                Q: Serialize + Sync,
+                R: DeserializeOwned,
+            {
+                let body = serde_json::to_vec(request)?;
+                let answer = self.call(who, method, body).await?;
+                Ok(serde_json::from_slice(&answer)?)
+            }
+
+            /// Tells `who` something and expects nothing; in order with calls.
+            ///
+            /// # Errors
+            /// [`CallError`] when it could not be sent.
+            pub fn notify(&self, who: &str, method: &str, body: impl AsRef<[u8]>) -> Result<(), CallError> {
+                let session = self.origin.client.map(|client| client.session);
+                let link = self.origin.node.$link(who, session)?;
+                Ok(link.notify(method, body.as_ref(), self.origin.client)?)
+            }
+        }
+    };
+}
+
+neighbours! {
+    /// The parents of this node (firefly's `remote[NAME].callRemote`): an extractor of every handler, and
+    /// [`Node::call_parents`] elsewhere. `who` is a parent's name, or a key that `count` makes several of.
+    Parents, parent_link, "parent"
+}
+neighbours! {
+    /// The children of this node (firefly's `root.callChild`): an extractor of every handler, and
+    /// [`Node::call_children`] elsewhere. `who` is a child's name or a kind of children.
+    Children, child_link, "child"
+}
+
+impl Node {
+    /// To call parents outside of a request, from a hook or a timer.
+    pub fn call_parents(&self) -> Parents {
+        Parents::new(Origin::of(self))
+    }
+
+    /// To call children outside of a request, from a hook or a timer.
+    pub fn call_children(&self) -> Children {
+        Children::new(Origin::of(self))
+    }
+}
+
+/// Names a parent in an argument's type; [`parents!`](crate::parents) writes it.
+pub trait ParentName {
+    /// The parent's name or key in the config.
+    const NAME: &'static str;
+}
+
+/// One parent, named by type: a handler that takes `Parent<Gate>` can only be in a node whose config has
+/// that parent, which is checked at start.
+#[derive(Debug, Clone)]
+pub struct Parent<N> {
+    parents: Parents,
+    name: std::marker::PhantomData<fn() -> N>,
+}
+
+impl<N: ParentName> Parent<N> {
+    pub(crate) fn new(parents: Parents) -> Self {
+        Self { parents, name: std::marker::PhantomData }
+    }
+
+    /// Calls `method` of this parent, see [`Parents::call`].
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn call(&self, method: &str, body: impl AsRef<[u8]>) -> Calling {
+        self.parents.call(N::NAME, method, body)
+    }
+
+    /// Tells this parent something, see [`Parents::notify`].
+    ///
+    /// # Errors
+    /// [`CallError`] when it could not be sent.
+    pub fn notify(&self, method: &str, body: impl AsRef<[u8]>) -> Result<(), CallError> {
+        self.parents.notify(N::NAME, method, body)
+    }
+}
+
+/// Names the parents that an app calls: `parents! { Gate = "gate" }` makes `Parent<Gate>` an extractor.
+#[macro_export]
+macro_rules! parents {
+    ($($name:ident = $text:literal),+ $(,)?) => {
+        $(
+            #[doc = concat!("The parent `", $text, "`.")]
+            #[derive(Debug, Clone, Copy)]
+            pub(crate) struct $name;
+            impl $crate::ParentName for $name {
+                const NAME: &'static str = $text;
+            }
+        )+
+    };
+}

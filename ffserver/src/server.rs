@@ -1,0 +1,411 @@
+//! Puts a node together from its config and runs it: listeners, links, web server, database, cache,
+//! handlers. The only module that sees all the others.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ffnet::listen::{self, Inherited, ListenError};
+use ffproto::control::ToMaster;
+use ffproto::{Incarnation, NodeName};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::app::{App, Hooks};
+use crate::cache::Cache;
+use crate::control::{Control, Word};
+use crate::db::Db;
+use crate::dispatch::{Dispatch, Guarded};
+use crate::error::HandlerError;
+use crate::node::{Node, Phase};
+use crate::stop::Stop;
+use crate::web::Web;
+use crate::{net, parent, root};
+
+/// How long a node waits for its parents before it is ready without them: they may be late.
+const PARENTS_WAIT: Duration = Duration::from_secs(2);
+
+/// Why a node cannot be put together: nothing has been opened yet.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The config has no such node.
+    #[error("servers has no `{name}`; it has: {known}")]
+    NoNode {
+        /// The node that was asked for.
+        name: String,
+        /// The nodes that there are.
+        known: String,
+    },
+    /// No app of that name.
+    #[error("servers.{node}.app: there is no app `{app}`; there are: {known}")]
+    NoApp {
+        /// The node.
+        node: NodeName,
+        /// What its config says.
+        app: String,
+        /// The apps that there are.
+        known: String,
+    },
+    /// The app does not fit the node: every fault of it.
+    #[error("app {app} does not fit node {node}:{}", .faults.iter().map(|f| format!("\n  {f}")).collect::<String>())]
+    Faults {
+        /// The app.
+        app: String,
+        /// The node.
+        node: NodeName,
+        /// One sentence each.
+        faults: Vec<String>,
+    },
+}
+
+/// Why a node cannot start. Its text is one line that names the key in the config.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A port is taken.
+    #[error("servers.{node}.{key}")]
+    Listen {
+        /// The node.
+        node: NodeName,
+        /// `netport`, `rootport` or `webport`.
+        key: &'static str,
+        /// Which address, and who holds it where that is known.
+        #[source]
+        source: ListenError,
+    },
+    /// A listening socket cannot be used.
+    #[error("servers.{node}.{key}")]
+    Socket {
+        /// The node.
+        node: NodeName,
+        /// `netport`, `rootport` or `webport`.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database does not answer.
+    #[error(transparent)]
+    Db(#[from] crate::db::DbError),
+    /// memcached does not answer.
+    #[error(transparent)]
+    Cache(#[from] crate::cache::CacheError),
+    /// The web server does not start.
+    #[error("servers.{node}.webport: the web server does not start: {why}")]
+    Web {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        why: String,
+    },
+    /// The app's start hook failed.
+    #[error("the app's on_started hook failed: {0}")]
+    Hook(String),
+}
+
+/// A node, put together and not yet running.
+pub struct FFServer {
+    cluster: ffconfig::Cluster,
+    node: Node,
+    dispatch: Dispatch,
+    hooks: Hooks,
+    mounts: Vec<(&'static str, Vec<rocket::Route>)>,
+    stop: Stop,
+}
+
+impl FFServer {
+    /// Puts the node `name` of `cluster` together, with its app from `apps`. Nothing is opened.
+    ///
+    /// # Errors
+    /// [`BuildError`], with every fault of the app at once.
+    pub fn new(
+        cluster: &ffconfig::Cluster,
+        name: &str,
+        apps: Vec<App>,
+        incarnation: Incarnation,
+    ) -> Result<Self, BuildError> {
+        let config = cluster.node(name).cloned().ok_or_else(|| BuildError::NoNode {
+            name: name.to_owned(),
+            known: join(cluster.nodes.iter().map(|node| node.name.as_str())),
+        })?;
+        let known = join(apps.iter().map(App::name));
+        let app = apps.into_iter().find(|app| app.name() == config.app).ok_or_else(|| BuildError::NoApp {
+            node: config.name.clone(),
+            app: config.app.clone(),
+            known,
+        })?;
+        let dispatch = Dispatch::build(&app, &config).map_err(|faults| BuildError::Faults {
+            app: app.name.to_owned(),
+            node: config.name.clone(),
+            faults,
+        })?;
+        let stop = Stop::new(config.drain);
+        let node = Node::new(cluster, config, incarnation, app.states);
+        Ok(Self { cluster: cluster.clone(), node, dispatch, hooks: app.hooks, mounts: app.mounts, stop })
+    }
+
+    /// The handle to the node.
+    pub fn node(&self) -> Node {
+        self.node.clone()
+    }
+
+    /// Stops it: on a signal, or at the end of a test.
+    pub fn stop_handle(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Runs the node until it is stopped, by the master or through [`FFServer::stop_handle`]. Uses the
+    /// inherited sockets; a port without one is opened here (a node started by hand).
+    ///
+    /// # Errors
+    /// [`RunError`] when it cannot start; the master has been told. After a start it always ends well.
+    pub async fn run(self, inherited: Inherited) -> Result<(), RunError> {
+        let (word, control) = self.start_control();
+        let started = Instant::now();
+        match self.start(inherited, &control).await {
+            Ok(running) => {
+                let ms = started.elapsed().as_millis();
+                info!(
+                    kind = self.node.kind(),
+                    pid = std::process::id(),
+                    "{} is ready after {ms} ms",
+                    self.node.name()
+                );
+                self.node.set_phase(Phase::Ready);
+                word.send_replace(Word::Say(running.ready()));
+                self.stop.begun().await;
+                self.shut_down(running, &word).await;
+                control.task.abort();
+                info!("{} has stopped", self.node.name());
+                Ok(())
+            }
+            Err(cannot) => {
+                let last = Word::Say(ToMaster::CannotStart { reason: fftelemetry::chain(&cannot) });
+                word.send_replace(last.clone());
+                // The master prints the reason; without a master it stands in this node's own log.
+                let mut said = control.said.subscribe();
+                let _ = timeout(Duration::from_secs(1), said.wait_for(|said| *said == last)).await;
+                control.task.abort();
+                Err(cannot)
+            }
+        }
+    }
+
+    fn start_control(&self) -> (watch::Sender<Word>, ControlTask) {
+        let word = watch::Sender::new(Word::Starting);
+        let said = watch::Sender::new(Word::Starting);
+        let registered = watch::Sender::new(false);
+        let mut parents = HashMap::new();
+        let mut whereabouts = Vec::new();
+        for config in &self.node.config().parents {
+            let (tell, hear) = watch::channel(None);
+            parents.insert(config.name.clone(), tell);
+            whereabouts.push((config.clone(), hear));
+        }
+        let control = Control {
+            node: self.node.clone(),
+            master: self.cluster.master.clone(),
+            parents,
+            word: word.subscribe(),
+            said: said.clone(),
+            registered: registered.clone(),
+            stop: self.stop.clone(),
+        };
+        let task = tokio::spawn(control.run());
+        (word, ControlTask { task, said, registered: registered.subscribe(), whereabouts })
+    }
+
+    /// Everything that must hold before the node is ready, in the order in which it can fail.
+    async fn start(&self, inherited: Inherited, control: &ControlTask) -> Result<Running, RunError> {
+        self.open_storage().await?;
+        let Inherited { net, root, web } = inherited;
+        let config = self.node.config();
+        let net = self.listener("netport", net, config.netport)?;
+        let root = self.listener("rootport", root, config.rootport)?;
+        let web = self.listener("webport", web, config.webport)?;
+        if let Some(hook) = &self.hooks.started {
+            let hook = hook(self.node.clone());
+            run_hook(hook).await.map_err(|e| RunError::Hook(e.log_text()))?;
+        }
+        let addresses = (address(root.as_ref()), address(net.as_ref()), address(web.as_ref()));
+        let links = TaskTracker::new();
+        let mut tasks = vec![tokio::spawn(count_seconds(self.node.clone()))];
+        if let Some(listener) = root {
+            let shared = root::Shared {
+                node: self.node.clone(),
+                dispatch: self.dispatch.clone(),
+                hooks: self.hooks.clone(),
+                links: links.clone(),
+            };
+            tasks.push(tokio::spawn(root::serve(listener, Arc::new(shared), self.stop.token())));
+        }
+        for (config, hear) in &control.whereabouts {
+            let kept = parent::keep(self.node.clone(), self.dispatch.clone(), config.clone(), hear.clone());
+            tasks.push(tokio::spawn(kept));
+        }
+        if let Some(listener) = web {
+            tasks.push(self.start_web(listener).await?);
+        }
+        self.wait_for_parents().await;
+        let mut clients = None;
+        if let Some(listener) = net {
+            self.wait_for_number(control).await;
+            let shared = net::Shared {
+                node: self.node.clone(),
+                dispatch: self.dispatch.clone(),
+                hooks: self.hooks.clone(),
+            };
+            clients = Some(tokio::spawn(net::serve(listener, Arc::new(shared), self.stop.token())));
+        }
+        let (root, net, web) = addresses;
+        Ok(Running { root, net, web, clients, links, tasks })
+    }
+
+    async fn open_storage(&self) -> Result<(), RunError> {
+        let config = self.node.config();
+        if let Some(settings) = self.cluster.db.as_ref().filter(|_| config.db) {
+            self.node.set_db(Db::connect(settings).await?);
+        }
+        if let Some(settings) = self.cluster.memcached.as_ref().filter(|_| config.mem) {
+            self.node.set_cache(Cache::connect(settings).await?);
+        }
+        Ok(())
+    }
+
+    fn listener(
+        &self,
+        key: &'static str,
+        inherited: Option<std::net::TcpListener>,
+        at: Option<SocketAddr>,
+    ) -> Result<Option<TcpListener>, RunError> {
+        let node = self.node.name();
+        let listener = match (inherited, at) {
+            (Some(listener), _) => listener,
+            (None, None) => return Ok(None),
+            (None, Some(at)) => {
+                listen::open(at).map_err(|source| RunError::Listen { node: node.clone(), key, source })?
+            }
+        };
+        TcpListener::from_std(listener).map(Some).map_err(|source| RunError::Socket {
+            node: node.clone(),
+            key,
+            source,
+        })
+    }
+
+    async fn start_web(&self, listener: TcpListener) -> Result<JoinHandle<()>, RunError> {
+        let web = Web::start(self.node.clone(), self.mounts.clone())
+            .await
+            .map_err(|why| RunError::Web { node: self.node.name().clone(), why })?;
+        let stop = self.stop.token();
+        Ok(tokio::spawn(async move { web.serve(listener, stop).await }))
+    }
+
+    async fn wait_for_parents(&self) {
+        let up = async {
+            while !self.node.parents_up() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout(PARENTS_WAIT, up).await.is_err() {
+            warn!("not every parent is linked yet, going on without");
+        }
+    }
+
+    /// Session ids need the number that the master gives; until then clients wait in the backlog.
+    async fn wait_for_number(&self, control: &ControlTask) {
+        let mut registered = control.registered.clone();
+        tokio::select! {
+            _ = registered.wait_for(|yes| *yes) => {}
+            () = self.stop.begun() => {}
+        }
+    }
+
+    /// Stops in order: clients, calls, the app, links; each bounded by what is left of the drain time.
+    async fn shut_down(&self, running: Running, word: &watch::Sender<Word>) {
+        let deadline = Instant::now() + self.stop.drain();
+        info!("{} is stopping, within {:?}", self.node.name(), self.stop.drain());
+        self.node.set_phase(Phase::Stopping);
+        word.send_replace(Word::Say(ToMaster::Stopping));
+        if let Some(mut clients) = running.clients
+            && timeout_at(deadline, &mut clients).await.is_err()
+        {
+            warn!("clients were cut off: their handlers did not end in time");
+            clients.abort();
+        }
+        self.node.calls().close();
+        if timeout_at(deadline, self.node.calls().wait()).await.is_err() {
+            warn!("{} handlers did not end in time", self.node.calls().len());
+        }
+        if let Some(hook) = &self.hooks.stopping {
+            match timeout_at(deadline, run_hook(hook(self.node.clone()))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => error!("the app's on_stopping hook failed: {}", e.log_text()),
+                Err(_) => error!("the app's on_stopping hook did not end in time"),
+            }
+        }
+        self.node.close_links("the node is stopping");
+        running.links.close();
+        // The last words of the links are a few bytes each; a dead peer must not hold up the stop.
+        let _ = timeout(Duration::from_millis(500), running.links.wait()).await;
+        running.tasks.iter().for_each(JoinHandle::abort);
+        if let Some(db) = self.node.db() {
+            let _ = timeout(Duration::from_secs(2), db.close()).await;
+        }
+    }
+}
+
+struct ControlTask {
+    task: JoinHandle<()>,
+    said: watch::Sender<Word>,
+    registered: watch::Receiver<bool>,
+    whereabouts: Vec<(ffconfig::Parent, watch::Receiver<parent::Whereabouts>)>,
+}
+
+impl Drop for ControlTask {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What runs in a node that is ready.
+struct Running {
+    root: Option<SocketAddr>,
+    net: Option<SocketAddr>,
+    web: Option<SocketAddr>,
+    clients: Option<JoinHandle<()>>,
+    links: TaskTracker,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    fn ready(&self) -> ToMaster {
+        ToMaster::Ready { root: self.root, net: self.net, web: self.web }
+    }
+}
+
+async fn run_hook(
+    hook: impl Future<Output = Result<(), HandlerError>> + Send + 'static,
+) -> Result<(), HandlerError> {
+    Guarded::hook(async move { hook.await.map(|()| None) }).await.map(drop)
+}
+
+async fn count_seconds(node: Node) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        node.end_log_second();
+    }
+}
+
+fn address(listener: Option<&TcpListener>) -> Option<SocketAddr> {
+    listener.and_then(|listener| listener.local_addr().ok())
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
