@@ -1,1 +1,8 @@
-//! stub
+//! Whole clusters, tried as users try them. One file per behaviour; the harness is this package's library.
+
+mod bad_input;
+mod config_errors;
+mod data;
+mod demo;
+mod layering;
+mod supervision;

@@ -1,1 +1,14 @@
-//! stub
+//! The harness: starts whole clusters, talks to them as clients and operators do, and waits for states.
+//!
+//! * [`cluster`] — a cluster behind one handle: real processes, or all of it in this process.
+//! * [`client`] — a game client.
+//! * [`http`] — an operator's `curl`.
+//! * [`fixtures`] — configs on free ports.
+//! * [`wait`] — waiting for a state, failing with the last one.
+
+pub mod bins;
+pub mod client;
+pub mod cluster;
+pub mod fixtures;
+pub mod http;
+pub mod wait;

@@ -1,0 +1,140 @@
+//! What the master does for its nodes: starts them in order, starts them again, stops them all.
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use tests::cluster::Cluster;
+use tests::fixtures::Fixture;
+use tests::wait;
+
+/// Asks for command 300, which crosses all three nodes, until it is answered well.
+async fn until_served(cluster: &Cluster) -> Result<()> {
+    wait::until("command 300 crosses net, gate and game1", async || {
+        let asked = async { cluster.client().await?.call(300, b"again").await };
+        asked.await.map(drop).map_err(|e| format!("{e:#}"))
+    })
+    .await
+}
+
+async fn a_killed_node_comes_back(name: &str) -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    until_served(&cluster).await?;
+    let before = cluster.status().await?;
+    let old = cluster.kill_hard(name).await?;
+    let node = cluster.until_back(name, old).await?;
+    assert_eq!(node["restarts"], 1, "{node}");
+    assert_eq!(node["last_exit"].as_str().map(|text| text.contains("SIGKILL")), Some(true), "{node}");
+    until_served(&cluster).await?;
+    cluster.until_linked("net", "gate").await?;
+    cluster.until_linked("game1", "gate").await?;
+    let after = cluster.status().await?;
+    for (b, a) in before["nodes"].as_array().into_iter().flatten().zip(after["nodes"].as_array().into_iter().flatten()) {
+        if b["name"] != name {
+            assert_eq!(b["pid"], a["pid"], "the others keep running");
+        } else {
+            assert!(a["incarnation"].as_u64() > b["incarnation"].as_u64(), "{a}");
+        }
+    }
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_killed_gate_comes_back_and_its_neighbours_reconnect() -> Result<()> {
+    a_killed_node_comes_back("gate").await
+}
+
+#[tokio::test]
+async fn a_killed_game_node_comes_back_and_serves() -> Result<()> {
+    a_killed_node_comes_back("game1").await
+}
+
+#[tokio::test]
+async fn a_killed_net_node_comes_back_and_its_port_was_never_closed() -> Result<()> {
+    a_killed_node_comes_back("net").await
+}
+
+#[tokio::test]
+async fn a_client_stays_connected_while_gate_and_game_are_killed() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    let mut client = cluster.client().await?;
+    client.call(300, b"before").await?;
+    let old = cluster.kill_hard("gate").await?;
+    // Whatever happens meanwhile, the client has an answer to each request on the same connection.
+    let mut answers = 0;
+    wait::until("the same connection is served again", async || {
+        client.send(300, b"during").await.map_err(|e| format!("{e:#}"))?;
+        let (command, body) = client.receive().await.map_err(|e| format!("{e:#}"))?;
+        answers += 1;
+        if command == 300 { Ok(()) } else { Err(format!("answer {answers}: {}", String::from_utf8_lossy(&body))) }
+    })
+    .await?;
+    cluster.until_back("gate", old).await?;
+    client.call(300, b"after").await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn stop_leaves_no_process_and_no_port() -> Result<()> {
+    // `Cluster::stop` checks exit code, processes and ports.
+    Cluster::processes(Fixture::demo()?).await?.stop().await
+}
+
+#[tokio::test]
+async fn sigterm_stops_like_stop_does() -> Result<()> {
+    let mut cluster = Cluster::processes(Fixture::demo()?).await?;
+    let pids = cluster.pids().await?;
+    cluster.signal_master(Signal::SIGTERM)?;
+    assert_eq!(cluster.exit_code().await?, Some(0), "{}", cluster.log());
+    cluster.nothing_left(&pids)
+}
+
+#[tokio::test]
+async fn reload_restarts_every_node_and_adds_what_the_config_adds() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    let before = cluster.pids().await?;
+    let config = cluster.folder().join("config.json");
+    let text = std::fs::read_to_string(&config)?;
+    let game1 = text.lines().find(|line| line.contains("game1")).unwrap_or_default();
+    let game2 = game1.replace("\"game1\"", "\"game2\"").replacen("game1server", "game1server", 1);
+    std::fs::write(&config, text.replace(game1, &format!("{game1},\n{game2}")))?;
+    let answer = cluster.admin("POST", "/reload").await?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    cluster.until("game2", "ready", |node| node["state"] == "ready").await?;
+    let after = cluster.pids().await?;
+    assert_eq!(after.len(), 4);
+    assert!(before.iter().all(|pid| !after.contains(pid)), "every process is new: {before:?} {after:?}");
+    until_served(&cluster).await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn reload_with_a_faulty_config_changes_nothing_and_says_why() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    let before = cluster.pids().await?;
+    let config = cluster.folder().join("config.json");
+    let good = std::fs::read_to_string(&config)?;
+    std::fs::write(&config, good.replace("\"netport\"", "\"netprot\""))?;
+    let answer = cluster.admin("POST", "/reload").await?;
+    assert!(answer.status >= 400, "{answer:?}");
+    assert!(answer.body.contains("did you mean `netport`?"), "{answer:?}");
+    assert_eq!(cluster.pids().await?, before);
+    until_served(&cluster).await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn one_node_can_be_stopped_started_and_restarted() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    let old = cluster.pid("game1").await?;
+    assert_eq!(cluster.admin("POST", "/nodes/game1/stop").await?.status, 200);
+    cluster.until("game1", "stopped", |node| node["state"] == "stopped").await?;
+    let error = cluster.client().await?.call_error(300, b"x").await?;
+    assert_eq!((error.command, error.code.as_str()), (300, "no_node"));
+    assert_eq!(cluster.admin("POST", "/nodes/game1/start").await?.status, 200);
+    cluster.until_back("game1", old).await?;
+    until_served(&cluster).await?;
+    let old = cluster.pid("game1").await?;
+    assert_eq!(cluster.admin("GET", "/nodes/game1/restart").await?.status, 200);
+    cluster.until_back("game1", old).await?;
+    assert_eq!(cluster.admin("POST", "/nodes/gmae1/stop").await?.status, 404);
+    cluster.stop().await
+}

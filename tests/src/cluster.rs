@@ -1,0 +1,294 @@
+//! A whole cluster behind one handle: what a test does to it is the same for real processes and for nodes
+//! in this process.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::fixtures::Fixture;
+use crate::{bins, http, wait};
+
+/// A running cluster. Dropping it kills it; its folder with config and logs is kept when the test panics.
+pub struct Cluster {
+    fixture: Fixture,
+    folder: Option<TempDir>,
+    master: Master,
+}
+
+enum Master {
+    Process(Child),
+}
+
+impl Cluster {
+    /// Starts `master config.json` and waits until the cluster is up.
+    ///
+    /// # Errors
+    /// It does not come up; with the end of its log.
+    pub async fn processes(fixture: Fixture) -> Result<Self> {
+        let mut cluster = Self::launch(fixture)?;
+        cluster.until_up().await?;
+        Ok(cluster)
+    }
+
+    /// Starts `master config.json` and waits for nothing.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn launch(fixture: Fixture) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("cluster-").tempdir()?;
+        std::fs::write(folder.path().join("config.json"), &fixture.text)?;
+        let master = spawn_master(folder.path())?;
+        Ok(Self { fixture, folder: Some(folder), master: Master::Process(master) })
+    }
+
+    async fn until_up(&mut self) -> Result<()> {
+        let log = self.log_path();
+        wait::until("cluster is up", async || {
+            if self.log().contains("cluster is up") {
+                return Ok(());
+            }
+            let Master::Process(child) = &mut self.master;
+            match child.try_wait() {
+                Ok(None) => Err(format!("starting; log {}", log.display())),
+                ended => Err(format!("ended: {ended:?}; log:\n{}", self.log())),
+            }
+        })
+        .await
+    }
+
+    /// The folder with the config.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().map_or(Path::new(""), TempDir::path)
+    }
+
+    /// The path of the log.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.folder().join("master.log")
+    }
+
+    /// Everything that master and nodes have printed.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Waits until the log has the text.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn until_logged(&self, text: &str) -> Result<()> {
+        wait::until(&format!("`{text}` in the log"), async || {
+            if self.log().contains(text) { Ok(()) } else { Err(self.log()) }
+        })
+        .await
+    }
+
+    /// Where the port of that name in the fixture is.
+    #[must_use]
+    pub fn at(&self, name: &str) -> SocketAddr {
+        self.fixture.at(name)
+    }
+
+    /// A client of the net node whose netport is `@net`.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn client(&self) -> Result<Client> {
+        Client::connect(self.at("net")).await
+    }
+
+    /// What the master's webport (`@admin`) answers.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn admin(&self, method: &str, path: &str) -> Result<http::Response> {
+        http::request(self.at("admin"), method, path, &[]).await
+    }
+
+    /// `GET /status`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn status(&self) -> Result<Value> {
+        self.admin("GET", "/status").await?.json()
+    }
+
+    /// One node of `GET /status`.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub async fn node(&self, name: &str) -> Result<Value> {
+        let status = self.status().await?;
+        let nodes = status["nodes"].as_array().context("no nodes")?;
+        let found = nodes.iter().find(|node| node["name"] == name).cloned();
+        found.with_context(|| format!("no {name} in {status}"))
+    }
+
+    /// The process id of a node.
+    ///
+    /// # Errors
+    /// It has none now.
+    pub async fn pid(&self, name: &str) -> Result<i32> {
+        let node = self.node(name).await?;
+        let pid = node["pid"].as_i64().with_context(|| format!("no pid: {node}"))?;
+        Ok(i32::try_from(pid)?)
+    }
+
+    /// Waits until the node of `/status` satisfies `what`.
+    ///
+    /// # Errors
+    /// It does not; with the last status and the log's path.
+    pub async fn until(&self, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+        let what = format!("{name}: {what}");
+        let waited = wait::until(&what, async || {
+            let node = self.node(name).await.map_err(|e| Value::String(format!("{e:#}")))?;
+            if is(&node) { Ok(node) } else { Err(node) }
+        });
+        waited.await.with_context(|| format!("log: {}\n{}", self.log_path().display(), tail(&self.log())))
+    }
+
+    /// `kill -9` of a node; returns its process id.
+    ///
+    /// # Errors
+    /// It has no process now.
+    pub async fn kill_hard(&self, name: &str) -> Result<i32> {
+        let pid = self.pid(name).await?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+        Ok(pid)
+    }
+
+    /// Waits until a killed node is back: ready, and another process than `old`.
+    ///
+    /// # Errors
+    /// It is not.
+    pub async fn until_back(&self, name: &str, old: i32) -> Result<Value> {
+        self.until(name, "back after kill -9", |node| node["state"] == "ready" && node["pid"] != old).await
+    }
+
+    /// Waits until both ends of the demo's links are up again, seen from `/status`.
+    ///
+    /// # Errors
+    /// They are not.
+    pub async fn until_linked(&self, child: &str, parent: &str) -> Result<Value> {
+        self.until(parent, &format!("has the child {child}"), |node| {
+            node["children"].as_array().is_some_and(|children| children.iter().any(|c| c == child))
+        })
+        .await
+    }
+
+    /// Sends a signal to the master.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal_master(&self, signal: nix::sys::signal::Signal) -> Result<()> {
+        let Master::Process(child) = &self.master;
+        let pid = child.id().context("the master has ended")?;
+        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
+    /// Waits for the end of the master; its exit code.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn exit_code(&mut self) -> Result<Option<i32>> {
+        let Master::Process(child) = &mut self.master;
+        let status = timeout(wait::PATIENCE, child.wait()).await.context("the master does not end")??;
+        Ok(status.code())
+    }
+
+    /// `/stop`, and everything that must hold after it: exit code 0, no process, no port.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub async fn stop(mut self) -> Result<()> {
+        let pids = self.pids().await?;
+        let answer = self.admin("POST", "/stop").await?;
+        ensure!(answer.status < 300, "/stop: {answer:?}");
+        let code = self.exit_code().await?;
+        ensure!(code == Some(0), "exit code {code:?}\n{}", tail(&self.log()));
+        self.nothing_left(&pids)
+    }
+
+    /// The process ids of all nodes.
+    ///
+    /// # Errors
+    /// The master does not answer.
+    pub async fn pids(&self) -> Result<Vec<i32>> {
+        let status = self.status().await?;
+        let nodes = status["nodes"].as_array().context("no nodes")?;
+        Ok(nodes.iter().filter_map(|node| node["pid"].as_i64()).filter_map(|pid| i32::try_from(pid).ok()).collect())
+    }
+
+    /// No process of `pids` lives, and every port of the fixture can be opened.
+    ///
+    /// # Errors
+    /// What is left.
+    pub fn nothing_left(&self, pids: &[i32]) -> Result<()> {
+        for pid in pids {
+            ensure!(!Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is left");
+        }
+        for (name, at) in self.fixture.ports() {
+            if let Err(e) = std::net::TcpListener::bind(at) {
+                bail!("port @{name} ({at}) is left: {e}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let Master::Process(child) = &mut self.master;
+        if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            // Children have process groups of their own, so the master is asked to take them along: the
+            // second signal means at once.
+            let pid = nix::unistd::Pid::from_raw(pid);
+            for _ in 0..2 {
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+                wait_a_moment_for(child, Duration::from_millis(300));
+            }
+            let _ = child.start_kill();
+        }
+        if std::thread::panicking()
+            && let Some(folder) = self.folder.take()
+        {
+            let kept = folder.keep();
+            eprintln!("the cluster's config and log are kept in {}", kept.display());
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a destructor cannot await")]
+fn wait_a_moment_for(child: &mut Child, limit: Duration) {
+    let end = std::time::Instant::now() + limit;
+    while std::time::Instant::now() < end && matches!(child.try_wait(), Ok(None)) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn spawn_master(folder: &Path) -> Result<Child> {
+    let log = std::fs::File::create(folder.join("master.log"))?;
+    let program = bins::folder()?.join("master");
+    Command::new(&program)
+        .arg(folder.join("config.json"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| program.display().to_string())
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}

@@ -1,0 +1,98 @@
+//! Configs on free ports.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Result, bail};
+
+/// A config whose ports are written as names: `"netport": @net`.
+#[derive(Debug, Clone)]
+pub struct Fixture {
+    /// The text, with the ports filled in.
+    pub text: String,
+    ports: BTreeMap<String, u16>,
+}
+
+impl Fixture {
+    /// Fills every `@name` in with a free port, the same for the same name.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn new(template: &str) -> Result<Self> {
+        let (mut text, mut ports) = (String::new(), BTreeMap::new());
+        let mut parts = template.split('@');
+        text.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            let end = part.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(part.len());
+            let (name, rest) = part.split_at(end);
+            let port = match ports.get(name) {
+                Some(&known) => known,
+                None => free_port()?,
+            };
+            ports.insert(name.to_owned(), port);
+            text.push_str(&format!("{port}{rest}"));
+        }
+        Ok(Self { text, ports })
+    }
+
+    /// A text with its own ports, under names.
+    #[must_use]
+    pub fn fixed<const N: usize>(text: &str, ports: [(&str, u16); N]) -> Self {
+        let ports = ports.into_iter().map(|(name, port)| (name.to_owned(), port)).collect();
+        Self { text: text.to_owned(), ports }
+    }
+
+    /// firefly's demo: net → gate → game1.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn demo() -> Result<Self> {
+        Self::new(
+            r#"{
+  "master": { "rootport": @master, "webport": @admin },
+  "servers": {
+    "gate":  { "rootport": @gate, "app": "app.gateserver" },
+    "net":   { "netport": @net, "remoteport": [{ "rootport": @gate, "rootname": "gate" }], "app": "app.netserver" },
+    "game1": { "remoteport": [{ "rootport": @gate, "rootname": "gate" }], "app": "app.game1server" }
+  }
+}"#,
+        )
+    }
+
+    /// Every port by its name.
+    pub fn ports(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.ports.iter().map(|(name, port)| (name.as_str(), (Ipv4Addr::LOCALHOST, *port).into()))
+    }
+
+    /// Where the port of that name is.
+    ///
+    /// # Panics
+    /// When the template has no such name: a fault of the test.
+    #[must_use]
+    pub fn at(&self, name: &str) -> SocketAddr {
+        let port = self.ports.get(name).unwrap_or_else(|| panic!("no @{name} in {}", self.text));
+        (Ipv4Addr::LOCALHOST, *port).into()
+    }
+}
+
+/// A port that nobody listens on, below the range that the kernel gives to outgoing connections, and not
+/// given out before by this process.
+///
+/// # Errors
+/// None is free.
+pub fn free_port() -> Result<u16> {
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 18_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two runs at a time start at different places.
+    let offset = (std::process::id() % 180) as u16 * 100;
+    for _ in 0..COUNT {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (offset.wrapping_add(n)) % COUNT;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port from {FIRST} on")
+}

@@ -1,0 +1,76 @@
+//! An operator's `curl`: one request per connection.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A status code and a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// For instance 200.
+    pub status: u16,
+    /// The header lines, as they came.
+    pub head: String,
+    /// The text after the headers.
+    pub body: String,
+}
+
+impl Response {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn json(&self) -> Result<serde_json::Value> {
+        serde_json::from_str(&self.body).with_context(|| format!("no JSON: {self:?}"))
+    }
+}
+
+/// `curl -X METHOD http://ADDRESS/PATH`.
+///
+/// # Errors
+/// Nobody answers within 60 seconds (a reload restarts every node before it answers).
+pub async fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head.push_str(&format!("Host: {address}\r\n"));
+        }
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        stream.write_all(format!("{head}\r\n").as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        parse(&String::from_utf8_lossy(&answer))
+    };
+    timeout(Duration::from_secs(60), exchange)
+        .await
+        .with_context(|| format!("{method} {path}: no answer"))?
+        .with_context(|| format!("{method} http://{address}{path}"))
+}
+
+fn parse(answer: &str) -> Result<Response> {
+    let (head, body) = answer.split_once("\r\n\r\n").context("no end of headers")?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status code")?;
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = if chunked { unchunk(body)? } else { body.to_owned() };
+    Ok(Response { status, head: head.to_owned(), body })
+}
+
+fn unchunk(mut rest: &str) -> Result<String> {
+    let mut body = String::new();
+    loop {
+        let (size, after) = rest.split_once("\r\n").context("no chunk size")?;
+        let size = usize::from_str_radix(size.trim(), 16)?;
+        if size == 0 {
+            return Ok(body);
+        }
+        body.push_str(after.get(..size).context("a cut chunk")?);
+        rest = after.get(size + 2..).context("a cut chunk")?;
+    }
+}
