@@ -1,0 +1,486 @@
+//! The database: pools of connections to SQLite, MariaDB/MySQL or PostgreSQL behind one small API.
+//!
+//! The only module that names sqlx. A statement's text is a literal and its values are arguments, so a
+//! hostile string never changes a statement:
+//!
+//! ```no_run
+//! # async fn example(db: ffserver::db::Db) -> Result<(), ffserver::db::DbError> {
+//! use ffserver::db::args;
+//!
+//! db.execute("UPDATE account SET coins = coins + ? WHERE name = ?", &args![5, "ann"]).await?;
+//! let row = db.fetch_optional("SELECT coins FROM account WHERE name = ?", &args!["ann"]).await?;
+//! let coins = row.map(|row| row.get::<i64>("coins")).transpose()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Placeholders are `?` on all three (`??` is a plain `?` for PostgreSQL's operators). The dialects are not
+//! hidden otherwise: who needs more takes the concrete pool.
+
+mod driver;
+mod error;
+mod placeholder;
+mod value;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool};
+use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, SqlSafeStr as _, SqlStr, Transaction};
+use tokio::time::{self, Instant};
+
+use self::driver::{Driver, rows};
+pub use self::error::{Cause, DbError};
+use self::error::{cause, failed, is_transient};
+pub use self::value::{FromColumn, Row, Value};
+#[doc(inline)]
+pub use crate::__db_args as args;
+
+/// How long a statement may take, waiting for a connection included, unless
+/// [`Db::with_deadline`] says otherwise: a player has given up by then.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long SQLite waits for another writer: less than [`DEADLINE`], so that the error names the lock.
+const SQLITE_BUSY: Duration = Duration::from_secs(4);
+
+/// The text of a statement. A literal is one by itself; a text made at run time must be called
+/// [`trusted`](Sql::trusted), which no value of a player's may ever be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sql(Cow<'static, str>);
+
+impl Sql {
+    /// A text made at run time. The caller vouches that nothing in it came from outside.
+    pub fn trusted(text: impl Into<String>) -> Self {
+        Self(Cow::Owned(text.into()))
+    }
+}
+
+impl From<&'static str> for Sql {
+    fn from(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
+fn sqlx_str(sql: Sql) -> SqlStr {
+    match sql.0 {
+        Cow::Borrowed(text) => text.into_sql_str(),
+        Cow::Owned(text) => AssertSqlSafe(text).into_sql_str(),
+    }
+}
+
+/// A database: a pool of connections. Clones share it.
+///
+/// Statements from several tasks run beside each other, up to `db.connections_max`; none of them blocks the
+/// node's loop (SQLite works on threads of its own).
+#[derive(Debug, Clone)]
+pub struct Db {
+    pool: Pool,
+    deadline: Duration,
+}
+
+#[derive(Debug, Clone)]
+enum Pool {
+    Sqlite(SqlitePool),
+    MySql(MySqlPool),
+    Postgres(PgPool),
+}
+
+/// The same code for each database: `$it` is its pool or transaction, `$D` its driver.
+macro_rules! on_each {
+    ($Enum:ident, $which:expr, $D:ident, $it:ident => $body:expr) => {
+        match $which {
+            $Enum::Sqlite($it) => {
+                type $D = sqlx::Sqlite;
+                $body
+            }
+            $Enum::MySql($it) => {
+                type $D = sqlx::MySql;
+                $body
+            }
+            $Enum::Postgres($it) => {
+                type $D = sqlx::Postgres;
+                $body
+            }
+        }
+    };
+}
+
+/// One statement as a future; `$verb` is `execute`, `fetch_all` or `fetch_optional` of sqlx.
+macro_rules! statement {
+    ($D:ident, $connection:expr, $verb:ident, $sql:expr, $args:expr) => {
+        async {
+            let args = $D::arguments($args).map_err(sqlx::Error::Encode)?;
+            sqlx::query_with($D::statement($sql), args).$verb($connection).await
+        }
+    };
+}
+
+impl Db {
+    /// Connects to the database of the config, and makes sure that it answers. One that is not up yet is
+    /// tried again until `connect_timeout`. For SQLite the folder and the file are made.
+    ///
+    /// Cancel-safe: dropping it closes what was opened.
+    ///
+    /// # Errors
+    /// [`DbError::Url`], [`Unreachable`](DbError::Unreachable), [`Refused`](DbError::Refused) or
+    /// [`File`](DbError::File); each names the config's key and the host, and no password.
+    pub async fn connect(config: &ffconfig::Database) -> Result<Self, DbError> {
+        let scheme = config.url.split_once(':').map_or("", |(scheme, _)| scheme);
+        let pool = match scheme {
+            "sqlite" => Pool::Sqlite(connect_sqlite(config).await?),
+            "mysql" | "mariadb" => {
+                let options = parse::<MySqlConnectOptions>(config)?;
+                let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
+                reach(&options, config, |waited, e| unreached(target, waited, e)).await?;
+                Pool::MySql(pool_options(config).connect_lazy_with(options))
+            }
+            "postgres" | "postgresql" => {
+                let options = parse::<PgConnectOptions>(config)?;
+                let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
+                reach(&options, config, |waited, e| unreached(target, waited, e)).await?;
+                Pool::Postgres(pool_options(config).connect_lazy_with(options))
+            }
+            _ => {
+                let reason = "it must begin with sqlite:, mysql: or postgres:".to_owned();
+                return Err(DbError::Url { reason });
+            }
+        };
+        Ok(Self { pool, deadline: DEADLINE })
+    }
+
+    /// The same pool with another deadline for each statement. A longer one is for the statement: nobody
+    /// waits longer than [`DEADLINE`] for a connection.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { pool: self.pool.clone(), deadline }
+    }
+
+    /// Runs a statement and gives the number of rows that it changed.
+    ///
+    /// Dropping the future does not take the statement back: it may have run.
+    ///
+    /// # Errors
+    /// [`DbError::is_unsent`] tells those after which it surely did not run.
+    pub async fn execute(&self, sql: impl Into<Sql>, args: &[Value]) -> Result<u64, DbError> {
+        let sql = sql.into();
+        on_each!(Pool, &self.pool, D, pool => {
+            let (mut lease, left) = self.lease(pool).await?;
+            let done = time::timeout(left, statement!(D, &mut *lease, execute, sql, args)).await;
+            self.outcome(done, lease).map(|done| D::affected(&done))
+        })
+    }
+
+    /// Runs a query and gives all of its rows; write a LIMIT when there may be many.
+    ///
+    /// Cancel-safe for a query that changes nothing.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub async fn fetch_all(&self, sql: impl Into<Sql>, args: &[Value]) -> Result<Vec<Row>, DbError> {
+        let sql = sql.into();
+        on_each!(Pool, &self.pool, D, pool => {
+            let (mut lease, left) = self.lease(pool).await?;
+            let found = time::timeout(left, statement!(D, &mut *lease, fetch_all, sql, args)).await;
+            self.outcome(found, lease).map(|found| rows::<D>(&found))
+        })
+    }
+
+    /// Runs a query and gives its first row, if there is one.
+    ///
+    /// Cancel-safe for a query that changes nothing.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub async fn fetch_optional(&self, sql: impl Into<Sql>, args: &[Value]) -> Result<Option<Row>, DbError> {
+        let sql = sql.into();
+        on_each!(Pool, &self.pool, D, pool => {
+            let (mut lease, left) = self.lease(pool).await?;
+            let found = time::timeout(left, statement!(D, &mut *lease, fetch_optional, sql, args)).await;
+            self.outcome(found, lease).map(|found| rows::<D>(found.as_slice()).pop())
+        })
+    }
+
+    /// Begins a transaction. Dropping it without [`commit`](Tx::commit) rolls it back. On SQLite it takes
+    /// the write lock at once, so that it never finds at its end that another writer was first.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute); none of its errors leaves anything behind.
+    pub async fn begin(&self) -> Result<Tx, DbError> {
+        let begin = async {
+            Ok(match &self.pool {
+                Pool::Sqlite(pool) => TxKind::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+                Pool::MySql(pool) => TxKind::MySql(pool.begin().await?),
+                Pool::Postgres(pool) => TxKind::Postgres(pool.begin().await?),
+            })
+        };
+        let begun: Result<TxKind, sqlx::Error> = match time::timeout(self.deadline, begin).await {
+            Ok(begun) => begun,
+            Err(_late) => Err(sqlx::Error::PoolTimedOut),
+        };
+        let kind = begun.map_err(|e| failed(e, self.deadline))?;
+        Ok(Tx { kind, deadline: self.deadline, unfinished: false })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub async fn ping(&self) -> Result<(), DbError> {
+        on_each!(Pool, &self.pool, D, pool => {
+            let (mut lease, left) = self.lease::<D>(pool).await?;
+            let pong = time::timeout(left, lease.ping()).await;
+            self.outcome(pong, lease)
+        })
+    }
+
+    /// Closes every connection, after the statements that run now, but no longer than the deadline.
+    /// Later statements fail with [`DbError::Closed`].
+    pub async fn close(&self) {
+        on_each!(Pool, &self.pool, D, pool => {
+            let pool: &sqlx::Pool<D> = pool;
+            // Late ones are closed when their tasks end; there is nobody to tell.
+            let _late = time::timeout(self.deadline, pool.close()).await;
+        });
+    }
+
+    /// The SQLite pool, for what this API does not do.
+    pub fn sqlite(&self) -> Option<&SqlitePool> {
+        if let Pool::Sqlite(pool) = &self.pool { Some(pool) } else { None }
+    }
+
+    /// The MariaDB/MySQL pool, for what this API does not do.
+    pub fn mysql(&self) -> Option<&MySqlPool> {
+        if let Pool::MySql(pool) = &self.pool { Some(pool) } else { None }
+    }
+
+    /// The PostgreSQL pool, for what this API does not do.
+    pub fn postgres(&self) -> Option<&PgPool> {
+        if let Pool::Postgres(pool) = &self.pool { Some(pool) } else { None }
+    }
+
+    /// A connection of the pool, and what is left of the deadline.
+    async fn lease<D: sqlx::Database>(
+        &self,
+        pool: &sqlx::Pool<D>,
+    ) -> Result<(PoolConnection<D>, Duration), DbError> {
+        let started = Instant::now();
+        match time::timeout(self.deadline, pool.acquire()).await {
+            Ok(Ok(connection)) => Ok((connection, self.deadline.saturating_sub(started.elapsed()))),
+            Ok(Err(e)) => Err(failed(e, started.elapsed())),
+            Err(_late) => Err(DbError::NoConnection { waited: self.deadline }),
+        }
+    }
+
+    /// What became of a statement; gives the connection back.
+    fn outcome<D: Driver, T>(
+        &self,
+        outcome: Result<Result<T, sqlx::Error>, time::error::Elapsed>,
+        mut lease: PoolConnection<D>,
+    ) -> Result<T, DbError> {
+        match outcome {
+            Ok(done) => done.map_err(|e| failed(e, self.deadline)),
+            Err(_late) => {
+                if D::CLOSE_WHEN_LATE {
+                    lease.close_on_drop();
+                }
+                Err(DbError::Timeout { waited: self.deadline })
+            }
+        }
+    }
+}
+
+/// A transaction. Dropping it without [`commit`](Tx::commit) rolls it back.
+#[derive(Debug)]
+#[must_use = "without commit a transaction is rolled back"]
+pub struct Tx {
+    kind: TxKind,
+    deadline: Duration,
+    /// A statement was begun and its end was never seen.
+    unfinished: bool,
+}
+
+#[derive(Debug)]
+enum TxKind {
+    Sqlite(Transaction<'static, sqlx::Sqlite>),
+    MySql(Transaction<'static, sqlx::MySql>),
+    Postgres(Transaction<'static, sqlx::Postgres>),
+}
+
+impl Tx {
+    /// As [`Db::execute`], within the transaction. Not cancel-safe: when the future is dropped, the
+    /// transaction can only be rolled back.
+    ///
+    /// # Errors
+    /// As [`Db::execute`], and [`DbError::BrokenOff`].
+    pub async fn execute(&mut self, sql: impl Into<Sql>, args: &[Value]) -> Result<u64, DbError> {
+        let sql = sql.into();
+        self.start()?;
+        let done = on_each!(TxKind, &mut self.kind, D, tx => {
+            let done = statement!(D, &mut **tx, execute, sql, args);
+            time::timeout(self.deadline, done).await.map(|done| done.map(|done| D::affected(&done)))
+        });
+        self.end(done)
+    }
+
+    /// As [`Db::fetch_all`], within the transaction. Not cancel-safe, as [`execute`](Self::execute).
+    ///
+    /// # Errors
+    /// As [`Db::execute`], and [`DbError::BrokenOff`].
+    pub async fn fetch_all(&mut self, sql: impl Into<Sql>, args: &[Value]) -> Result<Vec<Row>, DbError> {
+        let sql = sql.into();
+        self.start()?;
+        let found = on_each!(TxKind, &mut self.kind, D, tx => {
+            let found = statement!(D, &mut **tx, fetch_all, sql, args);
+            time::timeout(self.deadline, found).await.map(|found| found.map(|found| rows::<D>(&found)))
+        });
+        self.end(found)
+    }
+
+    /// As [`Db::fetch_optional`], within the transaction. Not cancel-safe, as [`execute`](Self::execute).
+    ///
+    /// # Errors
+    /// As [`Db::execute`], and [`DbError::BrokenOff`].
+    pub async fn fetch_optional(
+        &mut self,
+        sql: impl Into<Sql>,
+        args: &[Value],
+    ) -> Result<Option<Row>, DbError> {
+        Ok(self.fetch_all(sql, args).await?.into_iter().next())
+    }
+
+    /// Makes everything that the transaction did last. Dropping the future leaves open whether it did.
+    ///
+    /// # Errors
+    /// [`DbError::Timeout`] and [`DbError::Lost`] leave open whether it was committed; after any other error
+    /// it surely was not.
+    pub async fn commit(mut self) -> Result<(), DbError> {
+        self.start()?;
+        let waited = self.deadline;
+        let done = on_each!(TxKind, self.kind, D, tx => {
+            let tx: Transaction<'static, D> = tx;
+            time::timeout(waited, tx.commit()).await
+        });
+        match done {
+            Ok(done) => done.map_err(|e| failed(e, waited)),
+            Err(_late) => Err(DbError::Timeout { waited }),
+        }
+    }
+
+    /// Takes everything back, and waits until that is done. Dropping the transaction does the same later.
+    ///
+    /// # Errors
+    /// [`DbError::Timeout`] or [`DbError::Lost`]; it is rolled back all the same.
+    pub async fn rollback(self) -> Result<(), DbError> {
+        let waited = self.deadline;
+        let done = on_each!(TxKind, self.kind, D, tx => {
+            let tx: Transaction<'static, D> = tx;
+            time::timeout(waited, tx.rollback()).await
+        });
+        match done {
+            Ok(done) => done.map_err(|e| failed(e, waited)),
+            Err(_late) => Err(DbError::Timeout { waited }),
+        }
+    }
+
+    fn start(&mut self) -> Result<(), DbError> {
+        if self.unfinished {
+            return Err(DbError::BrokenOff);
+        }
+        self.unfinished = true;
+        Ok(())
+    }
+
+    fn end<T>(
+        &mut self,
+        outcome: Result<Result<T, sqlx::Error>, time::error::Elapsed>,
+    ) -> Result<T, DbError> {
+        let waited = self.deadline;
+        let Ok(done) = outcome else { return Err(DbError::Timeout { waited }) };
+        self.unfinished = false;
+        done.map_err(|e| failed(e, waited))
+    }
+}
+
+/// The options of a URL, quiet: statements are not logged one by one, slow ones are (by sqlx, after 1 s).
+fn parse<O: ConnectOptions>(config: &ffconfig::Database) -> Result<O, DbError> {
+    let options = O::from_str(&config.url).map_err(|e| DbError::Url { reason: cause(e).to_string() })?;
+    Ok(options.log_statements(log::LevelFilter::Trace))
+}
+
+fn pool_options<D: sqlx::Database>(config: &ffconfig::Database) -> PoolOptions<D> {
+    PoolOptions::new().max_connections(config.connections_max.max(1)).acquire_timeout(DEADLINE)
+}
+
+async fn connect_sqlite(config: &ffconfig::Database) -> Result<SqlitePool, DbError> {
+    let options = parse::<SqliteConnectOptions>(config)?.busy_timeout(SQLITE_BUSY);
+    let query = config.url.split_once('?').map_or("", |(_, query)| query);
+    let mode = query.split('&').find_map(|pair| pair.strip_prefix("mode="));
+    if mode == Some("memory") || config.url.contains(":memory:") {
+        // It lives as long as its connection: one, and never closed.
+        let pool = pool_options(config).max_connections(1).idle_timeout(None).max_lifetime(None);
+        return Ok(pool.connect_lazy_with(options));
+    }
+    if mode == Some("ro") {
+        let path = options.get_filename().to_owned();
+        reach(&options, config, |_waited, e| DbError::File { path, source: cause(e) }).await?;
+        return Ok(pool_options(config).connect_lazy_with(options));
+    }
+    let options = options
+        .create_if_missing(mode != Some("rw"))
+        .journal_mode(SqliteJournalMode::Wal)
+        // In WAL this cannot corrupt the file; a power cut can take the last commits with it.
+        .synchronous(SqliteSynchronous::Normal);
+    let path = options.get_filename().to_owned();
+    let unopened = |source| DbError::File { path: path.clone(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        tokio::fs::create_dir_all(folder).await.map_err(|e| unopened(Box::new(e)))?;
+    }
+    reach(&options, config, |_waited, e| unopened(cause(e))).await?;
+    Ok(pool_options(config).connect_lazy_with(options))
+}
+
+/// Connects once, for its error: a pool would only tell that it waited. What may pass by itself (nobody
+/// listens yet, the server is starting) is tried again until the config's `connect_timeout`.
+async fn reach<O: ConnectOptions<Connection: Sized>>(
+    options: &O,
+    config: &ffconfig::Database,
+    unreached: impl FnOnce(Duration, sqlx::Error) -> DbError,
+) -> Result<(), DbError> {
+    let waited = config.connect_timeout;
+    let deadline = Instant::now() + waited;
+    let mut pause = Duration::from_millis(20);
+    let mut last = sqlx::Error::PoolTimedOut;
+    loop {
+        match time::timeout_at(deadline, options.connect()).await {
+            Ok(Ok(connection)) => {
+                // It has proved its point; a close that fails takes nothing from that.
+                let _closed = time::timeout_at(deadline, connection.close()).await;
+                return Ok(());
+            }
+            Ok(Err(e)) if is_transient(&e) => last = e,
+            Ok(Err(e)) => return Err(unreached(waited, e)),
+            Err(_late) => return Err(unreached(waited, last)),
+        }
+        if Instant::now() + pause >= deadline {
+            return Err(unreached(waited, last));
+        }
+        time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+fn unreached(target: String, waited: Duration, error: sqlx::Error) -> DbError {
+    match error {
+        sqlx::Error::PoolTimedOut => DbError::Unreachable { target, waited, source: "no answer".into() },
+        e if is_transient(&e) => DbError::Unreachable { target, waited, source: cause(e) },
+        e => DbError::Refused { target, source: cause(e) },
+    }
+}
+
+#[cfg(test)]
+mod tests;
