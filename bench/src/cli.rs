@@ -1,0 +1,282 @@
+//! The command line: what can be asked, with its defaults and its help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::floor::{Backend, Role};
+use crate::system::System;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo build --release --workspace        the programs that are measured
+  bench compare --json results.json        everything: about ten minutes
+  bench compare --points 100:1 --bodies 64 --runs 3 --systems floor-epoll,ours-forward
+  bench open --rate 40000 --conns 100      latency from the intended moment of sending
+  bench idle --conns 10000                 memory of a connection that does nothing
+  bench floor --backend epoll              three processes to load by hand:
+  bench load --addr 127.0.0.1:PORT --conns 100 --pipe 16
+
+Systems:
+  floor-epoll          client, relay, relay, echo over TCP, one epoll loop each: the least that three hops cost
+  floor-tokio-ct-task  the same on tokio: current_thread, a task per client, a writer task per outbox
+  ours-forward         net, gate, game as real nodes; the command has no handler and follows the route
+  ours-handler         a handler of net calls its parent, whose handler calls a child
+  ours-all             the handler path with all nodes in one process (appmain --all)
+
+Numbers of a shared machine are worth their ratios only: compare pairs samples that lie seconds apart.
+(1,1) depends on which processor each process lands on (a factor of two for the same code), so judge it by
+many short runs: bench compare --points 1:1 --runs 15 --secs 0.5";
+
+/// Measures the cluster against the floor of this machine.
+#[derive(Debug, Parser)]
+#[command(name = "bench", after_help = EXAMPLES)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Closed loop: alternates the systems at every point and prints ratios to the floors
+    Compare(CompareArgs),
+    /// Open loop: requests at a fixed rate whether or not answers come; no coordinated omission
+    Open(OpenArgs),
+    /// Memory that a connection without traffic costs each server process
+    Idle(IdleArgs),
+    /// Starts one floor and keeps it until Ctrl-C, to be loaded by hand
+    Floor(FloorArgs),
+    /// The load client by itself; prints one JSON line
+    Load(LoadArgs),
+    /// One process of a floor
+    #[command(hide = true)]
+    Relay(RelayArgs),
+    /// Becomes another program that is told to stop when the bench ends
+    #[command(hide = true)]
+    Leash {
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+}
+
+/// What all measurements of systems have in common.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// Which systems, separated by commas
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "floor-epoll,floor-tokio-ct-task,ours-forward,ours-handler"
+    )]
+    pub(crate) systems: Vec<System>,
+    /// Writes every sample and every row there as JSON
+    #[arg(long, value_name = "OUT")]
+    pub(crate) json: Option<PathBuf>,
+    /// Where `master` and `appmain` are; default: beside this program
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// More for `limits` in the config of ours, e.g. `idle_s=600`; may be repeated
+    #[arg(long, value_name = "KEY=NUMBER", value_parser = key_and_number)]
+    pub(crate) limit: Vec<(String, u64)>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Connections:pipelined, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1:1,1:64,100:1,100:16,1000:1")]
+    pub(crate) points: Vec<Point>,
+    /// Bytes of the body, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "64,1024", value_parser = body_bytes)]
+    pub(crate) bodies: Vec<usize>,
+    /// How often each system is measured at each point; medians want five
+    #[arg(long, default_value_t = 5)]
+    pub(crate) runs: usize,
+    /// Seconds measured
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) secs: f64,
+    /// Seconds of load before that
+    #[arg(long, default_value_t = 0.3)]
+    pub(crate) warm: f64,
+    /// Idle-priority spinners that keep the processors awake: without them a single connection measures
+    /// how a virtual machine's host wakes it up
+    #[arg(long, value_enum, default_value_t = Spin::Auto)]
+    pub(crate) spin: Spin,
+    /// A sample is taken again, up to twice, when other work used more than this many cores
+    #[arg(long, value_name = "CORES", default_value_t = 0.15)]
+    pub(crate) quiet: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OpenArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Requests per second, the same for every system; default: `--share` of the slowest one's capacity
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Part of the capacity, which a closed loop of `--conns` with one request each finds out first
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) share: f64,
+    /// Connections
+    #[arg(long, default_value_t = 100)]
+    pub(crate) conns: usize,
+    /// Bytes of the body
+    #[arg(long, default_value_t = 64, value_parser = body_bytes)]
+    pub(crate) body: usize,
+    /// How often each system is measured
+    #[arg(long, default_value_t = 5)]
+    pub(crate) runs: usize,
+    /// Seconds measured
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) secs: f64,
+    /// Seconds of load before that
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) warm: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct IdleArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Connections
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) conns: usize,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FloorArgs {
+    /// How the floor does its I/O
+    #[arg(long, value_enum, default_value_t = Backend::Epoll)]
+    pub(crate) backend: Backend,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RelayArgs {
+    #[arg(long, value_enum)]
+    pub(crate) backend: Backend,
+    #[arg(long, value_enum)]
+    pub(crate) role: Role,
+    /// The next relay towards the game
+    #[arg(long)]
+    pub(crate) up: Option<SocketAddr>,
+}
+
+/// What the load client does.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadArgs {
+    /// The server: anything that speaks the firefly framing and echoes the body
+    #[arg(long)]
+    pub(crate) addr: SocketAddr,
+    /// Connections
+    #[arg(long, default_value_t = 1)]
+    pub(crate) conns: usize,
+    /// Requests outstanding on each (closed loop)
+    #[arg(long, default_value_t = 1)]
+    pub(crate) pipe: usize,
+    /// Bytes of the body, at least 8
+    #[arg(long, default_value_t = 64, value_parser = body_bytes)]
+    pub(crate) body: usize,
+    /// The command that is sent; its replies bear it too
+    #[arg(long, default_value_t = 1)]
+    pub(crate) command: u32,
+    /// The command of error frames
+    #[arg(long, default_value_t = u32::MAX)]
+    pub(crate) error_command: u32,
+    /// Open loop at this many requests per second instead of a closed loop
+    #[arg(long, conflicts_with = "idle")]
+    pub(crate) rate: Option<f64>,
+    /// No load: opens the connections, says READY, waits for a line, one request each, READY, waits again
+    #[arg(long)]
+    pub(crate) idle: bool,
+    /// Seconds measured
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) secs: f64,
+    /// Seconds of load before that
+    #[arg(long, default_value_t = 0.3)]
+    pub(crate) warm: f64,
+    /// Processes of the server, separated by commas, whose CPU time is taken meanwhile
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) watch: Vec<i32>,
+}
+
+/// When the spinners spin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Spin {
+    /// With one connection
+    Auto,
+    Always,
+    Never,
+}
+
+/// How many connections, and how many requests outstanding on each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Point {
+    pub(crate) conns: usize,
+    pub(crate) pipe: usize,
+}
+
+impl FromStr for Point {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once(':').and_then(|(c, p)| Some((c.parse().ok()?, p.parse().ok()?)));
+        match numbers {
+            Some((conns, pipe)) if conns > 0 && pipe > 0 => Ok(Self { conns, pipe }),
+            _ => Err("a point is CONNECTIONS:PIPELINED, e.g. 100:16".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&format!("({},{})", self.conns, self.pipe))
+    }
+}
+
+fn body_bytes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes) if (8..=60_000).contains(&bytes) => Ok(bytes),
+        _ => Err("a body has 8 to 60000 bytes: its first 8 tell which request it belongs to".into()),
+    }
+}
+
+fn key_and_number(text: &str) -> Result<(String, u64), String> {
+    let pair = text.split_once('=').and_then(|(key, number)| Some((key.to_owned(), number.parse().ok()?)));
+    pair.ok_or_else(|| "expected KEY=NUMBER".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Bench::command().debug_assert();
+    }
+
+    #[test]
+    fn points_are_two_positive_numbers() {
+        assert_eq!("100:16".parse(), Ok(Point { conns: 100, pipe: 16 }));
+        for bad in ["", "100", "0:1", "1:0", "a:b", "1:2:3"] {
+            assert!(bad.parse::<Point>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_issues_points_and_bodies() {
+        let Command::Compare(args) = Bench::parse_from(["bench", "compare"]).command else { panic!() };
+        let points: Vec<_> = args.points.iter().map(|p| (p.conns, p.pipe)).collect();
+        assert_eq!(points, [(1, 1), (1, 64), (100, 1), (100, 16), (1000, 1)]);
+        assert_eq!((args.bodies, args.runs, args.common.systems.len()), (vec![64, 1024], 5, 4));
+    }
+
+    #[test]
+    fn a_body_must_hold_its_number() {
+        assert!(Bench::try_parse_from(["bench", "compare", "--bodies", "7"]).is_err());
+        assert!(Bench::try_parse_from(["bench", "compare", "--bodies", "8"]).is_ok());
+    }
+}

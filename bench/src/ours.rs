@@ -1,0 +1,294 @@
+//! Our cluster as it is measured: its config, its start and its end as real processes.
+//!
+//! What depends on the apps and on the config's keys stands in the constants and in [`config`].
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cli::Common;
+use crate::http;
+use crate::machine;
+use crate::system::{Node, System};
+
+/// No handler of net has it: it follows net's route to a node of the kind [`GAME`].
+pub(crate) const FORWARDED_COMMAND: u32 = 1;
+/// net's handler calls its parent's method `relay`, which calls a child's `echo`.
+pub(crate) const HANDLED_COMMAND: u32 = 2;
+
+const NET: &str = "benchnet";
+const GATE: &str = "benchgate";
+const GAME: &str = "benchgame";
+/// What master prints when every node is ready.
+const UP: &str = "cluster is up";
+
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+const LINES_KEPT: usize = 40;
+
+struct Ports {
+    root: u16,
+    web: u16,
+    gate: u16,
+    net: u16,
+}
+
+impl Ports {
+    /// Four that are free now.
+    fn pick() -> anyhow::Result<Self> {
+        let pick = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        // All four are held until all four are known, so they differ.
+        let held = [pick()?, pick()?, pick()?, pick()?];
+        let port = |at: usize| held[at].local_addr().map(|addr| addr.port());
+        Ok(Self { root: port(0)?, web: port(1)?, gate: port(2)?, net: port(3)? })
+    }
+}
+
+/// Limits beyond their defaults: the bench has more clients, and pipelines deeper, than a player would.
+fn limits(more: &[(String, u64)]) -> Value {
+    let mut limits = json!({ "sessions_max": 20_000 });
+    for (key, number) in more {
+        limits[key] = json!(number);
+    }
+    limits
+}
+
+/// The config: net and game dial gate, as in firefly.
+fn config(ports: &Ports, forwards: bool, more_limits: &[(String, u64)]) -> Value {
+    let gate = json!([{ "rootname": "gate", "rootport": ports.gate }]);
+    let mut net = json!({ "app": NET, "netport": ports.net, "remoteport": gate });
+    if forwards {
+        net["route"] = json!({ "special": { FORWARDED_COMMAND.to_string(): GAME } });
+    }
+    let servers = json!({
+        "gate": { "app": GATE, "rootport": ports.gate },
+        "game": { "app": GAME, "remoteport": gate },
+        "net": net,
+    });
+    let master = json!({ "rootport": ports.root, "webport": ports.web });
+    json!({ "master": master, "limits": limits(more_limits), "servers": servers })
+}
+
+/// Where the programs are.
+pub(crate) struct Programs {
+    dir: PathBuf,
+}
+
+impl Programs {
+    /// Checks that they are there, if a system of ours is asked for.
+    pub(crate) fn find(options: &Common) -> anyhow::Result<Self> {
+        let own = std::env::current_exe()?;
+        let beside = own.parent().context("this program is in no folder")?;
+        let dir = options.bin_dir.clone().unwrap_or_else(|| beside.to_owned());
+        for name in ["master", "appmain"] {
+            ensure!(
+                !options.systems.iter().any(|s| s.is_ours()) || dir.join(name).is_file(),
+                "no `{name}` in {}: run `cargo build --release --workspace` first",
+                dir.display()
+            );
+        }
+        Ok(Self { dir })
+    }
+
+    fn command(&self, one_process: bool, config: &Path) -> anyhow::Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("leash").arg("--");
+        if one_process {
+            command.arg(self.dir.join("appmain")).arg("--all");
+        } else {
+            command.arg(self.dir.join("master"));
+        }
+        command.arg(config);
+        Ok(command)
+    }
+}
+
+/// A running cluster; it is stopped when this is dropped.
+pub(crate) struct Cluster {
+    pub(crate) addr: SocketAddr,
+    pub(crate) nodes: Vec<Node>,
+    /// master, or the one process.
+    root: Child,
+    /// Where master takes `/stop`.
+    web: Option<SocketAddr>,
+    _folder: TempDir,
+}
+
+impl Cluster {
+    pub(crate) fn start(programs: &Programs, options: &Common, one_process: bool) -> anyhow::Result<Self> {
+        let ports = Ports::pick()?;
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir()?;
+        let path = folder.path().join("config.json");
+        let forwards = options.systems.contains(&System::OursForward);
+        let text = serde_json::to_string_pretty(&config(&ports, forwards, &options.limit))?;
+        std::fs::write(&path, text)?;
+
+        let mut command = programs.command(one_process, &path)?;
+        command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let root = command.spawn().context("starting our cluster")?;
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let web = (!one_process).then_some(loopback(ports.web));
+        let mut cluster = Self { addr: loopback(ports.net), nodes: vec![], root, web, _folder: folder };
+        let output = Output::of(&mut cluster.root);
+        cluster.wait_until_up(&output)?;
+        cluster.nodes = cluster.find_nodes()?;
+        Ok(cluster)
+    }
+
+    fn wait_until_up(&mut self, output: &Output) -> anyhow::Result<()> {
+        let mut ended = None;
+        let addr = self.addr;
+        let in_one = self.web.is_none();
+        let up = machine::wait_until(START_PATIENCE, || {
+            ended = self.root.try_wait().ok().flatten();
+            ended.is_some() || output.up() || in_one && TcpStream::connect(addr).is_ok()
+        });
+        match ended {
+            Some(status) => bail!("our cluster ended while starting ({status}):\n{}", output.last_lines()),
+            None if up => Ok(()),
+            None => bail!("our cluster was not up in {START_PATIENCE:?}:\n{}", output.last_lines()),
+        }
+    }
+
+    fn find_nodes(&self) -> anyhow::Result<Vec<Node>> {
+        let root = |name: &str| Node { name: name.into(), pid: self.root.id() as i32 };
+        let Some(web) = self.web else { return Ok(vec![root("all")]) };
+        let mut nodes = nodes_of(&http::request(web, "GET", "/status")?)?;
+        // It is not on the data path; its time shows that.
+        nodes.push(root("master"));
+        Ok(nodes)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(self.root.id() as i32);
+        // The polite way first; whatever fails is followed by the firm way.
+        let asked = self.web.is_some_and(|web| http::request(web, "POST", "/stop").is_ok());
+        if !asked {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+        if !machine::wait_until(STOP_PATIENCE, || !matches!(self.root.try_wait(), Ok(None))) {
+            eprintln!("bench: our cluster did not stop in {STOP_PATIENCE:?}; killing it");
+            for node in &self.nodes {
+                let _ = kill(Pid::from_raw(node.pid), Signal::SIGKILL);
+            }
+            let _ = self.root.kill();
+            let _ = self.root.wait();
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Status {
+    nodes: Vec<StatusNode>,
+}
+
+#[derive(Deserialize)]
+struct StatusNode {
+    name: String,
+    pid: Option<i32>,
+}
+
+/// The processes in the answer to `GET /status`.
+fn nodes_of(status: &str) -> anyhow::Result<Vec<Node>> {
+    let status: Status = serde_json::from_str(status).context("the answer to /status")?;
+    let node = |node: StatusNode| {
+        let pid = node.pid.with_context(|| format!("/status knows no pid of {}", node.name))?;
+        Ok(Node { name: node.name, pid })
+    };
+    status.nodes.into_iter().map(node).collect()
+}
+
+/// What the cluster prints: read all the time so that it never blocks, the last lines kept for error messages.
+struct Output {
+    lines: Arc<Mutex<(VecDeque<String>, bool)>>,
+}
+
+impl Output {
+    fn of(child: &mut Child) -> Self {
+        let lines = Arc::default();
+        let streams: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>),
+            child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>),
+        ];
+        for stream in streams.into_iter().flatten() {
+            let output = Self { lines: Arc::clone(&lines) };
+            std::thread::spawn(move || output.read(stream));
+        }
+        Self { lines }
+    }
+
+    fn read(&self, stream: impl Read) {
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let mut kept = self.lock();
+            kept.1 |= line.contains(UP);
+            kept.0.push_back(line);
+            if kept.0.len() > LINES_KEPT {
+                kept.0.pop_front();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (VecDeque<String>, bool)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn up(&self) -> bool {
+        self.lock().1
+    }
+
+    fn last_lines(&self) -> String {
+        // The readers may be a moment behind a process that has just ended.
+        machine::pause(Duration::from_millis(100));
+        self.lock().0.iter().map(|line| format!("  {line}\n")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORTS: Ports = Ports { root: 1, web: 2, gate: 3, net: 4 };
+
+    #[test]
+    fn the_route_is_there_only_for_the_forwarded_path() {
+        assert_eq!(config(&PORTS, true, &[])["servers"]["net"]["route"]["special"]["1"], GAME);
+        assert!(config(&PORTS, false, &[])["servers"]["net"].get("route").is_none());
+    }
+
+    #[test]
+    fn limits_can_be_added() {
+        let config = config(&PORTS, false, &[("idle_s".into(), 600)]);
+        assert_eq!(config["limits"], json!({ "sessions_max": 20_000, "idle_s": 600 }));
+    }
+
+    #[test]
+    fn nodes_are_read_from_the_status() {
+        let status =
+            r#"{"cluster":"c","nodes":[{"name":"net","pid":7,"state":"running"},{"name":"gate","pid":8}]}"#;
+        let node = |name: &str, pid| Node { name: name.into(), pid };
+        assert_eq!(nodes_of(status).unwrap(), [node("net", 7), node("gate", 8)]);
+        let error = nodes_of(r#"{"nodes":[{"name":"net","pid":null}]}"#).unwrap_err();
+        assert_eq!(error.to_string(), "/status knows no pid of net");
+    }
+
+    #[test]
+    fn picked_ports_differ() {
+        let ports = Ports::pick().unwrap();
+        let set = std::collections::BTreeSet::from([ports.root, ports.web, ports.gate, ports.net]);
+        assert_eq!(set.len(), 4);
+    }
+}
