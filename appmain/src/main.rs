@@ -6,18 +6,21 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ffnet::listen::{self, Inherited};
-use ffserver::{FFServer, process};
+use ffserver::{FFServer, Stop, process};
 
 /// Runs one node of a cluster. The master starts it; by hand it is for debugging: `appmain gate config.json`.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
     /// The node: a key under `servers`, with `.1`, `.2` … where `count` makes several.
-    #[arg(required_unless_present = "apps")]
+    #[arg(required_unless_present_any = ["apps", "all"])]
     node: Option<String>,
     /// The cluster's config.
-    #[arg(required_unless_present = "apps")]
+    #[arg(required_unless_present_any = ["apps", "all"])]
     config: Option<PathBuf>,
+    /// Runs every node of this config in one process, with links in memory and without a master.
+    #[arg(long, value_name = "CONFIG", conflicts_with_all = ["node", "apps"])]
+    all: Option<PathBuf>,
     /// Prints the apps that a config can name, one a line.
     #[arg(long)]
     apps: bool,
@@ -36,6 +39,9 @@ fn main() -> ExitCode {
 
 #[allow(clippy::print_stdout, reason = "what --apps is for")]
 fn run(args: Args) -> Result<()> {
+    if let Some(config) = args.all {
+        return run_all(&config);
+    }
     let (Some(node), Some(config)) = (args.node, args.config) else {
         apps::all().iter().for_each(|app| println!("{}", app.name()));
         return Ok(());
@@ -56,6 +62,16 @@ fn run_node(node: &str, config: &Path) -> Result<()> {
     process::runtime(settings.threads)?.block_on(async {
         tokio::spawn(process::stop_on_signals(server.stop_handle()));
         server.run(inherited).await.map_err(Into::into)
+    })
+}
+
+fn run_all(config: &Path) -> Result<()> {
+    let cluster = ffconfig::load(config, &env)?.cluster;
+    let _log = fftelemetry::init(fftelemetry::Options { file: cluster.master.log.clone(), json: false })?;
+    let stop = Stop::new(Default::default());
+    process::runtime(1)?.block_on(async {
+        tokio::spawn(process::stop_on_signals(stop.clone()));
+        process::run_all(&cluster, apps::all, process::incarnation(None)?, stop).await.map_err(Into::into)
     })
 }
 

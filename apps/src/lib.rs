@@ -1,12 +1,27 @@
 //! The handlers of the sample cluster: ordinary modules, one app each. Apps never import each other.
+//!
+//! `netserver`, `gateserver` and `game1server` are firefly's demo: start reading there. `bench` and
+//! `trial` are what the benchmark and the tests run.
 
-mod game1server;
-mod gateserver;
 mod netserver;
+mod gateserver;
+mod game1server;
+mod bench;
+mod trial;
 
 use ffserver::App;
 
 /// Every app that a config can name. A node runs one of them.
 pub fn all() -> Vec<App> {
-    vec![netserver::app(), gateserver::app(), game1server::app()]
+    vec![
+        netserver::app(),
+        gateserver::app(),
+        game1server::app(),
+        bench::net(),
+        bench::gate(),
+        bench::game(),
+        trial::net(),
+        trial::gate(),
+        trial::game(),
+    ]
 }

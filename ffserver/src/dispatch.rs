@@ -13,20 +13,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffnet::Link;
 use ffnet::link::Service;
-use ffproto::link::Head;
+use ffproto::link::{Client, Head};
 use ffproto::{Code, CommandId, Executed};
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::app::App;
 use crate::error::HandlerError;
+use crate::forward::Forwarded;
 use crate::handler::{Facts, From, HandlerFuture, Key, Outcome, Request, Route, has_parent};
 use crate::node::{Node, Phase, States};
+use crate::queue::{Admitted, Queues};
+use crate::routing::{Routes, SESSION_ENDED, Target, is_reserved, method_of};
 
 /// A node's handlers by who may call them.
 #[derive(Clone, Default)]
 pub(crate) struct Dispatch {
-    net: Arc<HashMap<u32, Route>>,
+    net: Arc<FxHashMap<u32, Route>>,
+    /// For clients' commands that have no handler here.
+    routes: Arc<Routes>,
     /// For children; the place is the method's number.
     root: Arc<[Route]>,
     /// For parents; the keys name the parent.
@@ -56,10 +62,22 @@ impl Dispatch {
         };
         let net = of(|key| matches!(key, Key::Net(_)));
         Ok(Self {
+            routes: Arc::new(Routes::new(&config.route)),
             net: Arc::new(net.into_iter().filter_map(|r| command(&r.key).map(|c| (c, r))).collect()),
             root: of(|key| matches!(key, Key::Root(_))).into(),
             remote: of(|key| matches!(key, Key::Remote { .. })).into(),
         })
+    }
+
+    /// Whether clients' messages are handled here.
+    pub(crate) fn handles_clients(&self) -> bool {
+        !self.net.is_empty()
+    }
+
+    /// The kind of node for a command without a handler here.
+    #[inline]
+    pub(crate) fn route(&self, command: CommandId) -> Option<(&Arc<str>, bool)> {
+        self.routes.find(command)
     }
 
     /// The handler of a client's command.
@@ -82,8 +100,14 @@ impl Dispatch {
     }
 }
 
-/// The names of methods, as the handshake tells them.
-pub(crate) fn method_names(routes: &[Route]) -> Vec<String> {
+/// What the handshake tells the peer, in the order of numbers: handlers, then the kinds whose clients'
+/// messages are taken, then that the end of a session may be told.
+pub(crate) fn told_methods(routes: &[Route], kinds: &[String]) -> Vec<String> {
+    let kinds = kinds.iter().map(|kind| method_of(kind));
+    method_names(routes).into_iter().chain(kinds).chain([SESSION_ENDED.to_owned()]).collect()
+}
+
+fn method_names(routes: &[Route]) -> Vec<String> {
     let name = |route: &Route| match route.key {
         Key::Root(method) | Key::Remote { method, .. } => method.to_owned(),
         Key::Net(command) => command.to_string(),
@@ -102,8 +126,8 @@ fn place(route: &Route) -> String {
 
 fn check(route: &Route, config: &ffconfig::Node, states: &States) -> Result<(), String> {
     match route.key {
-        Key::Net(_) if config.netport.is_none() => {
-            return Err("handles a client's command, but the node has no netport".into());
+        Key::Root(method) | Key::Remote { method, .. } if is_reserved(method) => {
+            return Err("has an `@` in its method's name, which is reserved".into());
         }
         Key::Root(_) if config.rootport.is_none() => {
             return Err("is for children, but the node has no rootport".into());
@@ -156,50 +180,201 @@ pub(crate) async fn until(deadline: Instant, handler: Guarded) -> Outcome {
     tokio::time::timeout_at(deadline, handler).await.unwrap_or_else(|_| Err(HandlerError::timeout()))
 }
 
-/// What a node's links are served with: the methods that the peer may call.
+/// Polls a handler once, where its message was read. The waker is of no use: a handler that waits is
+/// polled again by a task of its own, which registers that task's.
+pub(crate) fn poll_once(handler: &mut Guarded) -> Poll<Outcome> {
+    Pin::new(handler).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// What a node's links are served with: the methods that the peer may call, and the clients' messages
+/// that it may send on.
 pub(crate) struct Methods {
-    node: Node,
+    shared: Arc<Shared>,
     routes: Arc<[Route]>,
+    targets: Arc<[Target]>,
+}
+
+/// What all links of a node serve with.
+pub(crate) struct Shared {
+    pub(crate) node: Node,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) queues: Queues<Waiting>,
+}
+
+/// A client's message that waits for its turn.
+pub(crate) struct Waiting {
+    client: Client,
+    link: Link,
+    call: u32,
+    deadline: Instant,
 }
 
 impl Methods {
-    pub(crate) fn new(node: Node, routes: Arc<[Route]>) -> Self {
-        Self { node, routes }
-    }
-
-    fn request(&self, link: &Link, head: &Head, body: &[u8], time: Duration) -> Request {
-        Request {
-            node: self.node.clone(),
-            from: From::Node(link.peer().name.clone()),
-            client: head.client,
-            deadline: Instant::now() + time,
-            body: Some(Bytes::copy_from_slice(body)),
-        }
+    /// `targets` are told after `routes` in the handshake, so their numbers follow.
+    pub(crate) fn new(shared: Arc<Shared>, routes: Arc<[Route]>, targets: Arc<[Target]>) -> Self {
+        Self { shared, routes, targets }
     }
 
     /// Starts the handler at once, so that calls start in the order in which they arrived. A handler that
     /// does not wait ends here, without a task; another one goes on in a task of its own.
-    fn start(&self, link: &Link, head: &Head, body: &[u8], time: Duration, done: impl Done) {
-        let Some(route) = self.routes.get(usize::from(head.method)) else {
-            let text = format!("method number {} is unknown", head.method);
-            return done.done(
-                &self.node,
-                Err(HandlerError::passed(self.node.fault(Code::NoMethod, Executed::No, text))),
-            );
-        };
-        if self.node.may_log_call() {
-            info!(from = %link.peer().name, session = head.client.map(|c| c.session.to_string()), "call method {}", route.name);
+    fn start(&self, route: &Route, message: Message<'_>, done: impl Done) {
+        let node = &self.shared.node;
+        if node.may_log_call() {
+            info!(from = %message.link.peer().name, session = message.session(), "call method {}", route.name);
         }
-        let request = self.request(link, head, body, time);
-        let deadline = request.deadline;
-        let mut handler = Guarded::new(route, request);
-        // The waker is of no use: a handler that waits is polled again by its own task.
-        match Pin::new(&mut handler).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => done.done(&self.node, outcome),
+        let deadline = message.deadline;
+        let mut handler = Guarded::new(route, message.request(node));
+        match poll_once(&mut handler) {
+            Poll::Ready(outcome) => done.done(node, outcome),
             Poll::Pending => {
-                let node = self.node.clone();
-                self.node.calls().spawn(async move { done.done(&node, until(deadline, handler).await) });
+                let kept = node.clone();
+                node.calls().spawn(async move { done.done(&kept, until(deadline, handler).await) });
             }
+        }
+    }
+
+    /// A client's message for this node or for one of its children.
+    fn client_message(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
+        let node = &self.shared.node;
+        let deadline = now + Duration::from_millis(head.time_left_ms.into());
+        let place = usize::from(head.method).wrapping_sub(self.routes.len());
+        let (Some(target), Some(client)) = (self.targets.get(place), head.client) else {
+            let text = format!("method number {} is unknown", head.method);
+            return link.reply_fault(head.call, &node.fault(Code::NoMethod, Executed::No, text));
+        };
+        match target {
+            Target::Children(kind) => {
+                let message = Forwarded { kind, client, body, deadline, now };
+                if let Err(fault) = node.forward(&message, link.sink(), head.call.into()) {
+                    link.reply_fault(head.call, &fault);
+                }
+            }
+            Target::Here => {
+                let waiting = Waiting { client, link: link.clone(), call: head.call, deadline };
+                self.shared.clone().admit(waiting, Bytes::copy_from_slice(body));
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Runs a client's message now, or queues it behind the session's running one.
+    fn admit(self: Arc<Self>, waiting: Waiting, body: Bytes) {
+        let (session, command) = (waiting.client.session, waiting.client.command);
+        let Some(route) = self.dispatch.net(command) else {
+            let text = format!("`{}` has no handler for command {command}", self.node.name());
+            let fault = self.node.fault(Code::NoRoute, Executed::No, text);
+            return waiting.link.reply_fault(waiting.call, &fault);
+        };
+        if route.concurrent {
+            let handler = self.handler(route, &waiting, body);
+            let kept = self.clone();
+            self.node.calls().spawn(async move {
+                let outcome = until(waiting.deadline, handler).await;
+                kept.answer(&waiting, outcome);
+            });
+            return;
+        }
+        match self.queues.admit(session, waiting, body) {
+            Admitted::Run(waiting, body) => self.run(waiting, body),
+            Admitted::Waits => {}
+            Admitted::Overloaded(waiting) => {
+                let text = format!(
+                    "too much of the session waits at `{}`: limits.session_queue_max",
+                    self.node.name()
+                );
+                let fault = self.node.fault(Code::Overloaded, Executed::No, text);
+                waiting.link.reply_fault(waiting.call, &fault);
+            }
+        }
+    }
+
+    /// Runs messages of one session until none waits; from the first handler that waits on, in a task.
+    fn run(self: Arc<Self>, waiting: Waiting, body: Bytes) {
+        let mut next = Some((waiting, body));
+        while let Some((waiting, body)) = next {
+            let session = waiting.client.session;
+            if let Some(mut handler) = self.start(&waiting, body) {
+                match poll_once(&mut handler) {
+                    Poll::Ready(outcome) => self.answer(&waiting, outcome),
+                    Poll::Pending => {
+                        let node = self.node.clone();
+                        drop(node.calls().spawn(self.run_on(waiting, handler)));
+                        return;
+                    }
+                }
+            }
+            next = self.queues.next(session);
+        }
+    }
+
+    async fn run_on(self: Arc<Self>, waiting: Waiting, handler: Guarded) {
+        let session = waiting.client.session;
+        let outcome = until(waiting.deadline, handler).await;
+        self.answer(&waiting, outcome);
+        while let Some((waiting, body)) = self.queues.next(session) {
+            if let Some(handler) = self.start(&waiting, body) {
+                let outcome = until(waiting.deadline, handler).await;
+                self.answer(&waiting, outcome);
+            }
+        }
+    }
+
+    /// The handler of a message whose turn has come; `None` when its time is over: it is not started.
+    fn start(&self, waiting: &Waiting, body: Bytes) -> Option<Guarded> {
+        let expired = Instant::now() >= waiting.deadline;
+        match self.dispatch.net(waiting.client.command).filter(|_| !expired) {
+            Some(route) => Some(self.handler(route, waiting, body)),
+            None => {
+                let fault = self.node.fault(Code::Timeout, Executed::No, "the deadline passed in the queue");
+                waiting.link.reply_fault(waiting.call, &fault);
+                None
+            }
+        }
+    }
+
+    fn handler(&self, route: &Route, waiting: &Waiting, body: Bytes) -> Guarded {
+        let Waiting { client, link, deadline, .. } = waiting;
+        let from = From::Node(link.peer().name.clone());
+        if self.node.may_log_call() {
+            info!(from = %link.peer().name, session = %client.session, "call command {}: {}", client.command, route.name);
+        }
+        let (node, client, deadline) = (self.node.clone(), Some(*client), *deadline);
+        Guarded::new(route, Request { node, from, client, deadline, body: Some(body) })
+    }
+
+    fn answer(&self, waiting: &Waiting, outcome: Outcome) {
+        match outcome {
+            Ok(Some(body)) => waiting.link.reply(waiting.call, &body),
+            Ok(None) => waiting.link.reply_done(waiting.call),
+            Err(error) => {
+                log_error(&waiting.client.command.to_string(), &error);
+                waiting.link.reply_fault(waiting.call, &error.into_fault(self.node.name()));
+            }
+        }
+    }
+}
+
+/// A call or a notify of a peer, as it was read.
+struct Message<'a> {
+    link: &'a Link,
+    head: &'a Head,
+    body: &'a [u8],
+    deadline: Instant,
+}
+
+impl Message<'_> {
+    fn session(&self) -> Option<String> {
+        self.head.client.map(|client| client.session.to_string())
+    }
+
+    fn request(&self, node: &Node) -> Request {
+        Request {
+            node: node.clone(),
+            from: From::Node(self.link.peer().name.clone()),
+            client: self.head.client,
+            deadline: self.deadline,
+            body: Some(Bytes::copy_from_slice(self.body)),
         }
     }
 }
@@ -211,7 +386,7 @@ trait Done: Send + 'static {
 
 struct Answer {
     link: Link,
-    head: Head,
+    call: u32,
     method: &'static str,
 }
 
@@ -219,10 +394,10 @@ impl Done for Answer {
     fn done(self, node: &Node, outcome: Outcome) {
         match outcome {
             // A call always has an answer; a handler without a value gives an empty one.
-            Ok(body) => self.link.reply(self.head.call, self.head.client, &body.unwrap_or_default()),
+            Ok(body) => self.link.reply(self.call, &body.unwrap_or_default()),
             Err(error) => {
                 log_error(self.method, &error);
-                self.link.reply_fault(self.head.call, self.head.client, &error.into_fault(node.name()));
+                self.link.reply_fault(self.call, &error.into_fault(node.name()));
             }
         }
     }
@@ -248,20 +423,30 @@ pub(crate) fn log_error(method: &str, error: &HandlerError) {
 }
 
 impl Service for Methods {
-    fn call(&self, link: &Link, head: &Head, body: &[u8]) {
-        let method = self.routes.get(usize::from(head.method)).map_or("?", |route| route.name);
-        let answer = Answer { link: link.clone(), head: *head, method };
-        if self.node.phase() == Phase::Stopping {
-            let text = format!("`{}` is stopping", self.node.name());
-            let stopping = self.node.fault(Code::Stopping, Executed::No, text);
-            return link.reply_fault(head.call, head.client, &stopping);
+    fn call(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
+        let node = &self.shared.node;
+        if node.phase() == Phase::Stopping {
+            let text = format!("`{}` is stopping", node.name());
+            return link.reply_fault(head.call, &node.fault(Code::Stopping, Executed::No, text));
         }
-        self.start(link, head, body, Duration::from_millis(head.time_left_ms.into()), answer);
+        let Some(route) = self.routes.get(usize::from(head.method)) else {
+            return self.client_message(link, head, body, now);
+        };
+        let deadline = now + Duration::from_millis(head.time_left_ms.into());
+        let answer = Answer { link: link.clone(), call: head.call, method: route.name };
+        self.start(route, Message { link, head, body, deadline }, answer);
     }
 
-    fn notify(&self, link: &Link, head: &Head, body: &[u8]) {
-        let method = self.routes.get(usize::from(head.method)).map_or("?", |route| route.name);
-        let time = self.node.config().limits.call_timeout;
-        self.start(link, head, body, time, LogOnly { method });
+    fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
+        let node = &self.shared.node;
+        match (self.routes.get(usize::from(head.method)), head.client) {
+            (Some(route), _) => {
+                let deadline = now + node.config().limits.call_timeout;
+                let done = LogOnly { method: route.name };
+                self.start(route, Message { link, head, body, deadline }, done);
+            }
+            (None, Some(client)) => node.session_ended(client.session),
+            (None, None) => {}
+        }
     }
 }

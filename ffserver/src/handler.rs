@@ -156,13 +156,14 @@ impl FromRequest for Session {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
         match &request.from {
             From::Session(session) => Ok(session.clone()),
-            From::Node(_) => Err(HandlerError::internal("a Session outside of a net_handle")),
+            From::Node(_) => Err(HandlerError::internal("the session is on another node")),
         }
     }
 
     fn check(facts: &Facts<'_>) -> Result<(), String> {
         match facts.key {
-            Key::Net(_) => Ok(()),
+            Key::Net(_) if facts.config.netport.is_some() => Ok(()),
+            Key::Net(_) => Err("takes a Session, but the node has no netport; take Caller for its id".into()),
             _ => Err("takes a Session, which only a net_handle has; take Caller for the session's id".into()),
         }
     }

@@ -4,9 +4,10 @@
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ffnet::Link;
 use ffnet::handshake::Local;
@@ -14,18 +15,18 @@ use ffnet::link::LinkLimits;
 use ffproto::control::NodeStatus;
 use ffproto::frame::Firefly;
 use ffproto::handshake::{Refusal, fence};
-use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
+use ffproto::link::Client;
+use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
 use crate::db::Db;
 use crate::error::CallError;
+use crate::routing::{Hop, SESSION_ENDED, Sticky};
 use crate::session::{Session, Wire};
-
-/// The size of the in-process cache: a sample's needs many times over, and little on any machine.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Where a node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,7 @@ struct Inner {
     parents: Mutex<BTreeMap<NodeName, ParentSlot>>,
     children: Mutex<BTreeMap<NodeName, Child>>,
     turn: AtomicU64,
+    sticky: Sticky,
     changed: Notify,
     calls: TaskTracker,
     call_lines: AtomicU32,
@@ -63,8 +65,20 @@ struct Inner {
 
 #[derive(Default)]
 struct Sessions {
-    open: HashMap<SessionId, Session>,
+    open: FxHashMap<SessionId, Session>,
+    by_address: FxHashMap<IpAddr, u32>,
     next: Option<SessionId>,
+}
+
+/// Why a client was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotOpened {
+    #[error("limits.sessions_max sessions are open")]
+    TooMany,
+    #[error("limits.connections_per_address connections are open from there")]
+    TooManyFromThere,
+    #[error("the master has not given this node its number yet")]
+    NoNumber,
 }
 
 struct ParentSlot {
@@ -107,6 +121,7 @@ impl Node {
             parents: Mutex::new(parents),
             children: Mutex::default(),
             turn: AtomicU64::new(0),
+            sticky: Sticky::default(),
             changed: Notify::new(),
             calls: TaskTracker::new(),
             call_lines: AtomicU32::new(0),
@@ -145,7 +160,7 @@ impl Node {
 
     /// The cache: memcached when the config says `"mem": true`, else in this process.
     pub fn cache(&self) -> &Cache {
-        self.0.cache.get_or_init(|| Cache::in_process(CACHE_BYTES))
+        self.0.cache.get_or_init(Cache::default)
     }
 
     /// The app's value of type `T` ([`App::state`](crate::App::state)).
@@ -250,26 +265,67 @@ impl Node {
         sessions.next.get_or_insert_with(|| SessionId::first(number, self.0.incarnation));
     }
 
-    /// Opens a session; `None` before the master has given this node its number, or when
-    /// `limits.sessions_max` are open.
-    pub(crate) fn open_session(&self, address: SocketAddr) -> Option<Session> {
+    /// Opens a session.
+    pub(crate) fn open_session(&self, address: SocketAddr) -> Result<Session, NotOpened> {
+        let limits = &self.0.config.limits;
         let mut sessions = self.0.sessions.lock();
-        if sessions.open.len() >= self.0.config.limits.sessions_max {
-            return None;
+        if sessions.open.len() >= limits.sessions_max {
+            return Err(NotOpened::TooMany);
         }
-        let id = sessions.next?;
+        let id = sessions.next.ok_or(NotOpened::NoNumber)?;
+        let from_there = sessions.by_address.entry(address.ip()).or_default();
+        if limits.connections_per_address.is_some_and(|max| *from_there >= max) {
+            return Err(NotOpened::TooManyFromThere);
+        }
+        *from_there += 1;
         sessions.next = Some(id.next());
         let session = Session::new(id, address, self.wire());
         sessions.open.insert(id, session.clone());
         drop(sessions);
         self.0.changed.notify_one();
-        Some(session)
+        Ok(session)
     }
 
+    /// Forgets a session, here and at the nodes that its messages went to.
     pub(crate) fn end_session(&self, session: &Session) {
         session.end();
-        self.0.sessions.lock().open.remove(&session.id());
+        let mut sessions = self.0.sessions.lock();
+        sessions.open.remove(&session.id());
+        let ip = session.address().ip();
+        if let Some(from_there) = sessions.by_address.get_mut(&ip) {
+            *from_there -= 1;
+            if *from_there == 0 {
+                sessions.by_address.remove(&ip);
+            }
+        }
+        drop(sessions);
+        self.session_ended(session.id());
         self.0.changed.notify_one();
+    }
+
+    /// Forgets the way of a session's messages and tells those along it.
+    pub(crate) fn session_ended(&self, session: SessionId) {
+        for link in self.0.sticky.forget(session) {
+            let client = Client { session, command: CommandId(0), stateless: false };
+            // A link that has ended has forgotten the session with everything else.
+            let _ = link.notify(SESSION_ENDED, &[], Some(client));
+        }
+    }
+
+    /// Ends the sessions that have been silent for too long, and cuts off those that were closed and whose
+    /// clients do not read the rest. Called once a second.
+    pub(crate) fn end_silent_sessions(&self) {
+        const LINGER: Duration = Duration::from_secs(5);
+        let limits = &self.0.config.limits;
+        for session in self.0.sessions.lock().open.values() {
+            session.cut_after(LINGER);
+            let (first, silent) = session.silence();
+            if first && limits.first_message.is_some_and(|max| silent > max) {
+                session.close("no first message: limits.first_message_s");
+            } else if !first && limits.idle.is_some_and(|max| silent > max) {
+                session.close("idle: limits.idle_s");
+            }
+        }
     }
 
     fn wire(&self) -> Wire {
@@ -282,6 +338,7 @@ impl Node {
             },
             error_command: client.error_command,
             outbox_bytes_max: self.0.config.limits.outbox_bytes_max,
+            slow_client: self.0.config.limits.slow_client,
         }
     }
 }
@@ -369,11 +426,33 @@ impl Node {
         })
     }
 
+    pub(crate) fn sticky(&self) -> &Sticky {
+        &self.0.sticky
+    }
+
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.0.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The children of a kind that take clients' messages.
+    pub(crate) fn children_of_kind(&self, kind: &str) -> Vec<Hop> {
+        let children = self.0.children.lock();
+        let links = children.values().filter(|child| child.kind == kind).filter_map(|c| c.link.clone());
+        links.filter_map(|link| Hop::new(link, kind)).collect()
+    }
+
+    /// The parents that take clients' messages for a kind.
+    pub(crate) fn parents_taking(&self, kind: &str) -> Vec<Hop> {
+        let parents = self.0.parents.lock();
+        let links = parents.values().filter_map(|slot| slot.link.clone());
+        links.filter_map(|link| Hop::new(link, kind)).collect()
+    }
+
     fn choose(&self, mut up: Vec<Link>, session: Option<SessionId>) -> Option<Link> {
         if up.is_empty() {
             return None;
         }
-        let turn = session.map_or_else(|| self.0.turn.fetch_add(1, Ordering::Relaxed), |id| id.0);
+        let turn = session.map_or_else(|| self.next_turn(), |id| id.0);
         let at = (turn % up.len() as u64) as usize;
         Some(up.swap_remove(at))
     }
@@ -386,6 +465,11 @@ impl Node {
         for child in self.0.children.lock().values() {
             child.link.iter().for_each(|link| link.close(why));
         }
+    }
+
+    /// Whether no parent is linked any more.
+    pub(crate) fn parents_gone(&self) -> bool {
+        self.0.parents.lock().values().all(|slot| slot.link.is_none())
     }
 
     /// Whether every configured parent is linked.

@@ -7,17 +7,20 @@ use std::time::Duration;
 use ffnet::Link;
 use ffnet::backoff::Backoff;
 use ffnet::handshake::{HandshakeError, Local, Peer, dial};
-use ffnet::link::Driver;
+use ffnet::link::{Closed, Driver};
+use ffproto::Incarnation;
 use ffproto::handshake::Purpose;
-use ffproto::{Incarnation, NodeName};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::dispatch::{Dispatch, Methods, method_names};
+use crate::dispatch::{Methods, Shared, told_methods};
 use crate::handler::Route;
-use crate::node::Node;
+use crate::hub::Hub;
+use crate::node::Phase;
+use crate::routing::Target;
 
 /// Where a parent is up, as the master says; `None` while it is not.
 pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
@@ -25,76 +28,121 @@ pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
 /// A connection to a neighbour on the same host takes a millisecond, across hosts some more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Keeps the link to one parent for as long as it is polled.
-pub(crate) async fn keep(
-    node: Node,
-    dispatch: Dispatch,
+/// How a parent is found.
+#[derive(Clone)]
+pub(crate) enum Way {
+    /// Where the master says.
+    Master(watch::Receiver<Whereabouts>),
+    /// In this process.
+    Memory(Hub),
+}
+
+/// What one parent's link needs.
+struct Keeper {
+    shared: Arc<Shared>,
     config: ffconfig::Parent,
-    mut whereabouts: watch::Receiver<Whereabouts>,
-) {
+    routes: Arc<[Route]>,
+    local: Local,
+}
+
+/// Keeps the link to one parent for as long as it is polled.
+pub(crate) async fn keep(shared: Arc<Shared>, config: ffconfig::Parent, way: Way) {
+    let (node, dispatch) = (&shared.node, &shared.dispatch);
     let routes = dispatch.for_parent(&config);
-    let local = node.local(method_names(&routes));
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
-    let mut complained = false;
-    loop {
-        let Some((at, incarnation)) = *whereabouts.borrow_and_update() else {
-            if whereabouts.changed().await.is_err() {
-                return;
-            }
-            continue;
-        };
-        let begun = Instant::now();
-        match open(&local, at, &config.name).await {
-            Ok((stream, peer)) => {
-                complained = false;
-                serve(&node, stream, peer, routes.clone(), &mut whereabouts).await;
-            }
-            Err(error) if !complained => {
-                // Once per outage: the next line about this parent is the one that says it is linked.
-                complained = true;
-                let why = fftelemetry::chain(&error);
-                warn!(parent = %config.name, %at, %incarnation, "parent not reached, trying on: {why}");
-            }
-            Err(_) => {}
-        }
-        let wait = backoff.next(random01(), begun.elapsed());
-        // Word from the master cuts the wait short.
-        let _ = tokio::time::timeout(wait, whereabouts.changed()).await;
-        if whereabouts.has_changed().is_err() {
-            return;
-        }
+    // A parent sends clients' messages for this node's own kind only.
+    let own: Vec<String> = dispatch.handles_clients().then(|| node.kind().to_owned()).into_iter().collect();
+    let local = node.local(told_methods(&routes, &own));
+    let keeper = Keeper { shared, config, routes, local };
+    match way {
+        Way::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,
+        Way::Memory(hub) => keeper.keep_in_memory(hub).await,
     }
 }
 
-async fn open(local: &Local, at: SocketAddr, to: &NodeName) -> Result<(TcpStream, Peer), HandshakeError> {
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;
-    let mut stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-    stream.set_nodelay(true)?;
-    let peer = dial(&mut stream, Purpose::Link, local, to).await?;
-    Ok((stream, peer))
-}
+impl Keeper {
+    async fn keep_by_master(&self, mut whereabouts: watch::Receiver<Whereabouts>) {
+        let mut backoff =
+            Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
+        let mut complained = false;
+        loop {
+            let Some((at, incarnation)) = *whereabouts.borrow_and_update() else {
+                if whereabouts.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let begun = Instant::now();
+            match self.open(at).await {
+                Ok((stream, peer)) => {
+                    complained = false;
+                    let told = peer.incarnation;
+                    let gone = whereabouts.wait_for(|place| place.is_none_or(|(_, known)| known > told));
+                    self.serve(stream, peer, gone).await;
+                }
+                Err(error) if !complained => {
+                    // Once per outage: the next line about this parent is the one that says it is linked.
+                    complained = true;
+                    let why = fftelemetry::chain(&error);
+                    warn!(parent = %self.config.name, %at, %incarnation, "parent not reached, trying on: {why}");
+                }
+                Err(_) => {}
+            }
+            let wait = backoff.next(random01(), begun.elapsed());
+            // Word from the master cuts the wait short.
+            let _ = tokio::time::timeout(wait, whereabouts.changed()).await;
+            if whereabouts.has_changed().is_err() {
+                return;
+            }
+        }
+    }
 
-/// Runs the link until it ends, or until the master says that this start of the parent is gone.
-async fn serve(
-    node: &Node,
-    stream: TcpStream,
-    peer: Peer,
-    routes: Arc<[Route]>,
-    whereabouts: &mut watch::Receiver<Whereabouts>,
-) {
-    let (name, incarnation) = (peer.name.clone(), peer.incarnation);
-    let link = Link::new(node.name().clone(), peer, node.link_limits());
-    node.set_parent(&name, Some(link.clone()));
-    info!(parent = %name, %incarnation, "parent linked");
-    let driver = Driver::new(link, stream, Methods::new(node.clone(), routes));
-    let gone = whereabouts.wait_for(|place| place.is_none_or(|(_, known)| known > incarnation));
-    let why = tokio::select! {
-        closed = driver => closed.to_string(),
-        // Dropping the driver fails its calls at once, before a heartbeat would.
-        _ = gone => "the master says that it is gone".to_owned(),
-    };
-    node.set_parent(&name, None);
-    warn!(parent = %name, %incarnation, "parent lost: {why}");
+    async fn keep_in_memory(&self, hub: Hub) {
+        let mut backoff =
+            Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
+        loop {
+            let begun = Instant::now();
+            let mut stream = hub.dial(&self.config.name).await;
+            match dial(&mut stream, Purpose::Link, &self.local, &self.config.name).await {
+                Ok(peer) => self.serve(stream, peer, std::future::pending::<()>()).await,
+                Err(error) => warn!(parent = %self.config.name, "parent not linked: {error}"),
+            }
+            tokio::time::sleep(backoff.next(random01(), begun.elapsed())).await;
+        }
+    }
+
+    async fn open(&self, at: SocketAddr) -> Result<(TcpStream, Peer), HandshakeError> {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;
+        let mut stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
+        stream.set_nodelay(true)?;
+        let peer = dial(&mut stream, Purpose::Link, &self.local, &self.config.name).await?;
+        Ok((stream, peer))
+    }
+
+    /// Runs the link until it ends, or until `gone`: the master says that this start of the parent is gone.
+    async fn serve<S, G>(&self, stream: S, peer: Peer, gone: impl Future<Output = G>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let node = &self.shared.node;
+        let (name, incarnation) = (peer.name.clone(), peer.incarnation);
+        let link = Link::new(node.name().clone(), peer, node.link_limits());
+        node.set_parent(&name, Some(link.clone()));
+        info!(parent = %name, %incarnation, "parent linked");
+        let targets = self.shared.dispatch.handles_clients().then_some(Target::Here);
+        let methods = Methods::new(self.shared.clone(), self.routes.clone(), targets.into_iter().collect());
+        let driver = Driver::new(link, stream, methods);
+        let why = tokio::select! {
+            closed = driver => closed,
+            // Dropping the driver fails its calls at once, before a heartbeat would.
+            _ = gone => Closed::Here("the master says that it is gone".to_owned()),
+        };
+        node.set_parent(&name, None);
+        match why {
+            Closed::Bye(_) => info!(parent = %name, %incarnation, "parent left: {why}"),
+            _ if node.phase() == Phase::Stopping => {}
+            _ => warn!(parent = %name, %incarnation, "parent lost: {why}"),
+        }
+    }
 }
 
 /// Jitter, so that the children of one parent do not come back in step.

@@ -4,10 +4,16 @@
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ffproto::Incarnation;
+use ffconfig::Cluster;
+use ffnet::listen::Inherited;
+use ffproto::{Incarnation, NodeNumber};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinError, JoinSet};
 
+use crate::app::App;
+use crate::hub::Hub;
+use crate::server::{BuildError, FFServer, RunError};
 use crate::stop::Stop;
 
 /// The environment variable in which the master says which start this is.
@@ -50,6 +56,58 @@ pub fn pin_to_cpus(cpus: &[usize]) -> io::Result<()> {
         set.set(cpu)?;
     }
     Ok(nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?)
+}
+
+/// Runs every node of a config in this process, with links in memory and without a master. Nodes stop in
+/// the order in which a cluster does: those with clients first.
+///
+/// # Errors
+/// The first node that cannot be put together or started; the others are stopped.
+pub async fn run_all(
+    cluster: &Cluster,
+    apps: impl Fn() -> Vec<App>,
+    incarnation: Incarnation,
+    stop: Stop,
+) -> Result<(), AllError> {
+    let hub = Hub::default();
+    let (mut running, mut stops) = (JoinSet::new(), Vec::new());
+    for (config, number) in cluster.nodes.iter().zip(1..) {
+        let server = FFServer::new(cluster, config.name.as_str(), apps(), incarnation)?;
+        let server = server.in_process(hub.clone(), NodeNumber(number));
+        stops.push((config.netport.is_none(), server.stop_handle()));
+        running.spawn(server.run(Inherited::default()));
+    }
+    stops.sort_by_key(|(inner, _)| *inner);
+    let mut outcome = Ok(());
+    tokio::select! {
+        () = stop.begun() => {}
+        Some(ended) = running.join_next() => outcome = flatten(ended),
+    }
+    for (_, stop) in stops {
+        stop.begin(None);
+        if let Some(ended) = running.join_next().await {
+            outcome = outcome.and(flatten(ended));
+        }
+    }
+    outcome
+}
+
+fn flatten(ended: Result<Result<(), RunError>, JoinError>) -> Result<(), AllError> {
+    Ok(ended??)
+}
+
+/// Why a process with all nodes ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AllError {
+    /// A node cannot be put together.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A node cannot start.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A node's task ended by a fault of the framework.
+    #[error("a node's task ended")]
+    Task(#[from] JoinError),
 }
 
 /// SIGTERM and SIGINT stop the node in good order; a second one leaves at once.

@@ -4,45 +4,71 @@ use std::sync::Arc;
 
 use ffnet::Link;
 use ffnet::handshake::{Peer, accept};
-use ffnet::link::Driver;
+use ffnet::link::{Closed, Driver};
 use ffproto::handshake::Purpose;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::app::{ChildHook, Hooks};
-use crate::dispatch::{Dispatch, Guarded, Methods, log_error, method_names};
+use crate::dispatch::{Guarded, Methods, Shared, log_error, told_methods};
 use crate::net::accept_failed;
-use crate::node::Node;
+use crate::node::Phase;
+use crate::routing::Target;
 
-pub(crate) struct Shared {
-    pub(crate) node: Node,
-    pub(crate) dispatch: Dispatch,
+pub(crate) struct Root {
+    pub(crate) shared: Arc<Shared>,
     pub(crate) hooks: Hooks,
+    /// The kinds whose clients' messages children may send here.
+    pub(crate) kinds: Vec<String>,
+    pub(crate) targets: Arc<[Target]>,
     /// Every link of the node, so that a stop can wait for their last words.
     pub(crate) links: TaskTracker,
 }
 
 /// Accepts children until `stop`; their links live on until they are closed.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, root: Arc<Root>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(shared.links.spawn(child(stream, shared.clone()))),
+                Ok((stream, _)) => open(stream, &root),
                 Err(error) => accept_failed("rootport", &error).await,
             },
         }
     }
 }
 
-async fn child(mut stream: TcpStream, shared: Arc<Shared>) {
-    let node = &shared.node;
-    let routes = shared.dispatch.for_children();
-    let local = node.local(method_names(&routes));
+/// Accepts the children of this process until `stop`.
+pub(crate) async fn serve_memory(
+    mut arriving: mpsc::Receiver<DuplexStream>,
+    root: Arc<Root>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            stream = arriving.recv() => match stream {
+                Some(stream) => drop(root.links.spawn(child(stream, "this process".to_owned(), root.clone()))),
+                None => return,
+            },
+        }
+    }
+}
+
+fn open(stream: TcpStream, root: &Arc<Root>) {
     let address = stream.peer_addr().map_or_else(|e| e.to_string(), |a| a.to_string());
     let _ = stream.set_nodelay(true);
+    root.links.spawn(child(stream, address, root.clone()));
+}
+
+async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String, root: Arc<Root>) {
+    let node = &root.shared.node;
+    let routes = root.shared.dispatch.for_children();
+    let local = node.local(told_methods(&routes, &root.kinds));
     let admit = |hello: &ffproto::handshake::Hello| node.admit_child(&hello.name, hello.incarnation);
     let peer: Peer = match accept(&mut stream, Purpose::Link, &local, admit).await {
         Ok(peer) => peer,
@@ -54,17 +80,22 @@ async fn child(mut stream: TcpStream, shared: Arc<Shared>) {
     }
     let name = link.peer().name.clone();
     info!(child = %name, incarnation = %link.peer().incarnation, "child linked");
-    run_hook(&shared, shared.hooks.child_connected.as_ref(), &link).await;
-    let closed = Driver::new(link.clone(), stream, Methods::new(node.clone(), routes)).await;
+    run_hook(&root, root.hooks.child_connected.as_ref(), &link).await;
+    let methods = Methods::new(root.shared.clone(), routes, root.targets.clone());
+    let closed = Driver::new(link.clone(), stream, methods).await;
     if node.remove_child(&link) {
-        warn!(child = %name, "child lost: {closed}");
-        run_hook(&shared, shared.hooks.child_lost.as_ref(), &link).await;
+        match closed {
+            Closed::Bye(_) => info!(child = %name, "child left: {closed}"),
+            _ if root.shared.node.phase() == Phase::Stopping => {}
+            _ => warn!(child = %name, "child lost: {closed}"),
+        }
+        run_hook(&root, root.hooks.child_lost.as_ref(), &link).await;
     }
 }
 
-async fn run_hook(shared: &Shared, hook: Option<&ChildHook>, link: &Link) {
+async fn run_hook(root: &Root, hook: Option<&ChildHook>, link: &Link) {
     let Some(hook) = hook else { return };
-    let hook = hook(shared.node.clone(), link.peer().name.clone());
+    let hook = hook(root.shared.node.clone(), link.peer().name.clone());
     let ended = Guarded::hook(async move {
         hook.await;
         Ok(None)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ffnet::listen::{self, Inherited, ListenError};
 use ffproto::control::ToMaster;
-use ffproto::{Incarnation, NodeName};
+use ffproto::{Incarnation, NodeName, NodeNumber};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,9 +20,13 @@ use crate::app::{App, Hooks};
 use crate::cache::Cache;
 use crate::control::{Control, Word};
 use crate::db::Db;
-use crate::dispatch::{Dispatch, Guarded};
+use crate::dispatch::{Dispatch, Guarded, Shared};
 use crate::error::HandlerError;
+use crate::hub::Hub;
 use crate::node::{Node, Phase};
+use crate::parent::Way;
+use crate::queue::{QueueLimits, Queues};
+use crate::routing::targets;
 use crate::stop::Stop;
 use crate::web::Web;
 use crate::{net, parent, root};
@@ -115,6 +119,7 @@ pub struct FFServer {
     hooks: Hooks,
     mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     stop: Stop,
+    hub: Option<Hub>,
 }
 
 impl FFServer {
@@ -145,7 +150,15 @@ impl FFServer {
         })?;
         let stop = Stop::new(config.drain);
         let node = Node::new(cluster, config, incarnation, app.states);
-        Ok(Self { cluster: cluster.clone(), node, dispatch, hooks: app.hooks, mounts: app.mounts, stop })
+        Ok(Self {
+            cluster: cluster.clone(),
+            node,
+            dispatch,
+            hooks: app.hooks,
+            mounts: app.mounts,
+            stop,
+            hub: None,
+        })
     }
 
     /// The handle to the node.
@@ -156,6 +169,15 @@ impl FFServer {
     /// Stops it: on a signal, or at the end of a test.
     pub fn stop_handle(&self) -> Stop {
         self.stop.clone()
+    }
+
+    /// Makes this a node of a process that hosts all nodes of its cluster: its links are in memory, `hub`
+    /// is where the nodes find each other, and there is no master. `number` must be its own in the process.
+    #[must_use]
+    pub fn in_process(mut self, hub: Hub, number: NodeNumber) -> Self {
+        self.node.set_number(number);
+        self.hub = Some(hub);
+        self
     }
 
     /// Runs the node until it is stopped, by the master or through [`FFServer::stop_handle`]. Uses the
@@ -188,7 +210,9 @@ impl FFServer {
                 word.send_replace(last.clone());
                 // The master prints the reason; without a master it stands in this node's own log.
                 let mut said = control.said.subscribe();
-                let _ = timeout(Duration::from_secs(1), said.wait_for(|said| *said == last)).await;
+                if self.hub.is_none() {
+                    let _ = timeout(Duration::from_secs(1), said.wait_for(|said| *said == last)).await;
+                }
                 control.task.abort();
                 Err(cannot)
             }
@@ -204,7 +228,13 @@ impl FFServer {
         for config in &self.node.config().parents {
             let (tell, hear) = watch::channel(None);
             parents.insert(config.name.clone(), tell);
-            whereabouts.push((config.clone(), hear));
+            let way = self.hub.clone().map_or(Way::Master(hear), Way::Memory);
+            whereabouts.push((config.clone(), way));
+        }
+        if self.hub.is_some() {
+            registered.send_replace(true);
+            let task = tokio::spawn(std::future::pending());
+            return (word, ControlTask { task, said, registered: registered.subscribe(), whereabouts });
         }
         let control = Control {
             node: self.node.clone(),
@@ -234,18 +264,17 @@ impl FFServer {
         let addresses = (address(root.as_ref()), address(net.as_ref()), address(web.as_ref()));
         let links = TaskTracker::new();
         let mut tasks = vec![tokio::spawn(count_seconds(self.node.clone()))];
+        let shared = self.shared();
         if let Some(listener) = root {
-            let shared = root::Shared {
-                node: self.node.clone(),
-                dispatch: self.dispatch.clone(),
-                hooks: self.hooks.clone(),
-                links: links.clone(),
-            };
-            tasks.push(tokio::spawn(root::serve(listener, Arc::new(shared), self.stop.token())));
+            let root = Arc::new(self.root(&shared, &links));
+            if let Some(hub) = &self.hub {
+                let arriving = hub.listen(self.node.name().clone());
+                tasks.push(tokio::spawn(root::serve_memory(arriving, root.clone(), self.stop.token())));
+            }
+            tasks.push(tokio::spawn(root::serve(listener, root, self.stop.token())));
         }
-        for (config, hear) in &control.whereabouts {
-            let kept = parent::keep(self.node.clone(), self.dispatch.clone(), config.clone(), hear.clone());
-            tasks.push(tokio::spawn(kept));
+        for (config, way) in &control.whereabouts {
+            tasks.push(tokio::spawn(parent::keep(shared.clone(), config.clone(), way.clone())));
         }
         if let Some(listener) = web {
             tasks.push(self.start_web(listener).await?);
@@ -263,6 +292,21 @@ impl FFServer {
         }
         let (root, net, web) = addresses;
         Ok(Running { root, net, web, clients, links, tasks })
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        let limits = &self.node.config().limits;
+        let limits =
+            QueueLimits { messages_max: limits.session_queue_max, bytes_max: limits.session_queue_bytes_max };
+        let (node, dispatch) = (self.node.clone(), self.dispatch.clone());
+        Arc::new(Shared { node, dispatch, queues: Queues::new(limits) })
+    }
+
+    fn root(&self, shared: &Arc<Shared>, links: &TaskTracker) -> root::Root {
+        let targets = targets(&self.cluster, self.node.config(), self.dispatch.handles_clients());
+        let (kinds, targets): (_, Vec<_>) = targets.into_iter().unzip();
+        let (hooks, links) = (self.hooks.clone(), links.clone());
+        root::Root { shared: shared.clone(), hooks, kinds, targets: targets.into(), links }
     }
 
     async fn open_storage(&self) -> Result<(), RunError> {
@@ -351,7 +395,13 @@ impl FFServer {
         self.node.close_links("the node is stopping");
         running.links.close();
         // The last words of the links are a few bytes each; a dead peer must not hold up the stop.
-        let _ = timeout(Duration::from_millis(500), running.links.wait()).await;
+        let last_words = async {
+            running.links.wait().await;
+            while !self.node.parents_gone() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = timeout(Duration::from_millis(500), last_words).await;
         running.tasks.iter().for_each(JoinHandle::abort);
         if let Some(db) = self.node.db() {
             let _ = timeout(Duration::from_secs(2), db.close()).await;
@@ -363,7 +413,7 @@ struct ControlTask {
     task: JoinHandle<()>,
     said: watch::Sender<Word>,
     registered: watch::Receiver<bool>,
-    whereabouts: Vec<(ffconfig::Parent, watch::Receiver<parent::Whereabouts>)>,
+    whereabouts: Vec<(ffconfig::Parent, Way)>,
 }
 
 impl Drop for ControlTask {
@@ -399,6 +449,7 @@ async fn count_seconds(node: Node) {
     loop {
         seconds.tick().await;
         node.end_log_second();
+        node.end_silent_sessions();
     }
 }
 

@@ -3,8 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
+use ffconfig::SlowClient;
+use ffnet::link::Sink;
 use ffproto::frame::Firefly;
 use ffproto::{CommandId, Executed, Fault, SessionId};
 use parking_lot::Mutex;
@@ -16,6 +20,7 @@ pub(crate) struct Wire {
     pub(crate) framing: Firefly,
     pub(crate) error_command: CommandId,
     pub(crate) outbox_bytes_max: usize,
+    pub(crate) slow_client: SlowClient,
 }
 
 /// A client connection of this node. Cheap to clone; usable from any task.
@@ -28,6 +33,10 @@ struct Inner {
     opened: Instant,
     wire: Wire,
     outbox: Mutex<Outbox>,
+    /// Forwarded requests that wait for their outcome.
+    waiting: AtomicUsize,
+    /// When the client was last heard, in milliseconds after `opened`; 0 before its first message.
+    heard_ms: AtomicU64,
 }
 
 #[derive(Default)]
@@ -36,7 +45,9 @@ struct Outbox {
     /// Handed to the connection and not yet written: it counts against the bound.
     in_flight: usize,
     waker: Option<Waker>,
-    closing: Option<String>,
+    closing: Option<(String, Instant)>,
+    /// The client reads too slowly to be waited for: the connection ends with bytes unwritten.
+    cut: bool,
     gone: bool,
 }
 
@@ -54,7 +65,8 @@ pub enum PushError {
 impl Session {
     pub(crate) fn new(id: SessionId, address: SocketAddr, wire: Wire) -> Self {
         let outbox = Mutex::default();
-        Self(Arc::new(Inner { id, address, opened: Instant::now(), wire, outbox }))
+        let (waiting, heard_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner { id, address, opened: Instant::now(), wire, outbox, waiting, heard_ms }))
     }
 
     /// The id, unique in the cluster and never reused.
@@ -82,26 +94,137 @@ impl Session {
     /// # Errors
     /// [`PushError`]; the client will not see the message then.
     pub fn push(&self, command: CommandId, body: &[u8]) -> Result<(), PushError> {
-        let mut outbox = self.0.outbox.lock();
-        if outbox.gone || outbox.closing.is_some() {
-            return Err(PushError::Gone);
-        }
-        let queued = outbox.bytes.len() + outbox.in_flight;
-        // What is queued may pass the bound by one message, so that a message above it can travel at all.
-        if queued > self.0.wire.outbox_bytes_max {
-            outbox.closing = Some("slow reader: limits.outbox_bytes_max".into());
-            outbox.bytes = Vec::new();
-            wake(&mut outbox);
-            return Err(PushError::TooSlow);
-        }
-        self.0.wire.framing.write(command, body, &mut outbox.bytes);
-        wake(&mut outbox);
-        Ok(())
+        self.0.push(command, body, self.0.wire.slow_client)
+    }
+
+    /// Answers a request. Unlike a push it is never dropped for a slow client, who would wait for ever.
+    pub(crate) fn reply(&self, command: CommandId, body: &[u8]) {
+        // A client that is gone needs no reply; a slow one is being disconnected.
+        let _ = self.0.push(command, body, SlowClient::Disconnect);
     }
 
     /// Tells the client that its request failed: a frame under the error command, JSON
     /// `{command, code, message, executed}`.
     pub(crate) fn push_fault(&self, command: CommandId, fault: &Fault) {
+        self.0.push_fault(command, fault);
+    }
+
+    /// This session as the sink of its forwarded requests; the token is the command.
+    pub(crate) fn sink(&self) -> Arc<dyn Sink> {
+        self.0.clone()
+    }
+
+    pub(crate) fn framing(&self) -> Firefly {
+        self.0.wire.framing
+    }
+
+    /// One more request is forwarded.
+    pub(crate) fn request_waits(&self) {
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The request that was just counted was not sent after all.
+    pub(crate) fn request_waits_not(&self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many forwarded requests wait for their outcome.
+    pub(crate) fn waiting_requests(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The client sent something.
+    pub(crate) fn heard(&self, now: Instant) {
+        let ms = now.saturating_duration_since(self.0.opened).as_millis() as u64;
+        self.0.heard_ms.store(ms.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether the client has sent no whole message yet, and for how long it has been silent.
+    pub(crate) fn silence(&self) -> (bool, Duration) {
+        let heard = self.0.heard_ms.load(Ordering::Relaxed);
+        (heard == 0, self.0.opened.elapsed().saturating_sub(Duration::from_millis(heard)))
+    }
+
+    /// Ends the session: what is queued is written first. `reason` is logged.
+    pub fn close(&self, reason: &str) {
+        let mut outbox = self.0.outbox.lock();
+        outbox.closing.get_or_insert_with(|| (reason.to_owned(), Instant::now()));
+        wake(&mut outbox);
+    }
+
+    /// Moves what is queued into the empty `writing`, or remembers who to wake. `Some` says why the
+    /// connection shall end: nothing is left to write.
+    pub(crate) fn take_queued(&self, writing: &mut Vec<u8>, waker: &Waker) -> Option<String> {
+        let mut outbox = self.0.outbox.lock();
+        outbox.in_flight = outbox.bytes.len();
+        std::mem::swap(&mut outbox.bytes, writing);
+        if writing.is_empty() {
+            outbox.bytes = Vec::new();
+            if let Some((why, _)) = &outbox.closing {
+                return Some(why.clone());
+            }
+            outbox.remember(waker);
+        }
+        None
+    }
+
+    /// The socket takes no more: remembers who to wake when the client shall not be waited for. `Some`
+    /// says why that is so now.
+    pub(crate) fn blocked(&self, waker: &Waker) -> Option<String> {
+        let mut outbox = self.0.outbox.lock();
+        outbox.remember(waker);
+        outbox.closing.as_ref().filter(|_| outbox.cut).map(|(why, _)| why.clone())
+    }
+
+    /// Cuts a session off that was closed `linger` ago and whose client has not read all since.
+    pub(crate) fn cut_after(&self, linger: Duration) {
+        let mut outbox = self.0.outbox.lock();
+        if outbox.closing.as_ref().is_some_and(|(_, since)| since.elapsed() > linger) {
+            outbox.cut = true;
+            wake(&mut outbox);
+        }
+    }
+
+    /// Nothing is taken any more.
+    pub(crate) fn end(&self) {
+        let mut outbox = self.0.outbox.lock();
+        outbox.gone = true;
+        outbox.bytes = Vec::new();
+    }
+}
+
+impl Outbox {
+    fn remember(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}
+
+impl Inner {
+    fn push(&self, command: CommandId, body: &[u8], policy: SlowClient) -> Result<(), PushError> {
+        let mut outbox = self.outbox.lock();
+        if outbox.gone || outbox.closing.is_some() {
+            return Err(PushError::Gone);
+        }
+        let queued = outbox.bytes.len() + outbox.in_flight;
+        // What is queued may pass the bound by one message, so that a message above it can travel at all.
+        if queued > self.wire.outbox_bytes_max {
+            if policy == SlowClient::Disconnect {
+                outbox.closing = Some(("slow reader: limits.outbox_bytes_max".into(), Instant::now()));
+                outbox.bytes = Vec::new();
+                outbox.cut = true;
+                wake(&mut outbox);
+            }
+            return Err(PushError::TooSlow);
+        }
+        self.wire.framing.write(command, body, &mut outbox.bytes);
+        wake(&mut outbox);
+        Ok(())
+    }
+
+    fn push_fault(&self, command: CommandId, fault: &Fault) {
         #[derive(serde::Serialize)]
         struct ErrorBody<'a> {
             command: CommandId,
@@ -112,43 +235,23 @@ impl Session {
         let body =
             ErrorBody { command, code: fault.code.name(), message: &fault.message, executed: fault.executed };
         match serde_json::to_vec(&body) {
-            // A client that is gone needs no error.
-            Ok(json) => drop(self.push(self.0.wire.error_command, &json)),
-            Err(e) => tracing::error!(session = %self.id(), "an error frame could not be written: {e}"),
+            Ok(json) => drop(self.push(self.wire.error_command, &json, SlowClient::Disconnect)),
+            Err(e) => tracing::error!(session = %self.id, "an error frame could not be written: {e}"),
         }
     }
+}
 
-    /// Ends the session: what is queued is written first. `reason` is logged.
-    pub fn close(&self, reason: &str) {
-        let mut outbox = self.0.outbox.lock();
-        outbox.closing.get_or_insert_with(|| reason.to_owned());
-        wake(&mut outbox);
-    }
-
-    /// Moves what is queued into the empty `writing`, or remembers who to wake. `Some` says why the
-    /// connection shall end, once nothing is left to write.
-    pub(crate) fn take_queued(&self, writing: &mut Vec<u8>, waker: &Waker) -> Option<String> {
-        let mut outbox = self.0.outbox.lock();
-        outbox.in_flight = outbox.bytes.len();
-        std::mem::swap(&mut outbox.bytes, writing);
-        if writing.is_empty() {
-            outbox.bytes = Vec::new();
-            if outbox.closing.is_some() {
-                return outbox.closing.clone();
-            }
-            match &mut outbox.waker {
-                Some(known) => known.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
+/// The outcome of a forwarded request comes back: the connection is woken to write it, and to read on if
+/// it had paused.
+impl Sink for Inner {
+    fn end(&self, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+        let command = CommandId(token as u32); // The token was made from a command.
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        match outcome {
+            Ok(Some(body)) => drop(self.push(command, body, SlowClient::Disconnect)),
+            Ok(None) => wake(&mut self.outbox.lock()),
+            Err(fault) => self.push_fault(command, fault),
         }
-        None
-    }
-
-    /// Nothing is taken any more.
-    pub(crate) fn end(&self) {
-        let mut outbox = self.0.outbox.lock();
-        outbox.gone = true;
-        outbox.bytes = Vec::new();
     }
 }
 

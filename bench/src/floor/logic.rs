@@ -37,7 +37,7 @@ pub(crate) fn calls(
     let mut used = 0;
     while let Some(frame) = FIREFLY.read(&bytes[used..], FRAME_MAX)? {
         *call = call.wrapping_add(1);
-        let client = Some(Client { session, command: frame.command });
+        let client = Some(Client { session, command: frame.command, stateless: false });
         let head = Head { call: *call, time_left_ms: TIME_LEFT_MS, client, ..Head::new(Kind::Call) };
         head.write(frame.body, link);
         used += frame.bytes;

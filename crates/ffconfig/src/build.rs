@@ -12,6 +12,7 @@ use crate::model::{Backoff, Cluster, Master, Memcached, Node, Parent, Restart};
 use crate::nodes::Draft;
 use crate::parents::Link;
 use crate::ports::own_host;
+use crate::routes;
 use crate::value::Value;
 
 /// The cluster of a config without faults; `None` when it has one.
@@ -81,7 +82,7 @@ fn node(root: &Fields, draft: &Draft<'_>, index: usize, parents: Vec<Parent>, fo
     Some(Node {
         name: draft.names.get(index)?.clone(),
         key: draft.key.to_owned(),
-        kind: fields.text("type").unwrap_or(&app).to_owned(),
+        kind: draft.kind()?.to_owned(),
         app,
         host: own_host(fields).map(str::to_owned),
         netport: draft.listen("netport", index),
@@ -97,6 +98,7 @@ fn node(root: &Fields, draft: &Draft<'_>, index: usize, parents: Vec<Parent>, fo
         drain: Duration::from_secs(fields.number("drain_s").unwrap_or(10)),
         client: limits::client(root.section("client"), fields.section("client")),
         limits: limits::limits(root.section("limits"), fields.section("limits")),
+        route: fields.section("route").map(routes::route).unwrap_or_default(),
     })
 }
 

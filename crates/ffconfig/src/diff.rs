@@ -101,7 +101,11 @@ mod tests {
         let none = "added [] removed [] changed [] master []";
         check("\"count\": 2", "\"count\": 3", &none.replacen("[]", "[\"game.3\"]", 1));
         check("\"count\": 2", "\"count\": 1", &none.replacen("removed []", "removed [\"game.2\"]", 1));
-        check("10001", "10002", &none.replacen("changed []", "changed [\"net\"]", 1));
+        let net = none.replacen("changed []", "changed [\"net\"]", 1);
+        check("10001", "10002", &net);
+        check("10001", "10001, \"route\": {\"special\": {\"gateserver\": [7]}}", &net);
+        check("10001", "10001, \"limits\": {\"slow_client\": \"drop\"}", &net);
+        check("10001", "10001, \"limits\": {\"slow_client\": \"disconnect\", \"idle_s\": 600}", none);
         let children_too =
             none.replacen("changed []", "changed [\"gate\", \"net\", \"game.1\", \"game.2\"]", 1);
         check("10000", "10005", &children_too);

@@ -75,10 +75,7 @@ impl Fields {
     }
 
     pub(crate) fn list(&self, key: &str) -> &[Placed] {
-        match self.get(key).map(|placed| &placed.value) {
-            Some(Value::List(list)) => list,
-            _ => &[],
-        }
+        self.get(key).map(Placed::list).unwrap_or_default()
     }
 
     pub(crate) fn map(&self, key: &str) -> &[Entry] {
@@ -95,6 +92,14 @@ impl Placed {
         match &self.value {
             Value::Section(fields) => Some(fields),
             _ => None,
+        }
+    }
+
+    /// The elements of this list; none when it is none.
+    pub(crate) fn list(&self) -> &[Placed] {
+        match &self.value {
+            Value::List(list) => list,
+            _ => &[],
         }
     }
 }

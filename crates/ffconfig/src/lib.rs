@@ -4,8 +4,8 @@
 //! the environment. An invalid config cannot become a [`Cluster`].
 //!
 //! The way of a text: `tree` (JSON with places) → `vars` (variables written out) → `shape` (keys and types,
-//! by the table in [`mod@schema`]) → `nodes` and `checks` (what keys say about each other) → `build` (the
-//! [`model`]). Every step adds to one report, so one run shows every fault.
+//! by the table in [`mod@schema`]) → `nodes`, `checks` and `routes` (what keys say about each other) →
+//! `build` (the [`model`]). Every step adds to one report, so one run shows every fault.
 
 mod build;
 mod checks;
@@ -23,8 +23,10 @@ mod nodes;
 mod parents;
 mod ports;
 mod report;
+mod routes;
 pub mod schema;
 mod shape;
+mod span;
 mod tree;
 mod value;
 mod vars;
@@ -34,5 +36,6 @@ pub use finding::{Finding, LoadError};
 pub use load::{FILE_BYTES_MAX, Loaded, load, parse};
 pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Master, Memcached, Node, Parent, Restart,
+    Route, RouteRule, SlowClient,
 };
 pub use schema::schema;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ffproto::CommandId;
 
 use crate::fields::Fields;
-use crate::model::{ClientFraming, Limits};
+use crate::model::{ClientFraming, Limits, SlowClient};
 use crate::report::Report;
 
 /// The bounds of a node.
@@ -27,6 +27,24 @@ fn overlay(limits: &mut Limits, fields: &Fields) {
     set(&mut limits.sessions_max, fields.number("sessions_max"));
     set(&mut limits.start, fields.number("start_s").map(Duration::from_secs));
     set(&mut limits.heartbeat, fields.number("heartbeat_ms").map(Duration::from_millis));
+    set(&mut limits.session_calls_max, fields.number("session_calls_max"));
+    set(&mut limits.session_queue_max, fields.number("session_queue_max"));
+    set(&mut limits.session_queue_bytes_max, fields.number("session_queue_bytes_max"));
+    set(&mut limits.idle, or_none(fields, "idle_s").map(|s| s.map(Duration::from_secs)));
+    set(&mut limits.first_message, or_none(fields, "first_message_s").map(|s| s.map(Duration::from_secs)));
+    set(&mut limits.requests_per_s, or_none(fields, "requests_per_s"));
+    set(&mut limits.connections_per_address, or_none(fields, "connections_per_address"));
+    set(&mut limits.slow_client, fields.text("slow_client").map(slow_client));
+}
+
+/// A number of which 0 means that there is no such bound.
+fn or_none<N: TryFrom<u64> + Default + PartialEq>(fields: &Fields, key: &str) -> Option<Option<N>> {
+    fields.number(key).map(|number| Some(number).filter(|number| *number != N::default()))
+}
+
+/// The two texts that the schema lets through.
+fn slow_client(text: &str) -> SlowClient {
+    if text == "drop" { SlowClient::Drop } else { SlowClient::Disconnect }
 }
 
 /// The constants of a node's client framing.
@@ -57,7 +75,9 @@ pub(crate) fn check(top: Option<&Fields>, own: Option<&Fields>, report: &mut Rep
     let link_frame = ("link_frame_bytes_max", limits.link_frame_bytes_max as usize);
     let outbox = ("outbox_bytes_max", limits.outbox_bytes_max);
     let link_outbox = ("link_outbox_bytes_max", limits.link_outbox_bytes_max);
-    for ((small, less), (large, more)) in [(frame, link_frame), (frame, outbox), (link_frame, link_outbox)] {
+    let queue = ("session_queue_bytes_max", limits.session_queue_bytes_max);
+    let pairs = [(frame, link_frame), (frame, outbox), (frame, queue), (link_frame, link_outbox)];
+    for ((small, less), (large, more)) in pairs {
         if less > more {
             report.fault(place, format!("`{small}` ({less}) does not fit into `{large}` ({more})"));
         }

@@ -13,7 +13,7 @@ use crate::schema::{Kind, TOP};
 use crate::shape::shaped;
 use crate::tree::tree;
 use crate::vars::{Environment, write_out};
-use crate::{build, checks, parents};
+use crate::{build, checks, parents, routes};
 
 /// No config is larger: 4095 nodes, written out one by one, take a quarter of it.
 pub const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -121,6 +121,7 @@ fn checked(
     let drafts = drafts(root.map("servers"), root.place_of("servers"), report);
     let links = parents::links(&drafts, report);
     checks::check(root, &drafts, report);
+    routes::check(&drafts, &links, report);
     if report.has_faults() {
         return None;
     }

@@ -111,6 +111,8 @@ pub struct Node {
     pub client: ClientFraming,
     /// `limits`: every bound, the node's own over the cluster's over the defaults.
     pub limits: Limits,
+    /// `route`: where commands without a handler here go. Default: none goes anywhere.
+    pub route: Route,
 }
 
 /// One parent of a node.
@@ -124,6 +126,54 @@ pub struct Parent {
     pub host: Option<String>,
     /// `rootport`: where it listens for children.
     pub port: u16,
+}
+
+/// `route`: which kind of node a command without a handler is for. A command has at most one rule:
+/// `special` has won over `range`, and `stateless` has split what it cut.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Route {
+    /// Disjoint, sorted by `first`, and no two neighbours could be one: routes of one meaning are equal.
+    rules: Vec<RouteRule>,
+}
+
+impl Route {
+    pub(crate) fn of(rules: Vec<RouteRule>) -> Self {
+        debug_assert!(rules.windows(2).all(|pair| pair[0].last < pair[1].first), "{rules:?}");
+        Self { rules }
+    }
+
+    /// The rule of a command.
+    #[inline]
+    pub fn find(&self, command: CommandId) -> Option<&RouteRule> {
+        let at = self.rules.partition_point(|rule| rule.last < command);
+        self.rules.get(at).filter(|rule| rule.first <= command)
+    }
+
+    /// The rules: disjoint, sorted by their first command.
+    #[inline]
+    pub fn rules(&self) -> &[RouteRule] {
+        &self.rules
+    }
+
+    /// Whether no command goes anywhere.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+/// One rule of a [`Route`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteRule {
+    /// The first command of the rule.
+    pub first: CommandId,
+    /// Its last command, itself included.
+    pub last: CommandId,
+    /// The kind of node that the commands are for ([`Node::kind`]).
+    pub kind: String,
+    /// Whether each message goes to the node of that kind with the least load; else the first choice is
+    /// kept for the session.
+    pub stateless: bool,
 }
 
 /// `client`: the constants in every frame of the firefly framing, and the command of error frames.
@@ -168,6 +218,39 @@ pub struct Limits {
     pub start: Duration,
     /// `heartbeat_ms`: how often a silent link is asked. Default 500 ms; three missed answers are its end.
     pub heartbeat: Duration,
+    /// `session_calls_max`: forwarded requests of one session that may wait for an answer; above it the
+    /// client's socket is not read. Default 256: few clients pipeline a tenth of it.
+    pub session_calls_max: usize,
+    /// `session_queue_max`: messages of one session that may wait behind its running handler on a node;
+    /// above it `overloaded`. Default 1024: far behind what anybody waits for.
+    pub session_queue_max: usize,
+    /// `session_queue_bytes_max`: as `session_queue_max`, in bytes. Default 1 MiB: 16 of the largest frames.
+    pub session_queue_bytes_max: usize,
+    /// `idle_s`: a client that sends nothing for that long is disconnected. Default 10 min: a phone that
+    /// vanished says nothing; `None` (0) is never.
+    pub idle: Option<Duration>,
+    /// `first_message_s`: a client whose first message is not whole by then is disconnected. Default 30 s:
+    /// it costs a descriptor, and even a slow line is faster; `None` (0) is never.
+    pub first_message: Option<Duration>,
+    /// `requests_per_s`: above it the client's socket is read more slowly. Default `None` (0), no limit:
+    /// only the game knows what is too much.
+    pub requests_per_s: Option<u32>,
+    /// `connections_per_address`: client connections from one address. Default `None` (0), no limit: a
+    /// whole school may share one.
+    pub connections_per_address: Option<u32>,
+    /// `slow_client`: what happens when a client's outbox is over `outbox_bytes_max`. Default: disconnected,
+    /// for a client that misses a push without knowing shows a wrong world.
+    pub slow_client: SlowClient,
+}
+
+/// `limits.slow_client`: what happens to a client that does not read what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SlowClient {
+    /// `disconnect`: it is disconnected.
+    #[default]
+    Disconnect,
+    /// `drop`: pushes to it are dropped and counted.
+    Drop,
 }
 
 impl Default for Limits {
@@ -182,6 +265,14 @@ impl Default for Limits {
             sessions_max: 20_000,
             start: Duration::from_secs(60),
             heartbeat: Duration::from_millis(500),
+            session_calls_max: 256,
+            session_queue_max: 1024,
+            session_queue_bytes_max: 1024 * 1024,
+            idle: Some(Duration::from_secs(600)),
+            first_message: Some(Duration::from_secs(30)),
+            requests_per_s: None,
+            connections_per_address: None,
+            slow_client: SlowClient::Disconnect,
         }
     }
 }

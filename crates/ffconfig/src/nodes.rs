@@ -8,7 +8,7 @@ use ffproto::NodeName;
 use crate::fields::Fields;
 use crate::report::{Place, Report, quoted};
 use crate::schema::NODES_MAX;
-use crate::value::Entry;
+use crate::value::{Entry, Value};
 
 /// One key under `servers`.
 #[derive(Debug)]
@@ -23,7 +23,22 @@ pub(crate) struct Draft<'f> {
     pub(crate) counted: bool,
 }
 
-impl Draft<'_> {
+impl<'f> Draft<'f> {
+    /// `type`, or the app; `None` when that is faulty.
+    pub(crate) fn kind(&self) -> Option<&'f str> {
+        let fields = self.fields?;
+        fields.text(if fields.given("type") { "type" } else { "app" })
+    }
+
+    /// How many entries its `remoteport` has; `None` when that is faulty.
+    pub(crate) fn remotes(&self) -> Option<usize> {
+        match self.fields?.get("remoteport").map(|remotes| &remotes.value) {
+            None => Some(0),
+            Some(Value::List(remotes)) => Some(remotes.len()),
+            Some(_) => None,
+        }
+    }
+
     /// Where the node `index` of this entry listens, for one of the listening keys.
     pub(crate) fn listen(&self, key: &str, index: usize) -> Option<SocketAddr> {
         let mut listen = self.fields?.listen(key)?;

@@ -38,14 +38,22 @@ pub enum Kind {
     DatabaseUrl,
     /// Firefly's affinity mask, or a list of CPU numbers.
     Cpus,
+    /// The number of a command.
+    Command,
+    /// `[FIRST, LAST]`: the commands between them, both included.
+    Commands,
+    /// The one or the other.
+    CommandOrCommands,
+    /// One of these texts, of which there are two.
+    Either(&'static str, &'static str),
     /// A text, a number, `true` or `false`.
     Scalar,
     /// An object with the keys of that section.
     Section(&'static Section),
     /// A list of those.
     List(&'static Kind),
-    /// An object with names of the author's choice, and that section under each.
-    Map(&'static Section),
+    /// An object with names of the author's choice, and that under each.
+    Map(&'static Kind),
     /// An object with names of the author's choice, and a scalar under each.
     Vars,
 }
@@ -63,10 +71,16 @@ impl fmt::Display for Kind {
             Self::HostPort => "\"HOST:PORT\"",
             Self::DatabaseUrl => "the URL of a database",
             Self::Cpus => "a CPU mask or a list of CPU numbers",
+            Self::Command => "a command",
+            Self::Commands => "[FIRST, LAST]",
+            Self::CommandOrCommands => "a command or [FIRST, LAST]",
+            Self::Either(one, other) => return write!(f, "\"{one}\" or \"{other}\""),
             Self::Scalar => "a text, a number, true or false",
             Self::Section(section) if section.shorthand.is_some() => "an object or a URL",
             Self::Section(_) | Self::Map(_) | Self::Vars => "an object",
             Self::List(Self::Section(_)) => "a list of objects",
+            Self::List(Self::Command) => "a list of commands",
+            Self::List(Self::CommandOrCommands) => "a list of commands and [FIRST, LAST]",
             Self::List(of) => return write!(f, "a list of {of}"),
         })
     }
@@ -155,7 +169,7 @@ pub const COUNT_MAX: u64 = 1000;
 pub const TOKEN_CHARS_MIN: usize = 16;
 
 static SECTIONS: &[&Section] =
-    &[&TOP, &MASTER, &RESTART, &SERVER, &REMOTE, &DB, &MEMCACHED, &CLIENT, &LIMITS];
+    &[&TOP, &MASTER, &RESTART, &SERVER, &REMOTE, &ROUTE, &DB, &MEMCACHED, &CLIENT, &LIMITS];
 
 pub(crate) static TOP: Section = Section {
     place: "",
@@ -163,7 +177,8 @@ pub(crate) static TOP: Section = Section {
     shorthand: None,
     keys: &[
         key("master", Kind::Section(&MASTER), "The supervisor.").required(),
-        key("servers", Kind::Map(&SERVER), "The nodes: an object, each node under its name.").required(),
+        key("servers", Kind::Map(&Kind::Section(&SERVER)), "The nodes: an object, each node under its name.")
+            .required(),
         key("cluster", Kind::Name, "The name of the cluster. Links between different clusters are refused.")
             .or("\"cluster\""),
         key(
@@ -251,6 +266,11 @@ pub(crate) static SERVER: Section = Section {
         key("rootport", Kind::Listen, "Where child nodes connect. Absent: the node can be nobody's parent."),
         key("webport", Kind::Listen, "The node's web server. Absent: none."),
         key("remoteport", Kind::List(&Kind::Section(&REMOTE)), "The parents.").or("[]"),
+        key(
+            "route",
+            Kind::Section(&ROUTE),
+            "Where commands without a handler on this node go: see [Routes](#routes). Absent: none goes anywhere.",
+        ),
         key("db", Kind::Bool, "Whether the node uses the database.").or("false"),
         key("mem", Kind::Bool, "Whether the node uses `memcached` in place of its in-process cache.")
             .or("false"),
@@ -308,6 +328,17 @@ pub(crate) static REMOTE: Section = Section {
         key("rootname", Kind::Text, "The parent: a key under `servers`. One with a `count` means each of its nodes; `game.2` means that one.").required(),
         key("rootport", Kind::Port, "The parent's `rootport` (with a `count`: the first one's), checked against it. Absent: taken from it."),
         key("roothost", Kind::Text, "Where the parent is reached, when that is not where the master sees it."),
+    ],
+};
+
+pub(crate) static ROUTE: Section = Section {
+    place: "servers.NAME.route",
+    reload: "As `servers.NAME`: the node is replaced.",
+    shorthand: None,
+    keys: &[
+        key("range", Kind::Map(&Kind::List(&Kind::Commands)), "Under the name of a kind: the commands for nodes of it, as a list of `[FIRST, LAST]`, both included. No two of them overlap.").or("{}"),
+        key("special", Kind::Map(&Kind::List(&Kind::Command)), "Under the name of a kind: a list of single commands for nodes of it. They win over `range`.").or("{}"),
+        key("stateless", Kind::List(&Kind::CommandOrCommands), "For these, each message goes to the node of the kind with the least load; for the others a session keeps the node that was chosen first.").or("[]"),
     ],
 };
 
@@ -398,5 +429,13 @@ pub(crate) static LIMITS: Section = Section {
         key("sessions_max", whole(1, 1_000_000), "Client connections of one node: below the usual limit of descriptors.").or("20000"),
         key("start_s", whole(1, 3600), "How long the node may take to become ready: a database may be slow to wake.").or("60"),
         key("heartbeat_ms", whole(10, 60_000), "How often a silent link is asked; three missed answers are its end.").or("500"),
+        key("session_calls_max", whole(1, 1_000_000), "Forwarded requests of one session that may wait for an answer; above it the client's socket is not read. Few clients pipeline a tenth of it.").or("256"),
+        key("session_queue_max", whole(1, 1_000_000), "Messages of one session that may wait behind its running handler on a node; above it they get the error `overloaded`. Nobody waits for the thousandth.").or("1024"),
+        key("session_queue_bytes_max", whole(1024, 1024 * MIB), "The same in bytes: 16 of the largest frames.").or("1048576"),
+        key("idle_s", whole(0, 604_800), "A client that sends nothing for that long is disconnected: a phone that vanished says nothing. 0: never.").or("600"),
+        key("first_message_s", whole(0, 3600), "A client whose first message is not whole by then is disconnected: it costs a descriptor, and even a slow line is faster. 0: never.").or("30"),
+        key("requests_per_s", whole(0, 1_000_000), "Messages of one client in a second; above it its socket is read more slowly. 0: no limit, for only the game knows what is too much.").or("0"),
+        key("connections_per_address", whole(0, 1_000_000), "Client connections from one address. 0: no limit, for a whole school may share one.").or("0"),
+        key("slow_client", Kind::Either("disconnect", "drop"), "What happens when a client's outbox is over `outbox_bytes_max`: it is disconnected, or pushes to it are dropped and counted. A client that misses a push without knowing shows a wrong world.").or("\"disconnect\""),
     ],
 };

@@ -7,6 +7,7 @@ use crate::listen;
 use crate::nearest::nearest;
 use crate::report::{Place, Report, quoted};
 use crate::schema::{Kind, Section, schema};
+use crate::span::Span;
 use crate::tree::{Item, Json, Member};
 use crate::value::{Entry, Placed, Value};
 
@@ -30,8 +31,8 @@ pub(crate) fn shaped(item: Item, kind: Kind, mut place: Place, report: &mut Repo
             let items = items.into_iter().enumerate();
             Value::List(items.map(|(i, item)| shaped(item, *kind, place.element(i, 0), report)).collect())
         }
-        (Kind::Map(section), Json::Object(members)) => {
-            let entry = |member| entry(member, section, &place, report);
+        (Kind::Map(kind), Json::Object(members)) => {
+            let entry = |member| entry(member, *kind, &place, report);
             Value::Map(members.into_iter().map(entry).collect())
         }
         (kind, json) => leaf(kind, settled(json, kind)).unwrap_or_else(|message| {
@@ -42,9 +43,9 @@ pub(crate) fn shaped(item: Item, kind: Kind, mut place: Place, report: &mut Repo
     Placed { place, value }
 }
 
-fn entry(member: Member, section: &'static Section, place: &Place, report: &mut Report<'_>) -> Entry {
+fn entry(member: Member, kind: Kind, place: &Place, report: &mut Report<'_>) -> Entry {
     let key_place = place.under(&member.key, member.key_at);
-    let item = shaped(member.item, Kind::Section(section), key_place.clone(), report);
+    let item = shaped(member.item, kind, key_place.clone(), report);
     Entry { key: member.key, key_place, item }
 }
 
@@ -108,11 +109,15 @@ fn settled(json: Json, kind: Kind) -> Json {
         (Json::Env(text), Kind::Bool | Kind::Scalar) if text == "true" || text == "false" => {
             Json::Bool(text == "true")
         }
-        (Json::Env(text), Kind::Whole { .. } | Kind::Port | Kind::Cpus | Kind::Scalar)
-            if text.parse::<u64>().is_ok() =>
-        {
-            Json::Number(text)
-        }
+        (
+            Json::Env(text),
+            Kind::Whole { .. }
+            | Kind::Port
+            | Kind::Cpus
+            | Kind::Command
+            | Kind::CommandOrCommands
+            | Kind::Scalar,
+        ) if text.parse::<u64>().is_ok() => Json::Number(text),
         (Json::Env(text), _) => Json::Text(text),
         (json, _) => json,
     }
@@ -129,6 +134,11 @@ fn leaf(kind: Kind, json: Json) -> Result<Value, String> {
         (Kind::Listen, Json::Text(text)) => listen::listen(&text).map(Value::Listen),
         (Kind::Cpus, Json::Number(mask)) => whole(&mask, 1, u64::MAX).map(|mask| Value::Cpus(cpus_of(mask))),
         (Kind::Cpus, Json::List(items)) => cpu_list(&items).map(Value::Cpus),
+        (Kind::Command | Kind::CommandOrCommands, Json::Number(number)) => {
+            command(&number).map(|command| Value::Commands(Span::single(command)))
+        }
+        (Kind::Commands | Kind::CommandOrCommands, Json::List(ends)) => commands(ends),
+        (Kind::Either(one, other), Json::Text(text)) if text == one || text == other => Ok(Value::Text(text)),
         (Kind::Scalar, Json::Text(text) | Json::Number(text)) => Ok(Value::Text(text)),
         (Kind::Scalar, Json::Bool(bool)) => Ok(Value::Text(bool.to_string())),
         (Kind::Secret { chars_min }, Json::Text(text)) => secret(text, chars_min).map(Value::Text),
@@ -198,6 +208,31 @@ fn cpu_list(items: &[Item]) -> Result<Vec<usize>, String> {
     cpus.sort_unstable();
     cpus.dedup();
     Ok(cpus)
+}
+
+fn command(number: &str) -> Result<u32, String> {
+    whole(number, 0, u32::MAX.into()).map(|command| command as u32)
+}
+
+/// `[FIRST, LAST]`.
+fn commands(ends: Vec<Item>) -> Result<Value, String> {
+    if ends.iter().any(|end| end.value == Json::Faulty) {
+        return Ok(Value::Faulty);
+    }
+    let count = ends.len();
+    let Ok(ends) = <[Item; 2]>::try_from(ends) else {
+        return Err(format!("expected {}, found a list of {count}", Kind::Commands));
+    };
+    let [first, last] = ends.map(|end| match settled(end.value, Kind::Command) {
+        Json::Number(number) => command(&number),
+        json => Err(format!("expected {}, found {} in it", Kind::Commands, found(Kind::Command, &json))),
+    });
+    match (first?, last?) {
+        (first, last) if first > last => {
+            Err(format!("{first} is more than {last}: expected {}", Kind::Commands))
+        }
+        (first, last) => Ok(Value::Commands(Span { first, last })),
+    }
 }
 
 fn found(kind: Kind, json: &Json) -> String {

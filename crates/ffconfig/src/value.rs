@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::fields::Fields;
 use crate::report::Place;
+use crate::span::Span;
 
 /// A checked value and where it stands.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(crate) enum Value {
     Text(String),
     Listen(SocketAddr),
     Cpus(Vec<usize>),
+    Commands(Span),
     Section(Fields),
     List(Vec<Placed>),
     Map(Vec<Entry>),

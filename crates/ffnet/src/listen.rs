@@ -34,6 +34,14 @@ pub struct ListenError {
     source: io::Error,
 }
 
+impl ListenError {
+    /// With the process that is in the way, when the system says that one is.
+    pub fn new(at: SocketAddr, source: io::Error) -> Self {
+        let busy = source.kind() == io::ErrorKind::AddrInUse;
+        Self { at, holder: if busy { holder(at) } else { None }, source }
+    }
+}
+
 /// A process that holds a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
@@ -54,10 +62,7 @@ impl fmt::Display for Holder {
 /// # Errors
 /// [`ListenError`], with the process that is in the way where it can be known.
 pub fn open(at: SocketAddr) -> Result<TcpListener, ListenError> {
-    try_open(at).map_err(|source| {
-        let busy = source.kind() == io::ErrorKind::AddrInUse;
-        ListenError { at, holder: if busy { holder(at) } else { None }, source }
-    })
+    try_open(at).map_err(|source| ListenError::new(at, source))
 }
 
 fn try_open(at: SocketAddr) -> io::Result<TcpListener> {

@@ -10,12 +10,12 @@
 //! * [`handshake`] — how a link or a control connection starts and proves the token, both ways.
 //! * [`control`] — what the master and its nodes tell each other.
 
-pub mod control;
+pub mod id;
 pub mod fault;
 pub mod frame;
-pub mod handshake;
-pub mod id;
 pub mod link;
+pub mod handshake;
+pub mod control;
 
 pub use fault::{Code, Executed, Fault};
 pub use id::{BadName, ClusterName, CommandId, Incarnation, NodeName, NodeNumber, SessionId};

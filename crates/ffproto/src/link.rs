@@ -3,10 +3,11 @@
 //! ```text
 //! off 0   u32  length      bytes after this field
 //! off 4   u8   kind        see [`Kind`]
-//! off 5   u8   flags       bit 0: the client part follows the header; the others are zero
+//! off 5   u8   flags       bit 0: the client part follows the header; bit 1 (only with bit 0): any node
+//!                          of the kind may handle the message; the others are zero
 //! off 6   u16  method      Call, Notify: number of the method, from the receiver's list in the handshake
 //!                          Fault: the code; else 0
-//! off 8   u32  call        Call, Reply, Fault: id chosen by the caller; else 0
+//! off 8   u32  call        Call, Reply, Done, Fault: id chosen by the caller; else 0
 //! off 12  u32  time_left   Call: milliseconds until the caller stops waiting; else 0
 //! --- only with flag bit 0 ---
 //! off 16  u64  session     the client session that the message belongs to
@@ -23,16 +24,20 @@ pub const HEADER_BYTES: usize = 16;
 pub const CLIENT_BYTES: usize = 12;
 
 const FLAG_CLIENT: u8 = 1;
+const FLAG_STATELESS: u8 = 2;
+const FLAGS_STATELESS: u8 = FLAG_CLIENT | FLAG_STATELESS;
 
 /// What a frame on a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Expects exactly one Reply or Fault with the same call id.
+    /// Expects exactly one Reply, Done or Fault with the same call id.
     Call,
     /// Expects nothing.
     Notify,
     /// The good end of a call.
     Reply,
+    /// The good end of a client's message whose handler has no value: the client is sent nothing.
+    Done,
     /// The bad end of a call; the body is [`crate::Fault::write_body`]'s.
     Fault,
     /// Asks for a Pong: shows a half-open link.
@@ -44,8 +49,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 7] =
-        [Kind::Call, Kind::Notify, Kind::Reply, Kind::Fault, Kind::Ping, Kind::Pong, Kind::Bye];
+    const ALL: [Kind; 8] =
+        [Kind::Call, Kind::Notify, Kind::Reply, Kind::Done, Kind::Fault, Kind::Ping, Kind::Pong, Kind::Bye];
 
     fn number(self) -> u8 {
         self as u8 + 1
@@ -63,6 +68,8 @@ pub struct Client {
     pub session: SessionId,
     /// The command that the client sent.
     pub command: CommandId,
+    /// Any node of the kind may handle it, not only the session's own.
+    pub stateless: bool,
 }
 
 /// A frame's header, without the length.
@@ -146,8 +153,8 @@ impl Head {
         header[6..8].copy_from_slice(&self.method.to_le_bytes());
         header[8..12].copy_from_slice(&self.call.to_le_bytes());
         header[12..16].copy_from_slice(&self.time_left_ms.to_le_bytes());
-        if let Some(Client { session, command }) = self.client {
-            header[5] = FLAG_CLIENT;
+        if let Some(Client { session, command, stateless }) = self.client {
+            header[5] = if stateless { FLAGS_STATELESS } else { FLAG_CLIENT };
             header[16..24].copy_from_slice(&session.0.to_le_bytes());
             header[24..28].copy_from_slice(&command.0.to_le_bytes());
         }
@@ -187,12 +194,12 @@ pub fn read(bytes: &[u8], length_max: u32) -> Result<Option<Frame<'_>>, LinkFaul
     let kind = Kind::from_number(kind).ok_or(LinkFault::Kind(kind))?;
     let (client, body) = match flags {
         0 => (None, rest),
-        FLAG_CLIENT => {
+        FLAG_CLIENT | FLAGS_STATELESS => {
             let (part, body) = rest.split_first_chunk::<CLIENT_BYTES>().ok_or(LinkFault::TooShort(length))?;
             let &[s0, s1, s2, s3, s4, s5, s6, s7, d0, d1, d2, d3] = part;
             let session = SessionId(u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]));
             let command = CommandId(u32::from_le_bytes([d0, d1, d2, d3]));
-            (Some(Client { session, command }), body)
+            (Some(Client { session, command, stateless: flags == FLAGS_STATELESS }), body)
         }
         other => return Err(LinkFault::Flags(other)),
     };
@@ -218,7 +225,11 @@ mod tests {
             method: 0x0102,
             call: 0x0304_0506,
             time_left_ms: 5_000,
-            client: Some(Client { session: SessionId(0x1122_3344_5566_7788), command: CommandId(300) }),
+            client: Some(Client {
+                session: SessionId(0x1122_3344_5566_7788),
+                command: CommandId(300),
+                stateless: false,
+            }),
         }
     }
 
@@ -236,7 +247,8 @@ mod tests {
 
     #[test]
     fn split_at_every_byte_a_frame_is_read_once_it_is_whole() {
-        for head in [sample(), Head { client: None, ..sample() }, Head::new(Kind::Ping)] {
+        let stateless = Head { client: sample().client.map(|c| Client { stateless: true, ..c }), ..sample() };
+        for head in [sample(), stateless, Head { client: None, ..sample() }, Head::new(Kind::Ping)] {
             let mut wire = Vec::new();
             head.write(b"the body", &mut wire);
             for end in 0..wire.len() {

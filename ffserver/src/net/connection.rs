@@ -15,10 +15,11 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use ffproto::frame::{Firefly, FrameFault};
+use ffproto::frame::FrameFault;
 use ffproto::link::Client;
 use ffproto::{Code, CommandId, Executed};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,6 +31,7 @@ use tracing::{info, warn};
 use super::Shared;
 use crate::dispatch::{Guarded, log_error, until};
 use crate::error::HandlerError;
+use crate::forward::Forwarded;
 use crate::handler::{From, Outcome, Request};
 use crate::session::Session;
 
@@ -75,9 +77,11 @@ pub(super) struct Connection {
     stream: TcpStream,
     session: Session,
     shared: Arc<Shared>,
-    framing: Firefly,
     unread: Vec<u8>,
+    /// `unread` starts with a whole frame that may not start yet.
+    stalled: bool,
     running: Option<Running>,
+    allowance: Option<Allowance>,
     timer: Option<Pin<Box<Sleep>>>,
     writing: Vec<u8>,
     written: usize,
@@ -94,34 +98,31 @@ impl Connection {
         shared: Arc<Shared>,
         drain: CancellationToken,
     ) -> Self {
-        let client = &shared.node.config().client;
-        let framing = Firefly {
-            head: client.head,
-            proto_version: client.proto_version,
-            server_version: client.server_version,
-        };
+        let limits = &shared.node.config().limits;
         let running = shared.hooks.session_opened.as_ref().map(|hook| {
             let hook = hook(shared.node.clone(), session.clone());
             let handler = Guarded::hook(async move {
                 hook.await;
                 Ok(None)
             });
-            let deadline = Instant::now() + shared.node.config().limits.call_timeout;
+            let deadline = Instant::now() + limits.call_timeout;
             Running { handler, command: None, name: "on_session_opened", deadline }
         });
+        let allowance = limits.requests_per_s.map(|per_s| Allowance::new(per_s, Instant::now()));
         Self {
             stream,
             session,
-            shared,
-            framing,
             unread: Vec::new(),
+            stalled: false,
             running,
+            allowance,
             timer: None,
             writing: Vec::new(),
             written: 0,
             ended: false,
             drain: Box::pin(drain.cancelled_owned()),
             draining: false,
+            shared,
         }
     }
 
@@ -151,8 +152,9 @@ impl Connection {
 
     /// Whether all is answered and written that the client, or the node, still waits for.
     fn poll_ended(&self) -> Poll<Closed> {
-        let busy = self.running.is_some() || self.written < self.writing.len();
-        match (busy, self.ended, self.draining) {
+        let answering = self.running.is_some() || self.session.waiting_requests() > 0;
+        let busy = answering || self.written < self.writing.len();
+        match (busy, self.ended && !self.stalled, self.draining) {
             (false, true, _) => Poll::Ready(Closed::ByPeer),
             (false, _, true) => Poll::Ready(Closed::Draining),
             _ => Poll::Pending,
@@ -165,11 +167,7 @@ impl Connection {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => {
                 let deadline = running.deadline;
-                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-                if timer.deadline() != deadline {
-                    timer.as_mut().reset(deadline);
-                }
-                if timer.as_mut().poll(cx).is_pending() {
+                if self.poll_timer(deadline, cx).is_pending() {
                     return;
                 }
                 // The handler is dropped where it waits: were it left to go on, the session's next
@@ -182,47 +180,79 @@ impl Connection {
         }
     }
 
+    fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx)
+    }
+
     fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), FrameFault> {
         if self.running.is_some() || self.unread.is_empty() || self.draining {
             return Ok(());
         }
         let mut bytes = std::mem::take(&mut self.unread);
-        let handled = self.handle_frames(&bytes, cx);
-        let at = handled?;
-        if at == bytes.len() {
-            return Ok(());
+        let at = self.handle_frames(&bytes, Instant::now(), cx)?;
+        if at < bytes.len() {
+            bytes.drain(..at);
+            self.unread = bytes;
         }
-        bytes.drain(..at);
-        self.unread = bytes;
         Ok(())
     }
 
     /// Handles frames until one of them has to wait; says how many bytes are done with.
-    fn handle_frames(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, FrameFault> {
-        let max = self.shared.node.config().limits.frame_bytes_max;
+    fn handle_frames(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Result<usize, FrameFault> {
+        let (framing, max) = (self.session.framing(), self.shared.node.config().limits.frame_bytes_max);
         let mut at = 0;
-        while self.running.is_none() {
-            let Some(frame) = self.framing.read(&bytes[at..], max)? else { break };
+        self.stalled = false;
+        while let Some(frame) = framing.read(&bytes[at..], max)? {
+            if !self.may_start(now, cx) {
+                self.stalled = true;
+                break;
+            }
+            if at == 0 {
+                self.session.heard(now);
+            }
             at += frame.bytes;
-            self.handle(frame.command, frame.body, cx);
+            self.handle(frame.command, frame.body, now, cx);
         }
         Ok(at)
     }
 
-    fn handle(&mut self, command: CommandId, body: &[u8], cx: &mut Context<'_>) {
-        let node = &self.shared.node;
+    /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
+    /// to its allowance. When it may not, what ends the wait wakes this connection.
+    fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        if self.running.is_some() {
+            return false;
+        }
+        if self.session.waiting_requests() >= self.shared.node.config().limits.session_calls_max {
+            return false;
+        }
+        match self.allowance.as_mut().map(|allowance| allowance.take(now)) {
+            None | Some(Ok(())) => true,
+            Some(Err(again)) => self.poll_timer(again, cx).is_ready(),
+        }
+    }
+
+    fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
+        let deadline = now + self.shared.node.config().limits.call_timeout;
         let Some(route) = self.shared.dispatch.net(command) else {
-            let text = format!("no handler for command {command}");
-            return self.session.push_fault(command, &node.fault(Code::NoRoute, Executed::No, text));
+            return self.forward(command, body, deadline, now);
         };
+        let node = &self.shared.node;
         if node.may_log_call() {
             info!(session = %self.session.id(), "call command {command}: {}", route.name);
         }
-        let deadline = Instant::now() + node.config().limits.call_timeout;
         let request = Request {
             node: node.clone(),
             from: From::Session(self.session.clone()),
-            client: Some(Client { session: self.session.id(), command }),
+            client: Some(Client { session: self.session.id(), command, stateless: false }),
             deadline,
             body: Some(Bytes::copy_from_slice(body)),
         };
@@ -245,9 +275,26 @@ impl Connection {
         }
     }
 
+    /// A command without a handler here follows the route; its outcome comes back to the session.
+    fn forward(&self, command: CommandId, body: &[u8], deadline: Instant, now: Instant) {
+        let node = &self.shared.node;
+        let Some((kind, stateless)) = self.shared.dispatch.route(command) else {
+            let text = format!("no handler and no route for command {command}");
+            return self.session.push_fault(command, &node.fault(Code::NoRoute, Executed::No, text));
+        };
+        let client = Client { session: self.session.id(), command, stateless };
+        let message = Forwarded { kind, client, body, deadline, now };
+        self.session.request_waits();
+        if let Err(fault) = node.forward(&message, self.session.sink(), command.0.into()) {
+            self.session.request_waits_not();
+            self.session.push_fault(command, &fault);
+        }
+    }
+
     /// Reads once. `Ready(Ok)` means that there may be more to do, `Pending` that there is not.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         let max = self.shared.node.config().limits.frame_bytes_max as usize;
+        // Room for one largest frame with its header: what waits here is bounded by that and one read.
         if self.ended || self.draining || self.unread.len() > max + 64 {
             return Poll::Pending;
         }
@@ -278,7 +325,7 @@ impl Connection {
             return Ok(());
         }
         // The common case: whole frames, handled where they were read, nothing kept.
-        match self.handle_frames(bytes, cx) {
+        match self.handle_frames(bytes, Instant::now(), cx) {
             Ok(at) => {
                 self.unread.extend_from_slice(&bytes[at..]);
                 Ok(())
@@ -290,15 +337,20 @@ impl Connection {
         }
     }
 
-    /// Writes what is queued. Ready when the session was closed here and everything before is written.
+    /// Writes what is queued. Ready when the session was closed here and everything before is written, or
+    /// the client is not waited for.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<String>> {
         loop {
             while self.written < self.writing.len() {
                 let rest = &self.writing[self.written..];
-                match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
-                    Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Ok(n) => self.written += n,
-                    Err(e) => return Poll::Ready(Err(e)),
+                match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(n)) => self.written += n,
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending => match self.session.blocked(cx.waker()) {
+                        Some(why) => return Poll::Ready(Ok(why)),
+                        None => return Poll::Pending,
+                    },
                 }
             }
             self.writing.clear();
@@ -314,13 +366,35 @@ impl Connection {
     }
 }
 
+/// How many messages a client may still send now: `limits.requests_per_s`, with one second's worth at once.
+struct Allowance {
+    per_s: u32,
+    /// When the allowance would be untouched again; each message moves it on.
+    full_at: Instant,
+}
+
+impl Allowance {
+    fn new(per_s: u32, now: Instant) -> Self {
+        Self { per_s: per_s.max(1), full_at: now }
+    }
+
+    /// Takes one; `Err` says when there is one again.
+    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        let second = Duration::from_secs(1);
+        let after = self.full_at.max(now) + second / self.per_s;
+        if after > now + second {
+            return Err(after - second);
+        }
+        self.full_at = after;
+        Ok(())
+    }
+}
+
 /// The end of one request: a reply, an error frame, or nothing where the handler has no value.
 fn finish(session: &Session, shared: &Shared, command: Option<CommandId>, name: &str, outcome: Outcome) {
     let error = match (outcome, command) {
         (Ok(Some(body)), Some(command)) => {
-            // A client that is gone or too slow is being closed; it needs no reply.
-            let _ = session.push(command, &body);
-            return;
+            return session.reply(command, &body);
         }
         (Ok(_), _) => return,
         (Err(error), _) => error,
@@ -352,5 +426,24 @@ impl Drop for Connection {
                 log_error(name, &error);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allowance_gives_a_seconds_worth_at_once_and_then_one_after_the_other() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(10, start);
+        for _ in 0..10 {
+            assert_eq!(allowance.take(start), Ok(()));
+        }
+        let again = allowance.take(start).unwrap_err();
+        assert_eq!(again, start + Duration::from_millis(100));
+        assert_eq!(allowance.take(again), Ok(()));
+        assert!(allowance.take(again).is_err());
+        assert_eq!(allowance.take(start + Duration::from_secs(60)), Ok(()));
     }
 }

@@ -52,11 +52,14 @@ fn open(stream: TcpStream, shared: &Arc<Shared>, connections: &TaskTracker, stop
     // Coalescing is ours (one write per turn), so the kernel's would only add delay.
     let _ = stream.set_nodelay(true);
     let Ok(address) = stream.peer_addr() else { return };
-    let Some(session) = shared.node.open_session(address) else {
-        if shared.node.may_log_call() {
-            warn!(%address, "client refused: limits.sessions_max sessions are open");
+    let session = match shared.node.open_session(address) {
+        Ok(session) => session,
+        Err(why) => {
+            if shared.node.may_log_call() {
+                warn!(%address, "client refused: {why}");
+            }
+            return;
         }
-        return;
     };
     info!(session = %session.id(), %address, "client logged in");
     let (shared, stop) = (shared.clone(), stop.clone());

@@ -68,6 +68,18 @@ fn a_value_of_another_type_says_what_was_expected() {
             "1:105: vars: expected an object: the variables and their values",
         ],
     );
+    check(
+        &with_servers(
+            r#""a": {"app": "a", "limits": {"slow_client": "drpo", "idle_s": "never"}},
+"b": {"app": "b", "limits": {"slow_client": true, "requests_per_s": 0.5}}"#,
+        ),
+        &[
+            r#"2:45: servers.a.limits.slow_client: expected "disconnect" or "drop", found the text "drpo""#,
+            r#"2:63: servers.a.limits.idle_s: expected a whole number from 0 to 604800, found the text "never""#,
+            r#"3:45: servers.b.limits.slow_client: expected "disconnect" or "drop", found true"#,
+            "3:69: servers.b.limits.requests_per_s: expected a whole number from 0 to 1000000, found 0.5",
+        ],
+    );
     check(r#"[]"#, &["1:1: expected an object, found a list"]);
     check(
         r#"{"master": {"rootport": 1, "webport": 2, "token": 1234567890123456}, "db": {"user": "u", "db": "d", "passwd": 5}, "servers": {}}"#,
@@ -296,6 +308,12 @@ fn settings_that_do_not_fit_together_are_faults() {
             "2:35: db.user: `user` beside `url`: give the one or the other",
             "3:26: servers.a.mem: there is no `memcached` at the top of the config",
             "3:42: servers.a.limits: `frame_bytes_max` (65536) does not fit into `link_frame_bytes_max` (2048)",
+        ],
+    );
+    check(
+        &with_servers(r#""a": {"app": "a", "limits": {"session_queue_bytes_max": 65535}}"#),
+        &[
+            "2:29: servers.a.limits: `frame_bytes_max` (65536) does not fit into `session_queue_bytes_max` (65535)",
         ],
     );
     check(

@@ -1,8 +1,9 @@
-//! What ffconfig makes of whole configs: values, faults, hostile texts, and its documentation.
+//! What ffconfig makes of whole configs: values, faults, routes, hostile texts, and its documentation.
 
 mod docs;
 mod faults;
 mod hostile;
+mod routes;
 mod values;
 
 use std::path::Path;

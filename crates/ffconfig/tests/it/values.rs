@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ffconfig::schema::{Key, Kind, Section};
-use ffconfig::{ClientFraming, Cluster, Limits, Loaded, Restart, load, parse, schema};
+use ffconfig::{ClientFraming, Cluster, Limits, Loaded, Restart, SlowClient, load, parse, schema};
 
 use crate::{parsed, with_servers};
 
@@ -165,6 +165,42 @@ fn the_nodes_limits_win_over_the_clusters_over_the_defaults() {
 }
 
 #[test]
+fn a_bound_on_clients_is_a_number_and_0_is_none() {
+    let limits = |keys: &str| cluster(&with_top(&format!("\"limits\": {{{keys}}}"))).nodes[0].limits.clone();
+    let plain = limits("");
+    assert_eq!(
+        (plain.session_calls_max, plain.session_queue_max, plain.session_queue_bytes_max),
+        (256, 1024, 1024 * 1024)
+    );
+    let seconds = |s| Some(Duration::from_secs(s));
+    assert_eq!((plain.idle, plain.first_message), (seconds(600), seconds(30)));
+    assert_eq!((plain.requests_per_s, plain.connections_per_address), (None, None));
+    assert_eq!(plain.slow_client, SlowClient::Disconnect);
+
+    let set = limits(
+        r#""session_calls_max": 1, "session_queue_max": 2, "session_queue_bytes_max": 65536, "idle_s": 3,
+        "first_message_s": 4, "requests_per_s": 5, "connections_per_address": 6, "slow_client": "drop""#,
+    );
+    assert_eq!((set.session_calls_max, set.session_queue_max, set.session_queue_bytes_max), (1, 2, 65536));
+    assert_eq!((set.idle, set.first_message), (seconds(3), seconds(4)));
+    assert_eq!((set.requests_per_s, set.connections_per_address), (Some(5), Some(6)));
+    assert_eq!(set.slow_client, SlowClient::Drop);
+
+    let none = r#""idle_s": 0, "first_message_s": 0, "requests_per_s": 0, "connections_per_address": 0"#;
+    let none = limits(none);
+    assert_eq!((none.idle, none.first_message), (None, None));
+    assert_eq!((none.requests_per_s, none.connections_per_address), (None, None));
+
+    // A node's own 0 wins over the cluster's number.
+    let own = cluster(
+        r#"{"master": {"rootport": 1, "webport": 2}, "limits": {"idle_s": 9, "slow_client": "drop"},
+        "servers": {"a": {"app": "a", "limits": {"idle_s": 0, "slow_client": "disconnect"}}, "b": {"app": "b"}}}"#,
+    );
+    let shown: Vec<_> = own.nodes.iter().map(|n| (n.limits.idle, n.limits.slow_client)).collect();
+    assert_eq!(shown, [(None, SlowClient::Disconnect), (seconds(9), SlowClient::Drop)]);
+}
+
+#[test]
 fn a_cpu_mask_is_a_list_of_cpus() {
     let cluster = cluster(&with_servers(
         r#""a": {"app": "a", "cpu": 5}, "b": {"app": "b", "cpu": [3, 1, 3]}, "c": {"app": "c", "cpu": 18446744073709551615}"#,
@@ -241,15 +277,21 @@ fn writing_out_every_default_changes_nothing() {
         r#"{{{top} {client_limits}
         "master": {{"rootport": 1, "webport": 2, {master} "restart": {{{restart}}}}},
         "db": {{{db}}}, "memcached": {{"urls": ["h:1"], {memcached}}},
-        "servers": {{"a": {{{server} {client_limits} "app": "a", "db": true}}}}}}"#,
+        "servers": {{"a": {{{server} {client_limits} "route": {{{route}}}, "app": "a", "db": true}}}}}}"#,
         top = defaults(""),
         master = defaults("master"),
         restart = defaults("master.restart"),
         db = defaults("db"),
         memcached = defaults("memcached"),
         server = defaults("servers.NAME"),
+        route = defaults("servers.NAME.route"),
     );
-    assert!(full.contains("\"heartbeat_ms\": 500") && full.contains("\"crash_loop\": 5"), "{full}");
+    assert!(
+        full.contains("\"heartbeat_ms\": 500")
+            && full.contains("\"slow_client\": \"disconnect\"")
+            && full.contains("\"crash_loop\": 5"),
+        "{full}"
+    );
     assert_eq!(cluster(&full), cluster(plain));
 }
 

@@ -1,5 +1,6 @@
 //! The table of calls that wait for their outcome: ids in, outcomes out; no I/O and no clock.
 
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 pub(super) struct Ticket(u32);
 
 impl Ticket {
+    pub(super) fn of(id: u32) -> Self {
+        Self(id)
+    }
     pub(super) fn id(self) -> u32 {
         self.0
     }
@@ -27,13 +31,47 @@ impl Ticket {
 
 type Outcome = Result<Bytes, Fault>;
 
+/// Where the outcome of a forwarded call goes, without a task and without an allocation per call.
+pub trait Sink: Send + Sync {
+    /// The call that was forwarded with this token has ended: with a body, with nothing to send
+    /// (`Ok(None)`), or with a fault. Runs inside the link's driver, so it must not block.
+    fn end(&self, token: u64, outcome: Result<Option<&[u8]>, &Fault>);
+}
+
+/// A forwarded call that has ended, still to be told: outside of the table's lock, because a sink takes
+/// the lock of another queue.
+pub(super) struct Told {
+    sink: Arc<dyn Sink>,
+    token: u64,
+}
+
+impl Told {
+    pub(super) fn tell(&self, outcome: Result<Option<&[u8]>, &Fault>) {
+        self.sink.end(self.token, outcome);
+    }
+}
+
+enum Waiter {
+    Future { waker: Option<Waker>, outcome: Option<Outcome> },
+    Sink(Told),
+}
+
 struct Waiting {
     ticket: Ticket,
     deadline: Instant,
     /// Where its frame starts in everything that the link has ever queued.
     starts_at: u64,
-    waker: Option<Waker>,
-    outcome: Option<Outcome>,
+    waiter: Waiter,
+}
+
+/// What the end of a call came to.
+pub(super) enum Ended {
+    /// It had ended before.
+    Late,
+    /// Its future has the outcome.
+    Done,
+    /// The sink is still to be told.
+    Tell(Told),
 }
 
 #[derive(Default)]
@@ -49,34 +87,46 @@ impl CallTable {
         self.calls.len()
     }
 
+    /// A call whose outcome a future waits for.
     pub(super) fn insert(&mut self, deadline: Instant, starts_at: u64) -> Ticket {
+        self.add(deadline, starts_at, Waiter::Future { waker: None, outcome: None })
+    }
+
+    /// A call whose outcome goes to a sink.
+    pub(super) fn forward(
+        &mut self,
+        deadline: Instant,
+        starts_at: u64,
+        sink: Arc<dyn Sink>,
+        token: u64,
+    ) -> Ticket {
+        self.add(deadline, starts_at, Waiter::Sink(Told { sink, token }))
+    }
+
+    fn add(&mut self, deadline: Instant, starts_at: u64, waiter: Waiter) -> Ticket {
         let entry = self.calls.vacant_entry();
         self.uses = self.uses.wrapping_add(1);
         let ticket = Ticket(self.uses << PLACE_BITS | (entry.key() as u32 & PLACE_MASK));
-        entry.insert(Waiting { ticket, deadline, starts_at, waker: None, outcome: None });
+        entry.insert(Waiting { ticket, deadline, starts_at, waiter });
         self.earliest = Some(self.earliest.map_or(deadline, |e| e.min(deadline)));
         ticket
     }
 
     /// Takes the outcome if it is there; else remembers who waits.
     pub(super) fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Poll<Outcome> {
-        match self.get(ticket) {
-            Some(Waiting { outcome: slot @ Some(_), .. }) => {
-                if let Some(outcome) = slot.take() {
-                    self.calls.remove(ticket.place());
-                    return Poll::Ready(outcome);
-                }
-                Poll::Pending
-            }
-            Some(waiting) => {
-                match &mut waiting.waker {
-                    Some(known) => known.clone_from(waker),
-                    none => *none = Some(waker.clone()),
-                }
-                Poll::Pending
-            }
-            None => Poll::Pending, // Only the Call that owns the ticket takes it out, and it polls once after.
+        // Only the Call that owns the ticket takes it out, and it is not polled after its end.
+        let Some(Waiting { waiter: Waiter::Future { waker: known, outcome }, .. }) = self.get(ticket) else {
+            return Poll::Pending;
+        };
+        if let Some(outcome) = outcome.take() {
+            self.calls.remove(ticket.place());
+            return Poll::Ready(outcome);
         }
+        match known {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        Poll::Pending
     }
 
     pub(super) fn forget(&mut self, ticket: Ticket) {
@@ -85,41 +135,59 @@ impl CallTable {
         }
     }
 
-    /// Ends a call. False when it has ended before: the outcome is late.
-    pub(super) fn end(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> bool {
-        match self.get(Ticket(id)) {
-            Some(waiting) if waiting.outcome.is_none() => {
-                waiting.finish(outcome());
-                true
+    /// Ends a call; `outcome` is made only for a future that waits.
+    pub(super) fn end(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Ended {
+        let ticket = Ticket(id);
+        match self.get(ticket).map(|waiting| &mut waiting.waiter) {
+            Some(Waiter::Sink(_)) => match self.calls.remove(ticket.place()).waiter {
+                Waiter::Sink(told) => Ended::Tell(told),
+                Waiter::Future { .. } => Ended::Late,
+            },
+            Some(Waiter::Future { waker, outcome: slot @ None }) => {
+                *slot = Some(outcome());
+                if let Some(waker) = waker.take() {
+                    waker.wake();
+                }
+                Ended::Done
             }
-            _ => false,
+            Some(_) | None => Ended::Late,
         }
     }
 
-    /// Ends every call whose deadline is not after `now`.
-    pub(super) fn expire(&mut self, now: Instant, mut fault: impl FnMut() -> Fault) {
-        self.earliest = None;
-        for (_, waiting) in &mut self.calls {
-            if waiting.outcome.is_some() {
-                continue;
-            }
-            if waiting.deadline <= now {
-                waiting.finish(Err(fault()));
-            } else {
-                self.earliest = Some(self.earliest.map_or(waiting.deadline, |e| e.min(waiting.deadline)));
-            }
-        }
+    /// Ends every call whose deadline is not after `now`; the sinks are still to be told.
+    pub(super) fn expire(&mut self, now: Instant, fault: impl Fn() -> Fault) -> Vec<Told> {
+        let late: Vec<u32> = self
+            .unended()
+            .filter(|waiting| waiting.deadline <= now)
+            .map(|waiting| waiting.ticket.id())
+            .collect();
+        let told = self.end_each(&late, |_| fault());
+        self.earliest = self.unended().map(|waiting| waiting.deadline).min();
+        told.into_iter().map(|(told, _)| told).collect()
     }
 
     /// Ends every call; `fault` is told whether the call's frame had begun to be written.
-    pub(super) fn end_all(&mut self, written: u64, mut fault: impl FnMut(bool) -> Fault) {
-        for (_, waiting) in &mut self.calls {
-            if waiting.outcome.is_none() {
-                let sent = waiting.starts_at < written;
-                waiting.finish(Err(fault(sent)));
+    pub(super) fn end_all(&mut self, written: u64, fault: impl Fn(bool) -> Fault) -> Vec<(Told, Fault)> {
+        let all: Vec<u32> = self.unended().map(|waiting| waiting.ticket.id()).collect();
+        self.earliest = None;
+        self.end_each(&all, |starts_at| fault(starts_at < written))
+    }
+
+    fn unended(&self) -> impl Iterator<Item = &Waiting> {
+        let ended = |waiting: &&Waiting| matches!(waiting.waiter, Waiter::Future { outcome: Some(_), .. });
+        self.calls.iter().map(|(_, waiting)| waiting).filter(move |waiting| !ended(waiting))
+    }
+
+    fn end_each(&mut self, ids: &[u32], fault: impl Fn(u64) -> Fault) -> Vec<(Told, Fault)> {
+        let mut told = Vec::new();
+        for &id in ids {
+            let Some(starts_at) = self.get(Ticket(id)).map(|waiting| waiting.starts_at) else { continue };
+            let fault = fault(starts_at);
+            if let Ended::Tell(sink) = self.end(id, || Err(fault.clone())) {
+                told.push((sink, fault));
             }
         }
-        self.earliest = None;
+        told
     }
 
     pub(super) fn earliest_deadline(&self) -> Option<Instant> {
@@ -128,15 +196,6 @@ impl CallTable {
 
     fn get(&mut self, ticket: Ticket) -> Option<&mut Waiting> {
         self.calls.get_mut(ticket.place()).filter(|waiting| waiting.ticket == ticket)
-    }
-}
-
-impl Waiting {
-    fn finish(&mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
     }
 }
 
@@ -161,8 +220,8 @@ mod tests {
         let mut table = CallTable::default();
         let ticket = table.insert(Instant::now(), 0);
         assert!(poll(&mut table, ticket).is_pending());
-        assert!(table.end(ticket.id(), || Ok(Bytes::from_static(b"a"))));
-        assert!(!table.end(ticket.id(), || Ok(Bytes::from_static(b"b"))));
+        assert!(matches!(table.end(ticket.id(), || Ok(Bytes::from_static(b"a"))), Ended::Done));
+        assert!(matches!(table.end(ticket.id(), || Ok(Bytes::from_static(b"b"))), Ended::Late));
         assert_eq!(poll(&mut table, ticket), Poll::Ready(Ok(Bytes::from_static(b"a"))));
         assert_eq!(table.len(), 0);
     }
@@ -174,7 +233,7 @@ mod tests {
         table.forget(first);
         let second = table.insert(Instant::now(), 0);
         assert_eq!(first.place(), second.place());
-        assert!(!table.end(first.id(), || Ok(Bytes::new())));
+        assert!(matches!(table.end(first.id(), || Ok(Bytes::new())), Ended::Late));
         assert!(poll(&mut table, second).is_pending());
     }
 
@@ -188,6 +247,27 @@ mod tests {
         assert!(poll(&mut table, early).is_ready());
         assert!(poll(&mut table, late).is_pending());
         assert_eq!(table.earliest_deadline(), Some(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_forwarded_call_is_told_to_its_sink_once() {
+        struct Count(std::sync::atomic::AtomicU64);
+        impl Sink for Count {
+            fn end(&self, token: u64, _: Result<Option<&[u8]>, &Fault>) {
+                self.0.fetch_add(token, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let sink = Arc::new(Count(0.into()));
+        let mut table = CallTable::default();
+        let ticket = table.forward(Instant::now(), 0, sink.clone(), 7);
+        let Ended::Tell(told) = table.end(ticket.id(), || unreachable!("no future waits")) else { panic!() };
+        told.tell(Ok(Some(b"x")));
+        assert!(matches!(table.end(ticket.id(), || unreachable!()), Ended::Late));
+        table.forward(Instant::now(), 0, sink.clone(), 100);
+        for told in table.expire(Instant::now(), || fault(Code::Timeout)) {
+            told.tell(Ok(None));
+        }
+        assert_eq!((sink.0.load(std::sync::atomic::Ordering::Relaxed), table.len()), (107, 0));
     }
 
     #[test]

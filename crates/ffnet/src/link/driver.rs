@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
 use super::Link;
+use super::calls::Ended;
 
 /// Large enough that a busy link is read a few hundred frames at a time; one per link, so it may be.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -23,10 +25,11 @@ const MISSED_HEARTBEATS: u32 = 3;
 /// What a node does with what arrives on its links. Both run inside the driver, so they must not block;
 /// what takes time is moved to a task of its own.
 pub trait Service {
-    /// The peer calls a method: answer with [`Link::reply`] or [`Link::reply_fault`], exactly once.
-    fn call(&self, link: &Link, head: &Head, body: &[u8]);
+    /// The peer calls a method: answer with [`Link::reply`], [`Link::reply_done`] or
+    /// [`Link::reply_fault`], exactly once. `now` is when the frame was read.
+    fn call(&self, link: &Link, head: &Head, body: &[u8], now: Instant);
     /// The peer tells something.
-    fn notify(&self, link: &Link, head: &Head, body: &[u8]);
+    fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant);
 }
 
 /// Why a link ended.
@@ -139,7 +142,7 @@ where
             match link::read(&self.read[at..self.have], max) {
                 Ok(Some(frame)) => {
                     at += frame.bytes;
-                    handle(&self.link, &self.service, &frame.head, frame.body)?;
+                    handle(&self.link, &self.service, &frame.head, frame.body, self.last_seen)?;
                 }
                 Ok(None) => break,
                 Err(fault) => return Err(Closed::Frame(fault)),
@@ -193,7 +196,8 @@ where
                 let message = format!("`{peer}` did not answer within the deadline");
                 self.link.fault(Code::Timeout, Executed::Unknown, message)
             };
-            self.link.0.calls.lock().expire(Instant::now(), late);
+            let told = self.link.0.calls.lock().expire(Instant::now(), late);
+            told.iter().for_each(|told| told.tell(Err(&late())));
         }
     }
 
@@ -237,34 +241,51 @@ where
             std::mem::swap(&mut out.bytes, &mut self.writing);
         }
     }
-
-    fn end(&mut self) {
-        self.link.0.out.lock().closed = true;
-        let peer = &self.link.0.peer.name;
-        let lost = |sent: bool| {
-            let executed = if sent { Executed::Unknown } else { Executed::No };
-            self.link.fault(Code::LinkLost, executed, format!("the link to `{peer}` ended before the answer"))
-        };
-        self.link.0.calls.lock().end_all(self.written_ever, lost);
-    }
 }
 
-fn handle<V: Service>(link: &Link, service: &V, head: &Head, body: &[u8]) -> Result<(), Closed> {
-    let end = |outcome: &dyn Fn() -> Result<Bytes, Fault>| {
-        if !link.0.calls.lock().end(head.call, outcome) {
-            link.0.counters.late_replies.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
+/// Nothing more is taken, and every call that waits fails now.
+fn end(link: &Link, written: u64) {
+    link.0.out.lock().closed = true;
+    let peer = &link.0.peer.name;
+    let lost = |sent: bool| {
+        let executed = if sent { Executed::Unknown } else { Executed::No };
+        link.fault(Code::LinkLost, executed, format!("the link to `{peer}` ended before the answer"))
     };
+    let told = link.0.calls.lock().end_all(written, lost);
+    told.iter().for_each(|(told, fault)| told.tell(Err(fault)));
+}
+
+fn handle<V: Service>(
+    link: &Link,
+    service: &V,
+    head: &Head,
+    body: &[u8],
+    now: Instant,
+) -> Result<(), Closed> {
     match head.kind {
-        Kind::Call => service.call(link, head, body),
-        Kind::Notify => service.notify(link, head, body),
-        Kind::Reply => end(&|| Ok(Bytes::copy_from_slice(body))),
-        Kind::Fault => end(&|| Err(read_fault(link, head, body))),
+        Kind::Call => service.call(link, head, body, now),
+        Kind::Notify => service.notify(link, head, body, now),
+        Kind::Reply => end_call(link, head, Ok(Some(body))),
+        Kind::Done => end_call(link, head, Ok(None)),
+        Kind::Fault => end_call(link, head, Err(&read_fault(link, head, body))),
         Kind::Ping => Link::push(&mut link.0.out.lock(), &Head::new(Kind::Pong), &[]),
         Kind::Pong => {}
         Kind::Bye => return Err(Closed::Bye(String::from_utf8_lossy(body).into_owned())),
     }
     Ok(())
+}
+
+fn end_call(link: &Link, head: &Head, outcome: Result<Option<&[u8]>, &Fault>) {
+    let owned = || match outcome {
+        Ok(body) => Ok(Bytes::copy_from_slice(body.unwrap_or_default())),
+        Err(fault) => Err(fault.clone()),
+    };
+    let ended = link.0.calls.lock().end(head.call, owned);
+    match ended {
+        Ended::Done => {}
+        Ended::Tell(told) => told.tell(outcome),
+        Ended::Late => drop(link.0.counters.late_replies.fetch_add(1, Ordering::Relaxed)),
+    }
 }
 
 fn read_fault(link: &Link, head: &Head, body: &[u8]) -> Fault {
@@ -281,7 +302,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
         let closed = ready!(self.poll_turn(cx));
-        self.end();
+        end(&self.link, self.written_ever);
         Poll::Ready(closed)
     }
 }
@@ -289,19 +310,12 @@ where
 impl<S, V> Drop for Driver<S, V> {
     fn drop(&mut self) {
         // A driver that is dropped in flight (its task was aborted) must not leave callers waiting.
-        let link = &self.link;
-        link.0.out.lock().closed = true;
-        let written = self.written_ever;
-        link.0.calls.lock().end_all(written, |sent| {
-            let executed = if sent { Executed::Unknown } else { Executed::No };
-            link.fault(Code::LinkLost, executed, format!("the link to `{}` ended", link.0.peer.name))
-        });
+        end(&self.link, self.written_ever);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use ffproto::{Incarnation, NodeName};
@@ -322,14 +336,14 @@ mod tests {
     /// Answers method 0 with the body, method 1 with a fault, method 2 never.
     struct Echo;
     impl Service for Echo {
-        fn call(&self, link: &Link, head: &Head, body: &[u8]) {
+        fn call(&self, link: &Link, head: &Head, body: &[u8], _: Instant) {
             match head.method {
-                0 => link.reply(head.call, head.client, body),
-                1 => link.reply_fault(head.call, None, &link.fault(Code::Handler, Executed::Unknown, "no")),
+                0 => link.reply(head.call, body),
+                1 => link.reply_fault(head.call, &link.fault(Code::Handler, Executed::Unknown, "no")),
                 _ => {}
             }
         }
-        fn notify(&self, _: &Link, _: &Head, _: &[u8]) {}
+        fn notify(&self, _: &Link, _: &Head, _: &[u8], _: Instant) {}
     }
 
     fn peer(name: &str) -> Peer {
@@ -452,6 +466,5 @@ mod tests {
         assert_eq!((fault.code, fault.executed), (Code::Overloaded, Executed::No));
         assert_eq!(link.counters().overloaded.load(std::sync::atomic::Ordering::Relaxed), 1);
         drop(waiting);
-        let _ = Arc::new(());
     }
 }

@@ -9,7 +9,6 @@
 mod calls;
 mod driver;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,9 +20,11 @@ use bytes::Bytes;
 use ffproto::link::{Client, Head, Kind};
 use ffproto::{Code, Executed, Fault, NodeName};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use crate::handshake::Peer;
+pub use calls::Sink;
 use calls::{CallTable, Ticket};
 pub use driver::{Closed, Driver, Service};
 
@@ -57,7 +58,7 @@ struct Inner {
     here: NodeName,
     peer: Peer,
     /// Method name → its number at the peer.
-    methods: HashMap<String, u16>,
+    methods: FxHashMap<String, u16>,
     limits: LinkLimits,
     out: Mutex<Outbox>,
     calls: Mutex<CallTable>,
@@ -135,8 +136,41 @@ impl Link {
     }
 
     fn start(&self, method: &str, body: &[u8], options: CallOptions) -> Result<Ticket, Fault> {
-        let number = self.method(method)?;
-        let left = options.deadline.saturating_duration_since(Instant::now());
+        let method = self.method(method)?;
+        self.queue_call(method, body, options, Instant::now(), |calls, starts_at| {
+            calls.insert(options.deadline, starts_at)
+        })
+    }
+
+    /// Calls a method by its number ([`Link::method_number`]) for somebody else: the outcome goes to
+    /// `sink` with `token`, without a future. `now` is the caller's clock, read once per turn.
+    ///
+    /// # Errors
+    /// The [`Fault`] that the caller must be told; the sink will not be.
+    pub fn forward(
+        &self,
+        method: u16,
+        body: &[u8],
+        options: CallOptions,
+        now: Instant,
+        sink: Arc<dyn Sink>,
+        token: u64,
+    ) -> Result<(), Fault> {
+        self.queue_call(method, body, options, now, |calls, starts_at| {
+            calls.forward(options.deadline, starts_at, sink, token)
+        })
+        .map(drop)
+    }
+
+    fn queue_call(
+        &self,
+        method: u16,
+        body: &[u8],
+        options: CallOptions,
+        now: Instant,
+        insert: impl FnOnce(&mut CallTable, u64) -> Ticket,
+    ) -> Result<Ticket, Fault> {
+        let left = options.deadline.saturating_duration_since(now);
         if left.is_zero() {
             return Err(self.fault(Code::Timeout, Executed::No, "no time was left to start the call"));
         }
@@ -148,19 +182,31 @@ impl Link {
             self.0.counters.overloaded.fetch_add(1, Ordering::Relaxed);
             return Err(self.fault(Code::Overloaded, Executed::No, "limits.calls_max calls wait already"));
         }
-        let ticket = calls.insert(options.deadline, out.taken);
+        let call = insert(&mut calls, out.taken).id();
         drop(calls);
         // Rounded up, so that the callee never sees less time than the caller has.
         let time_left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX - 1) + 1;
-        let head = Head {
-            kind: Kind::Call,
-            method: number,
-            call: ticket.id(),
-            time_left_ms,
-            client: options.client,
-        };
-        Self::push(&mut out, &head, body);
-        Ok(ticket)
+        Self::push(
+            &mut out,
+            &Head { kind: Kind::Call, method, call, time_left_ms, client: options.client },
+            body,
+        );
+        Ok(Ticket::of(call))
+    }
+
+    /// How many calls on this link wait for their outcome: its load.
+    pub fn waiting_calls(&self) -> usize {
+        self.0.calls.lock().len()
+    }
+
+    /// The number of a method at the peer, if it has it.
+    pub fn method_number(&self, method: &str) -> Option<u16> {
+        self.0.methods.get(method).copied()
+    }
+
+    /// This link as the sink of what is forwarded for the peer: the token is the peer's call id.
+    pub fn sink(&self) -> Arc<dyn Sink> {
+        self.0.clone()
     }
 
     /// Tells the peer something and expects nothing.
@@ -176,23 +222,18 @@ impl Link {
     }
 
     /// Sends the good end of the peer's call. A closed link takes nothing: its caller knows already.
-    pub fn reply(&self, call: u32, client: Option<Client>, body: &[u8]) {
-        let mut out = self.0.out.lock();
-        if !out.closed {
-            Self::push(&mut out, &Head { call, client, ..Head::new(Kind::Reply) }, body);
-        }
+    pub fn reply(&self, call: u32, body: &[u8]) {
+        self.0.end(call.into(), Ok(Some(body)));
+    }
+
+    /// Sends the good end of a client's message whose handler has no value.
+    pub fn reply_done(&self, call: u32) {
+        self.0.end(call.into(), Ok(None));
     }
 
     /// Sends the bad end of the peer's call.
-    pub fn reply_fault(&self, call: u32, client: Option<Client>, fault: &Fault) {
-        let mut out = self.0.out.lock();
-        if out.closed {
-            return;
-        }
-        let head = Head { method: fault.code.number(), call, client, ..Head::new(Kind::Fault) };
-        let mut body = Vec::with_capacity(128);
-        fault.write_body(&mut body);
-        Self::push(&mut out, &head, &body);
+    pub fn reply_fault(&self, call: u32, fault: &Fault) {
+        self.0.end(call.into(), Err(fault));
     }
 
     /// Ends the link in good order: what is queued is written, then `why` is said.
@@ -240,6 +281,31 @@ impl Link {
         head.write(body, &mut out.bytes);
         out.taken += (out.bytes.len() - before) as u64;
         wake(out);
+    }
+}
+
+impl Inner {
+    fn reply(&self, head: &Head, body: &[u8]) {
+        let mut out = self.out.lock();
+        if !out.closed {
+            Link::push(&mut out, head, body);
+        }
+    }
+}
+
+/// What is forwarded for the peer ends on the link that it came from, under the peer's own call id.
+impl Sink for Inner {
+    fn end(&self, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+        let call = token as u32; // The token was made from a call id.
+        match outcome {
+            Ok(Some(body)) => self.reply(&Head { call, ..Head::new(Kind::Reply) }, body),
+            Ok(None) => self.reply(&Head { call, ..Head::new(Kind::Done) }, &[]),
+            Err(fault) => {
+                let mut body = Vec::with_capacity(128);
+                fault.write_body(&mut body);
+                self.reply(&Head { method: fault.code.number(), call, ..Head::new(Kind::Fault) }, &body);
+            }
+        }
     }
 }
 

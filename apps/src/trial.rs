@@ -1,0 +1,236 @@
+//! The apps that the tests try the cluster with: handlers that fail, wait, count and complain. Kept beside
+//! the sample's, because a cluster under test runs the very programs that a user runs.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use ffserver::prelude::*;
+use ffserver::tracing::info;
+
+parents! { Gate = "gate" }
+
+#[net_handle(1)]
+async fn echo(Body(data): Body<Bytes>) -> Bytes {
+    data
+}
+
+#[net_handle(2)]
+async fn panics(Body(text): Body<String>) {
+    if !text.is_empty() {
+        panic!("asked to: {text}");
+    }
+}
+
+/// Waits as many milliseconds as the body says.
+#[net_handle(3)]
+async fn waits(Body(ms): Body<String>) -> Result<String, HandlerError> {
+    sleep(ms.parse()?).await;
+    Ok(ms)
+}
+
+#[net_handle(4)]
+async fn fails(Body(text): Body<String>) -> Result<(), HandlerError> {
+    Err(HandlerError::new(text).because("for the log only"))
+}
+
+#[net_handle(5)]
+async fn replies_nothing() {}
+
+#[net_handle(6)]
+async fn replies_empty() -> Bytes {
+    Bytes::new()
+}
+
+#[net_handle(7, concurrent)]
+async fn waits_beside_others(Body(ms): Body<String>) -> Result<String, HandlerError> {
+    sleep(ms.parse()?).await;
+    Ok(ms)
+}
+
+/// Pushes as many messages of 1 KiB under command 9 as the body says, as long as they are taken.
+#[net_handle(8)]
+async fn pushes(session: Session, Body(count): Body<String>) -> Result<String, HandlerError> {
+    let mut taken = 0;
+    for _ in 0..count.parse::<u32>()? {
+        match session.push(CommandId(9), &[b'x'; 1024]) {
+            Ok(()) => taken += 1,
+            Err(_) => break,
+        }
+    }
+    Ok(taken.to_string())
+}
+
+#[net_handle(10)]
+async fn calls_gate(gate: Parent<Gate>, Body(method): Body<String>) -> Result<Bytes, CallError> {
+    gate.call(&method, "from net").await
+}
+
+#[net_handle(11)]
+async fn calls_unknown_parent(parents: Parents) -> Result<Bytes, CallError> {
+    parents.call("nobody", "x", "").await
+}
+
+#[net_handle(12)]
+async fn adds_as_json(Json((a, b)): Json<(i64, i64)>) -> Json<i64> {
+    Json(a + b)
+}
+
+pub(crate) fn net() -> App {
+    App::new("trialnet")
+        .handlers(handlers![
+            echo,
+            panics,
+            waits,
+            fails,
+            replies_nothing,
+            replies_empty,
+            waits_beside_others,
+            pushes,
+            calls_gate,
+            calls_unknown_parent,
+            adds_as_json,
+        ])
+        .on_session_opened(|_, session| async move { info!("hook: {} opened", session.id()) })
+        .on_session_closed(|_, session| async move { info!("hook: {} closed", session.id()) })
+        .on_started(|node| async move {
+            info!("hook: {} started", node.name());
+            Ok(())
+        })
+        .on_stopping(|node| async move {
+            info!("hook: {} stopping", node.name());
+            Ok(())
+        })
+        .web("/", ffserver::rocket::routes![hello])
+}
+
+#[rocket::get("/hello")]
+fn hello(node: &rocket::State<Node>) -> String {
+    format!("hello from {}\n", node.name())
+}
+
+#[root_handle]
+async fn gate_panics() {
+    panic!("asked to");
+}
+
+#[root_handle]
+async fn gate_waits_long() -> &'static str {
+    sleep(60_000).await;
+    "late"
+}
+
+#[root_handle]
+async fn gate_calls_missing_child(children: Children) -> Result<Bytes, CallError> {
+    children.call("missing", "x", "").await
+}
+
+#[root_handle]
+async fn gate_calls_game(children: Children) -> Result<Bytes, CallError> {
+    children.call("game", "game_answers", "from gate").await
+}
+
+#[root_handle]
+async fn gate_calls_unknown_method(children: Children) -> Result<Bytes, CallError> {
+    children.call("game", "no_such_method", "").await
+}
+
+#[root_handle]
+async fn called_back(caller: Caller) -> String {
+    format!("called by {}", caller.node)
+}
+
+pub(crate) fn gate() -> App {
+    App::new("trialgate")
+        .handlers(handlers![
+            gate_panics,
+            gate_waits_long,
+            gate_calls_missing_child,
+            gate_calls_game,
+            gate_calls_unknown_method,
+            called_back,
+        ])
+        .on_child_connected(|_, child| async move { info!("hook: child {child} connected") })
+        .on_child_lost(|_, child| async move { info!("hook: child {child} lost") })
+}
+
+/// The last number seen of each session: what comes with a smaller one came out of order.
+#[derive(Default)]
+struct Seen(Mutex<HashMap<Option<ffserver::SessionId>, (u32, bool)>>);
+
+impl Seen {
+    /// Begins message `number` of a session; false when it is out of order or another one runs.
+    fn begin(&self, session: Option<ffserver::SessionId>, number: u32) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (last, running) = seen.entry(session).or_insert((0, false));
+        let right = !*running && number > *last;
+        (*last, *running) = (number, true);
+        right
+    }
+
+    fn end(&self, session: Option<ffserver::SessionId>) {
+        let mut seen = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((_, running)) = seen.get_mut(&session) {
+            *running = false;
+        }
+    }
+}
+
+#[remote_handle("gate")]
+async fn game_answers(parents: Parents, caller: Caller) -> Result<String, CallError> {
+    let back = parents.call("gate", "called_back", "").await?;
+    Ok(format!("{} called, gate says: {}", caller.node, String::from_utf8_lossy(&back)))
+}
+
+/// The body is a number and how many milliseconds to wait: answers `N ok NODE` in order, `N INVERSION` else.
+#[net_handle(1000)]
+async fn in_order(
+    seen: State<Seen>,
+    node: Node,
+    caller: Caller,
+    Body(text): Body<String>,
+) -> Result<String, HandlerError> {
+    let (number, ms) = text.split_once(' ').ok_or_else(|| HandlerError::new("NUMBER MS is expected"))?;
+    let right = seen.begin(caller.session, number.parse()?);
+    match ms.parse()? {
+        0 => {}
+        ms => sleep(ms).await,
+    }
+    seen.end(caller.session);
+    Ok(if right { format!("{number} ok {}", node.name()) } else { format!("{number} INVERSION") })
+}
+
+#[net_handle(1001, concurrent)]
+async fn beside_others(Body(ms): Body<String>) -> Result<String, HandlerError> {
+    sleep(ms.parse()?).await;
+    Ok(ms)
+}
+
+#[net_handle(1002)]
+async fn game_panics() {
+    panic!("asked to");
+}
+
+#[net_handle(1003)]
+async fn game_replies_nothing() {}
+
+/// Which node handles it, for stateless routes.
+#[net_handle(1500)]
+async fn who(node: Node) -> String {
+    node.name().to_string()
+}
+
+pub(crate) fn game() -> App {
+    App::new("trialgame").state(Seen::default()).handlers(handlers![
+        game_answers,
+        in_order,
+        beside_others,
+        game_panics,
+        game_replies_nothing,
+        who,
+    ])
+}
+
+async fn sleep(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}

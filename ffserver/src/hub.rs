@@ -1,0 +1,51 @@
+//! Links in memory between the nodes of one process: for `appmain --all`, small deployments and debuggers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ffproto::NodeName;
+use parking_lot::Mutex;
+use tokio::io::DuplexStream;
+use tokio::sync::{Notify, mpsc};
+
+/// Bytes in flight on a link in memory, each way: what a socket buffer would hold.
+const PIPE_BYTES: usize = 256 * 1024;
+/// Children that may wait to be taken by their parent.
+const WAITING_MAX: usize = 64;
+
+/// Where the nodes of one process find each other. Cheap to clone; a value, so that a process can have
+/// several.
+#[derive(Clone, Default)]
+pub struct Hub(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    parents: Mutex<HashMap<NodeName, mpsc::Sender<DuplexStream>>>,
+    opened: Notify,
+}
+
+impl Hub {
+    /// The children of `parent` arrive here from now on.
+    pub(crate) fn listen(&self, parent: NodeName) -> mpsc::Receiver<DuplexStream> {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        self.0.parents.lock().insert(parent, sender);
+        self.0.opened.notify_waiters();
+        receiver
+    }
+
+    /// Connects to `parent`, once it listens. Cancel-safe.
+    pub(crate) async fn dial(&self, parent: &NodeName) -> DuplexStream {
+        loop {
+            // Asked for before looking, so that an opening between the two is not missed.
+            let opened = self.0.opened.notified();
+            let known = self.0.parents.lock().get(parent).cloned();
+            if let Some(sender) = known.filter(|sender| !sender.is_closed()) {
+                let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+                if sender.send(theirs).await.is_ok() {
+                    return ours;
+                }
+            }
+            opened.await;
+        }
+    }
+}

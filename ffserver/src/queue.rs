@@ -1,0 +1,118 @@
+//! The order of a session at the node that handles it: one message at a time, the others wait here.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use ffproto::SessionId;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+/// How much may wait behind a session's running handler.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLimits {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+/// The sessions that have a handler running here, with what waits behind it. Pure but for its lock.
+pub(crate) struct Queues<M> {
+    limits: QueueLimits,
+    running: Mutex<FxHashMap<SessionId, Queue<M>>>,
+}
+
+struct Queue<M> {
+    waiting: VecDeque<(M, Bytes)>,
+    bytes: usize,
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Admitted<M> {
+    /// Nothing of its session runs: run it now, then ask [`Queues::next`].
+    Run(M, Bytes),
+    /// It waits for its turn.
+    Waits,
+    /// Too much waits already.
+    Overloaded(M),
+}
+
+impl<M> Queues<M> {
+    pub(crate) fn new(limits: QueueLimits) -> Self {
+        Self { limits, running: Mutex::default() }
+    }
+
+    /// Takes a message of `session`. The session counts as running from now on.
+    pub(crate) fn admit(&self, session: SessionId, message: M, body: Bytes) -> Admitted<M> {
+        let mut running = self.running.lock();
+        let Some(queue) = running.get_mut(&session) else {
+            running.insert(session, Queue { waiting: VecDeque::new(), bytes: 0 });
+            return Admitted::Run(message, body);
+        };
+        let full = queue.waiting.len() >= self.limits.messages_max
+            || queue.bytes.saturating_add(body.len()) > self.limits.bytes_max;
+        if full {
+            return Admitted::Overloaded(message);
+        }
+        queue.bytes += body.len();
+        queue.waiting.push_back((message, body));
+        Admitted::Waits
+    }
+
+    /// The running message has ended: the next one to run, or `None`, and the session no longer counts as
+    /// running.
+    pub(crate) fn next(&self, session: SessionId) -> Option<(M, Bytes)> {
+        let mut running = self.running.lock();
+        let queue = running.get_mut(&session)?;
+        match queue.waiting.pop_front() {
+            Some((message, body)) => {
+                queue.bytes -= body.len();
+                Some((message, body))
+            }
+            None => {
+                running.remove(&session);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: SessionId = SessionId(1);
+    const BOB: SessionId = SessionId(2);
+
+    fn queues() -> Queues<u32> {
+        Queues::new(QueueLimits { messages_max: 2, bytes_max: 10 })
+    }
+
+    fn body(n: usize) -> Bytes {
+        vec![0; n].into()
+    }
+
+    #[test]
+    fn one_message_of_a_session_runs_and_the_others_wait_in_order() {
+        let queues = queues();
+        assert_eq!(queues.admit(ALICE, 1, body(1)), Admitted::Run(1, body(1)));
+        assert_eq!(queues.admit(ALICE, 2, body(2)), Admitted::Waits);
+        assert_eq!(queues.admit(ALICE, 3, body(3)), Admitted::Waits);
+        assert_eq!(queues.admit(BOB, 4, body(0)), Admitted::Run(4, body(0)), "another session does not wait");
+        assert_eq!(queues.next(ALICE), Some((2, body(2))));
+        assert_eq!(queues.next(ALICE), Some((3, body(3))));
+        assert_eq!(queues.next(ALICE), None);
+        assert_eq!(queues.admit(ALICE, 5, body(0)), Admitted::Run(5, body(0)));
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_count_and_bytes() {
+        let queues = queues();
+        assert!(matches!(queues.admit(ALICE, 1, body(100)), Admitted::Run(..)), "the first always runs");
+        assert_eq!(queues.admit(ALICE, 2, body(11)), Admitted::Overloaded(2));
+        assert_eq!(queues.admit(ALICE, 3, body(5)), Admitted::Waits);
+        assert_eq!(queues.admit(ALICE, 4, body(5)), Admitted::Waits);
+        assert_eq!(queues.admit(ALICE, 5, body(0)), Admitted::Overloaded(5));
+        assert_eq!(queues.next(ALICE), Some((3, body(5))));
+        assert_eq!(queues.admit(ALICE, 6, body(5)), Admitted::Waits, "room again");
+    }
+}
