@@ -21,6 +21,7 @@ pub fn all() -> Vec<App> {
         bench::gate(),
         bench::game(),
         trial::net(),
+        trial::solo(),
         trial::gate(),
         trial::game(),
     ]

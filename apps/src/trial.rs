@@ -104,6 +104,11 @@ pub(crate) fn net() -> App {
         .web("/", ffserver::rocket::routes![hello])
 }
 
+/// A net node on its own, for tests of clients and limits.
+pub(crate) fn solo() -> App {
+    App::new("trialsolo").handlers(handlers![echo, waits, pushes])
+}
+
 #[rocket::get("/hello")]
 fn hello(node: &rocket::State<Node>) -> String {
     format!("hello from {}\n", node.name())

@@ -1,2 +1,143 @@
-//! stub
-fn main() {}
+//! The program `master`: reads the config, starts the cluster, stays until it has stopped.
+
+// Here is where a person reads what went wrong and a script reads the exit code.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Parser;
+use ffconfig::{Cluster, LoadError, Loaded};
+use master::cli::{Args, Asked, exit};
+use master::console::Console;
+use master::signals::Signals;
+use master::single::Single;
+use master::supervisor::Handle;
+use master::supervisor::machine::End;
+use master::supervisor::process::{Launcher, ProcessLauncher};
+use master::{Setup, StartError, check};
+use tracing::{info, warn};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(shown) => {
+            let _ = shown.print();
+            return ExitCode::from(if shown.use_stderr() { exit::USAGE } else { exit::STOPPED });
+        }
+    };
+    match run(&args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("master: {error:#}");
+            let faults =
+                error.is::<LoadError>() || matches!(error.downcast_ref(), Some(StartError::UnknownApps(_)));
+            ExitCode::from(if faults { exit::CONFIG } else { exit::FAILED })
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<u8> {
+    let (asked, path) = args.asked();
+    let loaded = load(&path)?;
+    let launcher = ProcessLauncher::new(args.appmain(), loaded.cluster.path.clone());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Small and mostly idle: one for the supervisor, one for whoever connects meanwhile.
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    if asked == Asked::Check {
+        return runtime.block_on(check_only(&loaded, &launcher));
+    }
+    let log = fftelemetry::Options { file: loaded.cluster.master.log.clone(), json: args.log_json };
+    let _log = fftelemetry::init(log).context("master.log")?;
+    let console = Console::stdout();
+    let end = match asked {
+        Asked::Single(node) => runtime.block_on(single(loaded, &node, launcher, console.clone()))?,
+        _ => runtime.block_on(cluster(loaded, path, launcher, console.clone()))?,
+    };
+    console.flush();
+    match end {
+        End::Stopped => Ok(exit::STOPPED),
+        End::Forced => Ok(exit::FAILED),
+        End::Failed(why) => Err(anyhow::anyhow!(why)),
+    }
+}
+
+fn load(path: &Path) -> Result<Loaded, LoadError> {
+    ffconfig::load(path, &|name| std::env::var(name).ok())
+}
+
+async fn check_only(loaded: &Loaded, launcher: &ProcessLauncher) -> anyhow::Result<u8> {
+    let apps = launcher.apps().await.context("the config is sound, but its apps cannot be checked")?;
+    let checked = check::check(loaded, &apps);
+    print!("{}", checked.text);
+    Ok(if checked.sound { exit::STOPPED } else { exit::CONFIG })
+}
+
+async fn cluster(
+    loaded: Loaded,
+    path: PathBuf,
+    launcher: ProcessLauncher,
+    console: Console,
+) -> anyhow::Result<End> {
+    let signals = Signals::new().context("no signals")?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let config = loaded.cluster.clone();
+    let source = Arc::new(move || load(&path));
+    let running = master::start(Setup { loaded, source, launcher: Box::new(launcher), console }).await?;
+    let master = &config.master;
+    info!(
+        "cluster `{}`: control at {}, administration at http://{}",
+        config.name, master.rootport, master.webport
+    );
+    let signals = tokio::spawn(signals.obey(running.handle()));
+    tokio::spawn(teach(running.handle(), config));
+    let end = running.ended().await;
+    signals.abort();
+    if end == End::Stopped {
+        info!("the cluster has stopped");
+    }
+    Ok(end)
+}
+
+async fn single(
+    loaded: Loaded,
+    node: &str,
+    launcher: ProcessLauncher,
+    console: Console,
+) -> anyhow::Result<End> {
+    let signals = Signals::new().context("no signals")?;
+    let unknown = loaded.check_apps(&launcher.apps().await?);
+    if !unknown.is_empty() {
+        return Err(StartError::UnknownApps(unknown).into());
+    }
+    let single = Single::new(loaded.cluster, node, Box::new(launcher), console)?;
+    Ok(single.run(signals).await)
+}
+
+/// Once the cluster is up: how to try it.
+async fn teach(handle: Handle, config: Cluster) {
+    if !handle.up().await {
+        return;
+    }
+    let reach = |mut at: std::net::SocketAddr| {
+        if at.ip().is_unspecified() {
+            at.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        at
+    };
+    let web = reach(config.master.webport);
+    let token = if config.master.token.is_some() { " -H \"Authorization: Bearer TOKEN\"" } else { "" };
+    let view = handle.view();
+    if let Some(net) = view.nodes.iter().find_map(|node| node.listens.net) {
+        info!("  a client  cargo run -p tests --bin client -- {}", reach(net));
+    }
+    info!("  look      curl{token} http://{web}/status   (or open http://{web}/)");
+    info!("  stop      Ctrl-C, or: curl -X POST{token} http://{web}/stop");
+}

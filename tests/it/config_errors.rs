@@ -35,7 +35,7 @@ fn check_reports_all_eight_faults_of_one_config_and_starts_nothing() -> Result<(
         "2:54: master.webport",
         "4:44: servers.gate.app",
         "5:16: servers.net.netprot",
-        "5:62: servers.net.remoteport[0].rootname",
+        "5:63: servers.net.remoteport[0].rootname",
         "6:65: servers.game1.remoteport[0].rootport",
         "6:108: servers.game1.threads",
         "7:27: servers.game2.netport",
@@ -104,19 +104,19 @@ async fn does_not_start(fixture: Fixture, naming: &[&str]) -> Result<()> {
 #[tokio::test]
 async fn an_unreachable_database_stops_the_start_and_names_the_key() -> Result<()> {
     let nobody = free_port()?;
-    let text = Fixture::demo()?.text;
-    let text = text
-        .replacen("{\n", &format!("{{\n  \"db\": {{ \"url\": \"mysql://game:pw@127.0.0.1:{nobody}/game\" }},\n"), 1)
+    let db = format!("{{\n  \"db\": {{ \"url\": \"mysql://game:pw@127.0.0.1:{nobody}/game\" }},\n");
+    let fixture = Fixture::demo()?
+        .replace("{\n", &db)
         .replace("\"app\": \"app.gateserver\"", "\"app\": \"app.gateserver\", \"db\": true");
-    does_not_start(Fixture::new(&text)?, &["db.url", &nobody.to_string()]).await
+    does_not_start(fixture, &["`db.url`", &nobody.to_string()]).await
 }
 
 #[tokio::test]
 async fn a_missing_memcached_stops_the_start_and_names_the_key() -> Result<()> {
     let nobody = free_port()?;
-    let text = Fixture::demo()?.text;
-    let text = text
-        .replacen("{\n", &format!("{{\n  \"memcached\": {{ \"urls\": [\"127.0.0.1:{nobody}\"] }},\n"), 1)
+    let memcached = format!("{{\n  \"memcached\": {{ \"urls\": [\"127.0.0.1:{nobody}\"] }},\n");
+    let fixture = Fixture::demo()?
+        .replace("{\n", &memcached)
         .replace("\"app\": \"app.game1server\"", "\"app\": \"app.game1server\", \"mem\": true");
-    does_not_start(Fixture::new(&text)?, &["memcached.urls", &nobody.to_string()]).await
+    does_not_start(fixture, &["memcached.urls", &nobody.to_string()]).await
 }

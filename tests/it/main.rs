@@ -4,5 +4,8 @@ mod bad_input;
 mod config_errors;
 mod data;
 mod demo;
+mod handlers;
 mod layering;
+mod limits;
+mod routing;
 mod supervision;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,6 +12,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+
+use ffserver::{Stop, process};
 
 use crate::client::Client;
 use crate::fixtures::Fixture;
@@ -24,7 +27,10 @@ pub struct Cluster {
 }
 
 enum Master {
+    /// `master config.json`, with its nodes as processes.
     Process(Child),
+    /// Every node in this process, on a thread of its own, with links in memory and no master.
+    Here { stop: Stop, ended: Option<JoinHandle<Result<()>>> },
 }
 
 impl Cluster {
@@ -49,13 +55,48 @@ impl Cluster {
         Ok(Self { fixture, folder: Some(folder), master: Master::Process(master) })
     }
 
+    /// Starts every node of the config in this process: faster, and in a debugger's reach. There is no
+    /// master, so nothing that asks it works.
+    ///
+    /// # Errors
+    /// A node cannot start.
+    pub async fn in_process(fixture: Fixture) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("cluster-").tempdir()?;
+        let config = ffconfig::parse(&fixture.text, &folder.path().join("config.json"), &|_| None)?.cluster;
+        let stop = Stop::new(Duration::from_secs(10));
+        let stopped = stop.clone();
+        let ended = std::thread::spawn(move || {
+            let incarnation = process::incarnation(None)?;
+            let all = process::run_all(&config, apps::all, incarnation, stopped);
+            Ok(process::runtime(1)?.block_on(all)?)
+        });
+        let mut cluster =
+            Self { fixture, folder: Some(folder), master: Master::Here { stop, ended: Some(ended) } };
+        cluster.until_listening().await?;
+        Ok(cluster)
+    }
+
+    /// The netport is opened last, when the parents are linked.
+    async fn until_listening(&mut self) -> Result<()> {
+        let at = self.at("net");
+        wait::until("the net node takes clients", async || {
+            if let Master::Here { ended, .. } = &mut self.master
+                && ended.as_ref().is_some_and(JoinHandle::is_finished)
+            {
+                return Err(format!("ended: {:?}", ended.take().map(JoinHandle::join)));
+            }
+            Client::connect(at).await.map(drop).map_err(|e| format!("{e:#}"))
+        })
+        .await
+    }
+
     async fn until_up(&mut self) -> Result<()> {
         let log = self.log_path();
         wait::until("cluster is up", async || {
             if self.log().contains("cluster is up") {
                 return Ok(());
             }
-            let Master::Process(child) = &mut self.master;
+            let Master::Process(child) = &mut self.master else { return Ok(()) };
             match child.try_wait() {
                 Ok(None) => Err(format!("starting; log {}", log.display())),
                 ended => Err(format!("ended: {ended:?}; log:\n{}", self.log())),
@@ -191,7 +232,7 @@ impl Cluster {
     /// # Errors
     /// It is gone.
     pub fn signal_master(&self, signal: nix::sys::signal::Signal) -> Result<()> {
-        let Master::Process(child) = &self.master;
+        let Master::Process(child) = &self.master else { bail!("there is no master process") };
         let pid = child.id().context("the master has ended")?;
         Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), signal)?)
     }
@@ -201,7 +242,7 @@ impl Cluster {
     /// # Errors
     /// It does not end.
     pub async fn exit_code(&mut self) -> Result<Option<i32>> {
-        let Master::Process(child) = &mut self.master;
+        let Master::Process(child) = &mut self.master else { bail!("there is no master process") };
         let status = timeout(wait::PATIENCE, child.wait()).await.context("the master does not end")??;
         Ok(status.code())
     }
@@ -211,6 +252,14 @@ impl Cluster {
     /// # Errors
     /// Something is left.
     pub async fn stop(mut self) -> Result<()> {
+        if let Master::Here { stop, ended } = &mut self.master {
+            stop.begin(None);
+            let ended = ended.take().context("stopped before")?;
+            let joined = tokio::task::spawn_blocking(move || ended.join());
+            let joined = timeout(wait::PATIENCE, joined).await.context("the nodes do not end")??;
+            joined.map_err(|panic| anyhow::anyhow!("a node panicked: {panic:?}"))??;
+            return self.nothing_left(&[]);
+        }
         let pids = self.pids().await?;
         let answer = self.admin("POST", "/stop").await?;
         ensure!(answer.status < 300, "/stop: {answer:?}");
@@ -248,7 +297,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let Master::Process(child) = &mut self.master;
+        let child = match &mut self.master {
+            Master::Process(child) => child,
+            Master::Here { stop, .. } => return stop.begin(None),
+        };
         if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
             // Children have process groups of their own, so the master is asked to take them along: the
             // second signal means at once.

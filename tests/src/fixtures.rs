@@ -60,9 +60,39 @@ impl Fixture {
         )
     }
 
+    /// The same with a part of the text replaced.
+    ///
+    /// # Panics
+    /// When the text has no such part: a fault of the test.
+    #[must_use]
+    pub fn replace(mut self, from: &str, to: &str) -> Self {
+        assert!(self.text.contains(from), "no {from} in {}", self.text);
+        self.text = self.text.replacen(from, to, 1);
+        self
+    }
+
     /// Every port by its name.
     pub fn ports(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
         self.ports.iter().map(|(name, port)| (name.as_str(), (Ipv4Addr::LOCALHOST, *port).into()))
+    }
+
+    /// Two game nodes behind a gate, with every handler that complains: see `apps/src/trial.rs`.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn trial() -> Result<Self> {
+        Self::new(
+            r#"{
+  "master": { "rootport": @master, "webport": @admin },
+  "limits": { "call_timeout_ms": 1000 },
+  "servers": {
+    "gate": { "rootport": @gate, "app": "trialgate" },
+    "net":  { "netport": @net, "webport": @web, "remoteport": [{ "rootname": "gate" }], "app": "trialnet",
+              "route": { "range": { "game": [[1000, 1999]] }, "stateless": [[1500, 1599]] } },
+    "game": { "count": 2, "type": "game", "remoteport": [{ "rootname": "gate" }], "app": "trialgame" }
+  }
+}"#,
+        )
     }
 
     /// Where the port of that name is.

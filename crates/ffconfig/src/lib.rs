@@ -33,7 +33,7 @@ mod vars;
 
 pub use diff::{Diff, diff};
 pub use finding::{Finding, LoadError};
-pub use load::{FILE_BYTES_MAX, Loaded, load, parse};
+pub use load::{FILE_BYTES_MAX, Loaded, load, load_with_apps, parse};
 pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Master, Memcached, Node, Parent, Restart,
     Route, RouteRule, SlowClient,

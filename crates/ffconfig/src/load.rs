@@ -30,21 +30,25 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The apps that are not among `known`, in the order of the text. Only whoever has the apps can say
-    /// this (`appmain`), so a check by the master alone does not.
+    /// The apps that are not among `known`, in the order of the text: for somebody who learns them only
+    /// after the config was loaded.
     pub fn check_apps(&self, known: &[String]) -> Vec<Finding> {
-        let unknown = self.apps.iter().filter(|(app, _)| !known.contains(app));
-        let faults = unknown.map(|(app, at)| {
-            let nearest = nearest(app, known.iter().map(String::as_str));
-            let mut message = format!("there is no app {}", quoted(app));
-            if nearest.is_none() {
-                let known: Vec<String> = known.iter().map(|app| format!("`{app}`")).collect();
-                message = format!("{message}; known: {}", known.join(", "));
-            }
-            Finding { message, nearest, ..at.clone() }
-        });
-        sorted(faults.collect())
+        sorted(unknown_apps(&self.apps, known))
     }
+}
+
+fn unknown_apps(apps: &[(String, Finding)], known: &[String]) -> Vec<Finding> {
+    let unknown = apps.iter().filter(|(app, _)| !known.contains(app));
+    let faults = unknown.map(|(app, at)| {
+        let nearest = nearest(app, known.iter().map(String::as_str));
+        let mut message = format!("there is no app {}", quoted(app));
+        if nearest.is_none() {
+            let known: Vec<String> = known.iter().map(|app| format!("`{app}`")).collect();
+            message = format!("{message}; known: {}", known.join(", "));
+        }
+        Finding { message, nearest, ..at.clone() }
+    });
+    faults.collect()
 }
 
 /// Reads and checks a config file. `env` answers for `${NAME}`; a program gives
@@ -53,11 +57,23 @@ impl Loaded {
 /// # Errors
 /// When the file cannot be read, or with every fault of its text.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, LoadError> {
+    load_with_apps(path, env, None)
+}
+
+/// As [`load`], by somebody who knows which apps there are: an unknown one is a fault among the others.
+///
+/// # Errors
+/// When the file cannot be read, or with every fault of its text.
+pub fn load_with_apps(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    apps: Option<&[String]>,
+) -> Result<Loaded, LoadError> {
     let unreadable = |reason| LoadError::Unreadable { file: path.to_owned(), reason };
     let bytes = read(path).map_err(unreadable)?;
     let absolute = std::path::absolute(path).map_err(unreadable)?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => check(text, &absolute, path, env),
+        Ok(text) => check(text, &absolute, path, env, apps),
         Err(error) => {
             let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let mut report = Report::new(&text, path.to_owned());
@@ -73,7 +89,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded,
 /// # Errors
 /// With every fault of the text.
 pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, LoadError> {
-    check(text, path, path, env)
+    check(text, path, path, env, None)
 }
 
 /// At most one byte more than allowed, so that `check` sees that it is too much.
@@ -84,10 +100,16 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// `shown` is the path in findings: as somebody named it, where `path` is absolute.
-fn check(text: &str, path: &Path, shown: &Path, env: Environment<'_>) -> Result<Loaded, LoadError> {
+fn check(
+    text: &str,
+    path: &Path,
+    shown: &Path,
+    env: Environment<'_>,
+    known: Option<&[String]>,
+) -> Result<Loaded, LoadError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::new(text, PathBuf::from(shown));
-    match checked(text, path, env, &mut report) {
+    match checked(text, path, env, known, &mut report) {
         Some((cluster, apps)) if !report.has_faults() => {
             Ok(Loaded { cluster, apps, warnings: report.into_sorted().1 })
         }
@@ -108,6 +130,7 @@ fn checked(
     text: &str,
     path: &Path,
     env: Environment<'_>,
+    known: Option<&[String]>,
     report: &mut Report<'_>,
 ) -> Option<(Cluster, Apps)> {
     if text.len() > FILE_BYTES_MAX {
@@ -122,10 +145,14 @@ fn checked(
     let links = parents::links(&drafts, report);
     checks::check(root, &drafts, report);
     routes::check(&drafts, &links, report);
+    let apps = apps(&drafts, report);
+    for finding in known.map(|known| unknown_apps(&apps, known)).unwrap_or_default() {
+        report.add_fault(finding);
+    }
     if report.has_faults() {
         return None;
     }
-    Some((build::cluster(root, &drafts, &links, path)?, apps(&drafts, report)))
+    Some((build::cluster(root, &drafts, &links, path)?, apps))
 }
 
 fn apps(drafts: &[Draft<'_>], report: &Report<'_>) -> Apps {

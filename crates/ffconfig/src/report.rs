@@ -98,6 +98,11 @@ impl<'t> Report<'t> {
         self.faults.push(finding);
     }
 
+    /// A fault that was found before it was known to be one.
+    pub(crate) fn add_fault(&mut self, finding: Finding) {
+        self.faults.push(finding);
+    }
+
     pub(crate) fn warn(&mut self, place: &Place, message: impl Into<String>) {
         let finding = self.finding(place, message.into(), None);
         self.warnings.push(finding);

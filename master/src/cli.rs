@@ -1,0 +1,149 @@
+//! The command line: what can be said, and the help that teaches it.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Exit codes, as in sysexits.h where it has one.
+pub mod exit {
+    /// Everything was stopped in order.
+    pub const STOPPED: u8 = 0;
+    /// Something failed: a port, a program, a node's first start; or a second signal cut the stop short.
+    pub const FAILED: u8 = 1;
+    /// The command line makes no sense.
+    pub const USAGE: u8 = 64;
+    /// The config has faults.
+    pub const CONFIG: u8 = 78;
+}
+
+const LONG: &str = "\
+Reads config.json, opens every listening socket, starts each configured node as a child process
+(`appmain NODE config.json`), parents before children, and supervises them: a node that ends is
+started again. Nodes register at master.rootport; people and programs look at and command the
+cluster at master.webport.";
+
+const AFTER: &str = "\
+Examples:
+  master config.json                 start the cluster and stay with it
+  master --check config.json         only find every fault in the config; exit code 78 if there is one
+  master single game2 config.json    start one node of the config here and supervise it; it registers
+                                     at the configured master, which may be on another host
+  curl http://127.0.0.1:9998/status  (webport) the nodes: state, pid, restarts, sessions, last exit
+  curl -X POST http://127.0.0.1:9998/reload         read the config again, replace every node in turn
+  curl -X POST http://127.0.0.1:9998/nodes/NAME/restart       also: stop, start, reload
+  curl -X POST http://127.0.0.1:9998/stop           stop in waves: net nodes, the others, parents last
+
+Signals:
+  SIGTERM, SIGINT (Ctrl-C)   stop in order, as /stop; a second one kills every node at once
+  SIGHUP                     reload, as /reload
+
+Exit codes:
+   0  stopped in order           64  wrong command line
+   1  something failed           78  the config has faults
+
+Environment:
+  FF_APPMAIN   the appmain program, if it is not beside this one (as --appmain)
+  FF_LOG       what is logged, in the syntax of RUST_LOG (default: info)";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "master",
+    version,
+    about = "Starts a game-server cluster from one config.json and supervises it",
+    long_about = LONG,
+    after_help = AFTER,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Args {
+    /// The cluster's config
+    #[arg(required = true, value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Only check the config: print every fault, or what would be started
+    #[arg(long)]
+    pub check: bool,
+    /// The program that runs a node [default: appmain beside this program]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub appmain: Option<PathBuf>,
+    /// Log one JSON object a line
+    #[arg(long, global = true)]
+    pub log_json: bool,
+    /// What else can be done.
+    #[command(subcommand)]
+    pub other: Option<Other>,
+}
+
+/// The other ways to run.
+#[derive(Debug, Subcommand)]
+pub enum Other {
+    /// Start one node of the config here and supervise it; no webport, no other nodes
+    Single {
+        /// The node's name
+        node: String,
+        /// The cluster's config
+        config: PathBuf,
+    },
+}
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// The whole cluster.
+    Cluster,
+    /// Only the check.
+    Check,
+    /// One node.
+    Single(String),
+}
+
+impl Args {
+    /// What to do, with which config.
+    pub fn asked(&self) -> (Asked, PathBuf) {
+        match &self.other {
+            Some(Other::Single { node, config }) => (Asked::Single(node.clone()), config.clone()),
+            None => {
+                let what = if self.check { Asked::Check } else { Asked::Cluster };
+                (what, self.config.clone().unwrap_or_default())
+            }
+        }
+    }
+
+    /// The program that runs a node: as named, as FF_APPMAIN names it, or beside this program.
+    pub fn appmain(&self) -> PathBuf {
+        let named = self.appmain.clone().or_else(|| std::env::var_os("FF_APPMAIN").map(PathBuf::from));
+        named.unwrap_or_else(|| {
+            let own = std::env::current_exe().unwrap_or_default();
+            own.with_file_name("appmain")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(line: &str) -> Result<(Asked, PathBuf), clap::Error> {
+        Args::try_parse_from(line.split(' ')).map(|args| args.asked())
+    }
+
+    #[test]
+    fn the_three_ways_to_run_are_understood() {
+        assert_eq!(asked("master c.json").unwrap(), (Asked::Cluster, "c.json".into()));
+        assert_eq!(asked("master --check c.json").unwrap(), (Asked::Check, "c.json".into()));
+        assert_eq!(asked("master c.json --check").unwrap(), (Asked::Check, "c.json".into()));
+        let single = asked("master single game1 c.json --appmain /x/appmain").unwrap();
+        assert_eq!(single, (Asked::Single("game1".into()), "c.json".into()));
+    }
+
+    #[test]
+    fn a_wrong_line_is_refused_and_help_teaches() {
+        for line in ["master", "master a b", "master single", "master --chek c.json"] {
+            assert!(asked(line).is_err(), "{line}");
+        }
+        let help = asked("master --help").unwrap_err().to_string();
+        for taught in ["master --check config.json", "SIGHUP", "78  the config has faults"] {
+            assert!(help.contains(taught), "{help}");
+        }
+    }
+}

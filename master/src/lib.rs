@@ -1,0 +1,32 @@
+//! The master: supervises the nodes of a cluster, tells them of each other, and answers operators.
+//!
+//! It knows no handler and no database: nothing that an app does can take it down. What reads top-down:
+//!
+//! * [`start()`] — every check and every socket first, then the supervisor and the administration.
+//! * [`supervisor`] — one task that does what a pure machine decides; processes; the control port.
+//! * `admin` — the pages and commands on `webport`.
+//! * [`single`] — one node by itself, for other hosts.
+//! * [`check`] — `--check`: every fault, or what would be started.
+//! * [`cli`], [`signals`], [`console`], [`output`] — the edges towards people.
+//!
+//! A whole cluster runs in one process with another [`supervisor::process::Launcher`]; see [`start()`].
+
+mod admin;
+pub mod check;
+pub mod cli;
+pub mod console;
+#[cfg(test)]
+mod fixture;
+pub mod output;
+mod place;
+pub mod signals;
+pub mod single;
+mod sockets;
+mod start;
+pub mod supervisor;
+#[cfg(test)]
+mod whole;
+mod utc;
+
+pub use sockets::PortFault;
+pub use start::{Running, Setup, StartError, start};

@@ -1,0 +1,182 @@
+//! What nodes print: passed through with the node's name, and the last lines of each kept.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use ffproto::NodeName;
+use parking_lot::Mutex;
+
+use crate::console::Console;
+
+/// Lines that are kept of each node.
+pub const LINES_KEPT: usize = 200;
+/// A longer line is cut: with this and [`LINES_KEPT`] a node costs at most 800 KiB.
+const LINE_BYTES_MAX: usize = 4 * 1024;
+
+/// The last lines of every node. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Logs {
+    nodes: Arc<Mutex<HashMap<NodeName, Kept>>>,
+    console: Console,
+}
+
+type Kept = Arc<Mutex<VecDeque<String>>>;
+
+impl Logs {
+    /// Logs that also go to that console.
+    pub fn new(console: Console) -> Self {
+        Self { nodes: Arc::default(), console }
+    }
+
+    /// The last lines of a node, oldest first.
+    pub fn last(&self, node: &str) -> Vec<String> {
+        let kept = self.nodes.lock().get(node).cloned();
+        kept.map(|kept| kept.lock().iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Where the lines of a node go; `width` is the length of the longest name.
+    pub fn of(&self, node: &NodeName, width: usize) -> NodeOutput {
+        let kept = Arc::clone(self.nodes.lock().entry(node.clone()).or_default());
+        NodeOutput {
+            prefix: prefix(node, width, self.console.has_colour()),
+            kept,
+            console: self.console.clone(),
+        }
+    }
+}
+
+/// The node's name before each of its lines; each name has its colour.
+fn prefix(node: &NodeName, width: usize, colour: bool) -> String {
+    let sum = node.as_str().bytes().fold(0u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+    // 31 to 36 are the colours that are neither black nor white.
+    if colour {
+        format!("\x1b[{}m{node:<width$} |\x1b[0m ", 31 + sum % 6)
+    } else {
+        format!("{node:<width$} | ")
+    }
+}
+
+/// Where the lines of one node go.
+#[derive(Debug, Clone)]
+pub struct NodeOutput {
+    prefix: String,
+    kept: Kept,
+    console: Console,
+}
+
+impl NodeOutput {
+    /// Keeps and shows one line.
+    pub fn line(&self, text: &str) {
+        self.console.line(format!("{}{text}", self.prefix));
+        let mut kept = self.kept.lock();
+        if kept.len() == LINES_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(text.to_owned());
+    }
+}
+
+/// Makes lines out of whatever a pipe gives: long ones are cut, broken UTF-8 is replaced.
+#[derive(Debug, Default)]
+pub(crate) struct Splitter {
+    line: Vec<u8>,
+    cut: bool,
+}
+
+impl Splitter {
+    /// Takes in bytes and gives out every line that is complete now.
+    pub(crate) fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (head, tail) = rest.split_at(end);
+            self.extend(head);
+            self.finish(&mut line);
+            rest = tail.get(1..).unwrap_or_default();
+        }
+        self.extend(rest);
+    }
+
+    /// Gives out what stands after the last line break.
+    pub(crate) fn end(&mut self, mut line: impl FnMut(&str)) {
+        if !self.line.is_empty() {
+            self.finish(&mut line);
+        }
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        let room = LINE_BYTES_MAX - self.line.len();
+        self.cut |= bytes.len() > room;
+        self.line.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+
+    fn finish(&mut self, line: &mut impl FnMut(&str)) {
+        let bytes = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
+        let mut text = String::from_utf8_lossy(bytes).into_owned();
+        if self.cut {
+            text.push_str(" …");
+        }
+        line(&text);
+        self.line.clear();
+        self.cut = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::name;
+
+    fn split(pieces: &[&[u8]]) -> Vec<String> {
+        let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
+        for piece in pieces {
+            splitter.push(piece, |line| lines.push(line.to_owned()));
+        }
+        splitter.end(|line| lines.push(line.to_owned()));
+        lines
+    }
+
+    #[test]
+    fn lines_come_whole_whatever_the_pieces() {
+        assert_eq!(split(&[b"a\nb", b"", b"c\r\n", b"\nd"]), ["a", "bc", "", "d"]);
+        assert_eq!(split(&[b"caf\xc3", b"\xa9\n\xff!\n"]), ["café", "\u{fffd}!"]);
+    }
+
+    #[test]
+    fn a_line_without_an_end_takes_no_memory() {
+        let mut splitter = Splitter::default();
+        for _ in 0..1_000 {
+            splitter.push(&[b'x'; 10_000], |_| panic!("no line yet"));
+        }
+        assert!(splitter.line.capacity() <= 2 * LINE_BYTES_MAX);
+        let mut lines = Vec::new();
+        splitter.push(b"\nnext\n", |line| lines.push(line.to_owned()));
+        assert!(lines[0].ends_with("xx …") && lines[0].len() < LINE_BYTES_MAX + 10);
+        assert_eq!(lines[1], "next");
+    }
+
+    #[test]
+    fn the_last_lines_are_kept_and_the_console_has_them_with_the_name() {
+        let (to, from) = std::sync::mpsc::channel();
+        struct Sink(std::sync::mpsc::Sender<String>);
+        impl std::io::Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.send(String::from_utf8_lossy(bytes).into_owned()).unwrap();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let console = Console::to(Sink(to));
+        let logs = Logs::new(console.clone());
+        let output = logs.of(&name("net"), 5);
+        for n in 0..=LINES_KEPT {
+            output.line(&format!("line {n}"));
+        }
+        console.flush();
+        assert_eq!(logs.last("net").len(), LINES_KEPT);
+        assert_eq!(logs.last("net")[0], "line 1");
+        assert_eq!(from.recv().unwrap(), "net   | line 0\n");
+        assert!(logs.last("gate").is_empty());
+    }
+}

@@ -1,0 +1,78 @@
+//! The signals that a master obeys.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::supervisor::{Handle, Order};
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// SIGTERM or SIGINT, for the first time.
+    Stop,
+    /// SIGTERM or SIGINT again.
+    Kill,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Hears signals from its creation on.
+#[derive(Debug)]
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    stops: u32,
+}
+
+impl Signals {
+    /// From now on signals do not end this process any more.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            stops: 0,
+        })
+    }
+
+    /// The next one. Cancel-safe.
+    pub async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hup.recv() => return Asked::Reload,
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+        self.stops += 1;
+        if self.stops == 1 { Asked::Stop } else { Asked::Kill }
+    }
+
+    /// Obeys them for a whole cluster, for ever.
+    pub async fn obey(mut self, handle: Handle) {
+        loop {
+            let order = match self.next().await {
+                Asked::Stop => {
+                    info!("stopping in order; a second signal kills every node at once");
+                    Order::StopAll
+                }
+                Asked::Kill => {
+                    warn!("a second signal: every node is killed");
+                    Order::KillAll
+                }
+                Asked::Reload => Order::Reload(None),
+            };
+            // The outcome is logged by the supervisor; the next signal must not wait for it.
+            let handle = handle.clone();
+            tokio::spawn(async move {
+                if let Err(refused) = handle.order(order).await {
+                    warn!("refused: {refused}");
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Starting a cluster: every check and every socket first, then the supervisor and the administration.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ffconfig::{Cluster, Finding, Loaded};
+use ffnet::handshake::Local;
+use ffproto::NodeName;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin};
+use crate::console::Console;
+use crate::output::Logs;
+use crate::place;
+use crate::sockets::{self, PortFault, Sockets};
+use crate::supervisor::control::Server;
+use crate::supervisor::machine::End;
+use crate::supervisor::prepare::lines;
+use crate::supervisor::process::{AppsError, Launcher};
+use crate::supervisor::{Handle, Shell, Source};
+
+/// Everything that a cluster is started from.
+pub struct Setup {
+    /// The checked config.
+    pub loaded: Loaded,
+    /// Where a reload reads the config again.
+    pub source: Source,
+    /// How nodes are started.
+    pub launcher: Box<dyn Launcher>,
+    /// Where the lines of nodes are shown.
+    pub console: Console,
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The apps cannot be asked for.
+    #[error(transparent)]
+    Apps(#[from] AppsError),
+    /// The config names apps that do not exist.
+    #[error("{}", lines(.0))]
+    UnknownApps(Vec<Finding>),
+    /// Ports that cannot be listened on: all of them.
+    #[error("{}", Ports(.0))]
+    Ports(Vec<PortFault>),
+    /// The administration cannot start.
+    #[error("master.webport: {0}")]
+    Admin(String),
+}
+
+struct Ports<'a>(&'a [PortFault]);
+
+impl fmt::Display for Ports<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+/// A cluster that is supervised by this process.
+pub struct Running {
+    handle: Handle,
+    supervisor: JoinHandle<End>,
+    control: CancellationToken,
+    admin: Admin,
+}
+
+impl Running {
+    /// To look at it and to command it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until everything has ended, and closes what is left.
+    pub async fn ended(self) -> End {
+        let end = self.supervisor.await;
+        self.control.cancel();
+        self.admin.stop().await;
+        end.unwrap_or_else(|panic| End::Failed(format!("the supervisor failed: {panic}")))
+    }
+}
+
+/// Opens everything and begins to start the nodes; they come up while this has returned already
+/// ([`Handle::up`] waits for them).
+///
+/// # Errors
+/// [`StartError`]; nothing is left open and no process was started.
+pub async fn start(setup: Setup) -> Result<Running, StartError> {
+    let Setup { loaded, source, launcher, console } = setup;
+    let unknown = loaded.check_apps(&launcher.apps().await?);
+    if !unknown.is_empty() {
+        return Err(StartError::UnknownApps(unknown));
+    }
+    let cluster = Arc::new(loaded.cluster);
+    let (sockets, control) = open_sockets(&cluster).map_err(StartError::Ports)?;
+
+    let logs = Logs::new(console);
+    let (shell, events) = Shell::new(Arc::clone(&cluster), sockets, launcher, source, logs.clone());
+    let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs };
+    let admin = admin::start(&cluster.master, handle.clone()).await.map_err(StartError::Admin)?;
+    let stop = CancellationToken::new();
+    let server = Server {
+        local: Arc::new(local(&cluster)),
+        view: handle.view.clone(),
+        events: handle.events.clone(),
+        stop: stop.clone(),
+    };
+    tokio::spawn(server.serve(control));
+    let supervisor = tokio::spawn(shell.run(events));
+    Ok(Running { handle, supervisor, control: stop, admin })
+}
+
+/// All ports that cannot be opened are found in one run, the master's own included.
+fn open_sockets(cluster: &Cluster) -> Result<(Sockets, tokio::net::TcpListener), Vec<PortFault>> {
+    let mut sockets = Sockets::default();
+    let mut faults = sockets.open(cluster, &place::elsewhere(cluster)).err().unwrap_or_default();
+    let control = sockets::open("master.rootport", cluster.master.rootport);
+    // Rocket opens its own port; this one only finds out whether it can, and who is in the way.
+    let web = sockets::open("master.webport", cluster.master.webport);
+    faults.extend(web.err());
+    match control {
+        Ok(control) if faults.is_empty() => {
+            let at = cluster.master.rootport;
+            let control = tokio::net::TcpListener::from_std(control);
+            let unusable = |source| ffnet::listen::ListenError::new(at, source);
+            control
+                .map(|control| (sockets, control))
+                .map_err(|e| vec![PortFault { key: "master.rootport".into(), error: unusable(e) }])
+        }
+        control => {
+            faults.extend(control.err());
+            Err(faults)
+        }
+    }
+}
+
+/// What the master says of itself to nodes.
+fn local(cluster: &Cluster) -> Local {
+    let now = crate::supervisor::moment();
+    Local {
+        cluster: cluster.name.clone(),
+        name: NodeName::master(),
+        kind: "master".into(),
+        incarnation: ffproto::Incarnation::next(now.unix_ms, None),
+        methods: Vec::new(),
+        token: cluster.master.token.clone().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,159 @@
+//! The control port: nodes register there; each connection is one task between the node and the supervisor.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ffnet::control::MasterSide;
+use ffnet::handshake::{self, Local, Peer};
+use ffproto::control::ToNode;
+use ffproto::handshake::{Hello, Purpose, Refusal, fence};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::event::Event;
+use super::machine::{ClusterView, PhaseView, Tell, Wire};
+
+/// Connections at once: far more than nodes, far fewer than descriptors.
+const CONNECTIONS_MAX: usize = 8 * 1024;
+/// Messages that may wait for one node. A node that does not take a few hundred is stuck.
+const OUTBOX_MAX: usize = 256;
+/// How long one message may take to be written.
+const WRITE_MAX: Duration = Duration::from_secs(5);
+/// Nodes speak once a second; one that is silent this long has lost its connection.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a host's name may take to be looked up.
+const LOOKUP_MAX: Duration = Duration::from_secs(2);
+/// After a failed accept (no more descriptors), before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What every connection needs.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) local: Arc<Local>,
+    pub(crate) view: watch::Receiver<Arc<ClusterView>>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Server {
+    /// Accepts nodes until it is told to stop.
+    pub(crate) async fn serve(self, listener: TcpListener) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = AtomicU64::new(1);
+        loop {
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, from)) => {
+                    let number = connections.fetch_add(1, Ordering::Relaxed);
+                    let (server, stop) = (self.clone(), self.stop.clone());
+                    tokio::spawn(async move {
+                        stop.run_until_cancelled(server.connection(stream, from, number)).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    warn!("the control port cannot accept: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self, mut stream: TcpStream, from: SocketAddr, conn: u64) {
+        let _ = stream.set_nodelay(true);
+        let Ok(local) = stream.local_addr() else { return };
+        let shaken = handshake::accept(&mut stream, Purpose::Control, &self.local, |hello| self.admit(hello));
+        let peer = match shaken.await {
+            Ok(peer) => peer,
+            Err(why) => return warn!(%from, "no node registered: {why}"),
+        };
+        let wire = Wire { peer: from.ip().to_canonical(), local: local.ip().to_canonical() };
+        let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
+        let Peer { name: node, incarnation, pid, .. } = peer;
+        let linked = Event::Linked { node: node.clone(), incarnation, pid, wire, conn, outbox };
+        if self.events.send(linked).await.is_err() {
+            return;
+        }
+        let ended = self.converse(MasterSide::new(stream), tells, |message| Event::Said {
+            node: node.clone(),
+            incarnation,
+            conn,
+            message,
+        });
+        if let Err(error) = ended.await {
+            debug!(%node, "the control connection ended: {error}");
+        }
+        let _ = self.events.send(Event::Unlinked { node, incarnation, conn }).await;
+    }
+
+    /// Only what is known now: the machine decides again when the token has been proved.
+    fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
+        let view = self.view.borrow();
+        let node = view.node(hello.name.as_str()).ok_or_else(|| Refusal::Unknown(hello.name.clone()))?;
+        fence(&hello.name, node.incarnation, hello.incarnation)?;
+        let stopping = matches!(view.state, PhaseView::Stopping | PhaseView::Ended);
+        // A node that is being stopped may come back to be told so.
+        if stopping && node.incarnation != Some(hello.incarnation) { Err(Refusal::Stopping) } else { Ok(()) }
+    }
+
+    async fn converse(
+        &self,
+        mut frames: MasterSide<TcpStream>,
+        mut tells: mpsc::Receiver<Tell>,
+        said: impl Fn(ffproto::control::ToMaster) -> Event,
+    ) -> io::Result<()> {
+        loop {
+            tokio::select! {
+                tell = tells.recv() => {
+                    // The supervisor has hung up.
+                    let Some(tell) = tell else { return Ok(()) };
+                    if let Some(message) = resolve(tell).await {
+                        timeout(WRITE_MAX, frames.send(message)).await??;
+                    }
+                }
+                message = timeout(SILENCE_MAX, frames.next()) => match message? {
+                    Some(message) => {
+                        if self.events.send(said(message?)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+}
+
+/// Looks up the host of a parent, where the config names it.
+async fn resolve(tell: Tell) -> Option<ToNode> {
+    match tell {
+        Tell::Message(message) => Some(message),
+        Tell::ParentUp { name, host, port, incarnation } => {
+            let found = match timeout(LOOKUP_MAX, lookup_host((host.as_str(), port))).await {
+                Ok(Ok(found)) => found.collect::<Vec<_>>(),
+                Ok(Err(error)) => {
+                    warn!("roothost `{host}` of parent {name}: {error}");
+                    return None;
+                }
+                Err(_late) => {
+                    warn!("roothost `{host}` of parent {name}: no answer from the name service");
+                    return None;
+                }
+            };
+            // A listener on 127.0.0.1 or 0.0.0.0 is the usual case, so IPv4 goes first.
+            let at = found.iter().find(|at| at.is_ipv4()).or(found.first()).copied()?;
+            Some(ToNode::ParentUp { name, at, incarnation })
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What reaches the supervisor's task: from processes, from control connections, from operators.
+
+use ffproto::control::ToMaster;
+use ffproto::{Incarnation, NodeName};
+use tokio::sync::{mpsc, oneshot};
+
+use super::machine::{Answer, Exit, Refused, Tell, Wire};
+use super::prepare::Prepared;
+
+/// Something for the supervisor.
+pub(crate) enum Event {
+    /// A node has opened a control connection.
+    Linked {
+        node: NodeName,
+        incarnation: Incarnation,
+        pid: u32,
+        wire: Wire,
+        conn: u64,
+        outbox: mpsc::Sender<Tell>,
+    },
+    /// It says something.
+    Said { node: NodeName, incarnation: Incarnation, conn: u64, message: ToMaster },
+    /// The connection has ended.
+    Unlinked { node: NodeName, incarnation: Incarnation, conn: u64 },
+    /// A process has ended.
+    Exited { node: NodeName, incarnation: Incarnation, exit: Exit },
+    /// An operator wants something.
+    Ordered { order: Order, reply: oneshot::Sender<Answer> },
+    /// A config has been read again for a reload.
+    Prepared {
+        only: Option<NodeName>,
+        prepared: Result<Box<Prepared>, Refused>,
+        reply: oneshot::Sender<Answer>,
+    },
+}
+
+/// What an operator wants; nodes by name, as they were typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Stop everything in waves. Answered with the plan, at once.
+    StopAll,
+    /// Kill everything at once.
+    KillAll,
+    /// Read the config again and replace every node, or the named one. Answered when it is done.
+    Reload(Option<String>),
+    /// Stop one node. Answered when it is down.
+    Stop(String),
+    /// Start one node. Answered when it is ready, or has failed.
+    Start(String),
+    /// Stop and start one node. Answered when it is ready, or has failed.
+    Restart(String),
+}

@@ -1,0 +1,55 @@
+//! What operators hold of a running supervisor: its view, its logs, its ear. Cheap to clone.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::event::{Event, Order};
+use super::machine::{Answer, ClusterView, PhaseView, Refused};
+use crate::output::Logs;
+
+/// A handle to a running cluster. The view and the logs answer even while the supervisor is busy.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) view: watch::Receiver<Arc<ClusterView>>,
+    pub(crate) logs: Logs,
+}
+
+impl Handle {
+    /// The cluster as it is now.
+    pub fn view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// The last lines of a node, oldest first.
+    pub fn lines(&self, node: &str) -> Vec<String> {
+        self.logs.last(node)
+    }
+
+    /// Waits until the view is as wanted and returns it; `None` when the supervisor ended first.
+    /// Has no deadline of its own. Cancel-safe.
+    pub async fn until(&self, wanted: impl FnMut(&ClusterView) -> bool) -> Option<Arc<ClusterView>> {
+        let mut wanted = wanted;
+        let mut view = self.view.clone();
+        view.wait_for(|view| wanted(view)).await.ok().map(|view| Arc::clone(&view))
+    }
+
+    /// Waits until the first start is over: `true` when the cluster is up.
+    pub async fn up(&self) -> bool {
+        let view = self.until(|view| view.state != PhaseView::Starting).await;
+        view.is_some_and(|view| view.state == PhaseView::Up)
+    }
+
+    /// Gives an order and waits for what became of it. A caller that goes away does not undo it.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing has been done.
+    pub async fn order(&self, order: Order) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        if self.events.send(Event::Ordered { order, reply }).await.is_err() {
+            return Err(Refused::Stopping);
+        }
+        answer.await.unwrap_or(Err(Refused::Stopping))
+    }
+}

@@ -1,0 +1,212 @@
+//! Every decision of the supervisor, as a pure machine: what was seen and when come in, what to do comes out.
+//!
+//! It knows no process, no socket and no clock. [`Machine::step`] is called for each fact and at
+//! [`Machine::wake_at`]; what it returns is done in order.
+
+mod facts;
+mod job;
+mod lives;
+mod seat;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod topology;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ffconfig::{Cluster, Node, Restart};
+use ffproto::control::ToMaster;
+use ffproto::{ClusterName, Incarnation, NodeName, NodeNumber};
+use tokio::time::Instant;
+
+pub use facts::{
+    Answer, Ask, Command, Do, End, Exit, Listens, Moment, Outcome, Refused, Report, Seen, Tell, Wire,
+};
+pub use view::{ClusterView, NodeState, NodeView, ParentView, PhaseView};
+
+use job::Job;
+use seat::{Seat, State};
+use stop::Stop;
+
+/// What the machine as a whole is doing.
+#[derive(Debug)]
+enum Phase {
+    /// The first start: a node that fails now fails the whole start.
+    Starting,
+    /// Nodes that end are started again.
+    Up,
+    /// Wave by wave.
+    Stopping(Stop),
+    Ended,
+}
+
+/// A process of ours whose node has been started anew by somebody else: it must leave.
+#[derive(Debug)]
+struct Fenced {
+    node: NodeName,
+    incarnation: Incarnation,
+    /// When it is killed; `None` when that has been done.
+    kill_at: Option<Instant>,
+}
+
+/// The supervisor's decisions.
+#[derive(Debug)]
+pub struct Machine {
+    cluster: ClusterName,
+    restart: Restart,
+    seats: BTreeMap<NodeName, Seat>,
+    /// The order of the config, for people.
+    order: Vec<NodeName>,
+    phase: Phase,
+    begun: Option<Instant>,
+    job: Option<Job>,
+    fenced: Vec<Fenced>,
+    out: Vec<Do>,
+}
+
+impl Machine {
+    /// A machine for a checked config; the nodes in `elsewhere` are started by somebody else.
+    pub fn new(cluster: &Cluster, elsewhere: &[NodeName], now: Moment) -> Self {
+        let mut machine = Self {
+            cluster: cluster.name.clone(),
+            restart: cluster.master.restart.clone(),
+            seats: BTreeMap::new(),
+            order: cluster.nodes.iter().map(|node| node.name.clone()).collect(),
+            phase: Phase::Starting,
+            begun: None,
+            job: None,
+            fenced: Vec::new(),
+            out: Vec::new(),
+        };
+        for (node, number) in cluster.nodes.iter().zip(1..) {
+            let here = !elsewhere.contains(&node.name);
+            machine.add_seat(node.clone(), here, NodeNumber(number), now);
+        }
+        machine
+    }
+
+    /// Takes in one fact and says what to do about it.
+    pub fn step(&mut self, now: Moment, seen: Seen) -> Vec<Do> {
+        match seen {
+            // By far the most frequent, and nothing follows from it.
+            Seen::Said { node, incarnation, message: ToMaster::Status(status) } => {
+                if let Some(seat) = self.seats.get_mut(&node).filter(|s| s.incarnation == Some(incarnation)) {
+                    seat.status = status;
+                }
+                return Vec::new();
+            }
+            Seen::Begin => self.begin(now),
+            Seen::Launched { node, incarnation, pid } => self.launched(&node, incarnation, pid),
+            Seen::LaunchFailed { node, incarnation, reason } => {
+                self.launch_failed(&node, incarnation, reason, now);
+            }
+            Seen::Registered { node, incarnation, pid, wire } => {
+                self.registered(node, incarnation, pid, wire, now);
+            }
+            Seen::Said { node, incarnation, message } => self.said(&node, incarnation, message, now),
+            Seen::Unlinked { node, incarnation } => self.unlinked(&node, incarnation, now),
+            Seen::Exited { node, incarnation, exit } => self.exited(&node, incarnation, &exit, now),
+            Seen::Asked { ask, command } => self.asked(ask, command, now),
+            Seen::Tick => {}
+        }
+        self.settle(now);
+        std::mem::take(&mut self.out)
+    }
+
+    /// When the machine wants a [`Seen::Tick`].
+    pub fn wake_at(&self) -> Option<Instant> {
+        let seats = self.seats.values().filter_map(Seat::due);
+        seats.chain(self.fenced.iter().filter_map(|fenced| fenced.kill_at)).min()
+    }
+
+    /// The config of a node, as it is launched now.
+    pub fn node(&self, name: &NodeName) -> Option<Arc<Node>> {
+        self.seats.get(name).map(|seat| Arc::clone(&seat.node))
+    }
+
+    /// The configs of all nodes, as they are launched now.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.order.iter().filter_map(|name| self.seats.get(name)).map(|seat| &*seat.node)
+    }
+
+    /// Whether this master starts the node.
+    pub fn is_here(&self, name: &NodeName) -> bool {
+        self.seats.get(name).is_some_and(|seat| seat.here)
+    }
+
+    /// Why no command can be taken now.
+    pub fn busy(&self) -> Option<Refused> {
+        match (&self.phase, &self.job) {
+            (Phase::Starting, _) => Some(Refused::Busy("the cluster is starting".into())),
+            (Phase::Stopping(_) | Phase::Ended, _) => Some(Refused::Stopping),
+            (Phase::Up, Some(job)) => Some(Refused::Busy(job.title())),
+            (Phase::Up, None) => None,
+        }
+    }
+
+    fn begin(&mut self, now: Moment) {
+        self.begun = Some(now.at);
+        for seat in self.seats.values_mut().filter(|seat| seat.here) {
+            seat.enter(State::Waiting, now);
+        }
+    }
+
+    fn add_seat(&mut self, node: Node, here: bool, number: NodeNumber, now: Moment) {
+        let seat = Seat::new(node, here, number, &self.restart, now);
+        self.seats.insert(seat.name().clone(), seat);
+    }
+
+    /// The smallest number that no node of the cluster has. The config has at most as many nodes.
+    fn free_number(&self) -> NodeNumber {
+        let taken: std::collections::BTreeSet<u16> = self.seats.values().map(|seat| seat.number.0).collect();
+        NodeNumber((1..=NodeNumber::MAX).find(|number| !taken.contains(number)).unwrap_or(NodeNumber::MAX))
+    }
+
+    /// What follows from the state as it is now, whatever led to it.
+    fn settle(&mut self, now: Moment) {
+        self.act_on_deadlines(now);
+        self.advance_job(now);
+        self.advance_stop(now);
+        self.launch_waiting(now);
+        self.notice_up(now);
+    }
+
+    fn asked(&mut self, ask: Ask, command: Command, now: Moment) {
+        match command {
+            Command::KillAll => self.kill_all(),
+            Command::StopAll => self.stop_all(Some(ask), None, now),
+            command => match self.busy() {
+                Some(refused) => self.answer(ask, Err(refused)),
+                None => self.begin_job(ask, command, now),
+            },
+        }
+    }
+
+    /// The first start is over when every node of ours serves or has had its chance.
+    fn notice_up(&mut self, now: Moment) {
+        let Some(begun) = self.begun else { return };
+        if !matches!(self.phase, Phase::Starting) || !self.seats.values().all(Seat::has_begun) {
+            return;
+        }
+        self.phase = Phase::Up;
+        let missing = self.order.iter().filter(|name| matches!(self.seats[*name].state, State::Absent));
+        let missing: Vec<NodeName> = missing.cloned().collect();
+        let nodes = self.seats.values().filter(|seat| matches!(seat.state, State::Ready)).count();
+        let took_ms = now.at.duration_since(begun).as_millis();
+        self.out.push(Do::Report(Report::Up { nodes, missing, took_ms }));
+    }
+
+    fn answer(&mut self, ask: Ask, answer: Answer) {
+        self.out.push(Do::Answer { ask, answer });
+    }
+
+    fn info(&mut self, text: impl Into<String>) {
+        self.out.push(Do::Report(Report::Info(text.into())));
+    }
+
+    fn warn(&mut self, text: impl Into<String>) {
+        self.out.push(Do::Report(Report::Warn(text.into())));
+    }
+}

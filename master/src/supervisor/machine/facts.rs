@@ -1,0 +1,312 @@
+//! What goes into the machine and what comes out of it: plain values.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ffconfig::Cluster;
+use ffproto::control::{ToMaster, ToNode};
+use ffproto::{Incarnation, NodeName};
+use serde::Serialize;
+use tokio::time::Instant;
+
+/// Everything impure that a decision may depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// For deadlines.
+    pub at: Instant,
+    /// For incarnations and for people.
+    pub unix_ms: u64,
+    /// A random number from 0 to 1, for jitter.
+    pub chance: f64,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// It left with this code.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// It could not be waited for.
+    Unknown(String),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit code {code}"),
+            Exit::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
+                Ok(signal) => write!(f, "signal {number} ({signal})"),
+                Err(_) => write!(f, "signal {number}"),
+            },
+            Exit::Unknown(why) => write!(f, "an unknown end ({why})"),
+        }
+    }
+}
+
+/// The two ends of a control connection: where the node is, and how it reaches this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wire {
+    /// The node's address as seen here.
+    pub peer: IpAddr,
+    /// This host's address as the node reached it.
+    pub local: IpAddr,
+}
+
+/// A number for a question, to match its answer.
+pub type Ask = u64;
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    /// Everything is open: start the nodes.
+    Begin,
+    /// A launch has made a process.
+    Launched {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// The process.
+        pid: u32,
+    },
+    /// A launch has failed.
+    LaunchFailed {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// Why.
+        reason: String,
+    },
+    /// A node has opened a control connection and has proved the token.
+    Registered {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// The process.
+        pid: u32,
+        /// Both ends of the connection.
+        wire: Wire,
+    },
+    /// A node says something on its control connection.
+    Said {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// What.
+        message: ToMaster,
+    },
+    /// A node's control connection has ended.
+    Unlinked {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// A process of ours has ended.
+    Exited {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// How.
+        exit: Exit,
+    },
+    /// Somebody wants something.
+    Asked {
+        /// The question's number.
+        ask: Ask,
+        /// What.
+        command: Command,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What an operator can ask for.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Stop everything, in waves.
+    StopAll,
+    /// Kill everything at once.
+    KillAll,
+    /// Stop one node.
+    Stop(NodeName),
+    /// Start one node.
+    Start(NodeName),
+    /// Stop and start one node, as it is configured now.
+    Restart(NodeName),
+    /// Take over a config that has been checked: all of it, or one node's part.
+    Reload {
+        /// The new config.
+        cluster: Box<Cluster>,
+        /// The nodes of it that belong on another host.
+        elsewhere: Vec<NodeName>,
+        /// Only this node.
+        only: Option<NodeName>,
+    },
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Do {
+    /// Start a process.
+    Launch {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// SIGTERM.
+    Terminate {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// SIGKILL.
+    Kill {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// Say something on a control connection.
+    Tell {
+        /// To whom.
+        node: NodeName,
+        /// What.
+        tell: Tell,
+    },
+    /// End a control connection that has no business here.
+    Hangup {
+        /// Whose.
+        node: NodeName,
+        /// Of which start of it.
+        incarnation: Incarnation,
+    },
+    /// The answer to a question.
+    Answer {
+        /// The question's number.
+        ask: Ask,
+        /// What became of it.
+        answer: Answer,
+    },
+    /// Something for the log.
+    Report(Report),
+    /// There is nothing left to supervise.
+    End(End),
+}
+
+/// What is said on a control connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tell {
+    /// As it stands.
+    Message(ToNode),
+    /// [`ToNode::ParentUp`], once the host's name has been resolved.
+    ParentUp {
+        /// The parent.
+        name: NodeName,
+        /// Its host, as the child's config names it.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+}
+
+/// What became of a command, node by node, or why nothing was done.
+pub type Answer = Result<Vec<Outcome>, Refused>;
+
+/// What became of a command for one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// The node.
+    pub node: NodeName,
+    /// Whether it is as the command wanted it.
+    pub ok: bool,
+    /// In words.
+    pub outcome: String,
+}
+
+/// Why a command was refused; nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another command runs.
+    #[error("{0}; try again when that is done")]
+    Busy(String),
+    /// The cluster is stopping.
+    #[error("the cluster is stopping")]
+    Stopping,
+    /// There is no such node.
+    #[error("there is no node `{name}`{}", .nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean `{n}`?")))]
+    Unknown {
+        /// As it was asked for.
+        name: String,
+        /// The nearest name that exists.
+        nearest: Option<String>,
+    },
+    /// The config has faults: all of them, one a line.
+    #[error("{0}")]
+    Config(String),
+    /// The config is sound but cannot be taken over by a running master.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+/// Something worth a line in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// A node serves.
+    Ready {
+        /// Which.
+        node: NodeName,
+        /// Its kind.
+        kind: String,
+        /// Its process.
+        pid: Option<u32>,
+        /// Where it listens.
+        listens: Listens,
+        /// How long its start took.
+        took_ms: u128,
+    },
+    /// Every node of the first start serves.
+    Up {
+        /// How many nodes are ready.
+        nodes: usize,
+        /// Nodes that belong on other hosts and are not there yet.
+        missing: Vec<NodeName>,
+        /// How long the start took.
+        took_ms: u128,
+    },
+    /// Something usual.
+    Info(String),
+    /// Something that a person should know.
+    Warn(String),
+}
+
+/// Where a node listens, as it announced it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Listens {
+    /// For clients.
+    pub net: Option<SocketAddr>,
+    /// For children.
+    pub root: Option<SocketAddr>,
+    /// For HTTP.
+    pub web: Option<SocketAddr>,
+}
+
+/// How the whole ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Stopped in order.
+    Stopped,
+    /// The first start failed; everything has been stopped again.
+    Failed(String),
+    /// A second signal: everything was killed.
+    Forced,
+}

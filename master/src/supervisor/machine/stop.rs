@@ -1,0 +1,171 @@
+//! How nodes go down: polite, firm, killed, each bounded; all of them in waves.
+
+use std::time::Duration;
+
+use ffproto::NodeName;
+use ffproto::control::ToNode;
+
+use super::seat::{Leaving, Stage, State, Why};
+use super::{Ask, Do, End, Machine, Moment, Outcome, Phase, Refused};
+use crate::supervisor::order;
+
+/// After a node's `drain_s`, what it may need to close down before it is told firmly.
+pub(super) const MARGIN: Duration = Duration::from_secs(1);
+/// From SIGTERM to SIGKILL.
+pub(super) const FIRM: Duration = Duration::from_secs(2);
+/// From SIGKILL to giving up: only a process stuck in the kernel takes longer.
+pub(super) const KILLED: Duration = Duration::from_secs(5);
+
+/// A stop of everything.
+#[derive(Debug)]
+pub(super) struct Stop {
+    waves: Vec<Vec<NodeName>>,
+    /// The wave that is going down; `None` before the first.
+    at: Option<usize>,
+    /// Why the first start failed, when that is the reason.
+    failed: Option<String>,
+}
+
+impl Machine {
+    /// Begins to stop everything; `failed` says why when nobody asked for it. The answer is the plan.
+    pub(super) fn stop_all(&mut self, ask: Option<Ask>, failed: Option<String>, now: Moment) {
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Ended) {
+            if let Some(ask) = ask {
+                self.answer(ask, Err(Refused::Stopping));
+            }
+            return;
+        }
+        let running = self.seats.values().filter(|seat| seat.process || seat.wire.is_some());
+        let waves = order::stop_waves(running.map(|seat| &*seat.node));
+        if let Some(ask) = ask {
+            let plan = self.plan(&waves);
+            self.answer(ask, Ok(plan));
+        }
+        self.interrupt_job();
+        self.phase = Phase::Stopping(Stop { waves, at: None, failed });
+        for seat in self.seats.values_mut() {
+            if matches!(seat.state, State::Waiting | State::Backoff { .. } | State::CrashLoop { .. }) {
+                seat.enter(State::Stopped, now);
+            }
+        }
+    }
+
+    fn plan(&self, waves: &[Vec<NodeName>]) -> Vec<Outcome> {
+        let step = |name: &NodeName| {
+            let at = waves.iter().position(|wave| wave.contains(name));
+            let drain = self.seats[name].node.drain.as_secs();
+            let outcome = match at {
+                Some(at) => format!("stops in wave {} of {}, within {drain} s", at + 1, waves.len()),
+                None => "does not run".into(),
+            };
+            Outcome { node: name.clone(), ok: true, outcome }
+        };
+        self.order.iter().map(step).collect()
+    }
+
+    /// Begins the next wave when the one before it is down.
+    pub(super) fn advance_stop(&mut self, now: Moment) {
+        while let Phase::Stopping(stop) = &mut self.phase {
+            let down = |wave: &Vec<NodeName>| {
+                wave.iter().all(|name| self.seats.get(name).is_none_or(|seat| seat.is_down()))
+            };
+            if stop.at.and_then(|at| stop.waves.get(at)).is_some_and(|wave| !down(wave)) {
+                return;
+            }
+            let next = stop.at.map_or(0, |at| at + 1);
+            stop.at = Some(next);
+            match stop.waves.get(next).cloned() {
+                Some(wave) => wave.iter().for_each(|name| self.stop_node(name, now)),
+                None => {
+                    let end = stop.failed.take().map_or(End::Stopped, End::Failed);
+                    self.phase = Phase::Ended;
+                    self.out.push(Do::End(end));
+                }
+            }
+        }
+    }
+
+    /// Begins to stop a node, politely; whatever it is doing, it stays down afterwards.
+    pub(super) fn stop_node(&mut self, name: &NodeName, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        match &mut seat.state {
+            State::Stopped | State::Absent => {}
+            State::Waiting | State::Backoff { .. } | State::CrashLoop { .. } => {
+                seat.enter(State::Stopped, now)
+            }
+            State::Stopping(leaving) => leaving.why = Why::Asked,
+            State::Starting { .. } | State::Ready => {
+                let next = now.at + seat.node.drain + MARGIN;
+                seat.enter(State::Stopping(Leaving { stage: Stage::Polite, next, why: Why::Asked }), now);
+                self.ask_to_stop(name);
+            }
+        }
+    }
+
+    /// Says it on the control connection, or by SIGTERM where there is none.
+    fn ask_to_stop(&mut self, name: &NodeName) {
+        let Some(seat) = self.seats.get(name) else { return };
+        let drain_ms = u64::try_from(seat.node.drain.as_millis()).unwrap_or(u64::MAX);
+        match (seat.wire.is_some(), seat.process, seat.incarnation) {
+            (true, _, _) => self.tell(name, ToNode::Stop { drain_ms }),
+            (false, true, Some(incarnation)) => {
+                self.out.push(Do::Terminate { node: name.clone(), incarnation });
+            }
+            _ => {}
+        }
+    }
+
+    /// A node that registers (again) while it is being stopped is told (again).
+    pub(super) fn repeat_stop(&mut self, name: &NodeName) {
+        let state = self.seats.get(name).map(|seat| seat.state);
+        if let Some(State::Stopping(Leaving { stage: Stage::Polite, why: Why::Asked, .. })) = state {
+            self.ask_to_stop(name);
+        }
+    }
+
+    /// The next stage of a node's stop is due.
+    pub(super) fn press(&mut self, name: &NodeName, leaving: Leaving, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let Some(incarnation) = seat.incarnation else { return };
+        let (node, why) = (name.clone(), leaving.why);
+        match leaving.stage {
+            Stage::Polite | Stage::Firm if !seat.process => {
+                seat.last_exit = Some("it did not leave when told; it is supervised by somebody else".into());
+                seat.clear();
+                seat.enter(State::Stopped, now);
+                self.out.push(Do::Hangup { node, incarnation });
+                self.warn(format!("{name} does not leave; whoever started it must end it"));
+            }
+            Stage::Polite => {
+                seat.state = State::Stopping(Leaving { stage: Stage::Firm, next: now.at + FIRM, why });
+                self.out.push(Do::Terminate { node, incarnation });
+                self.warn(format!("{name} takes too long: told firmly (SIGTERM)"));
+            }
+            Stage::Firm => {
+                seat.state = State::Stopping(Leaving { stage: Stage::Killed, next: now.at + KILLED, why });
+                self.out.push(Do::Kill { node, incarnation });
+                self.warn(format!("{name} takes too long: killed (SIGKILL)"));
+            }
+            Stage::Killed => {
+                seat.clear();
+                seat.last_exit = Some("it did not end, not even by SIGKILL".into());
+                self.warn(format!("{name} does not end, not even by SIGKILL: given up"));
+                self.ended(name, now);
+            }
+        }
+    }
+
+    /// A second signal: no manners any more.
+    pub(super) fn kill_all(&mut self) {
+        for seat in self.seats.values().filter(|seat| seat.process) {
+            if let Some(incarnation) = seat.incarnation {
+                self.out.push(Do::Kill { node: seat.name().clone(), incarnation });
+            }
+        }
+        for fenced in self.fenced.drain(..) {
+            self.out.push(Do::Kill { node: fenced.node, incarnation: fenced.incarnation });
+        }
+        self.phase = Phase::Ended;
+        self.out.push(Do::End(End::Forced));
+    }
+}

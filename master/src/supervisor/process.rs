@@ -1,0 +1,343 @@
+//! Starting and ending the processes of nodes, behind a trait so that tests can run nodes without processes.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ffconfig::{Cluster, Node};
+use ffnet::listen::{self, Port};
+use ffproto::Incarnation;
+use futures_util::future::BoxFuture;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+use super::machine::Exit;
+use crate::output::{NodeOutput, Splitter};
+
+/// The environment variable in which a node finds which start of it this is.
+pub const INCARNATION_ENV: &str = "FF_INCARNATION";
+/// How long `appmain apps` may take.
+const APPS_MAX: Duration = Duration::from_secs(10);
+/// How long the last lines of an ended process are waited for; a grandchild may hold the pipe open.
+const LAST_LINES_MAX: Duration = Duration::from_millis(200);
+
+/// What a node is started with.
+#[derive(Debug)]
+pub struct LaunchSpec {
+    /// Its config.
+    pub node: Arc<Node>,
+    /// The config of the whole.
+    pub cluster: Arc<Cluster>,
+    /// Which start of it this is.
+    pub incarnation: Incarnation,
+    /// Its listening sockets.
+    pub listeners: Vec<(Port, TcpListener)>,
+    /// Where its lines go.
+    pub output: NodeOutput,
+}
+
+/// A node that has been started.
+pub struct Launched {
+    /// Its process.
+    pub pid: u32,
+    /// Ends when it has ended; must be polled to its end, or a zombie is left.
+    pub exit: BoxFuture<'static, Exit>,
+    /// To end it.
+    pub signals: Box<dyn Signals>,
+}
+
+/// How a node is made to end. Both do nothing when it has ended.
+pub trait Signals: Send {
+    /// Asks it: SIGTERM.
+    fn terminate(&self);
+    /// Ends it and what it has started: SIGKILL.
+    fn kill(&self);
+}
+
+/// Starts nodes.
+pub trait Launcher: Send {
+    /// Starts one. Returns as soon as it runs; it tells the master itself when it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started at all.
+    fn launch(&mut self, spec: LaunchSpec) -> io::Result<Launched>;
+
+    /// The names of all apps that nodes can run.
+    fn apps(&self) -> BoxFuture<'static, Result<Vec<String>, AppsError>>;
+}
+
+/// Why the names of the apps are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum AppsError {
+    /// There is no such program.
+    #[error("{} is not there; build it with: cargo build --workspace (or name it: --appmain PATH)", .0.display())]
+    Missing(PathBuf),
+    /// It cannot be started.
+    #[error("{} apps: {source}", program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It has failed.
+    #[error("{} apps: {how}", program.display())]
+    Failed {
+        /// The program.
+        program: PathBuf,
+        /// How it ended, and its last line.
+        how: String,
+    },
+}
+
+/// Starts each node as a process: `appmain NODE CONFIG`.
+#[derive(Debug, Clone)]
+pub struct ProcessLauncher {
+    appmain: PathBuf,
+    config: PathBuf,
+}
+
+impl ProcessLauncher {
+    /// With that program and that config file.
+    pub fn new(appmain: PathBuf, config: PathBuf) -> Self {
+        Self { appmain, config }
+    }
+}
+
+impl Launcher for ProcessLauncher {
+    fn launch(&mut self, spec: LaunchSpec) -> io::Result<Launched> {
+        let listeners: Vec<_> = spec.listeners.iter().map(|(port, listener)| (*port, listener)).collect();
+        let passed = listen::pass(&listeners)?;
+        let mut command = Command::new(&self.appmain);
+        command
+            .arg(spec.node.name.as_str())
+            .arg(&self.config)
+            .env(INCARNATION_ENV, spec.incarnation.to_string())
+            .env(listen::ENV, passed.env_value())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C on the terminal is for the master, which stops its nodes in order.
+            .process_group(0)
+            // A node outlives a master that was killed.
+            .kill_on_drop(false);
+        let spawned = command.spawn();
+        drop(passed);
+        let mut child = spawned
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot start {}: {e}", self.appmain.display())))?;
+        let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
+        let mut readers = JoinSet::new();
+        if let Some(stdout) = child.stdout.take() {
+            readers.spawn(pump(stdout, spec.output.clone()));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            readers.spawn(pump(stderr, spec.output));
+        }
+        let ended = Arc::new(AtomicBool::new(false));
+        let signals = ProcessSignals { pid, ended: Arc::clone(&ended) };
+        let exit = async move {
+            let status = child.wait().await;
+            ended.store(true, Ordering::Release);
+            let all_lines = async { while readers.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(LAST_LINES_MAX, all_lines).await;
+            readers.detach_all();
+            status.map_or_else(|e| Exit::Unknown(e.to_string()), exit_of)
+        };
+        Ok(Launched { pid, exit: Box::pin(exit), signals: Box::new(signals) })
+    }
+
+    fn apps(&self) -> BoxFuture<'static, Result<Vec<String>, AppsError>> {
+        let program = self.appmain.clone();
+        Box::pin(async move {
+            let run = Command::new(&program).arg("--apps").stdin(Stdio::null()).kill_on_drop(true).output();
+            let failed = |how| AppsError::Failed { program: program.clone(), how };
+            let Ok(output) = tokio::time::timeout(APPS_MAX, run).await else {
+                return Err(failed(format!("no answer within {} s", APPS_MAX.as_secs())));
+            };
+            let output = output.map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => AppsError::Missing(program.clone()),
+                _ => AppsError::Start { program: program.clone(), source },
+            })?;
+            if !output.status.success() {
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                let last = stderr.lines().last().unwrap_or("it said nothing");
+                return Err(failed(format!("{}: {last}", exit_of(output.status))));
+            }
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            Ok(stdout.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        })
+    }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown(status.to_string()),
+    }
+}
+
+/// Moves what a pipe gives to the node's output, to its end.
+async fn pump(mut pipe: impl AsyncRead + Unpin, output: NodeOutput) {
+    let mut splitter = Splitter::default();
+    let mut buffer = vec![0; 8 * 1024];
+    while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+        splitter.push(buffer.get(..n).unwrap_or_default(), |line| output.line(line));
+    }
+    splitter.end(|line| output.line(line));
+}
+
+/// Signals to a process that is waited for: its number is not given to another while it has not ended.
+#[derive(Debug)]
+struct ProcessSignals {
+    pid: u32,
+    ended: Arc<AtomicBool>,
+}
+
+impl ProcessSignals {
+    fn pid(&self) -> Option<Pid> {
+        let pid = i32::try_from(self.pid).ok().filter(|pid| *pid > 1)?;
+        (!self.ended.load(Ordering::Acquire)).then(|| Pid::from_raw(pid))
+    }
+}
+
+impl Signals for ProcessSignals {
+    fn terminate(&self) {
+        if let Some(pid) = self.pid() {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+    }
+
+    fn kill(&self) {
+        if let Some(pid) = self.pid() {
+            let _ = kill(pid, Signal::SIGKILL);
+            // Each node leads a process group of its own.
+            let _ = killpg(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::fixture::cluster;
+    use crate::output::Logs;
+
+    /// Held while a script is written and while a process is made: a fork that inherits the file open for
+    /// writing would make the kernel refuse to execute it.
+    static FORK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    /// A launcher whose `appmain` is a shell script, in a folder that lives as long.
+    async fn script(body: &str) -> (ProcessLauncher, tempfile::TempDir) {
+        let _guard = FORK.lock().await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("appmain");
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        (ProcessLauncher::new(path, "config.json".into()), folder)
+    }
+
+    async fn launch(launcher: &mut ProcessLauncher, listeners: Vec<(Port, TcpListener)>) -> (Launched, Logs) {
+        let _guard = FORK.lock().await;
+        let cluster = Arc::new(cluster(&["gate"]));
+        let node = Arc::new(cluster.nodes[0].clone());
+        let logs = Logs::default();
+        let output = logs.of(&node.name, 4);
+        let spec = LaunchSpec { node, cluster, incarnation: Incarnation(42), listeners, output };
+        (launcher.launch(spec).unwrap(), logs)
+    }
+
+    async fn run(body: &str) -> (Exit, Vec<String>) {
+        let (mut launcher, _folder) = script(body).await;
+        let (launched, logs) = launch(&mut launcher, vec![]).await;
+        (launched.exit.await, logs.last("gate"))
+    }
+
+    #[tokio::test]
+    async fn a_node_gets_its_name_its_config_its_incarnation_and_its_sockets() {
+        let (mut launcher, _folder) = script(
+            r#"echo "$1 $2 $FF_INCARNATION"; n=${FF_LISTEN#net=}; [ -S /proc/self/fd/$n ] && echo inherited"#,
+        )
+        .await;
+        let listener = listen::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (launched, logs) = launch(&mut launcher, vec![(Port::Net, listener)]).await;
+        assert_eq!(launched.exit.await, Exit::Code(0));
+        assert_eq!(logs.last("gate"), ["gate config.json 42", "inherited"]);
+    }
+
+    #[tokio::test]
+    async fn ends_are_told_apart_and_the_last_lines_are_there() {
+        assert_eq!(run("echo out; echo err >&2; exit 3").await.0.to_string(), "exit code 3");
+        let (exit, lines) = run("printf 'no end'; kill -9 $$").await;
+        assert_eq!((exit.to_string().as_str(), lines), ("signal 9 (SIGKILL)", vec!["no end".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn terminate_asks_and_kill_takes_the_children_too() {
+        let (mut launcher, _folder) =
+            script("trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done").await;
+        let (launched, logs) = launch(&mut launcher, vec![]).await;
+        wait_for_line(&logs).await;
+        launched.signals.terminate();
+        assert_eq!(launched.exit.await, Exit::Code(7));
+
+        let (mut launcher, _folder) = script("trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000").await;
+        let (launched, logs) = launch(&mut launcher, vec![]).await;
+        wait_for_line(&logs).await;
+        let grandchild: i32 = logs.last("gate")[0].parse().unwrap();
+        launched.signals.terminate();
+        launched.signals.kill();
+        assert_eq!(launched.exit.await, Exit::Signal(9));
+        launched.signals.kill(); // it has ended: nothing is signalled
+        let state = || fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+        until(|| state().is_empty() || state().contains(") Z ")).await;
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_holds_the_pipe_does_not_hold_the_exit() {
+        let (exit, lines) = run("sleep 1000 & echo $!; exit 5").await;
+        assert_eq!(exit, Exit::Code(5));
+        let _ = kill(Pid::from_raw(lines[0].parse().unwrap()), Signal::SIGKILL);
+    }
+
+    #[tokio::test]
+    async fn apps_are_asked_for_and_a_missing_program_is_said_with_a_hint() {
+        let (launcher, _folder) = script("[ $1 = apps ] && echo gateserver && echo netserver").await;
+        let apps = async |launcher: ProcessLauncher| {
+            let _guard = FORK.lock().await;
+            launcher.apps().await
+        };
+        assert_eq!(apps(launcher).await.unwrap(), ["gateserver", "netserver"]);
+        let (launcher, _folder) = script("echo broken >&2; exit 1").await;
+        assert!(apps(launcher).await.unwrap_err().to_string().ends_with("apps: exit code 1: broken"));
+        let missing = ProcessLauncher::new("/nowhere/appmain".into(), "c".into()).apps().await.unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            "/nowhere/appmain is not there; build it with: cargo build --workspace (or name it: --appmain PATH)"
+        );
+    }
+
+    async fn wait_for_line(logs: &Logs) {
+        until(|| !logs.last("gate").is_empty()).await;
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let wait = async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+    }
+}
