@@ -1,11 +1,12 @@
 //! The apps that `bench` measures: nothing but the way of a message. Command 1 has no handler on the net
-//! node and follows the route; command 2 goes through a handler on each node.
+//! node and follows the route; command 2 goes through a handler on each node. Its handler on the net node
+//! is `concurrent`: one at a time, a session would measure one round trip after the other.
 
 use ffserver::prelude::*;
 
 parents! { Gate = "gate" }
 
-#[net_handle(2)]
+#[net_handle(2, concurrent)]
 async fn relay_to_gate(gate: Parent<Gate>, Body(data): Body<Bytes>) -> Result<Bytes, CallError> {
     gate.call("relay", data).await
 }

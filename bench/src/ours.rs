@@ -69,7 +69,7 @@ fn config(ports: &Ports, forwards: bool, more_limits: &[(String, u64)]) -> Value
     let gate = json!([{ "rootname": "gate", "rootport": ports.gate }]);
     let mut net = json!({ "app": NET, "netport": ports.net, "remoteport": gate });
     if forwards {
-        net["route"] = json!({ "special": { FORWARDED_COMMAND.to_string(): GAME } });
+        net["route"] = json!({ "special": { GAME: [FORWARDED_COMMAND] } });
     }
     let servers = json!({
         "gate": { "app": GATE, "rootport": ports.gate },
@@ -265,7 +265,10 @@ mod tests {
 
     #[test]
     fn the_route_is_there_only_for_the_forwarded_path() {
-        assert_eq!(config(&PORTS, true, &[])["servers"]["net"]["route"]["special"]["1"], GAME);
+        assert_eq!(
+            config(&PORTS, true, &[])["servers"]["net"]["route"]["special"][GAME][0],
+            FORWARDED_COMMAND
+        );
         assert!(config(&PORTS, false, &[])["servers"]["net"].get("route").is_none());
     }
 

@@ -267,7 +267,10 @@ impl Shared {
             return waiting.link.reply_fault(waiting.call, &fault);
         };
         if route.concurrent {
-            let handler = self.handler(route, &waiting, body);
+            let mut handler = self.handler(route, &waiting, body);
+            if let Poll::Ready(outcome) = poll_once(&mut handler) {
+                return self.answer(&waiting, outcome);
+            }
             let kept = self.clone();
             self.node.calls().spawn(async move {
                 let outcome = until(waiting.deadline, handler).await;

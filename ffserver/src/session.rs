@@ -33,7 +33,7 @@ struct Inner {
     opened: Instant,
     wire: Wire,
     outbox: Mutex<Outbox>,
-    /// Forwarded requests that wait for their outcome.
+    /// Requests that run on another node, or beside the session's order.
     waiting: AtomicUsize,
     /// When the client was last heard, in milliseconds after `opened`; 0 before its first message.
     heard_ms: AtomicU64,
@@ -48,6 +48,8 @@ struct Outbox {
     closing: Option<(String, Instant)>,
     /// The client reads too slowly to be waited for: the connection ends with bytes unwritten.
     cut: bool,
+    /// The node is stopping: nothing new is handled, and the connection ends when all is answered.
+    draining: bool,
     gone: bool,
 }
 
@@ -118,17 +120,18 @@ impl Session {
         self.0.wire.framing
     }
 
-    /// One more request is forwarded.
+    /// One more request runs elsewhere: on another node, or beside the session's order.
     pub(crate) fn request_waits(&self) {
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The request that was just counted was not sent after all.
-    pub(crate) fn request_waits_not(&self) {
+    /// One request fewer waits: the connection may go on reading, if it had paused.
+    pub(crate) fn request_ended(&self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        wake(&mut self.0.outbox.lock());
     }
 
-    /// How many forwarded requests wait for their outcome.
+    /// How many requests run elsewhere.
     pub(crate) fn waiting_requests(&self) -> usize {
         self.0.waiting.load(Ordering::Relaxed)
     }
@@ -143,6 +146,18 @@ impl Session {
     pub(crate) fn silence(&self) -> (bool, Duration) {
         let heard = self.0.heard_ms.load(Ordering::Relaxed);
         (heard == 0, self.0.opened.elapsed().saturating_sub(Duration::from_millis(heard)))
+    }
+
+    /// Tells the connection that the node is stopping.
+    pub(crate) fn drain(&self) {
+        let mut outbox = self.0.outbox.lock();
+        outbox.draining = true;
+        wake(&mut outbox);
+    }
+
+    /// Whether [`Session::drain`] was called.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.outbox.lock().draining
     }
 
     /// Ends the session: what is queued is written first. `reason` is logged.

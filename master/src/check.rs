@@ -1,4 +1,4 @@
-//! `--check`: every fault of a config, or a picture of what it would start.
+//! `--check` of a sound config: a picture of what it would start.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -9,29 +9,10 @@ use ffproto::NodeName;
 use crate::place;
 use crate::supervisor::order;
 
-/// What a check found.
-#[derive(Debug)]
-pub struct Checked {
-    /// For people, many lines.
-    pub text: String,
-    /// Whether the config can be used.
-    pub sound: bool,
-}
-
-/// Checks what only the apps can tell, and writes everything down.
-pub fn check(loaded: &Loaded, apps: &[String]) -> Checked {
-    let mut text = String::new();
-    for warning in &loaded.warnings {
-        let _ = writeln!(text, "warning: {warning}");
-    }
-    let faults = loaded.check_apps(apps);
-    for fault in &faults {
-        let _ = writeln!(text, "{fault}");
-    }
-    if faults.is_empty() {
-        text.push_str(&picture(&loaded.cluster));
-    }
-    Checked { text, sound: faults.is_empty() }
+/// What a sound config would start, and what is odd about it.
+pub fn describe(loaded: &Loaded) -> String {
+    let warnings: String = loaded.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    warnings + &picture(&loaded.cluster)
 }
 
 /// The nodes in the order of their start, children indented below their first parent.
@@ -53,12 +34,12 @@ fn picture(cluster: &Cluster) -> String {
     for node in order.iter().filter_map(|name| cluster.node(name.as_str())) {
         let indent = 2 * depths.get(&node.name).copied().unwrap_or(0);
         let _ = write!(text, "  {:indent$}{:<rest$}", "", node.name, rest = width - indent);
-        describe(&mut text, node, elsewhere.contains(&node.name));
+        describe_node(&mut text, node, elsewhere.contains(&node.name));
     }
     text
 }
 
-fn describe(text: &mut String, node: &Node, elsewhere: bool) {
+fn describe_node(text: &mut String, node: &Node, elsewhere: bool) {
     let _ = write!(text, "  app {}", node.app);
     if node.kind != node.app {
         let _ = write!(text, ", kind {}", node.kind);
@@ -93,15 +74,5 @@ mod tests {
              net   app x, net 127.0.0.1:10001, child of gate\n    \
              far   app x, child of gate; on 192.0.2.1: `master single far CONFIG` there\n"
         );
-    }
-
-    #[test]
-    fn an_unknown_app_is_a_fault_with_its_place() {
-        let text = "{\"master\": {\"rootport\": 1, \"webport\": 2},\n \"servers\": {\"a\": {\"app\": \"gatserver\"}}}";
-        let loaded = ffconfig::parse(text, std::path::Path::new("c.json"), &|_| None).unwrap();
-        let checked = check(&loaded, &["gateserver".to_owned()]);
-        assert!(!checked.sound);
-        assert!(checked.text.starts_with("c.json:2:"), "{}", checked.text);
-        assert!(check(&loaded, &["gatserver".to_owned()]).sound);
     }
 }

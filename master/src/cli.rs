@@ -53,7 +53,6 @@ Environment:
     about = "Starts a game-server cluster from one config.json and supervises it",
     long_about = LONG,
     after_help = AFTER,
-    args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
 pub struct Args {
@@ -134,6 +133,7 @@ mod tests {
         assert_eq!(asked("master c.json --check").unwrap(), (Asked::Check, "c.json".into()));
         let single = asked("master single game1 c.json --appmain /x/appmain").unwrap();
         assert_eq!(single, (Asked::Single("game1".into()), "c.json".into()));
+        assert_eq!(asked("master --appmain /x/appmain single game1 c.json").unwrap(), single);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! * [`supervisor`] — one task that does what a pure machine decides; processes; the control port.
 //! * `admin` — the pages and commands on `webport`.
 //! * [`single`] — one node by itself, for other hosts.
-//! * [`check`] — `--check`: every fault, or what would be started.
+//! * [`check`] — `--check`: what a sound config would start.
 //! * [`cli`], [`signals`], [`console`], [`output`] — the edges towards people.
 //!
 //! A whole cluster runs in one process with another [`supervisor::process::Launcher`]; see [`start()`].

@@ -16,8 +16,8 @@ use master::signals::Signals;
 use master::single::Single;
 use master::supervisor::Handle;
 use master::supervisor::machine::End;
-use master::supervisor::process::{Launcher, ProcessLauncher};
-use master::{Setup, StartError, check};
+use master::supervisor::process::{AppsError, Launcher, ProcessLauncher};
+use master::{Setup, check};
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
@@ -32,25 +32,25 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("master: {error:#}");
-            let faults =
-                error.is::<LoadError>() || matches!(error.downcast_ref(), Some(StartError::UnknownApps(_)));
-            ExitCode::from(if faults { exit::CONFIG } else { exit::FAILED })
+            ExitCode::from(if error.is::<LoadError>() { exit::CONFIG } else { exit::FAILED })
         }
     }
 }
 
 fn run(args: &Args) -> anyhow::Result<u8> {
     let (asked, path) = args.asked();
-    let loaded = load(&path)?;
-    let launcher = ProcessLauncher::new(args.appmain(), loaded.cluster.path.clone());
+    let config = std::path::absolute(&path).with_context(|| path.display().to_string())?;
+    let launcher = ProcessLauncher::new(args.appmain(), config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Small and mostly idle: one for the supervisor, one for whoever connects meanwhile.
         .worker_threads(2)
         .enable_all()
         .build()
         .context("no runtime")?;
+    let loaded = load(&path, runtime.block_on(launcher.apps()))?;
     if asked == Asked::Check {
-        return runtime.block_on(check_only(&loaded, &launcher));
+        print!("{}", check::describe(&loaded));
+        return Ok(exit::STOPPED);
     }
     let log = fftelemetry::Options { file: loaded.cluster.master.log.clone(), json: args.log_json };
     let _log = fftelemetry::init(log).context("master.log")?;
@@ -67,15 +67,19 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     }
 }
 
-fn load(path: &Path) -> Result<Loaded, LoadError> {
-    ffconfig::load(path, &|name| std::env::var(name).ok())
+/// Without the apps' names the config is checked as far as that goes: its faults come first.
+fn load(path: &Path, apps: Result<Vec<String>, AppsError>) -> anyhow::Result<Loaded> {
+    match apps {
+        Ok(apps) => Ok(read(path, Some(&apps))?),
+        Err(error) => {
+            read(path, None)?;
+            Err(error.into())
+        }
+    }
 }
 
-async fn check_only(loaded: &Loaded, launcher: &ProcessLauncher) -> anyhow::Result<u8> {
-    let apps = launcher.apps().await.context("the config is sound, but its apps cannot be checked")?;
-    let checked = check::check(loaded, &apps);
-    print!("{}", checked.text);
-    Ok(if checked.sound { exit::STOPPED } else { exit::CONFIG })
+fn read(path: &Path, apps: Option<&[String]>) -> Result<Loaded, LoadError> {
+    ffconfig::load_with_apps(path, &|name| std::env::var(name).ok(), apps)
 }
 
 async fn cluster(
@@ -89,13 +93,9 @@ async fn cluster(
         warn!("{warning}");
     }
     let config = loaded.cluster.clone();
-    let source = Arc::new(move || load(&path));
-    let running = master::start(Setup { loaded, source, launcher: Box::new(launcher), console }).await?;
-    let master = &config.master;
-    info!(
-        "cluster `{}`: control at {}, administration at http://{}",
-        config.name, master.rootport, master.webport
-    );
+    let source = Arc::new(move |apps: &[String]| read(&path, Some(apps)));
+    let setup = Setup { cluster: loaded.cluster, source, launcher: Box::new(launcher), console };
+    let running = master::start(setup).await?;
     let signals = tokio::spawn(signals.obey(running.handle()));
     tokio::spawn(teach(running.handle(), config));
     let end = running.ended().await;
@@ -113,10 +113,6 @@ async fn single(
     console: Console,
 ) -> anyhow::Result<End> {
     let signals = Signals::new().context("no signals")?;
-    let unknown = loaded.check_apps(&launcher.apps().await?);
-    if !unknown.is_empty() {
-        return Err(StartError::UnknownApps(unknown).into());
-    }
     let single = Single::new(loaded.cluster, node, Box::new(launcher), console)?;
     Ok(single.run(signals).await)
 }

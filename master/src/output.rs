@@ -20,7 +20,14 @@ pub struct Logs {
     console: Console,
 }
 
-type Kept = Arc<Mutex<VecDeque<String>>>;
+type Kept = Arc<Mutex<Lines>>;
+
+/// The last lines of one node, and how many of them (or more) are of its newest process.
+#[derive(Debug, Default)]
+struct Lines {
+    last: VecDeque<String>,
+    of_life: usize,
+}
 
 impl Logs {
     /// Logs that also go to that console.
@@ -31,12 +38,20 @@ impl Logs {
     /// The last lines of a node, oldest first.
     pub fn last(&self, node: &str) -> Vec<String> {
         let kept = self.nodes.lock().get(node).cloned();
-        kept.map(|kept| kept.lock().iter().cloned().collect()).unwrap_or_default()
+        kept.map(|kept| kept.lock().last.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// Where the lines of a node go; `width` is the length of the longest name.
+    /// The last line of a node's newest process, if it has printed one.
+    pub fn last_of_life(&self, node: &str) -> Option<String> {
+        let kept = self.nodes.lock().get(node).cloned()?;
+        let kept = kept.lock();
+        if kept.of_life == 0 { None } else { kept.last.back().cloned() }
+    }
+
+    /// Where the lines of a new process of a node go; `width` is the length of the longest name.
     pub fn of(&self, node: &NodeName, width: usize) -> NodeOutput {
         let kept = Arc::clone(self.nodes.lock().entry(node.clone()).or_default());
+        kept.lock().of_life = 0;
         NodeOutput {
             prefix: prefix(node, width, self.console.has_colour()),
             kept,
@@ -69,10 +84,11 @@ impl NodeOutput {
     pub fn line(&self, text: &str) {
         self.console.line(format!("{}{text}", self.prefix));
         let mut kept = self.kept.lock();
-        if kept.len() == LINES_KEPT {
-            kept.pop_front();
+        if kept.last.len() == LINES_KEPT {
+            kept.last.pop_front();
         }
-        kept.push_back(text.to_owned());
+        kept.last.push_back(text.to_owned());
+        kept.of_life += 1;
     }
 }
 
@@ -178,5 +194,8 @@ mod tests {
         assert_eq!(logs.last("net")[0], "line 1");
         assert_eq!(from.recv().unwrap(), "net   | line 0\n");
         assert!(logs.last("gate").is_empty());
+        assert_eq!(logs.last_of_life("net").unwrap(), format!("line {LINES_KEPT}"));
+        logs.of(&name("net"), 5);
+        assert_eq!(logs.last_of_life("net"), None, "the new process has said nothing yet");
     }
 }

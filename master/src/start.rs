@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ffconfig::{Cluster, Finding, Loaded};
+use ffconfig::Cluster;
 use ffnet::handshake::Local;
 use ffproto::NodeName;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::admin::{self, Admin};
 use crate::console::Console;
@@ -16,14 +17,13 @@ use crate::place;
 use crate::sockets::{self, PortFault, Sockets};
 use crate::supervisor::control::Server;
 use crate::supervisor::machine::End;
-use crate::supervisor::prepare::lines;
-use crate::supervisor::process::{AppsError, Launcher};
+use crate::supervisor::process::Launcher;
 use crate::supervisor::{Handle, Shell, Source};
 
 /// Everything that a cluster is started from.
 pub struct Setup {
-    /// The checked config.
-    pub loaded: Loaded,
+    /// The config, checked against the apps that there are.
+    pub cluster: Cluster,
     /// Where a reload reads the config again.
     pub source: Source,
     /// How nodes are started.
@@ -35,12 +35,6 @@ pub struct Setup {
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The apps cannot be asked for.
-    #[error(transparent)]
-    Apps(#[from] AppsError),
-    /// The config names apps that do not exist.
-    #[error("{}", lines(.0))]
-    UnknownApps(Vec<Finding>),
     /// Ports that cannot be listened on: all of them.
     #[error("{}", Ports(.0))]
     Ports(Vec<PortFault>),
@@ -87,12 +81,8 @@ impl Running {
 /// # Errors
 /// [`StartError`]; nothing is left open and no process was started.
 pub async fn start(setup: Setup) -> Result<Running, StartError> {
-    let Setup { loaded, source, launcher, console } = setup;
-    let unknown = loaded.check_apps(&launcher.apps().await?);
-    if !unknown.is_empty() {
-        return Err(StartError::UnknownApps(unknown));
-    }
-    let cluster = Arc::new(loaded.cluster);
+    let Setup { cluster, source, launcher, console } = setup;
+    let cluster = Arc::new(cluster);
     let (sockets, control) = open_sockets(&cluster).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
@@ -106,6 +96,9 @@ pub async fn start(setup: Setup) -> Result<Running, StartError> {
         events: handle.events.clone(),
         stop: stop.clone(),
     };
+    let master = &cluster.master;
+    let (control_at, admin_at) = (master.rootport, master.webport);
+    info!("cluster `{}`: control at {control_at}, administration at http://{admin_at}", cluster.name);
     tokio::spawn(server.serve(control));
     let supervisor = tokio::spawn(shell.run(events));
     Ok(Running { handle, supervisor, control: stop, admin })

@@ -135,8 +135,10 @@ fn text([root, web, gate, net]: [u16; 4], more: &str) -> String {
     )
 }
 
-fn load(text: &str) -> Result<Loaded, ffconfig::LoadError> {
-    ffconfig::parse(text, std::path::Path::new("/test/config.json"), &|_| None)
+fn load(text: &str, apps: &[String]) -> Result<Loaded, ffconfig::LoadError> {
+    let loaded = ffconfig::parse(text, std::path::Path::new("/test/config.json"), &|_| None)?;
+    let unknown = loaded.check_apps(apps);
+    if unknown.is_empty() { Ok(loaded) } else { Err(ffconfig::LoadError::Faults(unknown)) }
 }
 
 /// A running cluster and the text that its next reload reads.
@@ -151,8 +153,8 @@ async fn try_world(ports: [u16; 4], tasks: Tasks) -> Result<World, StartError> {
     let config = Arc::new(Mutex::new(text(ports, "")));
     let read = Arc::clone(&config);
     let setup = Setup {
-        loaded: load(&config.lock()).unwrap(),
-        source: Arc::new(move || load(&read.lock())),
+        cluster: load(&config.lock(), &["x".to_owned()]).unwrap().cluster,
+        source: Arc::new(move |apps: &[String]| load(&read.lock(), apps)),
         launcher: Box::new(tasks.clone()),
         console: Console::none(),
     };
@@ -293,6 +295,6 @@ async fn busy_ports_are_all_reported_and_nothing_is_started() {
 #[tokio::test]
 async fn a_second_signal_ends_everything_at_once() {
     let world = World::up(ports()).await;
-    assert_eq!(world.handle.order(Order::KillAll).await, Err(Refused::Stopping));
+    assert_eq!(world.handle.order(Order::KillAll).await, Ok(vec![]));
     assert_eq!(within(world.running.ended()).await, End::Forced);
 }

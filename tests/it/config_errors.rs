@@ -12,7 +12,8 @@ fn master(folder: &TempDir, config: &str, arguments: &[&str]) -> Result<(Output,
     let path = folder.path().join("config.json");
     std::fs::write(&path, config)?;
     let output = Command::new(bins::folder()?.join("master")).args(arguments).arg(&path).output()?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Ok((output, text))
 }
 
@@ -33,7 +34,7 @@ fn check_reports_all_eight_faults_of_one_config_and_starts_nothing() -> Result<(
     for fault in [
         "2:27: master.rootport",
         "2:54: master.webport",
-        "4:44: servers.gate.app",
+        "4:42: servers.gate.app",
         "5:16: servers.net.netprot",
         "5:63: servers.net.remoteport[0].rootname",
         "6:65: servers.game1.remoteport[0].rootport",
@@ -97,7 +98,10 @@ async fn does_not_start(fixture: Fixture, naming: &[&str]) -> Result<()> {
     let code = cluster.exit_code().await?;
     assert!(code.is_some_and(|code| code != 0), "{code:?}");
     let log = cluster.log();
-    assert!(log.lines().any(|line| naming.iter().all(|part| line.contains(part))), "{naming:?} in one line of:\n{log}");
+    assert!(
+        log.lines().any(|line| naming.iter().all(|part| line.contains(part))),
+        "{naming:?} in one line of:\n{log}"
+    );
     cluster.nothing_left(&[])
 }
 

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 /// Runs the test on both kinds of cluster.
 async fn on_both(test: impl AsyncFn(&Cluster, &mut Client) -> Result<()>) -> Result<()> {
-    for cluster in [Cluster::in_process(Fixture::trial()?).await?, Cluster::processes(Fixture::trial()?).await?] {
+    for cluster in
+        [Cluster::in_process(Fixture::trial()?).await?, Cluster::processes(Fixture::trial()?).await?]
+    {
         let mut client = cluster.client().await?;
         test(&cluster, &mut client).await?;
         cluster.stop().await?;
@@ -143,7 +145,12 @@ async fn one_slow_session_delays_no_other() -> Result<()> {
         let start = Instant::now();
         for n in 1..50 {
             quick.call(1, b"x").await?;
-            assert!(quick.call(1000, format!("{n} 0").as_bytes()).await?.starts_with(format!("{n} ok").as_bytes()));
+            assert!(
+                quick
+                    .call(1000, format!("{n} 0").as_bytes())
+                    .await?
+                    .starts_with(format!("{n} ok").as_bytes())
+            );
         }
         assert!(start.elapsed() < Duration::from_millis(600), "{:?}", start.elapsed());
         assert_eq!(slow.receive().await?.0, 3);

@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("appmain", &["apps", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
     ("master", &["ffconfig", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
+    ("fuzzchecks", &["ffproto", "ffconfig"]),
     ("tests", &["ffproto", "ffconfig", "ffnet", "fftelemetry", "ffserver", "apps", "master"]),
 ];
 
@@ -50,12 +51,14 @@ impl Graph {
             list(&metadata["packages"]).iter().map(|p| (text(&p["id"]), text(&p["name"]))).collect();
         let mut direct = BTreeMap::new();
         for node in list(&metadata["resolve"]["nodes"]) {
-            let shipped = |dep: &&serde_json::Value| list(&dep["dep_kinds"]).iter().any(|k| k["kind"] != "dev");
+            let shipped =
+                |dep: &&serde_json::Value| list(&dep["dep_kinds"]).iter().any(|k| k["kind"] != "dev");
             let deps = list(&node["deps"]);
             let deps = deps.iter().filter(shipped).map(|dep| names[&text(&dep["pkg"])].clone()).collect();
             direct.insert(names[&text(&node["id"])].clone(), deps);
         }
-        let members = list(&metadata["workspace_members"]).iter().map(|id| names[&text(id)].clone()).collect();
+        let members =
+            list(&metadata["workspace_members"]).iter().map(|id| names[&text(id)].clone()).collect();
         Ok(Self { members, direct })
     }
 

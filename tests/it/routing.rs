@@ -32,7 +32,8 @@ async fn numbered_requests(mut client: Client, count: u32, deep: u32, seed: u64)
         }
         let (command, body) = client.receive().await?;
         let text = String::from_utf8_lossy(&body).into_owned();
-        let node = text.strip_prefix(&format!("{answered} ok ")).with_context(|| format!("{command}: {text}"))?;
+        let node =
+            text.strip_prefix(&format!("{answered} ok ")).with_context(|| format!("{command}: {text}"))?;
         nodes.insert(node.to_owned());
     }
     Ok(nodes)

@@ -27,7 +27,9 @@ async fn a_killed_node_comes_back(name: &str) -> Result<()> {
     cluster.until_linked("net", "gate").await?;
     cluster.until_linked("game1", "gate").await?;
     let after = cluster.status().await?;
-    for (b, a) in before["nodes"].as_array().into_iter().flatten().zip(after["nodes"].as_array().into_iter().flatten()) {
+    for (b, a) in
+        before["nodes"].as_array().into_iter().flatten().zip(after["nodes"].as_array().into_iter().flatten())
+    {
         if b["name"] != name {
             assert_eq!(b["pid"], a["pid"], "the others keep running");
         } else {
@@ -64,7 +66,11 @@ async fn a_client_stays_connected_while_gate_and_game_are_killed() -> Result<()>
         client.send(300, b"during").await.map_err(|e| format!("{e:#}"))?;
         let (command, body) = client.receive().await.map_err(|e| format!("{e:#}"))?;
         answers += 1;
-        if command == 300 { Ok(()) } else { Err(format!("answer {answers}: {}", String::from_utf8_lossy(&body))) }
+        if command == 300 {
+            Ok(())
+        } else {
+            Err(format!("answer {answers}: {}", String::from_utf8_lossy(&body)))
+        }
     })
     .await?;
     cluster.until_back("gate", old).await?;

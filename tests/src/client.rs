@@ -118,7 +118,11 @@ impl Client {
     pub async fn call(&mut self, command: u32, body: &[u8]) -> Result<Bytes> {
         self.send(command, body).await?;
         let (got, answer) = self.receive().await?;
-        ensure!(got == command, "command {command} was answered by {got}: {}", String::from_utf8_lossy(&answer));
+        ensure!(
+            got == command,
+            "command {command} was answered by {got}: {}",
+            String::from_utf8_lossy(&answer)
+        );
         Ok(answer)
     }
 
@@ -159,7 +163,8 @@ impl Client {
 /// It is not the JSON that docs/protocol.md promises.
 pub fn parse_error(body: &[u8]) -> Result<ErrorFrame> {
     let json: serde_json::Value = serde_json::from_slice(body)?;
-    let text = |key: &str| json[key].as_str().map(str::to_owned).with_context(|| format!("no `{key}` in {json}"));
+    let text =
+        |key: &str| json[key].as_str().map(str::to_owned).with_context(|| format!("no `{key}` in {json}"));
     Ok(ErrorFrame {
         command: json["command"].as_u64().context("no `command`")?,
         code: text("code")?,

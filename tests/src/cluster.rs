@@ -275,7 +275,11 @@ impl Cluster {
     pub async fn pids(&self) -> Result<Vec<i32>> {
         let status = self.status().await?;
         let nodes = status["nodes"].as_array().context("no nodes")?;
-        Ok(nodes.iter().filter_map(|node| node["pid"].as_i64()).filter_map(|pid| i32::try_from(pid).ok()).collect())
+        Ok(nodes
+            .iter()
+            .filter_map(|node| node["pid"].as_i64())
+            .filter_map(|pid| i32::try_from(pid).ok())
+            .collect())
     }
 
     /// No process of `pids` lives, and every port of the fixture can be opened.
@@ -296,6 +300,7 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
+    #[allow(clippy::print_stderr, reason = "a failed test says where its log is")]
     fn drop(&mut self) {
         let child = match &mut self.master {
             Master::Process(child) => child,

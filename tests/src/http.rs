@@ -33,7 +33,12 @@ impl Response {
 ///
 /// # Errors
 /// Nobody answers within 60 seconds (a reload restarts every node before it answers).
-pub async fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
+pub async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Response> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n");

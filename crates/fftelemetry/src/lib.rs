@@ -55,8 +55,8 @@ pub fn init(options: Options) -> Result<Guard, InitError> {
     };
     let (writer, guard): (NonBlocking, _) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(Tee { file });
-    let filter =
-        EnvFilter::try_from_env("FF_LOG").unwrap_or_else(|_| EnvFilter::new("info,rocket=warn,sqlx=warn"));
+    let filter = EnvFilter::try_from_env("FF_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,rocket=off,_=off,sqlx=warn"));
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     let done = if options.json {
         base.json().try_init()

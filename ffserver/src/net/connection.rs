@@ -25,11 +25,10 @@ use ffproto::{Code, CommandId, Executed};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{info, warn};
 
 use super::Shared;
-use crate::dispatch::{Guarded, log_error, until};
+use crate::dispatch::{Guarded, log_error, poll_once, until};
 use crate::error::HandlerError;
 use crate::forward::Forwarded;
 use crate::handler::{From, Outcome, Request};
@@ -87,17 +86,11 @@ pub(super) struct Connection {
     written: usize,
     /// The client will send no more; what it has sent is handled and answered first.
     ended: bool,
-    drain: Pin<Box<WaitForCancellationFutureOwned>>,
     draining: bool,
 }
 
 impl Connection {
-    pub(super) fn new(
-        stream: TcpStream,
-        session: Session,
-        shared: Arc<Shared>,
-        drain: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(stream: TcpStream, session: Session, shared: Arc<Shared>) -> Self {
         let limits = &shared.node.config().limits;
         let running = shared.hooks.session_opened.as_ref().map(|hook| {
             let hook = hook(shared.node.clone(), session.clone());
@@ -120,16 +113,13 @@ impl Connection {
             writing: Vec::new(),
             written: 0,
             ended: false,
-            drain: Box::pin(drain.cancelled_owned()),
             draining: false,
             shared,
         }
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
-            self.draining = true;
-        }
+        self.draining = self.session.is_draining();
         loop {
             self.poll_running(cx);
             if let Err(fault) = self.handle_unread(cx) {
@@ -257,15 +247,17 @@ impl Connection {
             body: Some(Bytes::copy_from_slice(body)),
         };
         let mut handler = Guarded::new(route, request);
-        if route.concurrent {
-            let (session, shared, name) = (self.session.clone(), self.shared.clone(), route.name);
-            node.calls().spawn(async move {
-                let outcome = until(deadline, handler).await;
-                finish(&session, &shared, Some(command), name, outcome);
-            });
-            return;
-        }
-        match Pin::new(&mut handler).poll(cx) {
+        let polled = if route.concurrent { poll_once(&mut handler) } else { Pin::new(&mut handler).poll(cx) };
+        match polled {
+            Poll::Pending if route.concurrent => {
+                let (session, shared, name) = (self.session.clone(), self.shared.clone(), route.name);
+                session.request_waits();
+                node.calls().spawn(async move {
+                    let outcome = until(deadline, handler).await;
+                    finish(&session, &shared, Some(command), name, outcome);
+                    session.request_ended();
+                });
+            }
             Poll::Ready(outcome) => finish(&self.session, &self.shared, Some(command), route.name, outcome),
             Poll::Pending => {
                 let running = Running { handler, command: Some(command), name: route.name, deadline };
@@ -286,7 +278,7 @@ impl Connection {
         let message = Forwarded { kind, client, body, deadline, now };
         self.session.request_waits();
         if let Err(fault) = node.forward(&message, self.session.sink(), command.0.into()) {
-            self.session.request_waits_not();
+            self.session.request_ended();
             self.session.push_fault(command, &fault);
         }
     }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::app::Hooks;
 use crate::dispatch::{Dispatch, Guarded, log_error};
 use crate::node::Node;
+use crate::session::Session;
 use connection::Connection;
 
 /// What every connection of a node shares.
@@ -24,19 +25,20 @@ pub(crate) struct Shared {
     pub(crate) hooks: Hooks,
 }
 
-/// Accepts clients until `stop`, then waits until every connection has drained. Each connection is told
-/// to drain by the same token.
+/// Accepts clients until `stop`, then tells every connection to drain and waits until they have.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
     let connections = TaskTracker::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => open(stream, &shared, &connections, &stop),
+                Ok((stream, _)) => open(stream, &shared, &connections),
                 Err(error) => accept_failed("netport", &error).await,
             },
         }
     }
+    drop(listener);
+    shared.node.sessions().iter().for_each(Session::drain);
     connections.close();
     connections.wait().await;
 }
@@ -48,7 +50,7 @@ pub(crate) async fn accept_failed(port: &str, error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-fn open(stream: TcpStream, shared: &Arc<Shared>, connections: &TaskTracker, stop: &CancellationToken) {
+fn open(stream: TcpStream, shared: &Arc<Shared>, connections: &TaskTracker) {
     // Coalescing is ours (one write per turn), so the kernel's would only add delay.
     let _ = stream.set_nodelay(true);
     let Ok(address) = stream.peer_addr() else { return };
@@ -62,9 +64,9 @@ fn open(stream: TcpStream, shared: &Arc<Shared>, connections: &TaskTracker, stop
         }
     };
     info!(session = %session.id(), %address, "client logged in");
-    let (shared, stop) = (shared.clone(), stop.clone());
+    let shared = shared.clone();
     connections.spawn(async move {
-        let closed = Connection::new(stream, session.clone(), shared.clone(), stop).await;
+        let closed = Connection::new(stream, session.clone(), shared.clone()).await;
         shared.node.end_session(&session);
         if let Some(hook) = &shared.hooks.session_closed {
             let hook = hook(shared.node.clone(), session.clone());

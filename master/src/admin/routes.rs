@@ -6,12 +6,12 @@ use rocket::http::{Accept, ContentType, Header, Status};
 use rocket::request::Request;
 use rocket::response::{Responder, Response, Result};
 use rocket::{Route, State, get, post, routes};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::guard::{Operator, Reader};
 use super::{Site, page};
 use crate::supervisor::Order;
-use crate::supervisor::machine::{Answer, Refused};
+use crate::supervisor::machine::{Answer, NodeView, Outcome, Refused};
 
 /// Everything that is mounted.
 pub(super) fn all() -> Vec<Route> {
@@ -39,22 +39,21 @@ pub(super) fn all() -> Vec<Route> {
 #[derive(Debug)]
 pub(super) struct Reply {
     status: Status,
-    json: Value,
+    json: String,
     html: Option<String>,
 }
 
 impl Reply {
-    fn ok(json: Value) -> Self {
-        Self { status: Status::Ok, json, html: None }
+    fn ok(value: &impl Serialize) -> Self {
+        Self { status: Status::Ok, json: pretty(value), html: None }
     }
 
     /// A refusal, in one sentence or in lines.
     pub(super) fn error(status: Status, text: &str) -> Self {
         let lines: Vec<&str> = text.lines().collect();
-        let json = match lines.as_slice() {
-            [_one] => json!({ "ok": false, "error": text }),
-            _ => json!({ "ok": false, "error": lines.last(), "faults": lines }),
-        };
+        let faults = if lines.len() > 1 { lines.as_slice() } else { &[] };
+        let error = lines.last().copied().unwrap_or(text);
+        let json = pretty(&Failed { ok: false, error, faults });
         Self { status, json, html: Some(page::refusal(text)) }
     }
 
@@ -65,7 +64,7 @@ impl Reply {
                 let ok = nodes.iter().all(|node| node.ok);
                 let status = if ok { accepted } else { Status::InternalServerError };
                 let html = Some(page::outcomes(&nodes));
-                Self { status, json: json!({ "ok": ok, "nodes": nodes }), html }
+                Self { status, json: pretty(&Done { ok, nodes: &nodes }), html }
             }
             Err(refused) => {
                 let status = match refused {
@@ -79,6 +78,36 @@ impl Reply {
     }
 }
 
+/// What became of a command, as JSON.
+#[derive(Serialize)]
+struct Done<'a> {
+    ok: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    nodes: &'a [Outcome],
+}
+
+/// Why nothing was done, as JSON.
+#[derive(Serialize)]
+struct Failed<'a> {
+    ok: bool,
+    error: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    faults: &'a [&'a str],
+}
+
+/// One node, as JSON.
+#[derive(Serialize)]
+struct Detail<'a> {
+    node: &'a NodeView,
+    lines: &'a [String],
+}
+
+/// JSON as people read it, with a line break at the end for their terminal.
+fn pretty(value: &impl Serialize) -> String {
+    // Nothing that is shown has a key that is no text, which is the only way to fail.
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
 impl<'r> Responder<'r, 'static> for Reply {
     fn respond_to(self, request: &'r Request<'_>) -> Result<'static> {
         // A browser prefers HTML and says so; curl takes anything.
@@ -86,7 +115,7 @@ impl<'r> Responder<'r, 'static> for Reply {
             request.accept().is_some_and(|accept: &Accept| accept.preferred().media_type().is_html());
         let (kind, body) = match self.html {
             Some(html) if browser => (ContentType::HTML, html),
-            _ => (ContentType::JSON, format!("{:#}\n", self.json)),
+            _ => (ContentType::JSON, self.json),
         };
         let mut response = Response::build();
         response
@@ -107,18 +136,18 @@ fn index(_reader: Reader, site: &State<Site>) -> Reply {
     let view = site.handle.view();
     let html = page::index(&view, |node| site.handle.lines(node));
     // Whoever asks for `/` gets the page, curl too.
-    Reply { status: Status::Ok, json: json!(*view), html: Some(html) }
+    Reply { html: Some(html), ..Reply::ok(&*view) }
 }
 
 #[get("/status")]
 fn status(_reader: Reader, site: &State<Site>) -> Reply {
-    Reply::ok(json!(*site.handle.view()))
+    Reply::ok(&*site.handle.view())
 }
 
 #[get("/healthz")]
 fn healthz(site: &State<Site>) -> Reply {
     match site.handle.view().unhealthy() {
-        None => Reply::ok(json!({ "ok": true })),
+        None => Reply::ok(&Done { ok: true, nodes: &[] }),
         // Without a token only the fact is told: this page is open to everybody.
         Some(_) if site.token.is_some() => {
             Reply::error(Status::ServiceUnavailable, "not healthy: see /status")
@@ -134,7 +163,7 @@ fn node(_reader: Reader, site: &State<Site>, name: &str) -> Reply {
         Some(node) => {
             let lines = site.handle.lines(name);
             let html = Some(page::node(node, &lines));
-            Reply { status: Status::Ok, json: json!({ "node": node, "lines": lines }), html }
+            Reply { html, ..Reply::ok(&Detail { node, lines: &lines }) }
         }
         None => Reply::error(Status::NotFound, "there is no such node; `/status` lists them"),
     }

@@ -107,7 +107,9 @@ impl Machine {
             }
             Seen::Said { node, incarnation, message } => self.said(&node, incarnation, message, now),
             Seen::Unlinked { node, incarnation } => self.unlinked(&node, incarnation, now),
-            Seen::Exited { node, incarnation, exit } => self.exited(&node, incarnation, &exit, now),
+            Seen::Exited { node, incarnation, exit, last_line } => {
+                self.exited(&node, incarnation, &exit, last_line, now);
+            }
             Seen::Asked { ask, command } => self.asked(ask, command, now),
             Seen::Tick => {}
         }
@@ -175,7 +177,10 @@ impl Machine {
 
     fn asked(&mut self, ask: Ask, command: Command, now: Moment) {
         match command {
-            Command::KillAll => self.kill_all(),
+            Command::KillAll => {
+                self.answer(ask, Ok(Vec::new()));
+                self.kill_all();
+            }
             Command::StopAll => self.stop_all(Some(ask), None, now),
             command => match self.busy() {
                 Some(refused) => self.answer(ask, Err(refused)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ffconfig::{Cluster, Finding, LoadError, Loaded, diff};
+use ffconfig::{Cluster, LoadError, Loaded, diff};
 use ffproto::NodeName;
 use futures_util::future::BoxFuture;
 use tracing::warn;
@@ -11,8 +11,8 @@ use super::machine::Refused;
 use super::process::AppsError;
 use crate::place;
 
-/// Reads the config (again).
-pub type Source = Arc<dyn Fn() -> Result<Loaded, LoadError> + Send + Sync>;
+/// Reads the config again, against the apps that there are.
+pub type Source = Arc<dyn Fn(&[String]) -> Result<Loaded, LoadError> + Send + Sync>;
 
 /// A config that may be taken over.
 #[derive(Debug)]
@@ -27,14 +27,10 @@ pub(super) async fn prepare(
     apps: BoxFuture<'static, Result<Vec<String>, AppsError>>,
     old: Arc<Cluster>,
 ) -> Result<Box<Prepared>, Refused> {
-    let loaded = tokio::task::spawn_blocking(move || source()).await;
+    let apps = apps.await.map_err(|e| Refused::Conflict(e.to_string()))?;
+    let loaded = tokio::task::spawn_blocking(move || source(&apps)).await;
     let loaded = loaded.map_err(|e| Refused::Config(format!("the config cannot be read: {e}")))?;
     let loaded = loaded.map_err(|faults| Refused::Config(faults.to_string()))?;
-    let apps = apps.await.map_err(|e| Refused::Conflict(e.to_string()))?;
-    let unknown = loaded.check_apps(&apps);
-    if !unknown.is_empty() {
-        return Err(Refused::Config(lines(&unknown)));
-    }
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
@@ -50,9 +46,4 @@ pub(super) async fn prepare(
     }
     let elsewhere = place::elsewhere(&loaded.cluster);
     Ok(Box::new(Prepared { cluster: loaded.cluster, elsewhere }))
-}
-
-/// Findings, one a line.
-pub(crate) fn lines(findings: &[Finding]) -> String {
-    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -24,7 +24,7 @@ use crate::output::{NodeOutput, Splitter};
 
 /// The environment variable in which a node finds which start of it this is.
 pub const INCARNATION_ENV: &str = "FF_INCARNATION";
-/// How long `appmain apps` may take.
+/// How long `appmain --apps` may take.
 const APPS_MAX: Duration = Duration::from_secs(10);
 /// How long the last lines of an ended process are waited for; a grandchild may hold the pipe open.
 const LAST_LINES_MAX: Duration = Duration::from_millis(200);
@@ -81,7 +81,7 @@ pub enum AppsError {
     #[error("{} is not there; build it with: cargo build --workspace (or name it: --appmain PATH)", .0.display())]
     Missing(PathBuf),
     /// It cannot be started.
-    #[error("{} apps: {source}", program.display())]
+    #[error("{} --apps: {source}", program.display())]
     Start {
         /// The program.
         program: PathBuf,
@@ -89,7 +89,7 @@ pub enum AppsError {
         source: io::Error,
     },
     /// It has failed.
-    #[error("{} apps: {how}", program.display())]
+    #[error("{} --apps: {how}", program.display())]
     Failed {
         /// The program.
         program: PathBuf,
@@ -172,7 +172,9 @@ impl Launcher for ProcessLauncher {
                 return Err(failed(format!("{}: {last}", exit_of(output.status))));
             }
             let stdout = String::from_utf8_lossy(&output.stdout);
-            Ok(stdout.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+            let apps = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
+            let apps: Vec<String> = apps.map(str::to_owned).collect();
+            if apps.is_empty() { Err(failed("it names no app".into())) } else { Ok(apps) }
         })
     }
 }
@@ -313,14 +315,14 @@ mod tests {
 
     #[tokio::test]
     async fn apps_are_asked_for_and_a_missing_program_is_said_with_a_hint() {
-        let (launcher, _folder) = script("[ $1 = apps ] && echo gateserver && echo netserver").await;
+        let (launcher, _folder) = script("[ $1 = --apps ] && echo gateserver && echo netserver").await;
         let apps = async |launcher: ProcessLauncher| {
             let _guard = FORK.lock().await;
             launcher.apps().await
         };
         assert_eq!(apps(launcher).await.unwrap(), ["gateserver", "netserver"]);
         let (launcher, _folder) = script("echo broken >&2; exit 1").await;
-        assert!(apps(launcher).await.unwrap_err().to_string().ends_with("apps: exit code 1: broken"));
+        assert!(apps(launcher).await.unwrap_err().to_string().ends_with("--apps: exit code 1: broken"));
         let missing = ProcessLauncher::new("/nowhere/appmain".into(), "c".into()).apps().await.unwrap_err();
         assert_eq!(
             missing.to_string(),

@@ -130,7 +130,7 @@ impl Shell {
         let now = Instant::now();
         while self.late.front().is_some_and(|(until, ..)| *until <= now) {
             if let Some((_, node, incarnation, exit)) = self.late.pop_front() {
-                self.feed(Seen::Exited { node, incarnation, exit });
+                self.ended(node, incarnation, exit);
             }
         }
         self.feed(Seen::Tick);
@@ -180,14 +180,19 @@ impl Shell {
         if self.links.get(&node).is_some_and(|link| link.incarnation == incarnation) {
             self.late.push_back((Instant::now() + LAST_WORDS_MAX, node, incarnation, exit));
         } else {
-            self.feed(Seen::Exited { node, incarnation, exit });
+            self.ended(node, incarnation, exit);
         }
+    }
+
+    fn ended(&mut self, node: NodeName, incarnation: Incarnation, exit: Exit) {
+        let last_line = self.logs.last_of_life(node.as_str());
+        self.feed(Seen::Exited { node, incarnation, exit, last_line });
     }
 
     fn no_more_words(&mut self, name: &NodeName, of: Incarnation) {
         let at = self.late.iter().position(|(_, node, incarnation, _)| node == name && *incarnation == of);
         if let Some((_, node, incarnation, exit)) = at.and_then(|at| self.late.remove(at)) {
-            self.feed(Seen::Exited { node, incarnation, exit });
+            self.ended(node, incarnation, exit);
         }
     }
 
@@ -216,8 +221,15 @@ impl Shell {
                         self.links.remove(&node);
                     }
                 }
-                Do::Answer { ask, answer } => self.answer(ask, answer),
-                Do::Report(report) => log(&report),
+                // Whoever hears of it may look at the view at once.
+                Do::Answer { ask, answer } => {
+                    self.publish();
+                    self.answer(ask, answer);
+                }
+                Do::Report(report) => {
+                    self.publish();
+                    log(&report);
+                }
                 Do::End(end) => self.ended = Some(end),
             }
         }

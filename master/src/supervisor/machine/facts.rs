@@ -114,6 +114,8 @@ pub enum Seen {
         incarnation: Incarnation,
         /// How.
         exit: Exit,
+        /// The last line that it printed.
+        last_line: Option<String>,
     },
     /// Somebody wants something.
     Asked {

@@ -166,16 +166,28 @@ impl Machine {
         seat.last_exit = Some("its control connection ended".into());
         seat.clear();
         seat.enter(if asked { State::Stopped } else { State::Absent }, now);
-        self.warn(format!("{name}, started by somebody else, has left"));
+        let text = format!("{name}, started by somebody else, has left");
+        if asked { self.info(text) } else { self.warn(text) }
     }
 
-    pub(super) fn exited(&mut self, name: &NodeName, incarnation: Incarnation, exit: &Exit, now: Moment) {
+    pub(super) fn exited(
+        &mut self,
+        name: &NodeName,
+        incarnation: Incarnation,
+        exit: &Exit,
+        last_line: Option<String>,
+        now: Moment,
+    ) {
         self.fenced.retain(|fenced| fenced.node != *name || fenced.incarnation != incarnation);
         let Some(seat) = self.seats.get_mut(name) else { return };
         if seat.incarnation != Some(incarnation) || !seat.process {
             return;
         }
         seat.last_exit = Some(exit.to_string());
+        if matches!(seat.state, State::Starting { .. }) {
+            // It has not said why it cannot start: its last line may.
+            seat.reason = seat.reason.take().or(last_line);
+        }
         self.tell_children_gone(name);
         if let Some(seat) = self.seats.get_mut(name) {
             seat.clear();

@@ -91,8 +91,13 @@ impl World {
     }
 
     fn exit(&mut self, node: &str, exit: Exit) {
+        self.exit_saying(node, exit, None);
+    }
+
+    fn exit_saying(&mut self, node: &str, exit: Exit, last_line: Option<&str>) {
         let incarnation = self.incarnation(node);
-        self.see(Seen::Exited { node: name(node), incarnation, exit });
+        let last_line = last_line.map(str::to_owned);
+        self.see(Seen::Exited { node: name(node), incarnation, exit, last_line });
     }
 
     fn ask(&mut self, command: Command) {
@@ -248,8 +253,14 @@ fn a_node_that_ends_before_it_was_ready_fails_the_first_start_but_no_later_one()
     w.exit("gate", Exit::Code(101));
     assert_eq!(w.done(), [r#"end Failed("gate does not start: exit code 101")"#]);
 
+    let mut w = World::new(&cluster(&["gate"]), &[]);
+    w.done();
+    w.exit_saying("gate", Exit::Code(101), Some("panicked at x.rs:1"));
+    assert_eq!(w.done(), [r#"end Failed("gate does not start: panicked at x.rs:1 (exit code 101)")"#]);
+
     let mut w = World::up();
-    w.exit("gate", CRASH);
+    w.exit_saying("gate", CRASH, Some("a line of its good days"));
+    assert_eq!(w.machine.view().node("gate").unwrap().reason, None);
     w.pass(MS(100));
     w.exit("gate", Exit::Code(101));
     assert_eq!(w.state("gate"), NodeState::Backoff);
@@ -341,7 +352,7 @@ fn a_second_signal_kills_everything_at_once() {
     w.ask(Command::StopAll);
     w.done();
     w.ask(Command::KillAll);
-    assert_eq!(w.done(), ["kill game1", "kill gate", "kill net", "end Forced"]);
+    assert_eq!(w.done(), ["answer []", "kill game1", "kill gate", "kill net", "end Forced"]);
 }
 
 #[test]
@@ -514,7 +525,7 @@ fn a_newer_start_by_hand_fences_ours() {
     let old = w.incarnation("game1");
     w.register_as("game1", Incarnation(old.0 + 1));
     assert_eq!(w.done()[..2], ["terminate game1", "game1: you are 3"]);
-    w.see(Seen::Exited { node: name("game1"), incarnation: old, exit: Exit::Code(0) });
+    w.see(Seen::Exited { node: name("game1"), incarnation: old, exit: Exit::Code(0), last_line: None });
     w.ready("game1");
     assert_eq!(w.state("game1"), NodeState::Ready);
     w.pass(Duration::from_secs(100));

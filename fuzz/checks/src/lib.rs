@@ -1,0 +1,28 @@
+//! What must hold for any bytes that a stranger sends: one function per decoder.
+//!
+//! The fuzz targets call these with what the fuzzer makes up, the tests of this package with the committed
+//! corpus (`fuzz/corpus`). A check returns, or it panics: that is a finding.
+
+mod config;
+mod fault;
+mod frames;
+mod input;
+mod messages;
+
+pub use config::config;
+pub use fault::fault;
+pub use frames::{client_frame, link_frame};
+pub use messages::{coding, control, handshake};
+
+/// A check of one decoder.
+pub type Check = fn(&[u8]);
+
+/// Every check, by the name of its fuzz target and of its folder in the corpus.
+pub const CHECKS: [(&str, Check); 6] = [
+    ("client_frame", client_frame),
+    ("link_frame", link_frame),
+    ("fault", fault),
+    ("config", config),
+    ("handshake", handshake),
+    ("control", control),
+];
