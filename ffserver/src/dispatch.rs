@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ffconfig::RouteRule;
 use ffnet::Link;
 use ffnet::link::Service;
 use ffproto::link::{Client, Head};
@@ -25,14 +26,14 @@ use crate::forward::Forwarded;
 use crate::handler::{Facts, From, HandlerFuture, Key, Outcome, Request, Route, has_parent};
 use crate::node::{Node, Phase, States};
 use crate::queue::{Admitted, Queues};
-use crate::routing::{Routes, SESSION_ENDED, Target, is_reserved, method_of};
+use crate::routing::{SESSION_ENDED, Target, is_reserved, method_of};
 
 /// A node's handlers by who may call them.
 #[derive(Clone, Default)]
 pub(crate) struct Dispatch {
     net: Arc<FxHashMap<u32, Route>>,
     /// For clients' commands that have no handler here.
-    routes: Arc<Routes>,
+    routes: Arc<ffconfig::Route>,
     /// For children; the place is the method's number.
     root: Arc<[Route]>,
     /// For parents; the keys name the parent.
@@ -62,7 +63,7 @@ impl Dispatch {
         };
         let net = of(|key| matches!(key, Key::Net(_)));
         Ok(Self {
-            routes: Arc::new(Routes::new(&config.route)),
+            routes: Arc::new(config.route.clone()),
             net: Arc::new(net.into_iter().filter_map(|r| command(&r.key).map(|c| (c, r))).collect()),
             root: of(|key| matches!(key, Key::Root(_))).into(),
             remote: of(|key| matches!(key, Key::Remote { .. })).into(),
@@ -76,7 +77,7 @@ impl Dispatch {
 
     /// The kind of node for a command without a handler here.
     #[inline]
-    pub(crate) fn route(&self, command: CommandId) -> Option<(&Arc<str>, bool)> {
+    pub(crate) fn route(&self, command: CommandId) -> Option<&RouteRule> {
         self.routes.find(command)
     }
 
@@ -442,14 +443,18 @@ impl Service for Methods {
 
     fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
         let node = &self.shared.node;
-        match (self.routes.get(usize::from(head.method)), head.client) {
+        let number = usize::from(head.method);
+        match (self.routes.get(number), head.client) {
             (Some(route), _) => {
                 let deadline = now + node.config().limits.call_timeout;
                 let done = LogOnly { method: route.name };
                 self.start(route, Message { link, head, body, deadline }, done);
             }
-            (None, Some(client)) => node.session_ended(client.session),
-            (None, None) => {}
+            // The last method that is told is the end of a session.
+            (None, Some(client)) if number == self.routes.len() + self.targets.len() => {
+                node.session_ended(client.session);
+            }
+            (None, _) => {}
         }
     }
 }

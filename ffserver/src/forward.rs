@@ -22,8 +22,8 @@ pub(crate) struct Forwarded<'a> {
 }
 
 impl Node {
-    /// The hop for `kind`: the session's own, or the least loaded now (which a stateful session keeps).
-    fn hop(&self, kind: &Arc<str>, client: Client) -> Option<Hop> {
+    /// The way for messages of `kind`: the session's own, or the least loaded now (which a stateful session keeps).
+    pub(crate) fn hop(&self, kind: &Arc<str>, client: Client) -> Option<Hop> {
         let Client { session, stateless, .. } = client;
         if !stateless && let Some(hop) = self.sticky().get(session, kind) {
             return Some(hop);
@@ -49,12 +49,32 @@ impl Node {
         sink: Arc<dyn Sink>,
         token: u64,
     ) -> Result<(), Fault> {
-        let Forwarded { kind, client, body, deadline, now } = *message;
-        let Some(hop) = self.hop(kind, client) else {
-            let text = format!("no node of kind `{kind}` is connected to `{}`", self.name());
-            return Err(self.fault(Code::NoNode, Executed::No, text));
-        };
+        match self.hop(message.kind, message.client) {
+            Some(hop) => hop.forward(message, sink, token),
+            None => Err(self.no_hop(message.kind)),
+        }
+    }
+
+    /// Why there is no way.
+    pub(crate) fn no_hop(&self, kind: &str) -> Fault {
+        let text = format!("no node of kind `{kind}` is connected to `{}`", self.name());
+        self.fault(Code::NoNode, Executed::No, text)
+    }
+}
+
+impl Hop {
+    /// Sends a client's message this way.
+    ///
+    /// # Errors
+    /// The fault for the client; the sink will not be told.
+    pub(crate) fn forward(
+        &self,
+        message: &Forwarded<'_>,
+        sink: Arc<dyn Sink>,
+        token: u64,
+    ) -> Result<(), Fault> {
+        let Forwarded { client, body, deadline, now, .. } = *message;
         let options = CallOptions { deadline, client: Some(client) };
-        hop.link.forward(hop.method, body, options, now, sink, token)
+        self.link.forward(self.method, body, options, now, sink, token)
     }
 }

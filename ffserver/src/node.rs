@@ -352,7 +352,8 @@ impl Node {
         self.0.changed.notify_one();
     }
 
-    /// Whether a child of that name and start may link; the config must list this node among its parents.
+    /// Whether a child of that name and start may link. Whoever knows the token may be a child: a config
+    /// that adds one is taken over by the children first.
     pub(crate) fn admit_child(&self, name: &NodeName, theirs: Incarnation) -> Result<(), Refusal> {
         if self.phase() == Phase::Stopping {
             return Err(Refusal::Stopping);

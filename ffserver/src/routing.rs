@@ -99,24 +99,3 @@ pub(crate) fn least_loaded(hops: Vec<Hop>, turn: u64) -> Option<Hop> {
     let start = (turn % n as u64) as usize;
     (0..n).map(|i| &hops[(start + i) % n]).min_by_key(|hop| hop.link.waiting_calls()).cloned()
 }
-
-/// The config's `route` with its kinds ready to be compared.
-#[derive(Clone, Default)]
-pub(crate) struct Routes {
-    route: ffconfig::Route,
-    kinds: FxHashMap<String, Arc<str>>,
-}
-
-impl Routes {
-    pub(crate) fn new(route: &ffconfig::Route) -> Self {
-        let kinds = route.rules().iter().map(|rule| (rule.kind.clone(), rule.kind.as_str().into())).collect();
-        Self { route: route.clone(), kinds }
-    }
-
-    /// The kind for a command, and whether any node of it will do.
-    #[inline]
-    pub(crate) fn find(&self, command: ffproto::CommandId) -> Option<(&Arc<str>, bool)> {
-        let rule = self.route.find(command)?;
-        Some((self.kinds.get(&rule.kind)?, rule.stateless))
-    }
-}

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ struct Inner {
     waiting: AtomicUsize,
     /// When the client was last heard, in milliseconds after `opened`; 0 before its first message.
     heard_ms: AtomicU64,
+    /// The node is stopping: nothing new is handled, and the connection ends when all is answered.
+    draining: AtomicBool,
 }
 
 #[derive(Default)]
@@ -48,8 +50,6 @@ struct Outbox {
     closing: Option<(String, Instant)>,
     /// The client reads too slowly to be waited for: the connection ends with bytes unwritten.
     cut: bool,
-    /// The node is stopping: nothing new is handled, and the connection ends when all is answered.
-    draining: bool,
     gone: bool,
 }
 
@@ -68,7 +68,9 @@ impl Session {
     pub(crate) fn new(id: SessionId, address: SocketAddr, wire: Wire) -> Self {
         let outbox = Mutex::default();
         let (waiting, heard_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self(Arc::new(Inner { id, address, opened: Instant::now(), wire, outbox, waiting, heard_ms }))
+        let draining = AtomicBool::new(false);
+        let opened = Instant::now();
+        Self(Arc::new(Inner { id, address, opened, wire, outbox, waiting, heard_ms, draining }))
     }
 
     /// The id, unique in the cluster and never reused.
@@ -150,14 +152,13 @@ impl Session {
 
     /// Tells the connection that the node is stopping.
     pub(crate) fn drain(&self) {
-        let mut outbox = self.0.outbox.lock();
-        outbox.draining = true;
-        wake(&mut outbox);
+        self.0.draining.store(true, Ordering::Relaxed);
+        wake(&mut self.0.outbox.lock());
     }
 
     /// Whether [`Session::drain`] was called.
     pub(crate) fn is_draining(&self) -> bool {
-        self.0.outbox.lock().draining
+        self.0.draining.load(Ordering::Relaxed)
     }
 
     /// Ends the session: what is queued is written first. `reason` is logged.
@@ -174,7 +175,6 @@ impl Session {
         outbox.in_flight = outbox.bytes.len();
         std::mem::swap(&mut outbox.bytes, writing);
         if writing.is_empty() {
-            outbox.bytes = Vec::new();
             if let Some((why, _)) = &outbox.closing {
                 return Some(why.clone());
             }

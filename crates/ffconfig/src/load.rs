@@ -16,7 +16,7 @@ use crate::vars::{Environment, write_out};
 use crate::{build, checks, parents, routes};
 
 /// No config is larger: 4095 nodes, written out one by one, take a quarter of it.
-pub const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A config that can be used.
 #[derive(Debug, Clone)]

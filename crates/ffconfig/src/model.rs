@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffproto::{ClusterName, CommandId, NodeName};
@@ -170,7 +171,7 @@ pub struct RouteRule {
     /// Its last command, itself included.
     pub last: CommandId,
     /// The kind of node that the commands are for ([`Node::kind`]).
-    pub kind: String,
+    pub kind: Arc<str>,
     /// Whether each message goes to the node of that kind with the least load; else the first choice is
     /// kept for the session.
     pub stateless: bool,

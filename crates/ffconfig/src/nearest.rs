@@ -14,6 +14,8 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .filter(|other| other.len() <= CHARS_MAX)
+        // Texts of too different a length are too far apart, and most are told apart by that alone.
+        .filter(|other| other.chars().count().abs_diff(word.chars().count()) <= allowed)
         .map(|other| (strsim::osa_distance(&word, &other.to_lowercase()), other))
         .filter(|(distance, other)| *distance <= allowed && *distance < other.chars().count())
         .min_by_key(|(distance, _)| *distance)

@@ -34,14 +34,16 @@ pub(crate) fn route(fields: &Fields) -> Route {
         for (Span { first, last }, stateless) in piece.cut(&stateless) {
             match rules.last_mut() {
                 Some(RouteRule { last: before, kind: as_before, stateless: alike, .. })
-                    if before.0.checked_add(1) == Some(first) && as_before == kind && *alike == stateless =>
+                    if before.0.checked_add(1) == Some(first)
+                        && **as_before == *kind
+                        && *alike == stateless =>
                 {
                     *before = CommandId(last);
                 }
                 _ => rules.push(RouteRule {
                     first: CommandId(first),
                     last: CommandId(last),
-                    kind: kind.to_owned(),
+                    kind: kind.into(),
                     stateless,
                 }),
             }

@@ -130,10 +130,12 @@ impl Vars<'_> {
 
     fn value(&self, name: &str) -> Result<&Json, Trouble> {
         self.values.get(name).ok_or_else(|| {
-            let mut known: Vec<&str> = self.values.keys().map(String::as_str).collect();
-            known.sort_unstable();
             let message = format!("there is no `{name}` in `vars` (`$$` is a plain `$`)");
-            (message, nearest(name, known))
+            // Nobody writes so many by hand, and each miss would compare them all.
+            const KNOWN_MAX: usize = 500;
+            let mut known: Vec<&str> = self.values.keys().map(String::as_str).take(KNOWN_MAX + 1).collect();
+            known.sort_unstable();
+            (message, nearest(name, known).filter(|_| self.values.len() <= KNOWN_MAX))
         })
     }
 

@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ffconfig::RouteRule;
 use ffproto::frame::FrameFault;
 use ffproto::link::Client;
 use ffproto::{Code, CommandId, Executed};
@@ -32,8 +33,12 @@ use crate::dispatch::{Guarded, log_error, poll_once, until};
 use crate::error::HandlerError;
 use crate::forward::Forwarded;
 use crate::handler::{From, Outcome, Request};
+use crate::routing::Hop;
 use crate::session::Session;
 
+/// What a connection keeps of its write buffers: a small reply needs no allocation, and ten thousand idle
+/// clients cost a few MiB at most.
+const KEEP_BYTES: usize = 256;
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
@@ -81,6 +86,8 @@ pub(super) struct Connection {
     stalled: bool,
     running: Option<Running>,
     allowance: Option<Allowance>,
+    /// The session's own way for the kind of its last stateful message: the next one mostly takes it, too.
+    hop: Option<(Arc<str>, Hop)>,
     timer: Option<Pin<Box<Sleep>>>,
     writing: Vec<u8>,
     written: usize,
@@ -109,6 +116,7 @@ impl Connection {
             stalled: false,
             running,
             allowance,
+            hop: None,
             timer: None,
             writing: Vec::new(),
             written: 0,
@@ -268,16 +276,30 @@ impl Connection {
     }
 
     /// A command without a handler here follows the route; its outcome comes back to the session.
-    fn forward(&self, command: CommandId, body: &[u8], deadline: Instant, now: Instant) {
+    fn forward(&mut self, command: CommandId, body: &[u8], deadline: Instant, now: Instant) {
         let node = &self.shared.node;
-        let Some((kind, stateless)) = self.shared.dispatch.route(command) else {
+        let Some(RouteRule { kind, stateless, .. }) = self.shared.dispatch.route(command) else {
             let text = format!("no handler and no route for command {command}");
             return self.session.push_fault(command, &node.fault(Code::NoRoute, Executed::No, text));
         };
-        let client = Client { session: self.session.id(), command, stateless };
+        let client = Client { session: self.session.id(), command, stateless: *stateless };
+        let is_ours = |(known, hop): &(Arc<str>, Hop)| known == kind && !hop.link.is_closed();
+        let any;
+        let hop = if *stateless {
+            any = node.hop(kind, client);
+            any.as_ref()
+        } else {
+            if !self.hop.as_ref().is_some_and(is_ours) {
+                self.hop = node.hop(kind, client).map(|hop| (kind.clone(), hop));
+            }
+            self.hop.as_ref().map(|(_, hop)| hop)
+        };
+        let Some(hop) = hop else {
+            return self.session.push_fault(command, &node.no_hop(kind));
+        };
         let message = Forwarded { kind, client, body, deadline, now };
         self.session.request_waits();
-        if let Err(fault) = node.forward(&message, self.session.sink(), command.0.into()) {
+        if let Err(fault) = hop.forward(&message, self.session.sink(), command.0.into()) {
             self.session.request_ended();
             self.session.push_fault(command, &fault);
         }
@@ -291,7 +313,9 @@ impl Connection {
             return Poll::Pending;
         }
         let mut scratch = SCRATCH.take();
-        scratch.resize(SCRATCH_BYTES, 0);
+        if scratch.is_empty() {
+            scratch = vec![0; SCRATCH_BYTES];
+        }
         let mut room = ReadBuf::new(&mut scratch);
         let polled = Pin::new(&mut self.stream).poll_read(cx, &mut room);
         let n = room.filled().len();
@@ -346,12 +370,12 @@ impl Connection {
                 }
             }
             self.writing.clear();
+            self.writing.shrink_to(KEEP_BYTES);
             self.written = 0;
             if let Some(why) = self.session.take_queued(&mut self.writing, cx.waker()) {
                 return Poll::Ready(Ok(why));
             }
             if self.writing.is_empty() {
-                self.writing = Vec::new();
                 return Poll::Pending;
             }
         }

@@ -1,5 +1,7 @@
 //! The committed corpus of every fuzz target, run through the target's check.
 
+#![allow(clippy::unwrap_used, reason = "that is how tests fail, in their helpers, too")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, panic};

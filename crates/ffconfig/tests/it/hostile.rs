@@ -87,7 +87,7 @@ fn a_text_of_brackets_does_not_overflow_the_stack() {
 
 #[test]
 fn a_text_that_is_too_large_is_refused() {
-    check(&" ".repeat(ffconfig::FILE_BYTES_MAX + 1), &["1:1: it is larger than 4194304 bytes"]);
+    check(&" ".repeat(ffconfig::FILE_BYTES_MAX + 1), &["1:1: it is larger than 1048576 bytes"]);
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn a_command_has_the_rule_that_covers_it_or_none() {
     let kind = |command| {
         let rule = route.find(CommandId(command))?;
         assert!(rule.first.0 <= command && command <= rule.last.0);
-        Some((rule.kind.as_str(), rule.stateless))
+        Some((&*rule.kind, rule.stateless))
     };
     let (game, chat) = (Some(("game", false)), Some(("chat", false)));
     assert_eq!([0, 9, 20, 29, 40, u32::MAX].map(kind), [None; 6]);
@@ -306,7 +306,7 @@ fn a_random_route_says_for_every_command_what_is_written() {
         let route = self::route(&text);
         for (command, kind) in (0..64).zip(&expected) {
             let rule = route.find(CommandId(command));
-            assert_eq!(rule.map(|rule| rule.kind.as_str()), *kind, "{command} in {text}");
+            assert_eq!(rule.map(|rule| &*rule.kind), *kind, "{command} in {text}");
             let stateless = (from..=to).contains(&command);
             assert!(rule.is_none_or(|rule| rule.stateless == stateless), "{command} in {text}");
         }

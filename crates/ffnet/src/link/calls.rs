@@ -156,11 +156,7 @@ impl CallTable {
 
     /// Ends every call whose deadline is not after `now`; the sinks are still to be told.
     pub(super) fn expire(&mut self, now: Instant, fault: impl Fn() -> Fault) -> Vec<Told> {
-        let late: Vec<u32> = self
-            .unended()
-            .filter(|waiting| waiting.deadline <= now)
-            .map(|waiting| waiting.ticket.id())
-            .collect();
+        let late = in_order(self.unended().filter(|waiting| waiting.deadline <= now));
         let told = self.end_each(&late, |_| fault());
         self.earliest = self.unended().map(|waiting| waiting.deadline).min();
         told.into_iter().map(|(told, _)| told).collect()
@@ -168,7 +164,7 @@ impl CallTable {
 
     /// Ends every call; `fault` is told whether the call's frame had begun to be written.
     pub(super) fn end_all(&mut self, written: u64, fault: impl Fn(bool) -> Fault) -> Vec<(Told, Fault)> {
-        let all: Vec<u32> = self.unended().map(|waiting| waiting.ticket.id()).collect();
+        let all = in_order(self.unended());
         self.earliest = None;
         self.end_each(&all, |starts_at| fault(starts_at < written))
     }
@@ -197,6 +193,14 @@ impl CallTable {
     fn get(&mut self, ticket: Ticket) -> Option<&mut Waiting> {
         self.calls.get_mut(ticket.place()).filter(|waiting| waiting.ticket == ticket)
     }
+}
+
+/// The ids in the order in which the calls were made: clients tell the answers to one command apart by
+/// their order, error frames included.
+fn in_order<'a>(calls: impl Iterator<Item = &'a Waiting>) -> Vec<u32> {
+    let mut calls: Vec<_> = calls.map(|waiting| (waiting.starts_at, waiting.ticket.id())).collect();
+    calls.sort_unstable();
+    calls.into_iter().map(|(_, id)| id).collect()
 }
 
 #[cfg(test)]
@@ -268,6 +272,34 @@ mod tests {
             told.tell(Ok(None));
         }
         assert_eq!((sink.0.load(std::sync::atomic::Ordering::Relaxed), table.len()), (107, 0));
+    }
+
+    #[test]
+    fn calls_that_end_together_are_told_in_the_order_in_which_they_were_made() {
+        struct Tokens(parking_lot::Mutex<Vec<u64>>);
+        impl Sink for Tokens {
+            fn end(&self, token: u64, _: Result<Option<&[u8]>, &Fault>) {
+                self.0.lock().push(token);
+            }
+        }
+        let sink = Arc::new(Tokens(parking_lot::Mutex::default()));
+        let mut table = CallTable::default();
+        // Places are given again, the latest first, so their order is not that of the calls.
+        let early: Vec<_> = (0..3).map(|n| table.insert(Instant::now(), n)).collect();
+        early.into_iter().for_each(|ticket| table.forget(ticket));
+        for n in 3..6 {
+            table.forward(Instant::now(), n, sink.clone(), n);
+        }
+        for told in table.expire(Instant::now(), || fault(Code::Timeout)) {
+            told.tell(Ok(None));
+        }
+        for n in 6..9 {
+            table.forward(Instant::now(), n, sink.clone(), n);
+        }
+        for (told, fault) in table.end_all(9, |_| fault(Code::LinkLost)) {
+            told.tell(Err(&fault));
+        }
+        assert_eq!(*sink.0.lock(), [3, 4, 5, 6, 7, 8]);
     }
 
     #[test]

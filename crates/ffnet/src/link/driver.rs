@@ -47,6 +47,10 @@ pub enum Closed {
     /// No sign of life for three heartbeats.
     #[error("no sign of life for {MISSED_HEARTBEATS} heartbeats")]
     Silent,
+    /// This process itself did not run for three heartbeats (SIGSTOP, a suspended machine), so the peer has
+    /// given up on it, and what waits to be read is too old to be handled.
+    #[error("this process stood still for {MISSED_HEARTBEATS} heartbeats")]
+    StoodStill,
     /// The bytes made no frame.
     #[error("a malformed frame: {0}")]
     Frame(LinkFault),
@@ -68,6 +72,8 @@ pub struct Driver<S, V> {
     written_ever: u64,
     heartbeat: Interval,
     last_seen: Instant,
+    /// When this process surely ran: the last read or tick.
+    ran: Instant,
     deadline: Pin<Box<Sleep>>,
     armed: Option<Instant>,
 }
@@ -92,6 +98,7 @@ where
             written_ever: 0,
             heartbeat,
             last_seen: Instant::now(),
+            ran: Instant::now(),
             deadline: Box::pin(tokio::time::sleep_until(Instant::now())),
             armed: None,
         }
@@ -129,10 +136,20 @@ where
             }
             self.have += n;
             self.last_seen = Instant::now();
+            if self.stood_still(self.last_seen) {
+                // The bytes do not say how long they have waited: their calls would start with all the
+                // time that their callers had, long after those have gone on elsewhere.
+                return Poll::Ready(Closed::StoodStill);
+            }
+            self.ran = self.last_seen;
             if let Err(closed) = self.handle_frames() {
                 return Poll::Ready(closed);
             }
         }
+    }
+
+    fn stood_still(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.ran) > self.link.0.limits.heartbeat * MISSED_HEARTBEATS
     }
 
     fn handle_frames(&mut self) -> Result<(), Closed> {
@@ -167,7 +184,12 @@ where
 
     fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
         while self.heartbeat.poll_tick(cx).is_ready() {
-            let silent = self.last_seen.elapsed();
+            let now = Instant::now();
+            if self.stood_still(now) {
+                return Err(Closed::StoodStill);
+            }
+            self.ran = now;
+            let silent = now.saturating_duration_since(self.last_seen);
             let beat = self.link.0.limits.heartbeat;
             if silent > beat * MISSED_HEARTBEATS {
                 return Err(Closed::Silent);
@@ -246,6 +268,7 @@ where
 /// Nothing more is taken, and every call that waits fails now.
 fn end(link: &Link, written: u64) {
     link.0.out.lock().closed = true;
+    link.0.ended.store(true, Ordering::Relaxed);
     let peer = &link.0.peer.name;
     let lost = |sent: bool| {
         let executed = if sent { Executed::Unknown } else { Executed::No };
@@ -333,12 +356,13 @@ mod tests {
         heartbeat: Duration::from_millis(500),
     };
 
-    /// Answers method 0 with the body, method 1 with a fault, method 2 never.
+    /// Answers method 0 with the body, method 1 with a fault, method 2 never, method 3 with too much.
     struct Echo;
     impl Service for Echo {
         fn call(&self, link: &Link, head: &Head, body: &[u8], _: Instant) {
             match head.method {
                 0 => link.reply(head.call, body),
+                3 => link.reply(head.call, &vec![0; 5 << 20]),
                 1 => link.reply_fault(head.call, &link.fault(Code::Handler, Executed::Unknown, "no")),
                 _ => {}
             }
@@ -353,7 +377,7 @@ mod tests {
             incarnation: Incarnation(1),
             pid: 1,
             program: String::new(),
-            methods: vec!["echo".into(), "fail".into(), "never".into()],
+            methods: vec!["echo".into(), "fail".into(), "never".into(), "floods".into()],
         }
     }
 
@@ -389,6 +413,14 @@ mod tests {
         assert_eq!(net.call("echo", &large, within(10_000)).await.unwrap(), large);
         let fault = net.call("echo", &vec![0; 4 << 20], within(1000)).await.unwrap_err();
         assert_eq!((fault.code, fault.executed), (Code::BadRequest, Executed::No));
+    }
+
+    #[tokio::test]
+    async fn an_answer_above_the_limit_is_a_fault_of_that_call_and_the_link_goes_on() {
+        let ((net, _a), _gate) = pair();
+        let fault = net.call("floods", b"", within(1000)).await.unwrap_err();
+        assert_eq!((fault.code, fault.executed), (Code::Handler, Executed::Unknown));
+        assert_eq!(net.call("echo", b"x", within(1000)).await.unwrap(), "x");
     }
 
     #[tokio::test(start_paused = true)]
@@ -427,6 +459,22 @@ mod tests {
         let mut pings = Vec::new();
         silent.read_to_end(&mut pings).await.unwrap();
         assert!(!pings.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waited_while_the_process_stood_still_is_not_handled() {
+        let (a, mut peer_end) = tokio::io::duplex(1024);
+        let link = Link::new(NodeName::try_from("game").unwrap(), peer("gate"), LIMITS);
+        let mut driver = std::pin::pin!(Driver::new(link, a, Echo));
+        let poll_once = |cx: &mut Context<'_>, driver: Pin<&mut Driver<_, _>>| driver.poll(cx);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(poll_once(&mut cx, driver.as_mut()).is_pending());
+        let mut call = Vec::new();
+        Head { time_left_ms: 5000, call: 1, ..Head::new(Kind::Call) }.write(b"old", &mut call);
+        peer_end.write_all(&call).await.unwrap();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(matches!(poll_once(&mut cx, driver.as_mut()), Poll::Ready(Closed::StoodStill)));
+        assert!(tokio::time::timeout(Duration::from_millis(1), peer_end.read_u8()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

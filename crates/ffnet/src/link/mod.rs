@@ -12,7 +12,7 @@ mod driver;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ use crate::handshake::Peer;
 pub use calls::Sink;
 use calls::{CallTable, Ticket};
 pub use driver::{Closed, Driver, Service};
+
+/// What a frame needs beside its body, generously.
+const FRAME_ROOM_BYTES: usize = 64;
 
 /// The bounds of one link.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +66,8 @@ struct Inner {
     out: Mutex<Outbox>,
     calls: Mutex<CallTable>,
     counters: LinkCounters,
+    /// The same as `out.closed` or `out.closing`, for a look without the lock.
+    ended: AtomicBool,
 }
 
 #[derive(Default)]
@@ -100,6 +105,7 @@ impl Link {
             out: Mutex::default(),
             calls: Mutex::default(),
             counters: LinkCounters::default(),
+            ended: AtomicBool::new(false),
         }))
     }
 
@@ -113,9 +119,10 @@ impl Link {
         &self.0.counters
     }
 
-    /// Whether the link has ended: calls on it fail at once.
+    /// Whether the link has ended, or is about to: calls on it fail at once.
+    #[inline]
     pub fn is_closed(&self) -> bool {
-        self.0.out.lock().closed
+        self.0.ended.load(Ordering::Relaxed)
     }
 
     /// Whether both are handles to the same link.
@@ -223,23 +230,24 @@ impl Link {
 
     /// Sends the good end of the peer's call. A closed link takes nothing: its caller knows already.
     pub fn reply(&self, call: u32, body: &[u8]) {
-        self.0.end(call.into(), Ok(Some(body)));
+        self.0.end_call(call, Ok(Some(body)));
     }
 
     /// Sends the good end of a client's message whose handler has no value.
     pub fn reply_done(&self, call: u32) {
-        self.0.end(call.into(), Ok(None));
+        self.0.end_call(call, Ok(None));
     }
 
     /// Sends the bad end of the peer's call.
     pub fn reply_fault(&self, call: u32, fault: &Fault) {
-        self.0.end(call.into(), Err(fault));
+        self.0.end_call(call, Err(fault));
     }
 
     /// Ends the link in good order: what is queued is written, then `why` is said.
     pub fn close(&self, why: &str) {
         let mut out = self.0.out.lock();
         out.closing.get_or_insert_with(|| why.to_owned());
+        self.0.ended.store(true, Ordering::Relaxed);
         wake(&mut out);
     }
 
@@ -259,7 +267,7 @@ impl Link {
             let gone = format!("the link to `{}` has ended", self.0.peer.name);
             return Err(self.fault(Code::LinkLost, Executed::No, gone));
         }
-        if more.saturating_add(64) > self.0.limits.frame_bytes_max as usize {
+        if more.saturating_add(FRAME_ROOM_BYTES) > self.0.limits.frame_bytes_max as usize {
             let long = format!("a body of {more} bytes is above limits.link_frame_bytes_max");
             return Err(self.fault(Code::BadRequest, Executed::No, long));
         }
@@ -285,27 +293,51 @@ impl Link {
 }
 
 impl Inner {
-    fn reply(&self, head: &Head, body: &[u8]) {
+    /// Queues the end of a peer's call. What does not fit becomes a fault: it would end the link, or fill
+    /// memory, and the other calls with it.
+    fn end_call(&self, call: u32, outcome: Result<Option<&[u8]>, &Fault>) {
         let mut out = self.out.lock();
-        if !out.closed {
-            Link::push(&mut out, head, body);
+        if out.closed {
+            return;
         }
+        let refused = match outcome {
+            Ok(Some(body)) => self.refuse_reply(&out, body.len()),
+            Ok(None) | Err(_) => None,
+        };
+        let head = |kind| Head { call, ..Head::new(kind) };
+        match refused.as_ref().map_or(outcome, Err) {
+            Ok(Some(body)) => Link::push(&mut out, &head(Kind::Reply), body),
+            Ok(None) => Link::push(&mut out, &head(Kind::Done), &[]),
+            Err(fault) => {
+                let mut body = Vec::with_capacity(128);
+                fault.write_body(&mut body);
+                Link::push(&mut out, &Head { method: fault.code.number(), ..head(Kind::Fault) }, &body);
+            }
+        }
+    }
+
+    fn refuse_reply(&self, out: &Outbox, bytes: usize) -> Option<Fault> {
+        let fault = |code, message| {
+            self.counters.overloaded.fetch_add(1, Ordering::Relaxed);
+            Some(Fault { code, at: self.here.clone(), executed: Executed::Unknown, message })
+        };
+        if bytes.saturating_add(FRAME_ROOM_BYTES) > self.limits.frame_bytes_max as usize {
+            return fault(
+                Code::Handler,
+                format!("an answer of {bytes} bytes is above limits.link_frame_bytes_max"),
+            );
+        }
+        if !out.bytes.is_empty() && out.bytes.len() + bytes > self.limits.outbox_bytes_max {
+            return fault(Code::Overloaded, format!("the outbox to `{}` is full", self.peer.name));
+        }
+        None
     }
 }
 
 /// What is forwarded for the peer ends on the link that it came from, under the peer's own call id.
 impl Sink for Inner {
     fn end(&self, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
-        let call = token as u32; // The token was made from a call id.
-        match outcome {
-            Ok(Some(body)) => self.reply(&Head { call, ..Head::new(Kind::Reply) }, body),
-            Ok(None) => self.reply(&Head { call, ..Head::new(Kind::Done) }, &[]),
-            Err(fault) => {
-                let mut body = Vec::with_capacity(128);
-                fault.write_body(&mut body);
-                self.reply(&Head { method: fault.code.number(), call, ..Head::new(Kind::Fault) }, &body);
-            }
-        }
+        self.end_call(token as u32, outcome); // The token was made from a call id.
     }
 }
 

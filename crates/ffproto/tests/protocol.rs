@@ -1,0 +1,217 @@
+//! `docs/protocol.md` says what the code does: its messages, codes and limits are compared here.
+
+#![allow(clippy::unwrap_used, reason = "that is how tests fail, in their helpers, too")]
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bincode::Options;
+use ffproto::control::{NodeStatus, ToMaster, ToNode};
+use ffproto::frame::Firefly;
+use ffproto::handshake::{
+    Challenge, FromAcceptor, FromDialer, Hello, Nonce, Purpose, Refusal, Side, Transcript,
+};
+use ffproto::link::{self, Client, Head, Kind};
+use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const PAGE: &str = include_str!("../../../docs/protocol.md");
+
+/// The page's blocks that begin with "```golden NAME": on each line bytes in hexadecimal, `|`, and what
+/// they are.
+fn golden() -> BTreeMap<&'static str, Vec<u8>> {
+    let mut vectors = BTreeMap::new();
+    for block in PAGE.split("\n```golden ").skip(1) {
+        let (name, rest) = block.split_once('\n').unwrap();
+        let (lines, _) = rest.split_once("\n```").unwrap();
+        let hex =
+            lines.lines().map(|line| line.split_once(" | ").unwrap_or_else(|| panic!("{name}: {line}")).0);
+        let bytes = hex.flat_map(str::split_whitespace).map(|byte| u8::from_str_radix(byte, 16).unwrap());
+        assert_eq!(vectors.insert(name, bytes.collect()), None, "{name} is there twice");
+    }
+    vectors
+}
+
+/// The page's messages that have not been compared yet.
+struct Page(BTreeMap<&'static str, Vec<u8>>);
+
+impl Page {
+    /// The bytes of a message, which must be those that the code has written.
+    fn bytes(&mut self, name: &str, written: &[u8]) -> Vec<u8> {
+        let bytes = self.0.remove(name).unwrap_or_else(|| panic!("the page has no `{name}`"));
+        assert_eq!(bytes, written, "{name}");
+        bytes
+    }
+
+    fn client(&mut self, name: &str, framing: Firefly, command: u32, body: &[u8]) {
+        let mut written = Vec::new();
+        framing.write(CommandId(command), body, &mut written);
+        let bytes = self.bytes(name, &written);
+        let frame = framing.read(&bytes, 65_536).unwrap().unwrap();
+        assert_eq!((frame.command.0, frame.body, frame.bytes), (command, body, bytes.len()), "{name}");
+    }
+
+    /// A message in the encoding of `ffnet`; fuzz/checks/tests/coding.rs shows that it is.
+    fn message<M: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(&mut self, name: &str, message: &M) {
+        let coding = || bincode::DefaultOptions::new().with_fixint_encoding();
+        let body = coding().serialize(message).unwrap();
+        let bytes = self.bytes(name, &[&(body.len() as u32).to_le_bytes(), &body[..]].concat());
+        assert_eq!(coding().deserialize::<M>(&bytes[4..]).unwrap(), *message, "{name}");
+    }
+
+    fn link(&mut self, name: &str, head: Head, body: &[u8]) {
+        let mut written = Vec::new();
+        head.write(body, &mut written);
+        let bytes = self.bytes(name, &written);
+        let frame = link::read(&bytes, 16 * 1024 * 1024).unwrap().unwrap();
+        assert_eq!((frame.head, frame.body, frame.bytes), (head, body, bytes.len()), "{name}");
+    }
+}
+
+#[test]
+fn every_message_of_the_page_has_the_bytes_that_the_code_writes_and_reads() {
+    let mut page = Page(golden());
+    clients(&mut page);
+    handshakes(&mut page);
+    links(&mut page);
+    controls(&mut page);
+    assert!(page.0.is_empty(), "nothing writes {:?}", page.0.keys());
+}
+
+fn clients(page: &mut Page) {
+    let plain = Firefly::default();
+    page.client("client-request", plain, 100, b"msgdata");
+    page.client("client-reply", plain, 100, b"netHandle_100 completed");
+    page.client("client-empty-reply", plain, 7, b"");
+    let own = Firefly { head: *b"GAME", proto_version: 7, server_version: 16_909_060 };
+    page.client("client-own-constants", own, 300, b"attack");
+    // `ffserver` writes the JSON: tests/it/handlers.rs compares the same text with a node's.
+    let (code, executed) = (Code::NoRoute.name(), Executed::No.name());
+    let text = "no handler and no route for command 4711";
+    let json = format!(r#"{{"command":4711,"code":"{code}","message":"{text}","executed":"{executed}"}}"#);
+    assert!(PAGE.contains(&format!("```json\n{json}\n```")));
+    page.client("client-error", plain, u32::MAX, json.as_bytes());
+}
+
+fn handshakes(page: &mut Page) {
+    for (name, purpose) in [("preamble-link", Purpose::Link), ("preamble-control", Purpose::Control)] {
+        let theirs = page.bytes(name, &purpose.preamble());
+        assert_eq!(purpose.check_preamble(theirs.try_into().unwrap()), Ok(()));
+    }
+    let (net, gate, cluster) = (name("net"), name("gate"), ClusterName::try_from("demo").unwrap());
+    let (older, newer) = (Incarnation(1_790_000_000_000), Incarnation(1_790_000_000_001));
+    let nonces: [Nonce; 2] = [[1; 32], [2; 32]];
+    let transcript = Transcript {
+        purpose: Purpose::Link,
+        cluster: &cluster,
+        dialer: (&net, older, &nonces[0]),
+        acceptor: (&gate, newer, &nonces[1]),
+    };
+    let hello = Hello {
+        cluster: "demo".into(),
+        name: net.clone(),
+        kind: "netserver".into(),
+        incarnation: older,
+        pid: 4711,
+        program: "0.1.0".into(),
+        to: gate.clone(),
+        nonce: nonces[0],
+        methods: texts(&["@netserver", "@"]),
+    };
+    page.message("hello", &FromDialer::Hello(hello));
+    let challenge = Challenge {
+        name: gate.clone(),
+        kind: "gateserver".into(),
+        incarnation: newer,
+        nonce: nonces[1],
+        proof: transcript.prove("secret", Side::Acceptor),
+        methods: texts(&["gateHandle1", "gateHandle2", "@game1server", "@netserver", "@"]),
+    };
+    page.message("challenge", &FromAcceptor::Challenge(challenge));
+    page.message("proof", &FromDialer::Proof(transcript.prove("secret", Side::Dialer)));
+    page.message("welcome", &FromAcceptor::Welcome);
+    page.message("refused-token", &FromAcceptor::Refused(Refusal::Token));
+    page.message("refused-older", &FromAcceptor::Refused(Refusal::Older { name: net.clone(), newer, older }));
+}
+
+fn links(page: &mut Page) {
+    let session = SessionId(3 << 52 | 0x1_2345_6789_abcd);
+    let client = |command, stateless| Some(Client { session, command: CommandId(command), stateless });
+    let call = Head { call: 77, time_left_ms: 4987, ..Head::new(Kind::Call) };
+    page.link("link-call", call, b"msgdata");
+    let forwarded = Head { method: 2, call: 78, time_left_ms: 5000, ..Head::new(Kind::Call) };
+    page.link("link-client-call", Head { client: client(1500, false), ..forwarded }, b"attack");
+    let stateless = Head { call: 79, client: client(1400, true), ..forwarded };
+    page.link("link-client-call-stateless", stateless, b"");
+    page.link("link-notify", Head { method: 1, ..Head::new(Kind::Notify) }, b"x");
+    let ended = Head { method: 4, client: client(0, false), ..Head::new(Kind::Notify) };
+    page.link("link-session-ended", ended, b"");
+    page.link("link-reply", Head { call: 78, ..Head::new(Kind::Reply) }, b"done");
+    page.link("link-done", Head { call: 78, ..Head::new(Kind::Done) }, b"");
+
+    let fault = Fault {
+        code: Code::NoNode,
+        at: name("gate"),
+        executed: Executed::No,
+        message: "no node of kind `game1server` is connected to `gate`".into(),
+    };
+    let mut body = Vec::new();
+    fault.write_body(&mut body);
+    let head = Head { method: fault.code.number(), call: 78, ..Head::new(Kind::Fault) };
+    page.link("link-fault", head, &body);
+    assert_eq!(Fault::read_body(Code::from_number(head.method), &body), Ok(fault));
+
+    page.link("link-ping", Head::new(Kind::Ping), b"");
+    page.link("link-pong", Head::new(Kind::Pong), b"");
+    page.link("link-bye", Head::new(Kind::Bye), b"the node is stopping");
+}
+
+fn controls(page: &mut Page) {
+    let (gate, incarnation) = (name("gate"), Incarnation(1_790_000_000_001));
+    page.message("control-registered", &ToNode::Registered { number: NodeNumber(3) });
+    let at = "127.0.0.1:10000".parse().unwrap();
+    page.message("control-parent-up", &ToNode::ParentUp { name: gate.clone(), at, incarnation });
+    page.message("control-parent-gone", &ToNode::ParentGone { name: gate.clone(), incarnation });
+    page.message("control-stop", &ToNode::Stop { drain_ms: 10_000 });
+    let root = Some("[::1]:10000".parse().unwrap());
+    page.message("control-ready", &ToMaster::Ready { root, net: None, web: None });
+    page.message("control-cannot-start", &ToMaster::CannotStart { reason: "db.url: refused".into() });
+    let status = NodeStatus { sessions: 2, parents: vec![(gate, true)], children: vec![name("net")] };
+    page.message("control-status", &ToMaster::Status(status));
+    page.message("control-stopping", &ToMaster::Stopping);
+}
+
+fn name(text: &str) -> NodeName {
+    NodeName::try_from(text).unwrap()
+}
+
+fn texts(list: &[&str]) -> Vec<String> {
+    list.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[test]
+fn the_page_has_every_code_with_its_number() {
+    let codes: Vec<Code> = (0..=u16::MAX).map(Code::from_number).collect();
+    let known = codes.iter().filter(|code| !matches!(code, Code::Unknown(_)));
+    let rows: String = known.map(|code| format!("\n| {} | `{code}` | ", code.number())).collect();
+    let listed = PAGE.lines().filter_map(|line| line.strip_prefix("| ")?.split_once("` | "));
+    let codes = listed.map(|(row, _)| row).filter(|row| row.starts_with(|c: char| c.is_ascii_digit()));
+    let listed: String = codes.map(|row| format!("\n| {row}` | ")).collect();
+    assert_eq!(listed, rows);
+}
+
+#[test]
+fn the_page_has_the_limits_of_the_code() {
+    let page = PAGE.replace('\n', " ");
+    for (before, number, after, limit) in [
+        ("(at most ", "262,144", "), and then bincode", ffproto::handshake::MESSAGE_BYTES_MAX),
+        ("(at most ", "1,048,576", "), and bincode", ffproto::control::MESSAGE_BYTES_MAX),
+        ("at most ", "1,024", " bytes, longer ones are cut", ffproto::fault::MESSAGE_BYTES_MAX),
+        ("a text of 1 to ", "64", " letters", ffproto::id::NAME_BYTES_MAX),
+        ("(1 to ", "4095", "), for its session ids", usize::from(NodeNumber::MAX)),
+    ] {
+        assert_eq!(number.replace(',', "").parse(), Ok(limit));
+        assert!(page.contains(&format!("{before}{number}{after}")), "{number}{after}");
+    }
+}
