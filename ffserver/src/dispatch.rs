@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::counters::count;
 use crate::error::HandlerError;
 use crate::forward::Forwarded;
 use crate::handler::{Facts, From, HandlerFuture, Key, Outcome, Request, Route, has_parent};
@@ -283,6 +284,7 @@ impl Shared {
             Admitted::Run(waiting, body) => self.run(waiting, body),
             Admitted::Waits => {}
             Admitted::Overloaded(waiting) => {
+                count(&self.node.counters().session_queue_full);
                 let text = format!(
                     "too much of the session waits at `{}`: limits.session_queue_max",
                     self.node.name()
@@ -324,9 +326,10 @@ impl Shared {
         }
     }
 
-    /// The handler of a message whose turn has come; `None` when its time is over: it is not started.
+    /// The handler of a message whose turn has come; `None` when its time is over, or the link that it came
+    /// on: its caller has been told so, and the session goes on elsewhere. It is not started then.
     fn start(&self, waiting: &Waiting, body: Bytes) -> Option<Guarded> {
-        let expired = Instant::now() >= waiting.deadline;
+        let expired = Instant::now() >= waiting.deadline || waiting.link.is_closed();
         match self.dispatch.net(waiting.client.command).filter(|_| !expired) {
             Some(route) => Some(self.handler(route, waiting, body)),
             None => {

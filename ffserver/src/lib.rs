@@ -9,6 +9,7 @@
 extern crate self as ffserver;
 
 pub mod error;
+mod counters;
 pub mod session;
 pub mod db;
 pub mod cache;

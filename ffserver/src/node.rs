@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ffnet::Link;
-use ffnet::handshake::Local;
+use ffnet::handshake::{Local, Peer};
 use ffnet::link::LinkLimits;
 use ffproto::control::NodeStatus;
 use ffproto::frame::Firefly;
@@ -23,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
+use crate::counters::{Counters, count};
 use crate::db::Db;
 use crate::error::CallError;
 use crate::routing::{Hop, SESSION_ENDED, Sticky};
@@ -61,6 +62,7 @@ struct Inner {
     changed: Notify,
     calls: TaskTracker,
     call_lines: AtomicU32,
+    counters: Arc<Counters>,
 }
 
 #[derive(Default)]
@@ -125,6 +127,7 @@ impl Node {
             changed: Notify::new(),
             calls: TaskTracker::new(),
             call_lines: AtomicU32::new(0),
+            counters: Arc::default(),
         }))
     }
 
@@ -190,6 +193,7 @@ impl Node {
             sessions: self.0.sessions.lock().open.len() as u64,
             parents: self.0.parents.lock().iter().map(|(n, slot)| (n.clone(), slot.link.is_some())).collect(),
             children: self.children(),
+            counters: self.0.counters.list(),
         }
     }
 
@@ -228,14 +232,20 @@ impl Node {
         }
     }
 
-    pub(crate) fn link_limits(&self) -> LinkLimits {
+    /// A link of this node to `peer`.
+    pub(crate) fn new_link(&self, peer: Peer) -> Link {
         let limits = &self.0.config.limits;
-        LinkLimits {
+        let limits = LinkLimits {
             frame_bytes_max: limits.link_frame_bytes_max,
             outbox_bytes_max: limits.link_outbox_bytes_max,
             calls_max: limits.calls_max,
             heartbeat: limits.heartbeat,
-        }
+        };
+        Link::new(self.name().clone(), peer, limits, self.0.counters.links.clone())
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.0.counters
     }
 
     /// A fault that this node notices.
@@ -279,7 +289,7 @@ impl Node {
         }
         *from_there += 1;
         sessions.next = Some(id.next());
-        let session = Session::new(id, address, self.wire());
+        let session = Session::new(id, address, self.wire(), self.0.counters.clone());
         sessions.open.insert(id, session.clone());
         drop(sessions);
         self.0.changed.notify_one();
@@ -321,8 +331,10 @@ impl Node {
             session.cut_after(LINGER);
             let (first, silent) = session.silence();
             if first && limits.first_message.is_some_and(|max| silent > max) {
+                count(&self.0.counters.clients_silent);
                 session.close("no first message: limits.first_message_s");
             } else if !first && limits.idle.is_some_and(|max| silent > max) {
+                count(&self.0.counters.clients_silent);
                 session.close("idle: limits.idle_s");
             }
         }

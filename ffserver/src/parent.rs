@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ffnet::Link;
 use ffnet::backoff::Backoff;
 use ffnet::handshake::{HandshakeError, Local, Peer, dial};
 use ffnet::link::{Closed, Driver};
@@ -125,7 +124,7 @@ impl Keeper {
     {
         let node = &self.shared.node;
         let (name, incarnation) = (peer.name.clone(), peer.incarnation);
-        let link = Link::new(node.name().clone(), peer, node.link_limits());
+        let link = node.new_link(peer);
         node.set_parent(&name, Some(link.clone()));
         info!(parent = %name, %incarnation, "parent linked");
         let targets = self.shared.dispatch.handles_clients().then_some(Target::Here);

@@ -74,7 +74,7 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
         Ok(peer) => peer,
         Err(error) => return warn!(%address, "no child: {}", fftelemetry::chain(&error)),
     };
-    let link = Link::new(node.name().clone(), peer, node.link_limits());
+    let link = node.new_link(peer);
     if !node.add_child(link.clone()) {
         return;
     }

@@ -14,6 +14,8 @@ use ffproto::{CommandId, Executed, Fault, SessionId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::counters::{Counters, count};
+
 /// What all sessions of a node have in common.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wire {
@@ -32,6 +34,7 @@ struct Inner {
     address: SocketAddr,
     opened: Instant,
     wire: Wire,
+    counters: Arc<Counters>,
     outbox: Mutex<Outbox>,
     /// Requests that run on another node, or beside the session's order.
     waiting: AtomicUsize,
@@ -65,12 +68,12 @@ pub enum PushError {
 }
 
 impl Session {
-    pub(crate) fn new(id: SessionId, address: SocketAddr, wire: Wire) -> Self {
+    pub(crate) fn new(id: SessionId, address: SocketAddr, wire: Wire, counters: Arc<Counters>) -> Self {
         let outbox = Mutex::default();
         let (waiting, heard_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
         let draining = AtomicBool::new(false);
         let opened = Instant::now();
-        Self(Arc::new(Inner { id, address, opened, wire, outbox, waiting, heard_ms, draining }))
+        Self(Arc::new(Inner { id, address, opened, wire, counters, outbox, waiting, heard_ms, draining }))
     }
 
     /// The id, unique in the cluster and never reused.
@@ -230,7 +233,10 @@ impl Inner {
                 outbox.closing = Some(("slow reader: limits.outbox_bytes_max".into(), Instant::now()));
                 outbox.bytes = Vec::new();
                 outbox.cut = true;
+                count(&self.counters.outbox_full);
                 wake(&mut outbox);
+            } else {
+                count(&self.counters.pushes_dropped);
             }
             return Err(PushError::TooSlow);
         }

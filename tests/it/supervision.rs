@@ -100,7 +100,7 @@ async fn reload_restarts_every_node_and_adds_what_the_config_adds() -> Result<()
     let config = cluster.folder().join("config.json");
     let text = std::fs::read_to_string(&config)?;
     let game1 = text.lines().find(|line| line.contains("game1")).unwrap_or_default();
-    let game2 = game1.replace("\"game1\"", "\"game2\"").replacen("game1server", "game1server", 1);
+    let game2 = game1.replace("\"game1\"", "\"game2\"");
     std::fs::write(&config, text.replace(game1, &format!("{game1},\n{game2}")))?;
     let answer = cluster.admin("POST", "/reload").await?;
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -111,7 +111,12 @@ mod tests {
         ];
         let said = [
             ToMaster::Ready { root: None, net: Some("127.0.0.1:1".parse().unwrap()), web: None },
-            ToMaster::Status(NodeStatus { sessions: 3, parents: vec![(gate, true)], children: vec![] }),
+            ToMaster::Status(NodeStatus {
+                sessions: 3,
+                parents: vec![(gate, true)],
+                children: vec![],
+                counters: vec![],
+            }),
             ToMaster::CannotStart { reason: "db.url: refused".into() },
         ];
         let (said_, told_) = (said.clone(), told.clone());

@@ -75,4 +75,7 @@ pub struct NodeStatus {
     pub parents: Vec<(NodeName, bool)>,
     /// The children that are linked now.
     pub children: Vec<NodeName>,
+    /// What has been refused, dropped or cut since the start, by the name of the queue or limit; only what
+    /// is not zero.
+    pub counters: Vec<(String, u64)>,
 }

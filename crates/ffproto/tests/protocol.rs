@@ -177,7 +177,12 @@ fn controls(page: &mut Page) {
     let root = Some("[::1]:10000".parse().unwrap());
     page.message("control-ready", &ToMaster::Ready { root, net: None, web: None });
     page.message("control-cannot-start", &ToMaster::CannotStart { reason: "db.url: refused".into() });
-    let status = NodeStatus { sessions: 2, parents: vec![(gate, true)], children: vec![name("net")] };
+    let status = NodeStatus {
+        sessions: 2,
+        parents: vec![(gate, true)],
+        children: vec![name("net")],
+        counters: vec![],
+    };
     page.message("control-status", &ToMaster::Status(status));
     page.message("control-stopping", &ToMaster::Stopping);
 }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::app::Hooks;
+use crate::counters::count;
 use crate::dispatch::{Dispatch, Guarded, log_error};
 use crate::node::Node;
 use crate::session::Session;
@@ -57,6 +58,7 @@ fn open(stream: TcpStream, shared: &Arc<Shared>, connections: &TaskTracker) {
     let session = match shared.node.open_session(address) {
         Ok(session) => session,
         Err(why) => {
+            count(&shared.node.counters().clients_refused);
             if shared.node.may_log_call() {
                 warn!(%address, "client refused: {why}");
             }

@@ -339,13 +339,14 @@ impl<S, V> Drop for Driver<S, V> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use ffproto::{Incarnation, NodeName};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::task::JoinHandle;
 
-    use super::super::{CallOptions, LinkLimits};
+    use super::super::{CallOptions, LinkCounters, LinkLimits};
     use super::*;
     use crate::handshake::Peer;
 
@@ -382,7 +383,7 @@ mod tests {
     }
 
     fn end(here: &str, there: &str, io: DuplexStream) -> (Link, JoinHandle<Closed>) {
-        let link = Link::new(NodeName::try_from(here).unwrap(), peer(there), LIMITS);
+        let link = Link::new(NodeName::try_from(here).unwrap(), peer(there), LIMITS, Arc::default());
         (link.clone(), tokio::spawn(Driver::new(link, io, Echo)))
     }
 
@@ -464,7 +465,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_waited_while_the_process_stood_still_is_not_handled() {
         let (a, mut peer_end) = tokio::io::duplex(1024);
-        let link = Link::new(NodeName::try_from("game").unwrap(), peer("gate"), LIMITS);
+        let link = Link::new(NodeName::try_from("game").unwrap(), peer("gate"), LIMITS, Arc::default());
         let mut driver = std::pin::pin!(Driver::new(link, a, Echo));
         let poll_once = |cx: &mut Context<'_>, driver: Pin<&mut Driver<_, _>>| driver.poll(cx);
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -507,12 +508,13 @@ mod tests {
     async fn a_full_table_of_calls_is_a_typed_error_and_counted() {
         let (a, _keep) = tokio::io::duplex(1 << 20);
         let limits = LinkLimits { calls_max: 2, ..LIMITS };
-        let link = Link::new(NodeName::try_from("net").unwrap(), peer("gate"), limits);
+        let counters = Arc::new(LinkCounters::default());
+        let link = Link::new(NodeName::try_from("net").unwrap(), peer("gate"), limits, counters.clone());
         let _driver = tokio::spawn(Driver::new(link.clone(), a, Echo));
         let waiting: Vec<_> = (0..2).map(|_| link.call("never", b"", within(60_000))).collect();
         let fault = link.call("never", b"", within(1000)).await.unwrap_err();
         assert_eq!((fault.code, fault.executed), (Code::Overloaded, Executed::No));
-        assert_eq!(link.counters().overloaded.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(counters.calls_full.load(Ordering::Relaxed), 1);
         drop(waiting);
     }
 }

@@ -44,13 +44,15 @@ pub struct LinkLimits {
     pub heartbeat: Duration,
 }
 
-/// What a link has counted since it opened.
+/// What the links that share it have counted.
 #[derive(Debug, Default)]
 pub struct LinkCounters {
     /// Replies that came after their call had ended.
     pub late_replies: AtomicU64,
-    /// Calls and notifies refused because the outbox or the table of calls was full.
-    pub overloaded: AtomicU64,
+    /// Frames refused because `outbox_bytes_max` were queued.
+    pub outbox_full: AtomicU64,
+    /// Calls refused because `calls_max` waited.
+    pub calls_full: AtomicU64,
 }
 
 /// A handle to an open link. Cheap to clone.
@@ -65,7 +67,7 @@ struct Inner {
     limits: LinkLimits,
     out: Mutex<Outbox>,
     calls: Mutex<CallTable>,
-    counters: LinkCounters,
+    counters: Arc<LinkCounters>,
     /// The same as `out.closed` or `out.closing`, for a look without the lock.
     ended: AtomicBool,
 }
@@ -95,7 +97,7 @@ pub struct CallOptions {
 
 impl Link {
     /// A link from `here` to `peer`; nothing moves until its [`Driver`] runs.
-    pub fn new(here: NodeName, peer: Peer, limits: LinkLimits) -> Self {
+    pub fn new(here: NodeName, peer: Peer, limits: LinkLimits, counters: Arc<LinkCounters>) -> Self {
         let methods = peer.methods.iter().take(usize::from(u16::MAX)).cloned().zip(0..).collect();
         Self(Arc::new(Inner {
             here,
@@ -104,7 +106,7 @@ impl Link {
             limits,
             out: Mutex::default(),
             calls: Mutex::default(),
-            counters: LinkCounters::default(),
+            counters,
             ended: AtomicBool::new(false),
         }))
     }
@@ -112,11 +114,6 @@ impl Link {
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.0.peer
-    }
-
-    /// What has been counted.
-    pub fn counters(&self) -> &LinkCounters {
-        &self.0.counters
     }
 
     /// Whether the link has ended, or is about to: calls on it fail at once.
@@ -186,7 +183,7 @@ impl Link {
         // Both locks are held so that the order of tickets is the order of frames.
         let mut calls = self.0.calls.lock();
         if calls.len() >= self.0.limits.calls_max {
-            self.0.counters.overloaded.fetch_add(1, Ordering::Relaxed);
+            self.0.counters.calls_full.fetch_add(1, Ordering::Relaxed);
             return Err(self.fault(Code::Overloaded, Executed::No, "limits.calls_max calls wait already"));
         }
         let call = insert(&mut calls, out.taken).id();
@@ -273,7 +270,7 @@ impl Link {
         }
         // A single large frame may exceed the bound when nothing else waits: it must be able to travel.
         if !out.bytes.is_empty() && out.bytes.len() + more > self.0.limits.outbox_bytes_max {
-            self.0.counters.overloaded.fetch_add(1, Ordering::Relaxed);
+            self.0.counters.outbox_full.fetch_add(1, Ordering::Relaxed);
             let full = format!("the outbox to `{}` is full", self.0.peer.name);
             return Err(self.fault(Code::Overloaded, Executed::No, full));
         }
@@ -317,10 +314,8 @@ impl Inner {
     }
 
     fn refuse_reply(&self, out: &Outbox, bytes: usize) -> Option<Fault> {
-        let fault = |code, message| {
-            self.counters.overloaded.fetch_add(1, Ordering::Relaxed);
-            Some(Fault { code, at: self.here.clone(), executed: Executed::Unknown, message })
-        };
+        let fault =
+            |code, message| Some(Fault { code, at: self.here.clone(), executed: Executed::Unknown, message });
         if bytes.saturating_add(FRAME_ROOM_BYTES) > self.limits.frame_bytes_max as usize {
             return fault(
                 Code::Handler,
@@ -328,6 +323,7 @@ impl Inner {
             );
         }
         if !out.bytes.is_empty() && out.bytes.len() + bytes > self.limits.outbox_bytes_max {
+            self.counters.outbox_full.fetch_add(1, Ordering::Relaxed);
             return fault(Code::Overloaded, format!("the outbox to `{}` is full", self.peer.name));
         }
         None

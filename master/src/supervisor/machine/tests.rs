@@ -564,7 +564,12 @@ fn a_node_that_says_ready_again_is_not_announced_again() {
 #[test]
 fn status_shows_what_nodes_see() {
     let mut w = World::up();
-    let status = NodeStatus { sessions: 3, parents: vec![(name("gate"), true)], children: vec![] };
+    let status = NodeStatus {
+        sessions: 3,
+        parents: vec![(name("gate"), true)],
+        children: vec![],
+        counters: vec![("late_replies".into(), 2)],
+    };
     w.say("net", ToMaster::Status(status));
     let json = serde_json::to_value(w.machine.view()).unwrap();
     assert_eq!(json["nodes"][1]["sessions"], 3);

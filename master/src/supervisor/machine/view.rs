@@ -1,5 +1,7 @@
 //! What people and programs are shown of the machine: `/status`, and what waits for states in tests.
 
+use std::collections::BTreeMap;
+
 use ffproto::{Incarnation, NodeName};
 use serde::Serialize;
 
@@ -80,6 +82,8 @@ pub struct NodeView {
     pub children: Vec<NodeName>,
     /// Client sessions.
     pub sessions: u64,
+    /// What it has refused, dropped or cut, by the name of the queue or limit; only what is not zero.
+    pub counters: BTreeMap<String, u64>,
     /// How its last process ended.
     pub last_exit: Option<String>,
     /// Why it could not start, in its own words.
@@ -187,6 +191,7 @@ impl Seat {
             parents: parents.map(|p| ParentView { name: p.name.clone(), up: is_up(&p.name) }).collect(),
             children: self.status.children.clone(),
             sessions: self.status.sessions,
+            counters: self.status.counters.iter().cloned().collect(),
             last_exit: self.last_exit.clone(),
             reason: self.reason.clone(),
             listens: self.listens.unwrap_or_default(),

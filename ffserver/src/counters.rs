@@ -1,0 +1,47 @@
+//! What a node has refused, dropped or cut since it started, each under the name of its queue or limit.
+//! The master shows what is not zero in /status.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ffnet::link::LinkCounters;
+
+/// The counters of one node.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) links: Arc<LinkCounters>,
+    /// Messages refused because too much of their session waited.
+    pub(crate) session_queue_full: AtomicU64,
+    /// Clients disconnected because they did not read.
+    pub(crate) outbox_full: AtomicU64,
+    /// Pushes dropped because the client did not read (`slow_client: "drop"`).
+    pub(crate) pushes_dropped: AtomicU64,
+    /// Clients refused by `sessions_max` or `connections_per_address`.
+    pub(crate) clients_refused: AtomicU64,
+    /// Clients disconnected by `idle_s` or `first_message_s`.
+    pub(crate) clients_silent: AtomicU64,
+}
+
+/// One more.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Counters {
+    /// What is not zero.
+    pub(crate) fn list(&self) -> Vec<(String, u64)> {
+        let all = [
+            ("calls_full", &self.links.calls_full),
+            ("clients_refused", &self.clients_refused),
+            ("clients_silent", &self.clients_silent),
+            ("late_replies", &self.links.late_replies),
+            ("link_outbox_full", &self.links.outbox_full),
+            ("outbox_full", &self.outbox_full),
+            ("pushes_dropped", &self.pushes_dropped),
+            ("session_queue_full", &self.session_queue_full),
+        ];
+        let counted =
+            all.into_iter().map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)));
+        counted.filter(|(_, count)| *count > 0).collect()
+    }
+}
