@@ -57,7 +57,8 @@ impl Ports {
 
 /// Limits beyond their defaults: the bench has more clients, and pipelines deeper, than a player would.
 fn limits(more: &[(String, u64)]) -> Value {
-    let mut limits = json!({ "sessions_max": 20_000 });
+    // `idle` opens ten thousand connections that say nothing.
+    let mut limits = json!({ "sessions_max": 20_000, "first_message_s": 0, "idle_s": 0 });
     for (key, number) in more {
         limits[key] = json!(number);
     }
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn limits_can_be_added() {
         let config = config(&PORTS, false, &[("idle_s".into(), 600)]);
-        assert_eq!(config["limits"], json!({ "sessions_max": 20_000, "idle_s": 600 }));
+        assert_eq!(config["limits"], json!({ "sessions_max": 20_000, "first_message_s": 0, "idle_s": 600 }));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The node runtime: what an app author imports, and what `appmain` runs.
 //!
-//! The way of a client's message: [`net`] reads the frame and finds the handler in [`dispatch`]; the
+//! The way of a client's message: `net` reads the frame and finds the handler in `dispatch`; the
 //! handler calls a parent through [`rpc`], the frame crosses an [`ffnet::link`], and the parent's
 //! dispatch runs its handler; the answer comes back the same way.
 //!

@@ -144,3 +144,80 @@ async fn one_node_can_be_stopped_started_and_restarted() -> Result<()> {
     assert_eq!(cluster.admin("POST", "/nodes/gmae1/stop").await?.status, 404);
     cluster.stop().await
 }
+
+/// Waits until no process of `pids` is left, after asking each to stop.
+async fn stop_by_hand(pids: &[i32]) -> Result<()> {
+    for &pid in pids {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM)?;
+    }
+    wait::until("the nodes have stopped", async || {
+        let alive = |pid: &&i32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // A zombie whose new parent has not looked yet is gone all the same.
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        let left: Vec<_> = pids.iter().filter(alive).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn clients_notice_nothing_when_the_master_is_killed() -> Result<()> {
+    let mut cluster = Cluster::processes(Fixture::demo()?).await?;
+    let pids = cluster.pids().await?;
+    let mut client = cluster.client().await?;
+    client.call(300, b"before").await?;
+    cluster.signal_master(Signal::SIGKILL)?;
+    assert_eq!(cluster.exit_code().await?, None, "killed by a signal");
+    for _ in 0..100 {
+        client.call(300, b"during").await?;
+    }
+    cluster.client().await?.call(300, b"a new client").await?;
+    stop_by_hand(&pids).await
+}
+
+#[tokio::test]
+async fn clients_notice_nothing_while_the_master_hangs() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    let mut client = cluster.client().await?;
+    client.call(300, b"before").await?;
+    cluster.signal_master(Signal::SIGSTOP)?;
+    for _ in 0..100 {
+        client.call(300, b"during").await?;
+    }
+    cluster.client().await?.call(300, b"a new client").await?;
+    cluster.signal_master(Signal::SIGCONT)?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_gate_that_hangs_is_noticed_by_its_heartbeat_and_linked_again_when_it_goes_on() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    let mut client = cluster.client().await?;
+    client.call(300, b"before").await?;
+    let gate = nix::unistd::Pid::from_raw(cluster.pid("gate").await?);
+    nix::sys::signal::kill(gate, Signal::SIGSTOP)?;
+    let start = tokio::time::Instant::now();
+    let error = client.call_error(300, b"during").await?;
+    let took = start.elapsed();
+    assert_eq!((error.code.as_str(), error.executed.as_str()), ("link_lost", "unknown"));
+    assert!(took.as_millis() < 4_000, "before the deadline of 5 s: {took:?}");
+    nix::sys::signal::kill(gate, Signal::SIGCONT)?;
+    until_served(&cluster).await?;
+    client.call(300, b"after, on the same connection").await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_net_node_that_hangs_answers_when_it_goes_on() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    let mut client = cluster.client().await?;
+    client.call(100, b"before").await?;
+    let net = nix::unistd::Pid::from_raw(cluster.pid("net").await?);
+    nix::sys::signal::kill(net, Signal::SIGSTOP)?;
+    client.send(100, b"during").await?;
+    nix::sys::signal::kill(net, Signal::SIGCONT)?;
+    assert_eq!(client.receive().await?, (100, "netHandle_100 completed".into()));
+    cluster.stop().await
+}
