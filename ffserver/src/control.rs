@@ -109,6 +109,8 @@ impl Control {
                 Ok(()) = self.word.changed() => {
                     let word = self.word.borrow_and_update().clone();
                     if let Word::Say(message) = &word {
+                        // So that whoever sees the node ready sees its links as well.
+                        master.send(ToMaster::Status(self.node.status())).await?;
                         master.send(message.clone()).await?;
                     }
                     self.said.send_replace(word);
