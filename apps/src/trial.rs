@@ -2,11 +2,15 @@
 //! the sample's, because a cluster under test runs the very programs that a user runs.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ffserver::prelude::*;
 use ffserver::tracing::info;
+use tokio::time::{Instant, MissedTickBehavior};
 
 parents! { Gate = "gate" }
 
@@ -76,6 +80,75 @@ async fn adds_as_json(Json((a, b)): Json<(i64, i64)>) -> Json<i64> {
     Json(a + b)
 }
 
+/// Pushes to the session under command 9 from now on; the body says every how many milliseconds and how
+/// many bytes. Each push begins with its number as a big-endian u64, from 0 on.
+#[net_handle(13)]
+async fn subscribes(
+    session: Session,
+    subscribers: State<Subscribers>,
+    Body(text): Body<String>,
+) -> Result<&'static str, HandlerError> {
+    let (every_ms, bytes) =
+        text.split_once(' ').ok_or_else(|| HandlerError::new("EVERY_MS BYTES is expected"))?;
+    let every = Duration::from_millis(every_ms.parse::<u64>()?.max(1));
+    let body = vec![b'x'; bytes.parse::<usize>()?.max(8)];
+    subscribers.lock().push(Subscriber { session, every, body, pushed: 0, due: Instant::now() + every });
+    Ok("subscribed")
+}
+
+/// The way through handlers to what `recorded` does for forwarded messages.
+#[net_handle(14)]
+async fn recorded_through_handlers(gate: Parent<Gate>, Body(text): Body<Bytes>) -> Result<Bytes, CallError> {
+    gate.call("gate_recorded", text).await
+}
+
+/// The sessions that [`push_for_ever`] pushes to.
+#[derive(Default)]
+struct Subscribers(Mutex<Vec<Subscriber>>);
+
+struct Subscriber {
+    session: Session,
+    every: Duration,
+    body: Vec<u8>,
+    pushed: u64,
+    due: Instant,
+}
+
+impl Subscribers {
+    fn lock(&self) -> MutexGuard<'_, Vec<Subscriber>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscriber {
+    /// Pushes what is due; false when the session takes no more.
+    fn push_due(&mut self, now: Instant) -> bool {
+        while self.due <= now {
+            self.body[..8].copy_from_slice(&self.pushed.to_be_bytes());
+            if self.session.push(CommandId(9), &self.body).is_err() {
+                return false;
+            }
+            self.pushed += 1;
+            self.due += self.every;
+        }
+        true
+    }
+}
+
+/// A game's world that goes on whether its clients read or not.
+async fn push_for_ever(node: Node) -> Result<(), HandlerError> {
+    let Some(subscribers) = node.state::<Subscribers>() else { return Ok(()) };
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let now = ticks.tick().await;
+            subscribers.lock().retain_mut(|subscriber| subscriber.push_due(now));
+        }
+    });
+    Ok(())
+}
+
 pub(crate) fn net() -> App {
     App::new("trialnet")
         .handlers(handlers![
@@ -90,6 +163,7 @@ pub(crate) fn net() -> App {
             calls_gate,
             calls_unknown_parent,
             adds_as_json,
+            recorded_through_handlers,
         ])
         .on_session_opened(|_, session| async move { info!("hook: {} opened", session.id()) })
         .on_session_closed(|_, session| async move { info!("hook: {} closed", session.id()) })
@@ -106,7 +180,10 @@ pub(crate) fn net() -> App {
 
 /// A net node on its own, for tests of clients and limits.
 pub(crate) fn solo() -> App {
-    App::new("trialsolo").handlers(handlers![echo, waits, pushes])
+    App::new("trialsolo")
+        .state(Subscribers::default())
+        .handlers(handlers![echo, waits, pushes, subscribes])
+        .on_started(push_for_ever)
 }
 
 #[rocket::get("/hello")]
@@ -145,9 +222,15 @@ async fn called_back(caller: Caller) -> String {
     format!("called by {}", caller.node)
 }
 
+#[root_handle]
+async fn gate_recorded(children: Children, Body(text): Body<Bytes>) -> Result<Bytes, CallError> {
+    children.call("game", "game_recorded", text).await
+}
+
 pub(crate) fn gate() -> App {
     App::new("trialgate")
         .handlers(handlers![
+            gate_recorded,
             gate_panics,
             gate_waits_long,
             gate_calls_missing_child,
@@ -179,6 +262,54 @@ impl Seen {
             *running = false;
         }
     }
+}
+
+/// What has begun here: a file with a line `NUMBER MICROSECONDS` for each, in the folder of the environment's
+/// `FF_TRIAL_RAN`. A file, because what it has outlives `kill -9`.
+#[derive(Default)]
+struct Ran(OnceLock<File>);
+
+impl Ran {
+    fn open(&self, folder: &Path, node: &Node) -> Result<(), HandlerError> {
+        let path = folder.join(format!("{}.{}", node.name(), std::process::id()));
+        let _ = self.0.set(File::create(path)?); // Once per process.
+        Ok(())
+    }
+
+    fn note(&self, number: u64) -> Result<(), HandlerError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
+        match self.0.get() {
+            // One write of one line: it is there whole, or not at all.
+            Some(mut file) => Ok(file.write_all(format!("{number} {now}\n").as_bytes())?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The body is a number and how many milliseconds to wait: notes that the number has begun, waits, and
+/// answers with the number and the node.
+async fn record(ran: &Ran, node: &Node, text: &str) -> Result<String, HandlerError> {
+    let (number, ms) = text.split_once(' ').ok_or_else(|| HandlerError::new("NUMBER MS is expected"))?;
+    ran.note(number.parse()?)?;
+    match ms.parse()? {
+        0 => {}
+        ms => sleep(ms).await,
+    }
+    Ok(format!("{number} ok {}", node.name()))
+}
+
+#[net_handle(1004)]
+async fn recorded(ran: State<Ran>, node: Node, Body(text): Body<String>) -> Result<String, HandlerError> {
+    record(&ran, &node, &text).await
+}
+
+#[remote_handle("gate")]
+async fn game_recorded(
+    ran: State<Ran>,
+    node: Node,
+    Body(text): Body<String>,
+) -> Result<String, HandlerError> {
+    record(&ran, &node, &text).await
 }
 
 #[remote_handle("gate")]
@@ -226,14 +357,25 @@ async fn who(node: Node) -> String {
 }
 
 pub(crate) fn game() -> App {
-    App::new("trialgame").state(Seen::default()).handlers(handlers![
-        game_answers,
-        in_order,
-        beside_others,
-        game_panics,
-        game_replies_nothing,
-        who,
-    ])
+    App::new("trialgame")
+        .state(Seen::default())
+        .state(Ran::default())
+        .handlers(handlers![
+            game_answers,
+            game_recorded,
+            in_order,
+            beside_others,
+            game_panics,
+            game_replies_nothing,
+            recorded,
+            who,
+        ])
+        .on_started(|node| async move {
+            match (std::env::var_os("FF_TRIAL_RAN"), node.state::<Ran>()) {
+                (Some(folder), Some(ran)) => ran.open(Path::new(&folder), &node),
+                _ => Ok(()),
+            }
+        })
 }
 
 async fn sleep(ms: u64) {

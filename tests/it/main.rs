@@ -7,5 +7,6 @@ mod demo;
 mod handlers;
 mod layering;
 mod limits;
+mod outcome;
 mod routing;
 mod supervision;

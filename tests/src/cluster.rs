@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -18,6 +20,9 @@ use ffserver::{Stop, process};
 use crate::client::Client;
 use crate::fixtures::Fixture;
 use crate::{bins, http, wait};
+
+/// Where trial's game nodes note what they have begun, see [`crate::ledger`].
+const RAN: &str = "ran";
 
 /// A running cluster. Dropping it kills it; its folder with config and logs is kept when the test panics.
 pub struct Cluster {
@@ -51,6 +56,7 @@ impl Cluster {
     pub fn launch(fixture: Fixture) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("cluster-").tempdir()?;
         std::fs::write(folder.path().join("config.json"), &fixture.text)?;
+        std::fs::create_dir(folder.path().join(RAN))?;
         let master = spawn_master(folder.path())?;
         Ok(Self { fixture, folder: Some(folder), master: Master::Process(master) })
     }
@@ -109,6 +115,12 @@ impl Cluster {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.as_ref().map_or(Path::new(""), TempDir::path)
+    }
+
+    /// The folder with what trial's game nodes note of what they have begun.
+    #[must_use]
+    pub fn ran(&self) -> PathBuf {
+        self.folder().join(RAN)
     }
 
     /// The path of the log.
@@ -203,9 +215,27 @@ impl Cluster {
     /// # Errors
     /// It has no process now.
     pub async fn kill_hard(&self, name: &str) -> Result<i32> {
+        self.signal(name, Signal::SIGKILL).await
+    }
+
+    /// Sends a signal to a node; returns its process id.
+    ///
+    /// # Errors
+    /// It has no process now.
+    pub async fn signal(&self, name: &str, signal: Signal) -> Result<i32> {
         let pid = self.pid(name).await?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+        kill(Pid::from_raw(pid), signal)?;
         Ok(pid)
+    }
+
+    /// Bytes of memory that a node occupies now, and the most that it ever did.
+    ///
+    /// # Errors
+    /// It has no process now.
+    pub async fn memory(&self, name: &str) -> Result<Memory> {
+        let pid = self.pid(name).await?;
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        Memory::parse(&text).with_context(|| format!("no VmRSS and VmHWM of {name}: {text}"))
     }
 
     /// Waits until a killed node is back: ready, and another process than `old`.
@@ -231,10 +261,10 @@ impl Cluster {
     ///
     /// # Errors
     /// It is gone.
-    pub fn signal_master(&self, signal: nix::sys::signal::Signal) -> Result<()> {
+    pub fn signal_master(&self, signal: Signal) -> Result<()> {
         let Master::Process(child) = &self.master else { bail!("there is no master process") };
         let pid = child.id().context("the master has ended")?;
-        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), signal)?)
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
     }
 
     /// Waits for the end of the master; its exit code.
@@ -266,6 +296,12 @@ impl Cluster {
         let code = self.exit_code().await?;
         ensure!(code == Some(0), "exit code {code:?}\n{}", tail(&self.log()));
         self.nothing_left(&pids)
+    }
+
+    /// Kills it and keeps its folder, which it returns.
+    #[must_use]
+    pub fn keep(mut self) -> PathBuf {
+        self.folder.take().map(TempDir::keep).unwrap_or_default()
     }
 
     /// The process ids of all nodes.
@@ -309,9 +345,9 @@ impl Drop for Cluster {
         if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
             // Children have process groups of their own, so the master is asked to take them along: the
             // second signal means at once.
-            let pid = nix::unistd::Pid::from_raw(pid);
+            let pid = Pid::from_raw(pid);
             for _ in 0..2 {
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+                let _ = kill(pid, Signal::SIGTERM);
                 wait_a_moment_for(child, Duration::from_millis(300));
             }
             let _ = child.start_kill();
@@ -338,11 +374,31 @@ fn spawn_master(folder: &Path) -> Result<Child> {
     let program = bins::folder()?.join("master");
     Command::new(&program)
         .arg(folder.join("config.json"))
+        .env("FF_TRIAL_RAN", folder.join(RAN))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
         .with_context(|| program.display().to_string())
+}
+
+/// Bytes of memory of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Now.
+    pub now: u64,
+    /// The most since its start.
+    pub peak: u64,
+}
+
+impl Memory {
+    fn parse(status: &str) -> Option<Self> {
+        let bytes = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+        };
+        Some(Self { now: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+    }
 }
 
 fn tail(log: &str) -> String {

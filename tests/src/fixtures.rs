@@ -81,18 +81,46 @@ impl Fixture {
     /// # Errors
     /// No free port.
     pub fn trial() -> Result<Self> {
-        Self::new(
-            r#"{
-  "master": { "rootport": @master, "webport": @admin },
-  "limits": { "call_timeout_ms": 1000 },
+        Self::trial_with(1000)
+    }
+
+    /// The same with another `limits.call_timeout_ms`.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn trial_with(call_timeout_ms: u64) -> Result<Self> {
+        // A node that is killed again and again is back at once: how long it waits is another test's matter.
+        let text = r#"{
+  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100 } },
+  "limits": { "call_timeout_ms": TIMEOUT },
   "servers": {
     "gate": { "rootport": @gate, "app": "trialgate" },
     "net":  { "netport": @net, "webport": @web, "remoteport": [{ "rootname": "gate" }], "app": "trialnet",
               "route": { "range": { "game": [[1000, 1999]] }, "stateless": [[1500, 1599]] } },
     "game": { "count": 2, "type": "game", "remoteport": [{ "rootname": "gate" }], "app": "trialgame" }
   }
-}"#,
-        )
+}"#;
+        Self::new(&text.replace("TIMEOUT", &call_timeout_ms.to_string()))
+    }
+
+    /// The same with a third game node, `spare`, of a kind that no client's message goes to.
+    #[must_use]
+    pub fn with_spare(self) -> Self {
+        let spare = r#""spare": { "remoteport": [{ "rootname": "gate" }], "app": "trialgame" }, "game": {"#;
+        self.replace(r#""game": { "count""#, &format!(r#"{spare} "count""#))
+    }
+
+    /// A net node on its own, with these limits.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn solo(limits: &str) -> Result<Self> {
+        let text = r#"{
+  "master": { "rootport": @master, "webport": @admin },
+  "limits": { LIMITS },
+  "servers": { "net": { "netport": @net, "app": "trialsolo" } }
+}"#;
+        Self::new(&text.replace("LIMITS", limits))
     }
 
     /// Where the port of that name is.

@@ -4,6 +4,8 @@
 //! * [`client`] — a game client.
 //! * [`http`] — an operator's `curl`.
 //! * [`fixtures`] — configs on free ports.
+//! * [`ledger`] — a load, and what became of each of its requests.
+//! * [`trials`] — the promises under load and faults, small for CI and at full size for `trial`.
 //! * [`wait`] — waiting for a state, failing with the last one.
 
 pub mod bins;
@@ -11,4 +13,6 @@ pub mod client;
 pub mod cluster;
 pub mod fixtures;
 pub mod http;
+pub mod ledger;
+pub mod trials;
 pub mod wait;

@@ -1,0 +1,478 @@
+//! What became of every request of a load: sent = replies + error frames, once each, in order, and what the
+//! game nodes noted of it.
+//!
+//! The firefly framing has no number for a request, so a client tells the answers to one command apart by
+//! their order. That is how the ledger books an error frame: on the oldest request without an answer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::{Client, parse_error};
+use crate::cluster::Cluster;
+
+/// A command that net answers itself, with the body.
+const ECHO: u32 = 1;
+/// Faults of one kind that are told; the others are only counted.
+const TOLD_MAX: usize = 5;
+
+/// A command of a load, whose handler takes `NUMBER MS` and answers `NUMBER ok NODE`.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    /// Its number.
+    pub command: u32,
+    /// Whether net has its handler: then a session's next request waits for its turn there, and its deadline
+    /// begins with the turn. A forwarded request goes on at once.
+    pub handled_by_net: bool,
+}
+
+/// What each connection of a load does.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The commands; a connection keeps to one of them.
+    pub ways: Vec<Way>,
+    /// How many connections.
+    pub connections: u32,
+    /// Requests of one connection without an answer.
+    pub deep: usize,
+    /// Requests of one connection; `None`: until the load is stopped.
+    pub requests: Option<u32>,
+    /// Requests of all connections in a second; `None`: as fast as answers come.
+    pub per_s: Option<f64>,
+    /// Numbers of a connection count from 1 (what `in_order` expects), or differ over all of them.
+    pub unique: bool,
+    /// A request's handler sleeps 0 to this many milliseconds.
+    pub sleep_ms_max: u64,
+}
+
+/// A load that runs.
+pub struct Load {
+    running: JoinSet<Book>,
+    stop: watch::Sender<bool>,
+}
+
+impl Load {
+    /// Connects and begins.
+    ///
+    /// # Errors
+    /// A connection is not taken.
+    pub async fn start(cluster: &Cluster, plan: &Plan) -> Result<Self> {
+        let stop = watch::Sender::new(false);
+        let mut running = JoinSet::new();
+        let mut clients = Vec::new();
+        for _ in 0..plan.connections {
+            clients.push(cluster.client().await?);
+        }
+        let begin = Instant::now();
+        for (client, number) in clients.into_iter().zip(0..) {
+            running.spawn(Book::new(number, plan).keep(client, plan.clone(), begin, stop.subscribe()));
+        }
+        Ok(Self { running, stop })
+    }
+
+    /// Waits until every connection has sent what the plan says, and has its answers.
+    ///
+    /// # Errors
+    /// A connection's task panicked.
+    pub async fn finish(mut self) -> Result<Ledger> {
+        let mut ledger = Ledger::default();
+        while let Some(book) = self.running.join_next().await {
+            ledger.add(book.context("a connection's task")?);
+        }
+        Ok(ledger)
+    }
+
+    /// Ends the load: nothing new is sent, what was sent is waited for.
+    ///
+    /// # Errors
+    /// A connection's task panicked.
+    pub async fn stop(self) -> Result<Ledger> {
+        self.stop.send_replace(true);
+        self.finish().await
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Reply,
+    /// An error frame; whether it promised that the handler did not run.
+    Error {
+        unexecuted: bool,
+    },
+    Missing,
+}
+
+/// One request.
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    /// When its deadline began, as far as the client can tell.
+    turn: SystemTime,
+    end: End,
+}
+
+/// A request without an answer yet.
+struct Waiting {
+    number: u64,
+    sent: SystemTime,
+    since: Instant,
+}
+
+/// The requests of one connection.
+struct Book {
+    connection: u32,
+    way: Way,
+    unique: bool,
+    /// When the last answer came.
+    answered: (Instant, SystemTime),
+    entries: Vec<Entry>,
+    waiting: VecDeque<Waiting>,
+    errors: BTreeMap<(String, String), u64>,
+    nodes: BTreeSet<String>,
+    faults: Vec<String>,
+    slowest_reply: Duration,
+    slowest_error: Duration,
+    slowest_error_of_turn: Duration,
+}
+
+impl Book {
+    fn new(connection: u32, plan: &Plan) -> Self {
+        Self {
+            connection,
+            // In pairs: neighbours differ in the node that they are given.
+            way: plan.ways[connection as usize / 2 % plan.ways.len()],
+            unique: plan.unique,
+            answered: (Instant::now(), SystemTime::now()),
+            entries: Vec::new(),
+            waiting: VecDeque::new(),
+            errors: BTreeMap::new(),
+            nodes: BTreeSet::new(),
+            faults: Vec::new(),
+            slowest_reply: Duration::ZERO,
+            slowest_error: Duration::ZERO,
+            slowest_error_of_turn: Duration::ZERO,
+        }
+    }
+
+    async fn keep(
+        mut self,
+        mut client: Client,
+        plan: Plan,
+        begin: Instant,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        if let Err(error) = self.requests(&mut client, &plan, begin, &stop).await {
+            let what = if error.is::<Elapsed>() { "MISSING an answer" } else { "CLOSED" };
+            self.fault(format!("{what}: {error:#}"));
+        }
+        for Waiting { number, sent, .. } in std::mem::take(&mut self.waiting) {
+            self.entries.push(Entry { number, turn: sent, end: End::Missing });
+        }
+        self
+    }
+
+    async fn requests(
+        &mut self,
+        client: &mut Client,
+        plan: &Plan,
+        begin: Instant,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<()> {
+        let pace = plan.per_s.map_or(0.0, |per_s| f64::from(plan.connections) / per_s);
+        let pace = Duration::from_secs_f64(pace);
+        // Connections of one pace are spread over it.
+        let share = f64::from(self.connection) / f64::from(plan.connections);
+        let mut due = begin + pace.mul_f64(share);
+        let mut random = Random::new(self.connection);
+        let mut sent = 0;
+        loop {
+            let more = !*stop.borrow() && plan.requests.is_none_or(|max| sent < max);
+            let may_send = more && self.waiting.len() < plan.deep;
+            if !may_send && self.waiting.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = sleep_until(due), if may_send => {
+                    // Closed loop: what was late because an answer was late is not made up for.
+                    due = (due + pace).max(Instant::now());
+                    sent += 1;
+                    self.send(client, sent, random.below(plan.sleep_ms_max + 1)).await?;
+                }
+                frame = client.receive(), if !self.waiting.is_empty() => {
+                    let (command, body) = frame?;
+                    self.receive(command, &body);
+                }
+            }
+        }
+        self.nothing_more(client).await
+    }
+
+    async fn send(&mut self, client: &mut Client, n: u32, ms: u64) -> Result<()> {
+        let number = if self.unique { u64::from(self.connection) << 32 | u64::from(n) } else { n.into() };
+        self.waiting.push_back(Waiting { number, sent: SystemTime::now(), since: Instant::now() });
+        client.send(self.way.command, format!("{number} {ms}").as_bytes()).await
+    }
+
+    fn receive(&mut self, command: u32, body: &[u8]) {
+        let text = String::from_utf8_lossy(body).into_owned();
+        let Some(Waiting { number, sent, since }) = self.waiting.pop_front() else {
+            return self.fault(format!("DOUBLED: {command} {text}"));
+        };
+        let took = since.elapsed();
+        let (mut turn, mut of_turn) = (sent, took);
+        if self.way.handled_by_net {
+            (turn, of_turn) = (sent.max(self.answered.1), took.min(self.answered.0.elapsed()));
+        }
+        self.answered = (Instant::now(), SystemTime::now());
+        let end = if command == u32::MAX {
+            self.slowest_error = self.slowest_error.max(took);
+            self.slowest_error_of_turn = self.slowest_error_of_turn.max(of_turn);
+            self.error(body)
+        } else {
+            self.slowest_reply = self.slowest_reply.max(took);
+            self.reply(command, number, &text)
+        };
+        self.entries.push(Entry { number, turn, end });
+    }
+
+    fn error(&mut self, body: &[u8]) -> End {
+        let unexecuted = match parse_error(body) {
+            Ok(error) => {
+                let unexecuted = error.executed == "no";
+                if error.command != u64::from(self.way.command) {
+                    self.fault(format!("an error of another command: {error:?}"));
+                }
+                *self.errors.entry((error.code, error.executed)).or_default() += 1;
+                unexecuted
+            }
+            Err(why) => {
+                self.fault(format!("no error frame: {why:#}"));
+                false
+            }
+        };
+        End::Error { unexecuted }
+    }
+
+    fn reply(&mut self, command: u32, number: u64, text: &str) -> End {
+        match text.strip_prefix(&format!("{number} ok ")) {
+            Some(node) if command == self.way.command => {
+                if !self.nodes.contains(node) {
+                    self.nodes.insert(node.to_owned());
+                }
+            }
+            _ => self.fault(format!("OUT OF ORDER: {number} was answered by {command} {text}")),
+        }
+        End::Reply
+    }
+
+    /// What came twice would come before the answer to a last request.
+    async fn nothing_more(&mut self, client: &mut Client) -> Result<()> {
+        client.send(ECHO, b"the end").await?;
+        loop {
+            match client.receive().await? {
+                (ECHO, body) if body == "the end" => return Ok(()),
+                (command, body) => {
+                    self.fault(format!("DOUBLED: {command} {}", String::from_utf8_lossy(&body)));
+                }
+            }
+        }
+    }
+
+    fn fault(&mut self, what: String) {
+        self.faults.push(format!("connection {}: {what}", self.connection));
+    }
+}
+
+/// All connections together.
+#[derive(Default)]
+pub struct Ledger {
+    connections: usize,
+    entries: Vec<Entry>,
+    faults: Vec<String>,
+    /// Error frames by code and `executed`.
+    pub errors: BTreeMap<(String, String), u64>,
+    /// The nodes that answered each connection.
+    pub nodes: Vec<BTreeSet<String>>,
+    /// The longest wait for a reply.
+    pub slowest_reply: Duration,
+    /// The longest wait for an error frame.
+    pub slowest_error: Duration,
+    /// The same without the wait for other requests of the connection, see [`Way::handled_by_net`].
+    pub slowest_error_of_turn: Duration,
+}
+
+impl Ledger {
+    fn add(&mut self, book: Book) {
+        self.connections += 1;
+        self.entries.extend(book.entries);
+        self.faults.extend(book.faults);
+        for (kind, n) in book.errors {
+            *self.errors.entry(kind).or_default() += n;
+        }
+        self.nodes.push(book.nodes);
+        self.slowest_reply = self.slowest_reply.max(book.slowest_reply);
+        self.slowest_error = self.slowest_error.max(book.slowest_error);
+        self.slowest_error_of_turn = self.slowest_error_of_turn.max(book.slowest_error_of_turn);
+    }
+
+    /// Requests that ended well.
+    #[must_use]
+    pub fn replies(&self) -> usize {
+        self.count(|end| end == End::Reply)
+    }
+
+    /// How many connections each set of nodes answered.
+    fn by_nodes(&self) -> BTreeMap<String, usize> {
+        let mut all = BTreeMap::new();
+        for nodes in &self.nodes {
+            let names: Vec<_> = nodes.iter().map(String::as_str).collect();
+            *all.entry(names.join(" and ")).or_default() += 1;
+        }
+        all
+    }
+
+    fn count(&self, is: impl Fn(End) -> bool) -> usize {
+        self.entries.iter().filter(|entry| is(entry.end)).count()
+    }
+
+    /// What must not be: an answer that is missing, doubled or out of order, a connection that was closed.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        few(self.faults.clone())
+    }
+
+    /// What must not be in what the game nodes noted in `folder`: a request that ran although its error said
+    /// that it did not, or twice, or that was answered well and did not run, or that began when its caller
+    /// had waited for longer than `deadline` since its turn, or before an earlier one of its connection.
+    ///
+    /// # Errors
+    /// The notes cannot be read.
+    pub fn faults_of_notes(&self, folder: &Path, deadline: Duration) -> Result<Vec<String>> {
+        let notes = Notes::read(folder)?;
+        let mut faults = notes.disorder;
+        for Entry { number, turn, end } in &self.entries {
+            let began = notes.began.get(number).map_or(&[][..], Vec::as_slice);
+            let request = format!("request {} of connection {}", number & 0xffff_ffff, number >> 32);
+            match (end, began.len()) {
+                (End::Error { unexecuted: true }, 1..) => {
+                    faults.push(format!("{request} ran, its error said that it did not"));
+                }
+                (End::Reply, 0) => faults.push(format!("{request} was answered well and did not run")),
+                (_, 2..) => faults.push(format!("{request} ran {} times", began.len())),
+                _ => {}
+            }
+            for at in began {
+                let waited = at.duration_since(*turn).unwrap_or_default();
+                if waited > deadline {
+                    faults.push(format!("{request} began {waited:?} after its turn came"));
+                }
+            }
+        }
+        Ok(few(faults))
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errors = self.count(|end| matches!(end, End::Error { .. }));
+        let missing = self.count(|end| end == End::Missing);
+        writeln!(
+            f,
+            "{} connections sent {} = {} replies + {errors} errors + {missing} missing",
+            self.connections,
+            self.entries.len(),
+            self.replies()
+        )?;
+        for ((code, executed), n) in &self.errors {
+            writeln!(f, "  {n:>8} × {code}, executed: {executed}")?;
+        }
+        let count = |what: &str| self.faults.iter().filter(|fault| fault.contains(what)).count();
+        writeln!(
+            f,
+            "doubled {}, out of order {}, connections closed {}",
+            count("DOUBLED"),
+            count("OUT OF ORDER"),
+            count("CLOSED")
+        )?;
+        for (nodes, n) in self.by_nodes() {
+            writeln!(f, "{n} connections were answered by {nodes}")?;
+        }
+        write!(
+            f,
+            "slowest reply {:?}, slowest error {:?} ({:?} since its turn on net)",
+            self.slowest_reply, self.slowest_error, self.slowest_error_of_turn
+        )
+    }
+}
+
+/// What the game nodes noted.
+struct Notes {
+    /// When each number began.
+    began: HashMap<u64, Vec<SystemTime>>,
+    /// Numbers of one connection that began in another order than they were sent.
+    disorder: Vec<String>,
+}
+
+impl Notes {
+    fn read(folder: &Path) -> Result<Self> {
+        let mut all = Vec::new();
+        for file in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+            let path = file?.path();
+            let node = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            for line in std::fs::read_to_string(&path)?.lines() {
+                let (number, micros) = line.split_once(' ').with_context(|| format!("a note {line:?}"))?;
+                all.push((micros.parse::<u64>()?, number.parse::<u64>()?, node.clone()));
+            }
+        }
+        all.sort();
+        let mut notes = Self { began: HashMap::new(), disorder: Vec::new() };
+        let mut last: HashMap<u64, (u64, String)> = HashMap::new();
+        for (micros, number, node) in all {
+            let (connection, n) = (number >> 32, number & 0xffff_ffff);
+            notes.began.entry(number).or_default().push(UNIX_EPOCH + Duration::from_micros(micros));
+            if let Some((before, there)) = last.insert(connection, (n, node.clone()))
+                && n < before
+            {
+                notes.disorder.push(format!(
+                    "request {n} of connection {connection} began at {node} after {before} at {there}"
+                ));
+            }
+        }
+        Ok(notes)
+    }
+}
+
+/// The first of them, and how many there are.
+fn few(mut faults: Vec<String>) -> Vec<String> {
+    let more = faults.len().saturating_sub(TOLD_MAX);
+    faults.truncate(TOLD_MAX);
+    if more > 0 {
+        faults.push(format!("… and {more} more"));
+    }
+    faults
+}
+
+/// A small generator of random numbers with a seed, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u32) -> Self {
+        Self(u64::from(seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
