@@ -52,3 +52,20 @@ async fn a_session_goes_on_with_the_other_game_node_when_its_own_is_killed() -> 
     assert!(answer.starts_with(b"3 ok game."), "{answer:?}");
     cluster.stop().await
 }
+
+#[tokio::test]
+async fn a_client_that_pipelines_deeper_than_its_bound_is_paused_and_loses_nothing() -> Result<()> {
+    let bounded = "\"call_timeout_ms\": 9000, \"session_calls_max\": 2, \"session_queue_max\": 1";
+    let fixture = Fixture::trial()?.replace("\"call_timeout_ms\": 1000", bounded);
+    let cluster = Cluster::processes(fixture).await?;
+    let mut client = cluster.client().await?;
+    // More than two at a time on the game node would be refused as overloaded: one runs, one waits.
+    for n in 1..=20 {
+        client.send(1000, format!("{n} 5").as_bytes()).await?;
+    }
+    for n in 1..=20 {
+        let (command, answer) = client.receive().await?;
+        assert!(answer.starts_with(format!("{n} ok ").as_bytes()), "{command}: {answer:?}");
+    }
+    cluster.stop().await
+}

@@ -221,3 +221,31 @@ async fn a_net_node_that_hangs_answers_when_it_goes_on() -> Result<()> {
     assert_eq!(client.receive().await?, (100, "netHandle_100 completed".into()));
     cluster.stop().await
 }
+
+#[tokio::test]
+async fn a_node_with_cpu_runs_on_those_processors_only() -> Result<()> {
+    let fixture =
+        Fixture::demo()?.replace("\"app\": \"app.gateserver\"", "\"app\": \"app.gateserver\", \"cpu\": [0]");
+    let cluster = Cluster::processes(fixture).await?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.pid("gate").await?))?;
+    assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_single_node_registers_at_the_master_that_did_not_start_it() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    assert_eq!(cluster.admin("POST", "/nodes/game1/stop").await?.status, 200);
+    let mut single = tokio::process::Command::new(tests::bins::folder()?.join("master"))
+        .args(["single", "game1"])
+        .arg(cluster.folder().join("config.json"))
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    cluster.until("game1", "ready again, by `master single`", |node| node["state"] == "ready").await?;
+    until_served(&cluster).await?;
+    cluster.stop().await?;
+    let ended = tokio::time::timeout(wait::PATIENCE, single.wait()).await??;
+    assert_eq!(ended.code(), Some(0), "told to stop with the cluster");
+    Ok(())
+}

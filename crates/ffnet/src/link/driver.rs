@@ -505,6 +505,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_full_outbox_is_a_typed_error_and_counted() {
+        let limits = LinkLimits { outbox_bytes_max: 1000, ..LIMITS };
+        let counters = Arc::new(LinkCounters::default());
+        // Nothing drives this link, so nothing is written.
+        let link = Link::new(NodeName::try_from("net").unwrap(), peer("gate"), limits, counters.clone());
+        let first = link.call("echo", &[0; 600], within(1000));
+        let fault = link.call("echo", &[0; 600], within(1000)).await.unwrap_err();
+        assert_eq!((fault.code, fault.executed), (Code::Overloaded, Executed::No));
+        assert_eq!(link.notify("echo", &[0; 600], None).unwrap_err().code, Code::Overloaded);
+        assert_eq!(counters.outbox_full.load(Ordering::Relaxed), 2);
+        drop(first);
+    }
+
+    #[tokio::test]
     async fn a_full_table_of_calls_is_a_typed_error_and_counted() {
         let (a, _keep) = tokio::io::duplex(1 << 20);
         let limits = LinkLimits { calls_max: 2, ..LIMITS };
