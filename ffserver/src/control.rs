@@ -24,7 +24,7 @@ use crate::stop::Stop;
 /// At most this often is the status told.
 const STATUS_EVERY_MIN: Duration = Duration::from_millis(100);
 /// At least this often, so that the master sees that the node's loop turns.
-const STATUS_EVERY_MAX: Duration = Duration::from_secs(1);
+const STATUS_EVERY_MAX: Duration = Duration::from_millis(500);
 
 /// What the rest of the node tells the master through this task.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,11 +146,12 @@ impl Control {
                 }
             }
             ToNode::Stop { drain_ms } => self.stop.begin(Some(Duration::from_millis(drain_ms))),
+            ToNode::HandOver { .. } | ToNode::HandBack { .. } => {}
         }
     }
 }
 
-/// Returns when the status should be told: on a change, but not too often, and at least once a second.
+/// Returns when the status should be told: on a change, but not too often, and at least twice a second.
 async fn status_due(node: &Node, last: Option<Instant>) {
     let Some(last) = last else { return };
     let _ = tokio::time::timeout_at(last + STATUS_EVERY_MAX, node.changed().notified()).await;

@@ -108,6 +108,7 @@ async fn node(spec: LaunchSpec, heard: Arc<Mutex<Vec<String>>>, broken: bool) ->
             ToNode::Registered { number } => heard.lock().push(format!("{name} is {}", number.0)),
             ToNode::ParentUp { name: parent, .. } => heard.lock().push(format!("{name}: {parent} is up")),
             ToNode::ParentGone { name: parent, .. } => heard.lock().push(format!("{name}: {parent} is gone")),
+            ToNode::HandOver { .. } | ToNode::HandBack { .. } => {}
             ToNode::Stop { .. } => {
                 heard.lock().push(format!("{name}: stop"));
                 return 0;

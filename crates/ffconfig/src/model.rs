@@ -227,6 +227,19 @@ pub struct Limits {
     pub session_queue_max: usize,
     /// `session_queue_bytes_max`: as `session_queue_max`, in bytes. Default 1 MiB: 16 of the largest frames.
     pub session_queue_bytes_max: usize,
+    /// `park_ms`: how long messages wait for a neighbour that ended or is being replaced. Default 2 s: a
+    /// restart takes a fraction of it; 0 waits for nobody.
+    pub park: Duration,
+    /// `park_max`: messages that may wait so at one node. Default 65,536.
+    pub park_max: usize,
+    /// `park_bytes_max`: the same in bytes. Default 64 MiB.
+    pub park_bytes_max: usize,
+    /// `prove_ms`: a successor that lives that long is trusted; until then the old process stands by to take
+    /// back. Default 2 s: what crashes a new binary at once has crashed it by then.
+    pub prove: Duration,
+    /// `hang_s`: a node whose loop does not turn for that long is killed and started again. Default 10 s;
+    /// `None` (0) is never.
+    pub hang: Option<Duration>,
     /// `idle_s`: a client that sends nothing for that long is disconnected. Default 10 min: a phone that
     /// vanished says nothing; `None` (0) is never.
     pub idle: Option<Duration>,
@@ -269,6 +282,11 @@ impl Default for Limits {
             session_calls_max: 256,
             session_queue_max: 1024,
             session_queue_bytes_max: 1024 * 1024,
+            park: Duration::from_secs(2),
+            park_max: 65_536,
+            park_bytes_max: 64 * 1024 * 1024,
+            prove: Duration::from_secs(2),
+            hang: Some(Duration::from_secs(10)),
             idle: Some(Duration::from_secs(600)),
             first_message: Some(Duration::from_secs(30)),
             requests_per_s: None,

@@ -4,10 +4,12 @@
 //! * [`handshake`] — the shell around `ffproto::handshake`: versions, names and the token, both ways.
 //! * [`link`] — the one connection between a child and a parent: calls both ways, deadlines, heartbeat.
 //! * [`control`] — typed messages between the master and a node.
+//! * [`door`] — descriptors and messages from one process to another on the same host.
 //! * [`backoff`] — how long to wait before trying again.
 
 pub mod backoff;
 pub mod control;
+pub mod door;
 pub mod handshake;
 pub mod link;
 pub mod listen;

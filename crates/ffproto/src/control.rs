@@ -41,7 +41,24 @@ pub enum ToNode {
         /// Milliseconds that the node may take.
         drain_ms: u64,
     },
+    /// A successor of this process waits at the door: hand everything over to it, see [`crate::handover`].
+    /// From then on the two agree between themselves; the master hears [`ToMaster::Ready`] of the successor,
+    /// or [`ToMaster::TookBack`] of this process.
+    HandOver {
+        /// Where the successor waits.
+        door: Door,
+    },
+    /// The master was started anew and has adopted this process: connect to the door, give copies of the
+    /// listening sockets, and take new pipes for what is printed.
+    HandBack {
+        /// Where the master waits.
+        door: Door,
+    },
 }
+
+/// The name of a Unix socket in Linux's abstract namespace: it has no file, and goes with its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Door(pub String);
 
 /// From a node to the master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,10 +77,25 @@ pub enum ToMaster {
         /// Why.
         reason: String,
     },
-    /// What the node sees now; sent when it changes, at most ten times a second, and at least once a second.
+    /// What the node sees now; sent when it changes, at most ten times a second, and at least twice a second:
+    /// it is told from the loop that runs the handlers, so its silence shows a loop that does not turn.
     Status(NodeStatus),
     /// The node has begun to stop, on the master's word or on a signal.
     Stopping,
+    /// From a successor: everything is prepared that can be while the old process serves. The old process
+    /// shall hand over at the door.
+    Prepared {
+        /// Where this process waits.
+        door: Door,
+    },
+    /// The hand-over to a successor has failed, or the successor died soon after: this process has taken
+    /// back what it could and serves on.
+    TookBack {
+        /// Why, in one sentence for the operator.
+        reason: String,
+    },
+    /// The successor serves; this process only finishes what it had begun, and then leaves by itself.
+    HandedOver,
 }
 
 /// What a node sees of itself and of its neighbours.

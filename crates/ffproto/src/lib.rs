@@ -9,6 +9,7 @@
 //! * [`link`] — what nodes speak on a link: one fixed header, then the body untouched.
 //! * [`handshake`] — how a link or a control connection starts and proves the token, both ways.
 //! * [`control`] — what the master and its nodes tell each other.
+//! * [`handover`] — what an old process tells its successor, and an adopted node its new master.
 
 pub mod id;
 pub mod fault;
@@ -16,6 +17,7 @@ pub mod frame;
 pub mod link;
 pub mod handshake;
 pub mod control;
+pub mod handover;
 
 pub use fault::{Code, Executed, Fault};
 pub use id::{BadName, ClusterName, CommandId, Incarnation, NodeName, NodeNumber, SessionId};

@@ -118,6 +118,7 @@ impl Machine {
             ToMaster::Ready { root, net, web } => self.ready(name, Listens { net, root, web }, now),
             ToMaster::CannotStart { reason } => seat.reason = Some(reason),
             ToMaster::Status(_) => {}
+            ToMaster::Prepared { .. } | ToMaster::TookBack { .. } | ToMaster::HandedOver => {}
             ToMaster::Stopping => {
                 // On our word it is leaving already; by itself (somebody sent it a signal) it has as long.
                 if !matches!(seat.state, State::Stopping(_)) && !seat.is_down() {

@@ -154,6 +154,12 @@ fn short(todo: Do) -> Option<String> {
         Do::Tell { node, tell: Tell::Message(ToNode::Stop { drain_ms }) } => {
             format!("{node}: stop {drain_ms}")
         }
+        Do::Tell { node, tell: Tell::Message(ToNode::HandOver { door }) } => {
+            format!("{node}: hand over at {}", door.0)
+        }
+        Do::Tell { node, tell: Tell::Message(ToNode::HandBack { door }) } => {
+            format!("{node}: hand back at {}", door.0)
+        }
         Do::Tell { node, tell: Tell::ParentUp { name, host, port, .. } } => {
             format!("{node}: {name} is up at {host}:{port}")
         }

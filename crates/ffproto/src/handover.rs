@@ -1,0 +1,131 @@
+//! What two processes of one host tell each other over a [`Door`](crate::control::Door): an old process and
+//! its successor, or an adopted node and its new master. Descriptors travel beside the messages
+//! (`ffnet::door`).
+//!
+//! ```text
+//! old process                            successor, which has prepared everything that it can
+//!   Hello                       ──────▶
+//!                               ◀──────  Hello
+//!   Sticky*, State*, Frozen     ──────▶  thaws the state, or says Failed
+//!                               ◀──────  Thawed
+//!   stops to accept
+//!   YourTurn                    ──────▶  links to the parents, accepts
+//!                               ◀──────  Serves                  the point after which nobody waits
+//!   Sticky*, Session*, Http*    ──────▶
+//!   Done                        ──────▶  nothing more comes
+//!                               ◀──────  Proven                  it has lived long enough; the old leaves
+//! ```
+//!
+//! Until `Proven` either end may close the door, or die: the old process then takes back what it has and
+//! serves on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Incarnation, NodeName, SessionId};
+
+/// The longest message, in bytes. Both ends are processes of one user on one host; the bound is there so
+/// that a damaged length is noticed.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A frozen state travels in pieces of at most this many bytes, so that it may have any size.
+pub const STATE_PIECE_BYTES: usize = 1024 * 1024;
+
+/// From an old process to its successor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromOld {
+    /// Who this is.
+    Hello(Who),
+    /// Which node each session's messages for a kind go to, for some sessions.
+    Sticky(Vec<Sticky>),
+    /// A piece of the frozen state.
+    State(Vec<u8>),
+    /// The frozen state is whole; its version as the app counts it, or `None` when the app freezes nothing.
+    Frozen {
+        /// The version.
+        version: Option<u32>,
+    },
+    /// This process accepts nothing any more.
+    YourTurn,
+    /// A client's connection, with its socket.
+    Session(Box<Session>),
+    /// An HTTP connection between two requests, with its socket.
+    Http {
+        /// What has been read of it and belongs to its next request.
+        unread: Vec<u8>,
+    },
+    /// Nothing more comes.
+    Done,
+}
+
+/// From a successor to the old process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromNew {
+    /// Who this is.
+    Hello(Who),
+    /// The state has been taken; what the old process now sends is taken as well.
+    Thawed,
+    /// It cannot go on and leaves.
+    Failed {
+        /// Why, in one sentence for the operator.
+        reason: String,
+    },
+    /// It serves.
+    Serves,
+    /// It has lived long enough to be trusted.
+    Proven,
+}
+
+/// One of the two processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// The cluster.
+    pub cluster: String,
+    /// The node: both have the same.
+    pub name: NodeName,
+    /// Which start of it.
+    pub incarnation: Incarnation,
+}
+
+/// Which node a session's messages for a kind go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sticky {
+    /// Whose messages.
+    pub session: SessionId,
+    /// For which kind.
+    pub kind: String,
+    /// The neighbour that they go to.
+    pub node: NodeName,
+}
+
+/// A client's connection between two of its messages: none of them runs, none waits elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id, which it keeps.
+    pub id: SessionId,
+    /// How long it has been open.
+    pub open_ms: u64,
+    /// After how many milliseconds of that the client was last heard; 0 before its first message.
+    pub heard_ms: u64,
+    /// What has been read and not handled.
+    pub unread: Vec<u8>,
+    /// What has been queued and not written.
+    pub unsent: Vec<u8>,
+    /// The client will send no more.
+    pub ended: bool,
+    /// What the layer above knows of the session, in its own form.
+    pub extra: Vec<u8>,
+}
+
+/// From an adopted node to its new master: which listening sockets come with this message, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listeners {
+    /// For clients.
+    pub net: bool,
+    /// For children.
+    pub root: bool,
+    /// For HTTP.
+    pub web: bool,
+}
+
+/// From the new master to an adopted node: pipes for standard output and standard error come with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output;
