@@ -16,6 +16,8 @@ pub(crate) struct Counters {
     pub(crate) outbox_full: AtomicU64,
     /// Pushes dropped because the client did not read (`slow_client: "drop"`).
     pub(crate) pushes_dropped: AtomicU64,
+    /// Messages refused because too much waited for another node.
+    pub(crate) park_full: AtomicU64,
     /// Clients refused by `sessions_max` or `connections_per_address`.
     pub(crate) clients_refused: AtomicU64,
     /// Clients disconnected by `idle_s` or `first_message_s`.
@@ -37,6 +39,7 @@ impl Counters {
             ("late_replies", &self.links.late_replies),
             ("link_outbox_full", &self.links.outbox_full),
             ("outbox_full", &self.outbox_full),
+            ("park_full", &self.park_full),
             ("pushes_dropped", &self.pushes_dropped),
             ("session_queue_full", &self.session_queue_full),
         ];

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffconfig::RouteRule;
 use ffnet::Link;
-use ffnet::link::Service;
+use ffnet::link::{Change, Service};
 use ffproto::link::{Client, Head};
 use ffproto::{Code, CommandId, Executed};
 use rustc_hash::FxHashMap;
@@ -459,5 +459,9 @@ impl Service for Methods {
             }
             (None, _) => {}
         }
+    }
+
+    fn changed(&self, link: &Link, change: Change) {
+        self.shared.node.link_changed(link, change);
     }
 }

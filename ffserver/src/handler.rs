@@ -39,7 +39,11 @@ pub(crate) enum From {
 
 impl Request {
     fn origin(&self) -> Origin {
-        Origin { node: self.node.clone(), client: self.client, deadline: Some(self.deadline) }
+        let caller = match &self.from {
+            From::Session(_) => None,
+            From::Node(name) => Some(name.clone()),
+        };
+        Origin { node: self.node.clone(), client: self.client, deadline: Some(self.deadline), caller }
     }
 
     fn take_body(&mut self) -> Result<Bytes, HandlerError> {

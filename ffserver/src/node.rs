@@ -2,7 +2,7 @@
 //! that needs the node is given this handle, so one process can host many.
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,22 +11,24 @@ use std::time::Duration;
 
 use ffnet::Link;
 use ffnet::handshake::{Local, Peer};
-use ffnet::link::LinkLimits;
+use ffnet::link::{Change, LinkLimits};
 use ffproto::control::NodeStatus;
 use ffproto::frame::Firefly;
-use ffproto::handshake::{Refusal, fence};
+use ffproto::handshake::Refusal;
 use ffproto::link::Client;
 use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
 use crate::counters::{Counters, count};
 use crate::db::Db;
-use crate::error::CallError;
-use crate::routing::{Hop, SESSION_ENDED, Sticky};
+use crate::neighbours::Neighbours;
+use crate::park::{Park, ParkLimits, Side};
+use crate::routing::{SESSION_ENDED, Sticky};
 use crate::session::{Session, Wire};
 
 /// Where a node is in its life.
@@ -55,10 +57,11 @@ struct Inner {
     db: OnceLock<Db>,
     cache: OnceLock<Cache>,
     sessions: Mutex<Sessions>,
-    parents: Mutex<BTreeMap<NodeName, ParentSlot>>,
-    children: Mutex<BTreeMap<NodeName, Child>>,
+    parents: Mutex<Neighbours>,
+    children: Mutex<Neighbours>,
     turn: AtomicU64,
     sticky: Sticky,
+    park: Park,
     changed: Notify,
     calls: TaskTracker,
     call_lines: AtomicU32,
@@ -83,18 +86,6 @@ pub(crate) enum NotOpened {
     NoNumber,
 }
 
-struct ParentSlot {
-    key: String,
-    link: Option<Link>,
-}
-
-struct Child {
-    kind: String,
-    /// The newest start that has been seen; stays when the link ends, to fence older ones.
-    incarnation: Incarnation,
-    link: Option<Link>,
-}
-
 /// The app's values by type.
 pub(crate) type States = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
@@ -105,11 +96,14 @@ impl Node {
         incarnation: Incarnation,
         states: States,
     ) -> Self {
-        let parents = config
-            .parents
-            .iter()
-            .map(|parent| (parent.name.clone(), ParentSlot { key: parent.key.clone(), link: None }))
-            .collect();
+        let now = Instant::now();
+        let parents = config.parents.iter().map(|parent| (parent.name.clone(), parent.key.clone()));
+        let parents = Neighbours::expect(parents, now);
+        let children =
+            cluster.children_of(&config.name).map(|child| (child.name.clone(), child.kind.clone()));
+        let children = Neighbours::expect(children, now);
+        let limits = &config.limits;
+        let park = ParkLimits { messages_max: limits.park_max, bytes_max: limits.park_bytes_max };
         Self(Arc::new(Inner {
             cluster: cluster.name.clone(),
             token: cluster.master.token.clone().unwrap_or_default(),
@@ -121,9 +115,10 @@ impl Node {
             cache: OnceLock::new(),
             sessions: Mutex::default(),
             parents: Mutex::new(parents),
-            children: Mutex::default(),
+            children: Mutex::new(children),
             turn: AtomicU64::new(0),
             sticky: Sticky::default(),
+            park: Park::new(park),
             changed: Notify::new(),
             calls: TaskTracker::new(),
             call_lines: AtomicU32::new(0),
@@ -184,14 +179,14 @@ impl Node {
     /// The children that are linked now.
     pub fn children(&self) -> Vec<NodeName> {
         let children = self.0.children.lock();
-        children.iter().filter(|(_, child)| child.link.is_some()).map(|(name, _)| name.clone()).collect()
+        children.iter().filter(|child| child.link().is_some()).map(|child| child.name.clone()).collect()
     }
 
     /// What the master is told.
     pub(crate) fn status(&self) -> NodeStatus {
         NodeStatus {
             sessions: self.0.sessions.lock().open.len() as u64,
-            parents: self.0.parents.lock().iter().map(|(n, slot)| (n.clone(), slot.link.is_some())).collect(),
+            parents: self.0.parents.lock().iter().map(|p| (p.name.clone(), p.link().is_some())).collect(),
             children: self.children(),
             counters: self.0.counters.list(),
         }
@@ -315,10 +310,9 @@ impl Node {
 
     /// Forgets the way of a session's messages and tells those along it.
     pub(crate) fn session_ended(&self, session: SessionId) {
-        for link in self.0.sticky.forget(session) {
-            let client = Client { session, command: CommandId(0), stateless: false };
-            // A link that has ended has forgotten the session with everything else.
-            let _ = link.notify(SESSION_ENDED, &[], Some(client));
+        let client = Client { session, command: CommandId(0), stateless: false };
+        for name in self.0.sticky.forget(session) {
+            self.tell(&name, SESSION_ENDED, client);
         }
     }
 
@@ -357,11 +351,23 @@ impl Node {
 
 /// Links.
 impl Node {
-    pub(crate) fn set_parent(&self, name: &NodeName, link: Option<Link>) {
-        if let Some(slot) = self.0.parents.lock().get_mut(name) {
-            slot.link = link;
-        }
-        self.0.changed.notify_one();
+    /// Takes the link to a parent; an older start's is retired.
+    pub(crate) fn add_parent(&self, link: Link) {
+        let key = || link.peer().name.to_string();
+        self.0.parents.lock().take(link.clone(), key, Instant::now());
+        self.links_changed();
+    }
+
+    /// Forgets the link to a parent that has ended. True when that parent is linked no more.
+    pub(crate) fn remove_parent(&self, link: &Link) -> bool {
+        let gone = self.0.parents.lock().ended(link, Instant::now());
+        self.links_changed();
+        gone
+    }
+
+    /// Whether a start of a parent is linked, also one that is being replaced.
+    pub(crate) fn has_parent(&self, name: &NodeName, incarnation: Incarnation) -> bool {
+        self.0.parents.lock().has(name, incarnation)
     }
 
     /// Whether a child of that name and start may link. Whoever knows the token may be a child: a config
@@ -370,73 +376,63 @@ impl Node {
         if self.phase() == Phase::Stopping {
             return Err(Refusal::Stopping);
         }
-        let known = self.0.children.lock().get(name).map(|child| child.incarnation);
-        fence(name, known, theirs)
+        self.0.children.lock().admit(name, theirs)
     }
 
-    /// Takes a child's link; one of an older or the same start is closed. False when a newer start has
-    /// come meanwhile.
+    /// Takes a child's link; an older start's is retired, one of the same start is closed. False when a newer
+    /// start has come meanwhile.
     pub(crate) fn add_child(&self, link: Link) -> bool {
-        let (name, incarnation) = (link.peer().name.clone(), link.peer().incarnation);
-        let kind = link.peer().kind.clone();
-        let mut children = self.0.children.lock();
-        if fence(&name, children.get(&name).map(|child| child.incarnation), incarnation).is_err() {
-            return false;
-        }
-        let child = Child { kind, incarnation, link: Some(link) };
-        if let Some(Child { link: Some(old), .. }) = children.insert(name, child) {
-            old.close("a newer link of the same node took its place");
-        }
-        drop(children);
-        self.0.changed.notify_one();
-        true
+        let kind = || link.peer().kind.clone();
+        let taken = self.0.children.lock().take(link.clone(), kind, Instant::now());
+        self.links_changed();
+        taken
     }
 
-    /// Forgets a child's link, unless another has taken its place. True when it was the current one.
+    /// Forgets a child's link. True when that child is linked no more.
     pub(crate) fn remove_child(&self, link: &Link) -> bool {
-        let mut children = self.0.children.lock();
-        let Some(child) = children.get_mut(&link.peer().name) else { return false };
-        let current = child.link.as_ref().is_some_and(|known| known.same(link));
-        if current {
-            child.link = None;
+        let gone = self.0.children.lock().ended(link, Instant::now());
+        self.links_changed();
+        gone
+    }
+
+    /// What a neighbour has said about its link as a whole.
+    pub(crate) fn link_changed(&self, link: &Link, change: Change) {
+        let now = Instant::now();
+        match change {
+            Change::Paused => {
+                let _ = self.0.parents.lock().paused(link, now) || self.0.children.lock().paused(link, now);
+            }
+            Change::Resumed => {
+                self.0.parents.lock().resumed(link);
+                self.0.children.lock().resumed(link);
+            }
+            Change::Quieter => {}
         }
-        drop(children);
+        self.look_at_parked();
+    }
+
+    fn links_changed(&self) {
         self.0.changed.notify_one();
-        current
+        self.look_at_parked();
     }
 
-    /// The link to a parent, by its name, or by its key when that has several nodes: then one of the
-    /// connected ones, the same for the same client session.
-    pub(crate) fn parent_link(&self, who: &str, session: Option<SessionId>) -> Result<Link, CallError> {
-        let parents = self.0.parents.lock();
-        let matching = parents.iter().filter(|(name, slot)| **name == *who || slot.key == *who);
-        let (known, up): (Vec<_>, Vec<_>) = matching.map(|(name, slot)| (name, slot.link.clone())).unzip();
-        let up: Vec<Link> = up.into_iter().flatten().collect();
-        let known_any = !known.is_empty();
-        drop(parents);
-        self.choose(up, session).ok_or_else(|| {
-            let text = if known_any {
-                format!("parent `{who}` is not connected to `{}`", self.name())
-            } else {
-                format!("`{}` has no parent `{who}`", self.name())
-            };
-            CallError::NoNode(self.fault(Code::NoNode, Executed::No, text))
-        })
+    pub(crate) fn parents(&self) -> MutexGuard<'_, Neighbours> {
+        self.0.parents.lock()
     }
 
-    /// The link to a child, by its name or its kind; chosen as in [`Node::parent_link`].
-    pub(crate) fn child_link(&self, who: &str, session: Option<SessionId>) -> Result<Link, CallError> {
-        let children = self.0.children.lock();
-        let exact = children.get(who).and_then(|child| child.link.clone());
-        let up = match exact {
-            Some(link) => vec![link],
-            None => children.values().filter(|c| c.kind == *who).filter_map(|c| c.link.clone()).collect(),
-        };
-        drop(children);
-        self.choose(up, session).ok_or_else(|| {
-            let text = format!("child `{who}` is not connected to `{}`", self.name());
-            CallError::NoNode(self.fault(Code::NoNode, Executed::No, text))
-        })
+    pub(crate) fn child_nodes(&self) -> MutexGuard<'_, Neighbours> {
+        self.0.children.lock()
+    }
+
+    pub(crate) fn neighbours(&self, side: Side) -> MutexGuard<'_, Neighbours> {
+        match side {
+            Side::Parent => self.parents(),
+            Side::Child => self.child_nodes(),
+        }
+    }
+
+    pub(crate) fn park(&self) -> &Park {
+        &self.0.park
     }
 
     pub(crate) fn sticky(&self) -> &Sticky {
@@ -447,47 +443,26 @@ impl Node {
         self.0.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The children of a kind that take clients' messages.
-    pub(crate) fn children_of_kind(&self, kind: &str) -> Vec<Hop> {
-        let children = self.0.children.lock();
-        let links = children.values().filter(|child| child.kind == kind).filter_map(|c| c.link.clone());
-        links.filter_map(|link| Hop::new(link, kind)).collect()
-    }
-
-    /// The parents that take clients' messages for a kind.
-    pub(crate) fn parents_taking(&self, kind: &str) -> Vec<Hop> {
-        let parents = self.0.parents.lock();
-        let links = parents.values().filter_map(|slot| slot.link.clone());
-        links.filter_map(|link| Hop::new(link, kind)).collect()
-    }
-
-    fn choose(&self, mut up: Vec<Link>, session: Option<SessionId>) -> Option<Link> {
-        if up.is_empty() {
-            return None;
-        }
-        let turn = session.map_or_else(|| self.next_turn(), |id| id.0);
-        let at = (turn % up.len() as u64) as usize;
-        Some(up.swap_remove(at))
+    /// Every link that lives, of parents and children, also of those that are being replaced.
+    pub(crate) fn links(&self) -> Vec<Link> {
+        let mut links: Vec<Link> = self.0.parents.lock().links().cloned().collect();
+        links.extend(self.0.children.lock().links().cloned());
+        links
     }
 
     /// Ends every link in good order.
     pub(crate) fn close_links(&self, why: &str) {
-        for slot in self.0.parents.lock().values() {
-            slot.link.iter().for_each(|link| link.close(why));
-        }
-        for child in self.0.children.lock().values() {
-            child.link.iter().for_each(|link| link.close(why));
-        }
+        self.links().iter().for_each(|link| link.close(why));
     }
 
     /// Whether no parent is linked any more.
     pub(crate) fn parents_gone(&self) -> bool {
-        self.0.parents.lock().values().all(|slot| slot.link.is_none())
+        self.0.parents.lock().links().next().is_none()
     }
 
     /// Whether every configured parent is linked.
     pub(crate) fn parents_up(&self) -> bool {
-        self.0.parents.lock().values().all(|slot| slot.link.is_some())
+        self.0.parents.lock().iter().all(|parent| parent.link().is_some())
     }
 }
 

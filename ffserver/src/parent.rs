@@ -11,7 +11,8 @@ use ffproto::Incarnation;
 use ffproto::handshake::Purpose;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -26,6 +27,9 @@ pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
 
 /// A connection to a neighbour on the same host takes a millisecond, across hosts some more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a link of an old process that was kept is looked at: whether it still lives.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How a parent is found.
 #[derive(Clone)]
@@ -59,7 +63,10 @@ pub(crate) async fn keep(shared: Arc<Shared>, config: ffconfig::Parent, way: Way
 }
 
 impl Keeper {
-    async fn keep_by_master(&self, mut whereabouts: watch::Receiver<Whereabouts>) {
+    async fn keep_by_master(self, mut whereabouts: watch::Receiver<Whereabouts>) {
+        let keeper = Arc::new(self);
+        // Beside the current link those of old processes, until they end; all end with this future.
+        let mut links = JoinSet::new();
         let mut backoff =
             Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
         let mut complained = false;
@@ -70,19 +77,27 @@ impl Keeper {
                 }
                 continue;
             };
+            if keeper.shared.node.has_parent(&keeper.config.name, incarnation) {
+                // A successor has failed, and the old process goes on: its link lives.
+                let _ = tokio::time::timeout(LOOK_AGAIN, whereabouts.changed()).await;
+                if whereabouts.has_changed().is_err() {
+                    return;
+                }
+                continue;
+            }
             let begun = Instant::now();
-            match self.open(at).await {
+            match keeper.open(at).await {
+                // The old process still accepts what its successor shall have: come again.
+                Ok((_, peer)) if peer.incarnation < incarnation => {}
                 Ok((stream, peer)) => {
                     complained = false;
-                    let told = peer.incarnation;
-                    let gone = whereabouts.wait_for(|place| place.is_none_or(|(_, known)| known > told));
-                    self.serve(stream, peer, gone).await;
+                    keeper.serve_by_master(stream, peer, &mut whereabouts, &mut links).await;
                 }
                 Err(error) if !complained => {
                     // Once per outage: the next line about this parent is the one that says it is linked.
                     complained = true;
-                    let why = fftelemetry::chain(&error);
-                    warn!(parent = %self.config.name, %at, %incarnation, "parent not reached, trying on: {why}");
+                    let (name, why) = (&keeper.config.name, fftelemetry::chain(&error));
+                    warn!(parent = %name, %at, %incarnation, "parent not reached, trying on: {why}");
                 }
                 Err(_) => {}
             }
@@ -95,7 +110,34 @@ impl Keeper {
         }
     }
 
-    async fn keep_in_memory(&self, hub: Hub) {
+    /// Runs the link until it ends, or until the master says that this start of the parent is gone. When the
+    /// master tells of a successor, the link goes on beside the next one until the parent ends it.
+    async fn serve_by_master(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: Peer,
+        whereabouts: &mut watch::Receiver<Whereabouts>,
+        links: &mut JoinSet<()>,
+    ) {
+        let told = peer.incarnation;
+        let (mut own, keeper) = (whereabouts.clone(), self.clone());
+        let (end, ended) = oneshot::channel::<()>();
+        links.spawn(async move {
+            let gone = async {
+                // Gone is gone; a newer start alone is not: it may be this one's successor.
+                let _ = own.wait_for(Option::is_none).await;
+            };
+            keeper.serve(stream, peer, gone).await;
+            drop(end);
+        });
+        tokio::select! {
+            _ = ended => {}
+            _ = whereabouts.wait_for(|place| place.is_some_and(|(_, known)| known > told)) => {}
+        }
+        while links.try_join_next().is_some() {}
+    }
+
+    async fn keep_in_memory(self, hub: Hub) {
         let mut backoff =
             Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
         loop {
@@ -117,7 +159,7 @@ impl Keeper {
         Ok((stream, peer))
     }
 
-    /// Runs the link until it ends, or until `gone`: the master says that this start of the parent is gone.
+    /// Runs the link until it ends, or until `gone`.
     async fn serve<S, G>(&self, stream: S, peer: Peer, gone: impl Future<Output = G>)
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -125,20 +167,20 @@ impl Keeper {
         let node = &self.shared.node;
         let (name, incarnation) = (peer.name.clone(), peer.incarnation);
         let link = node.new_link(peer);
-        node.set_parent(&name, Some(link.clone()));
+        node.add_parent(link.clone());
         info!(parent = %name, %incarnation, "parent linked");
         let targets = self.shared.dispatch.handles_clients().then_some(Target::Here);
         let methods = Methods::new(self.shared.clone(), self.routes.clone(), targets.into_iter().collect());
-        let driver = Driver::new(link, stream, methods);
+        let driver = Driver::new(link.clone(), stream, methods);
         let why = tokio::select! {
             closed = driver => closed,
             // Dropping the driver fails its calls at once, before a heartbeat would.
             _ = gone => Closed::Here("the master says that it is gone".to_owned()),
         };
-        node.set_parent(&name, None);
+        let lost = node.remove_parent(&link);
         match why {
             Closed::Bye(_) => info!(parent = %name, %incarnation, "parent left: {why}"),
-            _ if node.phase() == Phase::Stopping => {}
+            _ if !lost || node.phase() == Phase::Stopping => {}
             _ => warn!(parent = %name, %incarnation, "parent lost: {why}"),
         }
     }

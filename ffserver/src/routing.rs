@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ffnet::Link;
-use ffproto::SessionId;
+use ffproto::{NodeName, SessionId, handover};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
 
 /// In a handshake, `@KIND` among the methods says: this end takes clients' messages for nodes of KIND,
 /// itself or for one of its children. No handler's name has an `@`.
@@ -60,33 +61,84 @@ impl Hop {
     }
 }
 
-/// One hop per kind; a session uses few kinds, so a list is faster than a map.
-type Hops = Vec<(Arc<str>, Hop)>;
+/// The node of a kind that a session's messages go to, with the way there as long as that is open.
+struct Choice {
+    kind: Arc<str>,
+    node: NodeName,
+    hop: Option<Hop>,
+}
 
-/// Which hop each session's messages for a kind take: chosen once and kept while the link lives.
+/// What is known of a session's choice for a kind.
+pub(crate) enum Chosen {
+    /// This way, which was open a moment ago.
+    Hop(Hop),
+    /// That node; the way to it has to be looked up.
+    Node(NodeName),
+}
+
+/// Which node each session's messages for a kind go to: chosen once and kept, also while the node's process
+/// is replaced.
 #[derive(Default)]
 pub(crate) struct Sticky {
-    chosen: Mutex<FxHashMap<SessionId, Hops>>,
+    /// A session uses few kinds, so a list is faster than a map.
+    chosen: Mutex<FxHashMap<SessionId, Vec<Choice>>>,
+    /// While this process hands over, its successor hears of every choice.
+    heard_by: Mutex<Option<mpsc::UnboundedSender<handover::Sticky>>>,
 }
 
 impl Sticky {
-    pub(crate) fn get(&self, session: SessionId, kind: &str) -> Option<Hop> {
+    pub(crate) fn get(&self, session: SessionId, kind: &str) -> Option<Chosen> {
         let chosen = self.chosen.lock();
-        let (_, hop) = chosen.get(&session)?.iter().find(|(known, _)| **known == *kind)?;
-        (!hop.link.is_closed()).then(|| hop.clone())
+        let choice = chosen.get(&session)?.iter().find(|choice| *choice.kind == *kind)?;
+        match &choice.hop {
+            Some(hop) if hop.link.is_open() => Some(Chosen::Hop(hop.clone())),
+            _ => Some(Chosen::Node(choice.node.clone())),
+        }
     }
 
     pub(crate) fn set(&self, session: SessionId, kind: &Arc<str>, hop: Hop) {
-        let mut chosen = self.chosen.lock();
-        let hops = chosen.entry(session).or_default();
-        hops.retain(|(known, _)| known != kind);
-        hops.push((kind.clone(), hop));
+        let node = hop.link.peer().name.clone();
+        if let Some(successor) = &*self.heard_by.lock() {
+            let (kind, node) = (kind.to_string(), node.clone());
+            // A successor that is gone needs to know nothing.
+            let _ = successor.send(handover::Sticky { session, kind, node });
+        }
+        self.put(session, Choice { kind: kind.clone(), node, hop: Some(hop) });
     }
 
-    /// Forgets a session; gives the links that it used, to tell them.
-    pub(crate) fn forget(&self, session: SessionId) -> Vec<Link> {
-        let hops = self.chosen.lock().remove(&session).unwrap_or_default();
-        hops.into_iter().map(|(_, hop)| hop.link).collect()
+    /// Takes over a choice of this node's predecessor.
+    pub(crate) fn take_over(&self, sticky: handover::Sticky) {
+        let handover::Sticky { session, kind, node } = sticky;
+        self.put(session, Choice { kind: kind.into(), node, hop: None });
+    }
+
+    fn put(&self, session: SessionId, choice: Choice) {
+        let mut chosen = self.chosen.lock();
+        let choices = chosen.entry(session).or_default();
+        choices.retain(|known| known.kind != choice.kind);
+        choices.push(choice);
+    }
+
+    /// Forgets a session; gives the nodes that it used, to tell them.
+    pub(crate) fn forget(&self, session: SessionId) -> Vec<NodeName> {
+        let choices = self.chosen.lock().remove(&session).unwrap_or_default();
+        choices.into_iter().map(|choice| choice.node).collect()
+    }
+
+    /// Everything that is known now; what is chosen later goes to `successor` as well.
+    pub(crate) fn hand_over(
+        &self,
+        successor: mpsc::UnboundedSender<handover::Sticky>,
+    ) -> Vec<handover::Sticky> {
+        *self.heard_by.lock() = Some(successor);
+        let chosen = self.chosen.lock();
+        let all = chosen.iter().flat_map(|(session, choices)| choices.iter().map(move |c| (session, c)));
+        let sticky = |(session, choice): (&SessionId, &Choice)| handover::Sticky {
+            session: *session,
+            kind: choice.kind.to_string(),
+            node: choice.node.clone(),
+        };
+        all.map(sticky).collect()
     }
 }
 

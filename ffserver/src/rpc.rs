@@ -2,18 +2,23 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ffnet::link::{Call, CallOptions};
+use ffnet::Link;
+use ffnet::link::{Call, CallOptions, Forward, NotSent, Sink};
 use ffproto::link::Client;
+use ffproto::{Fault, NodeName, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::error::{CallError, HandlerError};
+use crate::forward::Found;
 use crate::node::Node;
+use crate::park::{Entry, Outcome, Side, Slot, To, What};
 
 /// How far a call may go in time, and whose message made it.
 #[derive(Debug, Clone)]
@@ -22,11 +27,13 @@ pub(crate) struct Origin {
     pub(crate) client: Option<Client>,
     /// When the request that makes the call ends; `None` outside of a request.
     pub(crate) deadline: Option<Instant>,
+    /// The neighbour that waits for the request that makes the call.
+    pub(crate) caller: Option<NodeName>,
 }
 
 impl Origin {
     pub(crate) fn of(node: &Node) -> Self {
-        Self { node: node.clone(), client: None, deadline: None }
+        Self { node: node.clone(), client: None, deadline: None, caller: None }
     }
 
     /// The call's own timeout, but never beyond the request that makes it.
@@ -34,20 +41,112 @@ impl Origin {
         let own = Instant::now() + timeout;
         CallOptions { deadline: self.deadline.map_or(own, |outer| outer.min(own)), client: self.client }
     }
+
+    fn session(&self) -> Option<SessionId> {
+        self.client.map(|client| client.session)
+    }
+
+    /// The link to a neighbour; `None` when the message must wait for it.
+    fn link(&self, side: Side, who: &str, now: Instant) -> Result<Option<Link>, Fault> {
+        let (node, session) = (&self.node, self.session());
+        if node.park().any() && node.park().blocks(&To::Neighbour(side, who.into()), session) {
+            return Ok(None);
+        }
+        match node.link_to(side, who, session, now) {
+            Found::Go(link) => Ok(Some(link)),
+            Found::Wait => Ok(None),
+            Found::None => Err(node.not_there(side, who)),
+        }
+    }
+
+    fn call(&self, side: Side, who: &str, method: &str, body: &[u8], timeout: Duration) -> Calling {
+        let refused = |fault: Fault| Calling(CallingState::Refused(Some(fault.into())));
+        match self.link(side, who, Instant::now()) {
+            Ok(Some(link)) => Calling(CallingState::Sent(link.call(method, body, self.options(timeout)))),
+            Ok(None) => self.call_later(side, who, method, body, timeout).unwrap_or_else(refused),
+            Err(fault) => refused(fault),
+        }
+    }
+
+    fn call_later(
+        &self,
+        side: Side,
+        who: &str,
+        method: &str,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Calling, Fault> {
+        let (slot, options) = (Arc::new(Slot::default()), self.options(timeout));
+        let calling = Calling(CallingState::Waits(Outcome(slot.clone())));
+        if let Some((link, method)) = self.nested(side, who, method) {
+            let call = Forward {
+                method,
+                body,
+                options,
+                message_of: None,
+                nested: true,
+                sink: slot.clone(),
+                token: 0,
+            };
+            match link.forward(call, Instant::now()) {
+                Ok(()) => return Ok(calling),
+                Err(NotSent::Fault(fault)) => return Err(fault),
+                Err(NotSent::Later) => {}
+            }
+        }
+        let (what, body) = (What::Call(method.to_owned()), Bytes::copy_from_slice(body));
+        let (client, deadline) = (self.client, options.deadline);
+        let (to, sink) = (To::Neighbour(side, who.into()), Some((slot as Arc<dyn Sink>, 0)));
+        self.node.wait(Entry { to, what, body, client, deadline, sink })?;
+        Ok(calling)
+    }
+
+    /// The paused link of the neighbour that waits for the request that makes the call: it cannot end before
+    /// this call has, so the call must not wait for its end.
+    fn nested(&self, side: Side, who: &str, method: &str) -> Option<(Link, u16)> {
+        let known = self.node.neighbours(side);
+        let link = known.get(self.caller.as_ref()?.as_str())?.link()?.clone();
+        let meant = known.meant(who).iter().any(|known| known.name == link.peer().name);
+        let number = link.method_number(method)?;
+        (meant && link.is_paused()).then_some((link, number))
+    }
+
+    fn notify(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Result<(), Fault> {
+        let now = Instant::now();
+        if let Some(link) = self.link(side, who, now)? {
+            match link.notify(method, body, self.client) {
+                Ok(()) => return Ok(()),
+                Err(NotSent::Fault(fault)) => return Err(fault),
+                Err(NotSent::Later) => {}
+            }
+        }
+        let (to, what) = (To::Neighbour(side, who.into()), What::Notify(method.to_owned()));
+        let (client, body) = (self.client, Bytes::copy_from_slice(body));
+        let deadline = now + self.node.config().limits.call_timeout;
+        self.node.wait(Entry { to, what, body, client, deadline, sink: None })
+    }
 }
 
-/// A call on its way. Cancel-safe: dropping it forgets the answer, the call itself has been sent.
+/// A call on its way. Cancel-safe: dropping it forgets the answer, the call itself has been sent, or is sent
+/// when the node that is waited for is there.
 #[must_use = "a call does nothing for its caller unless its outcome is awaited"]
-pub struct Calling(Result<Call, Option<CallError>>);
+pub struct Calling(CallingState);
+
+enum CallingState {
+    Sent(Call),
+    Waits(Outcome),
+    Refused(Option<CallError>),
+}
 
 impl Future for Calling {
     type Output = Result<Bytes, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            Ok(call) => Pin::new(call).poll(cx).map_err(CallError::from),
+            CallingState::Sent(call) => Pin::new(call).poll(cx).map_err(CallError::from),
+            CallingState::Waits(outcome) => Pin::new(outcome).poll(cx).map_err(CallError::from),
             // Not even sent. Like every future, it may be polled once after its end at most.
-            Err(refused) => match refused.take() {
+            CallingState::Refused(refused) => match refused.take() {
                 Some(error) => Poll::Ready(Err(error)),
                 None => Poll::Pending,
             },
@@ -56,7 +155,7 @@ impl Future for Calling {
 }
 
 macro_rules! neighbours {
-    ($(#[$doc:meta])* $name:ident, $link:ident, $one:literal) => {
+    ($(#[$doc:meta])* $name:ident, $to:ident, $one:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub struct $name {
@@ -79,7 +178,8 @@ macro_rules! neighbours {
             }
 
             #[doc = concat!("Calls `method` of the ", $one, " `who`. It is queued before this returns, ")]
-            /// so calls made one after the other arrive in that order. Cancel-safe: dropping the future
+            /// so calls made one after the other arrive in that order. When the node has just ended or is being
+            /// replaced, the call waits for it, at most `limits.park_ms`. Cancel-safe: dropping the future
             /// forgets the answer, the call itself has been sent.
             ///
             /// # Errors
@@ -91,10 +191,7 @@ macro_rules! neighbours {
                 method: &str,
                 body: impl AsRef<[u8]>,
             ) -> Calling {
-                let session = self.origin.client.map(|client| client.session);
-                let link = self.origin.node.$link(who, session);
-                let options = || self.origin.options(self.timeout);
-                Calling(link.map(|link| link.call(method, body.as_ref(), options())).map_err(Some))
+                self.origin.call(Side::$to, who, method, body.as_ref(), self.timeout)
             }
 
             /// Calls with a JSON body and reads a JSON answer.
@@ -116,9 +213,7 @@ macro_rules! neighbours {
             /// # Errors
             /// [`CallError`] when it could not be sent.
             pub fn notify(&self, who: &str, method: &str, body: impl AsRef<[u8]>) -> Result<(), CallError> {
-                let session = self.origin.client.map(|client| client.session);
-                let link = self.origin.node.$link(who, session)?;
-                Ok(link.notify(method, body.as_ref(), self.origin.client)?)
+                Ok(self.origin.notify(Side::$to, who, method, body.as_ref())?)
             }
         }
     };
@@ -127,12 +222,12 @@ macro_rules! neighbours {
 neighbours! {
     /// The parents of this node (firefly's `remote[NAME].callRemote`): an extractor of every handler, and
     /// [`Node::call_parents`] elsewhere. `who` is a parent's name, or a key that `count` makes several of.
-    Parents, parent_link, "parent"
+    Parents, Parent, "parent"
 }
 neighbours! {
     /// The children of this node (firefly's `root.callChild`): an extractor of every handler, and
     /// [`Node::call_children`] elsewhere. `who` is a child's name or a kind of children.
-    Children, child_link, "child"
+    Children, Child, "child"
 }
 
 impl Node {

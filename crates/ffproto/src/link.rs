@@ -46,11 +46,31 @@ pub enum Kind {
     Pong,
     /// The sender closes the link on purpose; the body says why, as text.
     Bye,
+    /// The sender is being replaced and takes nothing new: hold it back, and answer Paused.
+    Pause,
+    /// Answers a Pause: nothing new follows until Resume.
+    Paused,
+    /// The sender takes new calls again: it was not replaced after all.
+    Resume,
+    /// The sender sends what is new on a link to the receiver's successor; here only outcomes follow.
+    Switched,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] =
-        [Kind::Call, Kind::Notify, Kind::Reply, Kind::Done, Kind::Fault, Kind::Ping, Kind::Pong, Kind::Bye];
+    const ALL: [Kind; 12] = [
+        Kind::Call,
+        Kind::Notify,
+        Kind::Reply,
+        Kind::Done,
+        Kind::Fault,
+        Kind::Ping,
+        Kind::Pong,
+        Kind::Bye,
+        Kind::Pause,
+        Kind::Paused,
+        Kind::Resume,
+        Kind::Switched,
+    ];
 
     fn number(self) -> u8 {
         self as u8 + 1

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ffconfig::RouteRule;
+use ffnet::link::NotSent;
 use ffproto::frame::FrameFault;
 use ffproto::link::Client;
 use ffproto::{Code, CommandId, Executed};
@@ -283,23 +284,28 @@ impl Connection {
             return self.session.push_fault(command, &node.fault(Code::NoRoute, Executed::No, text));
         };
         let client = Client { session: self.session.id(), command, stateless: *stateless };
-        let is_ours = |(known, hop): &(Arc<str>, Hop)| known == kind && !hop.link.is_closed();
-        let any;
-        let hop = if *stateless {
-            any = node.hop(kind, client);
-            any.as_ref()
-        } else {
-            if !self.hop.as_ref().is_some_and(is_ours) {
-                self.hop = node.hop(kind, client).map(|hop| (kind.clone(), hop));
-            }
-            self.hop.as_ref().map(|(_, hop)| hop)
-        };
-        let Some(hop) = hop else {
-            return self.session.push_fault(command, &node.no_hop(kind));
-        };
         let message = Forwarded { kind, client, body, deadline, now };
+        let (sink, token) = (self.session.sink(), command.0.into());
         self.session.request_waits();
-        if let Err(fault) = hop.forward(&message, self.session.sink(), command.0.into()) {
+        // Mostly the way of the last message is still open, and nothing of this node waits for another one.
+        let known = self
+            .hop
+            .as_ref()
+            .filter(|(known, hop)| known == kind && !*stateless && hop.link.is_open() && !node.park().any());
+        let sent = match known {
+            Some((_, hop)) => hop.forward(&message, sink, token).or_else(|not_sent| match not_sent {
+                NotSent::Fault(fault) => Err(fault),
+                NotSent::Later => node.forward(&message, self.session.sink(), token),
+            }),
+            None => {
+                let sent = node.forward(&message, sink, token);
+                if !*stateless {
+                    self.hop = node.open_hop(client.session, kind).map(|hop| (kind.clone(), hop));
+                }
+                sent
+            }
+        };
+        if let Err(fault) = sent {
             self.session.request_ended();
             self.session.push_fault(command, &fault);
         }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
-use ffproto::Fault;
+use ffproto::{Fault, SessionId};
+use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::time::Instant;
 
@@ -61,6 +62,8 @@ struct Waiting {
     deadline: Instant,
     /// Where its frame starts in everything that the link has ever queued.
     starts_at: u64,
+    /// Whose message it is; `None` for calls of handlers.
+    message_of: Option<SessionId>,
     waiter: Waiter,
 }
 
@@ -80,6 +83,8 @@ pub(super) struct CallTable {
     uses: u32,
     /// No waiting call has an earlier deadline. May be too early (its call has ended), never too late.
     earliest: Option<Instant>,
+    /// How many messages of each session wait; counted only on a link that has been retired.
+    held: Option<FxHashMap<SessionId, u32>>,
 }
 
 impl CallTable {
@@ -89,7 +94,7 @@ impl CallTable {
 
     /// A call whose outcome a future waits for.
     pub(super) fn insert(&mut self, deadline: Instant, starts_at: u64) -> Ticket {
-        self.add(deadline, starts_at, Waiter::Future { waker: None, outcome: None })
+        self.add(deadline, starts_at, None, Waiter::Future { waker: None, outcome: None })
     }
 
     /// A call whose outcome goes to a sink.
@@ -97,17 +102,48 @@ impl CallTable {
         &mut self,
         deadline: Instant,
         starts_at: u64,
+        message_of: Option<SessionId>,
         sink: Arc<dyn Sink>,
         token: u64,
     ) -> Ticket {
-        self.add(deadline, starts_at, Waiter::Sink(Told { sink, token }))
+        self.add(deadline, starts_at, message_of, Waiter::Sink(Told { sink, token }))
     }
 
-    fn add(&mut self, deadline: Instant, starts_at: u64, waiter: Waiter) -> Ticket {
+    /// Counts from now on whose messages wait for their outcome, see [`CallTable::holds`].
+    pub(super) fn count_messages(&mut self) {
+        let mut held = FxHashMap::default();
+        for session in self.calls.iter().filter_map(|(_, waiting)| waiting.message_of) {
+            *held.entry(session).or_insert(0) += 1;
+        }
+        self.held = Some(held);
+    }
+
+    /// Whether a message of that session waits for its outcome, on a link that has been retired.
+    pub(super) fn holds(&self, session: SessionId) -> bool {
+        self.held.as_ref().is_some_and(|held| held.contains_key(&session))
+    }
+
+    fn let_go(&mut self, session: Option<SessionId>) {
+        let (Some(held), Some(session)) = (&mut self.held, session) else { return };
+        if let Some(n) = held.get_mut(&session) {
+            *n -= 1;
+            if *n == 0 {
+                held.remove(&session);
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        deadline: Instant,
+        starts_at: u64,
+        message_of: Option<SessionId>,
+        waiter: Waiter,
+    ) -> Ticket {
         let entry = self.calls.vacant_entry();
         self.uses = self.uses.wrapping_add(1);
         let ticket = Ticket(self.uses << PLACE_BITS | (entry.key() as u32 & PLACE_MASK));
-        entry.insert(Waiting { ticket, deadline, starts_at, waiter });
+        entry.insert(Waiting { ticket, deadline, starts_at, message_of, waiter });
         self.earliest = Some(self.earliest.map_or(deadline, |e| e.min(deadline)));
         ticket
     }
@@ -139,10 +175,14 @@ impl CallTable {
     pub(super) fn end(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Ended {
         let ticket = Ticket(id);
         match self.get(ticket).map(|waiting| &mut waiting.waiter) {
-            Some(Waiter::Sink(_)) => match self.calls.remove(ticket.place()).waiter {
-                Waiter::Sink(told) => Ended::Tell(told),
-                Waiter::Future { .. } => Ended::Late,
-            },
+            Some(Waiter::Sink(_)) => {
+                let Waiting { waiter, message_of, .. } = self.calls.remove(ticket.place());
+                self.let_go(message_of);
+                match waiter {
+                    Waiter::Sink(told) => Ended::Tell(told),
+                    Waiter::Future { .. } => Ended::Late,
+                }
+            }
             Some(Waiter::Future { waker, outcome: slot @ None }) => {
                 *slot = Some(outcome());
                 if let Some(waker) = waker.take() {
@@ -263,11 +303,11 @@ mod tests {
         }
         let sink = Arc::new(Count(0.into()));
         let mut table = CallTable::default();
-        let ticket = table.forward(Instant::now(), 0, sink.clone(), 7);
+        let ticket = table.forward(Instant::now(), 0, None, sink.clone(), 7);
         let Ended::Tell(told) = table.end(ticket.id(), || unreachable!("no future waits")) else { panic!() };
         told.tell(Ok(Some(b"x")));
         assert!(matches!(table.end(ticket.id(), || unreachable!()), Ended::Late));
-        table.forward(Instant::now(), 0, sink.clone(), 100);
+        table.forward(Instant::now(), 0, None, sink.clone(), 100);
         for told in table.expire(Instant::now(), || fault(Code::Timeout)) {
             told.tell(Ok(None));
         }
@@ -288,18 +328,40 @@ mod tests {
         let early: Vec<_> = (0..3).map(|n| table.insert(Instant::now(), n)).collect();
         early.into_iter().for_each(|ticket| table.forget(ticket));
         for n in 3..6 {
-            table.forward(Instant::now(), n, sink.clone(), n);
+            table.forward(Instant::now(), n, None, sink.clone(), n);
         }
         for told in table.expire(Instant::now(), || fault(Code::Timeout)) {
             told.tell(Ok(None));
         }
         for n in 6..9 {
-            table.forward(Instant::now(), n, sink.clone(), n);
+            table.forward(Instant::now(), n, None, sink.clone(), n);
         }
         for (told, fault) in table.end_all(9, |_| fault(Code::LinkLost)) {
             told.tell(Err(&fault));
         }
         assert_eq!(*sink.0.lock(), [3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_retired_table_knows_whose_messages_wait() {
+        struct Nobody;
+        impl Sink for Nobody {
+            fn end(&self, _: u64, _: Result<Option<&[u8]>, &Fault>) {}
+        }
+        let (alice, bob) = (SessionId(1), SessionId(2));
+        let mut table = CallTable::default();
+        let sink: Arc<dyn Sink> = Arc::new(Nobody);
+        let mut message = |of| table.forward(Instant::now(), 0, Some(of), sink.clone(), 0);
+        let (first, second, _) = (message(alice), message(alice), message(bob));
+        table.insert(Instant::now(), 0);
+        table.count_messages();
+        let end = |table: &mut CallTable, ticket: Ticket| drop(table.end(ticket.id(), || Ok(Bytes::new())));
+        end(&mut table, first);
+        assert!(table.holds(alice) && table.holds(bob));
+        end(&mut table, second);
+        assert!(!table.holds(alice) && table.holds(bob), "only bob's is left");
+        table.end_all(0, |_| fault(Code::LinkLost));
+        assert!(!table.holds(bob));
     }
 
     #[test]

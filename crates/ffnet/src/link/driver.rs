@@ -12,8 +12,8 @@ use ffproto::{Code, Executed, Fault};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
-use super::Link;
 use super::calls::Ended;
+use super::{Change, Link, flag};
 
 /// Large enough that a busy link is read a few hundred frames at a time; one per link, so it may be.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -30,6 +30,8 @@ pub trait Service {
     fn call(&self, link: &Link, head: &Head, body: &[u8], now: Instant);
     /// The peer tells something.
     fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant);
+    /// The peer says something about the link as a whole.
+    fn changed(&self, link: &Link, change: Change);
 }
 
 /// Why a link ended.
@@ -165,6 +167,9 @@ where
                 Err(fault) => return Err(Closed::Frame(fault)),
             }
         }
+        if at > 0 && self.link.has(flag::RETIRED) {
+            self.service.changed(&self.link, Change::Quieter);
+        }
         self.read.copy_within(at..self.have, 0);
         self.have -= at;
         self.fit_buffer(max);
@@ -220,6 +225,9 @@ where
             };
             let told = self.link.0.calls.lock().expire(Instant::now(), late);
             told.iter().for_each(|told| told.tell(Err(&late())));
+            if self.link.has(flag::RETIRED) {
+                self.service.changed(&self.link, Change::Quieter);
+            }
         }
     }
 
@@ -267,8 +275,10 @@ where
 
 /// Nothing more is taken, and every call that waits fails now.
 fn end(link: &Link, written: u64) {
-    link.0.out.lock().closed = true;
-    link.0.ended.store(true, Ordering::Relaxed);
+    let mut out = link.0.out.lock();
+    out.closed = true;
+    link.change(flag::ENDED, 0);
+    drop(out);
     let peer = &link.0.peer.name;
     let lost = |sent: bool| {
         let executed = if sent { Executed::Unknown } else { Executed::No };
@@ -293,6 +303,17 @@ fn handle<V: Service>(
         Kind::Fault => end_call(link, head, Err(&read_fault(link, head, body))),
         Kind::Ping => Link::push(&mut link.0.out.lock(), &Head::new(Kind::Pong), &[]),
         Kind::Pong => {}
+        Kind::Pause => {
+            link.say(Kind::Paused, flag::PAUSED, 0);
+            service.changed(link, Change::Paused);
+        }
+        Kind::Resume => {
+            // The service decides whether the link is used again: a successor may have taken its place.
+            link.set(flag::RESUMED);
+            service.changed(link, Change::Resumed);
+        }
+        Kind::Paused => link.set(flag::PEER_PAUSED),
+        Kind::Switched => link.set(flag::PEER_SWITCHED),
         Kind::Bye => return Err(Closed::Bye(String::from_utf8_lossy(body).into_owned())),
     }
     Ok(())
@@ -342,11 +363,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use ffproto::{Incarnation, NodeName};
+    use ffproto::{Incarnation, NodeName, SessionId};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::task::JoinHandle;
 
-    use super::super::{CallOptions, LinkCounters, LinkLimits};
+    use super::super::{CallOptions, Forward, LinkCounters, LinkLimits, NotSent, Sink};
     use super::*;
     use crate::handshake::Peer;
 
@@ -369,6 +390,11 @@ mod tests {
             }
         }
         fn notify(&self, _: &Link, _: &Head, _: &[u8], _: Instant) {}
+        fn changed(&self, link: &Link, change: Change) {
+            if change == Change::Resumed {
+                link.reinstate();
+            }
+        }
     }
 
     fn peer(name: &str) -> Peer {
@@ -405,6 +431,61 @@ mod tests {
         assert_eq!((fault.code, fault.at.as_str(), fault.message.as_str()), (Code::Handler, "gate", "no"));
         let fault = net.call("nothing", b"", within(1000)).await.unwrap_err();
         assert_eq!((fault.code, fault.executed), (Code::NoMethod, Executed::No));
+    }
+
+    struct Nobody;
+    impl Sink for Nobody {
+        fn end(&self, _: u64, _: Result<Option<&[u8]>, &Fault>) {}
+    }
+
+    fn forward(link: &Link, method: u16, message_of: Option<SessionId>, nested: bool) -> Result<(), NotSent> {
+        let sink = Arc::new(Nobody);
+        let options = within(1000);
+        link.forward(
+            Forward { method, body: b"x", options, message_of, nested, sink, token: 0 },
+            Instant::now(),
+        )
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while !what() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_paused_peer_gets_nothing_new_but_what_it_waits_for_until_it_resumes() {
+        let ((net, _a), (gate, _b)) = pair();
+        gate.pause();
+        until(|| gate.peer_is_paused()).await;
+        assert!(net.is_paused() && !net.is_open());
+        assert!(matches!(forward(&net, 0, None, false), Err(NotSent::Later)));
+        assert!(matches!(net.notify("echo", b"", None), Err(NotSent::Later)));
+        assert!(forward(&net, 0, None, true).is_ok(), "a nested call goes out");
+        // The other way is open: the peer's own handlers may have to call before they can end.
+        assert_eq!(gate.call("echo", b"out", within(1000)).await.unwrap(), "out");
+        gate.resume();
+        assert!(!gate.peer_is_paused());
+        until(|| net.is_open()).await;
+        assert_eq!(net.call("echo", b"in", within(1000)).await.unwrap(), "in");
+    }
+
+    #[tokio::test]
+    async fn a_retired_link_brings_its_outcomes_and_tells_whose_messages_wait() {
+        let ((net, _a), (gate, _b)) = pair();
+        let (alice, bob) = (SessionId(1), SessionId(2));
+        forward(&net, 0, Some(alice), false).unwrap();
+        forward(&net, 2, Some(bob), false).unwrap();
+        net.retire();
+        assert!(net.holds(alice) && net.holds(bob));
+        assert!(matches!(forward(&net, 0, Some(alice), false), Err(NotSent::Later)));
+        until(|| gate.peer_has_switched()).await;
+        until(|| !net.holds(alice)).await;
+        assert!(net.holds(bob), "method 2 never answers");
     }
 
     #[tokio::test]
@@ -513,7 +594,8 @@ mod tests {
         let first = link.call("echo", &[0; 600], within(1000));
         let fault = link.call("echo", &[0; 600], within(1000)).await.unwrap_err();
         assert_eq!((fault.code, fault.executed), (Code::Overloaded, Executed::No));
-        assert_eq!(link.notify("echo", &[0; 600], None).unwrap_err().code, Code::Overloaded);
+        let refused = link.notify("echo", &[0; 600], None).unwrap_err();
+        assert!(matches!(&refused, NotSent::Fault(fault) if fault.code == Code::Overloaded), "{refused:?}");
         assert_eq!(counters.outbox_full.load(Ordering::Relaxed), 2);
         drop(first);
     }

@@ -12,13 +12,13 @@ mod driver;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ffproto::link::{Client, Head, Kind};
-use ffproto::{Code, Executed, Fault, NodeName};
+use ffproto::{Code, Executed, Fault, NodeName, SessionId};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -68,8 +68,71 @@ struct Inner {
     out: Mutex<Outbox>,
     calls: Mutex<CallTable>,
     counters: Arc<LinkCounters>,
-    /// The same as `out.closed` or `out.closing`, for a look without the lock.
-    ended: AtomicBool,
+    /// [`flag`]s; changed under the lock of `out`, looked at without it.
+    flags: AtomicU8,
+}
+
+/// What a link is, beside open.
+mod flag {
+    /// It takes nothing more: `out.closed` or `out.closing`.
+    pub(super) const ENDED: u8 = 1;
+    /// The peer has said Pause.
+    pub(super) const PAUSED: u8 = 1 << 1;
+    /// A newer link has taken its place: this one only brings outcomes.
+    pub(super) const RETIRED: u8 = 1 << 2;
+    /// The peer has said Resume since.
+    pub(super) const RESUMED: u8 = 1 << 3;
+    /// The peer has answered this side's Pause.
+    pub(super) const PEER_PAUSED: u8 = 1 << 4;
+    /// The peer has said Switched.
+    pub(super) const PEER_SWITCHED: u8 = 1 << 5;
+    /// With one of these, nothing new goes out.
+    pub(super) const SHUT: u8 = ENDED | PAUSED | RETIRED;
+}
+
+/// What a peer has said about a link as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The peer takes nothing new.
+    Paused,
+    /// The peer takes new calls again.
+    Resumed,
+    /// This side has switched to a newer link, and an outcome has come on this one.
+    Quieter,
+}
+
+/// Why a message was not queued.
+#[derive(Debug)]
+pub enum NotSent {
+    /// The peer is being replaced: the message waits for its successor, or for its Resume.
+    Later,
+    /// The fault that its caller must be told.
+    Fault(Fault),
+}
+
+impl From<Fault> for NotSent {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// A call that somebody else waits for, see [`Link::forward`].
+pub struct Forward<'a> {
+    /// The method's number at the peer.
+    pub method: u16,
+    /// What it carries.
+    pub body: &'a [u8],
+    /// How long its caller waits, and for which client.
+    pub options: CallOptions,
+    /// Whose message it is; `None` for the call of a handler. A session's messages keep their order when a
+    /// link takes the place of an older one.
+    pub message_of: Option<SessionId>,
+    /// The peer waits for it to answer a call of its own: it goes out even when the peer has said Pause.
+    pub nested: bool,
+    /// Where the outcome goes.
+    pub sink: Arc<dyn Sink>,
+    /// What the sink is told with it.
+    pub token: u64,
 }
 
 #[derive(Default)]
@@ -107,7 +170,7 @@ impl Link {
             out: Mutex::default(),
             calls: Mutex::default(),
             counters,
-            ended: AtomicBool::new(false),
+            flags: AtomicU8::new(0),
         }))
     }
 
@@ -119,7 +182,89 @@ impl Link {
     /// Whether the link has ended, or is about to: calls on it fail at once.
     #[inline]
     pub fn is_closed(&self) -> bool {
-        self.0.ended.load(Ordering::Relaxed)
+        self.has(flag::ENDED)
+    }
+
+    /// Whether new calls go out: it has not ended, the peer has not said Pause, and no newer link has taken
+    /// its place.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        !self.has(flag::SHUT)
+    }
+
+    /// Whether the peer has said Pause.
+    pub fn is_paused(&self) -> bool {
+        self.has(flag::PAUSED)
+    }
+
+    /// Whether the peer has said Resume after this side had retired the link.
+    pub fn is_resumed(&self) -> bool {
+        self.has(flag::RESUMED)
+    }
+
+    /// Whether nothing new comes: the peer has answered [`Link::pause`], or the link has ended.
+    pub fn peer_is_paused(&self) -> bool {
+        self.has(flag::PEER_PAUSED | flag::ENDED)
+    }
+
+    /// Whether the peer sends what is new elsewhere, or the link has ended.
+    pub fn peer_has_switched(&self) -> bool {
+        self.has(flag::PEER_SWITCHED | flag::ENDED)
+    }
+
+    #[inline]
+    fn has(&self, any: u8) -> bool {
+        self.0.flags.load(Ordering::Acquire) & any != 0
+    }
+
+    /// Asks the peer to hold back what is new; [`Link::peer_is_paused`] tells when nothing follows.
+    pub fn pause(&self) {
+        self.say(Kind::Pause, 0, 0);
+    }
+
+    /// Tells the peer to go on after all, also one that has switched.
+    pub fn resume(&self) {
+        self.say(Kind::Resume, 0, flag::PEER_PAUSED | flag::PEER_SWITCHED);
+    }
+
+    /// Ends this side's use of the link for what is new: a newer link has taken its place. Outcomes still
+    /// come and go. From now on [`Link::holds`] answers.
+    pub fn retire(&self) {
+        self.say(Kind::Switched, flag::RETIRED, flag::RESUMED);
+        self.0.calls.lock().count_messages();
+    }
+
+    /// The link is used again: the peer was not replaced after all.
+    pub fn reinstate(&self) {
+        let out = self.0.out.lock();
+        self.change(0, flag::PAUSED | flag::RETIRED | flag::RESUMED);
+        drop(out);
+    }
+
+    /// Whether a message of that session waits for its outcome on this retired link.
+    pub fn holds(&self, session: SessionId) -> bool {
+        self.0.calls.lock().holds(session)
+    }
+
+    /// Queues a frame that says something about the link, and changes the flags with it.
+    fn say(&self, kind: Kind, set: u8, clear: u8) {
+        let mut out = self.0.out.lock();
+        self.change(set, clear);
+        if !out.closed {
+            Self::push(&mut out, &Head::new(kind), &[]);
+        }
+    }
+
+    fn set(&self, set: u8) {
+        let out = self.0.out.lock();
+        self.change(set, 0);
+        drop(out);
+    }
+
+    /// Only under the lock of `out`, so that a frame goes out before or after a change as a whole.
+    fn change(&self, set: u8, clear: u8) {
+        self.0.flags.fetch_and(!clear, Ordering::AcqRel);
+        self.0.flags.fetch_or(set, Ordering::AcqRel);
     }
 
     /// Whether both are handles to the same link.
@@ -141,27 +286,27 @@ impl Link {
 
     fn start(&self, method: &str, body: &[u8], options: CallOptions) -> Result<Ticket, Fault> {
         let method = self.method(method)?;
-        self.queue_call(method, body, options, Instant::now(), |calls, starts_at| {
+        let sent = self.queue_call(method, body, options, false, Instant::now(), |calls, starts_at| {
             calls.insert(options.deadline, starts_at)
+        });
+        sent.map_err(|not_sent| match not_sent {
+            NotSent::Fault(fault) => fault,
+            NotSent::Later => {
+                let text = format!("`{}` is being replaced", self.0.peer.name);
+                self.fault(Code::NoNode, Executed::No, text)
+            }
         })
     }
 
-    /// Calls a method by its number ([`Link::method_number`]) for somebody else: the outcome goes to
-    /// `sink` with `token`, without a future. `now` is the caller's clock, read once per turn.
+    /// Calls a method by its number ([`Link::method_number`]) for somebody else: the outcome goes to a sink,
+    /// without a future. `now` is the caller's clock, read once per turn.
     ///
     /// # Errors
-    /// The [`Fault`] that the caller must be told; the sink will not be.
-    pub fn forward(
-        &self,
-        method: u16,
-        body: &[u8],
-        options: CallOptions,
-        now: Instant,
-        sink: Arc<dyn Sink>,
-        token: u64,
-    ) -> Result<(), Fault> {
-        self.queue_call(method, body, options, now, |calls, starts_at| {
-            calls.forward(options.deadline, starts_at, sink, token)
+    /// [`NotSent`]; the sink will not be told.
+    pub fn forward(&self, call: Forward<'_>, now: Instant) -> Result<(), NotSent> {
+        let Forward { method, body, options, message_of, nested, sink, token } = call;
+        self.queue_call(method, body, options, nested, now, |calls, starts_at| {
+            calls.forward(options.deadline, starts_at, message_of, sink, token)
         })
         .map(drop)
     }
@@ -171,20 +316,23 @@ impl Link {
         method: u16,
         body: &[u8],
         options: CallOptions,
+        nested: bool,
         now: Instant,
         insert: impl FnOnce(&mut CallTable, u64) -> Ticket,
-    ) -> Result<Ticket, Fault> {
+    ) -> Result<Ticket, NotSent> {
         let left = options.deadline.saturating_duration_since(now);
         if left.is_zero() {
-            return Err(self.fault(Code::Timeout, Executed::No, "no time was left to start the call"));
+            let late = "no time was left to start the call";
+            return Err(self.fault(Code::Timeout, Executed::No, late).into());
         }
         let mut out = self.0.out.lock();
-        self.check_room(&out, body.len())?;
+        self.check_room(&out, body.len(), nested)?;
         // Both locks are held so that the order of tickets is the order of frames.
         let mut calls = self.0.calls.lock();
         if calls.len() >= self.0.limits.calls_max {
             self.0.counters.calls_full.fetch_add(1, Ordering::Relaxed);
-            return Err(self.fault(Code::Overloaded, Executed::No, "limits.calls_max calls wait already"));
+            let full = "limits.calls_max calls wait already";
+            return Err(self.fault(Code::Overloaded, Executed::No, full).into());
         }
         let call = insert(&mut calls, out.taken).id();
         drop(calls);
@@ -216,11 +364,11 @@ impl Link {
     /// Tells the peer something and expects nothing.
     ///
     /// # Errors
-    /// A [`Fault`] with code `no_method`, `overloaded` or `link_lost`; nothing was sent then.
-    pub fn notify(&self, method: &str, body: &[u8], client: Option<Client>) -> Result<(), Fault> {
+    /// [`NotSent`], with a [`Fault`] of code `no_method`, `overloaded` or `link_lost`; nothing was sent then.
+    pub fn notify(&self, method: &str, body: &[u8], client: Option<Client>) -> Result<(), NotSent> {
         let method = self.method(method)?;
         let mut out = self.0.out.lock();
-        self.check_room(&out, body.len())?;
+        self.check_room(&out, body.len(), false)?;
         Self::push(&mut out, &Head { method, client, ..Head::new(Kind::Notify) }, body);
         Ok(())
     }
@@ -244,7 +392,7 @@ impl Link {
     pub fn close(&self, why: &str) {
         let mut out = self.0.out.lock();
         out.closing.get_or_insert_with(|| why.to_owned());
-        self.0.ended.store(true, Ordering::Relaxed);
+        self.change(flag::ENDED, 0);
         wake(&mut out);
     }
 
@@ -259,20 +407,23 @@ impl Link {
         })
     }
 
-    fn check_room(&self, out: &Outbox, more: usize) -> Result<(), Fault> {
+    fn check_room(&self, out: &Outbox, more: usize, nested: bool) -> Result<(), NotSent> {
         if out.closed || out.closing.is_some() {
             let gone = format!("the link to `{}` has ended", self.0.peer.name);
-            return Err(self.fault(Code::LinkLost, Executed::No, gone));
+            return Err(self.fault(Code::LinkLost, Executed::No, gone).into());
+        }
+        if !self.is_open() && !nested {
+            return Err(NotSent::Later);
         }
         if more.saturating_add(FRAME_ROOM_BYTES) > self.0.limits.frame_bytes_max as usize {
             let long = format!("a body of {more} bytes is above limits.link_frame_bytes_max");
-            return Err(self.fault(Code::BadRequest, Executed::No, long));
+            return Err(self.fault(Code::BadRequest, Executed::No, long).into());
         }
         // A single large frame may exceed the bound when nothing else waits: it must be able to travel.
         if !out.bytes.is_empty() && out.bytes.len() + more > self.0.limits.outbox_bytes_max {
             self.0.counters.outbox_full.fetch_add(1, Ordering::Relaxed);
             let full = format!("the outbox to `{}` is full", self.0.peer.name);
-            return Err(self.fault(Code::Overloaded, Executed::No, full));
+            return Err(self.fault(Code::Overloaded, Executed::No, full).into());
         }
         Ok(())
     }

@@ -1,0 +1,295 @@
+//! Messages that wait for a neighbour that has ended or is being replaced: in order, bounded in count, bytes
+//! and time. Pure but for its lock; [`crate::forward`] says when one may go.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use ffnet::link::Sink;
+use ffproto::link::Client;
+use ffproto::{Fault, SessionId};
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::time::Instant;
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum To {
+    /// A node of that kind.
+    Kind(Arc<str>),
+    /// A neighbour on that side: a parent by its name or key, a child by its name or kind.
+    Neighbour(Side, Arc<str>),
+}
+
+/// Where a neighbour stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Side {
+    Parent,
+    Child,
+}
+
+/// What kind of message it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A client's message, sent on.
+    Message,
+    /// The call of a handler.
+    Call(String),
+    /// Nothing comes back.
+    Notify(String),
+}
+
+/// A message that waits.
+pub(crate) struct Entry {
+    pub(crate) to: To,
+    pub(crate) what: What,
+    pub(crate) body: Bytes,
+    pub(crate) client: Option<Client>,
+    /// When its caller stops waiting.
+    pub(crate) deadline: Instant,
+    /// Who is told the outcome, and with which token.
+    pub(crate) sink: Option<(Arc<dyn Sink>, u64)>,
+}
+
+impl Entry {
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.client.map(|client| client.session)
+    }
+
+    /// Tells its caller that it ends here.
+    pub(crate) fn fail(&self, fault: &Fault) {
+        if let Some((sink, token)) = &self.sink {
+            sink.end(*token, Err(fault));
+        }
+    }
+
+    fn key(&self) -> Key {
+        (self.to.clone(), self.session())
+    }
+}
+
+/// Messages with the same key keep their order.
+type Key = (To, Option<SessionId>);
+
+/// How much may wait at one node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ParkLimits {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+/// What a look at a waiting message came to.
+pub(crate) enum Look {
+    /// It is gone: sent, or failed.
+    Gone,
+    /// It waits on.
+    Waits(Entry),
+}
+
+/// Everything that waits at one node.
+pub(crate) struct Park {
+    limits: ParkLimits,
+    /// Whether anything waits, for a look without the lock.
+    any: AtomicBool,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    queue: VecDeque<Entry>,
+    bytes: usize,
+    keys: FxHashMap<Key, u32>,
+    /// Somebody looks at the clock until nothing waits any more.
+    watched: bool,
+}
+
+/// What became of a message that shall wait.
+pub(crate) enum Parked {
+    /// It waits. `watch` is true for the first: somebody must look at the clock from now on.
+    Waits {
+        /// Whether this is the first one.
+        watch: bool,
+    },
+    /// Too much waits already.
+    Full,
+}
+
+impl Park {
+    pub(crate) fn new(limits: ParkLimits) -> Self {
+        Self { limits, any: AtomicBool::new(false), waiting: Mutex::default() }
+    }
+
+    /// Whether anything waits.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Whether a message to that place must wait because an earlier one of the same session waits.
+    pub(crate) fn blocks(&self, to: &To, session: Option<SessionId>) -> bool {
+        self.any() && self.waiting.lock().keys.contains_key(&(to.clone(), session))
+    }
+
+    /// Lets a message wait behind all others.
+    pub(crate) fn park(&self, entry: Entry) -> Parked {
+        let mut waiting = self.waiting.lock();
+        let full = waiting.queue.len() >= self.limits.messages_max
+            || waiting.bytes.saturating_add(entry.body.len()) > self.limits.bytes_max;
+        if full {
+            return Parked::Full;
+        }
+        waiting.bytes += entry.body.len();
+        *waiting.keys.entry(entry.key()).or_insert(0) += 1;
+        waiting.queue.push_back(entry);
+        self.any.store(true, Ordering::Release);
+        Parked::Waits { watch: !std::mem::replace(&mut waiting.watched, true) }
+    }
+
+    /// Looks at every waiting message in order. One whose predecessor still waits is not looked at, unless its
+    /// time is over: `look` is told which.
+    pub(crate) fn look(&self, mut look: impl FnMut(Entry, bool) -> Look) {
+        if !self.any() {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        let queue = std::mem::take(&mut waiting.queue);
+        let mut kept: FxHashMap<Key, u32> = FxHashMap::default();
+        waiting.bytes = 0;
+        for entry in queue {
+            let key = entry.key();
+            let free = !kept.contains_key(&key);
+            if let Look::Waits(entry) = look(entry, free) {
+                *kept.entry(key).or_insert(0) += 1;
+                waiting.bytes += entry.body.len();
+                waiting.queue.push_back(entry);
+            }
+        }
+        waiting.keys = kept;
+        self.any.store(!waiting.queue.is_empty(), Ordering::Release);
+    }
+
+    /// Whether nothing waits; then nobody need look at the clock any more.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut waiting = self.waiting.lock();
+        let over = waiting.queue.is_empty();
+        waiting.watched = !over;
+        over
+    }
+}
+
+/// Where the outcome of a handler's call goes that had to wait, or that goes out past a Pause.
+#[derive(Default)]
+pub(crate) struct Slot(Mutex<SlotState>);
+
+#[derive(Default)]
+struct SlotState {
+    outcome: Option<Result<Bytes, Fault>>,
+    waker: Option<Waker>,
+}
+
+impl Sink for Slot {
+    fn end(&self, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+        let mut state = self.0.lock();
+        state.outcome = Some(match outcome {
+            Ok(body) => Ok(Bytes::copy_from_slice(body.unwrap_or_default())),
+            Err(fault) => Err(fault.clone()),
+        });
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The outcome of a call that goes to a [`Slot`].
+pub(crate) struct Outcome(pub(crate) Arc<Slot>);
+
+impl Future for Outcome {
+    type Output = Result<Bytes, Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.0.lock();
+        match state.outcome.take() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ffproto::CommandId;
+
+    use super::*;
+
+    const LIMITS: ParkLimits = ParkLimits { messages_max: 3, bytes_max: 100 };
+
+    fn entry(session: u64, kind: &str, body: &'static str) -> Entry {
+        Entry {
+            to: To::Kind(kind.into()),
+            what: What::Message,
+            body: body.into(),
+            client: Some(Client { session: SessionId(session), command: CommandId(1), stateless: false }),
+            deadline: Instant::now() + Duration::from_secs(5),
+            sink: None,
+        }
+    }
+
+    fn parked(park: &Park, entry: Entry) -> &'static str {
+        match park.park(entry) {
+            Parked::Waits { watch: true } => "waits, watch",
+            Parked::Waits { watch: false } => "waits",
+            Parked::Full => "full",
+        }
+    }
+
+    #[test]
+    fn a_message_waits_behind_those_of_its_session_and_kind_only() {
+        let park = Park::new(LIMITS);
+        let game = To::Kind("game".into());
+        assert!(!park.blocks(&game, Some(SessionId(1))));
+        assert_eq!(parked(&park, entry(1, "game", "a")), "waits, watch");
+        assert_eq!(parked(&park, entry(1, "game", "b")), "waits");
+        assert_eq!(parked(&park, entry(2, "game", "c")), "waits");
+        assert!(park.blocks(&game, Some(SessionId(1))));
+        assert!(!park.blocks(&game, Some(SessionId(3))));
+        assert!(!park.blocks(&To::Kind("hall".into()), Some(SessionId(1))));
+        // Session 1 still waits, so its second message is not free; session 2 goes.
+        let mut seen = Vec::new();
+        park.look(|entry, free| {
+            seen.push((entry.body.clone(), free));
+            if entry.session() == Some(SessionId(2)) { Look::Gone } else { Look::Waits(entry) }
+        });
+        assert_eq!(seen, [("a".into(), true), ("b".into(), false), ("c".into(), true)]);
+        assert!(!park.blocks(&game, Some(SessionId(2))));
+        assert!(!park.is_over());
+        let mut order = Vec::new();
+        park.look(|entry, free| {
+            assert!(free);
+            order.push(entry.body);
+            Look::Gone
+        });
+        assert_eq!(order, ["a", "b"]);
+        assert!(park.is_over() && !park.any());
+        assert_eq!(parked(&park, entry(1, "game", "d")), "waits, watch", "watched again");
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_count_and_bytes() {
+        let park = Park::new(LIMITS);
+        let long = "123456789012345678901234567890123456789012345678901234567890";
+        assert_eq!(parked(&park, entry(1, "game", long)), "waits, watch");
+        assert_eq!(parked(&park, entry(1, "game", long)), "full", "120 bytes");
+        assert_eq!(parked(&park, entry(1, "game", "x")), "waits");
+        assert_eq!(parked(&park, entry(1, "game", "x")), "waits");
+        assert_eq!(parked(&park, entry(1, "game", "x")), "full", "the fourth");
+    }
+}
