@@ -22,6 +22,7 @@ pub fn all() -> Vec<App> {
         bench::game(),
         trial::net(),
         trial::solo(),
+        trial::greets(),
         trial::gate(),
         trial::game(),
     ]

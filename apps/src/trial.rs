@@ -178,11 +178,19 @@ pub(crate) fn net() -> App {
         .web("/", ffserver::rocket::routes![hello])
 }
 
+/// A net node that speaks first.
+pub(crate) fn greets() -> App {
+    App::new("trialgreets").handlers(handlers![echo, waits]).on_session_opened(|_, session| async move {
+        // A client that is gone is not greeted.
+        let _ = session.push(CommandId(9), b"welcome");
+    })
+}
+
 /// A net node on its own, for tests of clients and limits.
 pub(crate) fn solo() -> App {
     App::new("trialsolo")
         .state(Subscribers::default())
-        .handlers(handlers![echo, waits, pushes, subscribes])
+        .handlers(handlers![echo, waits, replies_empty, pushes, subscribes])
         .on_started(push_for_ever)
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ffconfig::SlowClient;
 use ffnet::link::Sink;
-use ffproto::frame::Firefly;
-use ffproto::{CommandId, Executed, Fault, SessionId};
+use ffproto::frame::{Firefly, Form, websocket};
+use ffproto::{CommandId, Fault, SessionId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -47,6 +47,8 @@ struct Inner {
 #[derive(Default)]
 struct Outbox {
     bytes: Vec<u8>,
+    /// How messages are written; known when the client has spoken.
+    form: Form,
     /// Handed to the connection and not yet written: it counts against the bound.
     in_flight: usize,
     waker: Option<Waker>,
@@ -110,8 +112,7 @@ impl Session {
         let _ = self.0.push(command, body, SlowClient::Disconnect);
     }
 
-    /// Tells the client that its request failed: a frame under the error command, JSON
-    /// `{command, code, message, executed}`.
+    /// Tells the client that its request failed, see [`Form::write_error`].
     pub(crate) fn push_fault(&self, command: CommandId, fault: &Fault) {
         self.0.push_fault(command, fault);
     }
@@ -123,6 +124,39 @@ impl Session {
 
     pub(crate) fn framing(&self) -> Firefly {
         self.0.wire.framing
+    }
+
+    /// The client speaks WebSocket: `response` goes first, and what was queued before in messages.
+    pub(crate) fn upgrade(&self, response: &[u8]) {
+        let mut outbox = self.0.outbox.lock();
+        let queued = std::mem::replace(&mut outbox.bytes, response.to_vec());
+        outbox.form = Form::Binary;
+        let mut rest = &queued[..];
+        while let Ok(Some(frame)) = self.0.wire.framing.read(rest, u32::MAX) {
+            Form::Binary.write(&self.0.wire.framing, frame.command, frame.body, &mut outbox.bytes);
+            rest = &rest[frame.bytes..];
+        }
+    }
+
+    /// How messages to the client are written from now on.
+    pub(crate) fn set_form(&self, form: Form) {
+        self.0.outbox.lock().form = form;
+    }
+
+    /// Queues a WebSocket control frame, under the bound that replies have.
+    pub(crate) fn control(&self, opcode: websocket::Opcode, payload: &[u8]) {
+        let write = |_: Form, out: &mut Vec<u8>| websocket::write(opcode, payload, out);
+        let _ = self.0.queue(SlowClient::Disconnect, write);
+    }
+
+    /// Whether something waits to be taken by the connection.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.0.outbox.lock().bytes.is_empty()
+    }
+
+    /// Remembers who writes what will be queued.
+    pub(crate) fn remember(&self, waker: &Waker) {
+        self.0.outbox.lock().remember(waker);
     }
 
     /// One more request runs elsewhere: on another node, or beside the session's order.
@@ -141,7 +175,14 @@ impl Session {
         self.0.waiting.load(Ordering::Relaxed)
     }
 
-    /// The client sent something.
+    /// The client sent something that is no message: it lives, if it has ever said something.
+    pub(crate) fn beat(&self, now: Instant) {
+        if self.0.heard_ms.load(Ordering::Relaxed) != 0 {
+            self.heard(now);
+        }
+    }
+
+    /// The client sent a message.
     pub(crate) fn heard(&self, now: Instant) {
         let ms = now.saturating_duration_since(self.0.opened).as_millis() as u64;
         self.0.heard_ms.store(ms.max(1), Ordering::Relaxed);
@@ -222,6 +263,11 @@ impl Outbox {
 
 impl Inner {
     fn push(&self, command: CommandId, body: &[u8], policy: SlowClient) -> Result<(), PushError> {
+        self.queue(policy, |form, out| form.write(&self.wire.framing, command, body, out))
+    }
+
+    /// Queues what `write` writes in the session's form.
+    fn queue(&self, policy: SlowClient, write: impl FnOnce(Form, &mut Vec<u8>)) -> Result<(), PushError> {
         let mut outbox = self.outbox.lock();
         if outbox.gone || outbox.closing.is_some() {
             return Err(PushError::Gone);
@@ -240,25 +286,18 @@ impl Inner {
             }
             return Err(PushError::TooSlow);
         }
-        self.wire.framing.write(command, body, &mut outbox.bytes);
+        write(outbox.form, &mut outbox.bytes);
         wake(&mut outbox);
         Ok(())
     }
 
     fn push_fault(&self, command: CommandId, fault: &Fault) {
-        #[derive(serde::Serialize)]
-        struct ErrorBody<'a> {
-            command: CommandId,
-            code: &'a str,
-            message: &'a str,
-            executed: Executed,
-        }
-        let body =
-            ErrorBody { command, code: fault.code.name(), message: &fault.message, executed: fault.executed };
-        match serde_json::to_vec(&body) {
-            Ok(json) => drop(self.push(self.wire.error_command, &json, SlowClient::Disconnect)),
-            Err(e) => tracing::error!(session = %self.id, "an error frame could not be written: {e}"),
-        }
+        let Wire { framing, error_command, .. } = &self.wire;
+        let write = |form: Form, out: &mut Vec<u8>| {
+            form.write_error(framing, *error_command, command, fault, out);
+        };
+        // A client that is gone needs no error; a slow one is being disconnected.
+        let _ = self.queue(SlowClient::Disconnect, write);
     }
 }
 

@@ -10,7 +10,7 @@ async fn a_bad_client_frame_closes_that_connection_with_a_logged_reason() -> Res
     let mut good = cluster.client().await?;
     let length = |n: u32| [&[0; 9][..], &n.to_be_bytes()].concat();
     for (bytes, reason) in [
-        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "illegal frame: wrong head"),
+        (b"HEAD / HTTP/1.1\r\n\r\n".to_vec(), "illegal frame: wrong head"),
         (length(3), "illegal frame: length 3 is below 4"),
         (length(65_537), "illegal frame: length 65537 is above limits.frame_bytes_max = 65536"),
         (length(u32::MAX), "illegal frame: length 4294967295 is above"),

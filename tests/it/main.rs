@@ -10,3 +10,4 @@ mod limits;
 mod outcome;
 mod routing;
 mod supervision;
+mod websocket;

@@ -6,6 +6,7 @@
 //! * [`fixtures`] — configs on free ports.
 //! * [`ledger`] — a load, and what became of each of its requests.
 //! * [`trials`] — the promises under load and faults, small for CI and at full size for `trial`.
+//! * [`websocket`] — a game client in a browser.
 //! * [`wait`] — waiting for a state, failing with the last one.
 
 pub mod bins;
@@ -16,3 +17,4 @@ pub mod http;
 pub mod ledger;
 pub mod trials;
 pub mod wait;
+pub mod websocket;

@@ -7,7 +7,8 @@ use std::fmt;
 
 use bincode::Options;
 use ffproto::control::{NodeStatus, ToMaster, ToNode};
-use ffproto::frame::Firefly;
+use ffproto::frame::websocket::{Assembly, Opcode, Taken, write, write_close};
+use ffproto::frame::{Firefly, Form, json, upgrade};
 use ffproto::handshake::{
     Challenge, FromAcceptor, FromDialer, Hello, Nonce, Purpose, Refusal, Side, Transcript,
 };
@@ -73,6 +74,7 @@ impl Page {
 fn every_message_of_the_page_has_the_bytes_that_the_code_writes_and_reads() {
     let mut page = Page(golden());
     clients(&mut page);
+    websockets(&mut page);
     handshakes(&mut page);
     links(&mut page);
     controls(&mut page);
@@ -92,6 +94,59 @@ fn clients(page: &mut Page) {
     let json = format!(r#"{{"command":4711,"code":"{code}","message":"{text}","executed":"{executed}"}}"#);
     assert!(PAGE.contains(&format!("```json\n{json}\n```")));
     page.client("client-error", plain, u32::MAX, json.as_bytes());
+}
+
+/// What a client's frame means, as text.
+fn meant(bytes: &[u8]) -> String {
+    let (mut assembly, mut scratch) = (Assembly::default(), Vec::new());
+    let next = assembly.next(bytes, 1000).unwrap().unwrap();
+    assert_eq!(next.bytes, bytes.len());
+    match assembly.take(&next, bytes, &mut scratch).unwrap() {
+        Taken::Message { text: true, payload } => {
+            let (command, body) = json::read(std::str::from_utf8(payload).unwrap()).unwrap();
+            format!("text {command} {}", String::from_utf8_lossy(&body))
+        }
+        Taken::Message { text: false, payload } => {
+            let frame = Firefly::default().read(payload, 1000).unwrap().unwrap();
+            format!("binary {} {}", frame.command, String::from_utf8_lossy(frame.body))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn websockets(page: &mut Page) {
+    let (plain, hundred) = (Firefly::default(), CommandId(100));
+    let mut written = |name: &str, write: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        page.bytes(name, &bytes);
+    };
+    let reply = b"netHandle_100 completed";
+    written("websocket-binary-reply", &|out| Form::Binary.write(&plain, hundred, reply, out));
+    written("websocket-text-reply", &|out| Form::Text.write(&plain, hundred, reply, out));
+    written("websocket-text-bytes", &|out| Form::Text.write(&plain, CommandId(9), &[0, 255], out));
+    let message = "no handler and no route for command 4711".to_owned();
+    let fault = Fault { code: Code::NoRoute, at: name("net"), executed: Executed::No, message };
+    let error = json::error(CommandId(4711), &fault);
+    assert!(PAGE.contains(&format!("```json\n{}\n```", String::from_utf8_lossy(&error))));
+    written("websocket-text-error", &|out| {
+        Form::Text.write_error(&plain, CommandId(u32::MAX), CommandId(4711), &fault, out);
+    });
+    written("websocket-pong", &|out| write(Opcode::Pong, b"hi", out));
+    written("websocket-close", &|out| write_close(1007, "a text that is no UTF-8", out));
+    for (name, means) in [
+        ("websocket-binary-request", "binary 100 msgdata"),
+        ("websocket-text-request", "text 100 msgdata"),
+        ("websocket-ping", "Ping([104, 105])"),
+    ] {
+        let bytes = page.0.remove(name).unwrap_or_else(|| panic!("the page has no `{name}`"));
+        assert_eq!(meant(&bytes), means, "{name}");
+    }
+    let (_, http) = PAGE.split_once("```http\n").unwrap();
+    let (request, answer) = http.split_once("\n```").unwrap().0.split_once("\n\n").unwrap();
+    let wire = |text: &str| format!("{}\r\n\r\n", text.replace('\n', "\r\n"));
+    let granted = upgrade::read(wire(request).as_bytes()).unwrap().unwrap();
+    assert_eq!(String::from_utf8(granted.response).unwrap(), wire(answer));
 }
 
 fn handshakes(page: &mut Page) {
@@ -210,6 +265,13 @@ fn the_page_has_every_code_with_its_number() {
 fn the_page_has_the_limits_of_the_code() {
     let page = PAGE.replace('\n', " ");
     for (before, number, after, limit) in [
+        (
+            "A request has at most ",
+            "8,192",
+            " bytes (431 above it)",
+            ffproto::frame::upgrade::REQUEST_BYTES_MAX,
+        ),
+        ("`limits.frame_bytes_max` + ", "13", " bytes in all", ffproto::frame::firefly::UNCOUNTED_BYTES),
         ("(at most ", "262,144", "), and then bincode", ffproto::handshake::MESSAGE_BYTES_MAX),
         ("(at most ", "1,048,576", "), and bincode", ffproto::control::MESSAGE_BYTES_MAX),
         ("at most ", "1,024", " bytes, longer ones are cut", ffproto::fault::MESSAGE_BYTES_MAX),

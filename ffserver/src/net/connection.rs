@@ -22,6 +22,8 @@ use bytes::Bytes;
 use ffconfig::RouteRule;
 use ffnet::link::NotSent;
 use ffproto::frame::FrameFault;
+use ffproto::frame::upgrade::REQUEST_BYTES_MAX;
+use ffproto::frame::websocket::WebSocketFault;
 use ffproto::link::Client;
 use ffproto::{Code, CommandId, Executed};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,6 +32,7 @@ use tokio::time::{Instant, Sleep};
 use tracing::{info, warn};
 
 use super::Shared;
+use super::spoken::Spoken;
 use crate::dispatch::{Guarded, log_error, poll_once, until};
 use crate::error::HandlerError;
 use crate::forward::Forwarded;
@@ -53,6 +56,7 @@ pub(super) enum Closed {
     /// The reason given to [`Session::close`], a slow reader's included.
     Here(String),
     Frame(FrameFault),
+    WebSocket(WebSocketFault),
     Draining,
     Io(io::Error),
 }
@@ -63,6 +67,7 @@ impl fmt::Display for Closed {
             Closed::ByPeer => f.write_str("closed by the client"),
             Closed::Here(why) => write!(f, "closed by the server: {why}"),
             Closed::Frame(fault) => write!(f, "illegal frame: {fault}"),
+            Closed::WebSocket(fault) => write!(f, "illegal: {fault}"),
             Closed::Draining => f.write_str("the node is stopping"),
             Closed::Io(error) => write!(f, "the connection broke: {error}"),
         }
@@ -79,21 +84,23 @@ struct Running {
 }
 
 pub(super) struct Connection {
-    stream: TcpStream,
-    session: Session,
-    shared: Arc<Shared>,
+    pub(super) stream: TcpStream,
+    pub(super) session: Session,
+    pub(super) shared: Arc<Shared>,
+    /// With `spoken` all that is known of what the client has sent and nobody has handled.
     unread: Vec<u8>,
+    pub(super) spoken: Spoken,
     /// `unread` starts with a whole frame that may not start yet.
-    stalled: bool,
+    pub(super) stalled: bool,
     running: Option<Running>,
     allowance: Option<Allowance>,
     /// The session's own way for the kind of its last stateful message: the next one mostly takes it, too.
     hop: Option<(Arc<str>, Hop)>,
     timer: Option<Pin<Box<Sleep>>>,
-    writing: Vec<u8>,
-    written: usize,
+    pub(super) writing: Vec<u8>,
+    pub(super) written: usize,
     /// The client will send no more; what it has sent is handled and answered first.
-    ended: bool,
+    pub(super) ended: bool,
     draining: bool,
 }
 
@@ -114,6 +121,7 @@ impl Connection {
             stream,
             session,
             unread: Vec::new(),
+            spoken: Spoken::default(),
             stalled: false,
             running,
             allowance,
@@ -131,10 +139,10 @@ impl Connection {
         self.draining = self.session.is_draining();
         loop {
             self.poll_running(cx);
-            if let Err(fault) = self.handle_unread(cx) {
+            if let Err(closed) = self.handle_unread(cx) {
                 // Answers of earlier frames are still written, as far as the socket takes them.
                 let _ = self.poll_flush(cx);
-                return Poll::Ready(Closed::Frame(fault));
+                return Poll::Ready(closed);
             }
             match self.poll_read(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -179,7 +187,7 @@ impl Connection {
         }
     }
 
-    fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if timer.deadline() != at {
             timer.as_mut().reset(at);
@@ -187,7 +195,7 @@ impl Connection {
         timer.as_mut().poll(cx)
     }
 
-    fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), FrameFault> {
+    fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
         if self.running.is_some() || self.unread.is_empty() || self.draining {
             return Ok(());
         }
@@ -201,7 +209,16 @@ impl Connection {
     }
 
     /// Handles frames until one of them has to wait; says how many bytes are done with.
-    fn handle_frames(
+    fn handle_frames(&mut self, bytes: &[u8], now: Instant, cx: &mut Context<'_>) -> Result<usize, Closed> {
+        self.stalled = false;
+        match self.spoken {
+            Spoken::Firefly => self.handle_firefly(bytes, now, cx).map_err(Closed::Frame),
+            Spoken::WebSocket(_) => self.handle_messages(bytes, now, cx).map_err(Closed::WebSocket),
+            Spoken::Unknown => self.handle_first(bytes, now, cx),
+        }
+    }
+
+    pub(super) fn handle_firefly(
         &mut self,
         bytes: &[u8],
         now: Instant,
@@ -209,7 +226,6 @@ impl Connection {
     ) -> Result<usize, FrameFault> {
         let (framing, max) = (self.session.framing(), self.shared.node.config().limits.frame_bytes_max);
         let mut at = 0;
-        self.stalled = false;
         while let Some(frame) = framing.read(&bytes[at..], max)? {
             if !self.may_start(now, cx) {
                 self.stalled = true;
@@ -226,7 +242,7 @@ impl Connection {
 
     /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
     /// to its allowance. When it may not, what ends the wait wakes this connection.
-    fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+    pub(super) fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         if self.running.is_some() {
             return false;
         }
@@ -239,7 +255,7 @@ impl Connection {
         }
     }
 
-    fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
+    pub(super) fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
         let deadline = now + self.shared.node.config().limits.call_timeout;
         let Some(route) = self.shared.dispatch.net(command) else {
             return self.forward(command, body, deadline, now);
@@ -313,9 +329,12 @@ impl Connection {
 
     /// Reads once. `Ready(Ok)` means that there may be more to do, `Pending` that there is not.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        let max = self.shared.node.config().limits.frame_bytes_max as usize;
-        // Room for one largest frame with its header: what waits here is bounded by that and one read.
-        if self.ended || self.draining || self.unread.len() > max + 64 {
+        // Room for one largest frame with its headers: what waits here is bounded by that and one read.
+        let mut max = self.shared.node.config().limits.frame_bytes_max as usize + 64;
+        if self.spoken == Spoken::Unknown {
+            max = max.max(REQUEST_BYTES_MAX);
+        }
+        if self.ended || self.draining || self.unread.len() > max {
             return Poll::Pending;
         }
         let mut scratch = SCRATCH.take();
@@ -340,6 +359,7 @@ impl Connection {
     fn take_read(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Closed> {
         if bytes.is_empty() {
             self.ended = true;
+            self.spoken.settle();
             return Ok(());
         }
         if !self.unread.is_empty() || self.running.is_some() {
@@ -352,9 +372,9 @@ impl Connection {
                 self.unread.extend_from_slice(&bytes[at..]);
                 Ok(())
             }
-            Err(fault) => {
+            Err(closed) => {
                 let _ = self.poll_flush(cx);
-                Err(Closed::Frame(fault))
+                Err(closed)
             }
         }
     }
@@ -362,6 +382,9 @@ impl Connection {
     /// Writes what is queued. Ready when the session was closed here and everything before is written, or
     /// the client is not waited for.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<String>> {
+        if self.spoken == Spoken::Unknown && self.poll_spoken(cx).is_pending() {
+            return Poll::Pending;
+        }
         loop {
             while self.written < self.writing.len() {
                 let rest = &self.writing[self.written..];
@@ -385,6 +408,20 @@ impl Connection {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// A handler that has begun runs to its end although its client is gone: half a trade is worse than an
+    /// answer that nobody reads. Frames behind it are dropped with the connection.
+    pub(super) fn detach(&mut self) {
+        let Some(Running { handler, name, deadline, .. }) = self.running.take() else { return };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return warn!("handler {name} was cut off by the end of the node");
+        }
+        self.shared.node.calls().spawn(async move {
+            if let Err(error) = until(deadline, handler).await {
+                log_error(name, &error);
+            }
+        });
     }
 }
 
@@ -437,17 +474,7 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A handler that has begun runs to its end although its client is gone: half a trade is worse
-        // than an answer that nobody reads. Frames behind it are dropped with the connection.
-        let Some(Running { handler, name, deadline, .. }) = self.running.take() else { return };
-        if tokio::runtime::Handle::try_current().is_err() {
-            return warn!("handler {name} was cut off by the end of the node");
-        }
-        self.shared.node.calls().spawn(async move {
-            if let Err(error) = until(deadline, handler).await {
-                log_error(name, &error);
-            }
-        });
+        self.detach();
     }
 }
 

@@ -2,6 +2,7 @@
 //! knows client framings.
 
 mod connection;
+mod spoken;
 
 use std::io;
 use std::sync::Arc;
@@ -68,8 +69,11 @@ fn open(stream: TcpStream, shared: &Arc<Shared>, connections: &TaskTracker) {
     info!(session = %session.id(), %address, "client logged in");
     let shared = shared.clone();
     connections.spawn(async move {
-        let closed = Connection::new(stream, session.clone(), shared.clone()).await;
+        let mut connection = Connection::new(stream, session.clone(), shared.clone());
+        let closed = (&mut connection).await;
         shared.node.end_session(&session);
+        connection.say_why(&closed).await;
+        drop(connection);
         if let Some(hook) = &shared.hooks.session_closed {
             let hook = hook(shared.node.clone(), session.clone());
             let ended = Guarded::hook(async move {

@@ -8,19 +8,22 @@ mod fault;
 mod frames;
 mod input;
 mod messages;
+mod websocket;
 
 pub use config::config;
 pub use fault::fault;
 pub use frames::{client_frame, link_frame};
 pub use messages::{coding, control, handshake};
+pub use websocket::websocket;
 
 /// A check of one decoder.
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its fuzz target and of its folder in the corpus.
-pub const CHECKS: [(&str, Check); 6] = [
+pub const CHECKS: [(&str, Check); 7] = [
     ("client_frame", client_frame),
     ("link_frame", link_frame),
+    ("websocket", websocket),
     ("fault", fault),
     ("config", config),
     ("handshake", handshake),

@@ -17,7 +17,7 @@ use crate::CommandId;
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 17;
 /// Bytes that `length` does not count.
-const BEFORE_COMMAND: usize = 13;
+pub const UNCOUNTED_BYTES: usize = 13;
 
 /// The constants in every header of a cluster's clients. All zero by default, as in firefly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,7 +66,7 @@ pub enum FrameFault {
 }
 
 impl Firefly {
-    fn constants(&self) -> [u8; 9] {
+    pub(super) fn constants(&self) -> [u8; 9] {
         let [a, b, c, d] = self.head;
         let [v0, v1, v2, v3] = self.server_version.to_be_bytes();
         [a, b, c, d, self.proto_version, v0, v1, v2, v3]
@@ -92,8 +92,8 @@ impl Firefly {
         if length > length_max {
             return Err(FrameFault::TooLong { length, max: length_max });
         }
-        let whole = BEFORE_COMMAND + length as usize;
-        let (Some(command), Some(body)) = (u32_at(bytes, BEFORE_COMMAND), bytes.get(HEADER_BYTES..whole))
+        let whole = UNCOUNTED_BYTES + length as usize;
+        let (Some(command), Some(body)) = (u32_at(bytes, UNCOUNTED_BYTES), bytes.get(HEADER_BYTES..whole))
         else {
             return Ok(None);
         };

@@ -1,0 +1,164 @@
+//! The first bytes of a connection: which framing its client speaks, and the HTTP request with which a
+//! WebSocket begins (RFC 6455, section 4). The handshake itself is tungstenite's.
+
+use tungstenite::Error;
+use tungstenite::error::ProtocolError;
+use tungstenite::handshake::machine::TryParse;
+use tungstenite::handshake::server::{Request, create_response, write_response};
+
+use super::Firefly;
+
+/// The largest request that begins a WebSocket, in bytes: browsers send below 1 KiB, and cookies a few.
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+const GET: &[u8] = b"GET ";
+
+/// What the first bytes of a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// Firefly frames; also when it is neither, for a frame's fault says what was expected.
+    Firefly,
+    /// An HTTP request.
+    Http,
+    /// More bytes must come.
+    More,
+}
+
+/// Which framing a client speaks whose first bytes are `bytes`. A cluster whose constants begin with `GET `
+/// has no WebSocket.
+pub fn begins(framing: &Firefly, bytes: &[u8]) -> Begins {
+    let constants = framing.constants();
+    let seen = bytes.len().min(GET.len());
+    let may_be = |begin: &[u8]| bytes[..seen] == begin[..seen];
+    match (may_be(GET), may_be(&constants)) {
+        (true, _) if seen < GET.len() => Begins::More,
+        (true, false) => Begins::Http,
+        (_, _) => Begins::Firefly,
+    }
+}
+
+/// Why an HTTP request does not begin a WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestFault {
+    /// It is longer than [`REQUEST_BYTES_MAX`].
+    #[error("the HTTP request is longer than {REQUEST_BYTES_MAX} bytes")]
+    TooLong,
+    /// It is no HTTP/1.1 request.
+    #[error("no HTTP/1.1 request: {0}")]
+    Malformed(String),
+    /// It does not ask for a WebSocket.
+    #[error("an HTTP request that asks for no WebSocket: {0}")]
+    NoWebSocket(String),
+    /// It asks for another version.
+    #[error("a WebSocket of another version than 13")]
+    Version,
+}
+
+impl RequestFault {
+    /// What the client is told before its connection is closed.
+    pub fn response(&self) -> Vec<u8> {
+        let status = match self {
+            RequestFault::TooLong => "431 Request Header Fields Too Large",
+            RequestFault::Malformed(_) => "400 Bad Request",
+            RequestFault::NoWebSocket(_) | RequestFault::Version => "426 Upgrade Required",
+        };
+        let text = format!("{self}.\nThis port is for game clients: firefly frames, or WebSocket.\n");
+        let length = text.len();
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{text}"
+        )
+        .into_bytes()
+    }
+}
+
+/// A request that has been granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// How many bytes the request has: what follows are frames.
+    pub bytes: usize,
+    /// What the client is told.
+    pub response: Vec<u8>,
+}
+
+/// Reads the request at the start of `bytes`. `Ok(None)` means that more bytes must come.
+///
+/// The path, `Origin` and the offered protocols and extensions are not looked at: none is chosen.
+///
+/// # Errors
+/// [`RequestFault`] as soon as the bytes cannot become such a request.
+pub fn read(bytes: &[u8]) -> Result<Option<Upgrade>, RequestFault> {
+    let seen = &bytes[..bytes.len().min(REQUEST_BYTES_MAX)];
+    let malformed = |error: Error| RequestFault::Malformed(error.to_string());
+    let (length, request) = match Request::try_parse(seen) {
+        Ok(Some(whole)) => whole,
+        Ok(None) if bytes.len() >= REQUEST_BYTES_MAX => return Err(RequestFault::TooLong),
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(malformed(error)),
+    };
+    let response = create_response(&request).map_err(|error| match error {
+        Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => RequestFault::Version,
+        other => RequestFault::NoWebSocket(other.to_string()),
+    })?;
+    let mut written = Vec::with_capacity(160);
+    write_response(&mut written, &response).map_err(malformed)?;
+    Ok(Some(Upgrade { bytes: length, response: written }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: &str = "GET /chat HTTP/1.1\r\nHost: localhost:10001\r\nUpgrade: websocket\r\n\
+        Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n";
+
+    #[test]
+    fn the_framing_is_known_from_the_first_four_bytes_at_most() {
+        let zeros = Firefly::default();
+        for (bytes, begins_with) in [
+            (&b""[..], Begins::More),
+            (b"G", Begins::More),
+            (b"GET", Begins::More),
+            (b"GET ", Begins::Http),
+            (b"\0", Begins::Firefly),
+            (b"POST", Begins::Firefly),
+        ] {
+            assert_eq!(begins(&zeros, bytes), begins_with, "{bytes:?}");
+        }
+        let game = Firefly { head: *b"GAME", ..zeros };
+        assert_eq!(begins(&game, b"G"), Begins::More);
+        assert_eq!(begins(&game, b"GA"), Begins::Firefly);
+        assert_eq!(begins(&game, b"GET /"), Begins::Http);
+        assert_eq!(begins(&Firefly { head: *b"GET ", ..zeros }, b"GET "), Begins::Firefly);
+    }
+
+    #[test]
+    fn the_request_of_the_rfc_gets_its_answer_once_it_is_whole() {
+        for end in 0..REQUEST.len() {
+            assert_eq!(read(&REQUEST.as_bytes()[..end]), Ok(None), "at {end}");
+        }
+        let glued = [REQUEST.as_bytes(), b"\x81\x80"].concat();
+        let upgrade = read(&glued).unwrap().unwrap();
+        assert_eq!(upgrade.bytes, REQUEST.len());
+        let response = String::from_utf8(upgrade.response).unwrap().to_lowercase();
+        assert!(response.starts_with("http/1.1 101 switching protocols\r\n"), "{response}");
+        assert!(response.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{response}");
+        assert!(response.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn other_requests_are_values_with_a_status() {
+        let status = |text: &str| {
+            let fault = read(text.as_bytes()).unwrap_err();
+            let response = String::from_utf8(fault.response()).unwrap();
+            response.split_once(' ').unwrap().1[..3].parse::<u16>().unwrap()
+        };
+        assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), 426);
+        assert_eq!(status(&REQUEST.replace("Version: 13", "Version: 8")), 426);
+        assert_eq!(status(&REQUEST.replace("dGhlIHNhbXBsZSBub25jZQ==", "short")), 426);
+        assert_eq!(status("GET / HTTP/1.0\r\n\r\n"), 400);
+        assert_eq!(status("GET \0"), 400);
+        assert_eq!(status(&format!("GET /{} HTTP/1.1\r\n", "x".repeat(REQUEST_BYTES_MAX))), 431);
+    }
+}
