@@ -53,6 +53,7 @@ fn run_node(node: &str, config: &Path) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let server =
         FFServer::new(&cluster, node, apps::all(), process::incarnation(env(process::INCARNATION_ENV))?)?;
+    let server = server.own_process(env(process::SUCCEEDS_ENV).is_some());
     let settings = server.node().config().clone();
     let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false })?;
     if let Some(cpus) = &settings.cpu {

@@ -16,6 +16,8 @@ use crate::session::Session;
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) type NodeHook = Arc<dyn Fn(Node) -> Later<Result<(), HandlerError>> + Send + Sync>;
 pub(crate) type SessionHook = Arc<dyn Fn(Node, Session) -> Later<()> + Send + Sync>;
+pub(crate) type FreezeHook = Arc<dyn Fn(Node) -> Later<Result<Vec<u8>, HandlerError>> + Send + Sync>;
+pub(crate) type ThawHook = Arc<dyn Fn(Node, Frozen) -> Later<Result<(), HandlerError>> + Send + Sync>;
 pub(crate) type ChildHook = Arc<dyn Fn(Node, NodeName) -> Later<()> + Send + Sync>;
 
 #[derive(Clone, Default)]
@@ -26,6 +28,17 @@ pub(crate) struct Hooks {
     pub(crate) session_closed: Option<SessionHook>,
     pub(crate) child_connected: Option<ChildHook>,
     pub(crate) child_lost: Option<ChildHook>,
+    pub(crate) freeze: Option<(u32, FreezeHook)>,
+    pub(crate) thaw: Option<ThawHook>,
+}
+
+/// The state of an app on its way from an old process to its successor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// The version that the old process gave to [`App::freeze`].
+    pub version: u32,
+    /// What its hook returned.
+    pub bytes: Vec<u8>,
 }
 
 /// The list of handlers, state and hooks that a node runs. A value: each node is built from its own.
@@ -122,6 +135,33 @@ impl App {
         F: Future<Output = ()> + Send + 'static,
     {
         self.hooks.session_closed = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Makes the state of the app one that survives a replacement of the node (`/reload`): when nothing runs
+    /// on the node any more, and messages for it wait at its neighbours, `hook` gives the state as bytes. They
+    /// go to the successor's [`App::thaw`] with `version`, which a later version of the app may have to tell
+    /// apart. Without this hook the two processes overlap and each has its own state.
+    ///
+    /// All of it must be done within `limits.park_ms`. An error keeps the old process.
+    #[must_use]
+    pub fn freeze<F>(mut self, version: u32, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Vec<u8>, HandlerError>> + Send + 'static,
+    {
+        self.hooks.freeze = Some((version, Arc::new(move |node| Box::pin(hook(node)))));
+        self
+    }
+
+    /// Takes over what the old process has frozen, before the node handles anything. An error keeps the old
+    /// process: then, and when the successor dies soon after, this hook runs in the old process with its own
+    /// bytes, so that a `freeze` which took things apart can put them together again.
+    #[must_use]
+    pub fn thaw<F>(mut self, hook: impl Fn(Node, Frozen) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.hooks.thaw = Some(Arc::new(move |node, frozen| Box::pin(hook(node, frozen))));
         self
     }
 

@@ -3,18 +3,21 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ffnet::backoff::Backoff;
 use ffnet::control::NodeSide;
+use ffnet::door;
 use ffnet::handshake::{HandshakeError, dial};
-use ffproto::NodeName;
-use ffproto::control::{ToMaster, ToNode};
+use ffproto::control::{Door, ToMaster, ToNode};
 use ffproto::handshake::Purpose;
+use ffproto::{NodeName, handover};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::node::Node;
@@ -25,6 +28,9 @@ use crate::stop::Stop;
 const STATUS_EVERY_MIN: Duration = Duration::from_millis(100);
 /// At least this often, so that the master sees that the node's loop turns.
 const STATUS_EVERY_MAX: Duration = Duration::from_millis(500);
+
+/// How long a new master may take for the listening sockets.
+const HAND_BACK_MAX: Duration = Duration::from_secs(5);
 
 /// What the rest of the node tells the master through this task.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +52,18 @@ pub(crate) struct Control {
     /// Becomes true with the first registration.
     pub(crate) registered: watch::Sender<bool>,
     pub(crate) stop: Stop,
+    /// Where a successor waits.
+    pub(crate) hand_over: mpsc::Sender<Door>,
+    /// The listening sockets, for a new master; `None` in a process that is not the node's own.
+    pub(crate) sockets: Option<Arc<Sockets>>,
+}
+
+/// Copies of a node's listening sockets.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    pub(crate) net: OnceLock<OwnedFd>,
+    pub(crate) root: OnceLock<OwnedFd>,
+    pub(crate) web: OnceLock<OwnedFd>,
 }
 
 impl Control {
@@ -69,6 +87,11 @@ impl Control {
             };
             if !complained && !self.stop.is_stopping() {
                 complained = true;
+                if self.sockets.is_some()
+                    && let Err(e) = print_to_nobody()
+                {
+                    warn!("the standard streams of the old master cannot be closed: {e}");
+                }
                 let (host, port) = self.master_address();
                 warn!("no master at {host}:{port}, going on without and trying on: {why}");
             }
@@ -146,9 +169,55 @@ impl Control {
                 }
             }
             ToNode::Stop { drain_ms } => self.stop.begin(Some(Duration::from_millis(drain_ms))),
-            ToNode::HandOver { .. } | ToNode::HandBack { .. } => {}
+            ToNode::HandOver { door } => {
+                // One at a time: the master waits for what becomes of the first.
+                let _ = self.hand_over.try_send(door);
+            }
+            ToNode::HandBack { door } => {
+                let Some(sockets) = self.sockets.clone() else { return };
+                tokio::spawn(async move {
+                    match timeout(HAND_BACK_MAX, hand_back(&door, &sockets)).await {
+                        Ok(Ok(())) => info!("the new master has the listening sockets"),
+                        Ok(Err(e)) => warn!("the new master did not take the listening sockets: {e}"),
+                        Err(_) => warn!("the new master did not take the listening sockets in time"),
+                    }
+                });
+            }
         }
     }
+}
+
+/// Gives a new master copies of the listening sockets, and takes new pipes for what is printed: the old ones
+/// ended with the old master.
+async fn hand_back(door: &Door, sockets: &Sockets) -> io::Result<()> {
+    let mut passage = door::enter::<handover::Output, handover::Listeners>(door)?;
+    let (net, root, web) = (sockets.net.get(), sockets.root.get(), sockets.web.get());
+    let said = handover::Listeners { net: net.is_some(), root: root.is_some(), web: web.is_some() };
+    let descriptors: Vec<_> = [net, root, web].into_iter().flatten().map(AsFd::as_fd).collect();
+    passage.send(&said, &descriptors).await?;
+    let Some((handover::Output, pipes)) = passage.receive().await? else { return Ok(()) };
+    if let [stdout, stderr] = pipes.as_slice() {
+        rustix::stdio::dup2_stdout(stdout)?;
+        rustix::stdio::dup2_stderr(stderr)?;
+    }
+    Ok(())
+}
+
+/// Without a master nobody reads what is printed: an app's `println!` must not fail for that.
+fn print_to_nobody() -> io::Result<()> {
+    let broken = |fd| -> io::Result<bool> {
+        let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::OUT)];
+        rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default()))?;
+        Ok(fds[0].revents().contains(rustix::event::PollFlags::ERR))
+    };
+    let nobody = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    if broken(rustix::stdio::stdout())? {
+        rustix::stdio::dup2_stdout(&nobody)?;
+    }
+    if broken(rustix::stdio::stderr())? {
+        rustix::stdio::dup2_stderr(&nobody)?;
+    }
+    Ok(())
 }
 
 /// Returns when the status should be told: on a change, but not too often, and at least twice a second.

@@ -30,10 +30,11 @@ mod parent;
 mod web;
 mod stop;
 mod control;
+pub mod succession;
 mod server;
 pub mod process;
 
-pub use app::App;
+pub use app::{App, Frozen};
 pub use cache::Cache;
 pub use db::Db;
 pub use error::{CallError, HandlerError};
@@ -51,8 +52,9 @@ pub use {bytes, rocket, tracing};
 /// What a module of handlers needs: `use ffserver::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, HandlerError, Json, Node,
-        NodeName, Parent, Parents, Session, State, handlers, net_handle, parents, remote_handle, root_handle,
+        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError, Json,
+        Node, NodeName, Parent, Parents, Session, State, handlers, net_handle, parents, remote_handle,
+        root_handle,
     };
     pub use bytes::Bytes;
 }

@@ -13,10 +13,12 @@ use ffnet::Link;
 use ffnet::handshake::{Local, Peer};
 use ffnet::link::{Change, LinkLimits};
 use ffproto::control::NodeStatus;
-use ffproto::frame::Firefly;
+use ffproto::frame::{Firefly, Form};
 use ffproto::handshake::Refusal;
 use ffproto::link::Client;
-use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
+use ffproto::{
+    ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId, handover,
+};
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
@@ -29,7 +31,7 @@ use crate::db::Db;
 use crate::neighbours::Neighbours;
 use crate::park::{Park, ParkLimits, Side};
 use crate::routing::{SESSION_ENDED, Sticky};
-use crate::session::{Session, Wire};
+use crate::session::{Course, Session, Wire};
 
 /// Where a node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub enum Phase {
     Starting,
     /// Everything serves.
     Ready,
+    /// Its successor serves; what it had begun ends here.
+    HandedOver,
     /// It takes nothing new; what runs may end.
     Stopping,
 }
@@ -73,6 +77,8 @@ struct Sessions {
     open: FxHashMap<SessionId, Session>,
     by_address: FxHashMap<IpAddr, u32>,
     next: Option<SessionId>,
+    /// What new ones do.
+    course: Course,
 }
 
 /// Why a client was not taken.
@@ -285,15 +291,39 @@ impl Node {
         *from_there += 1;
         sessions.next = Some(id.next());
         let session = Session::new(id, address, self.wire(), self.0.counters.clone());
+        session.set_course(sessions.course);
         sessions.open.insert(id, session.clone());
         drop(sessions);
         self.0.changed.notify_one();
         Ok(session)
     }
 
+    /// Takes over a session that another process of this node has opened.
+    pub(crate) fn adopt_session(&self, record: &handover::Session, form: Form) -> Session {
+        let session = Session::adopt(record, form, self.wire(), self.0.counters.clone());
+        let mut sessions = self.0.sessions.lock();
+        *sessions.by_address.entry(record.address.ip()).or_default() += 1;
+        sessions.open.insert(record.id, session.clone());
+        drop(sessions);
+        self.0.changed.notify_one();
+        session
+    }
+
     /// Forgets a session, here and at the nodes that its messages went to.
     pub(crate) fn end_session(&self, session: &Session) {
         session.end();
+        self.forget_session(session);
+        self.session_ended(session.id());
+    }
+
+    /// Forgets a session that goes on in another process of this node; gives the nodes that its messages went
+    /// to, for that one to know.
+    pub(crate) fn session_left(&self, session: &Session) -> Vec<handover::Sticky> {
+        self.forget_session(session);
+        self.0.sticky.leave(session.id())
+    }
+
+    fn forget_session(&self, session: &Session) {
         let mut sessions = self.0.sessions.lock();
         sessions.open.remove(&session.id());
         let ip = session.address().ip();
@@ -304,8 +334,19 @@ impl Node {
             }
         }
         drop(sessions);
-        self.session_ended(session.id());
         self.0.changed.notify_one();
+    }
+
+    /// Tells every session's connection what to do next, those that open later included.
+    pub(crate) fn set_course(&self, course: Course) {
+        let mut sessions = self.0.sessions.lock();
+        sessions.course = course;
+        sessions.open.values().for_each(|session| session.set_course(course));
+    }
+
+    /// Whether something runs for a session, here or elsewhere.
+    pub(crate) fn has_session_at_work(&self) -> bool {
+        self.0.sessions.lock().open.values().any(Session::is_at_work)
     }
 
     /// Forgets the way of a session's messages and tells those along it.

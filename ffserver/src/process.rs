@@ -19,6 +19,9 @@ use crate::stop::Stop;
 /// The environment variable in which the master says which start this is.
 pub const INCARNATION_ENV: &str = "FF_INCARNATION";
 
+/// The environment variable in which the master names the start that this process takes over from.
+pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
+
 const EVENT_INTERVAL: u32 = 256;
 
 /// Which start of its node this process is: what the master said (`said`), or the clock for a start by

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::app::{ChildHook, Hooks};
 use crate::dispatch::{Guarded, Methods, Shared, log_error, told_methods};
-use crate::net::accept_failed;
+use crate::net::{Open, accept_failed};
 use crate::node::Phase;
 use crate::routing::Target;
 
@@ -29,13 +29,13 @@ pub(crate) struct Root {
     pub(crate) links: TaskTracker,
 }
 
-/// Accepts children until `stop`; their links live on until they are closed.
-pub(crate) async fn serve(listener: TcpListener, root: Arc<Root>, stop: CancellationToken) {
+/// Accepts children while `open`, until `stop`; their links live on until they are closed.
+pub(crate) async fn serve(listener: TcpListener, root: Arc<Root>, mut open: Open, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => open(stream, &root),
+            accepted = open.accept(&listener) => match accepted {
+                Ok((stream, _)) => take(stream, &root),
                 Err(error) => accept_failed("rootport", &error).await,
             },
         }
@@ -59,7 +59,7 @@ pub(crate) async fn serve_memory(
     }
 }
 
-fn open(stream: TcpStream, root: &Arc<Root>) {
+fn take(stream: TcpStream, root: &Arc<Root>) {
     let address = stream.peer_addr().map_or_else(|e| e.to_string(), |a| a.to_string());
     let _ = stream.set_nodelay(true);
     root.links.spawn(child(stream, address, root.clone()));

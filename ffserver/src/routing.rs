@@ -68,6 +68,12 @@ struct Choice {
     hop: Option<Hop>,
 }
 
+impl Choice {
+    fn tell(&self, session: SessionId) -> handover::Sticky {
+        handover::Sticky { session, kind: self.kind.to_string(), node: self.node.clone() }
+    }
+}
+
 /// What is known of a session's choice for a kind.
 pub(crate) enum Chosen {
     /// This way, which was open a moment ago.
@@ -125,6 +131,17 @@ impl Sticky {
         choices.into_iter().map(|choice| choice.node).collect()
     }
 
+    /// Forgets a session that goes on in another process; gives what that one must know.
+    pub(crate) fn leave(&self, session: SessionId) -> Vec<handover::Sticky> {
+        let choices = self.chosen.lock().remove(&session).unwrap_or_default();
+        choices.iter().map(|choice| choice.tell(session)).collect()
+    }
+
+    /// Nobody hears of choices any more.
+    pub(crate) fn keep(&self) {
+        *self.heard_by.lock() = None;
+    }
+
     /// Everything that is known now; what is chosen later goes to `successor` as well.
     pub(crate) fn hand_over(
         &self,
@@ -132,13 +149,10 @@ impl Sticky {
     ) -> Vec<handover::Sticky> {
         *self.heard_by.lock() = Some(successor);
         let chosen = self.chosen.lock();
-        let all = chosen.iter().flat_map(|(session, choices)| choices.iter().map(move |c| (session, c)));
-        let sticky = |(session, choice): (&SessionId, &Choice)| handover::Sticky {
-            session: *session,
-            kind: choice.kind.to_string(),
-            node: choice.node.clone(),
+        let of = |(session, choices): (&SessionId, &Vec<Choice>)| {
+            choices.iter().map(|choice| choice.tell(*session)).collect::<Vec<_>>()
         };
-        all.map(sticky).collect()
+        chosen.iter().flat_map(of).collect()
     }
 }
 

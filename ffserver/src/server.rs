@@ -3,14 +3,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ffnet::door::DoorListener;
 use ffnet::listen::{self, Inherited, ListenError};
-use ffproto::control::ToMaster;
+use ffproto::control::{Door, ToMaster};
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -18,21 +20,26 @@ use tracing::{error, info, warn};
 
 use crate::app::{App, Hooks};
 use crate::cache::Cache;
-use crate::control::{Control, Word};
+use crate::control::{Control, Sockets, Word};
 use crate::db::Db;
 use crate::dispatch::{Dispatch, Guarded, Shared};
 use crate::error::HandlerError;
 use crate::hub::Hub;
+use crate::net::{Clients, Open};
 use crate::node::{Node, Phase};
 use crate::parent::Way;
 use crate::queue::{QueueLimits, Queues};
 use crate::routing::targets;
 use crate::stop::Stop;
+use crate::succession::{Estate, HandOverError, InheritError, Inheriting, Kept};
 use crate::web::Web;
 use crate::{net, parent, root};
 
 /// How long a node waits for its parents before it is ready without them: they may be late.
 const PARENTS_WAIT: Duration = Duration::from_secs(2);
+
+/// How long links may take to write what is queued.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
 /// Why a node cannot be put together: nothing has been opened yet.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +116,9 @@ pub enum RunError {
     /// The app's start hook failed.
     #[error("the app's on_started hook failed: {0}")]
     Hook(String),
+    /// The old process of the node goes on.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
 }
 
 /// A node, put together and not yet running.
@@ -120,6 +130,8 @@ pub struct FFServer {
     mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     stop: Stop,
     hub: Option<Hub>,
+    own_process: bool,
+    succeeds: bool,
 }
 
 impl FFServer {
@@ -158,6 +170,8 @@ impl FFServer {
             mounts: app.mounts,
             stop,
             hub: None,
+            own_process: false,
+            succeeds: false,
         })
     }
 
@@ -180,16 +194,25 @@ impl FFServer {
         self
     }
 
+    /// Makes this the node of a process of its own: a new master may take the listening sockets back and give
+    /// it new standard streams. With `succeeds` it takes over from an old process of the node, which serves
+    /// until this one can ([`SUCCEEDS_ENV`](crate::process::SUCCEEDS_ENV)).
+    #[must_use]
+    pub fn own_process(mut self, succeeds: bool) -> Self {
+        (self.own_process, self.succeeds) = (true, succeeds);
+        self
+    }
+
     /// Runs the node until it is stopped, by the master or through [`FFServer::stop_handle`]. Uses the
     /// inherited sockets; a port without one is opened here (a node started by hand).
     ///
     /// # Errors
     /// [`RunError`] when it cannot start; the master has been told. After a start it always ends well.
     pub async fn run(self, inherited: Inherited) -> Result<(), RunError> {
-        let (word, control) = self.start_control();
+        let (word, mut control) = self.start_control();
         let started = Instant::now();
-        match self.start(inherited, &control).await {
-            Ok(running) => {
+        match self.start(inherited, &control, &word).await {
+            Ok(mut running) => {
                 let ms = started.elapsed().as_millis();
                 info!(
                     kind = self.node.kind(),
@@ -199,11 +222,24 @@ impl FFServer {
                 );
                 self.node.set_phase(Phase::Ready);
                 word.send_replace(Word::Say(running.ready()));
-                self.stop.begun().await;
-                self.shut_down(running, &word).await;
+                let ended = self.live(&mut running, &mut control, &word).await;
+                match ended {
+                    Ended::Stopped => self.shut_down(running, &word).await,
+                    Ended::HandedOver => {
+                        // A state that went to the successor is the successor's to save.
+                        if self.hooks.freeze.is_none() {
+                            self.run_stopping(Instant::now() + self.stop.drain()).await;
+                        }
+                        self.close_down(running).await;
+                    }
+                    Ended::NotWanted(_) => {}
+                }
                 control.task.abort();
                 info!("{} has stopped", self.node.name());
-                Ok(())
+                match ended {
+                    Ended::NotWanted(error) => Err(error.into()),
+                    Ended::Stopped | Ended::HandedOver => Ok(()),
+                }
             }
             Err(cannot) => {
                 let last = Word::Say(ToMaster::CannotStart { reason: fftelemetry::chain(&cannot) });
@@ -219,6 +255,59 @@ impl FFServer {
         }
     }
 
+    /// Serves until the node is stopped, or a successor has taken over, or the old process has taken back.
+    async fn live(
+        &self,
+        running: &mut Running,
+        control: &mut ControlTask,
+        word: &watch::Sender<Word>,
+    ) -> Ended {
+        if let Some(inheriting) = running.inheriting.take() {
+            tokio::select! {
+                () = self.stop.begun() => return Ended::Stopped,
+                served = inheriting.serve(&running.estate) => if let Err(error) = served {
+                    return Ended::NotWanted(error);
+                },
+            }
+        }
+        loop {
+            let door = tokio::select! {
+                () = self.stop.begun() => return Ended::Stopped,
+                Some(door) = control.hand_over.recv() => door,
+            };
+            let mut kept = Kept::default();
+            match self.hand_over(&running.estate, &door, word, &mut kept).await {
+                Ok(()) => return Ended::HandedOver,
+                Err(error) => {
+                    let reason = error.to_string();
+                    warn!("not handed over, going on: {reason}");
+                    running.estate.take_back(kept).await;
+                    word.send_replace(Word::Say(ToMaster::TookBack { reason }));
+                }
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        estate: &Estate,
+        door: &Door,
+        word: &watch::Sender<Word>,
+        kept: &mut Kept,
+    ) -> Result<(), HandOverError> {
+        let handing = tokio::select! {
+            () = self.stop.begun() => return Err(HandOverError::Stopped),
+            handing = estate.hand_over(door, kept) => handing?,
+        };
+        word.send_replace(Word::Say(ToMaster::HandedOver));
+        let deadline = Instant::now() + self.node.config().drain;
+        tokio::select! {
+            // The successor serves: nothing is taken back any more.
+            () = self.stop.begun() => Ok(()),
+            left = estate.leave(handing, deadline, kept) => left,
+        }
+    }
+
     fn start_control(&self) -> (watch::Sender<Word>, ControlTask) {
         let word = watch::Sender::new(Word::Starting);
         let said = watch::Sender::new(Word::Starting);
@@ -231,10 +320,13 @@ impl FFServer {
             let way = self.hub.clone().map_or(Way::Master(hear), Way::Memory);
             whereabouts.push((config.clone(), way));
         }
+        let (tell_door, hand_over) = mpsc::channel(1);
+        let sockets = self.own_process.then(Arc::<Sockets>::default);
         if self.hub.is_some() {
             registered.send_replace(true);
             let task = tokio::spawn(std::future::pending());
-            return (word, ControlTask { task, said, registered: registered.subscribe(), whereabouts });
+            let registered = registered.subscribe();
+            return (word, ControlTask { task, said, registered, whereabouts, hand_over, sockets });
         }
         let control = Control {
             node: self.node.clone(),
@@ -244,24 +336,62 @@ impl FFServer {
             said: said.clone(),
             registered: registered.clone(),
             stop: self.stop.clone(),
+            hand_over: tell_door,
+            sockets: sockets.clone(),
         };
         let task = tokio::spawn(control.run());
-        (word, ControlTask { task, said, registered: registered.subscribe(), whereabouts })
+        let registered = registered.subscribe();
+        (word, ControlTask { task, said, registered, whereabouts, hand_over, sockets })
     }
 
     /// Everything that must hold before the node is ready, in the order in which it can fail.
-    async fn start(&self, inherited: Inherited, control: &ControlTask) -> Result<Running, RunError> {
+    async fn start(
+        &self,
+        inherited: Inherited,
+        control: &ControlTask,
+        word: &watch::Sender<Word>,
+    ) -> Result<Running, RunError> {
         self.open_storage().await?;
-        let Inherited { net, root, web } = inherited;
-        let config = self.node.config();
-        let net = self.listener("netport", net, config.netport)?;
-        let root = self.listener("rootport", root, config.rootport)?;
-        let web = self.listener("webport", web, config.webport)?;
+        let listeners = self.listeners(inherited)?;
+        if let Some(sockets) = &control.sockets {
+            listeners.keep_copies(sockets);
+        }
         if let Some(hook) = &self.hooks.started {
             let hook = hook(self.node.clone());
             run_hook(hook).await.map_err(|e| RunError::Hook(e.log_text()))?;
         }
-        let addresses = (address(root.as_ref()), address(net.as_ref()), address(web.as_ref()));
+        let web = match &listeners.web {
+            Some(_) => Some(self.start_web().await?),
+            None => None,
+        };
+        let inheriting = if self.succeeds { Some(self.inherit(control, word).await?) } else { None };
+        let mut running = self.open(listeners, web, control).await;
+        running.inheriting = inheriting;
+        Ok(running)
+    }
+
+    /// Everything is prepared: waits for the old process, and takes its state.
+    async fn inherit(
+        &self,
+        control: &ControlTask,
+        word: &watch::Sender<Word>,
+    ) -> Result<Inheriting, RunError> {
+        self.wait_for_number(control).await;
+        let door = DoorListener::open().map_err(InheritError::from)?;
+        word.send_replace(Word::Say(ToMaster::Prepared { door: door.door() }));
+        let until = Instant::now() + self.node.config().limits.start;
+        tokio::select! {
+            () = self.stop.begun() => Err(InheritError::Alone(self.node.name().clone()).into()),
+            inheriting = Inheriting::new(door, &self.node, &self.hooks, until) => Ok(inheriting?),
+        }
+    }
+
+    /// Opens the ports and links to the parents; the clients come last.
+    async fn open(&self, listeners: Listeners, web: Option<Web>, control: &ControlTask) -> Running {
+        let addresses = listeners.addresses();
+        let Listeners { net, root, web: web_listener } = listeners;
+        let ports = watch::Sender::new(true);
+        let open = || Open::new(ports.subscribe());
         let links = TaskTracker::new();
         let mut tasks = vec![tokio::spawn(count_seconds(self.node.clone()))];
         let shared = self.shared();
@@ -271,27 +401,27 @@ impl FFServer {
                 let arriving = hub.listen(self.node.name().clone());
                 tasks.push(tokio::spawn(root::serve_memory(arriving, root.clone(), self.stop.token())));
             }
-            tasks.push(tokio::spawn(root::serve(listener, root, self.stop.token())));
+            tasks.push(tokio::spawn(root::serve(listener, root, open(), self.stop.token())));
         }
         for (config, way) in &control.whereabouts {
             tasks.push(tokio::spawn(parent::keep(shared.clone(), config.clone(), way.clone())));
         }
-        if let Some(listener) = web {
-            tasks.push(self.start_web(listener).await?);
+        if let (Some(web), Some(listener)) = (web, web_listener) {
+            let (open, stop) = (open(), self.stop.token());
+            tasks.push(tokio::spawn(async move { web.serve(listener, open, stop).await }));
         }
         self.wait_for_parents().await;
-        let mut clients = None;
+        let (mut clients, mut serving) = (None, None);
         if let Some(listener) = net {
             self.wait_for_number(control).await;
-            let shared = net::Shared {
-                node: self.node.clone(),
-                dispatch: self.dispatch.clone(),
-                hooks: self.hooks.clone(),
-            };
-            clients = Some(tokio::spawn(net::serve(listener, Arc::new(shared), self.stop.token())));
+            let (node, dispatch, hooks) = (self.node.clone(), self.dispatch.clone(), self.hooks.clone());
+            let all = Clients::new(net::Shared { node, dispatch, hooks });
+            serving = Some(tokio::spawn(all.clone().serve(listener, open(), self.stop.token())));
+            clients = Some(all);
         }
-        let (root, net, web) = addresses;
-        Ok(Running { root, net, web, clients, links, tasks })
+        let (node, hooks) = (self.node.clone(), self.hooks.clone());
+        let estate = Estate { node, hooks, ports, clients };
+        Running { addresses, serving, links, tasks, estate, inheriting: None }
     }
 
     fn shared(&self) -> Arc<Shared> {
@@ -320,6 +450,16 @@ impl FFServer {
         Ok(())
     }
 
+    fn listeners(&self, inherited: Inherited) -> Result<Listeners, RunError> {
+        let Inherited { net, root, web } = inherited;
+        let config = self.node.config();
+        Ok(Listeners {
+            net: self.listener("netport", net, config.netport)?,
+            root: self.listener("rootport", root, config.rootport)?,
+            web: self.listener("webport", web, config.webport)?,
+        })
+    }
+
     fn listener(
         &self,
         key: &'static str,
@@ -341,12 +481,10 @@ impl FFServer {
         })
     }
 
-    async fn start_web(&self, listener: TcpListener) -> Result<JoinHandle<()>, RunError> {
-        let web = Web::start(self.node.clone(), self.mounts.clone())
-            .await
-            .map_err(|why| RunError::Web { node: self.node.name().clone(), why })?;
-        let stop = self.stop.token();
-        Ok(tokio::spawn(async move { web.serve(listener, stop).await }))
+    async fn start_web(&self) -> Result<Web, RunError> {
+        let node = self.node.name().clone();
+        let web = Web::start(self.node.clone(), self.mounts.clone()).await;
+        web.map_err(|why| RunError::Web { node, why })
     }
 
     async fn wait_for_parents(&self) {
@@ -355,7 +493,9 @@ impl FFServer {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        if timeout(PARENTS_WAIT, up).await.is_err() {
+        // Messages may be waiting for a successor.
+        let wait = if self.succeeds { PARENTS_WAIT / 8 } else { PARENTS_WAIT };
+        if timeout(wait, up).await.is_err() {
             warn!("not every parent is linked yet, going on without");
         }
     }
@@ -375,16 +515,22 @@ impl FFServer {
         info!("{} is stopping, within {:?}", self.node.name(), self.stop.drain());
         self.node.set_phase(Phase::Stopping);
         word.send_replace(Word::Say(ToMaster::Stopping));
-        if let Some(mut clients) = running.clients
-            && timeout_at(deadline, &mut clients).await.is_err()
+        let mut running = running;
+        if let Some(mut serving) = running.serving.take()
+            && timeout_at(deadline, &mut serving).await.is_err()
         {
             warn!("clients were cut off: their handlers did not end in time");
-            clients.abort();
+            serving.abort();
         }
         self.node.calls().close();
         if timeout_at(deadline, self.node.calls().wait()).await.is_err() {
             warn!("{} handlers did not end in time", self.node.calls().len());
         }
+        self.run_stopping(deadline).await;
+        self.close_down(running).await;
+    }
+
+    async fn run_stopping(&self, deadline: Instant) {
         if let Some(hook) = &self.hooks.stopping {
             match timeout_at(deadline, run_hook(hook(self.node.clone()))).await {
                 Ok(Ok(())) => {}
@@ -392,6 +538,10 @@ impl FFServer {
                 Err(_) => error!("the app's on_stopping hook did not end in time"),
             }
         }
+    }
+
+    /// Ends what is left: the links, in good order, and the storage.
+    async fn close_down(&self, running: Running) {
         self.node.close_links("the node is stopping");
         running.links.close();
         // The last words of the links are a few bytes each; a dead peer must not hold up the stop.
@@ -401,7 +551,7 @@ impl FFServer {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let _ = timeout(Duration::from_millis(500), last_words).await;
+        let _ = timeout(LAST_WORDS_MAX, last_words).await;
         running.tasks.iter().for_each(JoinHandle::abort);
         if let Some(db) = self.node.db() {
             let _ = timeout(Duration::from_secs(2), db.close()).await;
@@ -414,6 +564,10 @@ struct ControlTask {
     said: watch::Sender<Word>,
     registered: watch::Receiver<bool>,
     whereabouts: Vec<(ffconfig::Parent, Way)>,
+    /// Where a successor waits.
+    hand_over: mpsc::Receiver<Door>,
+    /// For a new master.
+    sockets: Option<Arc<Sockets>>,
 }
 
 impl Drop for ControlTask {
@@ -422,20 +576,55 @@ impl Drop for ControlTask {
     }
 }
 
+/// The open ports of a node.
+struct Listeners {
+    net: Option<TcpListener>,
+    root: Option<TcpListener>,
+    web: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn addresses(&self) -> ToMaster {
+        let address = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok());
+        ToMaster::Ready { root: address(&self.root), net: address(&self.net), web: address(&self.web) }
+    }
+
+    fn keep_copies(&self, sockets: &Sockets) {
+        let keep = |slot: &OnceLock<OwnedFd>, listener: &Option<TcpListener>| {
+            let copy = listener.as_ref().and_then(|listener| listener.as_fd().try_clone_to_owned().ok());
+            copy.map(|copy| slot.set(copy));
+        };
+        keep(&sockets.net, &self.net);
+        keep(&sockets.root, &self.root);
+        keep(&sockets.web, &self.web);
+    }
+}
+
 /// What runs in a node that is ready.
 struct Running {
-    root: Option<SocketAddr>,
-    net: Option<SocketAddr>,
-    web: Option<SocketAddr>,
-    clients: Option<JoinHandle<()>>,
+    /// [`ToMaster::Ready`], with where it listens.
+    addresses: ToMaster,
+    /// Ends when no client is left after a stop.
+    serving: Option<JoinHandle<()>>,
     links: TaskTracker,
     tasks: Vec<JoinHandle<()>>,
+    estate: Estate,
+    /// The old process, as long as it has something to give.
+    inheriting: Option<Inheriting>,
 }
 
 impl Running {
     fn ready(&self) -> ToMaster {
-        ToMaster::Ready { root: self.root, net: self.net, web: self.web }
+        self.addresses.clone()
     }
+}
+
+/// Why a node's life is over.
+enum Ended {
+    Stopped,
+    HandedOver,
+    /// The old process serves on.
+    NotWanted(InheritError),
 }
 
 async fn run_hook(
@@ -451,10 +640,6 @@ async fn count_seconds(node: Node) {
         node.end_log_second();
         node.end_silent_sessions();
     }
-}
-
-fn address(listener: Option<&TcpListener>) -> Option<SocketAddr> {
-    listener.and_then(|listener| listener.local_addr().ok())
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {

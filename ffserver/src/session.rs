@@ -3,14 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
 use ffconfig::SlowClient;
 use ffnet::link::Sink;
 use ffproto::frame::{Firefly, Form, websocket};
-use ffproto::{CommandId, Fault, SessionId};
+use ffproto::{CommandId, Fault, SessionId, handover};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -40,8 +40,25 @@ struct Inner {
     waiting: AtomicUsize,
     /// When the client was last heard, in milliseconds after `opened`; 0 before its first message.
     heard_ms: AtomicU64,
-    /// The node is stopping: nothing new is handled, and the connection ends when all is answered.
-    draining: AtomicBool,
+    /// A handler of it runs on its connection.
+    running: AtomicBool,
+    /// A [`Course`].
+    course: AtomicU8,
+}
+
+/// What a session's connection does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub(crate) enum Course {
+    /// It handles what comes.
+    #[default]
+    Run,
+    /// It starts nothing new, until it runs again.
+    Hold,
+    /// It starts nothing new, and leaves for the node's successor when all is answered.
+    Leave,
+    /// It starts nothing new, and ends when all is answered.
+    Drain,
 }
 
 #[derive(Default)]
@@ -73,9 +90,76 @@ impl Session {
     pub(crate) fn new(id: SessionId, address: SocketAddr, wire: Wire, counters: Arc<Counters>) -> Self {
         let outbox = Mutex::default();
         let (waiting, heard_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let draining = AtomicBool::new(false);
+        let (running, course) = (AtomicBool::new(false), AtomicU8::new(Course::Run as u8));
         let opened = Instant::now();
-        Self(Arc::new(Inner { id, address, opened, wire, counters, outbox, waiting, heard_ms, draining }))
+        Self(Arc::new(Inner {
+            id,
+            address,
+            opened,
+            wire,
+            counters,
+            outbox,
+            waiting,
+            heard_ms,
+            running,
+            course,
+        }))
+    }
+
+    /// A session that another process of this node has opened.
+    pub(crate) fn adopt(record: &handover::Session, form: Form, wire: Wire, counters: Arc<Counters>) -> Self {
+        let now = Instant::now();
+        let opened = now.checked_sub(Duration::from_millis(record.open_ms)).unwrap_or(now);
+        let outbox = Outbox { bytes: record.unsent.clone(), form, ..Outbox::default() };
+        Self(Arc::new(Inner {
+            id: record.id,
+            address: record.address,
+            opened,
+            wire,
+            counters,
+            outbox: Mutex::new(outbox),
+            waiting: AtomicUsize::new(0),
+            heard_ms: AtomicU64::new(record.heard_ms),
+            running: AtomicBool::new(false),
+            course: AtomicU8::new(Course::Run as u8),
+        }))
+    }
+
+    /// Whether something runs for it that has to be answered.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.waiting_requests() > 0 || self.0.running.load(Ordering::Relaxed)
+    }
+
+    /// A handler of it runs on its connection, or has ended.
+    pub(crate) fn set_running(&self, running: bool) {
+        self.0.running.store(running, Ordering::Relaxed);
+    }
+
+    /// Whether [`Session::leave`] would give something.
+    pub(crate) fn may_leave(&self) -> bool {
+        let outbox = self.0.outbox.lock();
+        self.waiting_requests() == 0 && outbox.closing.is_none()
+    }
+
+    /// What another process of this node must know to go on with it, and the form of its messages; nothing is
+    /// taken here any more. `None` while something still runs for it, or it is being closed.
+    pub(crate) fn leave(&self) -> Option<(handover::Session, Form)> {
+        let mut outbox = self.0.outbox.lock();
+        if self.waiting_requests() > 0 || outbox.closing.is_some() {
+            return None;
+        }
+        outbox.gone = true;
+        let record = handover::Session {
+            id: self.0.id,
+            address: self.0.address,
+            open_ms: self.0.opened.elapsed().as_millis() as u64,
+            heard_ms: self.0.heard_ms.load(Ordering::Relaxed),
+            unread: Vec::new(),
+            unsent: std::mem::take(&mut outbox.bytes),
+            ended: false,
+            extra: Vec::new(),
+        };
+        Some((record, outbox.form))
     }
 
     /// The id, unique in the cluster and never reused.
@@ -194,15 +278,20 @@ impl Session {
         (heard == 0, self.0.opened.elapsed().saturating_sub(Duration::from_millis(heard)))
     }
 
-    /// Tells the connection that the node is stopping.
-    pub(crate) fn drain(&self) {
-        self.0.draining.store(true, Ordering::Relaxed);
+    /// Tells the connection what to do next.
+    pub(crate) fn set_course(&self, course: Course) {
+        self.0.course.store(course as u8, Ordering::Relaxed);
         wake(&mut self.0.outbox.lock());
     }
 
-    /// Whether [`Session::drain`] was called.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.0.draining.load(Ordering::Relaxed)
+    /// What it was told last.
+    pub(crate) fn course(&self) -> Course {
+        match self.0.course.load(Ordering::Relaxed) {
+            1 => Course::Hold,
+            2 => Course::Leave,
+            3 => Course::Drain,
+            _ => Course::Run,
+        }
     }
 
     /// Ends the session: what is queued is written first. `reason` is logged.
@@ -268,7 +357,15 @@ impl Inner {
 
     /// Queues what `write` writes in the session's form.
     fn queue(&self, policy: SlowClient, write: impl FnOnce(Form, &mut Vec<u8>)) -> Result<(), PushError> {
-        let mut outbox = self.outbox.lock();
+        self.queue_in(&mut self.outbox.lock(), policy, write)
+    }
+
+    fn queue_in(
+        &self,
+        outbox: &mut Outbox,
+        policy: SlowClient,
+        write: impl FnOnce(Form, &mut Vec<u8>),
+    ) -> Result<(), PushError> {
         if outbox.gone || outbox.closing.is_some() {
             return Err(PushError::Gone);
         }
@@ -280,14 +377,14 @@ impl Inner {
                 outbox.bytes = Vec::new();
                 outbox.cut = true;
                 count(&self.counters.outbox_full);
-                wake(&mut outbox);
+                wake(outbox);
             } else {
                 count(&self.counters.pushes_dropped);
             }
             return Err(PushError::TooSlow);
         }
         write(outbox.form, &mut outbox.bytes);
-        wake(&mut outbox);
+        wake(outbox);
         Ok(())
     }
 
@@ -306,12 +403,21 @@ impl Inner {
 impl Sink for Inner {
     fn end(&self, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let command = CommandId(token as u32); // The token was made from a command.
+        let Wire { framing, error_command, .. } = &self.wire;
+        // In one step: who sees that nothing waits must see the answer as well.
+        let mut outbox = self.outbox.lock();
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        match outcome {
-            Ok(Some(body)) => drop(self.push(command, body, SlowClient::Disconnect)),
-            Ok(None) => wake(&mut self.outbox.lock()),
-            Err(fault) => self.push_fault(command, fault),
-        }
+        // A client that is gone needs no answer; a slow one is being disconnected.
+        let _ = match outcome {
+            Ok(Some(body)) => self.queue_in(&mut outbox, SlowClient::Disconnect, |form, out| {
+                form.write(framing, command, body, out);
+            }),
+            Ok(None) => Ok(()),
+            Err(fault) => self.queue_in(&mut outbox, SlowClient::Disconnect, |form, out| {
+                form.write_error(framing, *error_command, command, fault, out);
+            }),
+        };
+        wake(&mut outbox);
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use crate::net::accept_failed;
+use crate::net::{Open, accept_failed};
 use crate::node::{Node, Phase};
 
 /// HTTP connections of one node at a time; more wait in the backlog.
@@ -45,14 +45,14 @@ impl Web {
         Ok(Self { inner: (Ipv4Addr::LOCALHOST, port).into(), shutdown })
     }
 
-    /// Hands the connections of `listener` to Rocket until `stop`.
-    pub(crate) async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
+    /// Hands the connections of `listener` to Rocket while `open`, until `stop`.
+    pub(crate) async fn serve(&self, listener: TcpListener, mut open: Open, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
             tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = listener.accept() => match accepted {
+                accepted = open.accept(&listener) => match accepted {
                     Ok((client, _)) => {
                         let inner = self.inner;
                         tokio::spawn(async move {

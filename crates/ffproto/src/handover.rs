@@ -16,8 +16,10 @@
 //!                               ◀──────  Proven                  it has lived long enough; the old leaves
 //! ```
 //!
-//! Until `Proven` either end may close the door, or die: the old process then takes back what it has and
-//! serves on.
+//! Until `Proven` the successor may close the door, or die: the old process then takes back what it has and
+//! serves on. When the old process dies, the successor does without what it has not been told.
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +56,8 @@ pub enum FromOld {
     },
     /// Nothing more comes.
     Done,
+    /// This process takes everything back and serves on: the successor must leave.
+    TookBack,
 }
 
 /// From a successor to the old process.
@@ -101,6 +105,8 @@ pub struct Sticky {
 pub struct Session {
     /// Its id, which it keeps.
     pub id: SessionId,
+    /// Where the client connects from.
+    pub address: SocketAddr,
     /// How long it has been open.
     pub open_ms: u64,
     /// After how many milliseconds of that the client was last heard; 0 before its first message.

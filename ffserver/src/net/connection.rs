@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,11 +22,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffconfig::RouteRule;
 use ffnet::link::NotSent;
-use ffproto::frame::FrameFault;
 use ffproto::frame::upgrade::REQUEST_BYTES_MAX;
 use ffproto::frame::websocket::WebSocketFault;
+use ffproto::frame::{Form, FrameFault};
 use ffproto::link::Client;
-use ffproto::{Code, CommandId, Executed};
+use ffproto::{Code, CommandId, Executed, handover};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -38,7 +40,7 @@ use crate::error::HandlerError;
 use crate::forward::Forwarded;
 use crate::handler::{From, Outcome, Request};
 use crate::routing::Hop;
-use crate::session::Session;
+use crate::session::{Course, Session};
 
 /// What a connection keeps of its write buffers: a small reply needs no allocation, and ten thousand idle
 /// clients cost a few MiB at most.
@@ -58,6 +60,8 @@ pub(super) enum Closed {
     Frame(FrameFault),
     WebSocket(WebSocketFault),
     Draining,
+    /// It may go on in the node's successor, see [`Connection::leave`].
+    Leaving,
     Io(io::Error),
 }
 
@@ -69,6 +73,7 @@ impl fmt::Display for Closed {
             Closed::Frame(fault) => write!(f, "illegal frame: {fault}"),
             Closed::WebSocket(fault) => write!(f, "illegal: {fault}"),
             Closed::Draining => f.write_str("the node is stopping"),
+            Closed::Leaving => f.write_str("it goes on in the successor"),
             Closed::Io(error) => write!(f, "the connection broke: {error}"),
         }
     }
@@ -101,7 +106,14 @@ pub(super) struct Connection {
     pub(super) written: usize,
     /// The client will send no more; what it has sent is handled and answered first.
     pub(super) ended: bool,
-    draining: bool,
+    course: Course,
+}
+
+/// What this layer knows of a connection, for another process of the node.
+#[derive(Serialize, Deserialize)]
+struct Extra {
+    spoken: Spoken,
+    form: Form,
 }
 
 impl Connection {
@@ -116,27 +128,72 @@ impl Connection {
             let deadline = Instant::now() + limits.call_timeout;
             Running { handler, command: None, name: "on_session_opened", deadline }
         });
-        let allowance = limits.requests_per_s.map(|per_s| Allowance::new(per_s, Instant::now()));
+        session.set_running(running.is_some());
+        let mut connection = Self::silent(stream, session, shared.clone());
+        connection.running = running;
+        connection
+    }
+
+    /// A connection of which nothing has been read and for which nothing runs.
+    fn silent(stream: TcpStream, session: Session, shared: Arc<Shared>) -> Self {
+        let per_s = shared.node.config().limits.requests_per_s;
+        let allowance = per_s.map(|per_s| Allowance::new(per_s, Instant::now()));
         Self {
             stream,
             session,
             unread: Vec::new(),
             spoken: Spoken::default(),
             stalled: false,
-            running,
+            running: None,
             allowance,
             hop: None,
             timer: None,
             writing: Vec::new(),
             written: 0,
             ended: false,
-            draining: false,
+            course: Course::Run,
             shared,
         }
     }
 
+    /// Goes on with a connection of another process of this node.
+    ///
+    /// # Errors
+    /// The record is of another version of the program.
+    pub(super) fn adopt(
+        stream: TcpStream,
+        record: handover::Session,
+        shared: Arc<Shared>,
+    ) -> Result<Self, bincode::Error> {
+        let Extra { spoken, form } = bincode::deserialize(&record.extra)?;
+        let session = shared.node.adopt_session(&record, form);
+        let mut connection = Self::silent(stream, session, shared);
+        (connection.unread, connection.ended) = (record.unread, record.ended);
+        connection.spoken = spoken;
+        Ok(connection)
+    }
+
+    /// The socket and all that must be known to go on in another process; the session is gone from this one.
+    /// `None` when it cannot leave: it is being closed, or something runs for it after all.
+    pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
+        let socket = self.stream.as_fd().try_clone_to_owned().ok()?;
+        let extra = |form| bincode::serialize(&Extra { spoken: self.spoken.clone(), form }).ok();
+        let (mut record, form) = self.session.leave()?;
+        let mut unsent = self.writing.split_off(self.written.min(self.writing.len()));
+        unsent.append(&mut record.unsent);
+        record.unsent = unsent;
+        record.extra = extra(form)?;
+        record.unread = std::mem::take(&mut self.unread);
+        record.ended = self.ended;
+        Some((socket, record))
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        self.draining = self.session.is_draining();
+        self.course = self.session.course();
         loop {
             self.poll_running(cx);
             if let Err(closed) = self.handle_unread(cx) {
@@ -161,9 +218,11 @@ impl Connection {
     fn poll_ended(&self) -> Poll<Closed> {
         let answering = self.running.is_some() || self.session.waiting_requests() > 0;
         let busy = answering || self.written < self.writing.len();
-        match (busy, self.ended && !self.stalled, self.draining) {
-            (false, true, _) => Poll::Ready(Closed::ByPeer),
-            (false, _, true) => Poll::Ready(Closed::Draining),
+        match self.course {
+            _ if !busy && self.ended && !self.stalled => Poll::Ready(Closed::ByPeer),
+            Course::Drain if !busy => Poll::Ready(Closed::Draining),
+            // What is not written yet goes with it.
+            Course::Leave if !answering && self.session.may_leave() => Poll::Ready(Closed::Leaving),
             _ => Poll::Pending,
         }
     }
@@ -183,6 +242,7 @@ impl Connection {
             }
         };
         if let Some(Running { command, name, .. }) = self.running.take() {
+            self.session.set_running(false);
             finish(&self.session, &self.shared, command, name, outcome);
         }
     }
@@ -196,7 +256,7 @@ impl Connection {
     }
 
     fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
-        if self.running.is_some() || self.unread.is_empty() || self.draining {
+        if self.running.is_some() || self.unread.is_empty() || self.course != Course::Run {
             return Ok(());
         }
         let mut bytes = std::mem::take(&mut self.unread);
@@ -287,6 +347,7 @@ impl Connection {
             Poll::Pending => {
                 let running = Running { handler, command: Some(command), name: route.name, deadline };
                 self.running = Some(running);
+                self.session.set_running(true);
                 self.poll_running(cx); // Arms the deadline.
             }
         }
@@ -334,7 +395,7 @@ impl Connection {
         if self.spoken == Spoken::Unknown {
             max = max.max(REQUEST_BYTES_MAX);
         }
-        if self.ended || self.draining || self.unread.len() > max {
+        if self.ended || self.course != Course::Run || self.unread.len() > max {
             return Poll::Pending;
         }
         let mut scratch = SCRATCH.take();

@@ -5,10 +5,14 @@ mod connection;
 mod spoken;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffproto::handover;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -17,8 +21,11 @@ use crate::app::Hooks;
 use crate::counters::count;
 use crate::dispatch::{Dispatch, Guarded, log_error};
 use crate::node::Node;
-use crate::session::Session;
-use connection::Connection;
+use crate::session::Course;
+use connection::{Closed, Connection};
+
+/// Connections that may wait to be sent to a successor; the others wait in their own tasks.
+const LEAVING_MAX: usize = 64;
 
 /// What every connection of a node shares.
 pub(crate) struct Shared {
@@ -27,50 +34,139 @@ pub(crate) struct Shared {
     pub(crate) hooks: Hooks,
 }
 
-/// Accepts clients until `stop`, then tells every connection to drain and waits until they have.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    let connections = TaskTracker::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => open(stream, &shared, &connections),
-                Err(error) => accept_failed("netport", &error).await,
-            },
+/// A connection on its way to the node's successor.
+pub(crate) struct Leaving {
+    pub(crate) socket: OwnedFd,
+    pub(crate) record: handover::Session,
+    /// The nodes that its messages went to.
+    pub(crate) sticky: Vec<handover::Sticky>,
+}
+
+/// The clients of a node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    shared: Arc<Shared>,
+    connections: TaskTracker,
+    /// Where connections go that leave; while there is nobody, none leaves.
+    successor: Arc<Mutex<Option<mpsc::Sender<Leaving>>>>,
+}
+
+impl Clients {
+    pub(crate) fn new(shared: Shared) -> Self {
+        let connections = TaskTracker::new();
+        Self { shared: Arc::new(shared), connections, successor: Arc::default() }
+    }
+
+    /// Accepts clients while `open`, until `stop`; then tells every connection to drain and waits until they
+    /// have.
+    pub(crate) async fn serve(self, listener: TcpListener, mut open: Open, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = open.accept(&listener) => match accepted {
+                    Ok((stream, _)) => self.open(stream),
+                    Err(error) => accept_failed("netport", &error).await,
+                },
+            }
+        }
+        drop(listener);
+        self.shared.node.set_course(Course::Drain);
+        self.connections.close();
+        self.connections.wait().await;
+    }
+
+    /// Sends every connection to the successor as soon as nothing runs for it; the receiver ends when none is
+    /// left. What cannot be sent is to be given back to [`Clients::adopt`].
+    pub(crate) fn leave(&self) -> mpsc::Receiver<Leaving> {
+        let (sender, receiver) = mpsc::channel(LEAVING_MAX);
+        *self.successor.lock() = Some(sender);
+        self.shared.node.set_course(Course::Leave);
+        receiver
+    }
+
+    /// Nobody leaves any more: those that are here go on.
+    pub(crate) fn stay(&self) {
+        *self.successor.lock() = None;
+        self.shared.node.set_course(Course::Run);
+    }
+
+    /// Whether all have left or ended.
+    pub(crate) fn are_gone(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    fn open(&self, stream: TcpStream) {
+        // Coalescing is ours (one write per turn), so the kernel's would only add delay.
+        let _ = stream.set_nodelay(true);
+        let Ok(address) = stream.peer_addr() else { return };
+        let session = match self.shared.node.open_session(address) {
+            Ok(session) => session,
+            Err(why) => {
+                count(&self.shared.node.counters().clients_refused);
+                if self.shared.node.may_log_call() {
+                    warn!(%address, "client refused: {why}");
+                }
+                return;
+            }
+        };
+        info!(session = %session.id(), %address, "client logged in");
+        self.run(Connection::new(stream, session, self.shared.clone()));
+    }
+
+    /// Goes on with a connection of another process of this node.
+    ///
+    /// # Errors
+    /// The socket or the record is of no use; the client is disconnected.
+    pub(crate) fn adopt(&self, socket: OwnedFd, record: handover::Session) -> io::Result<()> {
+        let stream = std::net::TcpStream::from(socket);
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
+        let connection = Connection::adopt(stream, record, self.shared.clone());
+        self.run(connection.map_err(io::Error::other)?);
+        Ok(())
+    }
+
+    fn run(&self, mut connection: Connection) {
+        let clients = self.clone();
+        self.connections.spawn(async move {
+            loop {
+                let closed = (&mut connection).await;
+                if !matches!(closed, Closed::Leaving) {
+                    return clients.close(connection, closed).await;
+                }
+                if let Some((socket, record)) = connection.leave() {
+                    let session = connection.session().clone();
+                    drop(connection);
+                    let sticky = clients.shared.node.session_left(&session);
+                    return clients.send(Leaving { socket, record, sticky }).await;
+                }
+            }
+        });
+    }
+
+    async fn send(&self, leaving: Leaving) {
+        let successor = self.successor.lock().clone();
+        let back = match successor {
+            Some(successor) => successor.send(leaving).await.err().map(|refused| refused.0),
+            None => Some(leaving),
+        };
+        if let Some(leaving) = back {
+            self.take_back(leaving);
         }
     }
-    drop(listener);
-    shared.node.sessions().iter().for_each(Session::drain);
-    connections.close();
-    connections.wait().await;
-}
 
-/// Out of descriptors, or a client that left while it waited: neither ends the acceptor, and the wait
-/// keeps the first from turning into a busy loop.
-pub(crate) async fn accept_failed(port: &str, error: &io::Error) {
-    warn!("{port}: a connection could not be accepted: {error}");
-    tokio::time::sleep(Duration::from_millis(50)).await;
-}
-
-fn open(stream: TcpStream, shared: &Arc<Shared>, connections: &TaskTracker) {
-    // Coalescing is ours (one write per turn), so the kernel's would only add delay.
-    let _ = stream.set_nodelay(true);
-    let Ok(address) = stream.peer_addr() else { return };
-    let session = match shared.node.open_session(address) {
-        Ok(session) => session,
-        Err(why) => {
-            count(&shared.node.counters().clients_refused);
-            if shared.node.may_log_call() {
-                warn!(%address, "client refused: {why}");
-            }
-            return;
+    /// The successor does not take it after all.
+    pub(crate) fn take_back(&self, leaving: Leaving) {
+        let Leaving { socket, record, sticky } = leaving;
+        let id = record.id;
+        sticky.into_iter().for_each(|sticky| self.shared.node.sticky().take_over(sticky));
+        if let Err(error) = self.adopt(socket, record) {
+            warn!(session = %id, "the client is lost: {error}");
         }
-    };
-    info!(session = %session.id(), %address, "client logged in");
-    let shared = shared.clone();
-    connections.spawn(async move {
-        let mut connection = Connection::new(stream, session.clone(), shared.clone());
-        let closed = (&mut connection).await;
+    }
+
+    async fn close(self, mut connection: Connection, closed: Closed) {
+        let (shared, session) = (&self.shared, connection.session().clone());
         shared.node.end_session(&session);
         connection.say_why(&closed).await;
         drop(connection);
@@ -86,5 +182,45 @@ fn open(stream: TcpStream, shared: &Arc<Shared>, connections: &TaskTracker) {
             });
         }
         info!(session = %session.id(), "client logged out: {closed}");
-    });
+    }
+}
+
+/// Whether a node's ports accept. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Open(watch::Receiver<bool>);
+
+impl Open {
+    pub(crate) fn new(open: watch::Receiver<bool>) -> Self {
+        Self(open)
+    }
+
+    /// Accepts as `listener` does, while the ports are open. Cancel-safe.
+    pub(crate) async fn accept(
+        &mut self,
+        listener: &TcpListener,
+    ) -> io::Result<(TcpStream, std::net::SocketAddr)> {
+        loop {
+            if !*self.0.borrow_and_update() {
+                // Whoever opens and closes the ports is gone only with the node.
+                if self.0.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                changed = self.0.changed() => if changed.is_err() {
+                    return listener.accept().await;
+                },
+                accepted = listener.accept() => return accepted,
+            }
+        }
+    }
+}
+
+/// Out of descriptors, or a client that left while it waited: neither ends the acceptor, and the wait
+/// keeps the first from turning into a busy loop.
+pub(crate) async fn accept_failed(port: &str, error: &io::Error) {
+    warn!("{port}: a connection could not be accepted: {error}");
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }

@@ -204,7 +204,7 @@ impl Connection {
                 }
                 None => return None,
             },
-            Closed::Frame(_) | Closed::Io(_) => return None,
+            Closed::Frame(_) | Closed::Io(_) | Closed::Leaving => return None,
         };
         let mut frame = Vec::new();
         websocket::write_close(code, &why, &mut frame);

@@ -1,0 +1,467 @@
+//! How a node's process is replaced: the old one hands its state, its clients and its place over to its
+//! successor, and takes them back when that fails. The order of messages stands in [`ffproto::handover`].
+//!
+//! An app that freezes nothing needs no pause: the successor serves, neighbours switch to it one by one, and
+//! each session goes when nothing runs for it. An app that freezes its state is paused first: neighbours hold
+//! their messages, what runs ends, the state goes, and the successor's links bring the messages.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use ffnet::Link;
+use ffnet::door::{self, DoorListener, Passage};
+use ffproto::NodeName;
+use ffproto::control::Door;
+use ffproto::handover::{FromNew, FromOld, STATE_PIECE_BYTES, Sticky, Who};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{info, warn};
+
+use crate::app::{Frozen, Hooks};
+use crate::dispatch::Guarded;
+use crate::error::HandlerError;
+use crate::net::{Clients, Leaving};
+use crate::node::{Node, Phase};
+use crate::session::Course;
+
+/// The other process answers a greeting within this, or is none of ours.
+const GREETING_MAX: Duration = Duration::from_secs(2);
+/// How long a neighbour may take to answer a Pause; one that hangs is lost by its heartbeat soon.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long a successor may take to serve when nobody waits for it.
+const SERVES_MAX: Duration = Duration::from_secs(10);
+/// How often what has no event is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How long the successor's last word may be late.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// What of a running node is handed over.
+pub(crate) struct Estate {
+    pub(crate) node: Node,
+    pub(crate) hooks: Hooks,
+    /// Whether the ports accept.
+    pub(crate) ports: watch::Sender<bool>,
+    /// Its clients, when it has a netport.
+    pub(crate) clients: Option<Clients>,
+}
+
+/// Why a process keeps, or takes back, what it should hand over. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandOverError {
+    #[error("the successor is not there: {0}")]
+    Door(#[source] io::Error),
+    #[error("somebody else waits at the door: {0}")]
+    Stranger(String),
+    #[error("{0}")]
+    Failed(String),
+    #[error("the successor has ended")]
+    Ended,
+    #[error("the connection to the successor broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("the successor did not {what} within {ms} ms")]
+    TooSlow { what: &'static str, ms: u128 },
+    #[error("{handlers} handlers still ran {ms} ms after the pause began (limits.park_ms): {waits}")]
+    Busy { handlers: usize, waits: String, ms: u128 },
+    #[error("the app's freeze hook failed: {0}")]
+    Freeze(String),
+    #[error("the node was told to stop")]
+    Stopped,
+}
+
+type ToSuccessor = Passage<FromNew, FromOld>;
+type ToOld = Passage<FromOld, FromNew>;
+
+/// The old process, whose successor serves.
+pub(crate) struct HandingOver {
+    passage: ToSuccessor,
+    frozen: Option<Frozen>,
+    /// What is chosen here meanwhile.
+    chosen: mpsc::UnboundedReceiver<Sticky>,
+}
+
+/// What an old process keeps for taking back.
+#[derive(Default)]
+pub(crate) struct Kept {
+    frozen: Option<Frozen>,
+    passage: Option<ToSuccessor>,
+}
+
+fn who(node: &Node) -> Who {
+    let cluster = node.local(Vec::new()).cluster.to_string();
+    Who { cluster, name: node.name().clone(), incarnation: node.incarnation() }
+}
+
+fn is_kin(ours: &Who, theirs: &Who) -> bool {
+    ours.cluster == theirs.cluster && ours.name == theirs.name
+}
+
+impl Estate {
+    /// Hands over until the successor serves. Whatever fails, [`Estate::take_back`] undoes it; `kept` has what
+    /// it needs. Not cancel-safe but for that.
+    pub(crate) async fn hand_over(&self, door: &Door, kept: &mut Kept) -> Result<HandingOver, HandOverError> {
+        let begun = Instant::now();
+        let park = self.node.config().limits.park;
+        let mut passage = self.greet(door).await?;
+        info!("handing over to the successor");
+        let (tell, chosen) = mpsc::unbounded_channel();
+        let frozen = match &self.hooks.freeze {
+            None => None,
+            Some((version, hook)) => {
+                self.pause(begun + park / 2).await?;
+                let frozen = run_hook(hook(self.node.clone())).await;
+                let bytes = frozen.map_err(|e| HandOverError::Freeze(e.log_text()))?;
+                Some(Frozen { version: *version, bytes })
+            }
+        };
+        kept.frozen.clone_from(&frozen);
+        let sent = self.send_state(&passage, frozen.as_ref(), tell).await;
+        let limit = if frozen.is_some() { begun + park } else { begun + SERVES_MAX };
+        let told = async {
+            sent?;
+            expect(&mut passage, "take the state over", &FromNew::Thawed, begun, limit).await?;
+            // Whoever connects from now on waits for the successor.
+            self.ports.send_replace(false);
+            passage.send(&FromOld::YourTurn, &[]).await?;
+            expect(&mut passage, "serve", &FromNew::Serves, begun, limit).await
+        };
+        match told.await {
+            Ok(()) => Ok(HandingOver { passage, frozen, chosen }),
+            Err(error) => {
+                kept.passage = Some(passage);
+                Err(error)
+            }
+        }
+    }
+
+    async fn greet(&self, door: &Door) -> Result<ToSuccessor, HandOverError> {
+        let mut passage: ToSuccessor = door::enter(door).map_err(HandOverError::Door)?;
+        let ours = who(&self.node);
+        passage.send(&FromOld::Hello(ours.clone()), &[]).await?;
+        let heard = timeout(GREETING_MAX, passage.receive()).await;
+        let ms = GREETING_MAX.as_millis();
+        match heard.map_err(|_| HandOverError::TooSlow { what: "answer", ms })?? {
+            Some((FromNew::Hello(theirs), _))
+                if is_kin(&ours, &theirs) && theirs.incarnation > ours.incarnation =>
+            {
+                Ok(passage)
+            }
+            Some((other, _)) => Err(HandOverError::Stranger(format!("{other:?}"))),
+            None => Err(HandOverError::Ended),
+        }
+    }
+
+    /// Neighbours hold back what is new, clients start nothing new, and what runs comes to its end.
+    async fn pause(&self, until: Instant) -> Result<(), HandOverError> {
+        let begun = Instant::now();
+        self.node.set_course(Course::Hold);
+        let links = self.node.links();
+        links.iter().for_each(Link::pause);
+        let answered = wait(begun + PAUSE_MAX, || links.iter().all(Link::peer_is_paused));
+        if !answered.await {
+            warn!("not every neighbour has answered the pause; one that hangs is lost soon");
+        }
+        if wait(until, || self.is_quiet()).await {
+            return Ok(());
+        }
+        let names: Vec<&str> =
+            links.iter().filter(|l| l.waiting_calls() > 0).map(|l| l.peer().name.as_str()).collect();
+        let waits = if names.is_empty() {
+            "for nothing that the framework sees".to_owned()
+        } else {
+            format!("for answers of {}", names.join(", "))
+        };
+        let (handlers, ms) = (self.node.calls().len(), begun.elapsed().as_millis());
+        Err(HandOverError::Busy { handlers, waits, ms })
+    }
+
+    /// Whether nothing runs here, for nobody.
+    fn is_quiet(&self) -> bool {
+        self.node.calls().is_empty()
+            && !self.node.has_session_at_work()
+            && !self.node.park().any()
+            && self.node.links().iter().all(|link| link.waiting_calls() == 0)
+    }
+
+    async fn send_state(
+        &self,
+        passage: &ToSuccessor,
+        frozen: Option<&Frozen>,
+        tell: mpsc::UnboundedSender<Sticky>,
+    ) -> Result<(), HandOverError> {
+        let sticky = self.node.sticky().hand_over(tell);
+        for some in sticky.chunks(4096) {
+            passage.send(&FromOld::Sticky(some.to_vec()), &[]).await?;
+        }
+        for piece in frozen.iter().flat_map(|frozen| frozen.bytes.chunks(STATE_PIECE_BYTES)) {
+            passage.send(&FromOld::State(piece.to_vec()), &[]).await?;
+        }
+        let version = frozen.map(|frozen| frozen.version);
+        Ok(passage.send(&FromOld::Frozen { version }, &[]).await?)
+    }
+
+    /// Goes on as before; `kept` as [`Estate::hand_over`] or [`Estate::leave`] has left it.
+    pub(crate) async fn take_back(&self, kept: Kept) {
+        if let Some(passage) = kept.passage {
+            // One that lives leaves; one that is gone needs to hear nothing.
+            let _ = timeout(GREETING_MAX, passage.send(&FromOld::TookBack, &[])).await;
+        }
+        if let (Some(frozen), Some(hook)) = (kept.frozen, &self.hooks.thaw)
+            && let Err(e) = run_hook(hook(self.node.clone(), frozen)).await
+        {
+            warn!("the app's thaw hook failed in the old process: {}", e.log_text());
+        }
+        self.node.sticky().keep();
+        self.node.links().iter().for_each(Link::resume);
+        match &self.clients {
+            Some(clients) => clients.stay(),
+            None => self.node.set_course(Course::Run),
+        }
+        self.node.set_phase(Phase::Ready);
+        self.ports.send_replace(true);
+    }
+
+    /// Sends everything that is left to the successor, waits until nothing is left, and then until the
+    /// successor is proven. An error means: take back.
+    pub(crate) async fn leave(
+        &self,
+        mut handing: HandingOver,
+        deadline: Instant,
+        kept: &mut Kept,
+    ) -> Result<(), HandOverError> {
+        kept.frozen = handing.frozen.take();
+        let left = self.try_leave(&mut handing, deadline).await;
+        if left.is_err() {
+            kept.passage = Some(handing.passage);
+        }
+        left
+    }
+
+    async fn try_leave(&self, handing: &mut HandingOver, deadline: Instant) -> Result<(), HandOverError> {
+        self.node.set_phase(Phase::HandedOver);
+        let HandingOver { passage, chosen, .. } = handing;
+        if let Some(clients) = &self.clients {
+            let mut leaving = clients.leave();
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
+                    Some(one) = leaving.recv() => {
+                        if let Err(error) = send_client(passage, &one).await {
+                            clients.take_back(one);
+                            while let Ok(one) = leaving.try_recv() {
+                                clients.take_back(one);
+                            }
+                            return Err(error.into());
+                        }
+                    }
+                    () = tokio::time::sleep(LOOK_EVERY) => {
+                        if clients.are_gone() && leaving.is_empty() {
+                            break;
+                        }
+                        if Instant::now() >= deadline {
+                            warn!("some clients did not leave in time: {}", self.node.sessions().len());
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        let switched = || self.node.links().iter().all(Link::peer_has_switched) && self.is_quiet();
+        while !switched() && Instant::now() < deadline {
+            tokio::select! {
+                Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
+                said = passage.receive() => heard(said?)?,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+        passage.send(&FromOld::Done, &[]).await?;
+        let proven = Instant::now() + self.node.config().limits.prove + MARGIN;
+        match timeout_at(proven, passage.receive()).await {
+            // A successor that lives and is silent is trusted after all: it serves.
+            Err(_late) => Ok(()),
+            Ok(said) => match said?.map(|(said, _)| said) {
+                Some(FromNew::Proven) => Ok(()),
+                Some(FromNew::Failed { reason }) => Err(HandOverError::Failed(reason)),
+                Some(_) | None => Err(HandOverError::Ended),
+            },
+        }
+    }
+}
+
+/// Before `Done` a successor that serves says nothing, unless it fails.
+fn heard<D>(said: Option<(FromNew, D)>) -> Result<(), HandOverError> {
+    match said.map(|(said, _)| said) {
+        None => Err(HandOverError::Ended),
+        Some(FromNew::Failed { reason }) => Err(HandOverError::Failed(reason)),
+        Some(_) => Ok(()),
+    }
+}
+
+async fn send_client(passage: &ToSuccessor, one: &Leaving) -> io::Result<()> {
+    if !one.sticky.is_empty() {
+        passage.send(&FromOld::Sticky(one.sticky.clone()), &[]).await?;
+    }
+    passage.send(&FromOld::Session(Box::new(one.record.clone())), &[one.socket.as_fd()]).await
+}
+
+async fn expect(
+    passage: &mut ToSuccessor,
+    what: &'static str,
+    wanted: &FromNew,
+    begun: Instant,
+    limit: Instant,
+) -> Result<(), HandOverError> {
+    let too_slow = |_| HandOverError::TooSlow { what, ms: begun.elapsed().as_millis() };
+    match timeout_at(limit, passage.receive()).await.map_err(too_slow)?? {
+        Some((said, _)) if said == *wanted => Ok(()),
+        Some((FromNew::Failed { reason }, _)) => Err(HandOverError::Failed(reason)),
+        Some((other, _)) => Err(HandOverError::Stranger(format!("{other:?}"))),
+        None => Err(HandOverError::Ended),
+    }
+}
+
+/// Looks until `done`, at most until `until`.
+async fn wait(until: Instant, done: impl Fn() -> bool) -> bool {
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn run_hook<T: Send + 'static>(
+    hook: impl Future<Output = Result<T, HandlerError>> + Send + 'static,
+) -> Result<T, HandlerError> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    Guarded::hook(async move {
+        let _ = tell.send(hook.await?);
+        Ok(None)
+    })
+    .await?;
+    told.await.map_err(HandlerError::internal)
+}
+
+/// Why a successor cannot take over. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum InheritError {
+    /// The old process did not come, or has closed the door again.
+    #[error("the old process of `{0}` does not hand over")]
+    Alone(NodeName),
+    /// Something else came.
+    #[error("{0} is not the old process of this node")]
+    Stranger(String),
+    /// The old process froze a state that this app cannot take.
+    #[error("the old process has a frozen state of version {0}, and the app has no thaw hook")]
+    NoThaw(u32),
+    /// The app's thaw hook failed.
+    #[error("the app's thaw hook failed: {0}")]
+    Thaw(String),
+    /// The door broke.
+    #[error("the connection to the old process broke")]
+    Broken(#[from] io::Error),
+}
+
+/// A successor that has everything and may serve.
+pub(crate) struct Inheriting {
+    passage: ToOld,
+}
+
+impl Inheriting {
+    /// Waits at the door for the old process and takes its state, until it is this process's turn.
+    pub(crate) async fn new(
+        door: DoorListener,
+        node: &Node,
+        hooks: &Hooks,
+        until: Instant,
+    ) -> Result<Self, InheritError> {
+        let alone = || InheritError::Alone(node.name().clone());
+        let mut passage: ToOld = timeout_at(until, door.accept()).await.map_err(|_| alone())??;
+        drop(door);
+        let ours = who(node);
+        match timeout(GREETING_MAX, passage.receive()).await.map_err(|_| alone())?? {
+            Some((FromOld::Hello(theirs), _)) if is_kin(&ours, &theirs) => {}
+            Some((other, _)) => return Err(InheritError::Stranger(format!("{other:?}"))),
+            None => return Err(alone()),
+        }
+        passage.send(&FromNew::Hello(ours), &[]).await?;
+        if let Err(error) = take_state(&mut passage, node, hooks, until).await {
+            let _ = passage.send(&FromNew::Failed { reason: error.to_string() }, &[]).await;
+            return Err(error);
+        }
+        Ok(Self { passage })
+    }
+
+    /// Says that this process serves, and takes the clients; returns when the old process needs no more. An
+    /// error means that the old process serves on and this one must leave.
+    pub(crate) async fn serve(mut self, estate: &Estate) -> Result<(), InheritError> {
+        let alone = || InheritError::Alone(estate.node.name().clone());
+        let serves = Instant::now();
+        self.passage.send(&FromNew::Serves, &[]).await.map_err(|_| alone())?;
+        loop {
+            // The old process may be killed while it hands over: what it had not sent is lost with it.
+            let Ok(Some((said, mut descriptors))) = self.passage.receive().await else {
+                warn!("the old process has ended before it had handed over everything");
+                return Ok(());
+            };
+            match (said, descriptors.pop()) {
+                (FromOld::Sticky(all), _) => take_sticky(&estate.node, all),
+                (FromOld::Session(record), Some(socket)) => {
+                    let id = record.id;
+                    let taken = estate.clients.as_ref().map(|clients| clients.adopt(socket, *record));
+                    if let Some(Err(error)) = taken {
+                        warn!(session = %id, "a client could not be taken over: {error}");
+                    }
+                }
+                (FromOld::TookBack, _) => return Err(alone()),
+                (FromOld::Done, _) => break,
+                _ => {}
+            }
+        }
+        tokio::time::sleep_until(serves + estate.node.config().limits.prove).await;
+        // The old process may have been told to leave by somebody else meanwhile.
+        let _ = self.passage.send(&FromNew::Proven, &[]).await;
+        // It closes the door when it has read that; or it takes back after all.
+        match timeout(MARGIN, self.passage.receive()).await {
+            Ok(Ok(Some((FromOld::TookBack, _)))) => Err(alone()),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn take_state(
+    passage: &mut ToOld,
+    node: &Node,
+    hooks: &Hooks,
+    until: Instant,
+) -> Result<(), InheritError> {
+    let alone = || InheritError::Alone(node.name().clone());
+    let mut bytes = Vec::new();
+    loop {
+        let said = timeout_at(until, passage.receive()).await.map_err(|_| alone())??;
+        match said.map(|(said, _)| said).ok_or_else(alone)? {
+            FromOld::Sticky(all) => take_sticky(node, all),
+            FromOld::State(piece) => bytes.extend_from_slice(&piece),
+            FromOld::Frozen { version } => {
+                if let Some(version) = version {
+                    let hook = hooks.thaw.as_ref().ok_or(InheritError::NoThaw(version))?;
+                    let frozen = Frozen { version, bytes: std::mem::take(&mut bytes) };
+                    let thawed = run_hook(hook(node.clone(), frozen)).await;
+                    thawed.map_err(|e| InheritError::Thaw(e.log_text()))?;
+                }
+                passage.send(&FromNew::Thawed, &[]).await?;
+            }
+            FromOld::YourTurn => return Ok(()),
+            FromOld::TookBack => return Err(alone()),
+            other => return Err(InheritError::Stranger(format!("{other:?}"))),
+        }
+    }
+}
+
+fn take_sticky(node: &Node, all: Vec<Sticky>) {
+    all.into_iter().for_each(|sticky| node.sticky().take_over(sticky));
+}
