@@ -32,7 +32,7 @@ use crate::queue::{QueueLimits, Queues};
 use crate::routing::targets;
 use crate::stop::Stop;
 use crate::succession::{Estate, HandOverError, InheritError, Inheriting, Kept};
-use crate::web::Web;
+use crate::web::{Front, Web};
 use crate::{net, parent, root};
 
 /// How long a node waits for its parents before it is ready without them: they may be late.
@@ -365,7 +365,7 @@ impl FFServer {
             None => None,
         };
         let inheriting = if self.succeeds { Some(self.inherit(control, word).await?) } else { None };
-        let mut running = self.open(listeners, web, control).await;
+        let mut running = self.open(listeners, web, control).await?;
         running.inheriting = inheriting;
         Ok(running)
     }
@@ -387,7 +387,12 @@ impl FFServer {
     }
 
     /// Opens the ports and links to the parents; the clients come last.
-    async fn open(&self, listeners: Listeners, web: Option<Web>, control: &ControlTask) -> Running {
+    async fn open(
+        &self,
+        listeners: Listeners,
+        web: Option<Web>,
+        control: &ControlTask,
+    ) -> Result<Running, RunError> {
         let addresses = listeners.addresses();
         let Listeners { net, root, web: web_listener } = listeners;
         let ports = watch::Sender::new(true);
@@ -406,10 +411,8 @@ impl FFServer {
         for (config, way) in &control.whereabouts {
             tasks.push(tokio::spawn(parent::keep(shared.clone(), config.clone(), way.clone())));
         }
-        if let (Some(web), Some(listener)) = (web, web_listener) {
-            let (open, stop) = (open(), self.stop.token());
-            tasks.push(tokio::spawn(async move { web.serve(listener, open, stop).await }));
-        }
+        let front = web.as_ref().zip(web_listener).map(|(web, listener)| self.front(web, listener));
+        let front = front.transpose()?;
         self.wait_for_parents().await;
         let (mut clients, mut serving) = (None, None);
         if let Some(listener) = net {
@@ -420,8 +423,8 @@ impl FFServer {
             clients = Some(all);
         }
         let (node, hooks) = (self.node.clone(), self.hooks.clone());
-        let estate = Estate { node, hooks, ports, clients };
-        Running { addresses, serving, links, tasks, estate, inheriting: None }
+        let estate = Estate { node, hooks, ports, clients, front };
+        Ok(Running { addresses, serving, links, tasks, estate, inheriting: None, _web: web })
     }
 
     fn shared(&self) -> Arc<Shared> {
@@ -487,6 +490,11 @@ impl FFServer {
         web.map_err(|why| RunError::Web { node, why })
     }
 
+    fn front(&self, web: &Web, listener: TcpListener) -> Result<Front, RunError> {
+        let front = listener.into_std().and_then(|listener| web.front(listener));
+        front.map_err(|e| RunError::Web { node: self.node.name().clone(), why: e.to_string() })
+    }
+
     async fn wait_for_parents(&self) {
         let up = async {
             while !self.node.parents_up() {
@@ -516,6 +524,12 @@ impl FFServer {
         self.node.set_phase(Phase::Stopping);
         word.send_replace(Word::Say(ToMaster::Stopping));
         let mut running = running;
+        let http = async {
+            if let Some(front) = &running.estate.front {
+                front.end(deadline).await;
+            }
+        };
+        http.await;
         if let Some(mut serving) = running.serving.take()
             && timeout_at(deadline, &mut serving).await.is_err()
         {
@@ -611,6 +625,8 @@ struct Running {
     estate: Estate,
     /// The old process, as long as it has something to give.
     inheriting: Option<Inheriting>,
+    /// Rocket, behind the estate's front.
+    _web: Option<Web>,
 }
 
 impl Running {

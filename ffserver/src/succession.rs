@@ -24,6 +24,7 @@ use crate::error::HandlerError;
 use crate::net::{Clients, Leaving};
 use crate::node::{Node, Phase};
 use crate::session::Course;
+use crate::web::{Front, Retirement, Traveller};
 
 /// The other process answers a greeting within this, or is none of ours.
 const GREETING_MAX: Duration = Duration::from_secs(2);
@@ -44,6 +45,8 @@ pub(crate) struct Estate {
     pub(crate) ports: watch::Sender<bool>,
     /// Its clients, when it has a netport.
     pub(crate) clients: Option<Clients>,
+    /// Its HTTP connections, when it has a webport.
+    pub(crate) front: Option<Front>,
 }
 
 /// Why a process keeps, or takes back, what it should hand over. The text is for the operator.
@@ -85,6 +88,10 @@ pub(crate) struct HandingOver {
 pub(crate) struct Kept {
     frozen: Option<Frozen>,
     passage: Option<ToSuccessor>,
+    /// The HTTP connections that are still here.
+    http: Option<Retirement>,
+    /// Those that wait for the successor.
+    travellers: Vec<Traveller>,
 }
 
 fn who(node: &Node) -> Who {
@@ -108,7 +115,7 @@ impl Estate {
         let frozen = match &self.hooks.freeze {
             None => None,
             Some((version, hook)) => {
-                self.pause(begun + park / 2).await?;
+                self.pause(begun + park / 2, kept).await?;
                 let frozen = run_hook(hook(self.node.clone())).await;
                 let bytes = frozen.map_err(|e| HandOverError::Freeze(e.log_text()))?;
                 Some(Frozen { version: *version, bytes })
@@ -122,10 +129,14 @@ impl Estate {
             expect(&mut passage, "take the state over", &FromNew::Thawed, begun, limit).await?;
             // Whoever connects from now on waits for the successor.
             self.ports.send_replace(false);
+            if kept.http.is_none() {
+                kept.http = self.retire();
+            }
             passage.send(&FromOld::YourTurn, &[]).await?;
             expect(&mut passage, "serve", &FromNew::Serves, begun, limit).await
         };
-        match told.await {
+        let told = told.await;
+        match told {
             Ok(()) => Ok(HandingOver { passage, frozen, chosen }),
             Err(error) => {
                 kept.passage = Some(passage);
@@ -152,8 +163,9 @@ impl Estate {
     }
 
     /// Neighbours hold back what is new, clients start nothing new, and what runs comes to its end.
-    async fn pause(&self, until: Instant) -> Result<(), HandOverError> {
+    async fn pause(&self, until: Instant, kept: &mut Kept) -> Result<(), HandOverError> {
         let begun = Instant::now();
+        kept.http = self.retire();
         self.node.set_course(Course::Hold);
         let links = self.node.links();
         links.iter().for_each(Link::pause);
@@ -162,6 +174,13 @@ impl Estate {
             warn!("not every neighbour has answered the pause; one that hangs is lost soon");
         }
         if wait(until, || self.is_quiet()).await {
+            // Requests of routes end as well; a stream may last, and is not waited for longer.
+            let some = begun + (until - begun) / 2;
+            while let Some(http) = &mut kept.http
+                && let Ok(Some(one)) = timeout_at(some, http.next()).await
+            {
+                kept.travellers.push(one);
+            }
             return Ok(());
         }
         let names: Vec<&str> =
@@ -173,6 +192,12 @@ impl Estate {
         };
         let (handlers, ms) = (self.node.calls().len(), begun.elapsed().as_millis());
         Err(HandOverError::Busy { handlers, waits, ms })
+    }
+
+    /// HTTP connections wait for the successor from now on, each as soon as it is between two requests.
+    fn retire(&self) -> Option<Retirement> {
+        let until = Instant::now() + self.node.config().drain;
+        self.front.as_ref().map(|front| front.retire(until))
     }
 
     /// Whether nothing runs here, for nobody.
@@ -211,6 +236,15 @@ impl Estate {
         {
             warn!("the app's thaw hook failed in the old process: {}", e.log_text());
         }
+        if let Some(front) = &self.front {
+            drop(kept.http);
+            front.resume();
+            for (stream, unread) in kept.travellers {
+                if let Err(e) = front.adopt(stream, unread) {
+                    warn!("an HTTP connection is lost: {e}");
+                }
+            }
+        }
         self.node.sticky().keep();
         self.node.links().iter().for_each(Link::resume);
         match &self.clients {
@@ -230,48 +264,62 @@ impl Estate {
         kept: &mut Kept,
     ) -> Result<(), HandOverError> {
         kept.frozen = handing.frozen.take();
-        let left = self.try_leave(&mut handing, deadline).await;
+        let left = self.try_leave(&mut handing, deadline, kept).await;
         if left.is_err() {
             kept.passage = Some(handing.passage);
         }
         left
     }
 
-    async fn try_leave(&self, handing: &mut HandingOver, deadline: Instant) -> Result<(), HandOverError> {
+    /// Whether nothing is left here: no client, no HTTP connection, and no neighbour that needs this process.
+    fn has_left(&self, leaving: Option<&mpsc::Receiver<Leaving>>, no_http: bool) -> bool {
+        let no_clients = self.clients.as_ref().is_none_or(Clients::are_gone);
+        no_clients
+            && leaving.is_none_or(mpsc::Receiver::is_empty)
+            && no_http
+            && self.node.links().iter().all(Link::peer_has_switched)
+            && self.is_quiet()
+    }
+
+    async fn try_leave(
+        &self,
+        handing: &mut HandingOver,
+        deadline: Instant,
+        kept: &mut Kept,
+    ) -> Result<(), HandOverError> {
         self.node.set_phase(Phase::HandedOver);
         let HandingOver { passage, chosen, .. } = handing;
-        if let Some(clients) = &self.clients {
-            let mut leaving = clients.leave();
-            loop {
-                tokio::select! {
-                    biased;
-                    Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
-                    Some(one) = leaving.recv() => {
-                        if let Err(error) = send_client(passage, &one).await {
+        while let Some((stream, unread)) = kept.travellers.pop() {
+            passage.send(&FromOld::Http { unread }, &[stream.as_fd()]).await?;
+        }
+        let mut leaving = self.clients.as_ref().map(Clients::leave);
+        while !self.has_left(leaving.as_ref(), kept.http.is_none()) {
+            if Instant::now() >= deadline {
+                let sessions = self.node.sessions().len();
+                warn!("not everything ended in time (drain_s): {sessions} clients are left");
+                break;
+            }
+            tokio::select! {
+                biased;
+                said = passage.receive() => heard(said?)?,
+                Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
+                Some(one) = next_client(&mut leaving) => {
+                    if let Err(error) = send_client(passage, &one).await {
+                        if let Some(clients) = &self.clients {
                             clients.take_back(one);
-                            while let Ok(one) = leaving.try_recv() {
+                            while let Some(Ok(one)) = leaving.as_mut().map(mpsc::Receiver::try_recv) {
                                 clients.take_back(one);
                             }
-                            return Err(error.into());
                         }
-                    }
-                    () = tokio::time::sleep(LOOK_EVERY) => {
-                        if clients.are_gone() && leaving.is_empty() {
-                            break;
-                        }
-                        if Instant::now() >= deadline {
-                            warn!("some clients did not leave in time: {}", self.node.sessions().len());
-                            break;
-                        }
+                        return Err(error.into());
                     }
                 }
-            }
-        }
-        let switched = || self.node.links().iter().all(Link::peer_has_switched) && self.is_quiet();
-        while !switched() && Instant::now() < deadline {
-            tokio::select! {
-                Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
-                said = passage.receive() => heard(said?)?,
+                next = next_http(&mut kept.http) => match next {
+                    Some((stream, unread)) => {
+                        passage.send(&FromOld::Http { unread }, &[stream.as_fd()]).await?;
+                    }
+                    None => kept.http = None,
+                },
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
@@ -286,6 +334,22 @@ impl Estate {
                 Some(_) | None => Err(HandOverError::Ended),
             },
         }
+    }
+}
+
+/// The next client that leaves; for ever none when there are no clients.
+async fn next_client(leaving: &mut Option<mpsc::Receiver<Leaving>>) -> Option<Leaving> {
+    match leaving {
+        Some(leaving) => leaving.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next HTTP connection that leaves; for ever none when that is over.
+async fn next_http(http: &mut Option<Retirement>) -> Option<Traveller> {
+    match http {
+        Some(http) => http.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -415,6 +479,12 @@ impl Inheriting {
                     let taken = estate.clients.as_ref().map(|clients| clients.adopt(socket, *record));
                     if let Some(Err(error)) = taken {
                         warn!(session = %id, "a client could not be taken over: {error}");
+                    }
+                }
+                (FromOld::Http { unread }, Some(socket)) => {
+                    let taken = estate.front.as_ref().map(|front| front.adopt(socket.into(), unread));
+                    if let Some(Err(error)) = taken {
+                        warn!("an HTTP connection could not be taken over: {error}");
                     }
                 }
                 (FromOld::TookBack, _) => return Err(alone()),

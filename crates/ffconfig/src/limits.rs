@@ -39,6 +39,9 @@ fn overlay(limits: &mut Limits, fields: &Fields) {
     set(&mut limits.first_message, or_none(fields, "first_message_s").map(|s| s.map(Duration::from_secs)));
     set(&mut limits.requests_per_s, or_none(fields, "requests_per_s"));
     set(&mut limits.connections_per_address, or_none(fields, "connections_per_address"));
+    set(&mut limits.web_connections_max, fields.number("web_connections_max"));
+    set(&mut limits.web_head, fields.number("web_head_s").map(Duration::from_secs));
+    set(&mut limits.web_idle, fields.number("web_idle_s").map(Duration::from_secs));
     set(&mut limits.slow_client, fields.text("slow_client").map(slow_client));
 }
 

@@ -252,6 +252,14 @@ pub struct Limits {
     /// `connections_per_address`: client connections from one address. Default `None` (0), no limit: a
     /// whole school may share one.
     pub connections_per_address: Option<u32>,
+    /// `web_connections_max`: HTTP connections of one node. Default 1,024: an API's clients share few.
+    pub web_connections_max: usize,
+    /// `web_head_s`: how long the head of an HTTP request may take from its first byte. Default 10 s: even a
+    /// slow line is faster.
+    pub web_head: Duration,
+    /// `web_idle_s`: an HTTP connection whose client sends no request, no more of one, or takes no answer for
+    /// that long is closed. Default 60 s, as most servers.
+    pub web_idle: Duration,
     /// `slow_client`: what happens when a client's outbox is over `outbox_bytes_max`. Default: disconnected,
     /// for a client that misses a push without knowing shows a wrong world.
     pub slow_client: SlowClient,
@@ -291,6 +299,9 @@ impl Default for Limits {
             first_message: Some(Duration::from_secs(30)),
             requests_per_s: None,
             connections_per_address: None,
+            web_connections_max: 1024,
+            web_head: Duration::from_secs(10),
+            web_idle: Duration::from_secs(60),
             slow_client: SlowClient::Disconnect,
         }
     }

@@ -441,6 +441,9 @@ pub(crate) static LIMITS: Section = Section {
         key("first_message_s", whole(0, 3600), "A client whose first message is not whole by then is disconnected: it costs a descriptor, and even a slow line is faster. 0: never.").or("30"),
         key("requests_per_s", whole(0, 1_000_000), "Messages of one client in a second; above it its socket is read more slowly. 0: no limit, for only the game knows what is too much.").or("0"),
         key("connections_per_address", whole(0, 1_000_000), "Client connections from one address. 0: no limit, for a whole school may share one.").or("0"),
+        key("web_connections_max", whole(1, 1_000_000), "HTTP connections of one node; more wait in the backlog.").or("1024"),
+        key("web_head_s", whole(1, 3600), "How long the head of an HTTP request may take from its first byte: even a slow line is faster.").or("10"),
+        key("web_idle_s", whole(1, 86_400), "An HTTP connection whose client sends no request, no more of one, or takes no answer for that long is closed.").or("60"),
         key("slow_client", Kind::Either("disconnect", "drop"), "What happens when a client's outbox is over `outbox_bytes_max`: it is disconnected, or pushes to it are dropped and counted. A client that misses a push without knowing shows a wrong world.").or("\"disconnect\""),
     ],
 };

@@ -1,33 +1,50 @@
-//! The node's web server: Rocket with the app's routes and /healthz, on a thread and runtime of its own,
-//! so that it answers while the node is busy.
+//! The node's web server: Rocket with the app's routes and /healthz, and a front before it.
 //!
-//! Rocket 0.5 opens its own port and takes no listening socket. The node's webport therefore belongs to a
-//! front, which hands each connection to Rocket on a private loopback port: webport stays open while the
-//! node restarts, like every other port.
+//! Rocket 0.5 opens its own port and takes neither a listening socket nor a connection. The node's webport
+//! therefore belongs to a front, an HTTP/1.1 proxy that hands each request to Rocket on a private loopback
+//! port. A connection between two requests is then only a socket and the bytes that were read of it, which
+//! another process can go on with: no request is refused or cut when the node's process is replaced.
+//!
+//! Both run on threads of their own, and not in the loop that runs the node's handlers: a node that is busy
+//! still answers HTTP, /healthz most of all, and gives its connections away.
+
+mod connection;
+mod front;
+mod proxy;
+mod tap;
+#[cfg(test)]
+mod tests;
+mod traffic;
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
 use rocket::fairing::AdHoc;
+use rocket::http::uncased::Uncased;
 use rocket::http::{ContentType, Status};
 use rocket::{Build, Config, Rocket, Shutdown};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::error;
 
-use crate::net::{Open, accept_failed};
 use crate::node::{Node, Phase};
+pub(crate) use front::{Front, Retirement, Traveller};
 
-/// HTTP connections of one node at a time; more wait in the backlog.
-const CONNECTIONS_MAX: usize = 1024;
+/// Threads of the front and Rocket together: a route that blocks one leaves the other.
+const THREADS: usize = 2;
 
-/// A running Rocket. Dropping it tells Rocket to stop.
+/// A running Rocket. Dropping it tells Rocket to stop, and ends its fronts.
+#[derive(Debug)]
 pub(crate) struct Web {
-    inner: SocketAddr,
+    service: connection::Service,
+    connections_max: usize,
+    runtime: Handle,
     shutdown: Shutdown,
+    /// Its end lets the threads end.
+    _lives: oneshot::Sender<()>,
 }
 
 impl Web {
@@ -37,51 +54,31 @@ impl Web {
         mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     ) -> Result<Self, String> {
         let (up, is_up) = oneshot::channel();
+        let (lives, gone) = oneshot::channel();
         let name = format!("{} web", node.name());
+        let limits = &node.config().limits;
+        let patience = traffic::Patience { head: limits.web_head, idle: limits.web_idle };
+        let connections_max = limits.web_connections_max;
         let rocket = build(node, mounts);
-        thread::Builder::new().name(name).spawn(move || run(rocket, up)).map_err(|e| e.to_string())?;
-        let (port, shutdown) =
+        thread::Builder::new().name(name).spawn(move || run(rocket, up, gone)).map_err(|e| e.to_string())?;
+        let (runtime, port, shutdown) =
             is_up.await.unwrap_or_else(|_| Err("the web server's thread ended".to_owned()))?;
-        Ok(Self { inner: (Ipv4Addr::LOCALHOST, port).into(), shutdown })
+        let service = connection::Service { inner: (Ipv4Addr::LOCALHOST, port).into(), patience };
+        Ok(Self { service, connections_max, runtime, shutdown, _lives: lives })
     }
 
-    /// Hands the connections of `listener` to Rocket while `open`, until `stop`.
-    pub(crate) async fn serve(&self, listener: TcpListener, mut open: Open, stop: CancellationToken) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = open.accept(&listener) => match accepted {
-                    Ok((client, _)) => {
-                        let inner = self.inner;
-                        tokio::spawn(async move {
-                            forward(client, inner).await;
-                            drop(permit);
-                        });
-                    }
-                    Err(e) => accept_failed("webport", &e).await,
-                },
-            }
-        }
+    /// Serves the connections of `listener`.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub(crate) fn front(&self, listener: TcpListener) -> io::Result<Front> {
+        Front::start(listener, self.service, self.connections_max, self.runtime.clone())
     }
 }
 
 impl Drop for Web {
     fn drop(&mut self) {
         self.shutdown.clone().notify();
-    }
-}
-
-async fn forward(mut client: TcpStream, inner: SocketAddr) {
-    let moved = async {
-        let mut server = TcpStream::connect(inner).await?;
-        server.set_nodelay(true)?;
-        client.set_nodelay(true)?;
-        tokio::io::copy_bidirectional(&mut client, &mut server).await
-    };
-    if let Err(e) = moved.await {
-        debug!("an HTTP connection broke: {e}");
     }
 }
 
@@ -92,6 +89,7 @@ fn build(node: Node, mounts: Vec<(&'static str, Vec<rocket::Route>)>) -> Rocket<
         workers: 1,
         cli_colors: false,
         log_level: rocket::config::LogLevel::Off,
+        ip_header: Some(Uncased::from_borrowed(proxy::REAL_IP)),
         // The node's signals are the node's.
         shutdown: rocket::config::Shutdown {
             ctrlc: false,
@@ -106,13 +104,16 @@ fn build(node: Node, mounts: Vec<(&'static str, Vec<rocket::Route>)>) -> Rocket<
     mounts.into_iter().fold(start, |rocket, (base, routes)| rocket.mount(base, routes))
 }
 
-type Up = oneshot::Sender<Result<(u16, Shutdown), String>>;
+type Up = oneshot::Sender<Result<(Handle, u16, Shutdown), String>>;
 
-fn run(rocket: Rocket<Build>, up: Up) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("web").enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(launch(rocket, up)),
+/// Runs Rocket, and the front until `gone`: when Rocket has ended by itself, the front says so.
+fn run(rocket: Rocket<Build>, up: Up, gone: oneshot::Receiver<()>) {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    match runtime.worker_threads(THREADS).thread_name("web").enable_all().build() {
+        Ok(runtime) => runtime.block_on(async {
+            launch(rocket, up).await;
+            let _ = gone.await;
+        }),
         Err(e) => drop(up.send(Err(e.to_string()))),
     }
 }
@@ -124,7 +125,7 @@ async fn launch(rocket: Rocket<Build>, up: Up) {
     let rocket = rocket.attach(AdHoc::on_liftoff("port", move |rocket| {
         Box::pin(async move {
             if let Some(up) = on_liftoff.lock().take() {
-                let _ = up.send(Ok((rocket.config().port, rocket.shutdown())));
+                let _ = up.send(Ok((Handle::current(), rocket.config().port, rocket.shutdown())));
             }
         })
     }));

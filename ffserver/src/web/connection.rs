@@ -1,0 +1,197 @@
+//! One HTTP connection of a client: served here until it ends, or until it may travel to a successor.
+
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+use super::front::Phase;
+use super::proxy::Proxy;
+use super::tap::{Known, Tap};
+use super::traffic::Patience;
+
+/// What a connection may hold of a request that is not whole.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// How often a connection is asked whether its client is silent.
+const LOOK: Duration = Duration::from_secs(1);
+/// Rocket has said that it speaks the other protocol; its socket is there at once.
+const UPGRADE_WAIT: Duration = Duration::from_secs(5);
+
+type Http = http1::Connection<TokioIo<Tap>, Proxy>;
+
+/// Why a connection is not served here any more.
+pub(super) enum End {
+    /// It ended, or was cut.
+    Closed,
+    /// It is between two requests: its socket, and what has been read of the next.
+    Travels(TcpStream, Bytes),
+}
+
+/// Where its requests go and how long it may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Service {
+    pub(super) inner: SocketAddr,
+    pub(super) patience: Patience,
+}
+
+/// Serves a connection. `unread` has been read of it before.
+pub(super) async fn serve(
+    stream: TcpStream,
+    client: IpAddr,
+    unread: Bytes,
+    service: Service,
+    phases: &mut watch::Receiver<Phase>,
+) -> End {
+    let known = Known::new();
+    let tap = Tap::new(stream, unread, known.clone());
+    let proxy = Proxy::new(service.inner, client, known.clone());
+    let http = http1::Builder::new()
+        .preserve_header_case(true)
+        .max_buf_size(READ_BYTES_MAX)
+        // Silence is judged by what is known of the connection.
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(tap), proxy);
+    Served { http, known, patience: service.patience }.run(phases).await
+}
+
+struct Served {
+    http: Http,
+    known: Arc<Known>,
+    patience: Patience,
+}
+
+/// What polling has come to.
+enum Turn {
+    Ended(hyper::Result<()>),
+    MayTravel,
+}
+
+impl Served {
+    async fn run(mut self, phases: &mut watch::Receiver<Phase>) -> End {
+        loop {
+            let phase = *phases.borrow_and_update();
+            self.known.traffic.lock().hold(matches!(phase, Phase::Retires { .. }));
+            if let Phase::Ends { .. } = phase {
+                Pin::new(&mut self.http).graceful_shutdown();
+            }
+            let look = phase.until().map_or(Instant::now() + LOOK, |until| until.min(Instant::now() + LOOK));
+            let turn = tokio::select! {
+                biased;
+                turn = poll_fn(|cx| poll(&mut self.http, &self.known, cx, phase)) => turn,
+                changed = phases.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return End::Closed,
+                },
+                () = self.known.changed.notified() => continue,
+                () = sleep_until(look) => match self.why_cut(phase) {
+                    Some(why) => {
+                        debug!("webport: a connection was cut: {why}");
+                        return End::Closed;
+                    }
+                    None => continue,
+                },
+            };
+            match turn {
+                Turn::MayTravel if self.is_between_requests() => {
+                    let (stream, unread) = self.into_parts();
+                    return End::Travels(stream, unread);
+                }
+                // It ends after its answer, as at a stop.
+                Turn::MayTravel => self.known.traffic.lock().stays(),
+                Turn::Ended(Ok(())) => return self.ended(phases).await,
+                Turn::Ended(Err(e)) => {
+                    debug!("webport: a connection broke: {e}");
+                    return End::Closed;
+                }
+            }
+        }
+    }
+
+    fn why_cut(&self, phase: Phase) -> Option<&'static str> {
+        let now = Instant::now();
+        if phase.until().is_some_and(|until| until <= now) {
+            return Some("its request did not end in time");
+        }
+        self.known
+            .traffic
+            .lock()
+            .is_silent(now, self.patience)
+            .then_some("its client was silent for too long")
+    }
+
+    /// hyper has the last word: a connection between two requests ends at once when it is told to, and has
+    /// written everything.
+    fn is_between_requests(&mut self) -> bool {
+        if !self.known.traffic.lock().is_used() {
+            return true;
+        }
+        Pin::new(&mut self.http).graceful_shutdown();
+        let polled = self.http.poll_without_shutdown(&mut Context::from_waker(Waker::noop()));
+        matches!(polled, Poll::Ready(Ok(())))
+    }
+
+    fn into_parts(self) -> (TcpStream, Bytes) {
+        let parts = self.http.into_parts();
+        parts.io.into_inner().into_parts(parts.read_buf)
+    }
+
+    /// The connection has ended, or goes on with another protocol.
+    async fn ended(self, phases: &mut watch::Receiver<Phase>) -> End {
+        let Some(upgraded) = self.known.upgrade.lock().take() else { return End::Closed };
+        let (stream, unread) = self.into_parts();
+        tokio::select! {
+            () = tunnel(stream, unread, upgraded) => {}
+            () = over(phases) => {}
+        }
+        End::Closed
+    }
+}
+
+fn poll(http: &mut Http, known: &Known, cx: &mut Context<'_>, phase: Phase) -> Poll<Turn> {
+    let polled = Pin::new(http).poll(cx).map(Turn::Ended);
+    let retires = matches!(phase, Phase::Retires { .. });
+    if polled.is_pending() && retires && known.traffic.lock().may_travel() {
+        return Poll::Ready(Turn::MayTravel);
+    }
+    polled
+}
+
+/// Carries both directions of an upgraded connection until it ends. It cannot travel.
+async fn tunnel(mut client: TcpStream, unread: Bytes, upgraded: OnUpgrade) {
+    let upgraded = match timeout(UPGRADE_WAIT, upgraded).await {
+        Ok(Ok(upgraded)) => upgraded,
+        Ok(Err(e)) => return debug!("webport: no upgrade: {e}"),
+        Err(_) => return debug!("webport: no upgrade within {UPGRADE_WAIT:?}"),
+    };
+    let mut upgraded = TokioIo::new(upgraded);
+    let moved = async {
+        upgraded.write_all(&unread).await?;
+        copy_bidirectional(&mut client, &mut upgraded).await
+    };
+    if let Err(e) = moved.await {
+        debug!("webport: an upgraded connection broke: {e}");
+    }
+}
+
+/// Waits until the time of a retirement or an end is over.
+async fn over(phases: &mut watch::Receiver<Phase>) {
+    loop {
+        let until = phases.borrow_and_update().until();
+        tokio::select! {
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return,
+            changed = phases.changed() => if changed.is_err() { return },
+        }
+    }
+}

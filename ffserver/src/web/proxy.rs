@@ -1,0 +1,305 @@
+//! What the front does with one request: it goes on to Rocket with the client's address in its headers, and
+//! the answer comes back; both bodies pass piece by piece.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt::Display;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::Service;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::tap::Known;
+
+/// The header in which Rocket finds the client's address; what a client says there is replaced.
+pub(super) const REAL_IP: &str = "X-Real-IP";
+
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// What is meant for the next hop only (RFC 9110, 7.6.1), besides what `Connection` names.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// The requests of one client connection. They come one after the other, and go on over one connection to
+/// Rocket, which is opened for the first.
+pub(super) struct Proxy {
+    exchange: Exchange,
+}
+
+impl Proxy {
+    pub(super) fn new(inner: SocketAddr, client: IpAddr, known: Arc<Known>) -> Self {
+        Self { exchange: Exchange { inner, client, known, upstream: Arc::default() } }
+    }
+}
+
+impl Service<Request<Incoming>> for Proxy {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let known = &self.exchange.known;
+        known.traffic.lock().request(!request.body().is_end_stream());
+        let request = request.map(|body| Upload { body, known: known.clone() });
+        let exchange = self.exchange.clone();
+        Box::pin(async move {
+            let answer = exchange.answer(request).await;
+            exchange.known.traffic.lock().answers();
+            let known = exchange.known;
+            Ok(answer.map(|body| Answer { body, known, ended: false }))
+        })
+    }
+}
+
+type AnswerBody = Either<Incoming, Full<Bytes>>;
+
+#[derive(Clone)]
+struct Exchange {
+    inner: SocketAddr,
+    client: IpAddr,
+    known: Arc<Known>,
+    upstream: Arc<Mutex<Option<SendRequest<Upload>>>>,
+}
+
+impl Exchange {
+    async fn answer(&self, mut request: Request<Upload>) -> Response<AnswerBody> {
+        let Some(uri) = path_of(&request) else {
+            return plain(StatusCode::NOT_IMPLEMENTED, "this is no proxy for other servers");
+        };
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        // This server's own end of an upgrade is not Rocket's.
+        drop(hyper::upgrade::on(&mut request));
+        prepare(request.headers_mut(), self.client);
+        match self.send(request).await {
+            Ok(answer) => self.pass(answer),
+            Err(why) => {
+                warn!("webport: the web server behind it does not answer: {why}");
+                plain(StatusCode::BAD_GATEWAY, "the web server of this node does not answer")
+            }
+        }
+    }
+
+    async fn send(&self, mut request: Request<Upload>) -> Result<Response<Incoming>, Failed> {
+        let kept = self.upstream.lock().take();
+        if let Some(mut sender) = kept
+            && sender.ready().await.is_ok()
+        {
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok(self.keep(sender, answer)),
+                // Nothing of it was sent: the connection had ended.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(failed.into_error().into()),
+                },
+            }
+        }
+        let mut sender = self.connect().await?;
+        let answer = sender.send_request(request).await?;
+        Ok(self.keep(sender, answer))
+    }
+
+    fn keep(&self, sender: SendRequest<Upload>, answer: Response<Incoming>) -> Response<Incoming> {
+        *self.upstream.lock() = Some(sender);
+        answer
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Upload>, Failed> {
+        let stream = TcpStream::connect(self.inner).await?;
+        stream.set_nodelay(true)?;
+        let mut builder = http1::Builder::new();
+        builder.preserve_header_case(true);
+        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        // Ends when the sender and the last answer's body are gone.
+        tokio::spawn(async move {
+            if let Err(e) = connection.with_upgrades().await {
+                debug!("webport: the connection to the web server broke: {e}");
+            }
+        });
+        sender.ready().await?;
+        Ok(sender)
+    }
+
+    fn pass(&self, mut answer: Response<Incoming>) -> Response<AnswerBody> {
+        let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = answer.headers().get(header::UPGRADE).cloned();
+        strip(answer.headers_mut());
+        if upgraded {
+            *self.known.upgrade.lock() = Some(hyper::upgrade::on(&mut answer));
+            upgrade(answer.headers_mut(), protocol);
+        }
+        answer.map(Either::Left)
+    }
+}
+
+type Failed = Box<dyn Error + Send + Sync>;
+
+/// Path and query alone, however the client has written its target; `None` for what asks for a tunnel.
+fn path_of<B>(request: &Request<B>) -> Option<Uri> {
+    if request.method() == Method::CONNECT {
+        return None;
+    }
+    let path = request.uri().path_and_query()?;
+    Uri::builder().path_and_query(path.clone()).build().ok()
+}
+
+/// What Rocket is to see: the client's address from its socket and nowhere else.
+fn prepare(headers: &mut HeaderMap, client: IpAddr) {
+    let upgrades = has_token(headers, &header::CONNECTION, "upgrade");
+    let protocol = headers.get(header::UPGRADE).filter(|_| upgrades).cloned();
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    strip(headers);
+    // This front says it itself, as soon as Rocket reads the body.
+    headers.remove(header::EXPECT);
+    headers.remove(header::FORWARDED);
+    // IPv4 clients of an IPv6 socket are shown as what they are.
+    if let Ok(address) = HeaderValue::try_from(client.to_canonical().to_string()) {
+        headers.insert(X_REAL_IP, address.clone());
+        headers.insert(X_FORWARDED_FOR, address);
+    }
+    if protocol.is_some() {
+        upgrade(headers, protocol);
+    }
+}
+
+fn upgrade(headers: &mut HeaderMap, protocol: Option<HeaderValue>) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        headers.insert(header::UPGRADE, protocol);
+    }
+}
+
+/// Removes what was meant for this hop.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        .filter_map(|token| token.parse().ok())
+        // A connection's end is not the place to take these away.
+        .filter(|name| !matches!(*name, header::CONTENT_LENGTH | header::HOST))
+        .collect();
+    for name in HOP_BY_HOP.into_iter().chain(named) {
+        headers.remove(name);
+    }
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token))
+}
+
+fn plain(status: StatusCode, text: impl Display) -> Response<AnswerBody> {
+    let mut answer = Response::new(Either::Right(Full::new(Bytes::from(format!("{text}\n")))));
+    *answer.status_mut() = status;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, text);
+    answer
+}
+
+/// A request's body on its way to Rocket.
+struct Upload {
+    body: Incoming,
+    known: Arc<Known>,
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(None) = polled {
+            self.end(true);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Upload {
+    fn end(&self, whole: bool) {
+        self.known.traffic.lock().body_ended(whole);
+        self.known.changed.notify_one();
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.end(self.body.is_end_stream());
+    }
+}
+
+/// An answer's body on its way to the client.
+pub(super) struct Answer {
+    body: AnswerBody,
+    known: Arc<Known>,
+    ended: bool,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Failed;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match polled {
+            Poll::Ready(Some(_)) => self.known.traffic.lock().answers(),
+            Poll::Ready(None) => self.ended = true,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let whole = self.ended || self.body.is_end_stream();
+        self.known.traffic.lock().answered(Instant::now(), whole);
+    }
+}

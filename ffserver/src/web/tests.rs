@@ -1,0 +1,652 @@
+//! The front as clients see it, while one web server gives its connections to the next.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use ffproto::Incarnation;
+use rocket::data::{ByteUnit, Data, IoHandler, IoStream};
+use rocket::response::stream::TextStream;
+use rocket::response::{self, Responder};
+use rocket::{Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Web;
+use super::front::{Front, Retirement};
+use super::traffic::Patience;
+use crate::node::{Node, States};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A web server with its front, as one process has it.
+struct Server {
+    web: Web,
+    front: Front,
+}
+
+/// A port, whose socket every server of a test inherits.
+struct Port(std::net::TcpListener);
+
+impl Port {
+    fn open() -> Result<Self> {
+        Ok(Self(std::net::TcpListener::bind("127.0.0.1:0")?))
+    }
+
+    async fn serve(&self) -> Result<Server> {
+        self.serve_with("{}").await
+    }
+
+    async fn serve_with(&self, limits: &str) -> Result<Server> {
+        let web = web(limits).await?;
+        let front = web.front(self.0.try_clone()?)?;
+        Ok(Server { web, front })
+    }
+
+    async fn client(&self) -> Result<Client> {
+        Client::connect(self.0.local_addr()?).await
+    }
+}
+
+async fn web(limits: &str) -> Result<Web> {
+    let config = format!(
+        r#"{{ "master": {{ "rootport": 1, "webport": 2 }},
+              "servers": {{ "web": {{ "webport": 3, "app": "web", "limits": {limits} }} }} }}"#
+    );
+    let cluster = ffconfig::parse(&config, Path::new("config.json"), &|_| None)?.cluster;
+    let node = cluster.node("web").cloned().context("no node")?;
+    let node = Node::new(&cluster, node, Incarnation(1), States::new());
+    let routes = rocket::routes![hello, length, ignored, slow, ticks, whole, client, echo];
+    Web::start(node, vec![("/", routes)]).await.map_err(anyhow::Error::msg)
+}
+
+impl Server {
+    fn retire(&self) -> Retirement {
+        self.front.retire(Instant::now() + PATIENCE)
+    }
+
+    /// Everything that `self` has goes to `next`; how many connections that were.
+    async fn hand_over(self, next: &Server) -> Result<usize> {
+        let mut retirement = self.retire();
+        let mut moved = 0;
+        while let Some((stream, unread)) = retirement.next().await {
+            next.front.adopt(stream, unread)?;
+            moved += 1;
+        }
+        Ok(moved)
+    }
+
+    async fn until_connections(&self, n: usize) -> Result<()> {
+        let reached = async {
+            while self.front.connections() != n {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let last = || format!("{} connections instead of {n}", self.front.connections());
+        timeout(PATIENCE, reached).await.with_context(last)
+    }
+}
+
+#[rocket::get("/hello/<n>")]
+fn hello(n: u64) -> String {
+    n.to_string()
+}
+
+#[rocket::post("/length", data = "<data>")]
+async fn length(data: Data<'_>) -> io::Result<String> {
+    let all = data.open(ByteUnit::Gibibyte(1)).stream_to(rocket::tokio::io::sink()).await?;
+    Ok(all.written.to_string())
+}
+
+#[rocket::post("/ignored")]
+fn ignored() -> &'static str {
+    "not read"
+}
+
+#[rocket::get("/slow/<ms>")]
+async fn slow(ms: u64) -> String {
+    sleep(Duration::from_millis(ms)).await;
+    format!("after {ms}")
+}
+
+#[rocket::get("/ticks/<n>/<ms>")]
+fn ticks(n: u64, ms: u64) -> TextStream![String] {
+    TextStream! {
+        for tick in 1..=n {
+            yield format!("tick {tick}\n");
+            sleep(Duration::from_millis(ms)).await;
+        }
+    }
+}
+
+#[rocket::get("/whole/<kib>")]
+fn whole(kib: usize) -> Vec<u8> {
+    vec![b'x'; kib * 1024]
+}
+
+struct Seen(String);
+
+#[rocket::async_trait]
+impl<'r> rocket::request::FromRequest<'r> for Seen {
+    type Error = std::convert::Infallible;
+
+    async fn from_request(request: &'r Request<'_>) -> rocket::request::Outcome<Self, Self::Error> {
+        let of = |name| request.headers().get(name).collect::<Vec<_>>().join(" and ");
+        rocket::request::Outcome::Success(Self(format!(
+            "{:?}, {}, {}, {}, {}",
+            request.client_ip(),
+            of("X-Real-IP"),
+            of("X-Forwarded-For"),
+            of("Forwarded"),
+            of("X-Other")
+        )))
+    }
+}
+
+#[rocket::get("/client")]
+fn client(seen: Seen) -> String {
+    seen.0
+}
+
+/// Speaks the protocol "echo" after an upgrade.
+struct Echo;
+
+#[rocket::get("/echo")]
+fn echo() -> Echo {
+    Echo
+}
+
+impl<'r> Responder<'r, 'r> for Echo {
+    fn respond_to(self, _: &'r Request<'_>) -> response::Result<'r> {
+        Response::build().upgrade("echo", self).ok()
+    }
+}
+
+#[rocket::async_trait]
+impl IoHandler for Echo {
+    async fn io(self: Pin<Box<Self>>, io: IoStream) -> io::Result<()> {
+        let (mut read, mut write) = rocket::tokio::io::split(io);
+        rocket::tokio::io::copy(&mut read, &mut write).await?;
+        write.shutdown().await
+    }
+}
+
+/// An HTTP/1.1 client that shows what comes, byte by byte if need be.
+struct Client {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Got {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Got {
+    fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+    }
+}
+
+impl Client {
+    async fn connect(at: std::net::SocketAddr) -> Result<Self> {
+        Ok(Self { stream: TcpStream::connect(at).await?, read: Vec::new() })
+    }
+
+    async fn send(&mut self, text: &str) -> Result<()> {
+        Ok(self.stream.write_all(text.as_bytes()).await?)
+    }
+
+    async fn get(&mut self, path: &str) -> Result<Got> {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n")).await?;
+        self.receive().await
+    }
+
+    /// One whole answer.
+    async fn receive(&mut self) -> Result<Got> {
+        self.receive_to("GET").await
+    }
+
+    async fn receive_to(&mut self, method: &str) -> Result<Got> {
+        timeout(PATIENCE, self.answer(method)).await.context("no answer")?
+    }
+
+    async fn answer(&mut self, method: &str) -> Result<Got> {
+        let head = self.until("\r\n\r\n").await?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
+        let mut got = Got { status, head, body: String::new() };
+        if method == "HEAD" || status < 200 || status == 204 || status == 304 {
+            return Ok(got);
+        }
+        if got.header("transfer-encoding") == Some("chunked") {
+            loop {
+                let piece = self.chunk().await?;
+                if piece.is_empty() {
+                    return Ok(got);
+                }
+                got.body.push_str(&piece);
+            }
+        }
+        match got.header("content-length").map(str::parse) {
+            Some(length) => got.body = self.take(length?).await?,
+            None => got.body = self.rest().await?,
+        }
+        Ok(got)
+    }
+
+    async fn chunk(&mut self) -> Result<String> {
+        let size = self.until("\r\n").await?;
+        let piece = self.take(usize::from_str_radix(size.trim(), 16)?).await?;
+        self.until("\r\n").await?;
+        Ok(piece)
+    }
+
+    async fn until(&mut self, end: &str) -> Result<String> {
+        loop {
+            if let Some(at) = self.read.windows(end.len()).position(|window| window == end.as_bytes()) {
+                return self.take(at + end.len()).await;
+            }
+            self.more().await?;
+        }
+    }
+
+    async fn take(&mut self, n: usize) -> Result<String> {
+        while self.read.len() < n {
+            self.more().await?;
+        }
+        Ok(String::from_utf8(self.read.drain(..n).collect())?)
+    }
+
+    async fn more(&mut self) -> Result<()> {
+        ensure!(self.stream.read_buf(&mut self.read).await? > 0, "closed after {:?}", self.read);
+        Ok(())
+    }
+
+    async fn rest(&mut self) -> Result<String> {
+        while self.stream.read_buf(&mut self.read).await? > 0 {}
+        Ok(String::from_utf8(std::mem::take(&mut self.read))?)
+    }
+
+    async fn until_closed(&mut self) -> Result<Duration> {
+        let begin = Instant::now();
+        let rest = timeout(PATIENCE, self.rest()).await.context("not closed")?;
+        match rest {
+            Ok(rest) if rest.is_empty() => Ok(begin.elapsed()),
+            Ok(rest) => bail!("{rest}"),
+            Err(_reset) => Ok(begin.elapsed()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_keep_alive_clients_in_closed_loop_notice_none_of_ten_replacements() -> Result<()> {
+    let port = Port::open()?;
+    let mut server = port.serve().await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicU64::new(0));
+    let mut clients = Vec::new();
+    for _ in 0..200 {
+        let mut client = port.client().await?;
+        let (stop, answered) = (stop.clone(), answered.clone());
+        clients.push(tokio::spawn(async move {
+            let mut n = 0;
+            while !stop.load(Ordering::Relaxed) {
+                n += 1;
+                let got = client.get(&format!("/hello/{n}")).await?;
+                ensure!(got.status == 200 && got.body == n.to_string(), "{got:?}");
+                ensure!(got.header("connection").is_none(), "{got:?}");
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        }));
+    }
+    for _ in 0..10 {
+        server.until_connections(200).await?;
+        let before = answered.load(Ordering::Relaxed);
+        let next = port.serve().await?;
+        let moved = server.hand_over(&next).await?;
+        assert_eq!(moved, 200, "every connection travels");
+        assert!(answered.load(Ordering::Relaxed) > before, "the load went on");
+        server = next;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await??;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_finished_and_then_its_connection_travels() -> Result<()> {
+    let port = Port::open()?;
+    let (old, new) = (port.serve().await?, port.serve_with("{}").await?);
+    // Who connects is served by either; the new one must not accept yet.
+    let pause = new.retire();
+    let mut client = port.client().await?;
+    old.until_connections(1).await?;
+    client.send("GET /slow/300 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    client.send("GET /hel").await?;
+    sleep(Duration::from_millis(100)).await;
+    let mut retirement = old.retire();
+    let (stream, unread) = retirement.next().await.context("it travels")?;
+    assert_eq!(client.receive().await?.body, "after 300");
+    assert_eq!(unread, b"GET /hel");
+    assert!(retirement.next().await.is_none());
+    drop(pause);
+    drop(old);
+    new.front.adopt(stream, unread)?;
+    client.send("lo/7 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    assert_eq!(client.receive().await?.body, "7");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fresh_connection_and_half_a_head_travel_at_once() -> Result<()> {
+    let port = Port::open()?;
+    let old = port.serve().await?;
+    let (mut fresh, mut half) = (port.client().await?, port.client().await?);
+    half.send("GET /hello/2 HTTP/1.1\r\nHo").await?;
+    old.until_connections(2).await?;
+    sleep(Duration::from_millis(50)).await;
+    let new = port.serve().await?;
+    let begin = Instant::now();
+    assert_eq!(old.hand_over(&new).await?, 2);
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(fresh.get("/hello/1").await?.body, "1");
+    half.send("st: here\r\n\r\n").await?;
+    assert_eq!(half.receive().await?.body, "2");
+    Ok(())
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order_by_one_server_after_the_other() -> Result<()> {
+    let port = Port::open()?;
+    let mut server = port.serve().await?;
+    let mut client = port.client().await?;
+    server.until_connections(1).await?;
+    let mut waiting = VecDeque::new();
+    for n in 0..2_000 {
+        client.send(&format!("GET /hello/{n} HTTP/1.1\r\nHost: here\r\n\r\n")).await?;
+        waiting.push_back(n.to_string());
+        if n % 200 == 100 {
+            let next = port.serve().await?;
+            let mut moving = Box::pin(server.hand_over(&next));
+            // The client goes on reading, or the front would have to wait for it.
+            loop {
+                tokio::select! {
+                    moved = &mut moving => {
+                        assert_eq!(moved?, 1);
+                        break;
+                    }
+                    got = client.receive(), if waiting.len() > 1 => {
+                        assert_eq!(Some(got?.body), waiting.pop_front());
+                    }
+                }
+            }
+            drop(moving);
+            server = next;
+        }
+    }
+    while let Some(wanted) = waiting.pop_front() {
+        assert_eq!(client.receive().await?.body, wanted);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_while_the_front_retires_and_its_connection_travels_afterwards() -> Result<()> {
+    let port = Port::open()?;
+    let old = port.serve().await?;
+    let mut client = port.client().await?;
+    client.send("POST /length HTTP/1.1\r\nHost: here\r\nContent-Length: 3000000\r\n\r\n").await?;
+    client.send(&"x".repeat(1_000_000)).await?;
+    old.until_connections(1).await?;
+    let new = port.serve().await?;
+    let moving = tokio::spawn(async move { old.hand_over(&new).await.map(|moved| (moved, new)) });
+    client.send(&"x".repeat(1_000_000)).await?;
+    sleep(Duration::from_millis(50)).await;
+    client.send(&"x".repeat(1_000_000)).await?;
+    assert_eq!(client.receive().await?.body, "3000000");
+    let (moved, _new) = moving.await??;
+    assert_eq!(moved, 1);
+    assert_eq!(client.get("/hello/1").await?.body, "1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_whose_request_was_not_read_to_its_end_does_not_travel() -> Result<()> {
+    let port = Port::open()?;
+    let old = port.serve().await?;
+    let mut client = port.client().await?;
+    // The rest of this body would look like a request.
+    client.send("POST /ignored HTTP/1.1\r\nHost: here\r\nContent-Length: 10000000\r\n\r\n").await?;
+    client.send("GET /hello/1 HTTP/1.1\r\n").await?;
+    assert_eq!(client.receive().await?.body, "not read");
+    let mut retirement = old.front.retire(Instant::now() + Duration::from_millis(200));
+    assert!(retirement.next().await.is_none());
+    client.until_closed().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut_when_the_time_is_over() -> Result<()> {
+    let port = Port::open()?;
+    let old = port.serve().await?;
+    let mut client = port.client().await?;
+    client.send("GET /slow/60000 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    old.until_connections(1).await?;
+    let begin = Instant::now();
+    let mut retirement = old.front.retire(begin + Duration::from_millis(300));
+    assert!(retirement.next().await.is_none());
+    assert!(client.until_closed().await? < Duration::from_secs(2));
+    old.until_connections(0).await
+}
+
+#[tokio::test]
+async fn a_retirement_that_breaks_off_resumes_with_every_connection() -> Result<()> {
+    let port = Port::open()?;
+    let server = port.serve().await?;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(port.client().await?);
+    }
+    server.until_connections(10).await?;
+    clients[9].send("GET /slow/200 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    let retirement = server.retire();
+    server.until_connections(1).await?;
+    let mut late = port.client().await?;
+    drop(retirement);
+    for client in &mut clients[..9] {
+        assert_eq!(client.get("/hello/1").await?.body, "1");
+    }
+    assert_eq!(clients[9].receive().await?.body, "after 200");
+    assert_eq!(late.get("/hello/2").await?.body, "2", "it waited in the backlog");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_front_that_has_given_everything_away_resumes_and_takes_it_back() -> Result<()> {
+    let port = Port::open()?;
+    let server = port.serve().await?;
+    let mut client = port.client().await?;
+    client.get("/hello/1").await?;
+    let mut retirement = server.retire();
+    let (stream, unread) = retirement.next().await.context("one")?;
+    assert!(retirement.next().await.is_none());
+    drop(retirement);
+    server.front.resume();
+    server.front.adopt(stream, unread)?;
+    assert_eq!(client.get("/hello/2").await?.body, "2");
+    assert_eq!(port.client().await?.get("/hello/3").await?.body, "3");
+    Ok(())
+}
+
+#[tokio::test]
+async fn at_a_stop_the_running_request_ends_and_says_that_its_connection_does() -> Result<()> {
+    let port = Port::open()?;
+    let server = port.serve().await?;
+    let (mut idle, mut busy) = (port.client().await?, port.client().await?);
+    idle.get("/hello/1").await?;
+    busy.send("GET /slow/200 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    server.until_connections(2).await?;
+    sleep(Duration::from_millis(50)).await;
+    server.front.end(Instant::now() + PATIENCE).await;
+    assert_eq!(server.front.connections(), 0);
+    let got = busy.receive().await?;
+    assert_eq!((got.body.as_str(), got.header("connection")), ("after 200", Some("close")));
+    busy.until_closed().await?;
+    idle.until_closed().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn rocket_sees_the_clients_address_and_not_what_the_client_says_of_it() -> Result<()> {
+    let port = Port::open()?;
+    let _server = port.serve().await?;
+    let mut client = port.client().await?;
+    client
+        .send(
+            "GET /client HTTP/1.1\r\nHost: here\r\nX-Real-IP: 6.6.6.6\r\nx-forwarded-for: 6.6.6.6\r\n\
+             Forwarded: for=6.6.6.6\r\nConnection: X-Real-IP, X-Other\r\nX-Other: this hop\r\n\r\n",
+        )
+        .await?;
+    assert_eq!(client.receive().await?.body, "Some(127.0.0.1), 127.0.0.1, 127.0.0.1, , ");
+    Ok(())
+}
+
+#[tokio::test]
+async fn heads_without_bodies_chunks_and_a_continue_are_passed_as_they_are() -> Result<()> {
+    let port = Port::open()?;
+    let _server = port.serve().await?;
+    let mut client = port.client().await?;
+    client.send("HEAD /whole/5 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    let head = client.receive_to("HEAD").await?;
+    assert_eq!((head.status, head.header("content-length")), (200, Some("5120")));
+
+    client.send("POST /length HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+    client.send("5\r\nhello\r\n3\r\n!!!\r\n0\r\n\r\n").await?;
+    assert_eq!(client.receive().await?.body, "8");
+
+    client
+        .send("POST /length HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await?;
+    assert_eq!(client.receive().await?.status, 100);
+    client.send("body").await?;
+    assert_eq!(client.receive().await?.body, "4");
+
+    assert_eq!(client.get("/nothing-here").await?.status, 404);
+    client.send("GET http://here/hello/9 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    assert_eq!(client.receive().await?.body, "9", "a target may be absolute");
+    client.send("CONNECT elsewhere:80 HTTP/1.1\r\nHost: elsewhere:80\r\n\r\n").await?;
+    assert_eq!(client.receive().await?.status, 501);
+
+    let mut old = port.client().await?;
+    old.send("GET /hello/4 HTTP/1.0\r\n\r\n").await?;
+    let got = old.receive().await?;
+    assert_eq!((got.body.as_str(), got.head.starts_with("HTTP/1.0 200")), ("4", true));
+    old.until_closed().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn large_bodies_pass_both_ways_and_pieces_come_when_they_are_made() -> Result<()> {
+    let port = Port::open()?;
+    let _server = port.serve().await?;
+    let mut client = port.client().await?;
+    assert_eq!(client.get("/whole/20000").await?.body.len(), 20_000 * 1024);
+    client.send("GET /ticks/3/200 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    client.until("\r\n\r\n").await?;
+    let begin = Instant::now();
+    assert_eq!(client.chunk().await?, "tick 1\n");
+    assert!(begin.elapsed() < Duration::from_millis(190), "the first is not kept until the second");
+    assert_eq!(client.chunk().await? + &client.chunk().await?, "tick 2\ntick 3\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_is_carried_both_ways_and_drains_until_the_time_is_over() -> Result<()> {
+    let port = Port::open()?;
+    let server = port.serve().await?;
+    let mut client = port.client().await?;
+    // The first bytes of the new protocol come along with the request.
+    client.send("GET /echo HTTP/1.1\r\nHost: here\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\nfirst").await?;
+    let got = client.receive().await?;
+    assert_eq!((got.status, got.header("upgrade")), (101, Some("echo")), "{got:?}");
+    assert_eq!(client.take(5).await?, "first");
+    let mut retirement = server.front.retire(Instant::now() + Duration::from_millis(400));
+    client.send("second").await?;
+    assert_eq!(client.take(6).await?, "second");
+    assert!(retirement.next().await.is_none(), "it cannot travel");
+    client.until_closed().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_the_web_server_has_ended_the_front_says_so() -> Result<()> {
+    let port = Port::open()?;
+    let server = port.serve().await?;
+    let mut client = port.client().await?;
+    assert_eq!(client.get("/hello/1").await?.status, 200);
+    server.web.shutdown.clone().notify();
+    let refused = async {
+        loop {
+            match client.get("/hello/2").await {
+                Ok(got) if got.status == 502 => return got,
+                _ => client = port.client().await.unwrap(),
+            }
+        }
+    };
+    let got = timeout(PATIENCE, refused).await?;
+    assert_eq!(got.body, "the web server of this node does not answer\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_head_a_silent_client_and_a_stopped_upload_are_closed() -> Result<()> {
+    let port = Port::open()?;
+    let _server = port.serve_with(r#"{ "web_head_s": 2, "web_idle_s": 4 }"#).await?;
+    let (mut head, mut idle, mut body) = (port.client().await?, port.client().await?, port.client().await?);
+    idle.get("/hello/1").await?;
+    head.send("GET / HT").await?;
+    body.send("POST /length HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nfive.").await?;
+    let (head, idle, body) = tokio::join!(head.until_closed(), idle.until_closed(), body.until_closed());
+    let (head, idle, body) = (head?, idle?, body?);
+    assert!(head >= Duration::from_secs(1) && head < Duration::from_secs(4), "{head:?}");
+    assert!(idle >= Duration::from_secs(3), "{idle:?}");
+    assert!(body >= Duration::from_secs(3), "{body:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_above_the_bound_wait_in_the_backlog() -> Result<()> {
+    let port = Port::open()?;
+    let server = port.serve_with(r#"{ "web_connections_max": 2 }"#).await?;
+    let (mut one, mut two, mut three) = (port.client().await?, port.client().await?, port.client().await?);
+    one.get("/hello/1").await?;
+    two.get("/hello/2").await?;
+    three.send("GET /hello/3 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    let early = timeout(Duration::from_millis(100), three.answer("GET")).await;
+    assert!(early.is_err(), "{early:?}");
+    assert_eq!(server.front.connections(), 2);
+    drop(one);
+    assert_eq!(three.receive().await?.body, "3");
+    Ok(())
+}
+
+#[test]
+fn patience_is_what_the_limits_say() -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let web = runtime.block_on(web(r#"{ "web_head_s": 3, "web_idle_s": 7, "web_connections_max": 9 }"#))?;
+    let Patience { head, idle } = web.service.patience;
+    assert_eq!((head.as_secs(), idle.as_secs(), web.connections_max), (3, 7, 9));
+    Ok(())
+}
