@@ -281,6 +281,43 @@ impl Estate {
             && self.is_quiet()
     }
 
+    /// Sends what leaves, until nothing is left or the time is over.
+    async fn send_all(
+        &self,
+        passage: &mut ToSuccessor,
+        chosen: &mut mpsc::UnboundedReceiver<Sticky>,
+        leaving: &mut Option<mpsc::Receiver<Leaving>>,
+        http: &mut Option<Retirement>,
+        deadline: Instant,
+    ) -> Result<(), HandOverError> {
+        while !self.has_left(leaving.as_ref(), http.is_none()) {
+            if Instant::now() >= deadline {
+                let sessions = self.node.sessions().len();
+                warn!("not everything ended in time (drain_s): {sessions} clients are left");
+                break;
+            }
+            tokio::select! {
+                biased;
+                said = passage.receive() => heard(said?)?,
+                Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
+                Some(one) = next_client(leaving) => if let Err(error) = send_client(passage, &one).await {
+                    if let Some(clients) = &self.clients {
+                        clients.take_back(one);
+                    }
+                    return Err(error.into());
+                },
+                next = next_http(http) => match next {
+                    Some((stream, unread)) => {
+                        passage.send(&FromOld::Http { unread }, &[stream.as_fd()]).await?;
+                    }
+                    None => *http = None,
+                },
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn try_leave(
         &self,
         handing: &mut HandingOver,
@@ -293,36 +330,15 @@ impl Estate {
             passage.send(&FromOld::Http { unread }, &[stream.as_fd()]).await?;
         }
         let mut leaving = self.clients.as_ref().map(Clients::leave);
-        while !self.has_left(leaving.as_ref(), kept.http.is_none()) {
-            if Instant::now() >= deadline {
-                let sessions = self.node.sessions().len();
-                warn!("not everything ended in time (drain_s): {sessions} clients are left");
-                break;
-            }
-            tokio::select! {
-                biased;
-                said = passage.receive() => heard(said?)?,
-                Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
-                Some(one) = next_client(&mut leaving) => {
-                    if let Err(error) = send_client(passage, &one).await {
-                        if let Some(clients) = &self.clients {
-                            clients.take_back(one);
-                            while let Some(Ok(one)) = leaving.as_mut().map(mpsc::Receiver::try_recv) {
-                                clients.take_back(one);
-                            }
-                        }
-                        return Err(error.into());
-                    }
-                }
-                next = next_http(&mut kept.http) => match next {
-                    Some((stream, unread)) => {
-                        passage.send(&FromOld::Http { unread }, &[stream.as_fd()]).await?;
-                    }
-                    None => kept.http = None,
-                },
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+        let sent = self.send_all(passage, chosen, &mut leaving, &mut kept.http, deadline).await;
+        if let (Err(_), Some(clients), Some(leaving)) = (&sent, &self.clients, &mut leaving) {
+            // Those that were on their way come back; who has not been taken yet comes back by itself.
+            leaving.close();
+            while let Ok(one) = leaving.try_recv() {
+                clients.take_back(one);
             }
         }
+        sent?;
         passage.send(&FromOld::Done, &[]).await?;
         let proven = Instant::now() + self.node.config().limits.prove + MARGIN;
         match timeout_at(proven, passage.receive()).await {
