@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffnet::backoff::Backoff;
-use ffnet::handshake::{HandshakeError, Local, Peer, dial};
+use ffnet::handshake::{HandshakeError, Local, Peer, dial, dial_start};
 use ffnet::link::{Closed, Driver};
 use ffproto::Incarnation;
 use ffproto::handshake::Purpose;
@@ -86,9 +86,7 @@ impl Keeper {
                 continue;
             }
             let begun = Instant::now();
-            match keeper.open(at).await {
-                // The old process still accepts what its successor shall have: come again.
-                Ok((_, peer)) if peer.incarnation < incarnation => {}
+            match keeper.open(at, incarnation).await {
                 Ok((stream, peer)) => {
                     complained = false;
                     keeper.serve_by_master(stream, peer, &mut whereabouts, &mut links).await;
@@ -151,11 +149,13 @@ impl Keeper {
         }
     }
 
-    async fn open(&self, at: SocketAddr) -> Result<(TcpStream, Peer), HandshakeError> {
+    /// Links to that start of the parent, or a later one: an old process may still accept what its successor
+    /// shall have.
+    async fn open(&self, at: SocketAddr, since: Incarnation) -> Result<(TcpStream, Peer), HandshakeError> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;
         let mut stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        let peer = dial(&mut stream, Purpose::Link, &self.local, &self.config.name).await?;
+        let peer = dial_start(&mut stream, Purpose::Link, &self.local, &self.config.name, since).await?;
         Ok((stream, peer))
     }
 

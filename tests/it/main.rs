@@ -9,5 +9,6 @@ mod layering;
 mod limits;
 mod outcome;
 mod routing;
+mod succession;
 mod supervision;
 mod websocket;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bincode::Options;
 use ffproto::handshake::{
     BadPreamble, Challenge, FromAcceptor, FromDialer, Hello, MESSAGE_BYTES_MAX, Nonce, PREAMBLE_BYTES,
-    Purpose, Refusal, Side, Transcript,
+    Purpose, Refusal, Side, Transcript, fence,
 };
 use ffproto::{ClusterName, Incarnation, NodeName};
 use serde::Serialize;
@@ -86,6 +86,24 @@ pub async fn dial<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    dial_start(io, purpose, local, to, Incarnation(0)).await
+}
+
+/// As [`dial`], for the start `since` of `to`, or a later one: an older process that answers there is left
+/// before it has taken anything for a link.
+///
+/// # Errors
+/// [`HandshakeError`]; [`Refusal::Older`] in it when an older process answers.
+pub async fn dial_start<S>(
+    io: &mut S,
+    purpose: Purpose,
+    local: &Local,
+    to: &NodeName,
+    since: Incarnation,
+) -> Result<Peer, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     within_deadline(async {
         preambles(io, purpose).await?;
         let nonce = new_nonce()?;
@@ -114,6 +132,9 @@ where
         };
         if challenge.name != *to {
             let why = Refusal::Name { ours: challenge.name.clone(), wanted: to.clone() };
+            return refuse_acceptor(io, why).await;
+        }
+        if let Err(why) = fence(to, Some(since), challenge.incarnation) {
             return refuse_acceptor(io, why).await;
         }
         if let Err(why) = transcript.check(&local.token, Side::Acceptor, &challenge.proof) {
