@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rocket::config::{LogLevel, Shutdown as ShutdownConfig};
 use rocket::fairing::AdHoc;
 use rocket::{Build, Config, Rocket, Shutdown};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::supervisor::Handle;
@@ -26,9 +26,14 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// How long answers that are being written may take at the end. Idle connections would take longer.
 const STOP_MAX: Duration = Duration::from_millis(300);
 
+/// Readers of `/events` at once: each is a connection and a place in the window.
+const READERS_MAX: usize = 64;
+
 /// What the routes need to know.
 struct Site {
     handle: Handle,
+    /// Readers of `/events` at once.
+    readers: Arc<Semaphore>,
     /// Asked for on everything but `/healthz`.
     token: Option<String>,
     /// Bound to loopback: only names of this host are right then.
@@ -55,7 +60,8 @@ impl Admin {
 /// One line that says why it does not.
 pub(crate) async fn start(master: &Master, handle: Handle) -> Result<Admin, String> {
     let at = master.webport;
-    let site = Site { handle, token: master.token.clone(), loopback: at.ip().is_loopback() };
+    let readers = Arc::new(Semaphore::new(READERS_MAX));
+    let site = Site { handle, readers, token: master.token.clone(), loopback: at.ip().is_loopback() };
     let (up, is_up) = oneshot::channel();
     let (end, ended) = oneshot::channel();
     let serve = move || {

@@ -30,12 +30,18 @@ Examples:
                                      at the configured master, which may be on another host
   curl http://127.0.0.1:9998/status  (webport) the nodes: state, pid, restarts, sessions, last exit
   curl -X POST http://127.0.0.1:9998/reload         read the config again, replace every node in turn
+  curl -N http://127.0.0.1:9998/events              what happens, as it happens (server-sent events)
   curl -X POST http://127.0.0.1:9998/nodes/NAME/restart       also: stop, start, reload
   curl -X POST http://127.0.0.1:9998/stop           stop in waves: net nodes, the others, parents last
+  curl -X POST http://127.0.0.1:9998/detach         only this master leaves; the next one adopts the nodes
 
 Signals:
   SIGTERM, SIGINT (Ctrl-C)   stop in order, as /stop; a second one kills every node at once
   SIGHUP                     reload, as /reload
+  SIGUSR2                    leave and let the nodes run on, as /detach
+
+A master that was killed leaves its nodes running. The next `master config.json` finds them, adopts
+them and starts only what is missing. A config has one master: a second one says who holds it.
 
 Exit codes:
    0  stopped in order           64  wrong command line
@@ -43,6 +49,7 @@ Exit codes:
 
 Environment:
   FF_APPMAIN   the appmain program, if it is not beside this one (as --appmain)
+  FF_RUN_DIR   as --run-dir
   FF_LOG       what is logged, in the syntax of RUST_LOG (default: info)";
 
 /// The command line.
@@ -65,6 +72,10 @@ pub struct Args {
     /// The program that runs a node [default: appmain beside this program]
     #[arg(long, value_name = "PATH", global = true)]
     pub appmain: Option<PathBuf>,
+    /// Where this master keeps its lock and what it knows of its processes, for the next master
+    /// [default: $XDG_RUNTIME_DIR, or the folder for temporary files]
+    #[arg(long, value_name = "FOLDER", global = true)]
+    pub run_dir: Option<PathBuf>,
     /// Log one JSON object a line
     #[arg(long, global = true)]
     pub log_json: bool,
@@ -106,6 +117,11 @@ impl Args {
                 (what, self.config.clone().unwrap_or_default())
             }
         }
+    }
+
+    /// Where run folders are: as named, or the default.
+    pub fn run_dir(&self) -> PathBuf {
+        self.run_dir.clone().unwrap_or_else(crate::run::default_base)
     }
 
     /// The program that runs a node: as named, as FF_APPMAIN names it, or beside this program.

@@ -7,6 +7,7 @@
 //! * `admin` — the pages and commands on `webport`.
 //! * [`single`] — one node by itself, for other hosts.
 //! * [`check`] — `--check`: what a sound config would start.
+//! * [`RunFolder`] — one master a config, and what the next one finds.
 //! * [`cli`], [`signals`], [`console`], [`output`] — the edges towards people.
 //!
 //! A whole cluster runs in one process with another [`supervisor::process::Launcher`]; see [`start()`].
@@ -19,6 +20,7 @@ pub mod console;
 mod fixture;
 pub mod output;
 mod place;
+mod run;
 pub mod signals;
 pub mod single;
 mod sockets;
@@ -28,5 +30,6 @@ pub mod supervisor;
 mod whole;
 mod utc;
 
+pub use run::{RunError, RunFolder, default_base};
 pub use sockets::PortFault;
 pub use start::{Running, Setup, StartError, start};

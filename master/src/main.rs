@@ -17,7 +17,7 @@ use master::single::Single;
 use master::supervisor::Handle;
 use master::supervisor::machine::End;
 use master::supervisor::process::{AppsError, Launcher, ProcessLauncher};
-use master::{Setup, check};
+use master::{RunFolder, Setup, check};
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
@@ -57,11 +57,14 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     let console = Console::stdout();
     let end = match asked {
         Asked::Single(node) => runtime.block_on(single(loaded, &node, launcher, console.clone()))?,
-        _ => runtime.block_on(cluster(loaded, path, launcher, console.clone()))?,
+        _ => {
+            let run = RunFolder::open(&args.run_dir(), &path)?;
+            runtime.block_on(cluster(loaded, path, launcher, console.clone(), run))?
+        }
     };
     console.flush();
     match end {
-        End::Stopped => Ok(exit::STOPPED),
+        End::Stopped | End::Detached => Ok(exit::STOPPED),
         End::Forced => Ok(exit::FAILED),
         End::Failed(why) => Err(anyhow::anyhow!(why)),
     }
@@ -87,6 +90,7 @@ async fn cluster(
     path: PathBuf,
     launcher: ProcessLauncher,
     console: Console,
+    run: RunFolder,
 ) -> anyhow::Result<End> {
     let signals = Signals::new().context("no signals")?;
     for warning in &loaded.warnings {
@@ -94,14 +98,17 @@ async fn cluster(
     }
     let config = loaded.cluster.clone();
     let source = Arc::new(move |apps: &[String]| read(&path, Some(apps)));
-    let setup = Setup { cluster: loaded.cluster, source, launcher: Box::new(launcher), console };
+    let setup =
+        Setup { cluster: loaded.cluster, source, launcher: Box::new(launcher), console, run: Some(run) };
     let running = master::start(setup).await?;
     let signals = tokio::spawn(signals.obey(running.handle()));
     tokio::spawn(teach(running.handle(), config));
     let end = running.ended().await;
     signals.abort();
-    if end == End::Stopped {
-        info!("the cluster has stopped");
+    match end {
+        End::Stopped => info!("the cluster has stopped"),
+        End::Detached => info!("this master leaves; the nodes run on, and the next master adopts them"),
+        End::Failed(_) | End::Forced => {}
     }
     Ok(end)
 }

@@ -3,13 +3,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use ffproto::NodeName;
+use ffproto::{Incarnation, NodeName};
 use parking_lot::Mutex;
 
 use crate::console::Console;
 
 /// Lines that are kept of each node.
 pub const LINES_KEPT: usize = 200;
+/// The last of them that are told of a process that has ended.
+pub const LINES_OF_END: usize = 20;
 /// A longer line is cut: with this and [`LINES_KEPT`] a node costs at most 800 KiB.
 const LINE_BYTES_MAX: usize = 4 * 1024;
 
@@ -22,11 +24,10 @@ pub struct Logs {
 
 type Kept = Arc<Mutex<Lines>>;
 
-/// The last lines of one node, and how many of them (or more) are of its newest process.
+/// The last lines of one node: of all its processes, each with which start of it printed it.
 #[derive(Debug, Default)]
 struct Lines {
-    last: VecDeque<String>,
-    of_life: usize,
+    last: VecDeque<(Incarnation, String)>,
 }
 
 impl Logs {
@@ -38,21 +39,24 @@ impl Logs {
     /// The last lines of a node, oldest first.
     pub fn last(&self, node: &str) -> Vec<String> {
         let kept = self.nodes.lock().get(node).cloned();
-        kept.map(|kept| kept.lock().last.iter().cloned().collect()).unwrap_or_default()
+        kept.map(|kept| kept.lock().last.iter().map(|(_, line)| line.clone()).collect()).unwrap_or_default()
     }
 
-    /// The last line of a node's newest process, if it has printed one.
-    pub fn last_of_life(&self, node: &str) -> Option<String> {
-        let kept = self.nodes.lock().get(node).cloned()?;
+    /// The last lines of one process of a node, oldest first.
+    pub fn of_life(&self, node: &NodeName, incarnation: Incarnation) -> Vec<String> {
+        let Some(kept) = self.nodes.lock().get(node).cloned() else { return Vec::new() };
         let kept = kept.lock();
-        if kept.of_life == 0 { None } else { kept.last.back().cloned() }
+        let of_life = kept.last.iter().rev().filter(|(of, _)| *of == incarnation);
+        let mut lines: Vec<String> = of_life.take(LINES_OF_END).map(|(_, line)| line.clone()).collect();
+        lines.reverse();
+        lines
     }
 
-    /// Where the lines of a new process of a node go; `width` is the length of the longest name.
-    pub fn of(&self, node: &NodeName, width: usize) -> NodeOutput {
+    /// Where the lines of a process of a node go; `width` is the length of the longest name.
+    pub fn of(&self, node: &NodeName, incarnation: Incarnation, width: usize) -> NodeOutput {
         let kept = Arc::clone(self.nodes.lock().entry(node.clone()).or_default());
-        kept.lock().of_life = 0;
         NodeOutput {
+            incarnation,
             prefix: prefix(node, width, self.console.has_colour()),
             kept,
             console: self.console.clone(),
@@ -74,6 +78,7 @@ fn prefix(node: &NodeName, width: usize, colour: bool) -> String {
 /// Where the lines of one node go.
 #[derive(Debug, Clone)]
 pub struct NodeOutput {
+    incarnation: Incarnation,
     prefix: String,
     kept: Kept,
     console: Console,
@@ -87,8 +92,7 @@ impl NodeOutput {
         if kept.last.len() == LINES_KEPT {
             kept.last.pop_front();
         }
-        kept.last.push_back(text.to_owned());
-        kept.of_life += 1;
+        kept.last.push_back((self.incarnation, text.to_owned()));
     }
 }
 
@@ -185,7 +189,7 @@ mod tests {
         }
         let console = Console::to(Sink(to));
         let logs = Logs::new(console.clone());
-        let output = logs.of(&name("net"), 5);
+        let output = logs.of(&name("net"), Incarnation(1), 5);
         for n in 0..=LINES_KEPT {
             output.line(&format!("line {n}"));
         }
@@ -194,8 +198,12 @@ mod tests {
         assert_eq!(logs.last("net")[0], "line 1");
         assert_eq!(from.recv().unwrap(), "net   | line 0\n");
         assert!(logs.last("gate").is_empty());
-        assert_eq!(logs.last_of_life("net").unwrap(), format!("line {LINES_KEPT}"));
-        logs.of(&name("net"), 5);
-        assert_eq!(logs.last_of_life("net"), None, "the new process has said nothing yet");
+        let successor = logs.of(&name("net"), Incarnation(2), 5);
+        assert!(logs.of_life(&name("net"), Incarnation(2)).is_empty(), "it has said nothing yet");
+        successor.line("the successor's");
+        output.line("the old one's");
+        assert_eq!(logs.of_life(&name("net"), Incarnation(2)), ["the successor's"]);
+        let old = logs.of_life(&name("net"), Incarnation(1));
+        assert_eq!((old.len(), old[LINES_OF_END - 1].as_str()), (LINES_OF_END, "the old one's"));
     }
 }

@@ -16,6 +16,8 @@ pub enum Asked {
     Kill,
     /// SIGHUP.
     Reload,
+    /// SIGUSR2.
+    Detach,
 }
 
 /// Hears signals from its creation on.
@@ -24,6 +26,7 @@ pub struct Signals {
     term: Signal,
     int: Signal,
     hup: Signal,
+    usr2: Signal,
     stops: u32,
 }
 
@@ -37,6 +40,7 @@ impl Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
+            usr2: signal(SignalKind::user_defined2())?,
             stops: 0,
         })
     }
@@ -45,6 +49,7 @@ impl Signals {
     pub async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.hup.recv() => return Asked::Reload,
+            _ = self.usr2.recv() => return Asked::Detach,
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
         }
@@ -65,6 +70,7 @@ impl Signals {
                     Order::KillAll
                 }
                 Asked::Reload => Order::Reload(None),
+                Asked::Detach => Order::Detach,
             };
             // The outcome is logged by the supervisor; the next signal must not wait for it.
             let handle = handle.clone();

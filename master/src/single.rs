@@ -74,7 +74,7 @@ impl Single {
         let others: Vec<_> = others.map(|other| other.name.clone()).collect();
         let mut sockets = Sockets::default();
         sockets.open(&cluster, &others).map_err(SingleError::Ports)?;
-        let output = Logs::new(console).of(&node.name, name.len());
+        let output = Logs::new(console).of(&node.name, Incarnation(0), name.len());
         let (cluster, node) = (Arc::new(cluster), Arc::new(node));
         Ok(Self { cluster, node, sockets, launcher, output, incarnation: None })
     }
@@ -108,7 +108,7 @@ impl Single {
             warn!("{} ended: {how}{note}; again in {} ms", self.node.name, wait.as_millis());
             tokio::select! {
                 () = sleep(wait) => {}
-                asked = signals.next() => if asked != Asked::Reload {
+                asked = signals.next() => if !matches!(asked, Asked::Reload | Asked::Detach) {
                     return End::Stopped;
                 }
             }
@@ -122,6 +122,7 @@ impl Single {
             node: Arc::clone(&self.node),
             cluster: Arc::clone(&self.cluster),
             incarnation,
+            succeeds: None,
             listeners: self.sockets.of(&self.node)?,
             output: self.output.clone(),
         })?;
@@ -142,12 +143,16 @@ impl Single {
             let far = Instant::now() + Duration::from_secs(3_600);
             tokio::select! {
                 exit = &mut exit => return match asked {
-                    None => Waited::Exited(exit),
+                    None | Some(Asked::Detach) => Waited::Exited(exit),
                     Some(Asked::Reload) => Waited::Restart,
                     Some(Asked::Stop) => Waited::Leave(End::Stopped),
                     Some(Asked::Kill) => Waited::Leave(End::Forced),
                 },
                 signal = signals.next() => {
+                    if signal == Asked::Detach {
+                        warn!("only a master with a run folder can leave its nodes to the next one");
+                        continue;
+                    }
                     asked = Some(signal);
                     if signal == Asked::Kill {
                         process.kill();

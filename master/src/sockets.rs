@@ -69,6 +69,28 @@ impl Sockets {
         }
     }
 
+    /// Opens what is missing of a node's ports: an adopted node may have ended before it gave its own.
+    ///
+    /// # Errors
+    /// The first port that cannot be opened.
+    pub(crate) fn ensure(&mut self, node: &Node) -> Result<(), PortFault> {
+        for (port, at) in ports(node) {
+            let key = (node.name.clone(), port, at);
+            if !self.open.contains_key(&key) {
+                let socket = self.share_or_open(node, port, at)?;
+                self.open.insert(key, socket);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a socket that an adopted node has given.
+    pub(crate) fn put(&mut self, node: &NodeName, port: Port, socket: TcpListener) {
+        if let Ok(at) = socket.local_addr() {
+            self.open.insert((node.clone(), port, at), socket);
+        }
+    }
+
     /// A port that moves from one node to another is the same socket.
     fn share_or_open(&self, node: &Node, port: Port, at: SocketAddr) -> Result<TcpListener, PortFault> {
         let same = self.open.iter().find(|((_, _, open), _)| *open == at && at.port() != 0);

@@ -8,17 +8,18 @@ use ffnet::handshake::Local;
 use ffproto::NodeName;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::console::Console;
 use crate::output::Logs;
 use crate::place;
+use crate::run::{Listed, ListedProcess, RunFolder};
 use crate::sockets::{self, PortFault, Sockets};
 use crate::supervisor::control::Server;
-use crate::supervisor::machine::End;
+use crate::supervisor::machine::{End, Found};
 use crate::supervisor::process::Launcher;
-use crate::supervisor::{Handle, Shell, Source};
+use crate::supervisor::{Handle, Parts, Shell, Source, TakenOver};
 
 /// Everything that a cluster is started from.
 pub struct Setup {
@@ -30,6 +31,8 @@ pub struct Setup {
     pub launcher: Box<dyn Launcher>,
     /// Where the lines of nodes are shown.
     pub console: Console,
+    /// Where the next master finds what runs; without one it finds nothing.
+    pub run: Option<RunFolder>,
 }
 
 /// Why nothing was started.
@@ -81,13 +84,22 @@ impl Running {
 /// # Errors
 /// [`StartError`]; nothing is left open and no process was started.
 pub async fn start(setup: Setup) -> Result<Running, StartError> {
-    let Setup { cluster, source, launcher, console } = setup;
+    let Setup { cluster, source, mut launcher, console, run } = setup;
     let cluster = Arc::new(cluster);
-    let (sockets, control) = open_sockets(&cluster).map_err(StartError::Ports)?;
+    let left = run.as_ref().and_then(RunFolder::roster).map_or_else(Vec::new, |roster| roster.nodes);
+    let living = living(&left, &mut *launcher);
+    // What an adopted node listens on it brings itself.
+    let mut not_here = place::elsewhere(&cluster);
+    not_here.extend(living.iter().map(|process| process.found.node.clone()));
+    let (sockets, control) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
-    let (shell, events) = Shell::new(Arc::clone(&cluster), sockets, launcher, source, logs.clone());
-    let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs };
+    let parts = Parts { cluster: Arc::clone(&cluster), sockets, launcher, source, logs: logs.clone(), run };
+    let (mut shell, events) = Shell::new(parts);
+    let numbers: Vec<_> = left.into_iter().map(|node| (node.name, node.number)).collect();
+    shell.take_over(&numbers, living);
+    let feed = shell.events();
+    let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs, feed };
     let admin = admin::start(&cluster.master, handle.clone()).await.map_err(StartError::Admin)?;
     let stop = CancellationToken::new();
     let server = Server {
@@ -104,10 +116,29 @@ pub async fn start(setup: Setup) -> Result<Running, StartError> {
     Ok(Running { handle, supervisor, control: stop, admin })
 }
 
+/// The processes of an earlier master that live. One that cannot be watched is left alone, with a line.
+fn living(left: &[Listed], launcher: &mut dyn Launcher) -> Vec<TakenOver> {
+    let mut living = Vec::new();
+    for node in left {
+        for &ListedProcess { incarnation, pid, started } in &node.processes {
+            let found = Found { node: node.name.clone(), incarnation, pid };
+            match launcher.adopt(pid, started) {
+                Ok(Some(adopted)) => living.push(TakenOver { found, started, adopted }),
+                Ok(None) => {}
+                Err(error) => warn!("{} (pid {pid}) cannot be adopted: {error}", node.name),
+            }
+        }
+    }
+    living
+}
+
 /// All ports that cannot be opened are found in one run, the master's own included.
-fn open_sockets(cluster: &Cluster) -> Result<(Sockets, tokio::net::TcpListener), Vec<PortFault>> {
+fn open_sockets(
+    cluster: &Cluster,
+    not_here: &[NodeName],
+) -> Result<(Sockets, tokio::net::TcpListener), Vec<PortFault>> {
     let mut sockets = Sockets::default();
-    let mut faults = sockets.open(cluster, &place::elsewhere(cluster)).err().unwrap_or_default();
+    let mut faults = sockets.open(cluster, not_here).err().unwrap_or_default();
     let control = sockets::open("master.rootport", cluster.master.rootport);
     // Rocket opens its own port; this one only finds out whether it can, and who is in the way.
     let web = sockets::open("master.webport", cluster.master.webport);

@@ -2,18 +2,24 @@
 //!
 //! It decides nothing: every fact goes into [`machine::Machine`], and what comes out is done in order.
 
+mod adopted;
 pub(crate) mod control;
 pub(crate) mod event;
+pub mod feed;
 mod handle;
+mod keeper;
 pub mod machine;
 pub mod order;
+pub mod plan;
 pub(crate) mod prepare;
+pub(crate) mod proc;
 pub mod process;
 mod shell;
 
+pub use adopted::Adopted;
 pub use event::Order;
 pub use handle::Handle;
 pub use prepare::Source;
 pub(crate) use shell::moment;
 
-pub(crate) use shell::Shell;
+pub(crate) use shell::{Parts, Shell, TakenOver};

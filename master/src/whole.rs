@@ -1,39 +1,73 @@
 //! A whole cluster in this process: real supervisor, real control port, real administration, and nodes
 //! that are tasks which register, say that they are ready, and stop when told.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ffconfig::Loaded;
 use ffnet::control::NodeSide;
+use ffnet::door::{Passage, enter};
 use ffnet::handshake::{HandshakeError, Local, dial};
-use ffproto::control::{ToMaster, ToNode};
+use ffnet::listen::Port;
+use ffproto::control::{Door, NodeStatus, ToMaster, ToNode};
+use ffproto::handover::{Listeners, Output};
 use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{Incarnation, NodeName};
-use futures_util::future::BoxFuture;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::future::{BoxFuture, Shared};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::console::Console;
 use crate::fixture::name;
+use crate::run::RunFolder;
 use crate::start::{Running, Setup, StartError, start};
 use crate::supervisor::machine::{End, Exit, NodeState, Outcome, Refused};
 use crate::supervisor::process::{AppsError, LaunchSpec, Launched, Launcher, Signals};
-use crate::supervisor::{Handle, Order};
+use crate::supervisor::{Adopted, Handle, Order};
 
+/// As `limits.prove_ms`, shorter.
+const PROVE: Duration = Duration::from_millis(100);
 const TOKEN: &str = "a-secret-of-sixteen";
 
-/// Runs nodes as tasks.
+/// Runs nodes as tasks. They outlive the master that has launched them, as processes do.
 #[derive(Clone, Default)]
 struct Tasks {
     /// What nodes heard, in order.
     heard: Arc<Mutex<Vec<String>>>,
-    /// A node that says that it cannot start.
-    broken: Option<&'static str>,
+    /// A node that says that it cannot start: its first process, or its successors.
+    broken: Option<(&'static str, Broken)>,
+    /// Old processes that have come to a door.
+    doors: Arc<Mutex<HashMap<Door, oneshot::Sender<()>>>>,
+    /// Every task by its "process number".
+    running: Arc<Mutex<HashMap<u32, Task>>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Broken {
+    First,
+    Successor,
+}
+
+/// A node that runs.
+#[derive(Clone)]
+struct Task {
+    exit: Shared<BoxFuture<'static, Exit>>,
+    term: CancellationToken,
+    kill: CancellationToken,
+}
+
+impl Task {
+    fn signals(&self) -> Box<dyn Signals> {
+        Box::new(TaskSignals { term: self.term.clone(), kill: self.kill.clone() })
+    }
 }
 
 /// Ends a task, with the exit that a process would have had.
@@ -54,8 +88,9 @@ impl Signals for TaskSignals {
 impl Launcher for Tasks {
     fn launch(&mut self, spec: LaunchSpec) -> io::Result<Launched> {
         let (term, kill) = (CancellationToken::new(), CancellationToken::new());
-        let broken = self.broken == Some(spec.node.name.as_str());
-        let node = node(spec, Arc::clone(&self.heard), broken);
+        let life = if spec.succeeds.is_some() { Broken::Successor } else { Broken::First };
+        let broken = self.broken.is_some_and(|(node, at)| spec.node.name == *node && at == life);
+        let node = node(spec, self.clone(), broken);
         let (terminated, killed) = (term.clone(), kill.clone());
         let exit = async move {
             tokio::select! {
@@ -66,7 +101,21 @@ impl Launcher for Tasks {
         };
         let exit = tokio::spawn(exit);
         let exit = async { exit.await.unwrap_or(Exit::Code(101)) };
-        Ok(Launched { pid: 1, exit: Box::pin(exit), signals: Box::new(TaskSignals { term, kill }) })
+        let task = Task { exit: exit.boxed().shared(), term, kill };
+        let mut running = self.running.lock();
+        let pid = 1 + u32::try_from(running.len()).unwrap();
+        running.insert(pid, task.clone());
+        Ok(Launched { pid, exit: Box::pin(task.exit.clone()), signals: task.signals() })
+    }
+
+    fn adopt(&mut self, pid: u32, _started: u64) -> io::Result<Option<Adopted>> {
+        let task = self.running.lock().get(&pid).cloned();
+        let alive = task.filter(|task| task.exit.clone().now_or_never().is_none());
+        Ok(alive.map(|task| Adopted { exit: Box::pin(task.exit.clone()), signals: task.signals() }))
+    }
+
+    fn started(&self, _pid: u32) -> Option<u64> {
+        Some(1)
     }
 
     fn apps(&self) -> BoxFuture<'static, Result<Vec<String>, AppsError>> {
@@ -91,31 +140,82 @@ async fn register(at: SocketAddr, local: Local) -> Result<TcpStream, HandshakeEr
     Ok(stream)
 }
 
-/// The life of a node; its exit code.
-async fn node(spec: LaunchSpec, heard: Arc<Mutex<Vec<String>>>, broken: bool) -> i32 {
-    let name = spec.node.name.clone();
-    let stream = register(spec.cluster.master.rootport, local(&name, spec.incarnation)).await.unwrap();
-    let mut control = NodeSide::new(stream);
+/// The life of a node; its exit code. It registers again and again, as a node does.
+async fn node(spec: LaunchSpec, tasks: Tasks, broken: bool) -> i32 {
+    let mut served = spec.succeeds.is_none();
+    loop {
+        let local = local(&spec.node.name, spec.incarnation);
+        if let Ok(stream) = register(spec.cluster.master.rootport, local).await
+            && let Some(code) = converse(&spec, &tasks, NodeSide::new(stream), broken, &mut served).await
+        {
+            return code;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// One connection to the master; the exit code when it was the last.
+async fn converse(
+    spec: &LaunchSpec,
+    tasks: &Tasks,
+    mut control: NodeSide<TcpStream>,
+    broken: bool,
+    served: &mut bool,
+) -> Option<i32> {
+    let name = &spec.node.name;
     if broken {
         let reason = format!("servers.{name}.db: no such server");
-        control.send(ToMaster::CannotStart { reason }).await.unwrap();
-        return 1;
+        control.send(ToMaster::CannotStart { reason }).await.ok()?;
+        return Some(1);
     }
-    let root = spec.node.rootport;
-    control.send(ToMaster::Ready { root, net: spec.node.netport, web: None }).await.unwrap();
-    while let Some(Ok(message)) = control.next().await {
+    let ready = ToMaster::Ready { root: spec.node.rootport, net: spec.node.netport, web: None };
+    if !*served {
+        let door = Door(format!("{name}-{}", spec.incarnation));
+        let (come, comes) = oneshot::channel();
+        tasks.doors.lock().insert(door.clone(), come);
+        control.send(ToMaster::Prepared { door }).await.ok()?;
+        comes.await.ok()?;
+        *served = true;
+    }
+    control.send(ready).await.ok()?;
+    let mut every = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        let message = tokio::select! {
+            message = control.next() => message?.ok()?,
+            _ = every.tick() => {
+                control.send(ToMaster::Status(NodeStatus::default())).await.ok()?;
+                continue;
+            }
+        };
+        let hear = |what: String| tasks.heard.lock().push(format!("{name}{what}"));
         match message {
-            ToNode::Registered { number } => heard.lock().push(format!("{name} is {}", number.0)),
-            ToNode::ParentUp { name: parent, .. } => heard.lock().push(format!("{name}: {parent} is up")),
-            ToNode::ParentGone { name: parent, .. } => heard.lock().push(format!("{name}: {parent} is gone")),
-            ToNode::HandOver { .. } | ToNode::HandBack { .. } => {}
+            ToNode::Registered { number } => hear(format!(" is {}", number.0)),
+            ToNode::ParentUp { name: parent, .. } => hear(format!(": {parent} is up")),
+            ToNode::ParentGone { name: parent, .. } => hear(format!(": {parent} is gone")),
+            ToNode::HandOver { door } => {
+                tasks.doors.lock().remove(&door).map(|come| come.send(()));
+                control.send(ToMaster::HandedOver).await.ok()?;
+                // It stands by for as long as its successor is on trial.
+                tokio::time::sleep(PROVE).await;
+                return Some(0);
+            }
+            ToNode::HandBack { door } => {
+                let mut passage: Passage<Output, Listeners> = enter(&door).ok()?;
+                let has = |port| spec.listeners.iter().any(|(has, _)| *has == port);
+                let which = Listeners { net: has(Port::Net), root: has(Port::Root), web: has(Port::Web) };
+                let mut listeners: Vec<_> = spec.listeners.iter().collect();
+                listeners.sort_by_key(|(port, _)| *port);
+                let descriptors: Vec<_> = listeners.iter().map(|(_, socket)| socket.as_fd()).collect();
+                passage.send(&which, &descriptors).await.ok()?;
+                let (Output, pipes) = passage.receive().await.ok()??;
+                hear(format!(": {} new pipes", pipes.len()));
+            }
             ToNode::Stop { .. } => {
-                heard.lock().push(format!("{name}: stop"));
-                return 0;
+                hear(": stop".into());
+                return Some(0);
             }
         }
     }
-    2
 }
 
 /// Free ports: master's two, then the nodes'.
@@ -151,6 +251,11 @@ struct World {
 }
 
 async fn try_world(ports: [u16; 4], tasks: Tasks) -> Result<World, StartError> {
+    world_in(ports, tasks, None).await
+}
+
+async fn world_in(ports: [u16; 4], tasks: Tasks, run: Option<&Path>) -> Result<World, StartError> {
+    let run = run.map(|base| RunFolder::open(base, Path::new("/test/config.json")).unwrap());
     let config = Arc::new(Mutex::new(text(ports, "")));
     let read = Arc::clone(&config);
     let setup = Setup {
@@ -158,6 +263,7 @@ async fn try_world(ports: [u16; 4], tasks: Tasks) -> Result<World, StartError> {
         source: Arc::new(move |apps: &[String]| load(&read.lock(), apps)),
         launcher: Box::new(tasks.clone()),
         console: Console::none(),
+        run,
     };
     let running = start(setup).await?;
     Ok(World { handle: running.handle(), running, config, tasks })
@@ -215,10 +321,10 @@ async fn one_node_is_restarted_and_a_reload_takes_over_a_new_config() {
 
     *world.config.lock() = text(ports, r#""game": {"app": "x"}"#);
     let outcome = within(world.handle.order(Order::Reload(None))).await.unwrap();
-    assert_eq!(words(&outcome), ["gate ready", "game ready", "net ready"]);
+    assert_eq!(words(&outcome), ["gate replaced", "game ready", "net replaced"]);
     *world.config.lock() = text(ports, "");
     let outcome = within(world.handle.order(Order::Reload(None))).await.unwrap();
-    assert_eq!(words(&outcome), ["gate ready", "net ready", "game stopped"]);
+    assert_eq!(words(&outcome), ["gate replaced", "net replaced", "game stopped"]);
     world.stop().await;
 }
 
@@ -249,7 +355,7 @@ async fn a_reload_of_a_faulty_config_is_answered_as_such_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_node_that_cannot_start_ends_the_whole_start_with_its_own_words() {
-    let tasks = Tasks { broken: Some("net"), ..Tasks::default() };
+    let tasks = Tasks { broken: Some(("net", Broken::First)), ..Tasks::default() };
     let world = try_world(ports(), tasks).await.unwrap();
     assert!(!within(world.handle.up()).await);
     let End::Failed(why) = within(world.running.ended()).await else { panic!() };
@@ -298,4 +404,81 @@ async fn a_second_signal_ends_everything_at_once() {
     let world = World::up(ports()).await;
     assert_eq!(world.handle.order(Order::KillAll).await, Ok(vec![]));
     assert_eq!(within(world.running.ended()).await, End::Forced);
+}
+
+#[tokio::test]
+async fn a_reload_replaces_every_process_beside_the_old_one_and_tells_how_far_it_is() {
+    let world = World::up(ports()).await;
+    let before = world.handle.view();
+    let mut events = world.handle.events();
+    let outcome = within(world.handle.order(Order::Reload(None))).await.unwrap();
+    assert_eq!(words(&outcome), ["gate replaced", "net replaced"]);
+    let after = world.handle.view();
+    for (old, new) in before.nodes.iter().zip(&after.nodes) {
+        assert!(new.incarnation > old.incarnation && new.pid != old.pid, "{new:?}");
+        assert_eq!((new.state, new.restarts, &new.last_exit), (NodeState::Ready, 0, &None));
+    }
+    assert!(!world.tasks.heard.lock().contains(&"net: gate is gone".to_owned()));
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        let json: serde_json::Value = serde_json::from_str(&event.json).unwrap();
+        if event.kind == "step" {
+            told.push(format!("{} {}", json["node"].as_str().unwrap(), json["stage"].as_str().unwrap()));
+        }
+    }
+    let of = |node: &str| told.iter().filter(|told| told.starts_with(node)).cloned().collect::<Vec<_>>();
+    let gate = ["planned", "preparing", "handing_over", "proving", "done"].map(|s| format!("gate {s}"));
+    // Steps that follow each other at once are one change.
+    let (mut expected, seen) = (gate.iter(), of("gate"));
+    assert!(seen.iter().all(|seen| expected.any(|stage| stage == seen)), "{told:?}");
+    assert_eq!(seen.last(), Some(&gate[4]), "{told:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_successor_that_cannot_start_leaves_the_old_process_where_it_was() {
+    let tasks = Tasks { broken: Some(("net", Broken::Successor)), ..Tasks::default() };
+    let world = try_world(ports(), tasks).await.unwrap();
+    assert!(within(world.handle.up()).await);
+    let before = world.handle.view().node("net").unwrap().incarnation;
+    let outcome = within(world.handle.order(Order::Reload(None))).await.unwrap();
+    let why = "rolled back: the new process ended: servers.net.db: no such server (exit code 1); the old \
+               process goes on";
+    assert_eq!((outcome[0].ok, outcome[1].ok, outcome[1].outcome.as_str()), (true, false, why));
+    assert_eq!(world.handle.view().node("net").unwrap().incarnation, before);
+    world.state("net", NodeState::Ready).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_master_adopts_the_nodes_of_the_one_before_it_and_starts_what_is_missing() {
+    let (ports, run) = (ports(), tempfile::tempdir().unwrap());
+    let tasks = Tasks::default();
+    let world = world_in(ports, tasks.clone(), Some(run.path())).await.unwrap();
+    assert!(within(world.handle.up()).await);
+    let before = world.handle.view();
+    world.handle.order(Order::Detach).await.unwrap();
+    assert_eq!(within(world.running.ended()).await, End::Detached);
+    // One of them ends while there is no master.
+    let dead = before.node("net").unwrap().pid.unwrap();
+    let net = tasks.running.lock()[&dead].clone();
+    net.kill.cancel();
+    net.exit.await;
+
+    let world = world_in(ports, tasks.clone(), Some(run.path())).await.unwrap();
+    assert!(within(world.handle.up()).await);
+    let after = world.handle.view();
+    let (gate, net) = (after.node("gate").unwrap(), after.node("net").unwrap());
+    assert_eq!((gate.pid, gate.incarnation), (before.nodes[0].pid, before.nodes[0].incarnation));
+    assert!(net.pid > Some(dead) && net.state == NodeState::Ready, "{net:?}");
+    let heard = tasks.heard.lock().clone();
+    assert!(heard.contains(&"gate: 2 new pipes".to_owned()), "{heard:?}");
+    // What was adopted is replaced, with the sockets that it gave, and stopped.
+    let outcome = within(world.handle.order(Order::Reload(None))).await.unwrap();
+    assert_eq!(words(&outcome), ["gate replaced", "net replaced"]);
+    world.stop().await;
+    let alive =
+        tasks.running.lock().values().filter(|task| task.exit.clone().now_or_never().is_none()).count();
+    assert_eq!(alive, 0);
+    assert_eq!(std::fs::read_dir(run.path()).unwrap().count(), 0, "an orderly end leaves nothing");
 }

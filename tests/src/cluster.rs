@@ -24,6 +24,9 @@ use crate::{bins, http, wait};
 /// Where trial's game nodes note what they have begun, see [`crate::ledger`].
 const RAN: &str = "ran";
 
+/// Where the master keeps its lock, its list of processes and crash reports.
+const RUN: &str = "run";
+
 /// A running cluster. Dropping it kills it; its folder with config and logs is kept when the test panics.
 pub struct Cluster {
     fixture: Fixture,
@@ -375,6 +378,7 @@ fn spawn_master(folder: &Path) -> Result<Child> {
     Command::new(&program)
         .arg(folder.join("config.json"))
         .env("FF_TRIAL_RAN", folder.join(RAN))
+        .env("FF_RUN_DIR", folder.join(RUN))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

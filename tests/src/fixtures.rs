@@ -91,7 +91,7 @@ impl Fixture {
     pub fn trial_with(call_timeout_ms: u64) -> Result<Self> {
         // A node that is killed again and again is back at once: how long it waits is another test's matter.
         let text = r#"{
-  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100 } },
+  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100, "max": 0 } },
   "limits": { "call_timeout_ms": TIMEOUT },
   "servers": {
     "gate": { "rootport": @gate, "app": "trialgate" },

@@ -61,6 +61,7 @@ fn restart(fields: &Fields) -> Restart {
         },
         healthy: fields.number("healthy_s").map_or(default.healthy, Duration::from_secs),
         crash_loop: fields.number("crash_loop").unwrap_or(default.crash_loop),
+        max: fields.number("max").map_or(default.max, |max| (max > 0).then_some(max)),
     }
 }
 

@@ -316,11 +316,14 @@ pub struct Restart {
     pub healthy: Duration,
     /// `crash_loop`: this many quick ends in a row are shown as a crash loop. Default 5.
     pub crash_loop: u32,
+    /// `max`: after this many quick ends in a row the node is marked failed and not tried any more. Default
+    /// 20, some minutes: what would have come back has come back by then. `None` (0) never gives up.
+    pub max: Option<u32>,
 }
 
 impl Default for Restart {
     fn default() -> Self {
-        Self { backoff: Backoff::default(), healthy: Duration::from_secs(60), crash_loop: 5 }
+        Self { backoff: Backoff::default(), healthy: Duration::from_secs(60), crash_loop: 5, max: Some(20) }
     }
 }
 

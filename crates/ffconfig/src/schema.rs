@@ -238,6 +238,7 @@ pub(crate) static RESTART: Section = Section {
         key("healthy_s", whole(1, 86_400), "A node that lived that long starts again from the first wait.")
             .or("60"),
         key("crash_loop", whole(1, 1000), "That many quick ends in a row are shown as a crash loop.").or("5"),
+        key("max", whole(0, 1_000_000), "After that many the node is marked failed and not tried any more, until `/nodes/NAME/start` or a reload; 0 never gives up. Some minutes: what would have come back has come back by then.").or("20"),
     ],
 };
 

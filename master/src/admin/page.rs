@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use crate::supervisor::machine::{ClusterView, NodeState, NodeView, Outcome};
+use crate::supervisor::machine::{ClusterView, CommandView, NodeState, NodeView, Outcome};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem}\
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .7rem;border-bottom:1px solid \
 #8884;vertical-align:top}form{display:inline}button{font:inherit;padding:.1rem .6rem;margin:0 .2rem .2rem 0}\
 pre{background:#8881;padding:.7rem;overflow-x:auto;font-size:13px}.ready{color:#178a3a}.stopped{color:#888}\
-.crash_loop,.bad{color:#c22}.backoff,.starting,.stopping,.waiting,.absent{color:#b26a00}\
+.crash_loop,.failed,.hanging,.not_touched,.bad{color:#c22}.backoff,.starting,.stopping,.waiting,.absent,.adopting,.preparing,.handing_over,.proving{color:#b26a00}\
 :root{color-scheme:light dark}small{color:#888}";
 
 /// Lines that are shown of a node in trouble.
@@ -58,7 +58,7 @@ pub(super) fn index(view: &ClusterView, lines: impl Fn(&str) -> Vec<String>) -> 
         button("/stop", "stop all")
     );
     body.push_str(
-        "<small>also: <a href=/status>/status</a> <a href=/healthz>/healthz</a></small></p>\n<table><tr>",
+        "<small>also: <a href=/status>/status</a> <a href=/healthz>/healthz</a> <a href=/events>/events</a></small></p>\n<table><tr>",
     );
     for head in [
         "node",
@@ -80,8 +80,13 @@ pub(super) fn index(view: &ClusterView, lines: impl Fn(&str) -> Vec<String>) -> 
         row(&mut body, node);
     }
     body.push_str("\n</table>");
-    for node in
-        view.nodes.iter().filter(|node| matches!(node.state, NodeState::CrashLoop | NodeState::Backoff))
+    if let Some(command) = &view.command {
+        steps(&mut body, command);
+    }
+    for node in view
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.state, NodeState::CrashLoop | NodeState::Backoff | NodeState::Failed))
     {
         let lines = lines(node.name.as_str());
         let from = lines.len().saturating_sub(LINES_SHOWN);
@@ -89,6 +94,19 @@ pub(super) fn index(view: &ClusterView, lines: impl Fn(&str) -> Vec<String>) -> 
         let _ = write!(body, "\n<h2 class={0}>{1}: {0}</h2><pre>{last}</pre>", node.state, node.name);
     }
     page(&format!("cluster {}", view.cluster), Some("3"), &body)
+}
+
+/// The command that runs, or the last one, node by node.
+fn steps(body: &mut String, command: &CommandView) {
+    let ended = command.ended.as_ref().map_or_else(|| "runs".into(), |at| format!("ended {at}"));
+    let _ = write!(body, "\n<h2>{}, {}: {ended}</h2><table>", escape(&command.what), command.since);
+    for step in &command.steps {
+        let stage = serde_json::to_value(step.stage).unwrap_or_default();
+        let stage = stage.as_str().unwrap_or_default();
+        let outcome = escape(step.outcome.as_deref().unwrap_or_default());
+        let _ = write!(body, "<tr><td>{}<td class={stage}>{stage}<td>{}<td>{outcome}", step.node, step.since);
+    }
+    body.push_str("</table>");
 }
 
 fn row(body: &mut String, node: &NodeView) {

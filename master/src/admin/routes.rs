@@ -1,12 +1,15 @@
 //! The routes: what can be read, and the commands.
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use rocket::http::{Accept, ContentType, Header, Status};
 use rocket::request::Request;
+use rocket::response::stream::{Event, EventStream};
 use rocket::response::{Responder, Response, Result};
-use rocket::{Route, State, get, post, routes};
+use rocket::{Route, Shutdown, State, get, post, routes};
 use serde::Serialize;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::guard::{Operator, Reader};
 use super::{Site, page};
@@ -19,6 +22,7 @@ pub(super) fn all() -> Vec<Route> {
         index,
         status,
         healthz,
+        events,
         node, //
         stop,
         reload,
@@ -28,6 +32,8 @@ pub(super) fn all() -> Vec<Route> {
         reload_node, //
         get_stop,
         get_reload,
+        detach,
+        get_detach,
         get_stop_node,
         get_start_node,
         get_restart_node,
@@ -156,6 +162,41 @@ fn healthz(site: &State<Site>) -> Reply {
     }
 }
 
+/// What happens, as it happens, from a whole `/status` on. A reader that does not keep up misses the oldest
+/// and is told how many.
+#[get("/events")]
+fn events(
+    _reader: Reader,
+    site: &State<Site>,
+    mut end: Shutdown,
+) -> std::result::Result<EventStream![], Reply> {
+    let Ok(place) = Arc::clone(&site.readers).try_acquire_owned() else {
+        return Err(Reply::error(Status::ServiceUnavailable, "too many read the events already"));
+    };
+    let mut told = site.handle.events();
+    // One line, as every event is.
+    let status = serde_json::to_string(&*site.handle.view()).unwrap_or_default();
+    Ok(EventStream! {
+        let _place = place;
+        yield Event::data(status).event("status");
+        loop {
+            let next = tokio::select! {
+                next = told.recv() => next,
+                () = &mut end => return,
+            };
+            match next {
+                Ok(told) => {
+                    yield Event::data(told.json.clone()).event(told.kind).id(told.id.to_string());
+                }
+                Err(RecvError::Lagged(missed)) => {
+                    yield Event::data(format!("{{\"events\":{missed}}}")).event("skipped");
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    })
+}
+
 #[get("/nodes/<name>")]
 fn node(_reader: Reader, site: &State<Site>, name: &str) -> Reply {
     let view = site.handle.view();
@@ -171,7 +212,8 @@ fn node(_reader: Reader, site: &State<Site>, name: &str) -> Reply {
 
 impl Site {
     async fn command(&self, order: Order) -> Reply {
-        let accepted = if order == Order::StopAll { Status::Accepted } else { Status::Ok };
+        let later = matches!(order, Order::StopAll | Order::Detach);
+        let accepted = if later { Status::Accepted } else { Status::Ok };
         Reply::outcome(self.handle.order(order).await, accepted)
     }
 }
@@ -193,6 +235,7 @@ macro_rules! commands {
 commands! {
     stop get_stop "/stop" () Order::StopAll;
     reload get_reload "/reload" () Order::Reload(None);
+    detach get_detach "/detach" () Order::Detach;
     stop_node get_stop_node "/nodes/<name>/stop" (name) Order::Stop(name.into());
     start_node get_start_node "/nodes/<name>/start" (name) Order::Start(name.into());
     restart_node get_restart_node "/nodes/<name>/restart" (name) Order::Restart(name.into());

@@ -33,9 +33,11 @@ async fn site(token: Option<&str>) -> Client {
         }
     });
     let logs = Logs::default();
-    logs.of(&name("net"), 3).line("a <line>");
-    let handle = Handle { events, view, logs };
-    let site = Site { handle, token: token.map(str::to_owned), loopback: true };
+    logs.of(&name("net"), ffproto::Incarnation(1), 3).line("a <line>");
+    let feed = tokio::sync::broadcast::Sender::new(4);
+    let handle = Handle { events, view, logs, feed };
+    let readers = Arc::new(Semaphore::new(2));
+    let site = Site { handle, readers, token: token.map(str::to_owned), loopback: true };
     Client::untracked(rocket(site, "127.0.0.1:0".parse().unwrap())).await.unwrap()
 }
 

@@ -26,7 +26,8 @@ const CONNECTIONS_MAX: usize = 8 * 1024;
 const OUTBOX_MAX: usize = 256;
 /// How long one message may take to be written.
 const WRITE_MAX: Duration = Duration::from_secs(5);
-/// Nodes speak once a second; one that is silent this long has lost its connection.
+/// Nodes speak twice a second; one that is silent this long has lost its connection. A node that hangs is
+/// noticed by the machine, long before.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long a host's name may take to be looked up.
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
@@ -101,10 +102,15 @@ impl Server {
     fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
         let view = self.view.borrow();
         let node = view.node(hello.name.as_str()).ok_or_else(|| Refusal::Unknown(hello.name.clone()))?;
-        fence(&hello.name, node.incarnation, hello.incarnation)?;
+        let beside = node.beside.as_ref().and_then(|beside| beside.incarnation);
+        // While one process replaces the other, both belong here.
+        let known = [node.incarnation, beside].contains(&Some(hello.incarnation));
+        if !known {
+            fence(&hello.name, node.incarnation, hello.incarnation)?;
+        }
         let stopping = matches!(view.state, PhaseView::Stopping | PhaseView::Ended);
         // A node that is being stopped may come back to be told so.
-        if stopping && node.incarnation != Some(hello.incarnation) { Err(Refusal::Stopping) } else { Ok(()) }
+        if stopping && !known { Err(Refusal::Stopping) } else { Ok(()) }
     }
 
     async fn converse(

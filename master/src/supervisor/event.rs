@@ -1,5 +1,8 @@
 //! What reaches the supervisor's task: from processes, from control connections, from operators.
 
+use std::net::TcpListener;
+
+use ffnet::listen::Port;
 use ffproto::control::ToMaster;
 use ffproto::{Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +25,8 @@ pub(crate) enum Event {
     Said { node: NodeName, incarnation: Incarnation, conn: u64, message: ToMaster },
     /// The connection has ended.
     Unlinked { node: NodeName, incarnation: Incarnation, conn: u64 },
+    /// An adopted node has given its listening sockets, or has not.
+    HandedBack { node: NodeName, incarnation: Incarnation, sockets: Result<Vec<(Port, TcpListener)>, String> },
     /// A process has ended.
     Exited { node: NodeName, incarnation: Incarnation, exit: Exit },
     /// An operator wants something.
@@ -41,6 +46,8 @@ pub enum Order {
     StopAll,
     /// Kill everything at once.
     KillAll,
+    /// Leave, and let the nodes run on for the next master.
+    Detach,
     /// Read the config again and replace every node, or the named one. Answered when it is done.
     Reload(Option<String>),
     /// Stop one node. Answered when it is down.

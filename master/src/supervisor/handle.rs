@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::event::{Event, Order};
+use super::feed::Told;
 use super::machine::{Answer, ClusterView, PhaseView, Refused};
 use crate::output::Logs;
 
@@ -14,12 +15,18 @@ pub struct Handle {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) view: watch::Receiver<Arc<ClusterView>>,
     pub(crate) logs: Logs,
+    pub(crate) feed: broadcast::Sender<Arc<Told>>,
 }
 
 impl Handle {
     /// The cluster as it is now.
     pub fn view(&self) -> Arc<ClusterView> {
         Arc::clone(&self.view.borrow())
+    }
+
+    /// What happens from now on, as it happens. A slow reader misses the oldest of it.
+    pub fn events(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.feed.subscribe()
     }
 
     /// The last lines of a node, oldest first.

@@ -3,13 +3,18 @@
 //! It knows no process, no socket and no clock. [`Machine::step`] is called for each fact and at
 //! [`Machine::wake_at`]; what it returns is done in order.
 
+mod adopt;
 mod facts;
+mod health;
 mod job;
 mod lives;
+mod replace;
 mod seat;
 mod stop;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_replacement;
 mod topology;
 mod view;
 
@@ -21,10 +26,15 @@ use ffproto::control::ToMaster;
 use ffproto::{ClusterName, Incarnation, NodeName, NodeNumber};
 use tokio::time::Instant;
 
+pub use adopt::Found;
 pub use facts::{
-    Answer, Ask, Command, Do, End, Exit, Listens, Moment, Outcome, Refused, Report, Seen, Tell, Wire,
+    Answer, Ask, Command, CrashView, Do, End, Exit, Listens, Moment, Outcome, Refused, Report, Seen, Tell,
+    Wire,
 };
-pub use view::{ClusterView, NodeState, NodeView, ParentView, PhaseView};
+pub use view::{
+    BesideView, ClusterView, CommandView, HangView, NodeState, NodeView, ParentView, PhaseView, StepStage,
+    StepView,
+};
 
 use job::Job;
 use seat::{Seat, State};
@@ -62,6 +72,8 @@ pub struct Machine {
     phase: Phase,
     begun: Option<Instant>,
     job: Option<Job>,
+    /// The last command that has ended, for people.
+    last_command: Option<CommandView>,
     fenced: Vec<Fenced>,
     out: Vec<Do>,
 }
@@ -77,6 +89,7 @@ impl Machine {
             phase: Phase::Starting,
             begun: None,
             job: None,
+            last_command: None,
             fenced: Vec::new(),
             out: Vec::new(),
         };
@@ -89,13 +102,18 @@ impl Machine {
 
     /// Takes in one fact and says what to do about it.
     pub fn step(&mut self, now: Moment, seen: Seen) -> Vec<Do> {
+        self.forgive_own_absence(now);
         match seen {
-            // By far the most frequent, and nothing follows from it.
+            // By far the most frequent, and almost never does anything follow from it.
             Seen::Said { node, incarnation, message: ToMaster::Status(status) } => {
-                if let Some(seat) = self.seats.get_mut(&node).filter(|s| s.incarnation == Some(incarnation)) {
-                    seat.status = status;
+                let Some(seat) = self.seats.get_mut(&node) else { return Vec::new() };
+                let Some(life) = seat.life_of(incarnation) else { return Vec::new() };
+                life.status = status;
+                life.heard = now.at;
+                if seat.hang.is_none() {
+                    return Vec::new();
                 }
-                return Vec::new();
+                self.heard_again(&node, now);
             }
             Seen::Begin => self.begin(now),
             Seen::Launched { node, incarnation, pid } => self.launched(&node, incarnation, pid),
@@ -107,9 +125,13 @@ impl Machine {
             }
             Seen::Said { node, incarnation, message } => self.said(&node, incarnation, message, now),
             Seen::Unlinked { node, incarnation } => self.unlinked(&node, incarnation, now),
-            Seen::Exited { node, incarnation, exit, last_line } => {
-                self.exited(&node, incarnation, &exit, last_line, now);
+            Seen::Exited { node, incarnation, exit, lines } => {
+                self.exited(&node, incarnation, &exit, &lines, now);
             }
+            Seen::HandedBack { node, incarnation, sockets } => {
+                self.handed_back(&node, incarnation, sockets, now);
+            }
+            Seen::Looked { node, incarnation, process } => self.looked(&node, incarnation, process),
             Seen::Asked { ask, command } => self.asked(ask, command, now),
             Seen::Tick => {}
         }
@@ -123,14 +145,22 @@ impl Machine {
         seats.chain(self.fenced.iter().filter_map(|fenced| fenced.kill_at)).min()
     }
 
-    /// The config of a node, as it is launched now.
-    pub fn node(&self, name: &NodeName) -> Option<Arc<Node>> {
-        self.seats.get(name).map(|seat| Arc::clone(&seat.node))
+    /// The config that a start of a node has.
+    pub fn node(&self, name: &NodeName, incarnation: Incarnation) -> Option<Arc<Node>> {
+        let mut lives = self.seats.get(name)?.lives();
+        lives.find(|life| life.is(incarnation)).map(|life| Arc::clone(&life.node))
     }
 
-    /// The configs of all nodes, as they are launched now.
+    /// The configs of all nodes; of one that is being replaced, both.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.order.iter().filter_map(|name| self.seats.get(name)).map(|seat| &*seat.node)
+        let seats = self.order.iter().filter_map(|name| self.seats.get(name));
+        seats.flat_map(Seat::lives).map(|life| &*life.node)
+    }
+
+    /// The name and the number of each node, in the order of the config.
+    pub fn numbers(&self) -> impl Iterator<Item = (&NodeName, NodeNumber)> {
+        let seats = self.order.iter().filter_map(|name| self.seats.get(name));
+        seats.map(|seat| (seat.name(), seat.number))
     }
 
     /// Whether this master starts the node.
@@ -150,7 +180,9 @@ impl Machine {
 
     fn begin(&mut self, now: Moment) {
         self.begun = Some(now.at);
-        for seat in self.seats.values_mut().filter(|seat| seat.here) {
+        // Those that are adopted run already.
+        let down = |seat: &&mut Seat| seat.here && matches!(seat.state, State::Stopped);
+        for seat in self.seats.values_mut().filter(down) {
             seat.enter(State::Waiting, now);
         }
     }
@@ -182,6 +214,14 @@ impl Machine {
                 self.kill_all();
             }
             Command::StopAll => self.stop_all(Some(ask), None, now),
+            Command::Detach => match self.busy() {
+                Some(refused) => self.answer(ask, Err(refused)),
+                None => {
+                    self.answer(ask, Ok(Vec::new()));
+                    self.phase = Phase::Ended;
+                    self.out.push(Do::End(End::Detached));
+                }
+            },
             command => match self.busy() {
                 Some(refused) => self.answer(ask, Err(refused)),
                 None => self.begin_job(ask, command, now),

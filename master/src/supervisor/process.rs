@@ -19,11 +19,15 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
+use super::adopted::{self, Adopted};
 use super::machine::Exit;
+use super::proc;
 use crate::output::{NodeOutput, Splitter};
 
 /// The environment variable in which a node finds which start of it this is.
 pub const INCARNATION_ENV: &str = "FF_INCARNATION";
+/// The environment variable in which a successor finds which start of its node serves.
+pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 /// How long `appmain --apps` may take.
 const APPS_MAX: Duration = Duration::from_secs(10);
 /// How long the last lines of an ended process are waited for; a grandchild may hold the pipe open.
@@ -38,6 +42,8 @@ pub struct LaunchSpec {
     pub cluster: Arc<Cluster>,
     /// Which start of it this is.
     pub incarnation: Incarnation,
+    /// Which start of it serves, and is to hand over to this one.
+    pub succeeds: Option<Incarnation>,
     /// Its listening sockets.
     pub listeners: Vec<(Port, TcpListener)>,
     /// Where its lines go.
@@ -69,6 +75,20 @@ pub trait Launcher: Send {
     /// # Errors
     /// When it cannot be started at all.
     fn launch(&mut self, spec: LaunchSpec) -> io::Result<Launched>;
+
+    /// Takes over a process that a master before this one has launched and that was started then, in clock
+    /// ticks since the boot; `None` when it has ended.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    fn adopt(&mut self, pid: u32, started: u64) -> io::Result<Option<Adopted>> {
+        adopted::watch(pid, started)
+    }
+
+    /// When a process was started, in clock ticks since the boot; `None` when it has ended.
+    fn started(&self, pid: u32) -> Option<u64> {
+        proc::started(pid)
+    }
 
     /// The names of all apps that nodes can run.
     fn apps(&self) -> BoxFuture<'static, Result<Vec<String>, AppsError>>;
@@ -122,6 +142,7 @@ impl Launcher for ProcessLauncher {
             .arg(&self.config)
             .env(INCARNATION_ENV, spec.incarnation.to_string())
             .env(listen::ENV, passed.env_value())
+            .env_remove(SUCCEEDS_ENV)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -129,6 +150,9 @@ impl Launcher for ProcessLauncher {
             .process_group(0)
             // A node outlives a master that was killed.
             .kill_on_drop(false);
+        if let Some(old) = spec.succeeds {
+            command.env(SUCCEEDS_ENV, old.to_string());
+        }
         let spawned = command.spawn();
         drop(passed);
         let mut child = spawned
@@ -188,7 +212,7 @@ fn exit_of(status: ExitStatus) -> Exit {
 }
 
 /// Moves what a pipe gives to the node's output, to its end.
-async fn pump(mut pipe: impl AsyncRead + Unpin, output: NodeOutput) {
+pub(super) async fn pump(mut pipe: impl AsyncRead + Unpin, output: NodeOutput) {
     let mut splitter = Splitter::default();
     let mut buffer = vec![0; 8 * 1024];
     while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
@@ -255,8 +279,9 @@ mod tests {
         let cluster = Arc::new(cluster(&["gate"]));
         let node = Arc::new(cluster.nodes[0].clone());
         let logs = Logs::default();
-        let output = logs.of(&node.name, 4);
-        let spec = LaunchSpec { node, cluster, incarnation: Incarnation(42), listeners, output };
+        let output = logs.of(&node.name, Incarnation(42), 4);
+        let incarnation = Incarnation(42);
+        let spec = LaunchSpec { node, cluster, incarnation, succeeds: None, listeners, output };
         (launcher.launch(spec).unwrap(), logs)
     }
 

@@ -6,19 +6,27 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ffconfig::Cluster;
-use ffproto::{Incarnation, NodeName};
-use tokio::sync::{mpsc, oneshot, watch};
+use ffnet::door::DoorListener;
+use ffproto::control::ToNode;
+use ffproto::{Incarnation, NodeName, NodeNumber};
+use futures_util::future::BoxFuture;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
+use super::adopted::{self, Adopted};
 use super::event::{Event, Order};
+use super::feed::{Feed, Told};
+use super::keeper::Keeper;
 use super::machine::{
-    Answer, Ask, ClusterView, Command, Do, End, Exit, Machine, Moment, Refused, Report, Seen, Tell,
+    Answer, Ask, ClusterView, Command, Do, End, Exit, Found, Machine, Moment, Refused, Report, Seen, Tell,
 };
 use super::prepare::{self, Prepared, Source};
+use super::proc;
 use super::process::{LaunchSpec, Launched, Launcher, Signals};
 use crate::output::Logs;
 use crate::place;
+use crate::run::RunFolder;
 use crate::sockets::Sockets;
 
 /// Facts that may wait for the supervisor; who brings more waits.
@@ -33,8 +41,32 @@ const GONE_MAX: Duration = Duration::from_secs(2);
 /// A control connection, seen from the supervisor.
 struct Link {
     conn: u64,
-    incarnation: Incarnation,
     outbox: mpsc::Sender<Tell>,
+}
+
+/// A process that is supervised.
+struct Process {
+    pid: u32,
+    /// In clock ticks since the boot.
+    started: u64,
+    signals: Box<dyn Signals>,
+}
+
+/// What a supervisor is made of.
+pub(crate) struct Parts {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) sockets: Sockets,
+    pub(crate) launcher: Box<dyn Launcher>,
+    pub(crate) source: Source,
+    pub(crate) logs: Logs,
+    pub(crate) run: Option<RunFolder>,
+}
+
+/// A process of an earlier master that lives.
+pub(crate) struct TakenOver {
+    pub(crate) found: Found,
+    pub(crate) started: u64,
+    pub(crate) adopted: Adopted,
 }
 
 /// The supervisor.
@@ -47,8 +79,10 @@ pub(crate) struct Shell {
     pub(crate) logs: Logs,
     pub(crate) view: watch::Sender<Arc<ClusterView>>,
     pub(crate) to_self: mpsc::Sender<Event>,
-    processes: HashMap<(NodeName, Incarnation), Box<dyn Signals>>,
-    links: HashMap<NodeName, Link>,
+    keeper: Keeper,
+    feed: Feed,
+    processes: HashMap<(NodeName, Incarnation), Process>,
+    links: HashMap<(NodeName, Incarnation), Link>,
     /// Ends whose node is still linked: its last words are on the way.
     late: VecDeque<(Instant, NodeName, Incarnation, Exit)>,
     asks: HashMap<Ask, oneshot::Sender<Answer>>,
@@ -59,13 +93,8 @@ pub(crate) struct Shell {
 
 impl Shell {
     /// A supervisor for a config whose sockets are open.
-    pub(crate) fn new(
-        cluster: Arc<Cluster>,
-        sockets: Sockets,
-        launcher: Box<dyn Launcher>,
-        source: Source,
-        logs: Logs,
-    ) -> (Self, mpsc::Receiver<Event>) {
+    pub(crate) fn new(parts: Parts) -> (Self, mpsc::Receiver<Event>) {
+        let Parts { cluster, sockets, launcher, source, logs, run } = parts;
         let machine = Machine::new(&cluster, &place::elsewhere(&cluster), moment());
         let (view, _) = watch::channel(Arc::new(machine.view()));
         let (to_self, events) = mpsc::channel(EVENTS_MAX);
@@ -78,6 +107,8 @@ impl Shell {
             logs,
             view,
             to_self,
+            keeper: Keeper::new(run),
+            feed: Feed::new(),
             processes: HashMap::new(),
             links: HashMap::new(),
             late: VecDeque::new(),
@@ -89,13 +120,34 @@ impl Shell {
         (shell, events)
     }
 
+    /// Takes in what an earlier master has left. Before the start.
+    pub(crate) fn take_over(&mut self, numbers: &[(NodeName, NodeNumber)], processes: Vec<TakenOver>) {
+        let mut found = Vec::new();
+        for TakenOver { found: one, started, adopted: Adopted { exit, signals } } in processes {
+            let (node, incarnation, pid) = (one.node.clone(), one.incarnation, one.pid);
+            info!("{node} (pid {pid}) was started by a master before this one, and lives");
+            self.watch(&node, incarnation, exit);
+            self.processes.insert((node, incarnation), Process { pid, started, signals });
+            found.push(one);
+        }
+        self.machine.adopt(numbers, found, moment());
+    }
+
+    /// What happens, for readers.
+    pub(crate) fn events(&self) -> broadcast::Sender<Arc<Told>> {
+        self.feed.readers()
+    }
+
     /// Supervises until everything has ended.
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) -> End {
         self.feed(Seen::Begin);
         loop {
             self.publish();
             if let Some(end) = self.ended.take() {
-                self.wait_for_the_killed(&mut events).await;
+                if end != End::Detached {
+                    self.wait_for_the_killed(&mut events).await;
+                }
+                self.keeper.close(&end);
                 return end;
             }
             tokio::select! {
@@ -111,13 +163,27 @@ impl Shell {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let view = Arc::new(self.machine.view());
+        let feed = &mut self.feed;
         self.view.send_if_modified(|shown| {
             let changed = *shown != view;
+            if changed {
+                feed.changed(shown, &view, moment().unix_ms);
+            }
             *shown = view;
             changed
         });
+    }
+
+    /// Writes down what runs, for a master after this one.
+    fn list(&mut self) {
+        let processes: Vec<_> = self
+            .processes
+            .iter()
+            .map(|((node, incarnation), process)| (node, *incarnation, process.pid, process.started))
+            .collect();
+        self.keeper.list(self.machine.numbers(), &processes);
     }
 
     fn wake_at(&self) -> Instant {
@@ -139,45 +205,53 @@ impl Shell {
     fn take_in(&mut self, event: Event) {
         match event {
             Event::Linked { node, incarnation, pid, wire, conn, outbox } => {
-                let link = Link { conn, incarnation, outbox };
-                self.linked(link, Seen::Registered { node, incarnation, pid, wire });
+                self.linked(Link { conn, outbox }, Seen::Registered { node, incarnation, pid, wire });
             }
             Event::Said { node, incarnation, conn, message } => {
-                if self.is_current(&node, conn) {
+                if self.is_current(&node, incarnation, conn) {
                     self.feed(Seen::Said { node, incarnation, message });
                 }
             }
             Event::Unlinked { node, incarnation, conn } => {
-                if self.is_current(&node, conn) {
-                    self.links.remove(&node);
+                if self.is_current(&node, incarnation, conn) {
+                    self.links.remove(&(node.clone(), incarnation));
                     self.feed(Seen::Unlinked { node: node.clone(), incarnation });
                     self.no_more_words(&node, incarnation);
                 }
             }
             Event::Exited { node, incarnation, exit } => self.exited(node, incarnation, exit),
+            Event::HandedBack { node, incarnation, sockets } => {
+                let sockets = sockets.map(|sockets| {
+                    sockets.into_iter().for_each(|(port, socket)| self.sockets.put(&node, port, socket));
+                });
+                self.feed(Seen::HandedBack { node, incarnation, sockets });
+            }
             Event::Ordered { order, reply } => self.ordered(order, reply),
             Event::Prepared { only, prepared, reply } => self.prepared(only, prepared, reply),
         }
     }
 
-    fn is_current(&self, node: &NodeName, conn: u64) -> bool {
-        self.links.get(node).is_some_and(|link| link.conn == conn)
+    fn is_current(&self, node: &NodeName, incarnation: Incarnation, conn: u64) -> bool {
+        self.links.get(&(node.clone(), incarnation)).is_some_and(|link| link.conn == conn)
     }
 
     /// The machine decides on a registration before the connection takes the place of an older one.
     fn linked(&mut self, link: Link, seen: Seen) {
         let Seen::Registered { node, incarnation, .. } = &seen else { return };
-        let (name, refused) = (node.clone(), Do::Hangup { node: node.clone(), incarnation: *incarnation });
+        let key = (node.clone(), *incarnation);
+        let refused = Do::Hangup { node: node.clone(), incarnation: *incarnation };
         let todo = self.machine.step(moment(), seen);
         if !todo.contains(&refused) {
-            self.links.insert(name, link);
+            self.links.insert(key, link);
         }
         self.act(todo.into_iter().filter(|todo| *todo != refused).collect());
     }
 
     fn exited(&mut self, node: NodeName, incarnation: Incarnation, exit: Exit) {
-        self.processes.remove(&(node.clone(), incarnation));
-        if self.links.get(&node).is_some_and(|link| link.incarnation == incarnation) {
+        let key = (node.clone(), incarnation);
+        self.processes.remove(&key);
+        self.list();
+        if self.links.contains_key(&key) {
             self.late.push_back((Instant::now() + LAST_WORDS_MAX, node, incarnation, exit));
         } else {
             self.ended(node, incarnation, exit);
@@ -185,8 +259,8 @@ impl Shell {
     }
 
     fn ended(&mut self, node: NodeName, incarnation: Incarnation, exit: Exit) {
-        let last_line = self.logs.last_of_life(node.as_str());
-        self.feed(Seen::Exited { node, incarnation, exit, last_line });
+        let lines = self.logs.of_life(&node, incarnation);
+        self.feed(Seen::Exited { node, incarnation, exit, lines });
     }
 
     fn no_more_words(&mut self, name: &NodeName, of: Incarnation) {
@@ -205,21 +279,26 @@ impl Shell {
         let mut todo = VecDeque::from(todo);
         while let Some(next) = todo.pop_front() {
             match next {
-                Do::Launch { node, incarnation } => {
-                    let seen = self.launch(node, incarnation);
+                Do::Launch { node, incarnation, succeeds } => {
+                    let seen = self.launch(node, incarnation, succeeds);
                     todo.extend(self.machine.step(moment(), seen));
                 }
                 Do::Terminate { node, incarnation } => {
-                    self.processes.get(&(node, incarnation)).inspect(|process| process.terminate());
+                    self.processes.get(&(node, incarnation)).inspect(|process| process.signals.terminate());
                 }
                 Do::Kill { node, incarnation } => {
-                    self.processes.get(&(node, incarnation)).inspect(|process| process.kill());
+                    self.processes.get(&(node, incarnation)).inspect(|process| process.signals.kill());
                 }
-                Do::Tell { node, tell } => self.tell(&node, tell),
-                Do::Hangup { node, incarnation } => {
-                    if self.links.get(&node).is_some_and(|link| link.incarnation == incarnation) {
-                        self.links.remove(&node);
+                Do::Tell { node, incarnation, tell } => self.tell(node, incarnation, tell),
+                Do::Hangup { node, incarnation } => drop(self.links.remove(&(node, incarnation))),
+                Do::TakeBack { node, incarnation } => {
+                    if let Some(failed) = self.take_back(node, incarnation) {
+                        todo.extend(self.machine.step(moment(), failed));
                     }
+                }
+                Do::Look { node, incarnation, pid } => {
+                    let seen = Seen::Looked { node, incarnation, process: proc::describe(pid) };
+                    todo.extend(self.machine.step(moment(), seen));
                 }
                 // Whoever hears of it may look at the view at once.
                 Do::Answer { ask, answer } => {
@@ -228,46 +307,90 @@ impl Shell {
                 }
                 Do::Report(report) => {
                     self.publish();
+                    self.feed.report(&report, moment().unix_ms);
                     log(&report);
+                    if let Report::Crashed(crash) = &report {
+                        self.keeper.crash(crash);
+                    }
                 }
                 Do::End(end) => self.ended = Some(end),
             }
         }
     }
 
-    fn launch(&mut self, name: NodeName, incarnation: Incarnation) -> Seen {
-        match self.try_launch(&name, incarnation) {
+    fn launch(&mut self, name: NodeName, incarnation: Incarnation, succeeds: Option<Incarnation>) -> Seen {
+        match self.try_launch(&name, incarnation, succeeds) {
             Ok(pid) => Seen::Launched { node: name, incarnation, pid },
             Err(error) => Seen::LaunchFailed { node: name, incarnation, reason: error.to_string() },
         }
     }
 
-    fn try_launch(&mut self, name: &NodeName, incarnation: Incarnation) -> std::io::Result<u32> {
-        let node = self.machine.node(name).ok_or_else(|| std::io::Error::other("it is not configured"))?;
-        let width = self.machine.nodes().map(|node| node.name.as_str().len()).max().unwrap_or(0);
+    fn try_launch(
+        &mut self,
+        name: &NodeName,
+        incarnation: Incarnation,
+        succeeds: Option<Incarnation>,
+    ) -> std::io::Result<u32> {
+        let node = self.machine.node(name, incarnation);
+        let node = node.ok_or_else(|| std::io::Error::other("it is not configured"))?;
+        self.sockets.ensure(&node).map_err(|fault| std::io::Error::other(fault.to_string()))?;
+        let width = self.width();
         let spec = LaunchSpec {
             listeners: self.sockets.of(&node)?,
             node,
             cluster: Arc::clone(&self.cluster),
             incarnation,
-            output: self.logs.of(name, width),
+            succeeds,
+            output: self.logs.of(name, incarnation, width),
         };
         let Launched { pid, exit, signals } = self.launcher.launch(spec)?;
-        self.processes.insert((name.clone(), incarnation), signals);
+        // One that has ended already is gone by the time anybody looks for it.
+        let started = self.launcher.started(pid).unwrap_or_default();
+        self.processes.insert((name.clone(), incarnation), Process { pid, started, signals });
+        self.list();
+        self.watch(name, incarnation, exit);
+        Ok(pid)
+    }
+
+    fn watch(&self, name: &NodeName, incarnation: Incarnation, exit: BoxFuture<'static, Exit>) {
         let (events, node) = (self.to_self.clone(), name.clone());
         tokio::spawn(async move {
             let exit = exit.await;
             // When the supervisor is gone, nobody wants to know.
             let _ = events.send(Event::Exited { node, incarnation, exit }).await;
         });
-        Ok(pid)
     }
 
-    fn tell(&mut self, node: &NodeName, tell: Tell) {
-        let Some(link) = self.links.get(node) else { return };
+    /// Waits on the side for an adopted node to bring its sockets.
+    fn take_back(&mut self, node: NodeName, incarnation: Incarnation) -> Option<Seen> {
+        let listener = match DoorListener::open() {
+            Ok(listener) => listener,
+            Err(error) => {
+                return Some(Seen::HandedBack { node, incarnation, sockets: Err(error.to_string()) });
+            }
+        };
+        let output = self.logs.of(&node, incarnation, self.width());
+        let message = ToNode::HandBack { door: listener.door() };
+        self.tell(node.clone(), incarnation, Tell::Message(message));
+        let events = self.to_self.clone();
+        tokio::spawn(async move {
+            let sockets = adopted::take_back(listener, output).await;
+            let _ = events.send(Event::HandedBack { node, incarnation, sockets }).await;
+        });
+        None
+    }
+
+    /// The length of the longest name.
+    fn width(&self) -> usize {
+        self.machine.nodes().map(|node| node.name.as_str().len()).max().unwrap_or(0)
+    }
+
+    fn tell(&mut self, node: NodeName, incarnation: Incarnation, tell: Tell) {
+        let key = (node, incarnation);
+        let Some(link) = self.links.get(&key) else { return };
         if link.outbox.try_send(tell).is_err() {
-            warn!(%node, "it does not take its control messages: its control connection is closed");
-            self.links.remove(node);
+            warn!(node = %key.0, "it does not take its control messages: its control connection is closed");
+            self.links.remove(&key);
         }
     }
 
@@ -275,6 +398,7 @@ impl Shell {
         let command = match order {
             Order::StopAll => Ok(Command::StopAll),
             Order::KillAll => Ok(Command::KillAll),
+            Order::Detach => Ok(Command::Detach),
             Order::Stop(node) => self.known(&node).map(Command::Stop),
             Order::Start(node) => self.known(&node).map(Command::Start),
             Order::Restart(node) => self.known(&node).map(Command::Restart),
@@ -324,10 +448,10 @@ impl Shell {
         }
         // Whoever asked may have gone away; what was asked for has been done.
         self.asks.remove(&ask).map(|reply| reply.send(answer));
-        let nodes = self.machine.nodes();
         if self.machine.busy().is_none() {
-            self.sockets.keep(nodes);
+            self.sockets.keep(self.machine.nodes());
         }
+        self.list();
     }
 
     /// Reads the config on the side: the supervisor goes on meanwhile.
@@ -371,7 +495,7 @@ impl Shell {
 
     /// Ends what may be left (a fenced process, or all of them after a second signal) and reaps it.
     async fn wait_for_the_killed(&mut self, events: &mut mpsc::Receiver<Event>) {
-        self.processes.values().for_each(|process| process.kill());
+        self.processes.values().for_each(|process| process.signals.kill());
         let gone = async {
             while !self.processes.is_empty() {
                 match events.recv().await {
@@ -416,6 +540,10 @@ fn log(report: &Report) {
                 let names = missing.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
                 info!("to be started on their hosts by `master single NODE CONFIG`: {names}");
             }
+        }
+        Report::Crashed(crash) => {
+            let lived = crash.lived_ms;
+            warn!("{} has ended: {}; it lived {lived} ms; {}", crash.node, crash.exit, crash.during);
         }
         Report::Info(text) => info!("{text}"),
         Report::Warn(text) => warn!("{text}"),

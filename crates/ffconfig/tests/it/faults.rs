@@ -23,7 +23,7 @@ fn an_unknown_key_comes_with_the_nearest_known_one() {
         r#"{"master": {"rootport": 1, "webport": 2, "restart": {"count": 3, "ga te\n": 4}}, "servers": {}}"#,
         &[
             "1:54: master.restart.count: unknown key; `count` belongs under `servers.NAME`",
-            r#"1:66: master.restart["ga te\n"]: unknown key; known here: `wait_ms_min`, `wait_ms_max`, `healthy_s`, `crash_loop`"#,
+            r#"1:66: master.restart["ga te\n"]: unknown key; known here: `wait_ms_min`, `wait_ms_max`, `healthy_s`, `crash_loop`, `max`"#,
         ],
     );
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ffconfig::Cluster;
 use ffproto::control::{ToMaster, ToNode};
@@ -114,8 +115,26 @@ pub enum Seen {
         incarnation: Incarnation,
         /// How.
         exit: Exit,
-        /// The last line that it printed.
-        last_line: Option<String>,
+        /// The last lines that it printed, oldest first.
+        lines: Vec<String>,
+    },
+    /// An adopted node has given its listening sockets, or has not.
+    HandedBack {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// Why not.
+        sockets: Result<(), String>,
+    },
+    /// What the system says of a process that is silent.
+    Looked {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// In words.
+        process: String,
     },
     /// Somebody wants something.
     Asked {
@@ -135,6 +154,8 @@ pub enum Command {
     StopAll,
     /// Kill everything at once.
     KillAll,
+    /// Leave, and let the nodes run on for the next master.
+    Detach,
     /// Stop one node.
     Stop(NodeName),
     /// Start one node.
@@ -161,6 +182,8 @@ pub enum Do {
         node: NodeName,
         /// Which start of it.
         incarnation: Incarnation,
+        /// Which start it is to take over from.
+        succeeds: Option<Incarnation>,
     },
     /// SIGTERM.
     Terminate {
@@ -180,8 +203,26 @@ pub enum Do {
     Tell {
         /// To whom.
         node: NodeName,
+        /// To which start of it.
+        incarnation: Incarnation,
         /// What.
         tell: Tell,
+    },
+    /// Ask an adopted node for its listening sockets, and give it new pipes for what it prints.
+    TakeBack {
+        /// Which.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// Ask the system what a silent process does.
+    Look {
+        /// Which node.
+        node: NodeName,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// Its process.
+        pid: u32,
     },
     /// End a control connection that has no business here.
     Hangup {
@@ -285,10 +326,43 @@ pub enum Report {
         /// How long the start took.
         took_ms: u128,
     },
+    /// A process has ended that nobody had asked to.
+    Crashed(Arc<CrashView>),
     /// Something usual.
     Info(String),
     /// Something that a person should know.
     Warn(String),
+}
+
+/// How a process ended that nobody had asked to, and what is known of why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CrashView {
+    /// Of which node.
+    pub node: NodeName,
+    /// Which start of it.
+    pub incarnation: Incarnation,
+    /// The process.
+    pub pid: Option<u32>,
+    /// When, UTC.
+    pub at: String,
+    /// Exit code or signal.
+    pub exit: String,
+    /// Why, in its own words or in those of who ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What it was doing, as far as that is known.
+    pub during: String,
+    /// How long it lived.
+    pub lived_ms: u64,
+    /// The last lines that it printed, oldest first.
+    pub lines: Vec<String>,
+}
+
+impl CrashView {
+    /// The name of the file in which it is kept: nodes by name, the newest last.
+    pub fn file(&self) -> String {
+        format!("{}-{}.txt", self.node, self.at.replace(':', ""))
+    }
 }
 
 /// Where a node listens, as it announced it.
@@ -311,4 +385,6 @@ pub enum End {
     Failed(String),
     /// A second signal: everything was killed.
     Forced,
+    /// The nodes run on; the next master adopts them.
+    Detached,
 }

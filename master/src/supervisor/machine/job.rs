@@ -1,35 +1,33 @@
-//! Commands that take time: a queue of steps, one node at a time, each with an outcome that was seen.
-
-use std::collections::VecDeque;
+//! Commands that take time: steps, one node at a time, each with an outcome that was seen.
 
 use ffconfig::{Cluster, Node, Restart};
 use ffnet::backoff::Backoff;
 use ffproto::NodeName;
 
 use super::seat::State;
+use super::view::{CommandView, StepStage, StepView};
 use super::{Answer, Ask, Command, Machine, Moment, Outcome, Refused};
-use crate::supervisor::order;
+use crate::supervisor::plan::{self, Move, Present};
+use crate::utc::utc;
 
 /// What a step does with its node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Act {
     Start,
     Stop,
-    /// Stop it and forget it.
-    Remove,
-    /// Stop it if it runs and start it, with another config if there is one.
-    Replace(Option<Box<Node>>),
-    /// Somebody else's node, or one that an operator has stopped: take over its config, touch nothing.
-    Note(Box<Node>),
+    /// Stop it and start it.
+    Restart,
+    Move(Move),
 }
 
-/// How far the current step is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The node must be down first.
-    Leaving,
-    /// The node must become ready.
-    Coming,
+/// One node's part of a command.
+#[derive(Debug)]
+struct Step {
+    node: NodeName,
+    act: Act,
+    stage: StepStage,
+    since_ms: u64,
+    outcome: Option<String>,
 }
 
 /// A command that runs.
@@ -37,19 +35,61 @@ enum Stage {
 pub(super) struct Job {
     ask: Ask,
     what: &'static str,
-    steps: VecDeque<(NodeName, Act)>,
-    current: Option<Current>,
-    done: Vec<Outcome>,
+    begun_ms: u64,
+    steps: Vec<Step>,
+    /// The step that runs; all of them are done at its length.
+    at: usize,
 }
 
 impl Job {
     /// For whoever is refused meanwhile.
     pub(super) fn title(&self) -> String {
-        match &self.current {
-            Some((node, ..)) => format!("a {} is at `{node}`", self.what),
-            None => format!("a {} is running", self.what),
+        match self.steps.get(self.at) {
+            Some(step) => format!("a {} is at `{}`", self.what, step.node),
+            None => format!("a {} waits for old processes to leave", self.what),
         }
     }
+
+    /// What is not touched goes on as it was: better than a second broken node.
+    fn leave_alone(&mut self, from: usize, now_ms: u64) {
+        for step in self.steps.iter_mut().skip(from) {
+            step.end(StepStage::NotTouched, "not touched".into(), now_ms);
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        Ok(self.steps.iter().map(Step::outcome).collect())
+    }
+}
+
+impl Step {
+    fn new(node: NodeName, act: Act, now_ms: u64) -> Self {
+        Self { node, act, stage: StepStage::Planned, since_ms: now_ms, outcome: None }
+    }
+
+    fn enter(&mut self, stage: StepStage, now_ms: u64) {
+        if self.stage != stage {
+            (self.stage, self.since_ms) = (stage, now_ms);
+        }
+    }
+
+    fn end(&mut self, stage: StepStage, outcome: String, now_ms: u64) {
+        self.enter(stage, now_ms);
+        self.outcome = Some(outcome);
+    }
+
+    fn outcome(&self) -> Outcome {
+        let ok = matches!(self.stage, StepStage::Done | StepStage::Proving);
+        Outcome { node: self.node.clone(), ok, outcome: self.outcome.clone().unwrap_or_default() }
+    }
+}
+
+/// What a look at the current step showed.
+enum Looked {
+    Wait(StepStage),
+    /// The node is down: the same step goes on with its start.
+    Launch,
+    Done(bool, String),
 }
 
 impl Machine {
@@ -57,17 +97,21 @@ impl Machine {
         let planned = match command {
             Command::Stop(node) => self.single(node, "stop", Act::Stop),
             Command::Start(node) => self.single(node, "start", Act::Start),
-            Command::Restart(node) => self.single(node, "restart", Act::Replace(None)),
+            Command::Restart(node) => self.single(node, "restart", Act::Restart),
             Command::Reload { cluster, elsewhere, only: Some(node) } => {
                 self.reload_one(&cluster, &elsewhere, node)
             }
             Command::Reload { cluster, elsewhere, only: None } => {
                 Ok(self.reload_all(&cluster, &elsewhere, now))
             }
-            Command::StopAll | Command::KillAll => return,
+            Command::StopAll | Command::KillAll | Command::Detach => return,
         };
         match planned {
-            Ok((what, steps)) => self.job = Some(Job { ask, what, steps, current: None, done: Vec::new() }),
+            Ok((what, steps)) => {
+                let steps = steps.into_iter().map(|(node, act)| Step::new(node, act, now.unix_ms));
+                let steps = steps.collect();
+                self.job = Some(Job { ask, what, begun_ms: now.unix_ms, steps, at: 0 });
+            }
             Err(refused) => self.answer(ask, Err(refused)),
         }
     }
@@ -79,7 +123,7 @@ impl Machine {
                 format!("`{node}` is started by somebody else: `master single {node} CONFIG` on its host");
             return Err(Refused::Conflict(text));
         }
-        Ok((what, VecDeque::from([(node, act)])))
+        Ok((what, vec![(node, act)]))
     }
 
     fn unknown(&self, node: &NodeName) -> Refused {
@@ -102,59 +146,79 @@ impl Machine {
         if elsewhere.contains(&name) == self.is_here(&name) {
             return Err(Refused::Conflict(format!("`{name}` moves to another host: reload all nodes")));
         }
-        self.single(name, "reload", Act::Replace(Some(Box::new(node.clone()))))
+        self.single(name, "reload", Act::Move(Move::Replace(Box::new(node.clone()))))
     }
 
-    /// One node at a time: first what is there or new, parents before children, so that whoever starts
-    /// finds its parents; then what is no longer wanted, children before parents.
     fn reload_all(&mut self, new: &Cluster, elsewhere: &[NodeName], now: Moment) -> (&'static str, Steps) {
         self.restart = new.master.restart.clone();
-        let removed = |node: &&Node| new.node(node.name.as_str()).is_none();
-        let removed = order::stop_waves(self.nodes().filter(removed)).concat();
-        let mut steps = VecDeque::new();
-        for name in order::start_order(&new.nodes) {
-            let Some(node) = new.node(name.as_str()).cloned() else { continue };
-            let here = !elsewhere.contains(&name);
-            let Some(seat) = self.seats.get_mut(&name) else {
-                let number = self.free_number();
-                self.add_seat(node, here, number, now);
-                steps.push_back((name, Act::Start));
-                continue;
-            };
-            seat.here = here;
-            let replace = seat.is_ours_to_start() && !matches!(seat.state, State::Stopped);
-            let act = if replace { Act::Replace(Some(node.into())) } else { Act::Note(node.into()) };
-            steps.push_back((name, act));
+        let seats = self.order.iter().filter_map(|name| self.seats.get(name));
+        let present = seats.map(|seat| Present {
+            node: &seat.life.node,
+            ours: seat.here,
+            theirs: seat.life.theirs && seat.life.wire.is_some(),
+            stopped: matches!(seat.state, State::Stopped),
+        });
+        let steps = plan::reload(&present.collect::<Vec<_>>(), new, elsewhere);
+        for (name, step) in &steps {
+            let here = !elsewhere.contains(name);
+            match (self.seats.get_mut(name), step) {
+                (Some(_), Move::Leave(_) | Move::Remove) => {}
+                (Some(seat), _) => seat.here = here,
+                (None, Move::Start(node)) => {
+                    let number = self.free_number();
+                    self.add_seat((**node).clone(), here, number, now);
+                }
+                (None, _) => {}
+            }
         }
-        self.order = new.nodes.iter().map(|node| node.name.clone()).chain(removed.iter().cloned()).collect();
-        steps.extend(removed.into_iter().map(|name| (name, Act::Remove)));
-        ("reload", steps)
+        let removed = steps.iter().filter(|(_, step)| *step == Move::Remove).map(|(name, _)| name.clone());
+        self.order = new.nodes.iter().map(|node| node.name.clone()).chain(removed).collect();
+        ("reload", steps.into_iter().map(|(name, step)| (name, Act::Move(step))).collect())
     }
 
     /// Goes on with the running command as far as it can go now.
     pub(super) fn advance_job(&mut self, now: Moment) {
         while let Some(mut job) = self.job.take() {
-            let current = match job.current.take() {
-                Some(current) => current,
-                None => match job.steps.pop_front() {
-                    Some((name, act)) => self.begin_step(name, act, now),
-                    None => return self.answer(job.ask, Ok(job.done)),
-                },
-            };
-            match self.look_at(current, now) {
-                Looked::Wait(current) => {
-                    job.current = Some(current);
+            let Some(step) = job.steps.get_mut(job.at) else {
+                if self.is_proving(&mut job, now) {
                     self.job = Some(job);
                     return;
                 }
-                Looked::Go(current) => job.current = Some(current),
-                Looked::Done(outcome) => {
-                    let failed = !outcome.ok;
-                    job.done.push(outcome);
-                    if failed {
-                        // What is not touched goes on as it was: better than a second broken node.
-                        let rest = job.steps.drain(..);
-                        job.done.extend(rest.map(|(node, _)| left_alone(node)));
+                self.last_command = Some(job.view(Some(now)));
+                return self.answer(job.ask, job.answer());
+            };
+            if step.outcome.is_some() {
+                job.at += 1;
+                self.job = Some(job);
+                continue;
+            }
+            if step.stage == StepStage::Planned {
+                let stage = self.begin_step(&step.node, &step.act, now);
+                step.enter(stage, now.unix_ms);
+            }
+            match self.look_at(step, now) {
+                Looked::Wait(stage) => {
+                    step.enter(stage, now.unix_ms);
+                    self.job = Some(job);
+                    return;
+                }
+                Looked::Launch => {
+                    self.want_up(&step.node.clone(), now);
+                    step.enter(StepStage::Starting, now.unix_ms);
+                }
+                Looked::Done(ok, outcome) => {
+                    let proving = self.seats.get(&step.node).is_some_and(|seat| seat.second.is_some());
+                    let stage = match ok {
+                        false => StepStage::Failed,
+                        true if proving => StepStage::Proving,
+                        true => StepStage::Done,
+                    };
+                    step.end(stage, outcome, now.unix_ms);
+                    job.at += 1;
+                    if !ok {
+                        let from = job.at;
+                        job.leave_alone(from, now.unix_ms);
+                        job.at = job.steps.len();
                     }
                 }
             }
@@ -162,25 +226,77 @@ impl Machine {
         }
     }
 
-    fn begin_step(&mut self, name: NodeName, act: Act, now: Moment) -> Current {
-        let stage = match &act {
-            Act::Start => {
-                self.want_up(&name, now);
-                Stage::Coming
+    /// Whether old processes still stand by; those that have left are done.
+    fn is_proving(&self, job: &mut Job, now: Moment) -> bool {
+        let mut proving = false;
+        for step in &mut job.steps {
+            let stands_by = self.seats.get(&step.node).is_some_and(|seat| seat.second.is_some());
+            if step.stage == StepStage::Proving && !stands_by {
+                step.enter(StepStage::Done, now.unix_ms);
             }
-            Act::Stop | Act::Remove | Act::Replace(_) => {
-                self.stop_node(&name, now);
-                Stage::Leaving
-            }
-            Act::Note(_) => Stage::Leaving,
+            proving |= stands_by;
+        }
+        proving
+    }
+
+    /// A node that had been replaced has been rolled back after all, or its new process has died.
+    pub(super) fn note_failure(&mut self, name: &NodeName, why: &str, now: Moment) {
+        let Some(job) = &mut self.job else { return };
+        let (at, now_ms) = (job.at, now.unix_ms);
+        let done = job.steps.iter_mut().take(at).find(|step| step.node == *name);
+        let Some(step) = done.filter(|step| step.outcome().ok || step.stage == StepStage::Failed) else {
+            return;
         };
-        (name, act, stage)
+        step.end(StepStage::Failed, why.to_owned(), now_ms);
+        // The step that runs comes to its end.
+        job.leave_alone(at + 1, now_ms);
+    }
+
+    fn begin_step(&mut self, name: &NodeName, act: &Act, now: Moment) -> StepStage {
+        match act {
+            Act::Start => {
+                self.want_up(name, now);
+                StepStage::Starting
+            }
+            Act::Move(Move::Start(node)) => {
+                if let Some(seat) = self.seats.get_mut(name) {
+                    seat.life.node = node.clone().into();
+                }
+                self.want_up(name, now);
+                StepStage::Starting
+            }
+            Act::Move(Move::Replace(node)) => self.begin_replace(name, node, now),
+            Act::Stop | Act::Restart | Act::Move(Move::Leave(_) | Move::Remove) => {
+                self.stop_node(name, now);
+                StepStage::Stopping
+            }
+            Act::Move(Move::Note(_)) => StepStage::Stopping,
+        }
+    }
+
+    /// Beside the one that serves; in place of one that does not.
+    fn begin_replace(&mut self, name: &NodeName, node: &Node, now: Moment) -> StepStage {
+        let Some(seat) = self.seats.get(name) else { return StepStage::Stopping };
+        let serves = matches!(seat.state, State::Ready) && seat.life.process && seat.hang.is_none();
+        if serves && seat.second.is_none() {
+            self.begin_replacement(name, node.clone().into(), now);
+            return StepStage::Preparing;
+        }
+        self.stop_node(name, now);
+        StepStage::Stopping
     }
 
     /// Starts a node that is down, or waits for its next try, at once.
     fn want_up(&mut self, name: &NodeName, now: Moment) {
         let startable = |state| {
-            matches!(state, State::Stopped | State::Absent | State::Backoff { .. } | State::CrashLoop { .. })
+            matches!(
+                state,
+                State::Stopped
+                    | State::Failed
+                    | State::Absent
+                    | State::Backoff { .. }
+                    | State::CrashLoop { .. }
+            )
         };
         if let Some(seat) = self.seats.get_mut(name)
             && seat.here
@@ -192,81 +308,110 @@ impl Machine {
         }
     }
 
-    fn look_at(&mut self, (name, act, stage): Current, now: Moment) -> Looked {
-        let Some(seat) = self.seats.get_mut(&name) else {
-            return Looked::Done(Outcome { node: name, ok: false, outcome: "is not there any more".into() });
+    fn look_at(&mut self, step: &Step, now: Moment) -> Looked {
+        let name = &step.node;
+        let Some(seat) = self.seats.get_mut(name) else {
+            return Looked::Done(false, "is not there any more".into());
         };
-        let done = |node, outcome: String| Looked::Done(Outcome { node, ok: true, outcome });
-        match (act, stage) {
-            (Act::Note(node), _) => {
-                seat.node = node.into();
+        let how = || seat.last_exit.clone().unwrap_or_else(|| "it did not run".into());
+        match (&step.act, step.stage) {
+            (Act::Move(Move::Note(node)), _) => {
+                seat.life.node = node.clone().into();
                 let stopped = "is stopped, and stays so until it is started";
                 let theirs = "is started by somebody else: reload it on its host";
-                done(name, if seat.is_ours_to_start() { stopped } else { theirs }.into())
+                Looked::Done(true, if seat.is_ours_to_start() { stopped } else { theirs }.into())
             }
-            (act, Stage::Leaving) if !seat.is_down() => Looked::Wait((name, act, stage)),
-            (Act::Replace(config), Stage::Leaving) => {
-                if let Some(config) = config {
-                    seat.node = config.into();
-                }
-                self.want_up(&name, now);
-                Looked::Go((name, Act::Start, Stage::Coming))
+            (Act::Move(Move::Replace(_)), StepStage::Preparing | StepStage::HandingOver) => {
+                self.look_at_replacement(name, now)
             }
-            (Act::Remove, Stage::Leaving) => {
-                self.seats.remove(&name);
-                self.order.retain(|other| *other != name);
-                done(name, "stopped: it is not in the config any more".into())
+            (_, StepStage::Starting) => self.look_at_start(name, now),
+            _ if !seat.is_down() => Looked::Wait(StepStage::Stopping),
+            (Act::Restart, _) => Looked::Launch,
+            (Act::Move(Move::Replace(node)), _) => {
+                seat.life.node = node.clone().into();
+                Looked::Launch
             }
-            (_, Stage::Leaving) => {
-                let how = seat.last_exit.clone().unwrap_or_else(|| "it did not run".into());
-                done(name, format!("stopped: {how}"))
+            (Act::Move(Move::Leave(node)), _) => {
+                seat.life.node = node.clone().into();
+                seat.here = false;
+                seat.enter(State::Absent, now);
+                Looked::Done(true, "stopped here: it is to be started on its host".into())
             }
-            (act, Stage::Coming) => self.look_at_start(name, act, now),
+            (Act::Move(Move::Remove), _) => {
+                self.seats.remove(name);
+                self.order.retain(|other| other != name);
+                Looked::Done(true, "stopped: it is not in the config any more".into())
+            }
+            (Act::Start | Act::Stop | Act::Move(Move::Start(_)), _) => {
+                Looked::Done(true, format!("stopped: {}", how()))
+            }
         }
     }
 
-    fn look_at_start(&self, name: NodeName, act: Act, now: Moment) -> Looked {
-        let seat = &self.seats[&name];
+    fn look_at_replacement(&mut self, name: &NodeName, now: Moment) -> Looked {
+        let Some(seat) = self.seats.get_mut(name) else {
+            return Looked::Done(false, "is not there any more".into());
+        };
+        match seat.verdict.take() {
+            Some(Ok(())) => {
+                let ms = now.at.duration_since(seat.life.born).as_millis();
+                let pid = seat.life.pid.unwrap_or_default();
+                Looked::Done(true, format!("replaced: pid {pid}, started {ms} ms ago"))
+            }
+            Some(Err(why)) => Looked::Done(false, why),
+            None => Looked::Wait(seat.step_stage().unwrap_or(StepStage::Preparing)),
+        }
+    }
+
+    fn look_at_start(&self, name: &NodeName, now: Moment) -> Looked {
+        let seat = &self.seats[name];
         let (ok, outcome) = match seat.state {
             State::Ready => {
-                let ms = now.at.duration_since(seat.born).as_millis();
-                (true, format!("ready: pid {}, started {ms} ms ago", seat.pid.unwrap_or_default()))
+                let ms = now.at.duration_since(seat.life.born).as_millis();
+                (true, format!("ready: pid {}, started {ms} ms ago", seat.life.pid.unwrap_or_default()))
             }
             State::Absent => (true, "is to be started by somebody else on its host".into()),
-            State::Backoff { .. } | State::CrashLoop { .. } | State::Stopped => {
+            State::Backoff { .. } | State::CrashLoop { .. } | State::Failed | State::Stopped => {
                 (false, format!("does not start: {}", seat.end_in_words()))
             }
-            State::Waiting | State::Starting { .. } | State::Stopping(_) => {
-                return Looked::Wait((name, act, Stage::Coming));
+            State::Adopting { .. } | State::Waiting | State::Starting { .. } | State::Stopping(_) => {
+                return Looked::Wait(StepStage::Starting);
             }
         };
-        Looked::Done(Outcome { node: name, ok, outcome })
+        Looked::Done(ok, outcome)
     }
 
     /// A stop of everything ends the running command; whoever asked hears how far it came.
-    pub(super) fn interrupt_job(&mut self) {
+    pub(super) fn interrupt_job(&mut self, now: Moment) {
         let Some(mut job) = self.job.take() else { return };
-        let current = job.current.take().map(|(node, ..)| node);
-        let interrupted =
-            |node| Outcome { node, ok: false, outcome: "interrupted: the cluster stops".into() };
-        job.done.extend(current.map(interrupted));
-        job.done.extend(job.steps.drain(..).map(|(node, _)| left_alone(node)));
-        let answer: Answer = Ok(job.done);
-        self.answer(job.ask, answer);
+        if let Some(step) = job.steps.get_mut(job.at) {
+            step.end(StepStage::Failed, "interrupted: the cluster stops".into(), now.unix_ms);
+        }
+        let rest = job.at + 1;
+        job.leave_alone(rest, now.unix_ms);
+        self.last_command = Some(job.view(Some(now)));
+        self.answer(job.ask, job.answer());
     }
 }
 
-type Current = (NodeName, Act, Stage);
-type Steps = VecDeque<(NodeName, Act)>;
+impl Job {
+    /// How far it has come, for people.
+    pub(super) fn view(&self, ended: Option<Moment>) -> CommandView {
+        let step = |step: &Step| StepView {
+            node: step.node.clone(),
+            stage: step.stage,
+            since: utc(step.since_ms),
+            outcome: step.outcome.clone(),
+        };
+        CommandView {
+            what: self.what.into(),
+            since: utc(self.begun_ms),
+            ended: ended.map(|now| utc(now.unix_ms)),
+            ok: ended.map(|_| self.steps.iter().all(|step| step.outcome().ok)),
+            steps: self.steps.iter().map(step).collect(),
+        }
+    }
+}
+
+type Steps = Vec<(NodeName, Act)>;
 type Planned = Result<(&'static str, Steps), Refused>;
-
-/// What a look at the current step showed.
-enum Looked {
-    Wait(Current),
-    Go(Current),
-    Done(Outcome),
-}
-
-fn left_alone(node: NodeName) -> Outcome {
-    Outcome { node, ok: false, outcome: "not touched".into() }
-}

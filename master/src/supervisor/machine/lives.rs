@@ -1,11 +1,13 @@
 //! The lives of processes: launched, registered, ready, ended, and when they are started again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffproto::control::{ToMaster, ToNode};
 use ffproto::{Incarnation, NodeName};
 
-use super::seat::{Leaving, Stage, State, Why};
+use super::replace::{Second, TAKE_BACK, Turn};
+use super::seat::{Leaving, Life, Stage, State, Why};
 use super::stop::FIRM;
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase, Report, Tell, Wire};
 
@@ -14,7 +16,7 @@ impl Machine {
     pub(super) fn launch_waiting(&mut self, now: Moment) {
         let free = |name: &&NodeName| {
             let seat = &self.seats[*name];
-            let parents = seat.node.parents.iter().filter_map(|parent| self.seats.get(&parent.name));
+            let parents = seat.life.node.parents.iter().filter_map(|parent| self.seats.get(&parent.name));
             matches!(seat.state, State::Waiting) && parents.into_iter().all(|parent| parent.is_settled())
         };
         let free: Vec<NodeName> = self.order.iter().filter(free).cloned().collect();
@@ -25,37 +27,32 @@ impl Machine {
 
     pub(super) fn launch(&mut self, name: &NodeName, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
-        let incarnation = Incarnation::next(now.unix_ms, seat.incarnation);
-        seat.clear();
-        seat.incarnation = Some(incarnation);
-        seat.process = true;
-        seat.theirs = false;
-        seat.reason = None;
-        seat.born = now.at;
-        seat.enter(State::Starting { until: Some(now.at + seat.node.limits.start) }, now);
-        self.out.push(Do::Launch { node: name.clone(), incarnation });
+        let incarnation = Incarnation::next(now.unix_ms, seat.newest());
+        seat.life = Life::launched(Arc::clone(&seat.life.node), incarnation, now);
+        seat.enter(State::Starting { until: Some(now.at + seat.life.node.limits.start) }, now);
+        self.out.push(Do::Launch { node: name.clone(), incarnation, succeeds: None });
     }
 
     pub(super) fn launched(&mut self, name: &NodeName, incarnation: Incarnation, pid: u32) {
-        if let Some(seat) = self.seats.get_mut(name)
-            && seat.incarnation == Some(incarnation)
-        {
-            seat.pid = Some(pid);
+        if let Some(life) = self.seats.get_mut(name).and_then(|seat| seat.life_of(incarnation)) {
+            life.pid = Some(pid);
         }
     }
 
     pub(super) fn launch_failed(&mut self, name: &NodeName, at: Incarnation, reason: String, now: Moment) {
-        if let Some(seat) = self.seats.get_mut(name)
-            && seat.incarnation == Some(at)
-        {
-            seat.clear();
-            seat.reason = Some(reason);
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        if seat.life.is(at) {
+            seat.life.clear();
+            seat.life.reason = Some(reason);
             seat.last_exit = Some("it could not be launched".into());
             self.ended(name, now);
+        } else if let Some(life) = seat.life_of(at) {
+            life.process = false;
+            self.roll_back(name, &format!("the new process could not be launched: {reason}"), now);
         }
     }
 
-    /// A node has proved the token. Its first start is ours; a newer one was started by somebody else and
+    /// A node has proved the token. A start of ours is known; a newer one was made by somebody else and
     /// fences ours; an older one has no business here.
     pub(super) fn registered(
         &mut self,
@@ -66,42 +63,60 @@ impl Machine {
         now: Moment,
     ) {
         let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);
-        let seat = self.seats.get_mut(&name);
-        let Some(seat) = seat.filter(|seat| seat.incarnation.is_none_or(|known| known <= incarnation)) else {
-            self.out.push(Do::Hangup { node: name, incarnation });
-            return;
-        };
-        let same = seat.incarnation == Some(incarnation);
-        let ours = same && seat.process;
-        if !ours {
-            // Of a process of ours that has ended, only a message can be late.
-            if stopping || (same && !seat.theirs) {
-                self.out.push(Do::Hangup { node: name, incarnation });
-                return;
+        let known = self.seats.get_mut(&name).map(|seat| {
+            let newest = seat.newest();
+            match seat.life_of(incarnation) {
+                Some(life) if life.process => Some(true),
+                // Of a process of ours that has ended, only a message can be late.
+                Some(life) if !life.theirs => None,
+                Some(_) => Some(false),
+                None => newest.is_none_or(|newest| newest < incarnation).then_some(false),
             }
-            self.fence(&name, now);
-            let Some(seat) = self.seats.get_mut(&name) else { return };
-            seat.clear();
-            seat.theirs = true;
-            seat.incarnation = Some(incarnation);
-            seat.born = now.at;
-            seat.enter(State::Starting { until: None }, now);
-            self.info(format!("{name} (pid {pid}) was started by somebody else: not restarted from here"));
+        });
+        match known.flatten() {
+            Some(true) => {}
+            Some(false) if !stopping => self.take_in(&name, incarnation, pid, now),
+            Some(false) | None => return self.out.push(Do::Hangup { node: name, incarnation }),
         }
         let Some(seat) = self.seats.get_mut(&name) else { return };
-        seat.pid = Some(pid);
-        seat.wire = Some(wire);
-        let number = seat.number;
-        self.tell(&name, ToNode::Registered { number });
-        self.tell_parents_of(&name);
-        self.repeat_stop(&name);
+        let (number, adopting) = (seat.number, matches!(seat.state, State::Adopting { .. }));
+        let first = seat.life.is(incarnation);
+        let Some(life) = seat.life_of(incarnation) else { return };
+        // In a namespace of its own it may have another number for itself.
+        life.pid = life.pid.or(Some(pid));
+        life.wire = Some(wire);
+        life.heard = now.at;
+        self.tell(&name, incarnation, ToNode::Registered { number });
+        self.tell_parents_of(&name, incarnation);
+        if first && adopting {
+            self.take_back_sockets(&name, now);
+        }
+        if first {
+            self.repeat_stop(&name);
+            self.hand_over(&name, now);
+        }
     }
 
-    /// Sends our own process of that node away, because a newer start of it has registered.
+    /// A start that this master has not made.
+    fn take_in(&mut self, name: &NodeName, incarnation: Incarnation, pid: u32, now: Moment) {
+        self.fence(name, now);
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let node = Arc::clone(&seat.life.node);
+        seat.life = Life { incarnation: Some(incarnation), theirs: true, ..Life::new(node, now) };
+        seat.enter(State::Starting { until: None }, now);
+        self.info(format!("{name} (pid {pid}) was started by somebody else: not restarted from here"));
+    }
+
+    /// Sends our own processes of that node away, because a newer start of it has registered.
     fn fence(&mut self, name: &NodeName, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        if let Some(second) = seat.second.take() {
+            seat.verdict = Some(Err("a newer start of it, by somebody else, has registered".into()));
+            self.end_now(&second.life);
+        }
         let Some(seat) = self.seats.get(name) else { return };
-        let (true, Some(incarnation)) = (seat.process, seat.incarnation) else { return };
-        let kill_at = Some(now.at + seat.node.drain + FIRM);
+        let (true, Some(incarnation)) = (seat.life.process, seat.life.incarnation) else { return };
+        let kill_at = Some(now.at + seat.life.node.drain + FIRM);
         self.warn(format!(
             "a newer {name} has registered: the one with incarnation {incarnation} must leave"
         ));
@@ -111,18 +126,29 @@ impl Machine {
     }
 
     pub(super) fn said(&mut self, name: &NodeName, from: Incarnation, message: ToMaster, now: Moment) {
-        let Some(seat) = self.seats.get_mut(name).filter(|seat| seat.incarnation == Some(from)) else {
-            return;
-        };
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let first = seat.life.is(from);
+        let Some(life) = seat.life_of(from) else { return };
+        life.heard = now.at;
         match message {
-            ToMaster::Ready { root, net, web } => self.ready(name, Listens { net, root, web }, now),
-            ToMaster::CannotStart { reason } => seat.reason = Some(reason),
+            ToMaster::Ready { root, net, web } => {
+                let listens = Listens { net, root, web };
+                match &seat.second {
+                    _ if first => self.ready(name, listens, now),
+                    Some(Second { turn: Turn::Leaving { .. }, .. }) | None => {}
+                    Some(_) => self.promote(name, listens, now),
+                }
+            }
+            ToMaster::CannotStart { reason } => life.reason = Some(reason),
             ToMaster::Status(_) => {}
-            ToMaster::Prepared { .. } | ToMaster::TookBack { .. } | ToMaster::HandedOver => {}
+            ToMaster::Prepared { door } => self.prepared(name, from, door, now),
+            ToMaster::TookBack { reason } => self.took_back(name, from, &reason, now),
+            // It leaves by itself; its end is bounded since its successor has served.
+            ToMaster::HandedOver => {}
             ToMaster::Stopping => {
                 // On our word it is leaving already; by itself (somebody sent it a signal) it has as long.
-                if !matches!(seat.state, State::Stopping(_)) && !seat.is_down() {
-                    let next = now.at + seat.node.drain + FIRM;
+                if first && !matches!(seat.state, State::Stopping(_)) && !seat.is_down() {
+                    let next = now.at + seat.life.node.drain + FIRM;
                     seat.enter(
                         State::Stopping(Leaving { stage: Stage::Polite, next, why: Why::Failing }),
                         now,
@@ -136,36 +162,48 @@ impl Machine {
     fn ready(&mut self, name: &NodeName, listens: Listens, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let first = matches!(seat.state, State::Starting { .. });
-        if !first && !matches!(seat.state, State::Ready) {
-            return;
+        let news = first || seat.life.listens != Some(listens);
+        match seat.state {
+            State::Adopting { until, back, .. } => {
+                seat.life.listens = Some(listens);
+                seat.state = State::Adopting { until, ready: true, back };
+                self.finish_adoption(name, now);
+            }
+            State::Starting { .. } | State::Ready => {
+                seat.life.listens = Some(listens);
+                if first {
+                    self.report_ready(name, listens, now);
+                }
+                if news {
+                    self.tell_children_up(name);
+                }
+            }
+            _ => {}
         }
-        let news = first || seat.listens != Some(listens);
-        seat.listens = Some(listens);
-        if first {
-            seat.proven = true;
-            seat.enter(State::Ready, now);
-            let (node, kind, pid) = (name.clone(), seat.node.kind.clone(), seat.pid);
-            let took_ms = now.at.duration_since(seat.born).as_millis();
-            self.out.push(Do::Report(Report::Ready { node, kind, pid, listens, took_ms }));
-        }
-        if news {
-            self.tell_children_up(name);
-        }
+    }
+
+    pub(super) fn report_ready(&mut self, name: &NodeName, listens: Listens, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        seat.proven = true;
+        seat.enter(State::Ready, now);
+        let (node, kind, pid) = (name.clone(), seat.life.node.kind.clone(), seat.life.pid);
+        let took_ms = now.at.duration_since(seat.life.born).as_millis();
+        self.out.push(Do::Report(Report::Ready { node, kind, pid, listens, took_ms }));
     }
 
     /// A lost control connection is no lost process: ours is known by its exit. Of somebody else's there
     /// is no other sign of life.
     pub(super) fn unlinked(&mut self, name: &NodeName, incarnation: Incarnation, now: Moment) {
-        let Some(seat) = self.seats.get_mut(name).filter(|seat| seat.incarnation == Some(incarnation)) else {
-            return;
-        };
-        seat.wire = None;
-        if seat.process || seat.is_down() {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let first = seat.life.is(incarnation);
+        let Some(life) = seat.life_of(incarnation) else { return };
+        life.wire = None;
+        if life.process || !first || seat.is_down() {
             return;
         }
         let asked = matches!(seat.state, State::Stopping(Leaving { why: Why::Asked, .. }));
         seat.last_exit = Some("its control connection ended".into());
-        seat.clear();
+        seat.life.clear();
         seat.enter(if asked { State::Stopped } else { State::Absent }, now);
         let text = format!("{name}, started by somebody else, has left");
         if asked { self.info(text) } else { self.warn(text) }
@@ -176,22 +214,37 @@ impl Machine {
         name: &NodeName,
         incarnation: Incarnation,
         exit: &Exit,
-        last_line: Option<String>,
+        lines: &[String],
         now: Moment,
     ) {
         self.fenced.retain(|fenced| fenced.node != *name || fenced.incarnation != incarnation);
         let Some(seat) = self.seats.get_mut(name) else { return };
-        if seat.incarnation != Some(incarnation) || !seat.process {
+        if !seat.life.is(incarnation) {
+            if seat.life_of(incarnation).is_some() {
+                self.second_exited(name, exit, lines, now);
+            }
+            return;
+        }
+        if !seat.life.process {
             return;
         }
         seat.last_exit = Some(exit.to_string());
         if matches!(seat.state, State::Starting { .. }) {
             // It has not said why it cannot start: its last line may.
-            seat.reason = seat.reason.take().or(last_line);
+            seat.life.reason = seat.life.reason.take().or(lines.last().cloned());
+        }
+        let how = seat.end_in_words();
+        let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);
+        let asked = matches!(seat.state, State::Stopping(Leaving { why: Why::Asked, .. }));
+        if !asked && !stopping {
+            self.crashed(name, exit, lines, now);
         }
         self.tell_children_gone(name);
+        if self.first_exited(name, &how, now) {
+            return;
+        }
         if let Some(seat) = self.seats.get_mut(name) {
-            seat.clear();
+            seat.life.clear();
         }
         self.ended(name, now);
     }
@@ -214,12 +267,21 @@ impl Machine {
     }
 
     fn retry_later(&mut self, name: &NodeName, how: &str, now: Moment) {
-        let limit = self.restart.crash_loop;
+        let (limit, max) = (self.restart.crash_loop, self.restart.max);
         let Some(seat) = self.seats.get_mut(name) else { return };
-        let wait = seat.backoff.next(now.chance, now.at.duration_since(seat.born));
+        let mut wait = seat.backoff.next(now.chance, now.at.duration_since(seat.life.born));
+        if seat.may_be_taken_back(now) {
+            wait = wait.max(TAKE_BACK);
+        }
         let (until, quick) = (now.at + wait, seat.backoff.quick_ends());
         let ms = wait.as_millis();
-        if quick >= limit {
+        if max.is_some_and(|max| quick >= max) {
+            seat.enter(State::Failed, now);
+            self.warn(format!(
+                "{name} ended: {how}; {quick} quick ends (master.restart.max): marked failed, and not tried \
+                 any more until /nodes/{name}/start or a reload"
+            ));
+        } else if quick >= limit {
             seat.enter(State::CrashLoop { until }, now);
             self.warn(format!("{name} ended: {how}; a crash loop, {quick} quick ends; again in {ms} ms"));
         } else {
@@ -228,20 +290,24 @@ impl Machine {
         }
     }
 
-    /// Restarts, start time-outs, and the next stage of every stop.
+    /// Restarts, time-outs, silence, and the next stage of every stop.
     pub(super) fn act_on_deadlines(&mut self, now: Moment) {
         let due = |name: &&NodeName| self.seats[*name].due().is_some_and(|due| due <= now.at);
         let due: Vec<NodeName> = self.order.iter().filter(due).cloned().collect();
         for name in due {
+            self.second_is_due(&name, now);
             let Some(seat) = self.seats.get_mut(&name) else { continue };
+            let is_due = |at| at <= now.at;
             match seat.state {
-                State::Backoff { .. } | State::CrashLoop { .. } => {
+                State::Backoff { until } | State::CrashLoop { until } if is_due(until) => {
                     seat.restarts += 1;
                     self.launch(&name, now);
                 }
-                State::Starting { .. } => self.too_slow(&name, now),
-                State::Stopping(leaving) => self.press(&name, leaving, now),
-                State::Stopped | State::Waiting | State::Ready | State::Absent => {}
+                State::Starting { until: Some(until) } if is_due(until) => self.too_slow(&name, now),
+                State::Stopping(leaving) if is_due(leaving.next) => self.press(&name, leaving, now),
+                State::Adopting { until, .. } if is_due(until) => self.not_adopted(&name, now),
+                State::Ready => self.silent(&name, now),
+                _ => {}
             }
         }
         for fenced in &mut self.fenced {
@@ -254,17 +320,17 @@ impl Machine {
 
     fn too_slow(&mut self, name: &NodeName, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
-        let limit: Duration = seat.node.limits.start;
+        let limit: Duration = seat.life.node.limits.start;
         let reason = format!("it was not ready within {} s (limits.start_s)", limit.as_secs());
         let text = format!("{name}: {reason}");
-        seat.reason = Some(reason);
+        seat.life.reason = Some(reason);
         let leaving = Leaving { stage: Stage::Polite, next: now.at, why: Why::Failing };
         seat.enter(State::Stopping(leaving), now);
         self.warn(text);
         self.press(name, leaving, now);
     }
 
-    pub(super) fn tell(&mut self, name: &NodeName, message: ToNode) {
-        self.out.push(Do::Tell { node: name.clone(), tell: Tell::Message(message) });
+    pub(super) fn tell(&mut self, name: &NodeName, incarnation: Incarnation, message: ToNode) {
+        self.out.push(Do::Tell { node: name.clone(), incarnation, tell: Tell::Message(message) });
     }
 }

@@ -1,7 +1,8 @@
-//! One configured node as the machine knows it.
+//! One configured node as the machine knows it: its processes, where it is in its life, its history.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ffconfig::{Node, Parent, Restart};
 use ffnet::backoff::Backoff;
@@ -9,13 +10,20 @@ use ffproto::control::{NodeStatus, ToNode};
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use tokio::time::Instant;
 
-use super::facts::{Listens, Moment, Tell, Wire};
+use super::facts::{CrashView, Listens, Moment, Tell, Wire};
+use super::replace::Second;
+use super::topology::reachable;
+
+/// A node that says nothing for so long hangs: it speaks twice a second.
+pub(super) const SILENT: Duration = Duration::from_millis(1_500);
 
 /// Where a node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum State {
     /// Down, and wanted down.
     Stopped,
+    /// A master before this one has started it: it is to register, and to hand its sockets back.
+    Adopting { until: Instant, ready: bool, back: bool },
     /// To be started as soon as its parents are ready or have given up.
     Waiting,
     /// A process runs and has not said that it is ready. Without a deadline when somebody else started it.
@@ -28,11 +36,13 @@ pub(super) enum State {
     Backoff { until: Instant },
     /// The same after many quick ends in a row.
     CrashLoop { until: Instant },
+    /// The same after `restart.max` of them: not tried any more.
+    Failed,
     /// Somebody else's to start, and not registered.
     Absent,
 }
 
-/// How far a node's stop has come.
+/// How far a process's stop has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Leaving {
     pub(super) stage: Stage,
@@ -58,44 +68,42 @@ pub(super) enum Why {
     Failing,
 }
 
-/// One configured node: its config, its process, its control connection, its history.
-#[derive(Debug)]
-pub(super) struct Seat {
-    pub(super) node: Arc<Node>,
-    /// Whether this master starts it.
-    pub(super) here: bool,
-    pub(super) number: NodeNumber,
-    pub(super) state: State,
+/// A loop that does not turn.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Hang {
     pub(super) since_ms: u64,
-    /// The newest known start.
+    /// What the system says of the process, once it has been asked.
+    pub(super) process: Option<String>,
+    /// It has been killed for that.
+    pub(super) killed: bool,
+}
+
+/// One start of a node: its config, its process, its control connection.
+#[derive(Debug, Clone)]
+pub(super) struct Life {
+    pub(super) node: Arc<Node>,
+    /// Which start; `None` before the first.
     pub(super) incarnation: Option<Incarnation>,
     pub(super) pid: Option<u32>,
-    /// Whether that start is a process of ours which has not ended.
+    /// Whether it is a process that this master supervises and that has not ended.
     pub(super) process: bool,
     /// Whether that start was made by somebody else.
     pub(super) theirs: bool,
-    /// When that start began.
+    /// When it began.
     pub(super) born: Instant,
     pub(super) wire: Option<Wire>,
     pub(super) listens: Option<Listens>,
     pub(super) status: NodeStatus,
-    pub(super) backoff: Backoff,
-    pub(super) restarts: u32,
-    pub(super) last_exit: Option<String>,
-    /// Why it cannot start, in its own words.
+    /// When it last said something.
+    pub(super) heard: Instant,
+    /// Why it cannot start, in its own words; or why it was ended.
     pub(super) reason: Option<String>,
-    /// Whether any start of it has ever been ready.
-    pub(super) proven: bool,
 }
 
-impl Seat {
-    pub(super) fn new(node: Node, here: bool, number: NodeNumber, restart: &Restart, now: Moment) -> Self {
+impl Life {
+    pub(super) fn new(node: Arc<Node>, now: Moment) -> Self {
         Self {
-            node: Arc::new(node),
-            here,
-            number,
-            state: if here { State::Stopped } else { State::Absent },
-            since_ms: now.unix_ms,
+            node,
             incarnation: None,
             pid: None,
             process: false,
@@ -104,53 +112,14 @@ impl Seat {
             wire: None,
             listens: None,
             status: NodeStatus::default(),
-            backoff: Backoff::new(restart.backoff.min, restart.backoff.max, restart.healthy),
-            restarts: 0,
-            last_exit: None,
+            heard: now.at,
             reason: None,
-            proven: false,
         }
     }
 
-    pub(super) fn name(&self) -> &NodeName {
-        &self.node.name
-    }
-
-    pub(super) fn enter(&mut self, state: State, now: Moment) {
-        if std::mem::discriminant(&self.state) != std::mem::discriminant(&state) {
-            self.since_ms = now.unix_ms;
-        }
-        self.state = state;
-    }
-
-    /// Whether nothing of it runs and nothing is about to.
-    pub(super) fn is_down(&self) -> bool {
-        matches!(self.state, State::Stopped | State::Absent)
-    }
-
-    /// Whether a child need not wait for it any more: it is ready or has given up for now.
-    pub(super) fn is_settled(&self) -> bool {
-        !matches!(self.state, State::Waiting | State::Starting { until: Some(_) })
-    }
-
-    /// Whether its first start is over: it serves, waits for its next try, or is not ours to wait for.
-    pub(super) fn has_begun(&self) -> bool {
-        self.is_settled() && !matches!(self.state, State::Stopping(_))
-    }
-
-    /// Whether a start is up to this master: on this host, and not under somebody else's hand.
-    pub(super) fn is_ours_to_start(&self) -> bool {
-        self.here && !(self.theirs && self.wire.is_some())
-    }
-
-    /// When something is due.
-    pub(super) fn due(&self) -> Option<Instant> {
-        match self.state {
-            State::Starting { until } => until,
-            State::Stopping(leaving) => Some(leaving.next),
-            State::Backoff { until } | State::CrashLoop { until } => Some(until),
-            State::Stopped | State::Waiting | State::Ready | State::Absent => None,
-        }
+    /// A process of ours that is about to be started.
+    pub(super) fn launched(node: Arc<Node>, incarnation: Incarnation, now: Moment) -> Self {
+        Self { incarnation: Some(incarnation), process: true, ..Self::new(node, now) }
     }
 
     /// Forgets what belonged to the process that was.
@@ -162,10 +131,14 @@ impl Seat {
         self.status = NodeStatus::default();
     }
 
+    pub(super) fn is(&self, incarnation: Incarnation) -> bool {
+        self.incarnation == Some(incarnation)
+    }
+
     /// The message that tells `child`, linked by `wire`, where this ready node is.
     pub(super) fn parent_up(&self, child: &Parent, wire: Wire) -> Option<Tell> {
         let (listens, incarnation) = (self.listens?, self.incarnation?);
-        let (root, name) = (listens.root?, self.name().clone());
+        let (root, name) = (listens.root?, self.node.name.clone());
         if let Some(host) = &child.host {
             return Some(Tell::ParentUp { name, host: host.clone(), port: root.port(), incarnation });
         }
@@ -174,50 +147,120 @@ impl Seat {
     }
 }
 
-/// The address under which the child at `child` reaches a parent at `parent` that listens on `announced`.
-fn reachable(announced: IpAddr, parent: Option<Wire>, child: Wire) -> IpAddr {
-    let host = |wire: Wire| (!wire.peer.is_loopback() && wire.peer != wire.local).then_some(wire.peer);
-    let (parent_host, child_host) = (parent.and_then(host), host(child));
-    let open = !announced.is_loopback() && !announced.is_unspecified();
-    match (parent_host, child_host) {
-        // A listener on a certain address of its host is there, whoever asks.
-        _ if open => announced,
-        (parent, child) if parent == child => match announced {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            loopback => loopback,
-        },
-        (Some(parent), _) => parent,
-        // The parent is on this host, the child is not: as it reached this host, it reaches the parent.
-        (None, _) => child.local,
-    }
+/// One configured node.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// Whether this master starts it.
+    pub(super) here: bool,
+    pub(super) number: NodeNumber,
+    pub(super) state: State,
+    pub(super) since_ms: u64,
+    /// The process that serves or is to serve; or the last one that did.
+    pub(super) life: Life,
+    /// The other process, while one replaces the other.
+    pub(super) second: Option<Second>,
+    /// How the last replacement has ended, for the command that waits for it.
+    pub(super) verdict: Option<Result<(), String>>,
+    pub(super) hang: Option<Hang>,
+    pub(super) backoff: Backoff,
+    pub(super) restarts: u32,
+    pub(super) last_exit: Option<String>,
+    pub(super) crash: Option<Arc<CrashView>>,
+    /// Whether any start of it has ever been ready.
+    pub(super) proven: bool,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(announced: &str, parent_peer: &str, child_peer: &str, expected: &str) {
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let wire = |peer: &str| {
-            let local = if ip(peer).is_loopback() { peer } else { "10.0.0.1" };
-            Wire { peer: ip(peer), local: ip(local) }
-        };
-        let found = reachable(ip(announced), Some(wire(parent_peer)), wire(child_peer));
-        assert_eq!(found, ip(expected), "{announced} by {parent_peer} for {child_peer}");
+impl Seat {
+    pub(super) fn new(node: Node, here: bool, number: NodeNumber, restart: &Restart, now: Moment) -> Self {
+        Self {
+            here,
+            number,
+            state: if here { State::Stopped } else { State::Absent },
+            since_ms: now.unix_ms,
+            life: Life::new(Arc::new(node), now),
+            second: None,
+            verdict: None,
+            hang: None,
+            backoff: Backoff::new(restart.backoff.min, restart.backoff.max, restart.healthy),
+            restarts: 0,
+            last_exit: None,
+            crash: None,
+            proven: false,
+        }
     }
 
-    #[test]
-    fn a_child_is_told_an_address_that_it_can_reach() {
-        check("127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1");
-        check("0.0.0.0", "127.0.0.1", "127.0.0.1", "127.0.0.1");
-        check("::", "::1", "::1", "::1");
-        check("0.0.0.0", "10.0.0.2", "127.0.0.1", "10.0.0.2");
-        check("0.0.0.0", "10.0.0.2", "10.0.0.2", "127.0.0.1");
-        check("0.0.0.0", "10.0.0.2", "10.0.0.3", "10.0.0.2");
-        check("0.0.0.0", "127.0.0.1", "10.0.0.3", "10.0.0.1");
-        check("10.0.0.9", "127.0.0.1", "127.0.0.1", "10.0.0.9");
-        // This host under its own outer address is still this host.
-        check("0.0.0.0", "10.0.0.1", "127.0.0.1", "127.0.0.1");
+    pub(super) fn name(&self) -> &NodeName {
+        &self.life.node.name
+    }
+
+    pub(super) fn enter(&mut self, state: State, now: Moment) {
+        if std::mem::discriminant(&self.state) != std::mem::discriminant(&state) {
+            self.since_ms = now.unix_ms;
+            self.hang = None;
+        }
+        self.state = state;
+    }
+
+    /// The one of its processes that is that start of it.
+    pub(super) fn life_of(&mut self, incarnation: Incarnation) -> Option<&mut Life> {
+        if self.life.is(incarnation) {
+            return Some(&mut self.life);
+        }
+        self.second.as_mut().map(|second| &mut second.life).filter(|life| life.is(incarnation))
+    }
+
+    /// Its processes, the serving one first.
+    pub(super) fn lives(&self) -> impl Iterator<Item = &Life> {
+        std::iter::once(&self.life).chain(self.second.as_ref().map(|second| &second.life))
+    }
+
+    /// The newest start that is known.
+    pub(super) fn newest(&self) -> Option<Incarnation> {
+        self.lives().filter_map(|life| life.incarnation).max()
+    }
+
+    /// Whether nothing of it runs and nothing is about to.
+    pub(super) fn is_down(&self) -> bool {
+        matches!(self.state, State::Stopped | State::Failed | State::Absent) && self.second.is_none()
+    }
+
+    /// Whether a child need not wait for it any more: it is ready or has given up for now.
+    pub(super) fn is_settled(&self) -> bool {
+        !matches!(self.state, State::Adopting { .. } | State::Waiting | State::Starting { until: Some(_) })
+    }
+
+    /// Whether its first start is over: it serves, waits for its next try, or is not ours to wait for.
+    pub(super) fn has_begun(&self) -> bool {
+        self.is_settled() && !matches!(self.state, State::Stopping(_))
+    }
+
+    /// Whether a start is up to this master: on this host, and not under somebody else's hand.
+    pub(super) fn is_ours_to_start(&self) -> bool {
+        self.here && !(self.life.theirs && self.life.wire.is_some())
+    }
+
+    /// When something is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let state = match self.state {
+            State::Starting { until } => until,
+            State::Stopping(leaving) => Some(leaving.next),
+            State::Adopting { until, .. } | State::Backoff { until } | State::CrashLoop { until } => {
+                Some(until)
+            }
+            State::Ready => self.silence_due(),
+            State::Stopped | State::Waiting | State::Failed | State::Absent => None,
+        };
+        state.into_iter().chain(self.second.as_ref().and_then(Second::due)).min()
+    }
+
+    /// When the silence of a ready node means something (more).
+    pub(super) fn silence_due(&self) -> Option<Instant> {
+        match &self.hang {
+            None => Some(self.life.heard + SILENT),
+            Some(hang) if !hang.killed && self.life.process => {
+                Some(self.life.heard + self.life.node.limits.hang?)
+            }
+            Some(_) => None,
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ffproto::NodeName;
 use ffproto::control::ToNode;
 
-use super::seat::{Leaving, Stage, State, Why};
+use super::seat::{Leaving, Seat, Stage, State, Why};
 use super::{Ask, Do, End, Machine, Moment, Outcome, Phase, Refused};
 use crate::supervisor::order;
 
@@ -35,15 +35,18 @@ impl Machine {
             }
             return;
         }
-        let running = self.seats.values().filter(|seat| seat.process || seat.wire.is_some());
-        let waves = order::stop_waves(running.map(|seat| &*seat.node));
+        let runs = |seat: &&Seat| seat.lives().any(|life| life.process || life.wire.is_some());
+        let running = self.seats.values().filter(runs);
+        let waves = order::stop_waves(running.map(|seat| &*seat.life.node));
         if let Some(ask) = ask {
             let plan = self.plan(&waves);
             self.answer(ask, Ok(plan));
         }
-        self.interrupt_job();
+        self.interrupt_job(now);
         self.phase = Phase::Stopping(Stop { waves, at: None, failed });
-        for seat in self.seats.values_mut() {
+        for name in self.order.clone() {
+            self.stop_successor(&name);
+            let Some(seat) = self.seats.get_mut(&name) else { continue };
             if matches!(seat.state, State::Waiting | State::Backoff { .. } | State::CrashLoop { .. }) {
                 seat.enter(State::Stopped, now);
             }
@@ -53,7 +56,7 @@ impl Machine {
     fn plan(&self, waves: &[Vec<NodeName>]) -> Vec<Outcome> {
         let step = |name: &NodeName| {
             let at = waves.iter().position(|wave| wave.contains(name));
-            let drain = self.seats[name].node.drain.as_secs();
+            let drain = self.seats[name].life.node.drain.as_secs();
             let outcome = match at {
                 Some(at) => format!("stops in wave {} of {}, within {drain} s", at + 1, waves.len()),
                 None => "does not run".into(),
@@ -87,15 +90,17 @@ impl Machine {
 
     /// Begins to stop a node, politely; whatever it is doing, it stays down afterwards.
     pub(super) fn stop_node(&mut self, name: &NodeName, now: Moment) {
+        self.stop_successor(name);
+        self.stop_predecessor(name, now);
         let Some(seat) = self.seats.get_mut(name) else { return };
         match &mut seat.state {
-            State::Stopped | State::Absent => {}
+            State::Stopped | State::Failed | State::Absent => {}
             State::Waiting | State::Backoff { .. } | State::CrashLoop { .. } => {
                 seat.enter(State::Stopped, now)
             }
             State::Stopping(leaving) => leaving.why = Why::Asked,
-            State::Starting { .. } | State::Ready => {
-                let next = now.at + seat.node.drain + MARGIN;
+            State::Adopting { .. } | State::Starting { .. } | State::Ready => {
+                let next = now.at + seat.life.node.drain + MARGIN;
                 seat.enter(State::Stopping(Leaving { stage: Stage::Polite, next, why: Why::Asked }), now);
                 self.ask_to_stop(name);
             }
@@ -105,9 +110,9 @@ impl Machine {
     /// Says it on the control connection, or by SIGTERM where there is none.
     fn ask_to_stop(&mut self, name: &NodeName) {
         let Some(seat) = self.seats.get(name) else { return };
-        let drain_ms = u64::try_from(seat.node.drain.as_millis()).unwrap_or(u64::MAX);
-        match (seat.wire.is_some(), seat.process, seat.incarnation) {
-            (true, _, _) => self.tell(name, ToNode::Stop { drain_ms }),
+        let drain_ms = u64::try_from(seat.life.node.drain.as_millis()).unwrap_or(u64::MAX);
+        match (seat.life.wire.is_some(), seat.life.process, seat.life.incarnation) {
+            (true, _, Some(incarnation)) => self.tell(name, incarnation, ToNode::Stop { drain_ms }),
             (false, true, Some(incarnation)) => {
                 self.out.push(Do::Terminate { node: name.clone(), incarnation });
             }
@@ -126,12 +131,12 @@ impl Machine {
     /// The next stage of a node's stop is due.
     pub(super) fn press(&mut self, name: &NodeName, leaving: Leaving, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
-        let Some(incarnation) = seat.incarnation else { return };
+        let Some(incarnation) = seat.life.incarnation else { return };
         let (node, why) = (name.clone(), leaving.why);
         match leaving.stage {
-            Stage::Polite | Stage::Firm if !seat.process => {
+            Stage::Polite | Stage::Firm if !seat.life.process => {
                 seat.last_exit = Some("it did not leave when told; it is supervised by somebody else".into());
-                seat.clear();
+                seat.life.clear();
                 seat.enter(State::Stopped, now);
                 self.out.push(Do::Hangup { node, incarnation });
                 self.warn(format!("{name} does not leave; whoever started it must end it"));
@@ -147,7 +152,7 @@ impl Machine {
                 self.warn(format!("{name} takes too long: killed (SIGKILL)"));
             }
             Stage::Killed => {
-                seat.clear();
+                seat.life.clear();
                 seat.last_exit = Some("it did not end, not even by SIGKILL".into());
                 self.warn(format!("{name} does not end, not even by SIGKILL: given up"));
                 self.ended(name, now);
@@ -157,9 +162,9 @@ impl Machine {
 
     /// A second signal: no manners any more.
     pub(super) fn kill_all(&mut self) {
-        for seat in self.seats.values().filter(|seat| seat.process) {
-            if let Some(incarnation) = seat.incarnation {
-                self.out.push(Do::Kill { node: seat.name().clone(), incarnation });
+        for life in self.seats.values().flat_map(Seat::lives).filter(|life| life.process) {
+            if let Some(incarnation) = life.incarnation {
+                self.out.push(Do::Kill { node: life.node.name.clone(), incarnation });
             }
         }
         for fenced in self.fenced.drain(..) {

@@ -4,33 +4,41 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ffconfig::Cluster;
-use ffproto::control::{NodeStatus, ToMaster, ToNode};
+use ffproto::control::{Door, NodeStatus, ToMaster, ToNode};
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use tokio::time::Instant;
 
 use super::*;
 use crate::fixture::{changed, cluster, name};
 
-const DEMO: [&str; 3] = ["gate", "net:10001 > gate", "game1 > gate"];
+pub(super) const DEMO: [&str; 3] = ["gate", "net:10001 > gate", "game1 > gate"];
 
 /// A machine, its clock, and what it wants done that the test has not looked at yet.
-struct World {
-    machine: Machine,
-    now: Moment,
+pub(super) struct World {
+    pub(super) machine: Machine,
+    pub(super) now: Moment,
     todo: Vec<Do>,
+    /// Nodes whose loop does not turn.
+    pub(super) hanging: Vec<NodeName>,
 }
 
 impl World {
-    fn new(cluster: &Cluster, elsewhere: &[&str]) -> Self {
-        let now = Moment { at: Instant::now(), unix_ms: 1_000_000, chance: 1.0 };
-        let elsewhere: Vec<NodeName> = elsewhere.iter().map(|n| name(n)).collect();
-        let mut world = Self { machine: Machine::new(cluster, &elsewhere, now), now, todo: Vec::new() };
+    pub(super) fn new(cluster: &Cluster, elsewhere: &[&str]) -> Self {
+        let mut world = Self::before(cluster, elsewhere);
         world.see(Seen::Begin);
         world
     }
 
+    /// Before anything is started.
+    pub(super) fn before(cluster: &Cluster, elsewhere: &[&str]) -> Self {
+        let now = Moment { at: Instant::now(), unix_ms: 1_000_000, chance: 1.0 };
+        let elsewhere: Vec<NodeName> = elsewhere.iter().map(|n| name(n)).collect();
+        let machine = Machine::new(cluster, &elsewhere, now);
+        Self { machine, now, todo: Vec::new(), hanging: Vec::new() }
+    }
+
     /// The demo cluster with all three nodes ready.
-    fn up() -> Self {
+    pub(super) fn up() -> Self {
         let mut world = Self::new(&cluster(&DEMO), &[]);
         for node in ["gate", "net", "game1"] {
             world.come_up(node);
@@ -40,16 +48,19 @@ impl World {
         world
     }
 
-    fn see(&mut self, seen: Seen) {
+    pub(super) fn see(&mut self, seen: Seen) {
         let todo = self.machine.step(self.now, seen);
         self.todo.extend(todo);
     }
 
-    /// Moves the clock, with a tick at every moment that the machine asked for.
-    fn pass(&mut self, time: Duration) {
+    /// Moves the clock, with a tick at every moment that the machine asked for, and with a word twice a
+    /// second from each process whose loop turns.
+    pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now.at + time;
         loop {
-            let next = self.machine.wake_at().filter(|at| *at <= end).unwrap_or(end).max(self.now.at);
+            self.turn_loops();
+            let word = self.now.at + MS(500);
+            let next = self.machine.wake_at().unwrap_or(end).min(word).min(end).max(self.now.at);
             self.now.unix_ms += u64::try_from((next - self.now.at).as_millis()).unwrap();
             self.now.at = next;
             self.see(Seen::Tick);
@@ -59,66 +70,119 @@ impl World {
         }
     }
 
-    fn incarnation(&self, node: &str) -> Incarnation {
-        self.machine.seats[node].incarnation.unwrap()
+    pub(super) fn turn_loops(&mut self) {
+        let lives = self.machine.seats.values().flat_map(seat::Seat::lives);
+        let turn = lives.filter(|life| life.wire.is_some() && !self.hanging.contains(&life.node.name));
+        let words: Vec<Seen> = turn
+            .map(|life| Seen::Said {
+                node: life.node.name.clone(),
+                incarnation: life.incarnation.unwrap(),
+                message: ToMaster::Status(life.status.clone()),
+            })
+            .collect();
+        words.into_iter().for_each(|word| self.see(word));
     }
 
-    fn register(&mut self, node: &str) {
+    /// The other process of a node.
+    pub(super) fn other(&self, node: &str) -> Incarnation {
+        self.machine.seats[node].second.as_ref().unwrap().life.incarnation.unwrap()
+    }
+
+    pub(super) fn say_as(&mut self, node: &str, incarnation: Incarnation, message: ToMaster) {
+        self.see(Seen::Said { node: name(node), incarnation, message });
+    }
+
+    pub(super) fn ready_as(&mut self, node: &str, incarnation: Incarnation) {
+        let root = Some("127.0.0.1:20000".parse().unwrap());
+        self.say_as(node, incarnation, ToMaster::Ready { root, net: None, web: None });
+    }
+
+    pub(super) fn exit_as(&mut self, node: &str, incarnation: Incarnation, exit: Exit) {
+        self.see(Seen::Exited { node: name(node), incarnation, exit, lines: vec![] });
+    }
+
+    /// The successor of a node registers and is prepared.
+    pub(super) fn prepare(&mut self, node: &str) -> Incarnation {
+        let successor = self.other(node);
+        self.see(Seen::Launched { node: name(node), incarnation: successor, pid: 8 });
+        self.register_as(node, successor);
+        self.say_as(node, successor, ToMaster::Prepared { door: Door("door".into()) });
+        successor
+    }
+
+    /// The successor of a node takes over; the old process is still there.
+    pub(super) fn take_over(&mut self, node: &str) {
+        let successor = self.prepare(node);
+        self.ready_as(node, successor);
+    }
+
+    /// The old process of a node leaves.
+    pub(super) fn leave(&mut self, node: &str) {
+        let old = self.other(node);
+        self.say_as(node, old, ToMaster::HandedOver);
+        self.exit_as(node, old, Exit::Code(0));
+    }
+
+    pub(super) fn incarnation(&self, node: &str) -> Incarnation {
+        self.machine.seats[node].life.incarnation.unwrap()
+    }
+
+    pub(super) fn register(&mut self, node: &str) {
         let incarnation = self.incarnation(node);
         self.register_as(node, incarnation);
     }
 
-    fn register_as(&mut self, node: &str, incarnation: Incarnation) {
+    pub(super) fn register_as(&mut self, node: &str, incarnation: Incarnation) {
         let wire = Wire { peer: loopback(), local: loopback() };
         self.see(Seen::Registered { node: name(node), incarnation, pid: 7, wire });
     }
 
-    fn say(&mut self, node: &str, message: ToMaster) {
+    pub(super) fn say(&mut self, node: &str, message: ToMaster) {
         let incarnation = self.incarnation(node);
         self.see(Seen::Said { node: name(node), incarnation, message });
     }
 
-    fn ready(&mut self, node: &str) {
+    pub(super) fn ready(&mut self, node: &str) {
         let root = Some("127.0.0.1:20000".parse().unwrap());
         self.say(node, ToMaster::Ready { root, net: None, web: None });
     }
 
-    fn come_up(&mut self, node: &str) {
+    pub(super) fn come_up(&mut self, node: &str) {
         let incarnation = self.incarnation(node);
         self.see(Seen::Launched { node: name(node), incarnation, pid: 7 });
         self.register(node);
         self.ready(node);
     }
 
-    fn exit(&mut self, node: &str, exit: Exit) {
+    pub(super) fn exit(&mut self, node: &str, exit: Exit) {
         self.exit_saying(node, exit, None);
     }
 
-    fn exit_saying(&mut self, node: &str, exit: Exit, last_line: Option<&str>) {
+    pub(super) fn exit_saying(&mut self, node: &str, exit: Exit, last_line: Option<&str>) {
         let incarnation = self.incarnation(node);
-        let last_line = last_line.map(str::to_owned);
-        self.see(Seen::Exited { node: name(node), incarnation, exit, last_line });
+        let lines = last_line.map(str::to_owned).into_iter().collect();
+        self.see(Seen::Exited { node: name(node), incarnation, exit, lines });
     }
 
-    fn ask(&mut self, command: Command) {
+    pub(super) fn ask(&mut self, command: Command) {
         self.see(Seen::Asked { ask: 1, command });
     }
 
-    fn reload(&mut self, cluster: Cluster) {
+    pub(super) fn reload(&mut self, cluster: Cluster) {
         self.ask(Command::Reload { cluster: cluster.into(), elsewhere: vec![], only: None });
     }
 
-    fn state(&self, node: &str) -> NodeState {
+    pub(super) fn state(&self, node: &str) -> NodeState {
         self.machine.view().node(node).unwrap().state
     }
 
     /// What was wanted since the last call, without the log, as short texts.
-    fn done(&mut self) -> Vec<String> {
+    pub(super) fn done(&mut self) -> Vec<String> {
         self.todo.drain(..).filter_map(short).collect()
     }
 
     /// The answers since the last call, and nothing else.
-    fn answer(&mut self) -> Option<Answer> {
+    pub(super) fn answer(&mut self) -> Option<Answer> {
         self.todo.drain(..).find_map(|todo| match todo {
             Do::Answer { answer, .. } => Some(answer),
             _ => None,
@@ -132,7 +196,10 @@ fn loopback() -> IpAddr {
 
 fn short(todo: Do) -> Option<String> {
     Some(match todo {
-        Do::Launch { node, .. } => format!("launch {node}"),
+        Do::Launch { node, succeeds: None, .. } => format!("launch {node}"),
+        Do::Launch { node, .. } => format!("launch {node} beside"),
+        Do::TakeBack { node, .. } => format!("take back {node}"),
+        Do::Look { node, .. } => format!("look at {node}"),
         Do::Terminate { node, .. } => format!("terminate {node}"),
         Do::Kill { node, .. } => format!("kill {node}"),
         Do::Hangup { node, .. } => format!("hangup {node}"),
@@ -142,33 +209,37 @@ fn short(todo: Do) -> Option<String> {
             format!("answer [{}]", outcomes.collect::<Vec<_>>().join("; "))
         }
         Do::Answer { answer: Err(refused), .. } => format!("refused {refused}"),
-        Do::Tell { node, tell: Tell::Message(ToNode::Registered { number: NodeNumber(n) }) } => {
+        Do::Tell {
+            node,
+            incarnation: _,
+            tell: Tell::Message(ToNode::Registered { number: NodeNumber(n) }),
+        } => {
             format!("{node}: you are {n}")
         }
-        Do::Tell { node, tell: Tell::Message(ToNode::ParentUp { name, at, .. }) } => {
+        Do::Tell { node, incarnation: _, tell: Tell::Message(ToNode::ParentUp { name, at, .. }) } => {
             format!("{node}: {name} is up at {at}")
         }
-        Do::Tell { node, tell: Tell::Message(ToNode::ParentGone { name, .. }) } => {
+        Do::Tell { node, incarnation: _, tell: Tell::Message(ToNode::ParentGone { name, .. }) } => {
             format!("{node}: {name} is gone")
         }
-        Do::Tell { node, tell: Tell::Message(ToNode::Stop { drain_ms }) } => {
+        Do::Tell { node, incarnation: _, tell: Tell::Message(ToNode::Stop { drain_ms }) } => {
             format!("{node}: stop {drain_ms}")
         }
-        Do::Tell { node, tell: Tell::Message(ToNode::HandOver { door }) } => {
+        Do::Tell { node, incarnation: _, tell: Tell::Message(ToNode::HandOver { door }) } => {
             format!("{node}: hand over at {}", door.0)
         }
-        Do::Tell { node, tell: Tell::Message(ToNode::HandBack { door }) } => {
+        Do::Tell { node, incarnation: _, tell: Tell::Message(ToNode::HandBack { door }) } => {
             format!("{node}: hand back at {}", door.0)
         }
-        Do::Tell { node, tell: Tell::ParentUp { name, host, port, .. } } => {
+        Do::Tell { node, incarnation: _, tell: Tell::ParentUp { name, host, port, .. } } => {
             format!("{node}: {name} is up at {host}:{port}")
         }
         Do::Report(_) => return None,
     })
 }
 
-const MS: fn(u64) -> Duration = Duration::from_millis;
-const CRASH: Exit = Exit::Signal(9);
+pub(super) const MS: fn(u64) -> Duration = Duration::from_millis;
+pub(super) const CRASH: Exit = Exit::Signal(9);
 
 #[test]
 fn children_start_when_their_parent_is_ready_and_are_told_where_it_is() {
@@ -219,7 +290,7 @@ fn quick_ends_are_waited_longer_for_and_shown_as_a_crash_loop() {
     for _ in 0..9 {
         w.exit("net", Exit::Code(1));
         let start = w.now.at;
-        let until = w.machine.wake_at().unwrap();
+        let until = w.machine.seats["net"].due().unwrap();
         waits.push((until - start).as_millis());
         let expected = if waits.len() < 5 { NodeState::Backoff } else { NodeState::CrashLoop };
         assert_eq!(w.state("net"), expected, "after {} ends", waits.len());
@@ -231,7 +302,7 @@ fn quick_ends_are_waited_longer_for_and_shown_as_a_crash_loop() {
     w.come_up("net");
     w.pass(Duration::from_secs(60));
     w.exit("net", Exit::Code(1));
-    assert_eq!(w.machine.wake_at(), Some(w.now.at + MS(100)));
+    assert_eq!(w.machine.seats["net"].due(), Some(w.now.at + MS(100)));
     assert_eq!(w.state("net"), NodeState::Backoff);
 }
 
@@ -405,84 +476,6 @@ fn one_command_at_a_time() {
 }
 
 #[test]
-fn a_reload_replaces_one_node_at_a_time_parents_first() {
-    let mut w = World::up();
-    w.reload(cluster(&DEMO));
-    assert_eq!(w.done(), ["gate: stop 10000"]);
-    w.exit("gate", Exit::Code(0));
-    assert_eq!(w.done(), ["net: gate is gone", "game1: gate is gone", "launch gate"]);
-    w.come_up("gate");
-    let done = w.done();
-    assert_eq!(done.last().unwrap(), "net: stop 10000", "only when the gate is ready: {done:?}");
-    for node in ["net", "game1"] {
-        w.exit(node, Exit::Code(0));
-        w.come_up(node);
-    }
-    let ready = "ready: pid 7, started 0 ms ago";
-    assert_eq!(w.done().last().unwrap(), &format!("answer [gate: {ready}; net: {ready}; game1: {ready}]"));
-}
-
-#[test]
-fn a_reload_starts_what_is_new_and_stops_what_is_gone() {
-    let mut w = World::up();
-    w.reload(cluster(&["gate", "net:10001 > gate", "game2 > gate"]));
-    for node in ["gate", "net"] {
-        w.exit(node, Exit::Code(0));
-        w.come_up(node);
-    }
-    assert_eq!(w.done().last().unwrap(), "launch game2");
-    w.come_up("game2");
-    assert_eq!(w.done().last().unwrap(), "game1: stop 10000");
-    w.exit("game1", Exit::Code(0));
-    let answer = w.answer().unwrap().unwrap();
-    assert_eq!(answer.last().unwrap().outcome, "stopped: it is not in the config any more");
-    assert_eq!(answer.iter().map(|o| o.node.as_str()).collect::<Vec<_>>(), ["gate", "net", "game2", "game1"]);
-    assert!(w.machine.view().node("game1").is_none());
-    assert_eq!(w.machine.seats["game2"].number, NodeNumber(4), "game1 was still there");
-}
-
-#[test]
-fn a_reload_stops_at_the_first_node_that_does_not_come_back() {
-    let mut w = World::up();
-    w.reload(cluster(&DEMO));
-    w.exit("gate", Exit::Code(0));
-    w.exit("gate", Exit::Code(9));
-    assert_eq!(
-        w.done().last().unwrap(),
-        "answer [gate: does not start: exit code 9; net: not touched; game1: not touched]"
-    );
-    assert_eq!(w.state("net"), NodeState::Ready);
-}
-
-#[test]
-fn a_reload_of_one_node_takes_over_its_part_of_the_config_only() {
-    let mut w = World::up();
-    let new = changed(&cluster(&DEMO), "game1", |node| node.drain = Duration::from_secs(1));
-    let new = changed(&new, "net", |node| node.drain = Duration::from_secs(1));
-    let reload =
-        |only| Command::Reload { cluster: new.clone().into(), elsewhere: vec![], only: Some(name(only)) };
-    w.ask(reload("game1"));
-    w.exit("game1", Exit::Code(0));
-    w.come_up("game1");
-    assert_eq!(w.machine.seats["game1"].node.drain, Duration::from_secs(1));
-    assert_eq!(w.machine.seats["net"].node.drain, Duration::from_secs(10));
-    w.answer();
-    w.ask(reload("other"));
-    assert!(matches!(w.answer(), Some(Err(Refused::Unknown { .. }))));
-}
-
-#[test]
-fn a_node_that_an_operator_stopped_stays_stopped_over_a_reload() {
-    let mut w = World::up();
-    w.ask(Command::Stop(name("gate")));
-    w.exit("gate", Exit::Code(0));
-    w.done();
-    w.reload(cluster(&DEMO));
-    assert_eq!(w.done(), ["net: stop 10000"]);
-    assert_eq!(w.state("gate"), NodeState::Stopped);
-}
-
-#[test]
 fn an_older_start_and_an_unknown_node_have_no_business_here() {
     let mut w = World::up();
     w.register_as("gate", Incarnation(5));
@@ -531,7 +524,7 @@ fn a_newer_start_by_hand_fences_ours() {
     let old = w.incarnation("game1");
     w.register_as("game1", Incarnation(old.0 + 1));
     assert_eq!(w.done()[..2], ["terminate game1", "game1: you are 3"]);
-    w.see(Seen::Exited { node: name("game1"), incarnation: old, exit: Exit::Code(0), last_line: None });
+    w.see(Seen::Exited { node: name("game1"), incarnation: old, exit: Exit::Code(0), lines: vec![] });
     w.ready("game1");
     assert_eq!(w.state("game1"), NodeState::Ready);
     w.pass(Duration::from_secs(100));

@@ -1,12 +1,14 @@
 //! What people and programs are shown of the machine: `/status`, and what waits for states in tests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ffproto::{Incarnation, NodeName};
 use serde::Serialize;
 
+use super::replace::Turn;
 use super::seat::{Seat, State};
-use super::{Listens, Machine, Phase};
+use super::{CrashView, Listens, Machine, Phase};
 use crate::utc::utc;
 
 /// The whole cluster at one moment.
@@ -16,9 +18,12 @@ pub struct ClusterView {
     pub cluster: String,
     /// What it is doing.
     pub state: PhaseView,
-    /// The command that runs.
+    /// The command that runs, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doing: Option<String>,
+    /// The command that runs, or else the last one that has ended: what, since when, and how far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandView>,
     /// Its nodes, in the order of the config.
     pub nodes: Vec<NodeView>,
 }
@@ -55,6 +60,12 @@ pub enum NodeState {
     Backoff,
     /// It ended again and again, and is still tried.
     CrashLoop,
+    /// It ended too often in a row: not tried any more until somebody says so.
+    Failed,
+    /// It serves as far as is known, but its loop does not turn.
+    Hanging,
+    /// A master before this one has started it; it is to register here.
+    Adopting,
     /// Somebody else starts it, and it is not here.
     Absent,
 }
@@ -89,10 +100,101 @@ pub struct NodeView {
     /// Why it could not start, in its own words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What its process does while its loop does not turn, as the system says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hanging: Option<HangView>,
+    /// The other process, while one replaces the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<BesideView>,
+    /// The last end that nobody had asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crash: Option<Arc<CrashView>>,
     /// Where it listens.
     pub listens: Listens,
+    /// The host that it belongs on, when the config names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Whether this master starts it.
     pub here: bool,
+}
+
+/// A loop that does not turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HangView {
+    /// Since when nothing has been heard of it, UTC.
+    pub since: String,
+    /// What its process does, as the system says.
+    pub process: Option<String>,
+}
+
+/// The other process of a node that is being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BesideView {
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Which start of the node it is.
+    pub incarnation: Option<Incarnation>,
+    /// What it does there.
+    pub stage: StepStage,
+    /// Since when, UTC.
+    pub since: String,
+    /// Client sessions that it still has.
+    pub sessions: u64,
+}
+
+/// A command, and how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CommandView {
+    /// `start`, `stop`, `restart` or `reload`.
+    pub what: String,
+    /// When it began, UTC.
+    pub since: String,
+    /// When it ended, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// Whether every node is as the command wanted it, once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ok: Option<bool>,
+    /// Node by node, in their order.
+    pub steps: Vec<StepView>,
+}
+
+/// One node's part of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StepView {
+    /// The node.
+    pub node: NodeName,
+    /// How far it is.
+    pub stage: StepStage,
+    /// Since when, UTC.
+    pub since: String,
+    /// What became of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+}
+
+/// How far a command is with a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStage {
+    /// Not begun.
+    Planned,
+    /// The node must be down first.
+    Stopping,
+    /// The node must become ready.
+    Starting,
+    /// A new process prepares while the old one serves.
+    Preparing,
+    /// The old process hands over to the new one.
+    HandingOver,
+    /// The new process serves; the old one stands by to take back, and finishes what it had begun.
+    Proving,
+    /// As the command wanted it.
+    Done,
+    /// Not as the command wanted it.
+    Failed,
+    /// Left as it was, because of an earlier failure.
+    NotTouched,
 }
 
 /// A parent as its child sees it.
@@ -134,6 +236,9 @@ impl std::fmt::Display for NodeState {
             NodeState::Stopping => "stopping",
             NodeState::Backoff => "backoff",
             NodeState::CrashLoop => "crash_loop",
+            NodeState::Failed => "failed",
+            NodeState::Hanging => "hanging",
+            NodeState::Adopting => "adopting",
             NodeState::Absent => "absent",
         })
     }
@@ -153,6 +258,7 @@ impl Machine {
             cluster: self.cluster.to_string(),
             state,
             doing: self.job.as_ref().map(|job| job.title()),
+            command: self.job.as_ref().map(|job| job.view(None)).or_else(|| self.last_command.clone()),
             nodes: seats.map(Seat::view).collect(),
         }
     }
@@ -161,40 +267,66 @@ impl Machine {
 impl Seat {
     /// How its last process ended, with the reason it gave.
     pub(super) fn end_in_words(&self) -> String {
-        match (&self.reason, &self.last_exit) {
+        match (&self.life.reason, &self.last_exit) {
             (Some(reason), Some(exit)) => format!("{reason} ({exit})"),
             (Some(only), None) | (None, Some(only)) => only.clone(),
             (None, None) => "it did not run".into(),
         }
     }
 
+    /// How far its replacement is.
+    pub(super) fn step_stage(&self) -> Option<StepStage> {
+        Some(match self.second.as_ref()?.turn {
+            Turn::Preparing { .. } | Turn::Unknown { .. } => StepStage::Preparing,
+            Turn::TakingOver { .. } => StepStage::HandingOver,
+            Turn::Leaving { .. } => StepStage::Proving,
+        })
+    }
+
     fn view(&self) -> NodeView {
-        let is_up = |name: &NodeName| self.status.parents.iter().any(|(parent, up)| *up && parent == name);
-        let parents = self.node.parents.iter();
+        let is_up =
+            |name: &NodeName| self.life.status.parents.iter().any(|(parent, up)| *up && parent == name);
+        let parents = self.life.node.parents.iter();
         NodeView {
             name: self.name().clone(),
-            kind: self.node.kind.clone(),
+            kind: self.life.node.kind.clone(),
             state: match self.state {
                 State::Stopped => NodeState::Stopped,
                 State::Waiting => NodeState::Waiting,
                 State::Starting { .. } => NodeState::Starting,
+                State::Ready if self.hang.is_some() => NodeState::Hanging,
                 State::Ready => NodeState::Ready,
                 State::Stopping(_) => NodeState::Stopping,
                 State::Backoff { .. } => NodeState::Backoff,
                 State::CrashLoop { .. } => NodeState::CrashLoop,
+                State::Failed => NodeState::Failed,
+                State::Adopting { .. } => NodeState::Adopting,
                 State::Absent => NodeState::Absent,
             },
-            pid: self.pid,
-            incarnation: self.incarnation,
+            pid: self.life.pid,
+            incarnation: self.life.incarnation,
             since: utc(self.since_ms),
             restarts: self.restarts,
             parents: parents.map(|p| ParentView { name: p.name.clone(), up: is_up(&p.name) }).collect(),
-            children: self.status.children.clone(),
-            sessions: self.status.sessions,
-            counters: self.status.counters.iter().cloned().collect(),
+            children: self.life.status.children.clone(),
+            sessions: self.life.status.sessions,
+            counters: self.life.status.counters.iter().cloned().collect(),
             last_exit: self.last_exit.clone(),
-            reason: self.reason.clone(),
-            listens: self.listens.unwrap_or_default(),
+            reason: self.life.reason.clone(),
+            hanging: self
+                .hang
+                .as_ref()
+                .map(|hang| HangView { since: utc(hang.since_ms), process: hang.process.clone() }),
+            beside: self.second.as_ref().zip(self.step_stage()).map(|(second, stage)| BesideView {
+                pid: second.life.pid,
+                incarnation: second.life.incarnation,
+                stage,
+                since: utc(second.since_ms),
+                sessions: second.life.status.sessions,
+            }),
+            crash: self.crash.clone(),
+            listens: self.life.listens.unwrap_or_default(),
+            host: self.life.node.host.clone(),
             here: self.here,
         }
     }

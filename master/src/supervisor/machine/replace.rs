@@ -1,0 +1,316 @@
+//! One process of a node takes over from another: both run for a while, and until the new one has proved
+//! itself everything can be taken back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ffconfig::Node;
+use ffproto::control::{Door, ToNode};
+use ffproto::{Incarnation, NodeName};
+use tokio::time::Instant;
+
+use super::seat::{Life, Seat, Stage, State};
+use super::stop::{FIRM, KILLED, MARGIN};
+use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase};
+
+/// When a successor dies while its predecessor stands by: how long that one may take to say so.
+pub(super) const TAKE_BACK: Duration = Duration::from_secs(1);
+
+/// The other process of a node while one replaces the other.
+#[derive(Debug)]
+pub(super) struct Second {
+    pub(super) life: Life,
+    pub(super) turn: Turn,
+    pub(super) since_ms: u64,
+}
+
+/// Which of the two it is, and how far the replacement has come.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// The new one, which prepares while the old one serves; with a door once it is prepared.
+    Preparing { until: Instant, door: Option<Door> },
+    /// The new one; the old one has been told to hand over to it.
+    TakingOver { until: Instant },
+    /// The old one; the new one serves. It stands by until `proven`, ends what it had begun, and leaves.
+    Leaving { proven: Instant, stage: Stage, next: Instant },
+    /// The newer of two that an earlier master has left behind: whether it serves is not known yet.
+    Unknown { until: Instant },
+}
+
+impl Second {
+    pub(super) fn due(&self) -> Option<Instant> {
+        Some(match self.turn {
+            Turn::Preparing { until, .. } | Turn::TakingOver { until } | Turn::Unknown { until } => until,
+            Turn::Leaving { next, .. } => next,
+        })
+    }
+
+    /// Whether it is the old one.
+    pub(super) fn is_old(&self) -> bool {
+        matches!(self.turn, Turn::Leaving { .. })
+    }
+}
+
+impl Machine {
+    /// Starts a successor with that config beside the process that serves.
+    pub(super) fn begin_replacement(&mut self, name: &NodeName, node: Arc<Node>, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let incarnation = Incarnation::next(now.unix_ms, seat.newest());
+        let until = now.at + node.limits.start;
+        let turn = Turn::Preparing { until, door: None };
+        let life = Life::launched(node, incarnation, now);
+        seat.second = Some(Second { life, turn, since_ms: now.unix_ms });
+        seat.verdict = None;
+        let succeeds = seat.life.incarnation;
+        self.out.push(Do::Launch { node: name.clone(), incarnation, succeeds });
+    }
+
+    /// A process has prepared everything and waits for its predecessor at that door.
+    pub(super) fn prepared(&mut self, name: &NodeName, from: Incarnation, door: Door, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let unasked = "it wants to replace a process, and nobody has asked for that";
+        match seat.second.as_mut().filter(|second| second.life.is(from)) {
+            Some(Second { turn: Turn::Preparing { door: at, .. }, .. }) => {
+                *at = Some(door);
+                self.hand_over(name, now);
+            }
+            Some(Second { turn: Turn::Unknown { .. }, .. }) => {
+                self.roll_back(name, "the master that had begun it is gone", now);
+            }
+            // It says so again over a new connection.
+            Some(Second { turn: Turn::TakingOver { .. } | Turn::Leaving { .. }, .. }) => {}
+            None => {
+                if seat.life.is(from) && seat.life.process && !matches!(seat.state, State::Ready) {
+                    seat.life.reason = Some(unasked.into());
+                    self.out.push(Do::Kill { node: name.clone(), incarnation: from });
+                }
+            }
+        }
+    }
+
+    /// Tells the old process to hand over, when both are there for it.
+    pub(super) fn hand_over(&mut self, name: &NodeName, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let Some(Second { turn, since_ms, .. }) = &mut seat.second else { return };
+        let (Turn::Preparing { door: Some(door), .. }, Some(old), Some(_)) =
+            (&*turn, seat.life.incarnation, seat.life.wire)
+        else {
+            return;
+        };
+        let message = ToNode::HandOver { door: door.clone() };
+        let limits = &seat.life.node.limits;
+        *turn = Turn::TakingOver { until: now.at + limits.park + seat.life.node.drain + MARGIN };
+        *since_ms = now.unix_ms;
+        self.tell(name, old, message);
+    }
+
+    /// The successor serves: the seat is its own now, and the old process finishes what it has begun.
+    pub(super) fn promote(&mut self, name: &NodeName, listens: Listens, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let Some(Second { life, turn, .. }) = seat.second.take() else { return };
+        let asked = matches!(turn, Turn::TakingOver { .. });
+        let old = std::mem::replace(&mut seat.life, life);
+        seat.life.listens = Some(listens);
+        let (node, prove) = (&old.node, seat.life.node.limits.prove);
+        let turn = Turn::Leaving {
+            proven: now.at + prove,
+            stage: Stage::Polite,
+            next: now.at + node.drain + prove + MARGIN,
+        };
+        let (old_incarnation, drain) = (old.incarnation, node.drain);
+        seat.second = old.process.then_some(Second { life: old, turn, since_ms: now.unix_ms });
+        seat.verdict = Some(Ok(()));
+        seat.hang = None;
+        seat.since_ms = now.unix_ms;
+        match seat.state {
+            State::Adopting { .. } => self.take_back_sockets(name, now),
+            _ => {
+                // It has not been asked, so nobody has told the old one.
+                if let (false, Some(old)) = (asked, old_incarnation) {
+                    let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+                    self.tell(name, old, ToNode::Stop { drain_ms });
+                }
+                self.report_ready(name, listens, now);
+            }
+        }
+        self.tell_children_up(name);
+    }
+
+    /// The successor is given up; the old process goes on.
+    pub(super) fn roll_back(&mut self, name: &NodeName, why: &str, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let Some(second) = seat.second.take() else { return };
+        let text = format!("rolled back: {why}; the old process goes on");
+        seat.verdict = Some(Err(text.clone()));
+        self.end_now(&second.life);
+        self.warn(format!("{name}: {text}"));
+        let adopting = self.seats.get(name).is_some_and(|seat| matches!(seat.state, State::Adopting { .. }));
+        if adopting {
+            self.take_back_sockets(name, now);
+        }
+        self.note_failure(name, &text, now);
+    }
+
+    /// Kills a process that is no longer part of its seat; its exit is waited for.
+    pub(super) fn end_now(&mut self, life: &Life) {
+        if let (true, Some(incarnation)) = (life.process, life.incarnation) {
+            let node = life.node.name.clone();
+            self.fenced.push(Fenced { node: node.clone(), incarnation, kill_at: None });
+            self.out.push(Do::Kill { node, incarnation });
+        }
+    }
+
+    /// A process says that it serves on after all.
+    pub(super) fn took_back(&mut self, name: &NodeName, from: Incarnation, reason: &str, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Ended) {
+            return;
+        }
+        if seat.life.is(from) {
+            if seat.second.as_ref().is_some_and(|second| !second.is_old()) {
+                self.roll_back(name, reason, now);
+            }
+            return self.tell_children_up(name);
+        }
+        let Some(second) = seat.second.take_if(|second| second.is_old() && second.life.is(from)) else {
+            return;
+        };
+        let failed = std::mem::replace(&mut seat.life, second.life);
+        seat.life.heard = now.at;
+        seat.enter(State::Ready, now);
+        seat.since_ms = now.unix_ms;
+        let text = format!("rolled back: {reason}; the old process goes on");
+        self.end_now(&failed);
+        self.warn(format!("{name}: {text}"));
+        self.tell_children_up(name);
+        self.note_failure(name, &text, now);
+    }
+
+    /// The other process of a seat has ended.
+    pub(super) fn second_exited(&mut self, name: &NodeName, exit: &Exit, lines: &[String], now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let Some(second) = &mut seat.second else { return };
+        if second.is_old() {
+            let pid = second.life.pid.unwrap_or_default();
+            seat.second = None;
+            return self.info(format!("{name}: the old process (pid {pid}) has left: {exit}"));
+        }
+        second.life.process = false;
+        let said = second.life.reason.take().or_else(|| lines.last().cloned());
+        let why = match said {
+            Some(said) => format!("the new process ended: {said} ({exit})"),
+            None => format!("the new process ended: {exit}"),
+        };
+        self.roll_back(name, &why, now);
+    }
+
+    /// The process that serves has ended while another was there. Whether the seat goes on with that one.
+    pub(super) fn first_exited(&mut self, name: &NodeName, how: &str, now: Moment) -> bool {
+        let Some(seat) = self.seats.get_mut(name) else { return false };
+        let Some(second) = seat.second.take() else { return false };
+        match second.turn {
+            Turn::Leaving { proven, .. } => {
+                let on_trial = now.at <= proven;
+                seat.second = Some(second);
+                if on_trial {
+                    self.note_failure(name, &format!("the new process ended: {how}"), now);
+                }
+                false
+            }
+            Turn::Unknown { .. } => {
+                seat.life = second.life;
+                self.take_back_sockets(name, now);
+                true
+            }
+            Turn::Preparing { .. } | Turn::TakingOver { .. } => {
+                let text = format!("the old process ended before the new one served: {how}");
+                seat.verdict = Some(Err(format!("{text}; the node is started anew")));
+                self.end_now(&second.life);
+                false
+            }
+        }
+    }
+
+    /// A bound of a replacement is reached.
+    pub(super) fn second_is_due(&mut self, name: &NodeName, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let (limits, drain) = (seat.life.node.limits.clone(), seat.life.node.drain);
+        let Some(second) =
+            seat.second.as_mut().filter(|second| second.due().is_some_and(|due| due <= now.at))
+        else {
+            return;
+        };
+        let (node, incarnation) = (name.clone(), second.life.incarnation);
+        match &mut second.turn {
+            Turn::Preparing { door, .. } => {
+                let limit = second.life.node.limits.start.as_secs();
+                let why = match door {
+                    None => format!("the new process was not ready within {limit} s (limits.start_s)"),
+                    Some(_) => "the old process has lost its control connection".into(),
+                };
+                self.roll_back(name, &why, now);
+            }
+            Turn::TakingOver { .. } => {
+                let limit = (limits.park + drain + MARGIN).as_millis();
+                let why = format!("the new process did not serve within {limit} ms (park_ms, drain_s, 1 s)");
+                self.roll_back(name, &why, now);
+            }
+            Turn::Unknown { .. } => self.roll_back(name, "the new process did not say what it does", now),
+            Turn::Leaving { stage, next, .. } => {
+                let Some(incarnation) = incarnation else { return };
+                match stage {
+                    Stage::Polite => {
+                        (*stage, *next) = (Stage::Firm, now.at + FIRM);
+                        self.out.push(Do::Terminate { node, incarnation });
+                        self.warn(format!("{name}: the old process takes too long: told firmly (SIGTERM)"));
+                    }
+                    Stage::Firm => {
+                        (*stage, *next) = (Stage::Killed, now.at + KILLED);
+                        self.out.push(Do::Kill { node, incarnation });
+                        self.warn(format!("{name}: the old process takes too long: killed (SIGKILL)"));
+                    }
+                    Stage::Killed => {
+                        seat.second = None;
+                        self.warn(format!("{name}: the old process does not end, not even by SIGKILL"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A stop ends a replacement: a successor that does not serve yet is killed.
+    pub(super) fn stop_successor(&mut self, name: &NodeName) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        if let Some(second) = seat.second.take_if(|second| !second.is_old()) {
+            seat.verdict = Some(Err("interrupted by a stop".into()));
+            self.end_now(&second.life);
+        }
+    }
+
+    /// An old process that stands by is told to leave now: its successor's end is no reason to take back.
+    pub(super) fn stop_predecessor(&mut self, name: &NodeName, now: Moment) {
+        let Some(Second { life, turn, .. }) = self.seats.get_mut(name).and_then(|seat| seat.second.as_mut())
+        else {
+            return;
+        };
+        let Turn::Leaving { stage: Stage::Polite, next, .. } = turn else { return };
+        let (wire, incarnation, drain) = (life.wire, life.incarnation, life.node.drain);
+        *next = (*next).min(now.at + drain + MARGIN);
+        let Some(incarnation) = incarnation else { return };
+        match wire {
+            Some(_) => {
+                let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+                self.tell(name, incarnation, ToNode::Stop { drain_ms });
+            }
+            None => self.out.push(Do::Terminate { node: name.clone(), incarnation }),
+        }
+    }
+}
+
+impl Seat {
+    /// Whether an old process stands by that may take back what its dead successor had.
+    pub(super) fn may_be_taken_back(&self, now: Moment) -> bool {
+        let turn = self.second.as_ref().map(|second| &second.turn);
+        matches!(turn, Some(Turn::Leaving { proven, .. }) if now.at <= *proven)
+    }
+}
