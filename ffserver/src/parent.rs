@@ -180,7 +180,7 @@ impl Keeper {
         let lost = node.remove_parent(&link);
         match why {
             Closed::Bye(_) => info!(parent = %name, %incarnation, "parent left: {why}"),
-            _ if !lost || node.phase() == Phase::Stopping => {}
+            _ if !lost || matches!(node.phase(), Phase::Stopping | Phase::HandedOver) => {}
             _ => warn!(parent = %name, %incarnation, "parent lost: {why}"),
         }
     }

@@ -86,10 +86,13 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
     if node.remove_child(&link) {
         match closed {
             Closed::Bye(_) => info!(child = %name, "child left: {closed}"),
-            _ if root.shared.node.phase() == Phase::Stopping => {}
+            _ if matches!(root.shared.node.phase(), Phase::Stopping | Phase::HandedOver) => {}
             _ => warn!(child = %name, "child lost: {closed}"),
         }
-        run_hook(&root, root.hooks.child_lost.as_ref(), &link).await;
+        // After a hand-over the child has not been lost: the successor has it.
+        if node.phase() != Phase::HandedOver {
+            run_hook(&root, root.hooks.child_lost.as_ref(), &link).await;
+        }
     }
 }
 

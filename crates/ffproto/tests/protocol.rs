@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bincode::Options;
-use ffproto::control::{NodeStatus, ToMaster, ToNode};
+use ffproto::control::{Door, NodeStatus, ToMaster, ToNode};
 use ffproto::frame::websocket::{Assembly, Opcode, Taken, write, write_close};
 use ffproto::frame::{Firefly, Form, json, upgrade};
 use ffproto::handshake::{
@@ -220,6 +220,7 @@ fn links(page: &mut Page) {
     page.link("link-ping", Head::new(Kind::Ping), b"");
     page.link("link-pong", Head::new(Kind::Pong), b"");
     page.link("link-bye", Head::new(Kind::Bye), b"the node is stopping");
+    page.link("link-pause", Head::new(Kind::Pause), b"");
 }
 
 fn controls(page: &mut Page) {
@@ -229,6 +230,8 @@ fn controls(page: &mut Page) {
     page.message("control-parent-up", &ToNode::ParentUp { name: gate.clone(), at, incarnation });
     page.message("control-parent-gone", &ToNode::ParentGone { name: gate.clone(), incarnation });
     page.message("control-stop", &ToNode::Stop { drain_ms: 10_000 });
+    let door = Door("ff-0123456789abcdef0123456789abcdef".into());
+    page.message("control-hand-over", &ToNode::HandOver { door });
     let root = Some("[::1]:10000".parse().unwrap());
     page.message("control-ready", &ToMaster::Ready { root, net: None, web: None });
     page.message("control-cannot-start", &ToMaster::CannotStart { reason: "db.url: refused".into() });
@@ -272,6 +275,7 @@ fn the_page_has_the_limits_of_the_code() {
             ffproto::frame::upgrade::REQUEST_BYTES_MAX,
         ),
         ("`limits.frame_bytes_max` + ", "13", " bytes in all", ffproto::frame::firefly::UNCOUNTED_BYTES),
+        ("its length (u32, at most ", "268,435,456", ")", ffproto::handover::MESSAGE_BYTES_MAX),
         ("(at most ", "262,144", "), and then bincode", ffproto::handshake::MESSAGE_BYTES_MAX),
         ("(at most ", "1,048,576", "), and bincode", ffproto::control::MESSAGE_BYTES_MAX),
         ("at most ", "1,024", " bytes, longer ones are cut", ffproto::fault::MESSAGE_BYTES_MAX),

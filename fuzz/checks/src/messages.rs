@@ -1,9 +1,11 @@
-//! The typed messages, in bincode: those of a handshake, and those between a master and its nodes.
+//! The typed messages, in bincode: those of a handshake, those between a master and its nodes, and those of
+//! a hand-over.
 
 use std::fmt;
 
 use bincode::Options;
 use ffproto::control::{self, ToMaster, ToNode};
+use ffproto::handover::{self, FromNew, FromOld};
 use ffproto::handshake::{self, FromAcceptor, FromDialer, Hello, PREAMBLE_BYTES, Purpose, Side, Transcript};
 use ffproto::{ClusterName, Incarnation, NodeName};
 use serde::Serialize;
@@ -34,13 +36,16 @@ pub fn handshake(data: &[u8]) {
     }
 }
 
-/// `which u8`, then a message to the master (1) or to a node (else): what is read has no other encoding.
+/// `which u8`, then a message to the master (1), from an old process (2), from its successor (3), or to a node
+/// (else): what is read has no other encoding.
 ///
 /// # Panics
 /// It has.
 pub fn control(data: &[u8]) {
     match data.split_first() {
         Some((1, body)) => drop(message::<ToMaster>(body, control::MESSAGE_BYTES_MAX)),
+        Some((2, body)) => drop(message::<FromOld>(body, handover::MESSAGE_BYTES_MAX)),
+        Some((3, body)) => drop(message::<FromNew>(body, handover::MESSAGE_BYTES_MAX)),
         Some((_, body)) => drop(message::<ToNode>(body, control::MESSAGE_BYTES_MAX)),
         None => {}
     }
