@@ -108,7 +108,9 @@ impl App {
         self
     }
 
-    /// Runs when the node stops in good order, after its sessions have ended and before its links close.
+    /// Runs when the node stops in good order, after its sessions have ended and before its links close; also
+    /// in a process that has handed over to a successor, unless its state went there
+    /// ([`App::freeze`]).
     #[must_use]
     pub fn on_stopping<F>(mut self, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
     where
@@ -118,7 +120,8 @@ impl App {
         self
     }
 
-    /// Runs when a client has connected, before its first message is handled.
+    /// Runs when a client has connected, before its first message is handled. Not again when the client goes
+    /// over to a successor of the node's process.
     #[must_use]
     pub fn on_session_opened<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
     where

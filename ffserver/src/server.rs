@@ -262,13 +262,10 @@ impl FFServer {
         control: &mut ControlTask,
         word: &watch::Sender<Word>,
     ) -> Ended {
-        if let Some(inheriting) = running.inheriting.take() {
-            tokio::select! {
-                () = self.stop.begun() => return Ended::Stopped,
-                served = inheriting.serve(&running.estate) => if let Err(error) = served {
-                    return Ended::NotWanted(error);
-                },
-            }
+        if let Some(inheriting) = running.inheriting.take()
+            && let Err(error) = inheriting.serve(&running.estate, &self.stop).await
+        {
+            return Ended::NotWanted(error);
         }
         loop {
             let door = tokio::select! {

@@ -24,6 +24,7 @@ use crate::error::HandlerError;
 use crate::net::{Clients, Leaving};
 use crate::node::{Node, Phase};
 use crate::session::Course;
+use crate::stop::Stop;
 use crate::web::{Front, Retirement, Traveller};
 
 /// The other process answers a greeting within this, or is none of ours.
@@ -81,6 +82,15 @@ pub(crate) struct HandingOver {
     frozen: Option<Frozen>,
     /// What is chosen here meanwhile.
     chosen: mpsc::UnboundedReceiver<Sticky>,
+}
+
+/// How the sending of what leaves has ended.
+#[derive(PartialEq, Eq)]
+enum Sent {
+    /// With everything, or at its deadline.
+    All,
+    /// The whole node is being stopped.
+    SuccessorStops,
 }
 
 /// What an old process keeps for taking back.
@@ -289,7 +299,7 @@ impl Estate {
         leaving: &mut Option<mpsc::Receiver<Leaving>>,
         http: &mut Option<Retirement>,
         deadline: Instant,
-    ) -> Result<(), HandOverError> {
+    ) -> Result<Sent, HandOverError> {
         while !self.has_left(leaving.as_ref(), http.is_none()) {
             if Instant::now() >= deadline {
                 let sessions = self.node.sessions().len();
@@ -298,7 +308,9 @@ impl Estate {
             }
             tokio::select! {
                 biased;
-                said = passage.receive() => heard(said?)?,
+                said = passage.receive() => if heard(said?)? {
+                    return Ok(Sent::SuccessorStops);
+                },
                 Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
                 Some(one) = next_client(leaving) => if let Err(error) = send_client(passage, &one).await {
                     if let Some(clients) = &self.clients {
@@ -315,7 +327,7 @@ impl Estate {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
-        Ok(())
+        Ok(Sent::All)
     }
 
     async fn try_leave(
@@ -338,7 +350,9 @@ impl Estate {
                 clients.take_back(one);
             }
         }
-        sent?;
+        if sent? == Sent::SuccessorStops {
+            return Ok(());
+        }
         passage.send(&FromOld::Done, &[]).await?;
         let proven = Instant::now() + self.node.config().limits.prove + MARGIN;
         match timeout_at(proven, passage.receive()).await {
@@ -369,12 +383,13 @@ async fn next_http(http: &mut Option<Retirement>) -> Option<Traveller> {
     }
 }
 
-/// Before `Done` a successor that serves says nothing, unless it fails.
-fn heard<D>(said: Option<(FromNew, D)>) -> Result<(), HandOverError> {
+/// Before `Done` a successor that serves says nothing, unless it fails; or it is told to stop, and then this
+/// process has nothing to wait for either: true.
+fn heard<D>(said: Option<(FromNew, D)>) -> Result<bool, HandOverError> {
     match said.map(|(said, _)| said) {
         None => Err(HandOverError::Ended),
         Some(FromNew::Failed { reason }) => Err(HandOverError::Failed(reason)),
-        Some(_) => Ok(()),
+        Some(said) => Ok(said == FromNew::Proven),
     }
 }
 
@@ -476,9 +491,19 @@ impl Inheriting {
         Ok(Self { passage })
     }
 
-    /// Says that this process serves, and takes the clients; returns when the old process needs no more. An
-    /// error means that the old process serves on and this one must leave.
-    pub(crate) async fn serve(mut self, estate: &Estate) -> Result<(), InheritError> {
+    /// Says that this process serves, and takes the clients; returns when the old process needs no more, or at
+    /// `stop`. An error means that the old process serves on and this one must leave.
+    pub(crate) async fn serve(mut self, estate: &Estate, stop: &Stop) -> Result<(), InheritError> {
+        tokio::select! {
+            served = self.take_over(estate) => return served,
+            () = stop.begun() => {}
+        }
+        // Without this word the old process would take the end of this one for a failure, and serve again.
+        let _ = timeout(GREETING_MAX, self.passage.send(&FromNew::Proven, &[])).await;
+        Ok(())
+    }
+
+    async fn take_over(&mut self, estate: &Estate) -> Result<(), InheritError> {
         let alone = || InheritError::Alone(estate.node.name().clone());
         let serves = Instant::now();
         self.passage.send(&FromNew::Serves, &[]).await.map_err(|_| alone())?;

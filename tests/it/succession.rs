@@ -21,15 +21,20 @@ use futures_util::{SinkExt, StreamExt};
 use std::sync::Mutex;
 use tests::client::Client;
 use tests::wait;
+use tests::websocket::WebClient;
 use tokio::sync::{mpsc, oneshot};
 
 /// What each process has said, and how it can be told something while it lives.
 type Known = Arc<Mutex<HashMap<(String, u64), (Vec<ToMaster>, Option<mpsc::UnboundedSender<ToNode>>)>>>;
 
+/// The sessions of each process, as it said last.
+type Sessions = Arc<Mutex<HashMap<(String, u64), u64>>>;
+
 /// Tells every node where its parents are, and what a test wants.
 #[derive(Clone, Default)]
 struct FakeMaster {
     known: Known,
+    sessions: Sessions,
 }
 
 fn name(text: &str) -> NodeName {
@@ -66,7 +71,9 @@ impl FakeMaster {
             tokio::select! {
                 Some(message) = told.recv() => if node.send(message).await.is_err() { break },
                 said = node.next() => match said {
-                    Some(Ok(ToMaster::Status(_))) => {}
+                    Some(Ok(ToMaster::Status(status))) => {
+                        self.sessions.lock().unwrap().insert(key.clone(), status.sessions);
+                    }
                     Some(Ok(said)) => {
                         if let Some((heard, _)) = self.known.lock().unwrap().get_mut(&key) {
                             heard.push(said);
@@ -113,6 +120,11 @@ impl FakeMaster {
                 }
             }
         }
+    }
+
+    /// How many sessions the processes of a node have.
+    fn sessions(&self, node: &str) -> u64 {
+        self.sessions.lock().unwrap().iter().filter(|((name, _), _)| name == node).map(|(_, n)| n).sum()
     }
 
     fn heard(&self, node: &str, incarnation: u64) -> Vec<ToMaster> {
@@ -182,11 +194,25 @@ async fn counted(counts: State<Counts>, caller: Caller, Body(number): Body<Strin
     format!("{own} {all} {number}")
 }
 
+/// Waits as long as the client says, on the net node.
+#[net_handle(3)]
+async fn slow(Body(ms): Body<String>) -> Result<String, HandlerError> {
+    tokio::time::sleep(Duration::from_millis(ms.parse()?)).await;
+    Ok(ms)
+}
+
+/// The same on the game node.
+#[net_handle(4)]
+async fn slow_elsewhere(Body(ms): Body<String>) -> Result<String, HandlerError> {
+    tokio::time::sleep(Duration::from_millis(ms.parse()?)).await;
+    Ok(ms)
+}
+
 fn apps(faults: &Arc<Faults>) -> Vec<App> {
     let faults = faults.clone();
     let game = App::new("game")
         .state(Counts::default())
-        .handlers(handlers![count, counted])
+        .handlers(handlers![count, counted, slow_elsewhere])
         .freeze(7, |node| async move {
             let counts = node.state::<Counts>().unwrap();
             let own: Vec<_> = counts.0.lock().unwrap().iter().map(|(id, n)| (id.0, *n)).collect();
@@ -209,7 +235,7 @@ fn apps(faults: &Arc<Faults>) -> Vec<App> {
             }
         });
     vec![
-        App::new("net").handlers(handlers![by_handlers]),
+        App::new("net").handlers(handlers![by_handlers, slow]),
         App::new("gate").handlers(handlers![passes_on]),
         game,
     ]
@@ -252,7 +278,7 @@ impl World {
         let text = format!(
             r#"{{"cluster": "succession", "master": {{"rootport": {}, "webport": {}}}, "limits": {{"prove_ms": 300}},
             "servers": {{
-                "net": {{"netport": {}, "app": "net", "route": {{"special": {{"game": [1]}}}},
+                "net": {{"netport": {}, "app": "net", "route": {{"special": {{"game": [1, 4]}}}},
                          "remoteport": [{{"rootname": "gate", "rootport": {}}}]}},
                 "gate": {{"rootport": {}, "app": "gate"}},
                 "game": {{"app": "game", "remoteport": [{{"rootname": "gate", "rootport": {}}}]}}
@@ -391,6 +417,83 @@ async fn every_node_is_replaced_and_no_client_notices() -> Result<()> {
         let answers = client.await??;
         ensure!(answers > 10, "only {answers} answers");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_frame_a_websocket_and_a_running_handler_survive_their_net_nodes_replacement() -> Result<()> {
+    let mut world = World::new().await?;
+    let mut half = Client::connect(world.net).await?;
+    let frame = half.frame(1, b"1");
+    half.send_bytes(&frame[..frame.len() - 1]).await?;
+    let (mut text, mut binary) = (WebClient::connect(world.net).await?, WebClient::connect(world.net).await?);
+    text.send_json(&serde_json::json!({"command": 1, "body": "1"})).await?;
+    text.receive_message().await?;
+    binary.send(1, b"1").await?;
+    binary.receive().await?;
+    let mut silent = WebClient::connect(world.net).await?;
+    let mut running = Client::connect(world.net).await?;
+    running.send(3, b"400").await?;
+    // Behind the running one, and not read by the old process any more.
+    running.send(1, b"1").await?;
+    let all = || world.master.sessions("net");
+    wait::until("all clients are there", async || if all() == 5 { Ok(()) } else { Err(all()) }).await?;
+
+    world.replace("net").await?;
+
+    ensure!(running.receive().await? == (3, "400".into()), "the old process answers what it had begun");
+    ensure!(running.receive().await?.1.ends_with(b" 1"), "and the new one what came after");
+    half.send_bytes(&frame[frame.len() - 1..]).await?;
+    ensure!(half.receive().await?.1.ends_with(b" 1"), "the frame is whole");
+    text.send_json(&serde_json::json!({"command": 1, "body": "2"})).await?;
+    let answer = text.receive_message().await?.into_text()?;
+    ensure!(answer.contains("2 ") && answer.contains("body"), "still JSON: {answer}");
+    binary.send(1, b"2").await?;
+    ensure!(binary.receive().await?.1.ends_with(b" 2"), "still binary");
+    silent.send(1, b"1").await?;
+    ensure!(silent.receive().await?.1.ends_with(b" 1"), "one that had said nothing yet");
+    ensure!(world.master.sessions("net") == 5);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_handler_holds_up_its_own_session_only_while_its_gate_is_replaced() -> Result<()> {
+    let mut world = World::new().await?;
+    let mut slow = Client::connect(world.net).await?;
+    slow.send(4, b"1000").await?;
+    slow.send(1, b"1").await?;
+    let over = Arc::new(AtomicBool::new(false));
+    let other = play(world.net, 1, 1, over.clone());
+    let old = world.current("gate");
+    let new = world.begin_replacement("gate", old).await?;
+    world.master.until("gate", new, |said| matches!(said, ToMaster::Ready { .. })).await?;
+    // The new gate serves the others while the old one still has the slow one's answer.
+    over.store(true, Ordering::Relaxed);
+    ensure!(other.await?? > 0);
+    ensure!(
+        !world.master.heard("gate", old).is_empty() && !world.processes[&("gate", old)].thread.is_finished()
+    );
+    ensure!(slow.receive().await? == (4, "1000".into()));
+    ensure!(slow.receive().await?.1.ends_with(b" 1"), "in order");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_come_to_rest_keeps_its_old_process() -> Result<()> {
+    let mut world = World::new().await?;
+    let mut slow = Client::connect(world.net).await?;
+    // Longer than half of limits.park_ms, and the game node freezes its state.
+    slow.send(4, b"1800").await?;
+    let old = world.current("game");
+    world.begin_replacement("game", old).await?;
+    let said = world.master.until("game", old, |said| matches!(said, ToMaster::TookBack { .. })).await?;
+    ensure!(
+        matches!(&said, ToMaster::TookBack { reason } if reason.contains("handlers still ran")),
+        "{said:?}"
+    );
+    ensure!(slow.receive().await? == (4, "1800".into()), "nothing is lost");
+    slow.send(1, b"1").await?;
+    ensure!(slow.receive().await?.1.ends_with(b" 1"));
     Ok(())
 }
 
