@@ -1,10 +1,12 @@
 //! Whole clusters, tried as users try them. One file per behaviour; the harness is this package's library.
 
+mod adoption;
 mod bad_input;
 mod config_errors;
 mod data;
 mod demo;
 mod handlers;
+mod health;
 mod layering;
 mod limits;
 mod outcome;

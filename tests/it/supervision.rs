@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use tests::cluster::Cluster;
+use tests::cluster::{Cluster, is_alive};
 use tests::fixtures::Fixture;
 use tests::wait;
 
@@ -151,12 +151,7 @@ async fn stop_by_hand(pids: &[i32]) -> Result<()> {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM)?;
     }
     wait::until("the nodes have stopped", async || {
-        let alive = |pid: &&i32| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // A zombie whose new parent has not looked yet is gone all the same.
-            !stat.is_empty() && !stat.contains(") Z ")
-        };
-        let left: Vec<_> = pids.iter().filter(alive).collect();
+        let left: Vec<_> = pids.iter().filter(|pid| is_alive(**pid)).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await

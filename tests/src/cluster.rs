@@ -260,6 +260,15 @@ impl Cluster {
         .await
     }
 
+    /// The process id of the master.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn master_pid(&self) -> Result<u32> {
+        let Master::Process(child) = &self.master else { bail!("there is no master process") };
+        child.id().context("the master has ended")
+    }
+
     /// Sends a signal to the master.
     ///
     /// # Errors
@@ -268,6 +277,37 @@ impl Cluster {
         let Master::Process(child) = &self.master else { bail!("there is no master process") };
         let pid = child.id().context("the master has ended")?;
         Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
+    /// `kill -9` of the master, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It does not go.
+    pub async fn kill_master(&mut self) -> Result<()> {
+        self.signal_master(Signal::SIGKILL)?;
+        let code = self.exit_code().await?;
+        ensure!(code.is_none(), "killed by a signal, not {code:?}");
+        Ok(())
+    }
+
+    /// Starts another master for the same folder, when the one before has ended, and waits for nothing.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn launch_master_again(&mut self) -> Result<()> {
+        let old = (1..).map(|n| self.folder().join(format!("master.{n}.log"))).find(|path| !path.exists());
+        std::fs::rename(self.log_path(), old.unwrap_or_default())?;
+        self.master = Master::Process(spawn_master(self.folder())?);
+        Ok(())
+    }
+
+    /// The same, and waits until the cluster is up.
+    ///
+    /// # Errors
+    /// It does not come up; with the end of its log.
+    pub async fn start_master_again(&mut self) -> Result<()> {
+        self.launch_master_again()?;
+        self.until_up().await
     }
 
     /// Waits for the end of the master; its exit code.
@@ -327,7 +367,7 @@ impl Cluster {
     /// What is left.
     pub fn nothing_left(&self, pids: &[i32]) -> Result<()> {
         for pid in pids {
-            ensure!(!Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is left");
+            ensure!(!is_alive(*pid), "process {pid} is left");
         }
         for (name, at) in self.fixture.ports() {
             if let Err(e) = std::net::TcpListener::bind(at) {
@@ -336,6 +376,22 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Whether a process runs. A zombie does not: whose parent was killed belongs to init, which may be slow to
+/// look, or to a container's first process, which may never do.
+#[must_use]
+pub fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent =
+        |stat: &str| stat.rsplit_once(") Z ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+    // A zombie of the master would be one that nobody will ever look at.
+    let orphan = parent(&stat).is_some_and(|parent: i32| parent == 1 || !comm_is_master(parent));
+    !stat.is_empty() && !orphan
+}
+
+fn comm_is_master(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "master")
 }
 
 impl Drop for Cluster {
