@@ -51,14 +51,15 @@ fn run(args: Args) -> Result<()> {
 
 fn run_node(node: &str, config: &Path) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let server =
-        FFServer::new(&cluster, node, apps::all(), process::incarnation(env(process::INCARNATION_ENV))?)?;
-    let server = server.own_process(env(process::SUCCEEDS_ENV).is_some());
+    let incarnation = process::incarnation(env(process::INCARNATION_ENV))?;
+    let server = FFServer::new(&cluster, node, apps::all(), incarnation)?
+        .own_process(env(process::SUCCEEDS_ENV).is_some());
     let settings = server.node().config().clone();
     let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false })?;
     if let Some(cpus) = &settings.cpu {
         process::pin_to_cpus(cpus).with_context(|| format!("servers.{}.cpu", settings.key))?;
     }
+    process::watch_loop(&server.node())?;
     let inherited = env(listen::ENV).map_or(Ok(Inherited::default()), |value| listen::take(&value))?;
     process::runtime(settings.threads)?.block_on(async {
         tokio::spawn(process::stop_on_signals(server.stop_handle()));

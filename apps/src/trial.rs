@@ -186,11 +186,19 @@ pub(crate) fn greets() -> App {
     })
 }
 
+/// What no handler should do: it gives the loop to nobody else.
+#[net_handle(15)]
+async fn spins() {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
 /// A net node on its own, for tests of clients and limits.
 pub(crate) fn solo() -> App {
     App::new("trialsolo")
         .state(Subscribers::default())
-        .handlers(handlers![echo, waits, replies_empty, pushes, subscribes])
+        .handlers(handlers![echo, waits, replies_empty, pushes, subscribes, spins])
         .on_started(push_for_ever)
 }
 

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::app::App;
 use crate::counters::count;
+use crate::doing::Doing;
 use crate::error::HandlerError;
 use crate::forward::Forwarded;
 use crate::handler::{Facts, From, HandlerFuture, Key, Outcome, Request, Route, has_parent};
@@ -60,7 +61,9 @@ impl Dispatch {
             return Err(faults);
         }
         let of = |wanted: fn(&Key) -> bool| -> Vec<Route> {
-            app.routes.iter().filter(|route| wanted(&route.key)).cloned().collect()
+            // Their places in the list, from 1, are their numbers: see `Dispatch::names`.
+            let numbered = (1..).zip(&app.routes).filter(|(_, route)| wanted(&route.key));
+            numbered.map(|(number, route)| Route { number, ..route.clone() }).collect()
         };
         let net = of(|key| matches!(key, Key::Net(_)));
         Ok(Self {
@@ -69,6 +72,11 @@ impl Dispatch {
             root: of(|key| matches!(key, Key::Root(_))).into(),
             remote: of(|key| matches!(key, Key::Remote { .. })).into(),
         })
+    }
+
+    /// The handlers' names by number, with what calls them.
+    pub(crate) fn names(app: &App) -> Vec<String> {
+        app.routes.iter().map(|route| format!("`{}` ({})", route.name, route.key)).collect()
     }
 
     /// Whether clients' messages are handled here.
@@ -142,19 +150,24 @@ fn check(route: &Route, config: &ffconfig::Node, states: &States) -> Result<(), 
 }
 
 /// A handler whose panic becomes an error.
-pub(crate) struct Guarded(HandlerFuture);
+pub(crate) struct Guarded {
+    handler: HandlerFuture,
+    /// Where it is noted that it runs, and as what.
+    noted: Option<(Arc<Doing>, u32)>,
+}
 
 impl Guarded {
     /// Runs the route on `request`. Nothing happens before the first poll.
     pub(crate) fn new(route: &Route, request: Request) -> Self {
         let run = route.run;
+        let noted = Some((request.node.doing().clone(), route.number));
         // The extraction of arguments runs inside as well, so a panic there is caught, too.
-        Self(Box::pin(async move { run(request).await }))
+        Self { handler: Box::pin(async move { run(request).await }), noted }
     }
 
     /// Any other future of the app, such as a hook.
     pub(crate) fn hook(hook: impl Future<Output = Outcome> + Send + 'static) -> Self {
-        Self(Box::pin(hook))
+        Self { handler: Box::pin(hook), noted: None }
     }
 }
 
@@ -162,8 +175,15 @@ impl Future for Guarded {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let inner = self.0.as_mut();
-        match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+        let Self { handler, noted } = &mut *self;
+        if let Some((doing, number)) = noted {
+            doing.begin(*number);
+        }
+        let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
+        if let Some((doing, _)) = noted {
+            doing.end();
+        }
+        match polled {
             Ok(polled) => polled,
             Err(payload) => {
                 let text = payload

@@ -390,12 +390,14 @@ pub struct Route {
     pub(crate) check: Check,
     pub(crate) place: (&'static str, u32),
     pub(crate) concurrent: bool,
+    /// Its place in the app's list, from 1; set when the list is checked.
+    pub(crate) number: u32,
 }
 
 impl Route {
     /// A route to `run`, under `key`; `name` is for logs and error messages.
     pub fn new(key: Key, name: &'static str, run: fn(Request) -> HandlerFuture) -> Self {
-        Self { key, name, run, check: |_| Ok(()), place: ("", 0), concurrent: false }
+        Self { key, name, run, check: |_| Ok(()), place: ("", 0), concurrent: false, number: 0 }
     }
 
     /// What must hold for the node that runs it.

@@ -10,6 +10,7 @@ extern crate self as ffserver;
 
 pub mod error;
 mod counters;
+mod doing;
 pub mod session;
 pub mod db;
 pub mod cache;

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::Cache;
 use crate::counters::{Counters, count};
 use crate::db::Db;
+use crate::doing::Doing;
 use crate::neighbours::Neighbours;
 use crate::park::{Park, ParkLimits, Side};
 use crate::routing::{SESSION_ENDED, Sticky};
@@ -70,6 +71,7 @@ struct Inner {
     calls: TaskTracker,
     call_lines: AtomicU32,
     counters: Arc<Counters>,
+    doing: Arc<Doing>,
 }
 
 #[derive(Default)]
@@ -101,6 +103,7 @@ impl Node {
         config: ffconfig::Node,
         incarnation: Incarnation,
         states: States,
+        handlers: Vec<String>,
     ) -> Self {
         let now = Instant::now();
         let parents = config.parents.iter().map(|parent| (parent.name.clone(), parent.key.clone()));
@@ -129,6 +132,7 @@ impl Node {
             calls: TaskTracker::new(),
             call_lines: AtomicU32::new(0),
             counters: Arc::default(),
+            doing: Arc::new(Doing::new(handlers)),
         }))
     }
 
@@ -243,6 +247,11 @@ impl Node {
             heartbeat: limits.heartbeat,
         };
         Link::new(self.name().clone(), peer, limits, self.0.counters.links.clone())
+    }
+
+    /// Which handler runs, and whether the loop turns.
+    pub(crate) fn doing(&self) -> &Arc<Doing> {
+        &self.0.doing
     }
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {

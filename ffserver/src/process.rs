@@ -2,7 +2,7 @@
 //! signals. A process that hosts several nodes uses none of this.
 
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ffconfig::Cluster;
 use ffnet::listen::Inherited;
@@ -10,9 +10,12 @@ use ffproto::{Incarnation, NodeNumber};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
+use tracing::{error, warn};
 
 use crate::app::App;
+use crate::doing::{Watch, Word};
 use crate::hub::Hub;
+use crate::node::Node;
 use crate::server::{BuildError, FFServer, RunError};
 use crate::stop::Stop;
 
@@ -63,6 +66,34 @@ pub fn pin_to_cpus(cpus: &[usize]) -> io::Result<()> {
         set.set(cpu)?;
     }
     Ok(nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?)
+}
+
+/// Watches from a thread of its own whether the node's loop turns, and logs where it stands when it does not
+/// for a second: the name of the handler is then the last line before the master ends the process.
+///
+/// # Errors
+/// When the system has no threads left.
+pub fn watch_loop(node: &Node) -> io::Result<()> {
+    const LOOK_EVERY: Duration = Duration::from_millis(250);
+    let doing = node.doing().clone();
+    #[allow(clippy::disallowed_methods, reason = "it is a thread of its own that sleeps, and not the loop")]
+    let watch = move || {
+        let (mut watch, mut looked) = (Watch::default(), Instant::now());
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            let away = looked.elapsed();
+            looked = Instant::now();
+            match watch.look(doing.beats(), away) {
+                Some(Word::Stands(still)) => {
+                    let place = doing.handler().unwrap_or("no handler (a task or a hook of the app)");
+                    error!("the loop has not turned for {still:?}: it is in {place}");
+                }
+                Some(Word::TurnsAgain(still)) => warn!("the loop turns again, after {still:?}"),
+                None => {}
+            }
+        }
+    };
+    std::thread::Builder::new().name("watch".into()).spawn(watch).map(drop)
 }
 
 /// Runs every node of a config in this process, with links in memory and without a master. Nodes stop in

@@ -23,6 +23,7 @@ use crate::cache::Cache;
 use crate::control::{Control, Sockets, Word};
 use crate::db::Db;
 use crate::dispatch::{Dispatch, Guarded, Shared};
+use crate::doing::BEAT_EVERY;
 use crate::error::HandlerError;
 use crate::hub::Hub;
 use crate::net::{Clients, Open};
@@ -161,7 +162,8 @@ impl FFServer {
             faults,
         })?;
         let stop = Stop::new(config.drain);
-        let node = Node::new(cluster, config, incarnation, app.states);
+        let handlers = Dispatch::names(&app);
+        let node = Node::new(cluster, config, incarnation, app.states, handlers);
         Ok(Self {
             cluster: cluster.clone(),
             node,
@@ -396,6 +398,9 @@ impl FFServer {
         let open = || Open::new(ports.subscribe());
         let links = TaskTracker::new();
         let mut tasks = vec![tokio::spawn(count_seconds(self.node.clone()))];
+        if self.own_process {
+            tasks.push(tokio::spawn(beat(self.node.clone())));
+        }
         let shared = self.shared();
         if let Some(listener) = root {
             let root = Arc::new(self.root(&shared, &links));
@@ -644,6 +649,15 @@ async fn run_hook(
     hook: impl Future<Output = Result<(), HandlerError>> + Send + 'static,
 ) -> Result<(), HandlerError> {
     Guarded::hook(async move { hook.await.map(|()| None) }).await.map(drop)
+}
+
+/// Shows the watch of [`crate::process::watch_loop`] that the loop turns.
+async fn beat(node: Node) {
+    let mut beats = tokio::time::interval(BEAT_EVERY);
+    loop {
+        beats.tick().await;
+        node.doing().beat();
+    }
 }
 
 async fn count_seconds(node: Node) {

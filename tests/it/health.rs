@@ -81,6 +81,21 @@ async fn a_stopped_node_is_reported_within_two_seconds_and_started_anew_after_ha
 }
 
 #[tokio::test]
+async fn an_endless_loop_is_named_and_its_node_started_anew() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::solo(r#""hang_s": 3"#)?).await?;
+    let old = cluster.pid("net").await?;
+    let mut client = cluster.client().await?;
+    client.send(15, b"").await?;
+    cluster.until("net", "hanging", |node| node["state"] == "hanging").await?;
+    let node = cluster.until_back("net", old).await?;
+    let lines = node["crash"]["lines"].to_string();
+    assert!(lines.contains("the loop has not turned for"), "{lines}");
+    assert!(lines.contains("it is in `spins` (command 15)"), "{lines}");
+    cluster.client().await?.call(1, b"again").await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
 async fn a_node_that_goes_on_in_time_is_left_alone() -> Result<()> {
     let cluster = Cluster::processes(Fixture::demo()?).await?;
     let old = cluster.signal("gate", Signal::SIGSTOP).await?;

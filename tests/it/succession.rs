@@ -1,6 +1,8 @@
 //! How a node's process is replaced, seen from the node's side: real nodes in this process, each on a thread of
 //! its own, and a master that only tells them where the others are and when to hand over.
 
+#![allow(clippy::unwrap_used, reason = "that is how tests fail, in their helpers, too")]
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -61,7 +61,7 @@ async fn web(limits: &str) -> Result<Web> {
     );
     let cluster = ffconfig::parse(&config, Path::new("config.json"), &|_| None)?.cluster;
     let node = cluster.node("web").cloned().context("no node")?;
-    let node = Node::new(&cluster, node, Incarnation(1), States::new());
+    let node = Node::new(&cluster, node, Incarnation(1), States::new(), vec![]);
     let routes = rocket::routes![hello, length, ignored, slow, ticks, whole, client, echo];
     Web::start(node, vec![("/", routes)]).await.map_err(anyhow::Error::msg)
 }

@@ -1,0 +1,122 @@
+//! What a node's loop does right now, for a thread that watches it: which handler runs, and whether the loop
+//! turns at all.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often a loop that turns shows it.
+pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
+
+/// Written by the loop, read by the watch. With several threads the handler is the one that began last.
+#[derive(Debug)]
+pub(crate) struct Doing {
+    handlers: Vec<String>,
+    /// The number of the handler that is being polled, from 1; 0 between two.
+    handler: AtomicU32,
+    beats: AtomicU64,
+}
+
+impl Doing {
+    pub(crate) fn new(handlers: Vec<String>) -> Self {
+        Self { handlers, handler: AtomicU32::new(0), beats: AtomicU64::new(0) }
+    }
+
+    #[inline]
+    pub(crate) fn begin(&self, handler: u32) {
+        self.handler.store(handler, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn end(&self) {
+        self.handler.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    /// The handler that is being polled.
+    pub(crate) fn handler(&self) -> Option<&str> {
+        let place = self.handler.load(Ordering::Relaxed).checked_sub(1)?;
+        self.handlers.get(place as usize).map(String::as_str)
+    }
+}
+
+/// Whether a loop stands still: beats and times in, what to say out.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    beats: u64,
+    /// How long it has stood.
+    still: Duration,
+    said: bool,
+}
+
+/// Something to be said about a loop.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It has stood still for that long.
+    Stands(Duration),
+    /// It turns again after that long.
+    TurnsAgain(Duration),
+}
+
+impl Watch {
+    /// A loop that does not turn for that long is worth a line: no handler may run for so long in one piece.
+    pub(crate) const STILL_MAX: Duration = Duration::from_secs(1);
+
+    /// The loop has shown `beats` so far; the watch itself was away for `away` since it looked last.
+    pub(crate) fn look(&mut self, beats: u64, away: Duration) -> Option<Word> {
+        // When the watch stood still as well, the whole process did: that is not the loop's fault.
+        let own = away > Self::STILL_MAX;
+        if beats != self.beats || own {
+            let word = self.said.then_some(Word::TurnsAgain(self.still));
+            *self = Self { beats, ..Self::default() };
+            return word.filter(|_| !own);
+        }
+        self.still += away;
+        // Before the first beat the loop has not begun to turn.
+        let now = beats > 0 && !self.said && self.still >= Self::STILL_MAX;
+        self.said |= now;
+        now.then_some(Word::Stands(self.still))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(250);
+
+    #[test]
+    fn a_loop_that_stands_is_told_once_and_again_when_it_turns() {
+        let mut watch = Watch::default();
+        assert_eq!((0..9).find_map(|_| watch.look(0, TICK)), None, "it has not begun");
+        assert_eq!(watch.look(1, TICK), None);
+        let said: Vec<_> = (0..9).filter_map(|_| watch.look(1, TICK)).collect();
+        assert_eq!(said, [Word::Stands(Duration::from_secs(1))]);
+        assert_eq!(watch.look(2, TICK), Some(Word::TurnsAgain(Duration::from_millis(2250))));
+        assert_eq!(watch.look(2, TICK), None);
+    }
+
+    #[test]
+    fn a_process_that_stood_still_as_a_whole_is_not_its_loops_fault() {
+        let mut watch = Watch::default();
+        watch.look(1, TICK);
+        assert_eq!(watch.look(1, Duration::from_secs(60)), None);
+        assert_eq!(watch.look(1, TICK), None, "counted from when it went on");
+    }
+
+    #[test]
+    fn the_handler_that_runs_is_named() {
+        let doing = Doing::new(vec!["`a` (command 1)".into(), "`b` (command 2)".into()]);
+        assert_eq!(doing.handler(), None);
+        doing.begin(2);
+        assert_eq!(doing.handler(), Some("`b` (command 2)"));
+        doing.end();
+        assert_eq!(doing.handler(), None);
+    }
+}
