@@ -145,3 +145,42 @@ async fn a_node_that_ends_too_often_is_failed_the_others_go_on_and_a_start_tries
     assert_eq!(cluster.admin("GET", "/healthz").await?.status, 200);
     cluster.stop().await
 }
+
+/// Open descriptors of a process, and how many zombies are its children.
+fn descriptors_and_zombies(pid: u32) -> Result<(usize, usize)> {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    let is_zombie_of_it = |stat: &str| {
+        let mut fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
+        fields.as_mut().is_some_and(|f| f.next() == Some("Z") && f.next() == Some(pid.to_string().as_str()))
+    };
+    let stats = std::fs::read_dir("/proc")?.flatten().map(|entry| entry.path().join("stat"));
+    let zombies = stats.filter_map(|path| std::fs::read_to_string(path).ok()).filter(|s| is_zombie_of_it(s));
+    Ok((descriptors, zombies.count()))
+}
+
+#[tokio::test]
+async fn a_thousand_restarts_leave_no_descriptor_and_no_zombie() -> Result<()> {
+    let fixture = Fixture::demo()?.replace(
+        "\"webport\": ",
+        "\"restart\": { \"max\": 0, \"wait_ms_min\": 1, \"wait_ms_max\": 1 }, \"webport\": ",
+    );
+    let script = r#"[ "$1" = gate ] && [ -e $folder/broken ] && { echo broken; exit 1; }"#;
+    let cluster = Cluster::scripted(fixture, script).await?;
+    let master = cluster.master_pid()?;
+    let (before, _) = descriptors_and_zombies(master)?;
+    let broken = cluster.folder().join("broken");
+    std::fs::write(&broken, "")?;
+    let old = cluster.kill_hard("gate").await?;
+    cluster.until("gate", "restarted", |node| node["restarts"].as_u64() >= Some(1_000)).await?;
+    std::fs::remove_file(&broken)?;
+    cluster.until_back("gate", old).await?;
+    // Connections of `/status` that are being closed count, too, for a moment.
+    wait::until("as many descriptors as before, and no zombie", async || {
+        match descriptors_and_zombies(master) {
+            Ok((now, 0)) if now <= before => Ok(()),
+            other => Err(format!("{before} before, now {other:?}")),
+        }
+    })
+    .await?;
+    cluster.stop().await
+}

@@ -10,6 +10,7 @@ mod health;
 mod layering;
 mod limits;
 mod outcome;
+mod rollback;
 mod routing;
 mod succession;
 mod supervision;

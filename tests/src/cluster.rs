@@ -2,6 +2,7 @@
 //! in this process.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread::JoinHandle;
@@ -26,6 +27,9 @@ const RAN: &str = "ran";
 
 /// Where the master keeps its lock, its list of processes and crash reports.
 const RUN: &str = "run";
+
+/// The program that runs a node, when a test has put one of its own into the folder.
+const APPMAIN: &str = "appmain";
 
 /// A running cluster. Dropping it kills it; its folder with config and logs is kept when the test panics.
 pub struct Cluster {
@@ -57,11 +61,36 @@ impl Cluster {
     /// # Errors
     /// The program cannot be started.
     pub fn launch(fixture: Fixture) -> Result<Self> {
+        let folder = Self::folder_for(&fixture)?;
+        let master = spawn_master(folder.path())?;
+        Ok(Self { fixture, folder: Some(folder), master: Master::Process(master) })
+    }
+
+    fn folder_for(fixture: &Fixture) -> Result<TempDir> {
         let folder = tempfile::Builder::new().prefix("cluster-").tempdir()?;
         std::fs::write(folder.path().join("config.json"), &fixture.text)?;
         std::fs::create_dir(folder.path().join(RAN))?;
+        Ok(folder)
+    }
+
+    /// Starts `master config.json` with a shell script in the place of `appmain` and waits until the cluster is
+    /// up. The script finds the real program in `$real` and the cluster's folder in `$folder`.
+    ///
+    /// # Errors
+    /// It does not come up; with the end of its log.
+    pub async fn scripted(fixture: Fixture, script: &str) -> Result<Self> {
+        let folder = Self::folder_for(&fixture)?;
+        let (path, real) = (folder.path().join(APPMAIN), bins::folder()?.join("appmain"));
+        let (at, real) = (folder.path().display(), real.display());
+        std::fs::write(
+            &path,
+            format!("#!/bin/sh\nfolder='{at}' real='{real}'\n{script}\nexec $real \"$@\"\n"),
+        )?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
         let master = spawn_master(folder.path())?;
-        Ok(Self { fixture, folder: Some(folder), master: Master::Process(master) })
+        let mut cluster = Self { fixture, folder: Some(folder), master: Master::Process(master) };
+        cluster.until_up().await?;
+        Ok(cluster)
     }
 
     /// Starts every node of the config in this process: faster, and in a debugger's reach. There is no
@@ -431,7 +460,11 @@ fn wait_a_moment_for(child: &mut Child, limit: Duration) {
 fn spawn_master(folder: &Path) -> Result<Child> {
     let log = std::fs::File::create(folder.join("master.log"))?;
     let program = bins::folder()?.join("master");
-    Command::new(&program)
+    let mut command = Command::new(&program);
+    if folder.join(APPMAIN).exists() {
+        command.env("FF_APPMAIN", folder.join(APPMAIN));
+    }
+    command
         .arg(folder.join("config.json"))
         .env("FF_TRIAL_RAN", folder.join(RAN))
         .env("FF_RUN_DIR", folder.join(RUN))
