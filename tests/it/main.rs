@@ -7,6 +7,7 @@ mod data;
 mod demo;
 mod handlers;
 mod health;
+mod hosts;
 mod layering;
 mod limits;
 mod outcome;

@@ -192,12 +192,14 @@ impl Cluster {
         Client::connect(self.at("net")).await
     }
 
-    /// What the master's webport (`@admin`) answers.
+    /// What the master's webport (`@admin`) answers to somebody who has the config's token.
     ///
     /// # Errors
     /// It does not answer.
     pub async fn admin(&self, method: &str, path: &str) -> Result<http::Response> {
-        http::request(self.at("admin"), method, path, &[]).await
+        let bearer = self.fixture.token().map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
+        http::request(self.at("admin"), method, path, &headers).await
     }
 
     /// `GET /status`.
