@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ffnet::listen::{self, Inherited};
-use ffserver::{FFServer, Stop, process};
+use ffserver::{Stop, process};
 
 /// Runs one node of a cluster. The master starts it; by hand it is for debugging: `appmain gate config.json`.
 #[derive(Parser)]
@@ -51,15 +51,12 @@ fn run(args: Args) -> Result<()> {
 
 fn run_node(node: &str, config: &Path) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let incarnation = process::incarnation(env(process::INCARNATION_ENV))?;
-    let server = FFServer::new(&cluster, node, apps::all(), incarnation)?
-        .own_process(env(process::SUCCEEDS_ENV).is_some());
+    let server = process::own_node(&cluster, node, apps::all(), &env)?;
     let settings = server.node().config().clone();
     let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false })?;
     if let Some(cpus) = &settings.cpu {
         process::pin_to_cpus(cpus).with_context(|| format!("servers.{}.cpu", settings.key))?;
     }
-    process::watch_loop(&server.node())?;
     let inherited = env(listen::ENV).map_or(Ok(Inherited::default()), |value| listen::take(&value))?;
     process::runtime(settings.threads)?.block_on(async {
         tokio::spawn(process::stop_on_signals(server.stop_handle()));
@@ -70,6 +67,7 @@ fn run_node(node: &str, config: &Path) -> Result<()> {
 fn run_all(config: &Path) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let _log = fftelemetry::init(fftelemetry::Options { file: cluster.master.log.clone(), json: false })?;
+    process::allow_descriptors()?;
     let stop = Stop::new(Default::default());
     process::runtime(1)?.block_on(async {
         tokio::spawn(process::stop_on_signals(stop.clone()));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ffconfig::Cluster;
 use ffnet::listen::Inherited;
 use ffproto::{Incarnation, NodeNumber};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
@@ -66,6 +67,46 @@ pub fn pin_to_cpus(cpus: &[usize]) -> io::Result<()> {
         set.set(cpu)?;
     }
     Ok(nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?)
+}
+
+/// Puts the node of this process together: which start it is and whether it takes over are in the environment
+/// (`env`), its loop is watched, and it may have as many descriptors as the system gives.
+///
+/// # Errors
+/// The node cannot be put together, or the system refuses.
+pub fn own_node(
+    cluster: &Cluster,
+    node: &str,
+    apps: Vec<App>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<FFServer, OwnError> {
+    allow_descriptors()?;
+    let incarnation = incarnation(env(INCARNATION_ENV))?;
+    let server = FFServer::new(cluster, node, apps, incarnation)?.own_process(env(SUCCEEDS_ENV).is_some());
+    watch_loop(&server.node())?;
+    Ok(server)
+}
+
+/// Why a process cannot run its node.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    /// The node cannot be put together.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The system refuses, or the master's word is no number.
+    #[error("this process cannot run a node: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Allows this process as many descriptors as the system lets it have: the usual soft limit of 1,024 would end
+/// a net node at its thousandth client. Gives what is allowed now.
+///
+/// # Errors
+/// When the system refuses.
+pub fn allow_descriptors() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
 }
 
 /// Watches from a thread of its own whether the node's loop turns, and logs where it stands when it does not
