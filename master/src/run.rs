@@ -8,11 +8,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::supervisor::proc;
 use crate::utc::utc;
@@ -21,8 +23,10 @@ use crate::utc::utc;
 const VERSION: u32 = 1;
 /// Crash reports that are kept: the oldest go first.
 const CRASHES_MAX: usize = 50;
-/// A crash report is larger by no means: twenty lines of bounded length.
+/// The list is never that large: some hundred bytes a node.
 const LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// systemd-tmpfiles takes what is ten days old.
+const TOUCH_EVERY: Duration = Duration::from_secs(6 * 3_600);
 
 /// Why a master does not start here.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,7 @@ pub struct RunFolder {
     config: String,
     _lock: Flock<File>,
     written: Option<String>,
+    touched: Instant,
 }
 
 /// Everything that the next master needs to know.
@@ -129,7 +134,7 @@ impl RunFolder {
             let written =
                 lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(who.as_bytes()));
             written.map_err(fault)?;
-            return Ok(Self { path, config, _lock: lock, written: None });
+            return Ok(Self { path, config, _lock: lock, written: None, touched: Instant::now() });
         }
     }
 
@@ -165,6 +170,18 @@ impl RunFolder {
         fs::rename(&new, &file)?;
         self.written = Some(text);
         Ok(())
+    }
+
+    /// Makes its files new from time to time: what cleans folders for temporary files takes old ones.
+    pub(crate) fn touch(&mut self) {
+        if self.touched.elapsed() < TOUCH_EVERY {
+            return;
+        }
+        self.touched = Instant::now();
+        for file in ["lock", "nodes.json"] {
+            let touched = OpenOptions::new().append(true).open(self.path.join(file));
+            let _ = touched.and_then(|file| file.set_modified(SystemTime::now()));
+        }
     }
 
     /// Keeps a crash report, and removes the oldest when there are too many. Where it is.

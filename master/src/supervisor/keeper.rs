@@ -46,6 +46,13 @@ impl Keeper {
         }
     }
 
+    /// To be called now and then.
+    pub(super) fn touch(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.touch();
+        }
+    }
+
     /// Keeps a crash report.
     pub(super) fn crash(&self, crash: &CrashView) {
         let Some(run) = &self.run else { return };

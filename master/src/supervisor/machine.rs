@@ -71,6 +71,8 @@ pub struct Machine {
     order: Vec<NodeName>,
     phase: Phase,
     begun: Option<Instant>,
+    /// Whether the cluster ran already when this master started: then no node's failure ends it.
+    adopted: bool,
     job: Option<Job>,
     /// The last command that has ended, for people.
     last_command: Option<CommandView>,
@@ -88,6 +90,7 @@ impl Machine {
             order: cluster.nodes.iter().map(|node| node.name.clone()).collect(),
             phase: Phase::Starting,
             begun: None,
+            adopted: false,
             job: None,
             last_command: None,
             fenced: Vec::new(),

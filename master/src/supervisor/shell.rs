@@ -164,6 +164,7 @@ impl Shell {
     }
 
     fn publish(&mut self) {
+        self.keeper.touch();
         let view = Arc::new(self.machine.view());
         let feed = &mut self.feed;
         self.view.send_if_modified(|shown| {

@@ -29,6 +29,7 @@ impl Machine {
     /// the start; processes of nodes that are not ours to start (any more) are ended.
     pub fn adopt(&mut self, numbers: &[(NodeName, NodeNumber)], mut found: Vec<Found>, now: Moment) {
         self.keep_numbers(numbers);
+        self.adopted = !found.is_empty();
         found.sort_by_key(|found| found.incarnation);
         for Found { node: name, incarnation, pid } in found {
             match self.seats.get_mut(&name).filter(|seat| seat.here) {

@@ -12,6 +12,9 @@ use crate::utc::utc;
 /// When the master itself was away for longer than this, silence says nothing of its nodes.
 const OWN_ABSENCE: Duration = Duration::from_millis(500);
 
+/// Of each last line so much is shown: with twenty of them a node costs `/status` a few kilobytes.
+const LINE_CHARS_MAX: usize = 500;
+
 impl Machine {
     /// A master that was stopped, or had no processor, has heard nobody: that is not their fault.
     pub(super) fn forgive_own_absence(&mut self, now: Moment) {
@@ -99,7 +102,7 @@ impl Seat {
             reason: reason.clone(),
             during: self.what_it_does(),
             lived_ms: u64::try_from(lived).unwrap_or(u64::MAX),
-            lines: lines.to_vec(),
+            lines: lines.iter().map(|line| line.chars().take(LINE_CHARS_MAX).collect()).collect(),
         })
     }
 

@@ -258,7 +258,7 @@ impl Machine {
         if asked || stopping {
             seat.enter(State::Stopped, now);
             self.info(format!("{name} has stopped: {how}"));
-        } else if matches!(self.phase, Phase::Starting) && !seat.proven {
+        } else if matches!(self.phase, Phase::Starting) && !self.adopted && !seat.proven {
             seat.enter(State::Stopped, now);
             self.stop_all(None, Some(format!("{name} does not start: {how}")), now);
         } else {

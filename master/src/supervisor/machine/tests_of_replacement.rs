@@ -455,6 +455,17 @@ fn a_process_that_does_not_register_at_the_new_master_is_killed_and_started_anew
 }
 
 #[test]
+fn a_new_node_that_does_not_start_leaves_the_adopted_ones_alone() {
+    let mut w = adopting(&cluster(&DEMO), &[("gate", 5), ("net", 6)], true);
+    w.ready_as("gate", Incarnation(5));
+    w.see(Seen::HandedBack { node: name("gate"), incarnation: Incarnation(5), sockets: Ok(()) });
+    w.done();
+    w.exit("game1", Exit::Code(1));
+    assert_eq!(w.done(), [] as [&str; 0], "nothing is stopped");
+    assert_eq!(w.state("game1"), NodeState::Backoff);
+}
+
+#[test]
 fn a_process_whose_node_is_no_longer_in_the_config_is_stopped() {
     let mut w = adopting(&cluster(&["gate"]), &[("lost", 5)], false);
     assert_eq!(w.done(), ["terminate lost", "launch gate"]);
