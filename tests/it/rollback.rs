@@ -24,7 +24,7 @@ async fn reload_with(fixture: Fixture, how: &str) -> Result<(u16, String)> {
     let answer = cluster.admin("POST", "/reload").await?;
     drop(stop);
     let answers = timeout(Duration::from_secs(10), load).await???;
-    assert!(answers > 10, "{answers}");
+    assert!(answers > 0, "{answers}");
     assert_eq!(cluster.pids().await?, before, "every old process goes on");
     assert_eq!(cluster.admin("GET", "/healthz").await?.status, 200);
     let json = answer.json()?;

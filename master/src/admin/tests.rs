@@ -128,6 +128,24 @@ async fn with_a_token_everything_but_healthz_asks_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_are_for_whoever_may_look_and_for_so_many_at_once() {
+    let client = site(Some("s3cret")).await;
+    assert_eq!(status_of(&client, false, "/events", &[]).await, 401);
+    let right = [("Authorization", "Bearer s3cret")];
+    let mut first = ask(&client, false, "/events", &right).await;
+    assert_eq!(first.content_type(), Some(rocket::http::ContentType::EventStream));
+    let mut text = vec![0; 4096];
+    let read = tokio::io::AsyncReadExt::read(&mut first, &mut text).await.unwrap();
+    let text = String::from_utf8_lossy(&text[..read]).into_owned();
+    assert!(text.starts_with("event:status\n"), "{text}");
+    let second = ask(&client, false, "/events", &right).await;
+    assert_eq!(second.status(), Status::Ok);
+    let third = ask(&client, false, "/events", &right).await;
+    assert_eq!(third.status(), Status::ServiceUnavailable);
+    assert_eq!(json(third).await["error"], "too many read the events already");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_have_their_own_codes_and_all_their_lines() {
     let client = site(None).await;
     let unknown = ask(&client, true, "/nodes/nte/restart", &[]).await;

@@ -4,7 +4,7 @@ use ffconfig::{Cluster, Node, Restart};
 use ffnet::backoff::Backoff;
 use ffproto::NodeName;
 
-use super::seat::State;
+use super::seat::{Stage, State};
 use super::view::{CommandView, StepStage, StepView};
 use super::{Answer, Ask, Command, Machine, Moment, Outcome, Refused};
 use crate::supervisor::plan::{self, Move, Present};
@@ -282,7 +282,14 @@ impl Machine {
             self.begin_replacement(name, node.clone().into(), now);
             return StepStage::Preparing;
         }
+        let hangs = seat.hang.is_some();
         self.stop_node(name, now);
+        if let Some(seat) = self.seats.get_mut(name).filter(|_| hangs)
+            && let State::Stopping(leaving) = &mut seat.state
+        {
+            // It does not hear what it is told: no time is lost with manners.
+            (leaving.stage, leaving.next) = (Stage::Firm, now.at);
+        }
         StepStage::Stopping
     }
 

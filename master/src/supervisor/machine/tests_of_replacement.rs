@@ -128,6 +128,20 @@ fn a_reload_starts_a_node_that_is_down_without_waiting_for_it() {
     assert_eq!(w.done().last().unwrap(), "launch net beside");
 }
 
+#[test]
+fn a_reload_loses_no_time_with_a_node_that_hangs() {
+    let mut w = World::up();
+    w.hanging.push(name("gate"));
+    w.pass(Duration::from_secs(2));
+    w.done();
+    w.reload(cluster(&DEMO));
+    w.pass(MS(0));
+    assert_eq!(w.done(), ["gate: stop 10000", "kill gate"]);
+    w.exit("gate", CRASH);
+    w.hanging.clear();
+    assert_eq!(w.done().last().unwrap(), "launch gate");
+}
+
 /// A reload whose gate's successor fails in some way: what is answered for the gate.
 fn rolled_back(fail: impl Fn(&mut World)) -> String {
     let mut w = World::up();
