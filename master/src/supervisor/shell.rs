@@ -80,6 +80,8 @@ pub(crate) struct Shell {
     pub(crate) view: watch::Sender<Arc<ClusterView>>,
     pub(crate) to_self: mpsc::Sender<Event>,
     keeper: Keeper,
+    /// Whether something runs, or does not run any more, that is not written down yet.
+    unlisted: bool,
     feed: Feed,
     processes: HashMap<(NodeName, Incarnation), Process>,
     links: HashMap<(NodeName, Incarnation), Link>,
@@ -108,6 +110,7 @@ impl Shell {
             view,
             to_self,
             keeper: Keeper::new(run),
+            unlisted: true,
             feed: Feed::new(),
             processes: HashMap::new(),
             links: HashMap::new(),
@@ -143,6 +146,7 @@ impl Shell {
         self.feed(Seen::Begin);
         loop {
             self.publish();
+            self.list();
             if let Some(end) = self.ended.take() {
                 if end != End::Detached {
                     self.wait_for_the_killed(&mut events).await;
@@ -177,8 +181,11 @@ impl Shell {
         });
     }
 
-    /// Writes down what runs, for a master after this one.
+    /// Writes down what runs, for a master after this one, when that has changed.
     fn list(&mut self) {
+        if !std::mem::take(&mut self.unlisted) {
+            return;
+        }
         let processes: Vec<_> = self
             .processes
             .iter()
@@ -251,7 +258,7 @@ impl Shell {
     fn exited(&mut self, node: NodeName, incarnation: Incarnation, exit: Exit) {
         let key = (node.clone(), incarnation);
         self.processes.remove(&key);
-        self.list();
+        self.unlisted = true;
         if self.links.contains_key(&key) {
             self.late.push_back((Instant::now() + LAST_WORDS_MAX, node, incarnation, exit));
         } else {
@@ -348,7 +355,7 @@ impl Shell {
         // One that has ended already is gone by the time anybody looks for it.
         let started = self.launcher.started(pid).unwrap_or_default();
         self.processes.insert((name.clone(), incarnation), Process { pid, started, signals });
-        self.list();
+        self.unlisted = true;
         self.watch(name, incarnation, exit);
         Ok(pid)
     }
@@ -452,7 +459,7 @@ impl Shell {
         if self.machine.busy().is_none() {
             self.sockets.keep(self.machine.nodes());
         }
-        self.list();
+        self.unlisted = true;
     }
 
     /// Reads the config on the side: the supervisor goes on meanwhile.
