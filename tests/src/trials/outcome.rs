@@ -43,7 +43,10 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// # Errors
 /// The promise is not kept.
 pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
-    let cluster = Cluster::processes(Fixture::trial_with(CALL_TIMEOUT.as_millis() as u64)?).await?;
+    // Parking is shorter than the time in which an error must be there.
+    let fixture = Fixture::trial_with(CALL_TIMEOUT.as_millis() as u64)?
+        .replace(r#""limits": { "#, r#""limits": { "park_ms": 500, "#);
+    let cluster = Cluster::processes(fixture).await?;
     let result = try_it(&cluster, size, say).await;
     with_log(cluster, result)?.stop().await
 }

@@ -1,6 +1,7 @@
 //! Clients that stop reading while pushes flow: they are disconnected at their bound, and nobody else
 //! notices.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{Say, Verdict, with_log};
 use crate::client::Client;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Memory};
 use crate::fixtures::Fixture;
 
 /// How large the trial is.
@@ -33,12 +34,15 @@ pub struct Size {
     /// Every how many milliseconds each client asks for something
     #[arg(long, default_value_t = 500)]
     pub ask_every_ms: u64,
-    /// For how long the slow clients do not read
-    #[arg(long, default_value_t = 60)]
-    pub slow_s: u32,
-    /// How long a window is whose p99 counts; as many before as there are while clients are slow
+    /// How often they stop and go on again while it is measured how fast the others are answered
+    #[arg(long, default_value_t = 6)]
+    pub rounds: u32,
+    /// How long a window is whose p99 counts: one with and one without slow clients in each round
     #[arg(long, default_value_t = 5)]
     pub window_s: u32,
+    /// For how long they may not read in the end, until the last is disconnected
+    #[arg(long, default_value_t = 60)]
+    pub slow_s: u32,
     /// limits.outbox_bytes_max
     #[arg(long, default_value_t = 1 << 20)]
     pub outbox_bytes_max: u64,
@@ -51,8 +55,11 @@ pub struct Size {
 const ECHO: u32 = 1;
 const PUSH: u32 = 9;
 const SUBSCRIBE: u32 = 13;
-/// The p99 of the others while some are slow, compared to before.
+/// The p99 of the others while some are slow, compared to that while nobody is: medians of windows that take
+/// turns, because windows of one kind alone differ by more than this from one minute to the next.
 const WORSE_MAX: f64 = 1.2;
+/// What the slow ones have missed is read by then.
+const SETTLE: Duration = Duration::from_secs(2);
 /// What an allocator may keep of what it once had.
 const KEPT_BYTES_MAX: u64 = 8 << 20;
 
@@ -98,100 +105,109 @@ pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
 async fn try_it(cluster: &Cluster, size: &Size, say: Say<'_>) -> Result<()> {
     ensure!(size.slow < size.connections, "--slow is to be less than --connections");
     let (phase, times) = (watch::Sender::new(Phase::Reading), Times::default());
+    let subscription = format!("{} {}", size.push_every_ms, size.push_bytes);
     let mut clients = JoinSet::new();
     for n in 0..size.connections {
         let mut client = Client::connect_narrow(cluster.at("net")).await?;
-        let subscription = format!("{} {}", size.push_every_ms, size.push_bytes);
         let subscribed = client.call(SUBSCRIBE, subscription.as_bytes()).await;
         subscribed.with_context(|| format!("client {n}"))?;
         let every = Duration::from_millis(size.ask_every_ms);
         if n < size.slow {
-            clients.spawn(stops_reading(client, phase.subscribe()));
+            let (at, subscription) = (cluster.at("net"), subscription.clone());
+            clients.spawn(stops_and_goes_on(client, at, subscription, phase.subscribe()));
         } else {
             clients.spawn(reads(client, n, every, times.clone(), phase.subscribe()));
         }
     }
-    say(&format!("{} clients are pushed to", size.connections));
-    let windows = (size.slow_s / size.window_s).max(1);
-    let before = watch_windows(cluster, size, windows, &times, say).await?;
+    say(&format!("{} clients are pushed to, {} of them stop and go on", size.connections, size.slow));
+    let mut seen = Seen::default();
+    for round in 1..=size.rounds {
+        seen.calm.push(window(size, &times).await?);
+        seen.before.get_or_insert(cluster.memory("net").await?.now);
+        phase.send_replace(Phase::Slow);
+        seen.slow.push(window(size, &times).await?);
+        phase.send_replace(Phase::Reading);
+        say(&format!("{round:>3}: p99 {:?}, with slow clients {:?}", seen.calm.last(), seen.slow.last()));
+        sleep(SETTLE).await;
+    }
+    let cut_before = cut(cluster);
     phase.send_replace(Phase::Slow);
-    say(&format!("{} clients stop reading", size.slow));
-    let during = watch_windows(cluster, size, windows, &times, say).await?;
-    let others = size.connections - size.slow;
-    let waited =
-        cluster.until("net", "only those who read are left", |node| node["sessions"] == others).await;
+    say(&format!("{} clients stop reading for good", size.slow));
+    let gone = until_cut(cluster, size).await;
+    let memory = cluster.memory("net").await?;
     phase.send_replace(Phase::Over);
     let mut verdict = Verdict::default();
-    verdict.add(waited.err().map(|e| format!("{e:#}")));
+    verdict.add(gone.err().map(|e| format!("{e:#}")));
     while let Some(client) = clients.join_next().await {
         verdict.add(client?.err().map(|e| format!("{e:#}")));
     }
-    let cut = cluster.log().matches("slow reader: limits.outbox_bytes_max").count();
+    let cut = cut(cluster) - cut_before;
     verdict.hold(cut == size.slow as usize, format_args!("{cut} clients were disconnected as slow"));
-    judge_memory(size, &before, &during, &mut verdict, say);
-    judge_time(size, &before, &during, &mut verdict, say);
+    judge_memory(size, seen.before.unwrap_or(memory.now), memory, &mut verdict, say);
+    judge_time(size, &seen, &mut verdict, say);
     verdict.end(say)
 }
 
-fn judge_memory(size: &Size, before: &Seen, during: &Seen, verdict: &mut Verdict, say: Say<'_>) {
+/// How many clients were disconnected because they did not read.
+fn cut(cluster: &Cluster) -> usize {
+    cluster.log().matches("slow reader: limits.outbox_bytes_max").count()
+}
+
+async fn until_cut(cluster: &Cluster, size: &Size) -> Result<()> {
+    let others = size.connections - size.slow;
+    let patience = Instant::now() + Duration::from_secs(size.slow_s.into());
+    while cluster.node("net").await?["sessions"] != others && Instant::now() < patience {
+        sleep(Duration::from_millis(100)).await;
+    }
+    cluster.until("net", "only those who read are left", |node| node["sessions"] == others).await?;
+    Ok(())
+}
+
+fn judge_memory(size: &Size, was: u64, is: Memory, verdict: &mut Verdict, say: Say<'_>) {
     let bound = u64::from(size.slow) * size.outbox_bytes_max;
-    let (was, peak, after) = (before.memory_now, during.memory_peak, during.memory_now);
     say(&format!(
         "memory of net: {} before, {} at most, {} after; the bound of {} slow clients is {}",
         mib(was),
-        mib(peak),
-        mib(after),
+        mib(is.peak),
+        mib(is.now),
         size.slow,
         mib(bound)
     ));
     let most = was + bound + KEPT_BYTES_MAX;
-    verdict.hold(peak <= most, format_args!("memory rose to {}, above {}", mib(peak), mib(most)));
+    verdict.hold(is.peak <= most, format_args!("memory rose to {}, above {}", mib(is.peak), mib(most)));
     let flat = was + was / 10 + KEPT_BYTES_MAX;
-    verdict.hold(after <= flat, format_args!("memory stays at {}, above {}", mib(after), mib(flat)));
+    verdict.hold(is.now <= flat, format_args!("memory stays at {}, above {}", mib(is.now), mib(flat)));
 }
 
-fn judge_time(size: &Size, before: &Seen, during: &Seen, verdict: &mut Verdict, say: Say<'_>) {
-    let (was, is) = (before.median(), during.median());
+fn judge_time(size: &Size, seen: &Seen, verdict: &mut Verdict, say: Say<'_>) {
+    let (was, is) = (median(&seen.calm), median(&seen.slow));
     let ratio = is.as_secs_f64() / was.as_secs_f64();
-    say(&format!("p99 of the others, median of the windows: {was:?} before, {is:?} since, {ratio:.2} times"));
-    verdict.hold(size.any_time || ratio <= WORSE_MAX, format_args!("p99 is {ratio:.2} times what it was"));
+    say(&format!(
+        "p99 of the others, median of the windows: {was:?}, with slow clients {is:?}: {ratio:.2} times"
+    ));
+    verdict
+        .hold(size.any_time || ratio <= WORSE_MAX, format_args!("p99 is {ratio:.2} times what it is else"));
 }
 
-/// What was seen in some windows.
+/// What was seen: the p99 of each window, and the memory before anybody was slow.
+#[derive(Default)]
 struct Seen {
-    p99: Vec<Duration>,
-    memory_now: u64,
-    memory_peak: u64,
+    calm: Vec<Duration>,
+    slow: Vec<Duration>,
+    before: Option<u64>,
 }
 
-impl Seen {
-    fn median(&self) -> Duration {
-        let mut sorted = self.p99.clone();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-    }
+fn median(of: &[Duration]) -> Duration {
+    let mut sorted = of.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-async fn watch_windows(
-    cluster: &Cluster,
-    size: &Size,
-    windows: u32,
-    times: &Times,
-    say: Say<'_>,
-) -> Result<Seen> {
-    let window = Duration::from_secs(size.window_s.into());
-    let begin = Instant::now();
-    let mut seen = Seen { p99: Vec::new(), memory_now: 0, memory_peak: 0 };
-    let _ = times.p99(); // A new one.
-    for n in 1..=windows {
-        sleep_until(begin + window * n).await;
-        let memory = cluster.memory("net").await?;
-        let p99 = times.p99().context("nobody was answered")?;
-        (seen.memory_now, seen.memory_peak) = (memory.now, memory.peak);
-        seen.p99.push(p99);
-        say(&format!("{:>4} s: p99 {p99:?}, memory of net {}", size.window_s * n, mib(memory.now)));
-    }
-    Ok(seen)
+/// The p99 of a window that begins now.
+async fn window(size: &Size, times: &Times) -> Result<Duration> {
+    let _ = times.p99(); // Ends what was before.
+    sleep(Duration::from_secs(size.window_s.into())).await;
+    times.p99().context("nobody was answered")
 }
 
 /// Asks for something from time to time, and reads everything; no push may be missing.
@@ -227,19 +243,31 @@ async fn reads(
     Ok(())
 }
 
-/// Reads, and then does not any more.
-async fn stops_reading(mut client: Client, mut phase: watch::Receiver<Phase>) -> Result<()> {
+/// Reads while everybody does, and does not while it is to be slow; connects again when it was disconnected.
+async fn stops_and_goes_on(
+    mut client: Client,
+    at: SocketAddr,
+    subscription: String,
+    mut phase: watch::Receiver<Phase>,
+) -> Result<()> {
     loop {
-        tokio::select! {
-            changed = phase.changed() => {
-                changed?;
-                break;
+        let now = *phase.borrow_and_update();
+        match now {
+            Phase::Over => return Ok(()),
+            Phase::Slow => {
+                phase.changed().await?;
+                continue;
             }
-            pushed = client.receive() => drop(pushed.context("before it was slow")?),
+            Phase::Reading => {}
+        }
+        tokio::select! {
+            changed = phase.changed() => changed?,
+            pushed = client.receive() => if pushed.is_err() {
+                client = Client::connect_narrow(at).await?;
+                client.send(SUBSCRIBE, subscription.as_bytes()).await?;
+            },
         }
     }
-    phase.wait_for(|phase| *phase == Phase::Over).await?;
-    Ok(())
 }
 
 /// For people.
