@@ -149,6 +149,8 @@ fn healthz(node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
         "parents": status.parents.iter().map(|(n, up)| (n.to_string(), (*up).into())).collect::<serde_json::Map<_, _>>(),
         "children": status.children,
     });
-    let code = if node.phase() == Phase::Ready { Status::Ok } else { Status::ServiceUnavailable };
+    // The node serves while one of its processes follows the other; whoever polls sees no gap.
+    let serves = matches!(node.phase(), Phase::Ready | Phase::HandedOver);
+    let code = if serves { Status::Ok } else { Status::ServiceUnavailable };
     (code, (ContentType::JSON, format!("{body}\n")))
 }
