@@ -23,7 +23,9 @@ pub fn all() -> Vec<App> {
         trial::net(),
         trial::solo(),
         trial::greets(),
+        trial::world_net(),
         trial::gate(),
+        trial::world_gate(),
         trial::game(),
     ]
 }

@@ -1,6 +1,9 @@
 //! The apps that the tests try the cluster with: handlers that fail, wait, count and complain. Kept beside
 //! the sample's, because a cluster under test runs the very programs that a user runs.
 
+mod misbehaves;
+mod world;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
@@ -11,6 +14,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ffserver::prelude::*;
 use ffserver::tracing::info;
 use tokio::time::{Instant, MissedTickBehavior};
+
+use world::{
+    counted, counted_at_gate, counted_here, counted_through_handlers, game_counts, gate_counts,
+    gate_lets_count, with_world,
+};
 
 parents! { Gate = "gate" }
 
@@ -150,7 +158,16 @@ async fn push_for_ever(node: Node) -> Result<(), HandlerError> {
 }
 
 pub(crate) fn net() -> App {
-    App::new("trialnet")
+    any_net("trialnet")
+}
+
+/// A net node with a world.
+pub(crate) fn world_net() -> App {
+    with_world(any_net("worldnet")).handlers(handlers![counted_here])
+}
+
+fn any_net(name: &'static str) -> App {
+    App::new(name)
         .handlers(handlers![
             echo,
             panics,
@@ -164,12 +181,14 @@ pub(crate) fn net() -> App {
             calls_unknown_parent,
             adds_as_json,
             recorded_through_handlers,
+            counted_at_gate,
+            counted_through_handlers,
         ])
         .on_session_opened(|_, session| async move { info!("hook: {} opened", session.id()) })
         .on_session_closed(|_, session| async move { info!("hook: {} closed", session.id()) })
         .on_started(|node| async move {
             info!("hook: {} started", node.name());
-            Ok(())
+            misbehaves::at_start(&node).await
         })
         .on_stopping(|node| async move {
             info!("hook: {} stopping", node.name());
@@ -244,8 +263,18 @@ async fn gate_recorded(children: Children, Body(text): Body<Bytes>) -> Result<By
 }
 
 pub(crate) fn gate() -> App {
-    App::new("trialgate")
+    any_gate("trialgate")
+}
+
+/// A gate with a world.
+pub(crate) fn world_gate() -> App {
+    with_world(any_gate("worldgate")).handlers(handlers![gate_counts])
+}
+
+fn any_gate(name: &'static str) -> App {
+    App::new(name)
         .handlers(handlers![
+            gate_lets_count,
             gate_recorded,
             gate_panics,
             gate_waits_long,
@@ -254,6 +283,7 @@ pub(crate) fn gate() -> App {
             gate_calls_unknown_method,
             called_back,
         ])
+        .on_started(|node| async move { misbehaves::at_start(&node).await })
         .on_child_connected(|_, child| async move { info!("hook: child {child} connected") })
         .on_child_lost(|_, child| async move { info!("hook: child {child} lost") })
 }
@@ -373,11 +403,14 @@ async fn who(node: Node) -> String {
 }
 
 pub(crate) fn game() -> App {
-    App::new("trialgame")
+    misbehaves::at_build();
+    with_world(App::new("trialgame"))
         .state(Seen::default())
         .state(Ran::default())
         .handlers(handlers![
+            counted,
             game_answers,
+            game_counts,
             game_recorded,
             in_order,
             beside_others,
@@ -387,10 +420,10 @@ pub(crate) fn game() -> App {
             who,
         ])
         .on_started(|node| async move {
-            match (std::env::var_os("FF_TRIAL_RAN"), node.state::<Ran>()) {
-                (Some(folder), Some(ran)) => ran.open(Path::new(&folder), &node),
-                _ => Ok(()),
+            if let (Some(folder), Some(ran)) = (std::env::var_os("FF_TRIAL_RAN"), node.state::<Ran>()) {
+                ran.open(Path::new(&folder), &node)?;
             }
+            misbehaves::at_start(&node).await
         })
 }
 

@@ -12,6 +12,7 @@ mod layering;
 mod limits;
 mod outcome;
 mod rollback;
+mod replacement;
 mod routing;
 mod succession;
 mod supervision;

@@ -1,6 +1,7 @@
 //! A whole cluster behind one handle: what a test does to it is the same for real processes and for nodes
 //! in this process.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -24,6 +26,8 @@ use crate::{bins, http, wait};
 
 /// Where trial's game nodes note what they have begun, see [`crate::ledger`].
 const RAN: &str = "ran";
+/// What trial's new processes do wrong while it is there, see `apps/src/trial/misbehaves.rs`.
+const MISBEHAVES: &str = "misbehaves";
 
 /// Where the master keeps its lock, its list of processes and crash reports.
 const RUN: &str = "run";
@@ -155,6 +159,19 @@ impl Cluster {
         self.folder().join(RAN)
     }
 
+    /// What trial's processes that start from now on do wrong, as `HOW NODE`; `None`: nothing.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn misbehave(&self, how: Option<&str>) -> Result<()> {
+        let file = self.folder().join(MISBEHAVES);
+        match how {
+            Some(how) => std::fs::write(file, how)?,
+            None => std::fs::remove_file(file)?,
+        }
+        Ok(())
+    }
+
     /// The path of the log.
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
@@ -268,8 +285,7 @@ impl Cluster {
     /// It has no process now.
     pub async fn memory(&self, name: &str) -> Result<Memory> {
         let pid = self.pid(name).await?;
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        Memory::parse(&text).with_context(|| format!("no VmRSS and VmHWM of {name}: {text}"))
+        Memory::of(pid)
     }
 
     /// Waits until a killed node is back: ready, and another process than `old`.
@@ -339,6 +355,35 @@ impl Cluster {
     pub async fn start_master_again(&mut self) -> Result<()> {
         self.launch_master_again()?;
         self.until_up().await
+    }
+
+    /// The processes of this cluster's nodes by their names, oldest first, as the system knows them: while a
+    /// node is replaced it has two. Needs no master.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn processes_of_nodes(&self) -> Result<BTreeMap<String, Vec<i32>>> {
+        let config = self.folder().join("config.json").into_os_string().into_encoded_bytes();
+        let mut all: Vec<(i32, String)> = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            // One that has just ended has none; one that is a zombie has an empty one.
+            let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+            let arguments: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+            if let [program, node, at, ..] = arguments[..]
+                && program.ends_with(b"appmain")
+                && at == config
+            {
+                all.push((pid, String::from_utf8_lossy(node).into_owned()));
+            }
+        }
+        all.sort_unstable();
+        let mut nodes: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+        for (pid, node) in all {
+            nodes.entry(node).or_default().push(pid);
+        }
+        Ok(nodes)
     }
 
     /// Waits for the end of the master; its exit code.
@@ -428,6 +473,7 @@ fn comm_is_master(pid: i32) -> bool {
 impl Drop for Cluster {
     #[allow(clippy::print_stderr, reason = "a failed test says where its log is")]
     fn drop(&mut self) {
+        let left = self.processes_of_nodes().unwrap_or_default();
         let child = match &mut self.master {
             Master::Process(child) => child,
             Master::Here { stop, .. } => return stop.begin(None),
@@ -441,6 +487,10 @@ impl Drop for Cluster {
                 wait_a_moment_for(child, Duration::from_millis(300));
             }
             let _ = child.start_kill();
+        }
+        // Nodes outlive a master that was killed.
+        for pid in left.into_values().flatten() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         if std::thread::panicking()
             && let Some(folder) = self.folder.take()
@@ -470,6 +520,7 @@ fn spawn_master(folder: &Path) -> Result<Child> {
         .arg(folder.join("config.json"))
         .env("FF_TRIAL_RAN", folder.join(RAN))
         .env("FF_RUN_DIR", folder.join(RUN))
+        .env("FF_TRIAL_MISBEHAVES", folder.join(MISBEHAVES))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -486,7 +537,34 @@ pub struct Memory {
     pub peak: u64,
 }
 
+/// How many descriptors a process has open.
+///
+/// # Errors
+/// It is gone.
+pub fn descriptors(pid: i32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// Lets this process, and those that it starts, have as many descriptors open as the system allows it.
+///
+/// # Errors
+/// The system allows less than `needed`.
+pub fn raise_descriptors(needed: u64) -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    ensure!(hard >= needed, "{needed} descriptors are needed, and {hard} allowed: ulimit -Hn {needed}");
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
 impl Memory {
+    /// Of a process.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn of(pid: i32) -> Result<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        Self::parse(&text).with_context(|| format!("no VmRSS and VmHWM of {pid}: {text}"))
+    }
+
     fn parse(status: &str) -> Option<Self> {
         let bytes = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;

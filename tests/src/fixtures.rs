@@ -103,6 +103,52 @@ impl Fixture {
         Self::new(&text.replace("TIMEOUT", &call_timeout_ms.to_string()))
     }
 
+    /// The same for replacements; only game nodes have a world to hand over, see `apps/src/trial/world.rs`. gate has a webport too, and what a new binary does wrong shows early.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn replaced() -> Result<Self> {
+        Self::new(
+            r#"{
+  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100 } },
+  "limits": { "start_s": 5, "hang_s": 3, "prove_ms": 1500 },
+  "servers": {
+    "gate": { "rootport": @gate, "webport": @gateweb, "app": "trialgate" },
+    "net":  { "netport": @net, "webport": @web, "remoteport": [{ "rootname": "gate" }], "app": "trialnet",
+              "route": { "range": { "game": [[1000, 1999]] } } },
+    "game": { "count": 2, "type": "game", "remoteport": [{ "rootname": "gate" }], "app": "trialgame" }
+  }
+}"#,
+        )
+    }
+
+    /// The same with worlds at net and gate, too.
+    #[must_use]
+    pub fn with_worlds(self) -> Self {
+        self.replace("trialgate", "worldgate").replace("trialnet", "worldnet")
+    }
+
+    /// The same for chaos: two net nodes, so that clients of one are not closed with those of the other, and
+    /// a node that hangs is left alone for `hang_s`.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn chaos(hang_s: u64) -> Result<Self> {
+        let text = r#"{
+  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 500 } },
+  "limits": { "hang_s": HANG },
+  "servers": {
+    "gate": { "rootport": @gate, "app": "trialgate" },
+    "net1": { "netport": @net1, "webport": @web, "remoteport": [{ "rootname": "gate" }], "app": "trialnet",
+              "route": { "range": { "game": [[1000, 1999]] } } },
+    "net2": { "netport": @net2, "remoteport": [{ "rootname": "gate" }], "app": "trialnet",
+              "route": { "range": { "game": [[1000, 1999]] } } },
+    "game": { "count": 2, "type": "game", "remoteport": [{ "rootname": "gate" }], "app": "trialgame" }
+  }
+}"#;
+        Self::new(&text.replace("HANG", &hang_s.to_string()))
+    }
+
     /// The same with a third game node, `spare`, of a kind that no client's message goes to.
     #[must_use]
     pub fn with_spare(self) -> Self {

@@ -1,9 +1,9 @@
-//! An operator's `curl`: one request per connection.
+//! An operator's `curl`, with one request per connection, and a program's keep-alive connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -57,6 +57,61 @@ pub async fn request(
         .await
         .with_context(|| format!("{method} {path}: no answer"))?
         .with_context(|| format!("{method} http://{address}{path}"))
+}
+
+/// A keep-alive connection.
+pub struct KeptAlive {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl KeptAlive {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn connect(address: SocketAddr) -> Result<Self> {
+        let stream =
+            TcpStream::connect(address).await.with_context(|| format!("no web server at {address}"))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: Vec::new() })
+    }
+
+    /// One request, and its answer, which must say how long it is.
+    ///
+    /// # Errors
+    /// The connection ended, nobody answers within 10 seconds, or the answer says that the connection ends.
+    pub async fn get(&mut self, path: &str) -> Result<Response> {
+        timeout(Duration::from_secs(10), self.exchange(path))
+            .await
+            .with_context(|| format!("GET {path}: no answer"))?
+            .with_context(|| format!("GET {path}"))
+    }
+
+    async fn exchange(&mut self, path: &str) -> Result<Response> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).await?;
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.more().await?;
+        };
+        let head = String::from_utf8_lossy(&self.received[..end]).to_ascii_lowercase();
+        ensure!(!head.contains("connection: close"), "{head}");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length: usize = length.context("no Content-Length")?.trim().parse()?;
+        while self.received.len() < end + length {
+            self.more().await?;
+        }
+        let answer: Vec<u8> = self.received.drain(..end + length).collect();
+        parse(&String::from_utf8_lossy(&answer))
+    }
+
+    async fn more(&mut self) -> Result<()> {
+        ensure!(self.stream.read_buf(&mut self.received).await? > 0, "the server closed the connection");
+        Ok(())
+    }
 }
 
 fn parse(answer: &str) -> Result<Response> {

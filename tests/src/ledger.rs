@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -52,6 +55,32 @@ pub struct Plan {
     pub sleep_ms_max: u64,
 }
 
+/// Where connections of a load go.
+#[derive(Debug, Clone)]
+pub struct Door {
+    at: SocketAddr,
+    /// How often the node behind it was killed.
+    kills: Arc<AtomicU32>,
+}
+
+impl Door {
+    /// To a net node at that address.
+    #[must_use]
+    pub fn to(at: SocketAddr) -> Self {
+        Self { at, kills: Arc::default() }
+    }
+
+    /// The node is about to be killed: connections that are open now may end. What they waited for is lost,
+    /// and they are opened again.
+    pub fn kill(&self) {
+        self.kills.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn kills(&self) -> u32 {
+        self.kills.load(Ordering::SeqCst)
+    }
+}
+
 /// A load that runs.
 pub struct Load {
     running: JoinSet<Book>,
@@ -64,11 +93,22 @@ impl Load {
     /// # Errors
     /// A connection is not taken.
     pub async fn start(cluster: &Cluster, plan: &Plan) -> Result<Self> {
+        Self::start_at(&[Door::to(cluster.at("net"))], plan).await
+    }
+
+    /// The same with several net nodes, which connections are spread over.
+    ///
+    /// # Errors
+    /// A connection is not taken.
+    pub async fn start_at(doors: &[Door], plan: &Plan) -> Result<Self> {
         let stop = watch::Sender::new(false);
         let mut running = JoinSet::new();
         let mut clients = Vec::new();
-        for _ in 0..plan.connections {
-            clients.push(cluster.client().await?);
+        // In fours: ways change with every second connection.
+        let spread = doors.iter().flat_map(|door| [door; 4]).cycle();
+        for (door, _) in spread.zip(0..plan.connections) {
+            let kills = door.kills();
+            clients.push(Connected { client: Client::connect(door.at).await?, door: door.clone(), kills });
         }
         let begin = Instant::now();
         for (client, number) in clients.into_iter().zip(0..) {
@@ -99,6 +139,25 @@ impl Load {
     }
 }
 
+/// A connection, and how often its node had been killed when it was opened.
+struct Connected {
+    client: Client,
+    door: Door,
+    kills: u32,
+}
+
+impl Connected {
+    /// Connects again when the node was killed since; false when it was not.
+    async fn again(&mut self) -> Result<bool> {
+        let kills = self.door.kills();
+        if kills == self.kills {
+            return Ok(false);
+        }
+        *self = Self { client: Client::connect(self.door.at).await?, door: self.door.clone(), kills };
+        Ok(true)
+    }
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -107,6 +166,8 @@ enum End {
     Error {
         unexecuted: bool,
     },
+    /// Its connection ended because its net node was killed.
+    Lost,
     Missing,
 }
 
@@ -131,6 +192,10 @@ struct Book {
     connection: u32,
     way: Way,
     unique: bool,
+    random: Random,
+    sent: u32,
+    /// How often its connection ended with its net node.
+    lost: u64,
     /// When the last answer came.
     answered: (Instant, SystemTime),
     entries: Vec<Entry>,
@@ -150,6 +215,9 @@ impl Book {
             // In pairs: neighbours differ in the node that they are given.
             way: plan.ways[connection as usize / 2 % plan.ways.len()],
             unique: plan.unique,
+            random: Random::new(connection),
+            sent: 0,
+            lost: 0,
             answered: (Instant::now(), SystemTime::now()),
             entries: Vec::new(),
             waiting: VecDeque::new(),
@@ -164,19 +232,33 @@ impl Book {
 
     async fn keep(
         mut self,
-        mut client: Client,
+        mut connected: Connected,
         plan: Plan,
         begin: Instant,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        if let Err(error) = self.requests(&mut client, &plan, begin, &stop).await {
-            let what = if error.is::<Elapsed>() { "MISSING an answer" } else { "CLOSED" };
-            self.fault(format!("{what}: {error:#}"));
+        while let Err(error) = self.requests(&mut connected.client, &plan, begin, &stop).await {
+            match connected.again().await {
+                Ok(true) => {
+                    self.lost += 1;
+                    self.end_waiting(End::Lost);
+                    continue;
+                }
+                Ok(false) => {
+                    let what = if error.is::<Elapsed>() { "MISSING an answer" } else { "CLOSED" };
+                    self.fault(format!("{what}: {error:#}"));
+                }
+                Err(why) => self.fault(format!("NOT TAKEN again: {why:#}")),
+            }
+            break;
         }
-        for Waiting { number, sent, .. } in std::mem::take(&mut self.waiting) {
-            self.entries.push(Entry { number, turn: sent, end: End::Missing });
-        }
+        self.end_waiting(End::Missing);
         self
+    }
+
+    fn end_waiting(&mut self, end: End) {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        self.entries.extend(waiting.map(|Waiting { number, sent, .. }| Entry { number, turn: sent, end }));
     }
 
     async fn requests(
@@ -190,11 +272,9 @@ impl Book {
         let pace = Duration::from_secs_f64(pace);
         // Connections of one pace are spread over it.
         let share = f64::from(self.connection) / f64::from(plan.connections);
-        let mut due = begin + pace.mul_f64(share);
-        let mut random = Random::new(self.connection);
-        let mut sent = 0;
+        let mut due = (begin + pace.mul_f64(share)).max(self.answered.0);
         loop {
-            let more = !*stop.borrow() && plan.requests.is_none_or(|max| sent < max);
+            let more = !*stop.borrow() && plan.requests.is_none_or(|max| self.sent < max);
             let may_send = more && self.waiting.len() < plan.deep;
             if !may_send && self.waiting.is_empty() {
                 break;
@@ -204,8 +284,9 @@ impl Book {
                 () = sleep_until(due), if may_send => {
                     // Closed loop: what was late because an answer was late is not made up for.
                     due = (due + pace).max(Instant::now());
-                    sent += 1;
-                    self.send(client, sent, random.below(plan.sleep_ms_max + 1)).await?;
+                    self.sent += 1;
+                    let ms = self.random.below(plan.sleep_ms_max + 1);
+                    self.send(client, self.sent, ms).await?;
                 }
                 frame = client.receive(), if !self.waiting.is_empty() => {
                     let (command, body) = frame?;
@@ -298,6 +379,8 @@ pub struct Ledger {
     connections: usize,
     entries: Vec<Entry>,
     faults: Vec<String>,
+    /// Connections that ended with their net node.
+    pub lost: u64,
     /// Error frames by code and `executed`.
     pub errors: BTreeMap<(String, String), u64>,
     /// The nodes that answered each connection.
@@ -313,6 +396,7 @@ pub struct Ledger {
 impl Ledger {
     fn add(&mut self, book: Book) {
         self.connections += 1;
+        self.lost += book.lost;
         self.entries.extend(book.entries);
         self.faults.extend(book.faults);
         for (kind, n) in book.errors {
@@ -385,13 +469,17 @@ impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errors = self.count(|end| matches!(end, End::Error { .. }));
         let missing = self.count(|end| end == End::Missing);
-        writeln!(
+        write!(
             f,
             "{} connections sent {} = {} replies + {errors} errors + {missing} missing",
             self.connections,
             self.entries.len(),
             self.replies()
         )?;
+        match self.count(|end| end == End::Lost) {
+            0 if self.lost == 0 => writeln!(f)?,
+            requests => writeln!(f, " + {requests} lost with {} connections to killed nodes", self.lost)?,
+        }
         for ((code, executed), n) in &self.errors {
             writeln!(f, "  {n:>8} × {code}, executed: {executed}")?;
         }
@@ -462,14 +550,15 @@ fn few(mut faults: Vec<String>) -> Vec<String> {
 }
 
 /// A small generator of random numbers with a seed, so that a failure can be repeated.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new(seed: u32) -> Self {
+    pub(crate) fn new(seed: u32) -> Self {
         Self(u64::from(seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    /// 0 to `n` - 1.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -5,6 +5,7 @@
 //! * [`http`] — an operator's `curl`.
 //! * [`fixtures`] — configs on free ports.
 //! * [`ledger`] — a load, and what became of each of its requests.
+//! * [`counted`] — a load whose requests the nodes count, over replacements.
 //! * [`trials`] — the promises under load and faults, small for CI and at full size for `trial`.
 //! * [`websocket`] — a game client in a browser.
 //! * [`wait`] — waiting for a state, failing with the last one.
@@ -12,6 +13,7 @@
 pub mod bins;
 pub mod client;
 pub mod cluster;
+pub mod counted;
 pub mod fixtures;
 pub mod http;
 pub mod ledger;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tests::trials::{halfopen, hang, order, outcome, slow};
+use tests::trials::{adopt, chaos, halfopen, hang, order, outcome, reload, rollback, slow};
 
 /// Tries a cluster of real processes under load and faults; fails when a promise is not kept.
 #[derive(Parser)]
@@ -25,6 +25,16 @@ enum Trial {
     Slow(slow::Size),
     /// Connections that send one byte and wait are closed by timeout
     Halfopen(halfopen::Size),
+    /// /reload of all nodes again and again: no connection closed, no error, no count lost
+    Reload(reload::Size),
+    /// The same with thousands of connections, most of them idle
+    IdleReload(reload::IdleSize),
+    /// New binaries that fail are rolled back, and nobody notices
+    Rollback(rollback::Size),
+    /// The master is killed, and a new one takes over
+    Adopt(adopt::Size),
+    /// Kills, stops and reloads at random, over all nodes and the master
+    Chaos(chaos::Size),
 }
 
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
@@ -47,5 +57,10 @@ async fn run(trial: &Trial, say: tests::trials::Say<'_>) -> Result<()> {
         Trial::Hang(size) => hang::run(size, say).await,
         Trial::Slow(size) => slow::run(size, say).await,
         Trial::Halfopen(size) => halfopen::run(size, say).await,
+        Trial::Reload(size) => reload::run(size, say).await,
+        Trial::IdleReload(size) => reload::run_idle(size, say).await,
+        Trial::Rollback(size) => rollback::run(size, say).await,
+        Trial::Adopt(size) => adopt::run(size, say).await,
+        Trial::Chaos(size) => chaos::run(size, say).await,
     }
 }

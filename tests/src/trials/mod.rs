@@ -1,10 +1,14 @@
 //! The promises of docs/semantics.md under load and faults: small in CI, at full size with
 //! `cargo run --release -p tests --bin trial`.
 
+pub mod adopt;
+pub mod chaos;
 pub mod halfopen;
 pub mod hang;
 pub mod order;
 pub mod outcome;
+pub mod reload;
+pub mod rollback;
 pub mod slow;
 
 use std::fmt::Display;
