@@ -28,6 +28,8 @@ pub(crate) struct Neighbour {
     older: Vec<Link>,
     /// Since when it is waited for: it has ended, is not there yet, or has said Pause.
     missed: Instant,
+    /// It was linked to this process's predecessor, and comes.
+    comes: bool,
 }
 
 /// How a neighbour can be reached.
@@ -44,7 +46,7 @@ pub(crate) enum Way {
 
 impl Neighbour {
     fn new(name: NodeName, group: String, now: Instant) -> Self {
-        Self { name, group, incarnation: None, current: None, older: Vec::new(), missed: now }
+        Self { name, group, incarnation: None, current: None, older: Vec::new(), missed: now, comes: false }
     }
 
     /// The way to it; it is waited for at most `park`.
@@ -55,6 +57,8 @@ impl Neighbour {
             // After a Pause the successor's link may come only when the old one has ended.
             Some(link) if link.is_paused() => Way::Replaced,
             Some(_) if self.older.iter().any(|old| !old.is_closed()) => Way::Replaced,
+            // Its sessions are known from the predecessor: they do not go elsewhere while it is on its way.
+            None if self.comes => Way::Replaced,
             _ => Way::Missed,
         }
     }
@@ -129,6 +133,14 @@ impl Neighbours {
     pub(crate) fn expect(names: impl Iterator<Item = (NodeName, String)>, now: Instant) -> Self {
         let new = |(name, group): (NodeName, String)| (name.clone(), Neighbour::new(name, group, now));
         Self { known: names.map(new).collect() }
+    }
+
+    /// Those that have not been linked yet are waited for from `now` on; with `come` they were linked to this
+    /// process's predecessor.
+    pub(crate) fn expect_from(&mut self, now: Instant, come: bool) {
+        for known in self.known.values_mut().filter(|known| known.current.is_none()) {
+            (known.missed, known.comes) = (now, come);
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Neighbour> {
@@ -247,6 +259,18 @@ mod tests {
         assert_eq!(way(&all, now + PARK), "gone");
         assert_eq!(all.meant("game").len(), 1);
         assert_eq!(all.meant("other").len(), 0);
+    }
+
+    #[test]
+    fn a_neighbour_of_the_predecessor_is_on_its_way_until_its_time_is_over() {
+        let now = Instant::now();
+        let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
+        let mut all = Neighbours::expect([game].into_iter(), now);
+        all.expect_from(now + PARK, true);
+        assert_eq!(way(&all, now + PARK), "replaced");
+        assert_eq!(way(&all, now + PARK * 2), "gone");
+        take(&mut all, 5, now + PARK);
+        assert_eq!(way(&all, now + PARK), "open 5");
     }
 
     #[test]

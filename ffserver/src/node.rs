@@ -445,6 +445,13 @@ impl Node {
         gone
     }
 
+    /// The neighbours are to link now; with `come` they were linked to this process's predecessor.
+    pub(crate) fn expect_neighbours(&self, come: bool) {
+        let now = Instant::now();
+        self.0.parents.lock().expect_from(now, come);
+        self.0.children.lock().expect_from(now, come);
+    }
+
     /// What a neighbour has said about its link as a whole.
     pub(crate) fn link_changed(&self, link: &Link, change: Change) {
         let now = Instant::now();

@@ -402,6 +402,7 @@ impl FFServer {
             tasks.push(tokio::spawn(beat(self.node.clone())));
         }
         let shared = self.shared();
+        self.node.expect_neighbours(self.succeeds);
         if let Some(listener) = root {
             let root = Arc::new(self.root(&shared, &links));
             if let Some(hub) = &self.hub {

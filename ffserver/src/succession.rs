@@ -291,6 +291,24 @@ impl Estate {
             && self.is_quiet()
     }
 
+    /// What [`Estate::has_left`] still waits for, for the operator.
+    fn what_is_left(&self, no_http: bool) -> String {
+        let links = self.node.links();
+        let names = |of: &dyn Fn(&&Link) -> bool| {
+            let names = links.iter().filter(of).map(|link| link.peer().name.as_str());
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let left = [
+            (!self.node.sessions().is_empty()).then(|| format!("{} clients", self.node.sessions().len())),
+            (!no_http).then(|| "HTTP connections".to_owned()),
+            (!self.node.calls().is_empty()).then(|| format!("{} handlers", self.node.calls().len())),
+            self.node.park().any().then(|| "messages that wait for other nodes".to_owned()),
+            Some(format!("links that were not switched: [{}]", names(&|link| !link.peer_has_switched()))),
+            Some(format!("answers of: [{}]", names(&|link| link.waiting_calls() > 0))),
+        ];
+        left.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+
     /// Sends what leaves, until nothing is left or the time is over.
     async fn send_all(
         &self,
@@ -302,8 +320,7 @@ impl Estate {
     ) -> Result<Sent, HandOverError> {
         while !self.has_left(leaving.as_ref(), http.is_none()) {
             if Instant::now() >= deadline {
-                let sessions = self.node.sessions().len();
-                warn!("not everything ended in time (drain_s): {sessions} clients are left");
+                warn!("not everything ended in time (drain_s): {}", self.what_is_left(http.is_none()));
                 break;
             }
             tokio::select! {
