@@ -353,6 +353,14 @@ impl Node {
         sessions.open.values().for_each(|session| session.set_course(course));
     }
 
+    /// What sessions that open later do; gives those that are open, to be told one by one. Those that hold do so
+    /// until then.
+    pub(crate) fn begin_course(&self, course: Course) -> Vec<Session> {
+        let mut sessions = self.0.sessions.lock();
+        sessions.course = course;
+        sessions.open.values().cloned().collect()
+    }
+
     /// Whether something runs for a session, here or elsewhere.
     pub(crate) fn has_session_at_work(&self) -> bool {
         self.0.sessions.lock().open.values().any(Session::is_at_work)

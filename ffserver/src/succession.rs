@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::app::{Frozen, Hooks};
 use crate::dispatch::Guarded;
 use crate::error::HandlerError;
-use crate::net::{Clients, Leaving};
+use crate::net::{Clients, Departure, Leaving};
 use crate::node::{Node, Phase};
 use crate::session::Course;
 use crate::stop::Stop;
@@ -282,10 +282,8 @@ impl Estate {
     }
 
     /// Whether nothing is left here: no client, no HTTP connection, and no neighbour that needs this process.
-    fn has_left(&self, leaving: Option<&mpsc::Receiver<Leaving>>, no_http: bool) -> bool {
-        let no_clients = self.clients.as_ref().is_none_or(Clients::are_gone);
-        no_clients
-            && leaving.is_none_or(mpsc::Receiver::is_empty)
+    fn has_left(&self, leaving: Option<&Departure>, no_http: bool) -> bool {
+        leaving.is_none_or(Departure::is_over)
             && no_http
             && self.node.links().iter().all(Link::peer_has_switched)
             && self.is_quiet()
@@ -314,7 +312,7 @@ impl Estate {
         &self,
         passage: &mut ToSuccessor,
         chosen: &mut mpsc::UnboundedReceiver<Sticky>,
-        leaving: &mut Option<mpsc::Receiver<Leaving>>,
+        leaving: &mut Option<Departure>,
         http: &mut Option<Retirement>,
         deadline: Instant,
     ) -> Result<Sent, HandOverError> {
@@ -329,7 +327,7 @@ impl Estate {
                     return Ok(Sent::SuccessorStops);
                 },
                 Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
-                Some(one) = next_client(leaving) => if let Err(error) = send_client(passage, &one).await {
+                one = next_client(leaving) => if let Err(error) = send_client(passage, &one).await {
                     if let Some(clients) = &self.clients {
                         clients.take_back(one);
                     }
@@ -341,7 +339,7 @@ impl Estate {
                     }
                     None => *http = None,
                 },
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(LOOK_EVERY) => leaving.iter_mut().for_each(Departure::tell_more),
             }
         }
         Ok(Sent::All)
@@ -359,15 +357,9 @@ impl Estate {
             passage.send(&FromOld::Http { unread }, &[stream.as_fd()]).await?;
         }
         let mut leaving = self.clients.as_ref().map(Clients::leave);
-        let sent = self.send_all(passage, chosen, &mut leaving, &mut kept.http, deadline).await;
-        if let (Err(_), Some(clients), Some(leaving)) = (&sent, &self.clients, &mut leaving) {
-            // Those that were on their way come back; who has not been taken yet comes back by itself.
-            leaving.close();
-            while let Ok(one) = leaving.try_recv() {
-                clients.take_back(one);
-            }
-        }
-        if sent? == Sent::SuccessorStops {
+        if self.send_all(passage, chosen, &mut leaving, &mut kept.http, deadline).await?
+            == Sent::SuccessorStops
+        {
             return Ok(());
         }
         passage.send(&FromOld::Done, &[]).await?;
@@ -385,9 +377,9 @@ impl Estate {
 }
 
 /// The next client that leaves; for ever none when there are no clients.
-async fn next_client(leaving: &mut Option<mpsc::Receiver<Leaving>>) -> Option<Leaving> {
+async fn next_client(leaving: &mut Option<Departure>) -> Leaving {
     match leaving {
-        Some(leaving) => leaving.recv().await,
+        Some(leaving) => leaving.next().await,
         None => std::future::pending().await,
     }
 }

@@ -21,7 +21,7 @@ use crate::app::Hooks;
 use crate::counters::count;
 use crate::dispatch::{Dispatch, Guarded, log_error};
 use crate::node::Node;
-use crate::session::Course;
+use crate::session::{Course, Session};
 use connection::{Closed, Connection};
 
 /// Connections that may wait to be sent to a successor; the others wait in their own tasks.
@@ -75,13 +75,14 @@ impl Clients {
         self.connections.wait().await;
     }
 
-    /// Sends every connection to the successor as soon as nothing runs for it; the receiver ends when none is
-    /// left. What cannot be sent is to be given back to [`Clients::adopt`].
-    pub(crate) fn leave(&self) -> mpsc::Receiver<Leaving> {
-        let (sender, receiver) = mpsc::channel(LEAVING_MAX);
+    /// Sends every connection to the successor, each when nothing runs for it. They go a few at a time, so that
+    /// one that is busy stands still for its own way only. What is taken and cannot be sent is to be given
+    /// back to [`Clients::take_back`].
+    pub(crate) fn leave(&self) -> Departure {
+        let (sender, leaving) = mpsc::channel(LEAVING_MAX);
         *self.successor.lock() = Some(sender);
-        self.shared.node.set_course(Course::Leave);
-        receiver
+        let node = &self.shared.node;
+        Departure { leaving, to_tell: node.begin_course(Course::Leave), clients: self.clone() }
     }
 
     /// Nobody leaves any more: those that are here go on.
@@ -90,8 +91,7 @@ impl Clients {
         self.shared.node.set_course(Course::Run);
     }
 
-    /// Whether all have left or ended.
-    pub(crate) fn are_gone(&self) -> bool {
+    fn are_gone(&self) -> bool {
         self.connections.is_empty()
     }
 
@@ -182,6 +182,55 @@ impl Clients {
             });
         }
         info!(session = %session.id(), "client logged out: {closed}");
+    }
+}
+
+/// The connections of a node on their way to its successor. Dropping it brings back those that have not been
+/// taken.
+pub(crate) struct Departure {
+    leaving: mpsc::Receiver<Leaving>,
+    /// Those that have not been told yet.
+    to_tell: Vec<Session>,
+    clients: Clients,
+}
+
+impl Departure {
+    /// The next one that leaves; for ever none when there is none left. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Leaving {
+        match self.leaving.recv().await {
+            Some(one) => {
+                self.tell(1);
+                one
+            }
+            // The other end lives as long as the clients.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells some more: one for which something runs must not hold up the others. To be called every few
+    /// milliseconds.
+    pub(crate) fn tell_more(&mut self) {
+        self.tell(LEAVING_MAX);
+    }
+
+    /// Whether all have left or ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.clients.are_gone() && self.leaving.is_empty()
+    }
+
+    fn tell(&mut self, n: usize) {
+        let rest = self.to_tell.len().saturating_sub(n);
+        self.to_tell.drain(rest..).for_each(|session| session.set_course(Course::Leave));
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        // Who has not been taken yet comes back by itself.
+        self.leaving.close();
+        while let Ok(one) = self.leaving.try_recv() {
+            self.clients.take_back(one);
+        }
     }
 }
 
