@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ffnet::listen::{self, Inherited};
-use ffserver::{Stop, process};
+use ffserver::{FFServer, Stop, process};
 
 /// Runs one node of a cluster. The master starts it; by hand it is for debugging: `appmain gate config.json`.
 #[derive(Parser)]
@@ -18,6 +18,9 @@ struct Args {
     /// The cluster's config.
     #[arg(required_unless_present_any = ["apps", "all"])]
     config: Option<PathBuf>,
+    /// Tries every connection of the node, prints what it finds, and starts nothing.
+    #[arg(long, requires = "node", conflicts_with_all = ["apps", "all"])]
+    check: bool,
     /// Runs every node of this config in one process, with links in memory and without a master.
     #[arg(long, value_name = "CONFIG", conflicts_with_all = ["node", "apps"])]
     all: Option<PathBuf>,
@@ -29,7 +32,7 @@ struct Args {
 #[allow(clippy::print_stderr, reason = "the last line of a failed start, for the operator")]
 fn main() -> ExitCode {
     match run(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
@@ -38,15 +41,28 @@ fn main() -> ExitCode {
 }
 
 #[allow(clippy::print_stdout, reason = "what --apps is for")]
-fn run(args: Args) -> Result<()> {
+fn run(args: Args) -> Result<ExitCode> {
     if let Some(config) = args.all {
-        return run_all(&config);
+        return run_all(&config).map(|()| ExitCode::SUCCESS);
     }
     let (Some(node), Some(config)) = (args.node, args.config) else {
         apps::all().iter().for_each(|app| println!("{}", app.name()));
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     };
-    run_node(&node, &config)
+    if args.check {
+        return check_node(&node, &config);
+    }
+    run_node(&node, &config).map(|()| ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout, reason = "what --check is for")]
+fn check_node(node: &str, config: &Path) -> Result<ExitCode> {
+    let cluster = ffconfig::load(config, &env)?.cluster;
+    let server = FFServer::new(&cluster, node, apps::all(), process::incarnation(None)?)?;
+    let findings = process::runtime(1)?.block_on(server.check());
+    findings.iter().for_each(|finding| println!("{finding}"));
+    let fault = findings.iter().any(|finding| finding.fault);
+    Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn run_node(node: &str, config: &Path) -> Result<()> {

@@ -1,12 +1,14 @@
 //! The handlers of the sample cluster: ordinary modules, one app each. Apps never import each other.
 //!
-//! `netserver`, `gateserver` and `game1server` are firefly's demo: start reading there. `bench` and
-//! `trial` are what the benchmark and the tests run.
+//! `netserver`, `gateserver` and `game1server` are firefly's demo: start reading there. `accounts` keeps its
+//! data in a database: docs/data.md. `bench`, `trial` and `coins` are what the benchmark and the tests run.
 
 mod netserver;
 mod gateserver;
 mod game1server;
+mod accounts;
 mod bench;
+mod coins;
 mod trial;
 
 use ffserver::App;
@@ -17,6 +19,8 @@ pub fn all() -> Vec<App> {
         netserver::app(),
         gateserver::app(),
         game1server::app(),
+        accounts::app(),
+        coins::game(),
         bench::net(),
         bench::gate(),
         bench::game(),

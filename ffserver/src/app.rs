@@ -11,6 +11,7 @@ use ffproto::NodeName;
 use crate::error::HandlerError;
 use crate::handler::Route;
 use crate::node::{Node, States};
+use crate::record::{Record, Registered, Table};
 use crate::session::Session;
 
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -60,6 +61,7 @@ pub struct App {
     pub(crate) name: &'static str,
     pub(crate) routes: Vec<Route>,
     pub(crate) states: States,
+    pub(crate) tables: Vec<Registered>,
     pub(crate) hooks: Hooks,
     pub(crate) mounts: Vec<(&'static str, Vec<rocket::Route>)>,
 }
@@ -67,7 +69,14 @@ pub struct App {
 impl App {
     /// An app without handlers; `name` is what the config's `app` names.
     pub fn new(name: &'static str) -> Self {
-        Self { name, routes: Vec::new(), states: States::new(), hooks: Hooks::default(), mounts: Vec::new() }
+        Self {
+            name,
+            routes: Vec::new(),
+            states: States::new(),
+            tables: Vec::new(),
+            hooks: Hooks::default(),
+            mounts: Vec::new(),
+        }
     }
 
     /// Its name.
@@ -86,6 +95,16 @@ impl App {
     #[must_use]
     pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
         self.states.insert(TypeId::of::<T>(), Arc::new(value));
+        self
+    }
+
+    /// Adds a table of records, which handlers take as `Table<T>`. Its schema is checked when the node
+    /// starts; the node needs `"db": true`.
+    #[must_use]
+    pub fn table<T: Record>(mut self) -> Self {
+        // What handlers that take it are checked against; the table itself comes with the database.
+        self.states.insert(TypeId::of::<Table<T>>(), Arc::new(()));
+        self.tables.push(Registered::of::<T>());
         self
     }
 

@@ -14,9 +14,10 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::cache::Cache;
-use crate::db::Db;
+use crate::db::{DatabaseName, Db, Named};
 use crate::error::HandlerError;
 use crate::node::Node;
+use crate::record::{Record, Table};
 use crate::rpc::{Children, Origin, Parent, ParentName, Parents};
 use crate::session::Session;
 
@@ -64,7 +65,7 @@ pub struct Facts<'a> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no argument of a handler",
     label = "this is taken from no message",
-    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Node, Db, Cache"
+    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Node, Db, Named<N>, Table<T>, Cache"
 )]
 pub trait FromRequest: Sized {
     /// Takes the argument out of the request.
@@ -289,6 +290,42 @@ impl FromRequest for Db {
             Ok(())
         } else {
             Err("takes Db, but the node's config has no \"db\": true".into())
+        }
+    }
+}
+impl<N: DatabaseName> FromRequest for Named<N> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        let db = request.node.database(N::NAME).cloned();
+        db.map(Self::new).ok_or_else(|| HandlerError::internal("no such database"))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        if facts.config.databases.iter().any(|name| name == N::NAME) {
+            return Ok(());
+        }
+        let name = N::NAME;
+        Err(format!(
+            "takes the database `{name}`: that needs `databases.{name}`, and \"db\": true on the node"
+        ))
+    }
+}
+impl<T: Record> FromRequest for Table<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        request.node.table().ok_or_else(|| HandlerError::internal("no such table"))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        let name = std::any::type_name::<T>();
+        if !(facts.has_state)(std::any::TypeId::of::<Self>()) {
+            let last = name.rsplit("::").next().unwrap_or_default();
+            return Err(format!(
+                "takes Table<{name}>, which the app does not have: add .table::<{last}>() to it"
+            ));
+        }
+        if facts.config.db {
+            Ok(())
+        } else {
+            Err(format!("takes Table<{name}>, but the node's config has no \"db\": true"))
         }
     }
 }

@@ -14,6 +14,7 @@ mod doing;
 pub mod session;
 pub mod db;
 pub mod cache;
+pub mod record;
 mod routing;
 mod neighbours;
 mod park;
@@ -33,17 +34,20 @@ mod stop;
 mod control;
 pub mod succession;
 mod server;
+mod check;
 pub mod process;
 
 pub use app::{App, Frozen};
 pub use cache::Cache;
-pub use db::Db;
+pub use check::Finding;
+pub use db::{Db, Named};
 pub use error::{CallError, HandlerError};
-pub use ffmacros::{net_handle, remote_handle, root_handle};
+pub use ffmacros::{Record, net_handle, remote_handle, root_handle};
 pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId};
 pub use handler::{Bincode, Body, Caller, Json, Route, State};
 pub use hub::Hub;
 pub use node::{Node, Phase};
+pub use record::{Record, Save, Table, within};
 pub use rpc::{Children, Parent, ParentName, Parents};
 pub use server::{BuildError, FFServer, RunError};
 pub use session::{PushError, Session};
@@ -54,8 +58,8 @@ pub use {bytes, rocket, tracing};
 pub mod prelude {
     pub use crate::{
         App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError, Json,
-        Node, NodeName, Parent, Parents, Session, State, handlers, net_handle, parents, remote_handle,
-        root_handle,
+        Named, Node, NodeName, Parent, Parents, Record, Save, Session, State, Table, databases, handlers,
+        net_handle, parents, remote_handle, root_handle, within,
     };
     pub use bytes::Bytes;
 }

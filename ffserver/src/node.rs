@@ -2,7 +2,7 @@
 //! that needs the node is given this handle, so one process can host many.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -31,6 +31,7 @@ use crate::db::Db;
 use crate::doing::Doing;
 use crate::neighbours::Neighbours;
 use crate::park::{Park, ParkLimits, Side};
+use crate::record::{Record, Records, Table};
 use crate::routing::{SESSION_ENDED, Sticky};
 use crate::session::{Course, Session, Wire};
 
@@ -60,7 +61,9 @@ struct Inner {
     phase: watch::Sender<Phase>,
     states: States,
     db: OnceLock<Db>,
+    databases: OnceLock<BTreeMap<String, Db>>,
     cache: OnceLock<Cache>,
+    records: OnceLock<Records>,
     sessions: Mutex<Sessions>,
     parents: Mutex<Neighbours>,
     children: Mutex<Neighbours>,
@@ -121,7 +124,9 @@ impl Node {
             phase: watch::Sender::new(Phase::Starting),
             states,
             db: OnceLock::new(),
+            databases: OnceLock::new(),
             cache: OnceLock::new(),
+            records: OnceLock::new(),
             sessions: Mutex::default(),
             parents: Mutex::new(parents),
             children: Mutex::new(children),
@@ -166,9 +171,31 @@ impl Node {
         self.0.db.get()
     }
 
+    /// The database of that name under the config's `databases`, when the config says `"db": true`.
+    pub fn database(&self, name: &str) -> Option<&Db> {
+        self.0.databases.get()?.get(name)
+    }
+
+    /// Every database of this node, each under what the config calls it: `db`, and those of `databases`.
+    pub fn databases(&self) -> impl Iterator<Item = (&str, &Db)> {
+        let named = self.0.databases.get().into_iter().flatten();
+        let named = named.map(|(name, db)| (name.as_str(), db));
+        self.db().map(|db| ("db", db)).into_iter().chain(named)
+    }
+
     /// The cache: memcached when the config says `"mem": true`, else in this process.
     pub fn cache(&self) -> &Cache {
-        self.0.cache.get_or_init(Cache::default)
+        self.0.cache.get_or_init(|| Cache::in_process(self.0.config.limits.cache_bytes_max))
+    }
+
+    /// The table of a record that the app has named with [`App::table`](crate::App::table).
+    pub fn table<T: Record>(&self) -> Option<Table<T>> {
+        self.0.records.get()?.table()
+    }
+
+    /// The records of this node, when its app has tables.
+    pub fn records(&self) -> Option<&Records> {
+        self.0.records.get()
     }
 
     /// The app's value of type `T` ([`App::state`](crate::App::state)).
@@ -198,8 +225,19 @@ impl Node {
             sessions: self.0.sessions.lock().open.len() as u64,
             parents: self.0.parents.lock().iter().map(|p| (p.name.clone(), p.link().is_some())).collect(),
             children: self.children(),
-            counters: self.0.counters.list(),
+            counters: self.counter_list(),
         }
+    }
+
+    fn counter_list(&self) -> Vec<(String, u64)> {
+        let records = self.records().map(Records::counters).unwrap_or_default();
+        self.0.counters.list().into_iter().chain(self.lost_databases()).chain(records).collect()
+    }
+
+    /// A counter for the databases that do not answer now; none when all do.
+    fn lost_databases(&self) -> Option<(String, u64)> {
+        let lost = self.databases().filter(|(_, db)| !db.health().is_up()).count() as u64;
+        (lost > 0).then(|| ("databases_down".to_owned(), lost))
     }
 
     /// Wakes who tells the master.
@@ -219,6 +257,14 @@ impl Node {
     pub(crate) fn set_db(&self, db: Db) {
         // Set once at start; a second value would be ignored.
         let _ = self.0.db.set(db);
+    }
+
+    pub(crate) fn set_databases(&self, databases: BTreeMap<String, Db>) {
+        let _ = self.0.databases.set(databases);
+    }
+
+    pub(crate) fn set_records(&self, records: Records) {
+        let _ = self.0.records.set(records);
     }
 
     pub(crate) fn set_cache(&self, cache: Cache) {
@@ -368,6 +414,9 @@ impl Node {
 
     /// Forgets the way of a session's messages and tells those along it.
     pub(crate) fn session_ended(&self, session: SessionId) {
+        if let Some(records) = self.records() {
+            records.session_ended(session);
+        }
         let client = Client { session, command: CommandId(0), stateless: false };
         for name in self.0.sticky.forget(session) {
             self.tell(&name, SESSION_ENDED, client);

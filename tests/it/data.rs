@@ -3,51 +3,14 @@
 // clippy.toml allows these in tests; helpers of integration tests do not count as such for clippy.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ffserver::cache::{Cache, CacheError, Life};
 use ffserver::db::{Db, DbError, Value, args};
+use tests::servers::{hostile, shared as server, unique};
 use tokio::time::{self, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// Texts that have broken servers: quotes, backslashes, placeholders, comments, beyond the first 65,536
-/// characters, and long.
-fn hostile() -> Vec<String> {
-    let mut texts: Vec<String> = [
-        "",
-        "it's \"quoted\" `three` ways",
-        "'; DROP TABLE t; --",
-        "\\' OR 1=1 #",
-        "? ?? $1 :name @x %s {} /* */ -- ",
-        "a\tb\r\nc",
-        "Größe 名前 🎲👩‍👩‍👧",
-        "a:b c",
-    ]
-    .map(str::to_owned)
-    .into();
-    texts.push("x".repeat(1024 * 1024));
-    texts
-}
-
-/// The address of a server from the environment. `None` skips the test, but never in CI, where the script
-/// is what runs the tests.
-fn server(variable: &str) -> Option<String> {
-    let address = std::env::var(variable).ok();
-    if address.is_none() {
-        let reason = format!("{variable} is not set; `tests/run` starts the server and sets it");
-        assert!(std::env::var("CI").is_err(), "{reason}");
-        println!("skipped: {reason}");
-    }
-    address
-}
-
-/// Unlike any other name of this and earlier runs.
-fn unique(what: &str) -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("{what}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
 
 // ---- cache -------------------------------------------------------------------------------------------
 
@@ -88,6 +51,11 @@ async fn check_cache(cache: &Cache) {
     assert!(cache.touch("claim", MINUTE).await.unwrap());
     assert!(!cache.touch("nothing", MINUTE).await.unwrap());
     cache.ping().await.unwrap();
+
+    let many = cache.get_many(&["nothing", "claim", "n", "claim"]).await.unwrap();
+    let many: Vec<_> = many.iter().map(|value| value.as_deref().map(String::from_utf8_lossy)).collect();
+    assert_eq!(many, [None, Some("still me".into()), Some("8".into()), Some("still me".into())]);
+    assert_eq!(cache.get_many::<&str>(&[]).await.unwrap(), Vec::<Option<bytes::Bytes>>::new());
 }
 
 async fn check_hostile_keys(cache: &Cache) {
@@ -101,6 +69,8 @@ async fn check_hostile_keys(cache: &Cache) {
     for (number, key) in keys.iter().enumerate() {
         assert_eq!(cache.get(key).await.unwrap().unwrap(), number.to_string(), "key {number}");
     }
+    let many = cache.get_many(&keys).await.unwrap();
+    assert!(many.iter().zip(0..).all(|(value, n): (_, usize)| value.as_ref().unwrap() == &n.to_string()));
     for text in hostile().iter().filter(|text| text.len() < 1000) {
         cache.set("value", text, MINUTE).await.unwrap();
         assert_eq!(cache.get("value").await.unwrap().unwrap(), text.as_bytes());
@@ -222,13 +192,7 @@ async fn relay(listener: tokio::net::TcpListener, server: String) {
 // ---- database ----------------------------------------------------------------------------------------
 
 async fn connect(url: String) -> Db {
-    let config = ffconfig::Database {
-        url,
-        connections_max: 5,
-        connect_timeout: Duration::from_secs(5),
-        options: Default::default(),
-    };
-    Db::connect(&config).await.unwrap()
+    Db::connect(&ffconfig::Database::at(url)).await.unwrap()
 }
 
 /// What a round trip looks like in each dialect; the rest of a test is the same for all three.
@@ -369,13 +333,9 @@ async fn sqlite_gives_back_what_it_was_given() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// PostgreSQL is tested where it is installed; the script does not install it.
 #[tokio::test]
 async fn postgres_gives_back_what_it_was_given() {
-    let Ok(url) = std::env::var("FF_TEST_POSTGRES") else {
-        println!("skipped: PostgreSQL is not installed");
-        return;
-    };
+    let Some(url) = server("FF_TEST_POSTGRES") else { return };
     check_database(connect(url).await).await;
 }
 
@@ -416,13 +376,7 @@ async fn a_slow_statement_meets_its_deadline_and_the_next_one_runs() {
 async fn a_wrong_password_is_refused_at_the_start_without_showing_it() {
     let Some(url) = server("FF_TEST_MYSQL") else { return };
     let url = url.replace(":pw@", ":hunter2@");
-    let config = ffconfig::Database {
-        url,
-        connections_max: 1,
-        connect_timeout: Duration::from_secs(5),
-        options: Default::default(),
-    };
-    let error = Db::connect(&config).await.unwrap_err();
+    let error = Db::connect(&ffconfig::Database::at(url)).await.unwrap_err();
     assert!(matches!(error, DbError::Refused { .. }), "{error:?}");
     let line = format!("{:#}", anyhow::Error::from(error));
     assert!(line.starts_with("`db.url`: mysql at 127.0.0.1:"), "{line}");

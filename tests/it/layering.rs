@@ -11,13 +11,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ffconfig", &["ffproto"]),
     ("ffnet", &["ffproto"]),
     ("fftelemetry", &[]),
+    ("ffdata", &[]),
     ("ffmacros", &[]),
-    ("ffserver", &["ffmacros", "ffnet", "ffproto", "ffconfig", "fftelemetry"]),
+    ("ffserver", &["ffdata", "ffmacros", "ffnet", "ffproto", "ffconfig", "fftelemetry"]),
     ("apps", &["ffserver"]),
     ("appmain", &["apps", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
     ("master", &["ffconfig", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
-    ("fuzzchecks", &["ffproto", "ffconfig"]),
+    ("fuzzchecks", &["ffdata", "ffproto", "ffconfig"]),
     ("tests", &["ffproto", "ffconfig", "ffnet", "fftelemetry", "ffserver", "apps", "master"]),
 ];
 
@@ -25,6 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const NEVER: &[(&str, &[&str])] = &[
     ("ffproto", &["tokio", "rocket", "sqlx", "nix"]),
     ("ffconfig", &["tokio", "rocket", "sqlx"]),
+    ("ffdata", &["tokio", "rocket", "sqlx", "nix"]),
     ("master", &["sqlx", "sqlx-core", "memcache", "ffserver", "apps"]),
 ];
 

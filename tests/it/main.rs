@@ -1,7 +1,9 @@
 //! Whole clusters, tried as users try them. One file per behaviour; the harness is this package's library.
 
+mod accounts;
 mod adoption;
 mod bad_input;
+mod coins;
 mod config_errors;
 mod data;
 mod demo;
@@ -10,10 +12,13 @@ mod health;
 mod hosts;
 mod layering;
 mod limits;
+mod outage;
 mod outcome;
+mod records;
 mod rollback;
 mod replacement;
 mod routing;
 mod succession;
 mod supervision;
 mod websocket;
+mod write_behind;

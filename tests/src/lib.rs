@@ -6,6 +6,7 @@
 //! * [`fixtures`] — configs on free ports.
 //! * [`ledger`] — a load, and what became of each of its requests.
 //! * [`counted`] — a load whose requests the nodes count, over replacements.
+//! * [`servers`] — memcached, MariaDB and PostgreSQL of a test's own, and those of `tests/run`.
 //! * [`trials`] — the promises under load and faults, small for CI and at full size for `trial`.
 //! * [`websocket`] — a game client in a browser.
 //! * [`wait`] — waiting for a state, failing with the last one.
@@ -17,6 +18,7 @@ pub mod counted;
 pub mod fixtures;
 pub mod http;
 pub mod ledger;
+pub mod servers;
 pub mod trials;
 pub mod wait;
 pub mod websocket;

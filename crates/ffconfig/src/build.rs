@@ -35,7 +35,13 @@ pub(crate) fn cluster(
         path: path.to_owned(),
         master: master(root.section("master")?, folder)?,
         db: uses_db.then(|| database(root.section("db"), folder, &name)),
+        databases: root
+            .map("databases")
+            .iter()
+            .map(|entry| (entry.key.clone(), database(entry.item.fields(), folder, &name)))
+            .collect(),
         memcached: root.section("memcached").map(|fields| memcached(fields, &name)),
+        data_dir: folder.join(root.text("data_dir").unwrap_or("data")),
         name,
         nodes,
     })
@@ -91,6 +97,10 @@ fn node(root: &Fields, draft: &Draft<'_>, index: usize, parents: Vec<Parent>, fo
         webport: draft.listen("webport", index),
         parents,
         db: fields.bool("db").unwrap_or(false),
+        databases: match fields.bool("db") {
+            Some(true) => root.map("databases").iter().map(|entry| entry.key.clone()).collect(),
+            _ => Vec::new(),
+        },
         mem: fields.bool("mem").unwrap_or(false),
         log: log(fields, folder),
         cpu: fields.cpus("cpu").map(<[usize]>::to_vec),

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
+use ffproto::NodeName;
+
 use crate::fields::Fields;
 use crate::limits;
 use crate::nodes::Draft;
 use crate::report::Report;
+use crate::value::Entry;
 use crate::{database, ports};
 
 /// Checks everything that no single key can say.
@@ -16,6 +19,9 @@ pub(crate) fn check(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>
     check_memcached(root, drafts, report);
     if let Some(db) = root.section("db") {
         database::check(db, report);
+    }
+    for entry in root.map("databases") {
+        check_database(entry, report);
     }
     if let Some(restart) = master.and_then(|master| master.section("restart")) {
         check_waits(restart, report);
@@ -56,6 +62,18 @@ fn check_memcached(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>)
         if fields.bool("mem") == Some(true) {
             report.fault(fields.place_of("mem"), "there is no `memcached` at the top of the config");
         }
+    }
+}
+
+/// Without a URL it would be the file of the nameless one.
+fn check_database(entry: &Entry, report: &mut Report<'_>) {
+    if let Err(bad) = NodeName::try_from(entry.key.as_str()) {
+        report.fault(&entry.key_place, bad.to_string());
+    }
+    let Some(fields) = entry.item.fields() else { return };
+    database::check(fields, report);
+    if !["url", "user", "db"].into_iter().any(|key| fields.given(key)) {
+        report.fault(&fields.place, "a named database needs a `url`");
     }
 }
 

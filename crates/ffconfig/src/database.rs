@@ -64,6 +64,11 @@ pub(crate) fn database(db: Option<&Fields>, folder: &Path, cluster: &ClusterName
     if let Some(ms) = db.number("connect_timeout_ms") {
         database.connect_timeout = Duration::from_millis(ms);
     }
+    database.read_url = db.text("read_url").map(|url| normal_url(url, folder));
+    database.migrations = db.text("migrations").map(|path| folder.join(path));
+    if let Some(ms) = db.number("slow_ms") {
+        database.slow = Duration::from_millis(ms);
+    }
     let kept = KEPT.into_iter().filter_map(|key| Some((key.to_owned(), db.text(key)?.to_owned())));
     database.options = kept.collect();
     database
@@ -74,8 +79,20 @@ impl Database {
     /// when it is missing. The folder `data` is for whoever opens it to make.
     pub fn default_sqlite(folder: &Path, cluster: &ClusterName) -> Self {
         let url = sqlite_url(&format!("data/{cluster}.sqlite"), folder);
-        let connect_timeout = Duration::from_secs(5);
-        Self { url, connections_max: 5, connect_timeout, options: BTreeMap::new() }
+        Self::at(url)
+    }
+
+    /// The database of a URL in its normal form, with every default.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            connections_max: 5,
+            connect_timeout: Duration::from_secs(5),
+            read_url: None,
+            migrations: None,
+            slow: Duration::from_millis(500),
+            options: BTreeMap::new(),
+        }
     }
 
     /// The file of a `sqlite:` URL; `None` for other databases, and for one in memory.
@@ -87,16 +104,21 @@ impl Database {
 
     /// The URL for logs: without password, and without options, for these can hold one too.
     pub fn shown_url(&self) -> String {
-        let url = self.url.split_once('?').map_or(self.url.as_str(), |(url, _)| url);
-        let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-        // The last `@`: a password may have one that nobody encoded.
-        match rest.rsplit_once('@') {
-            Some((login, host)) => {
-                let user = login.split_once(':').map_or(login, |(user, _)| user);
-                format!("{scheme}://{user}:***@{host}")
-            }
-            None => url.to_owned(),
+        shown(&self.url)
+    }
+}
+
+/// A URL without password and options.
+pub(crate) fn shown(url: &str) -> String {
+    let url = url.split_once('?').map_or(url, |(url, _)| url);
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    // The last `@`: a password may have one that nobody encoded.
+    match rest.rsplit_once('@') {
+        Some((login, host)) => {
+            let user = login.split_once(':').map_or(login, |(user, _)| user);
+            format!("{scheme}://{user}:***@{host}")
         }
+        None => url.to_owned(),
     }
 }
 

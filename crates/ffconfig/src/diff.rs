@@ -44,7 +44,11 @@ pub fn diff(old: &Cluster, new: &Cluster) -> Diff {
 fn needs_process(old: &Cluster, before: &Node, new: &Cluster, node: &Node) -> bool {
     // `reload` is only shown, so it is taken as it was.
     let node_changed = Node { reload: before.reload.clone(), ..node.clone() } != *before;
-    node_changed || (node.db && old.db != new.db) || (node.mem && old.memcached != new.memcached)
+    node_changed || (node.db && databases_changed(old, new)) || (node.mem && old.memcached != new.memcached)
+}
+
+fn databases_changed(old: &Cluster, new: &Cluster) -> bool {
+    old.db != new.db || old.databases != new.databases || old.data_dir != new.data_dir
 }
 
 fn master_changed(old: &Cluster, new: &Cluster) -> Vec<&'static str> {

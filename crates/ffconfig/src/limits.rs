@@ -42,6 +42,12 @@ fn overlay(limits: &mut Limits, fields: &Fields) {
     set(&mut limits.web_connections_max, fields.number("web_connections_max"));
     set(&mut limits.web_head, fields.number("web_head_s").map(Duration::from_secs));
     set(&mut limits.web_idle, fields.number("web_idle_s").map(Duration::from_secs));
+    set(&mut limits.cache_bytes_max, fields.number("cache_bytes_max"));
+    set(&mut limits.records_bytes_max, fields.number("records_bytes_max"));
+    set(&mut limits.dirty_records_max, fields.number("dirty_records_max"));
+    set(&mut limits.dirty_bytes_max, fields.number("dirty_bytes_max"));
+    set(&mut limits.record_idle, fields.number("record_idle_s").map(Duration::from_secs));
+    set(&mut limits.record_fresh, fields.number("record_fresh_ms").map(Duration::from_millis));
     set(&mut limits.slow_client, fields.text("slow_client").map(slow_client));
 }
 

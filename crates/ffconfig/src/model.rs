@@ -22,8 +22,13 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// `db`: the settings of the database, for nodes that say `"db": true`; there whenever one says so.
     pub db: Option<Database>,
+    /// `databases`: further ones by name, for the same nodes.
+    pub databases: BTreeMap<String, Database>,
     /// `memcached`, for nodes that say `"mem": true`; there whenever one says so.
     pub memcached: Option<Memcached>,
+    /// `data_dir`: where nodes keep the journals of their write-behind records, absolute. Default: `data`
+    /// in the config's folder.
+    pub data_dir: PathBuf,
 }
 
 impl Cluster {
@@ -93,8 +98,10 @@ pub struct Node {
     pub webport: Option<Listen>,
     /// `remoteport`: the parents, counted ones written out.
     pub parents: Vec<Parent>,
-    /// `db`: whether the node uses the database.
+    /// `db`: whether the node uses the databases.
     pub db: bool,
+    /// The names of `databases`, when the node uses them.
+    pub databases: Vec<String>,
     /// `mem`: whether the node uses memcached instead of its in-process cache.
     pub mem: bool,
     /// `log`: the file that the node's log is appended to, besides the terminal; in the config's folder.
@@ -263,6 +270,21 @@ pub struct Limits {
     /// `slow_client`: what happens when a client's outbox is over `outbox_bytes_max`. Default: disconnected,
     /// for a client that misses a push without knowing shows a wrong world.
     pub slow_client: SlowClient,
+    /// `cache_bytes_max`: what the in-process cache holds. Default 64 MiB, memcached's own default.
+    pub cache_bytes_max: usize,
+    /// `records_bytes_max`: records of one table that the node keeps in memory. Default 64 MiB: some
+    /// 100,000 players. Those that wait to be written are never dropped, and counted by the next two.
+    pub records_bytes_max: usize,
+    /// `dirty_records_max`: records that wait to be written to the database; above it writes are refused.
+    /// Default 100,000: what a database takes up within a minute after an outage.
+    pub dirty_records_max: usize,
+    /// `dirty_bytes_max`: the same in bytes, and half the size of the node's journal. Default 64 MiB.
+    pub dirty_bytes_max: usize,
+    /// `record_idle_s`: a record that nobody uses leaves memory. Default 10 min, as a client does.
+    pub record_idle: Duration,
+    /// `record_fresh_ms`: how long a record is read from memory before it is asked for again, so how late
+    /// another node's change may be seen. Default 1 s; 0: every read asks.
+    pub record_fresh: Duration,
 }
 
 /// `limits.slow_client`: what happens to a client that does not read what it is sent.
@@ -303,6 +325,12 @@ impl Default for Limits {
             web_head: Duration::from_secs(10),
             web_idle: Duration::from_secs(60),
             slow_client: SlowClient::Disconnect,
+            cache_bytes_max: 64 * 1024 * 1024,
+            records_bytes_max: 64 * 1024 * 1024,
+            dirty_records_max: 100_000,
+            dirty_bytes_max: 64 * 1024 * 1024,
+            record_idle: Duration::from_secs(600),
+            record_fresh: Duration::from_secs(1),
         }
     }
 }
@@ -353,6 +381,12 @@ pub struct Database {
     pub connections_max: u32,
     /// `connect_timeout_ms`: how long a start waits for it. Default 5 s.
     pub connect_timeout: Duration,
+    /// `read_url`: a replica for statements that only read and may be a moment behind; `None`: the same.
+    pub read_url: Option<String>,
+    /// `migrations`: the folder of SQL files that are run once each, in order, before a node is ready.
+    pub migrations: Option<PathBuf>,
+    /// `slow_ms`: a statement that takes longer is logged. Default 500 ms.
+    pub slow: Duration,
     /// Anything else under `db` that firefly's pool passed on; shown, not used.
     pub options: BTreeMap<String, String>,
 }
@@ -363,6 +397,9 @@ impl fmt::Debug for Database {
             .field("url", &self.shown_url())
             .field("connections_max", &self.connections_max)
             .field("connect_timeout", &self.connect_timeout)
+            .field("read_url", &self.read_url.as_deref().map(crate::database::shown))
+            .field("migrations", &self.migrations)
+            .field("slow", &self.slow)
             .field("options", &self.options)
             .finish()
     }

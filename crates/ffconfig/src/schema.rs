@@ -187,6 +187,18 @@ pub(crate) static TOP: Section = Section {
             "The database of the nodes that say `\"db\": true`. Absent: the SQLite file `data/CLUSTER.sqlite` beside the config. A bare text is its `url`.",
         ),
         key(
+            "databases",
+            Kind::Map(&Kind::Section(&DB)),
+            "Further databases for the same nodes, each under its name: a handler takes `Named<Logs>`.",
+        )
+        .or("{}"),
+        key(
+            "data_dir",
+            Kind::Text,
+            "Where nodes keep the journals of records that wait to be written, one file each; relative to the config's folder. All nodes of a host share it: what one that died has left is written by another.",
+        )
+        .or("\"data\""),
+        key(
             "memcached",
             Kind::Section(&MEMCACHED),
             "The memcached servers of the nodes that say `\"mem\": true`.",
@@ -272,7 +284,7 @@ pub(crate) static SERVER: Section = Section {
             Kind::Section(&ROUTE),
             "Where commands without a handler on this node go: see [Routes](#routes). Absent: none goes anywhere.",
         ),
-        key("db", Kind::Bool, "Whether the node uses the database.").or("false"),
+        key("db", Kind::Bool, "Whether the node uses `db` and `databases`.").or("false"),
         key("mem", Kind::Bool, "Whether the node uses `memcached` in place of its in-process cache.")
             .or("false"),
         key(
@@ -355,6 +367,18 @@ pub(crate) static DB: Section = Section {
         ),
         key("connections_max", whole(1, 10_000), "Size of each node's pool.").or("5"),
         key("connect_timeout_ms", whole(1, 600_000), "How long a start waits for the database.").or("5000"),
+        key(
+            "read_url",
+            Kind::DatabaseUrl,
+            "A replica for `Db::reading`: statements that only read and may be a moment behind. Absent: the same database.",
+        ),
+        key(
+            "migrations",
+            Kind::Text,
+            "A folder of SQL files `NUMBER_NAME.sql`, relative to the config's folder; each is run once, in order, by one node under a lock, before a node is ready. With a subfolder `sqlite`, `mysql` or `postgres`, the files of the database's kind in there. Absent: none.",
+        ),
+        key("slow_ms", whole(1, 600_000), "A statement that takes longer is logged, without its values.")
+            .or("500"),
         key(
             "host",
             Kind::Text,
@@ -446,5 +470,11 @@ pub(crate) static LIMITS: Section = Section {
         key("web_head_s", whole(1, 3600), "How long the head of an HTTP request may take from its first byte: even a slow line is faster.").or("10"),
         key("web_idle_s", whole(1, 86_400), "An HTTP connection whose client sends no request, no more of one, or takes no answer for that long is closed.").or("60"),
         key("slow_client", Kind::Either("disconnect", "drop"), "What happens when a client's outbox is over `outbox_bytes_max`: it is disconnected, or pushes to it are dropped and counted. A client that misses a push without knowing shows a wrong world.").or("\"disconnect\""),
+        key("cache_bytes_max", whole(1024, u32::MAX as u64), "What the in-process cache holds: memcached's own default.").or("67108864"),
+        key("records_bytes_max", whole(1024, u32::MAX as u64), "Records of one table in the node's memory: some 100,000 players. Those that wait to be written are never dropped.").or("67108864"),
+        key("dirty_records_max", whole(1, 100_000_000), "Records that wait to be written to the database; above it writes are refused. A database takes so many up within a minute after an outage.").or("100000"),
+        key("dirty_bytes_max", whole(1024, u32::MAX as u64), "The same in bytes; the journal's file is at most about twice as large.").or("67108864"),
+        key("record_idle_s", whole(1, 604_800), "A record that nobody uses for that long leaves memory, as a silent client does.").or("600"),
+        key("record_fresh_ms", whole(0, 3_600_000), "How long a record is read from memory before it is asked for again: so late another node's change may be seen. 0: every read asks.").or("1000"),
     ],
 };

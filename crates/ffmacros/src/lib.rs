@@ -1,10 +1,11 @@
-//! The handler attributes: they state the facts of a handler and leave the function as it is.
+//! The handler attributes and the derive of records. The attributes state the facts of a handler and leave the function as it is.
 //!
 //! Each attribute adds a type of the same name as the function (functions and types have separate
 //! namespaces), which `handlers![…]` turns into a route. Use them through `ffserver`.
 
 mod facts;
 mod handler;
+mod record;
 
 use proc_macro::TokenStream;
 
@@ -27,4 +28,23 @@ pub fn root_handle(facts: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn remote_handle(facts: TokenStream, item: TokenStream) -> TokenStream {
     handler::expand(facts::remote(facts.into()), item.into()).into()
+}
+
+/// Makes a struct a record of a table:
+///
+/// ```text
+/// #[derive(Record, Clone, PartialEq)]
+/// #[record(table = "item")]              // and `database = "logs"` for one of the config's `databases`
+/// struct Item {
+///     #[record(key, auto)]               // `auto`: the database makes the key
+///     id: i64,
+///     #[record(owner)]                   // whose it is: `by_owner`
+///     account: String,
+///     #[record(column = "item_level")]   // where the field has another name
+///     level: u32,
+/// }
+/// ```
+#[proc_macro_derive(Record, attributes(record))]
+pub fn record(item: TokenStream) -> TokenStream {
+    record::expand(item.into()).into()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use memcache::exp::{
-    AsyncMemcache, AsyncMetaClient, Error, GetStatus, MemcacheBuilder, Meta, MutationStatus, Rendezvous,
+    AsyncMemcache, AsyncMetaClient, Error, Get, GetStatus, MemcacheBuilder, Meta, MutationStatus, Rendezvous,
     Router, Ttl,
 };
 use tokio::time;
@@ -20,6 +20,9 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// Connections that are kept open to one server.
 const IDLE_MAX: usize = 16;
+
+/// Keys of one request of many: its answer stays within a few megabytes for ordinary values.
+const KEYS_AT_ONCE: usize = 1000;
 
 /// A life longer than this is for ever: memcached keeps ends as 32-bit seconds since 1970.
 const LIFE_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -71,6 +74,24 @@ impl Remote {
         // Anything but a hit holds no value of ours.
         let value = found.value.filter(|_| found.status == GetStatus::Hit);
         Ok(value.map(|value| (value.into(), Version(found.item.cas.unwrap_or_default()))))
+    }
+
+    /// Each server is asked once for all of its keys, all of them at the same time.
+    pub(super) async fn get_many(
+        &self,
+        keys: impl Iterator<Item = &[u8]>,
+    ) -> Result<Vec<Option<Bytes>>, CacheError> {
+        let keys: Vec<Vec<u8>> = keys.map(|key| self.key(key)).collect();
+        let mut values = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            let Some(first) = keys.first() else { continue };
+            let read = self.client.meta().run_many(keys.iter().map(Get::new));
+            for (key, found) in keys.iter().zip(self.bounded(first, 0, read).await?) {
+                let found = found.map_err(|e| failed(e, self.server_of(key), self.timeout, 0))?;
+                values.push(found.value.filter(|_| found.status == GetStatus::Hit).map(Bytes::from));
+            }
+        }
+        Ok(values)
     }
 
     pub(super) async fn set(&self, key: &[u8], value: &[u8], life: Life) -> Result<(), CacheError> {

@@ -134,6 +134,25 @@ impl Cache {
         }
     }
 
+    /// The values of many keys in the order of the keys, in about one round trip; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get): when a server is lost the values of the others are not given either.
+    pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>, CacheError> {
+        match &self.0 {
+            Backend::Local(store) => {
+                let (mut store, now) = (store.lock(), Instant::now());
+                Ok(keys.iter().map(|key| store.get(key.as_ref(), now).map(|(value, _)| value)).collect())
+            }
+            Backend::Remote(remote) => remote.get_many(keys.iter().map(AsRef::as_ref)).await,
+        }
+    }
+
+    /// Whether its values are in memcached, where other nodes see them.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.0, Backend::Remote(_))
+    }
+
     /// Stores a value, whatever was there.
     ///
     /// # Errors

@@ -28,6 +28,9 @@ pub(super) trait Driver: sqlx::Database {
     fn cell(row: &Self::Row, place: usize) -> Cell;
 
     fn affected(result: &Self::QueryResult) -> u64;
+
+    /// The key that an INSERT has made; `None` when the driver does not tell.
+    fn last_key(result: &Self::QueryResult) -> Option<i64>;
 }
 
 macro_rules! arguments {
@@ -81,6 +84,10 @@ impl Driver for sqlx::Sqlite {
     fn affected(result: &Self::QueryResult) -> u64 {
         result.rows_affected()
     }
+
+    fn last_key(result: &Self::QueryResult) -> Option<i64> {
+        Some(result.last_insert_rowid())
+    }
 }
 
 impl Driver for sqlx::MySql {
@@ -117,6 +124,10 @@ impl Driver for sqlx::MySql {
 
     fn affected(result: &Self::QueryResult) -> u64 {
         result.rows_affected()
+    }
+
+    fn last_key(result: &Self::QueryResult) -> Option<i64> {
+        i64::try_from(result.last_insert_id()).ok()
     }
 }
 
@@ -163,6 +174,10 @@ impl Driver for sqlx::Postgres {
 
     fn affected(result: &Self::QueryResult) -> u64 {
         result.rows_affected()
+    }
+
+    fn last_key(_result: &Self::QueryResult) -> Option<i64> {
+        None
     }
 }
 

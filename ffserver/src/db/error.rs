@@ -100,6 +100,15 @@ pub enum DbError {
     /// state is unknown. It can only be rolled back, which dropping it does.
     #[error("the transaction was broken off")]
     BrokenOff,
+    /// A file of `db.migrations` cannot be run. What was run before it stays.
+    #[error("`db.migrations`: {}", folder.display())]
+    Migration {
+        /// The folder.
+        folder: PathBuf,
+        /// Which file, and why.
+        #[source]
+        source: Cause,
+    },
     /// [`Db::close`](super::Db::close) was called.
     #[error("the database was closed")]
     Closed,

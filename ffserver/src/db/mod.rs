@@ -17,24 +17,31 @@
 //! Placeholders are `?` on all three (`??` is a plain `?` for PostgreSQL's operators). The dialects are not
 //! hidden otherwise: who needs more takes the concrete pool.
 
+mod connect;
 mod driver;
 mod error;
+mod health;
+mod migrate;
 mod placeholder;
 mod value;
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool};
-use sqlx::pool::{PoolConnection, PoolOptions};
-use sqlx::postgres::{PgConnectOptions, PgPool};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, SqlSafeStr as _, SqlStr, Transaction};
+use sqlx::mysql::MySqlPool;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgPool;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _, SqlStr, Transaction};
 use tokio::time::{self, Instant};
 
 use self::driver::{Driver, rows};
+use self::error::failed;
 pub use self::error::{Cause, DbError};
-use self::error::{cause, failed, is_transient};
+pub use self::health::Health;
 pub use self::value::{FromColumn, Row, Value};
 #[doc(inline)]
 pub use crate::__db_args as args;
@@ -43,8 +50,20 @@ pub use crate::__db_args as args;
 /// [`Db::with_deadline`] says otherwise: a player has given up by then.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long SQLite waits for another writer: less than [`DEADLINE`], so that the error names the lock.
-const SQLITE_BUSY: Duration = Duration::from_secs(4);
+/// How long a statement waits for a connection while the database is known to be down: who waits longer
+/// only keeps others waiting.
+const WAIT_WHEN_DOWN: Duration = Duration::from_millis(250);
+
+/// Which language a database speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite, in this process.
+    Sqlite,
+    /// MariaDB or MySQL.
+    MySql,
+    /// PostgreSQL.
+    Postgres,
+}
 
 /// The text of a statement. A literal is one by itself; a text made at run time must be called
 /// [`trusted`](Sql::trusted), which no value of a player's may ever be.
@@ -78,7 +97,9 @@ fn sqlx_str(sql: Sql) -> SqlStr {
 #[derive(Debug, Clone)]
 pub struct Db {
     pool: Pool,
+    reading: Option<Pool>,
     deadline: Duration,
+    health: Arc<Health>,
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +107,45 @@ enum Pool {
     Sqlite(SqlitePool),
     MySql(MySqlPool),
     Postgres(PgPool),
+}
+
+/// A name under the config's `databases`, as a type; `databases! { Logs = "logs" }` makes them.
+pub trait DatabaseName {
+    /// The name.
+    const NAME: &'static str;
+}
+
+/// A database of the config's `databases`, as an argument of a handler.
+#[derive(Debug)]
+pub struct Named<N>(Db, PhantomData<fn() -> N>);
+
+impl<N> Named<N> {
+    /// For calling a handler in a unit test.
+    pub fn new(db: Db) -> Self {
+        Self(db, PhantomData)
+    }
+}
+
+impl<N> Deref for Named<N> {
+    type Target = Db;
+    fn deref(&self) -> &Db {
+        &self.0
+    }
+}
+
+/// Types for names of databases: `databases! { Logs = "logs" }`, for the argument `Named<Logs>`.
+#[macro_export]
+macro_rules! databases {
+    ($($name:ident = $text:literal),+ $(,)?) => {
+        $(
+            #[doc = concat!("The database `", $text, "`.")]
+            #[derive(Debug, Clone, Copy)]
+            pub(crate) struct $name;
+            impl $crate::db::DatabaseName for $name {
+                const NAME: &'static str = $text;
+            }
+        )+
+    };
 }
 
 /// The same code for each database: `$it` is its pool or transaction, `$D` its driver.
@@ -119,43 +179,33 @@ macro_rules! statement {
 }
 
 impl Db {
-    /// Connects to the database of the config, and makes sure that it answers. One that is not up yet is
-    /// tried again until `connect_timeout`. For SQLite the folder and the file are made.
-    ///
-    /// Cancel-safe: dropping it closes what was opened.
-    ///
-    /// # Errors
-    /// [`DbError::Url`], [`Unreachable`](DbError::Unreachable), [`Refused`](DbError::Refused) or
-    /// [`File`](DbError::File); each names the config's key and the host, and no password.
-    pub async fn connect(config: &ffconfig::Database) -> Result<Self, DbError> {
-        let scheme = config.url.split_once(':').map_or("", |(scheme, _)| scheme);
-        let pool = match scheme {
-            "sqlite" => Pool::Sqlite(connect_sqlite(config).await?),
-            "mysql" | "mariadb" => {
-                let options = parse::<MySqlConnectOptions>(config)?;
-                let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
-                reach(&options, config, |waited, e| unreached(target, waited, e)).await?;
-                Pool::MySql(pool_options(config).connect_lazy_with(options))
-            }
-            "postgres" | "postgresql" => {
-                let options = parse::<PgConnectOptions>(config)?;
-                let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
-                reach(&options, config, |waited, e| unreached(target, waited, e)).await?;
-                Pool::Postgres(pool_options(config).connect_lazy_with(options))
-            }
-            _ => {
-                let reason = "it must begin with sqlite:, mysql: or postgres:".to_owned();
-                return Err(DbError::Url { reason });
-            }
-        };
-        Ok(Self { pool, deadline: DEADLINE })
+    /// The same database for statements that only read and may be a moment behind: the config's `read_url`,
+    /// or itself when there is none.
+    #[must_use]
+    pub fn reading(&self) -> Self {
+        let pool = self.reading.as_ref().unwrap_or(&self.pool);
+        Self { pool: pool.clone(), ..self.clone() }
+    }
+
+    /// Whether it answers, as last seen; see [`Db::watch`].
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Which language its statements are written in.
+    pub fn dialect(&self) -> Dialect {
+        match &self.pool {
+            Pool::Sqlite(_) => Dialect::Sqlite,
+            Pool::MySql(_) => Dialect::MySql,
+            Pool::Postgres(_) => Dialect::Postgres,
+        }
     }
 
     /// The same pool with another deadline for each statement. A longer one is for the statement: nobody
     /// waits longer than [`DEADLINE`] for a connection.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { pool: self.pool.clone(), deadline }
+        Self { deadline, ..self.clone() }
     }
 
     /// Runs a statement and gives the number of rows that it changed.
@@ -170,6 +220,20 @@ impl Db {
             let (mut lease, left) = self.lease(pool).await?;
             let done = time::timeout(left, statement!(D, &mut *lease, execute, sql, args)).await;
             self.outcome(done, lease).map(|done| D::affected(&done))
+        })
+    }
+
+    /// Runs an INSERT and gives the key that the database has made for the column `key`.
+    pub(crate) async fn insert_for_key(&self, sql: Sql, key: &str, args: &[Value]) -> Result<i64, DbError> {
+        let unmade = || DbError::Column { column: key.to_owned(), reason: "no key was made for it".into() };
+        if self.dialect() == Dialect::Postgres {
+            let returning = Sql::trusted(format!("{} RETURNING {key}", sql.0));
+            return self.fetch_optional(returning, args).await?.ok_or_else(unmade)?.at(0);
+        }
+        on_each!(Pool, &self.pool, D, pool => {
+            let (mut lease, left) = self.lease(pool).await?;
+            let done = time::timeout(left, statement!(D, &mut *lease, execute, sql, args)).await;
+            self.outcome(done, lease).and_then(|done| D::last_key(&done).ok_or_else(unmade))
         })
     }
 
@@ -218,7 +282,7 @@ impl Db {
                 Pool::Postgres(pool) => TxKind::Postgres(pool.begin().await?),
             })
         };
-        let begun: Result<TxKind, sqlx::Error> = match time::timeout(self.deadline, begin).await {
+        let begun: Result<TxKind, sqlx::Error> = match time::timeout(self.patience(), begin).await {
             Ok(begun) => begun,
             Err(_late) => Err(sqlx::Error::PoolTimedOut),
         };
@@ -246,6 +310,12 @@ impl Db {
             // Late ones are closed when their tasks end; there is nobody to tell.
             let _late = time::timeout(self.deadline, pool.close()).await;
         });
+        if let Some(reading) = &self.reading {
+            on_each!(Pool, reading, D, pool => {
+                let pool: &sqlx::Pool<D> = pool;
+                let _late = time::timeout(self.deadline, pool.close()).await;
+            });
+        }
     }
 
     /// The SQLite pool, for what this API does not do.
@@ -263,16 +333,22 @@ impl Db {
         if let Pool::Postgres(pool) = &self.pool { Some(pool) } else { None }
     }
 
+    /// How long a statement waits for a connection.
+    fn patience(&self) -> Duration {
+        if self.health.is_up() { self.deadline } else { self.deadline.min(WAIT_WHEN_DOWN) }
+    }
+
     /// A connection of the pool, and what is left of the deadline.
     async fn lease<D: sqlx::Database>(
         &self,
         pool: &sqlx::Pool<D>,
     ) -> Result<(PoolConnection<D>, Duration), DbError> {
         let started = Instant::now();
-        match time::timeout(self.deadline, pool.acquire()).await {
+        let patience = self.patience();
+        match time::timeout(patience, pool.acquire()).await {
             Ok(Ok(connection)) => Ok((connection, self.deadline.saturating_sub(started.elapsed()))),
             Ok(Err(e)) => Err(failed(e, started.elapsed())),
-            Err(_late) => Err(DbError::NoConnection { waited: self.deadline }),
+            Err(_late) => Err(DbError::NoConnection { waited: patience }),
         }
     }
 
@@ -403,82 +479,6 @@ impl Tx {
         let Ok(done) = outcome else { return Err(DbError::Timeout { waited }) };
         self.unfinished = false;
         done.map_err(|e| failed(e, waited))
-    }
-}
-
-/// The options of a URL, quiet: statements are not logged one by one, slow ones are (by sqlx, after 1 s).
-fn parse<O: ConnectOptions>(config: &ffconfig::Database) -> Result<O, DbError> {
-    let options = O::from_str(&config.url).map_err(|e| DbError::Url { reason: cause(e).to_string() })?;
-    Ok(options.log_statements(log::LevelFilter::Trace))
-}
-
-fn pool_options<D: sqlx::Database>(config: &ffconfig::Database) -> PoolOptions<D> {
-    PoolOptions::new().max_connections(config.connections_max.max(1)).acquire_timeout(DEADLINE)
-}
-
-async fn connect_sqlite(config: &ffconfig::Database) -> Result<SqlitePool, DbError> {
-    let options = parse::<SqliteConnectOptions>(config)?.busy_timeout(SQLITE_BUSY);
-    let query = config.url.split_once('?').map_or("", |(_, query)| query);
-    let mode = query.split('&').find_map(|pair| pair.strip_prefix("mode="));
-    if mode == Some("memory") || config.url.contains(":memory:") {
-        // It lives as long as its connection: one, and never closed.
-        let pool = pool_options(config).max_connections(1).idle_timeout(None).max_lifetime(None);
-        return Ok(pool.connect_lazy_with(options));
-    }
-    if mode == Some("ro") {
-        let path = options.get_filename().to_owned();
-        reach(&options, config, |_waited, e| DbError::File { path, source: cause(e) }).await?;
-        return Ok(pool_options(config).connect_lazy_with(options));
-    }
-    let options = options
-        .create_if_missing(mode != Some("rw"))
-        .journal_mode(SqliteJournalMode::Wal)
-        // In WAL this cannot corrupt the file; a power cut can take the last commits with it.
-        .synchronous(SqliteSynchronous::Normal);
-    let path = options.get_filename().to_owned();
-    let unopened = |source| DbError::File { path: path.clone(), source };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        tokio::fs::create_dir_all(folder).await.map_err(|e| unopened(Box::new(e)))?;
-    }
-    reach(&options, config, |_waited, e| unopened(cause(e))).await?;
-    Ok(pool_options(config).connect_lazy_with(options))
-}
-
-/// Connects once, for its error: a pool would only tell that it waited. What may pass by itself (nobody
-/// listens yet, the server is starting) is tried again until the config's `connect_timeout`.
-async fn reach<O: ConnectOptions<Connection: Sized>>(
-    options: &O,
-    config: &ffconfig::Database,
-    unreached: impl FnOnce(Duration, sqlx::Error) -> DbError,
-) -> Result<(), DbError> {
-    let waited = config.connect_timeout;
-    let deadline = Instant::now() + waited;
-    let mut pause = Duration::from_millis(20);
-    let mut last = sqlx::Error::PoolTimedOut;
-    loop {
-        match time::timeout_at(deadline, options.connect()).await {
-            Ok(Ok(connection)) => {
-                // It has proved its point; a close that fails takes nothing from that.
-                let _closed = time::timeout_at(deadline, connection.close()).await;
-                return Ok(());
-            }
-            Ok(Err(e)) if is_transient(&e) => last = e,
-            Ok(Err(e)) => return Err(unreached(waited, e)),
-            Err(_late) => return Err(unreached(waited, last)),
-        }
-        if Instant::now() + pause >= deadline {
-            return Err(unreached(waited, last));
-        }
-        time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(500));
-    }
-}
-
-fn unreached(target: String, waited: Duration, error: sqlx::Error) -> DbError {
-    match error {
-        sqlx::Error::PoolTimedOut => DbError::Unreachable { target, waited, source: "no answer".into() },
-        e if is_transient(&e) => DbError::Unreachable { target, waited, source: cause(e) },
-        e => DbError::Refused { target, source: cause(e) },
     }
 }
 

@@ -3,12 +3,7 @@
 use super::*;
 
 fn config(url: &str) -> ffconfig::Database {
-    ffconfig::Database {
-        url: url.to_owned(),
-        connections_max: 5,
-        connect_timeout: Duration::from_millis(300),
-        options: Default::default(),
-    }
+    ffconfig::Database { connect_timeout: Duration::from_millis(300), ..ffconfig::Database::at(url) }
 }
 
 async fn memory() -> Db {

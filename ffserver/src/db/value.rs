@@ -2,61 +2,9 @@
 
 use std::sync::Arc;
 
+pub use ffdata::Value;
+
 use super::DbError;
-
-/// An argument of a statement, or a column of a row.
-///
-/// Made with `From`: integers up to 64 bits (signed) and 32 bits (unsigned), floats, `bool`, text, bytes,
-/// and `Option` of any of them (`None` is NULL). [`args!`](super::args) makes a list of them.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// NULL.
-    Null,
-    /// True or false; MariaDB and SQLite store it as 1 or 0.
-    Bool(bool),
-    /// Any integer.
-    Int(i64),
-    /// Any floating-point number.
-    Float(f64),
-    /// Text. Quotes, backslashes and emoji are stored as they are; PostgreSQL refuses NUL in text.
-    Text(String),
-    /// Bytes.
-    Bytes(Vec<u8>),
-}
-
-macro_rules! value_from {
-    ($($from:ty => $to:expr;)*) => {$(
-        impl From<$from> for Value {
-            fn from(value: $from) -> Self {
-                $to(value)
-            }
-        }
-    )*};
-}
-
-value_from! {
-    bool => Value::Bool;
-    i64 => Value::Int;
-    i32 => |n| Value::Int(i64::from(n));
-    i16 => |n| Value::Int(i64::from(n));
-    u32 => |n| Value::Int(i64::from(n));
-    u16 => |n| Value::Int(i64::from(n));
-    u8 => |n| Value::Int(i64::from(n));
-    f64 => Value::Float;
-    f32 => |n| Value::Float(f64::from(n));
-    String => Value::Text;
-    &str => |text: &str| Value::Text(text.to_owned());
-    &String => |text: &String| Value::Text(text.clone());
-    Vec<u8> => Value::Bytes;
-    &[u8] => |bytes: &[u8]| Value::Bytes(bytes.to_vec());
-    bytes::Bytes => |bytes: bytes::Bytes| Value::Bytes(bytes.into());
-}
-
-impl<T: Into<Value>> From<Option<T>> for Value {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Value::Null, Into::into)
-    }
-}
 
 /// The arguments of a statement: `args![name, 7, None::<String>]`, one for each `?`.
 #[doc(hidden)]
@@ -90,7 +38,8 @@ impl Row {
     }
 
     /// The value of a column by its name: `i64`, `f64`, `bool`, `String`, `Vec<u8>`, [`Value`], or an
-    /// `Option` of one for a column that may be NULL. Integers read as `f64` and as `bool` too, text as bytes.
+    /// `Option` of one for a column that may be NULL. Integers read as `f64` and as `bool` too, text as bytes,
+    /// and bytes that are UTF-8 as text.
     ///
     /// # Errors
     /// [`DbError::Column`] when there is no such column, it is NULL without `Option`, or of another type.
@@ -195,6 +144,10 @@ impl FromCell for String {
     fn from_cell(cell: CellRef<'_>) -> Result<Self, String> {
         match cell.0 {
             Cell::Value(Value::Text(text)) | Cell::Decimal(text) => Ok(text.clone()),
+            // So comes text from MariaDB whose collation compares bytes.
+            Cell::Value(Value::Bytes(bytes)) if std::str::from_utf8(bytes).is_ok() => {
+                Ok(String::from_utf8_lossy(bytes).into_owned())
+            }
             other => Err(mismatch(other, "text")),
         }
     }

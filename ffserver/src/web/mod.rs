@@ -30,7 +30,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::error;
 
+use crate::db::Db;
 use crate::node::{Node, Phase};
+use crate::record::{Records, TableStats};
 pub(crate) use front::{Front, Retirement, Traveller};
 
 /// Threads of the front and Rocket together: a route that blocks one leaves the other.
@@ -139,6 +141,36 @@ async fn launch(rocket: Rocket<Build>, up: Up) {
     }
 }
 
+/// Each database, and whether it answers. One that does not leaves the node ready: what needs none goes on.
+fn databases(node: &Node) -> serde_json::Value {
+    let shown = |(name, db): (&str, &Db)| {
+        let health = db.health();
+        let shown = serde_json::json!({
+            "url": health.shown_url(),
+            "up": health.is_up(),
+            "answer_us": health.answer().map(|answer| answer.as_micros()),
+            "error": health.error(),
+        });
+        (name.to_owned(), shown)
+    };
+    node.databases().map(shown).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// Each table of records, and what of it is in memory.
+fn tables(node: &Node) -> serde_json::Value {
+    let stats = node.records().map(Records::stats).unwrap_or_default();
+    let shown = |(name, stats): (&str, TableStats)| {
+        let shown = serde_json::json!({
+            "records": stats.records,
+            "bytes": stats.bytes,
+            "held": stats.held,
+            "oldest_dirty_ms": stats.oldest_dirty.as_millis() as u64,
+        });
+        (name.to_owned(), shown)
+    };
+    stats.into_iter().map(shown).collect::<serde_json::Map<_, _>>().into()
+}
+
 #[rocket::get("/healthz")]
 fn healthz(node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
     let status = node.status();
@@ -148,6 +180,9 @@ fn healthz(node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
         "sessions": status.sessions,
         "parents": status.parents.iter().map(|(n, up)| (n.to_string(), (*up).into())).collect::<serde_json::Map<_, _>>(),
         "children": status.children,
+        "databases": databases(node),
+        "tables": tables(node),
+        "counters": status.counters.into_iter().map(|(n, count)| (n, count.into())).collect::<serde_json::Map<_, _>>(),
     });
     // The node serves while one of its processes follows the other; whoever polls sees no gap.
     let serves = matches!(node.phase(), Phase::Ready | Phase::HandedOver);

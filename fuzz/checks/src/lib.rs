@@ -1,4 +1,4 @@
-//! What must hold for any bytes that a stranger sends: one function per decoder.
+//! What must hold for any bytes that a stranger sends, or a disk gives back: one function per decoder.
 //!
 //! The fuzz targets call these with what the fuzzer makes up, the tests of this package with the committed
 //! corpus (`fuzz/corpus`). A check returns, or it panics: that is a finding.
@@ -7,12 +7,14 @@ mod config;
 mod fault;
 mod frames;
 mod input;
+mod journal;
 mod messages;
 mod websocket;
 
 pub use config::config;
 pub use fault::fault;
 pub use frames::{client_frame, link_frame};
+pub use journal::journal;
 pub use messages::{coding, control, handshake};
 pub use websocket::websocket;
 
@@ -20,7 +22,7 @@ pub use websocket::websocket;
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its fuzz target and of its folder in the corpus.
-pub const CHECKS: [(&str, Check); 7] = [
+pub const CHECKS: [(&str, Check); 8] = [
     ("client_frame", client_frame),
     ("link_frame", link_frame),
     ("websocket", websocket),
@@ -28,4 +30,5 @@ pub const CHECKS: [(&str, Check); 7] = [
     ("config", config),
     ("handshake", handshake),
     ("control", control),
+    ("journal", journal),
 ];

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tests::trials::{adopt, chaos, halfopen, hang, order, outcome, reload, rollback, slow};
+use tests::trials::{adopt, chaos, coins, data, halfopen, hang, order, outcome, reload, rollback, slow};
 
 /// Tries a cluster of real processes under load and faults; fails when a promise is not kept.
 #[derive(Parser)]
@@ -19,6 +19,10 @@ enum Trial {
     Order(order::Size),
     /// Every request has one outcome while game nodes and the gate are killed
     Outcome(outcome::Size),
+    /// Coins are conserved, and no answered move is lost, while nodes, memcached and the database are killed
+    Coins(coins::Size),
+    /// How fast records are read and written, and that a blocked database delays nobody who needs none
+    Data(data::Size),
     /// A stopped node (SIGSTOP) is noticed, and goes on cleanly
     Hang(hang::Size),
     /// Clients that stop reading cost a bounded amount and delay nobody
@@ -54,6 +58,8 @@ async fn run(trial: &Trial, say: tests::trials::Say<'_>) -> Result<()> {
     match trial {
         Trial::Order(size) => order::run(size, say).await,
         Trial::Outcome(size) => outcome::run(size, say).await,
+        Trial::Coins(size) => coins::run(size, say).await,
+        Trial::Data(size) => data::run(size, say).await,
         Trial::Hang(size) => hang::run(size, say).await,
         Trial::Slow(size) => slow::run(size, say).await,
         Trial::Halfopen(size) => halfopen::run(size, say).await,

@@ -3,6 +3,8 @@
 
 pub mod adopt;
 pub mod chaos;
+pub mod coins;
+pub mod data;
 pub mod halfopen;
 pub mod hang;
 pub mod order;

@@ -1,6 +1,9 @@
 //! Puts a node together from its config and runs it: listeners, links, web server, database, cache,
 //! handlers. The only module that sees all the others.
 
+mod errors;
+mod storage;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,9 +11,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ffnet::door::DoorListener;
-use ffnet::listen::{self, Inherited, ListenError};
+use ffnet::listen::{self, Inherited};
 use ffproto::control::{Door, ToMaster};
-use ffproto::{Incarnation, NodeName, NodeNumber};
+use ffproto::{Incarnation, NodeNumber};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -19,9 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::app::{App, Hooks};
-use crate::cache::Cache;
 use crate::control::{Control, Sockets, Word};
-use crate::db::Db;
 use crate::dispatch::{Dispatch, Guarded, Shared};
 use crate::doing::BEAT_EVERY;
 use crate::error::HandlerError;
@@ -30,6 +31,7 @@ use crate::net::{Clients, Open};
 use crate::node::{Node, Phase};
 use crate::parent::Way;
 use crate::queue::{QueueLimits, Queues};
+use crate::record::Registered;
 use crate::routing::targets;
 use crate::stop::Stop;
 use crate::succession::{Estate, HandOverError, InheritError, Inheriting, Kept};
@@ -42,85 +44,7 @@ const PARENTS_WAIT: Duration = Duration::from_secs(2);
 /// How long links may take to write what is queued.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
-/// Why a node cannot be put together: nothing has been opened yet.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The config has no such node.
-    #[error("servers has no `{name}`; it has: {known}")]
-    NoNode {
-        /// The node that was asked for.
-        name: String,
-        /// The nodes that there are.
-        known: String,
-    },
-    /// No app of that name.
-    #[error("servers.{node}.app: there is no app `{app}`; there are: {known}")]
-    NoApp {
-        /// The node.
-        node: NodeName,
-        /// What its config says.
-        app: String,
-        /// The apps that there are.
-        known: String,
-    },
-    /// The app does not fit the node: every fault of it.
-    #[error("app {app} does not fit node {node}:{}", .faults.iter().map(|f| format!("\n  {f}")).collect::<String>())]
-    Faults {
-        /// The app.
-        app: String,
-        /// The node.
-        node: NodeName,
-        /// One sentence each.
-        faults: Vec<String>,
-    },
-}
-
-/// Why a node cannot start. Its text is one line that names the key in the config.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A port is taken.
-    #[error("servers.{node}.{key}")]
-    Listen {
-        /// The node.
-        node: NodeName,
-        /// `netport`, `rootport` or `webport`.
-        key: &'static str,
-        /// Which address, and who holds it where that is known.
-        #[source]
-        source: ListenError,
-    },
-    /// A listening socket cannot be used.
-    #[error("servers.{node}.{key}")]
-    Socket {
-        /// The node.
-        node: NodeName,
-        /// `netport`, `rootport` or `webport`.
-        key: &'static str,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The database does not answer.
-    #[error(transparent)]
-    Db(#[from] crate::db::DbError),
-    /// memcached does not answer.
-    #[error(transparent)]
-    Cache(#[from] crate::cache::CacheError),
-    /// The web server does not start.
-    #[error("servers.{node}.webport: the web server does not start: {why}")]
-    Web {
-        /// The node.
-        node: NodeName,
-        /// Why.
-        why: String,
-    },
-    /// The app's start hook failed.
-    #[error("the app's on_started hook failed: {0}")]
-    Hook(String),
-    /// The old process of the node goes on.
-    #[error(transparent)]
-    Inherit(#[from] InheritError),
-}
+pub use errors::{BuildError, RunError};
 
 /// A node, put together and not yet running.
 pub struct FFServer {
@@ -128,6 +52,7 @@ pub struct FFServer {
     node: Node,
     dispatch: Dispatch,
     hooks: Hooks,
+    tables: Vec<Registered>,
     mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     stop: Stop,
     hub: Option<Hub>,
@@ -169,6 +94,7 @@ impl FFServer {
             node,
             dispatch,
             hooks: app.hooks,
+            tables: app.tables,
             mounts: app.mounts,
             stop,
             hub: None,
@@ -180,6 +106,14 @@ impl FFServer {
     /// The handle to the node.
     pub fn node(&self) -> Node {
         self.node.clone()
+    }
+
+    pub(crate) fn cluster(&self) -> &ffconfig::Cluster {
+        &self.cluster
+    }
+
+    pub(crate) fn tables(&self) -> &[Registered] {
+        &self.tables
     }
 
     /// Stops it: on a signal, or at the end of a test.
@@ -232,9 +166,10 @@ impl FFServer {
                         if self.hooks.freeze.is_none() {
                             self.run_stopping(Instant::now() + self.stop.drain()).await;
                         }
+                        self.write_records(Instant::now() + self.stop.drain()).await;
                         self.close_down(running).await;
                     }
-                    Ended::NotWanted(_) => {}
+                    Ended::NotWanted(_) => self.write_records(Instant::now()).await,
                 }
                 control.task.abort();
                 info!("{} has stopped", self.node.name());
@@ -401,6 +336,10 @@ impl FFServer {
         if self.own_process {
             tasks.push(tokio::spawn(beat(self.node.clone())));
         }
+        tasks.extend(self.node.databases().map(|(name, db)| {
+            let (name, db) = (name.to_owned(), db.clone());
+            tokio::spawn(async move { db.health().watch(&name).await })
+        }));
         let shared = self.shared();
         self.node.expect_neighbours(self.succeeds);
         if let Some(listener) = root {
@@ -443,17 +382,6 @@ impl FFServer {
         let (kinds, targets): (_, Vec<_>) = targets.into_iter().unzip();
         let (hooks, links) = (self.hooks.clone(), links.clone());
         root::Root { shared: shared.clone(), hooks, kinds, targets: targets.into(), links }
-    }
-
-    async fn open_storage(&self) -> Result<(), RunError> {
-        let config = self.node.config();
-        if let Some(settings) = self.cluster.db.as_ref().filter(|_| config.db) {
-            self.node.set_db(Db::connect(settings).await?);
-        }
-        if let Some(settings) = self.cluster.memcached.as_ref().filter(|_| config.mem) {
-            self.node.set_cache(Cache::connect(settings).await?);
-        }
-        Ok(())
     }
 
     fn listeners(&self, inherited: Inherited) -> Result<Listeners, RunError> {
@@ -544,6 +472,7 @@ impl FFServer {
             warn!("{} handlers did not end in time", self.node.calls().len());
         }
         self.run_stopping(deadline).await;
+        self.write_records(deadline).await;
         self.close_down(running).await;
     }
 
@@ -570,7 +499,7 @@ impl FFServer {
         };
         let _ = timeout(LAST_WORDS_MAX, last_words).await;
         running.tasks.iter().for_each(JoinHandle::abort);
-        if let Some(db) = self.node.db() {
+        for (_, db) in self.node.databases() {
             let _ = timeout(Duration::from_secs(2), db.close()).await;
         }
     }

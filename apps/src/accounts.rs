@@ -1,0 +1,180 @@
+//! Accounts with a login, in a table: what docs/data.md teaches by. On SQLite by itself, on MariaDB or
+//! PostgreSQL and memcached by the config (examples/accounts).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use ffserver::SessionId;
+use ffserver::prelude::*;
+use ffserver::record::RecordError;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+/// As slow as is bearable: a stolen table is tried out so slowly.
+const PASSWORD_ROUNDS: u32 = 100_000;
+const NAME_CHARS_MAX: usize = 40;
+
+/// A row of the table `account`; examples/accounts/migrations makes it.
+#[derive(Record, Clone, PartialEq)]
+#[record(table = "account")]
+struct Account {
+    #[record(key)]
+    name: String,
+    #[record(owner)]
+    guild: String,
+    salt: Vec<u8>,
+    password: Vec<u8>,
+    coins: i64,
+    logins: i32,
+}
+
+/// Who is logged in with which session.
+#[derive(Default)]
+struct LoggedIn(Mutex<HashMap<SessionId, String>>);
+
+impl LoggedIn {
+    fn name(&self, session: &Session) -> Result<String, HandlerError> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&session.id()).cloned().ok_or_else(|| HandlerError::new("log in first"))
+    }
+}
+
+#[derive(Deserialize)]
+struct Credentials {
+    name: String,
+    password: String,
+    #[serde(default)]
+    guild: String,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    name: String,
+    guild: String,
+    coins: i64,
+    logins: i32,
+}
+
+impl From<&Account> for Shown {
+    fn from(account: &Account) -> Self {
+        let Account { name, guild, coins, logins, .. } = account.clone();
+        Self { name, guild, coins, logins }
+    }
+}
+
+/// Off the node's loop: it takes some milliseconds of a processor.
+async fn hashed(password: String, salt: Vec<u8>) -> Result<Vec<u8>, HandlerError> {
+    let hash = move || pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), &salt, PASSWORD_ROUNDS);
+    Ok(tokio::task::spawn_blocking(hash).await?.to_vec())
+}
+
+#[net_handle(400)]
+async fn register(
+    accounts: Table<Account>,
+    Json(new): Json<Credentials>,
+) -> Result<Json<Shown>, HandlerError> {
+    if new.name.is_empty() || new.name.chars().count() > NAME_CHARS_MAX {
+        return Err(HandlerError::new(format!("a name has 1 to {NAME_CHARS_MAX} characters")));
+    }
+    let mut salt = vec![0; 16];
+    getrandom::fill(&mut salt).map_err(|e| HandlerError::internal(e.to_string()))?;
+    let password = hashed(new.password, salt.clone()).await?;
+    let account = Account { name: new.name, guild: new.guild, salt, password, coins: 100, logins: 0 };
+    match accounts.insert(account).await {
+        Ok(account) => Ok(Json(Shown::from(&*account))),
+        Err(RecordError::Exists { .. }) => Err(HandlerError::new("the name is taken")),
+        Err(other) => Err(other.into()),
+    }
+}
+
+#[net_handle(401)]
+async fn login(
+    accounts: Table<Account>,
+    logged_in: State<LoggedIn>,
+    session: Session,
+    Json(who): Json<Credentials>,
+) -> Result<Json<Shown>, HandlerError> {
+    // The same answer for a wrong name and a wrong password.
+    let wrong = || HandlerError::new("wrong name or password");
+    // From here on the account is saved when this client leaves: the one line of it.
+    let account = accounts.keep(session.id(), &who.name).await?.ok_or_else(wrong)?;
+    if hashed(who.password, account.salt.clone()).await? != account.password {
+        return Err(wrong());
+    }
+    let shown = accounts.update(&who.name, within(100), |account| {
+        account.logins += 1;
+        Shown::from(&*account)
+    });
+    let shown = shown.await?;
+    logged_in.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session.id(), who.name);
+    Ok(Json(shown))
+}
+
+/// A coin found: in the database within a tenth of a second, together with the next ones.
+#[net_handle(402)]
+async fn find_coin(
+    accounts: Table<Account>,
+    logged_in: State<LoggedIn>,
+    session: Session,
+) -> Result<Json<i64>, HandlerError> {
+    let name = logged_in.name(&session)?;
+    let coins = accounts.update(&name, within(100), |account| {
+        account.coins += 1;
+        account.coins
+    });
+    Ok(Json(coins.await?))
+}
+
+#[derive(Deserialize)]
+struct Gift {
+    to: String,
+    coins: i64,
+}
+
+/// Coins for somebody else: both accounts or neither, and in the database before the answer.
+#[net_handle(403)]
+async fn give(
+    accounts: Table<Account>,
+    logged_in: State<LoggedIn>,
+    session: Session,
+    Json(gift): Json<Gift>,
+) -> Result<Json<i64>, HandlerError> {
+    let name = logged_in.name(&session)?;
+    if gift.coins <= 0 || gift.to == name {
+        return Err(HandlerError::new("that is no gift"));
+    }
+    let given = accounts.update_two(&name, &gift.to, Save::Durable, |mine, theirs| {
+        if mine.coins < gift.coins {
+            return None;
+        }
+        mine.coins -= gift.coins;
+        theirs.coins += gift.coins;
+        Some(mine.coins)
+    });
+    match given.await {
+        Ok(left) => left.map(Json).ok_or_else(|| HandlerError::new("you do not have so many")),
+        Err(RecordError::Missing { .. }) => Err(HandlerError::new("nobody has that name")),
+        Err(other) => Err(other.into()),
+    }
+}
+
+#[net_handle(404)]
+async fn guild(
+    accounts: Table<Account>,
+    Body(guild): Body<String>,
+) -> Result<Json<Vec<Shown>>, HandlerError> {
+    let members = accounts.by_owner(&guild).await?;
+    Ok(Json(members.iter().map(|account| Shown::from(&**account)).collect()))
+}
+
+pub(crate) fn app() -> App {
+    App::new("accounts")
+        .table::<Account>()
+        .state(LoggedIn::default())
+        .handlers(handlers![register, login, find_coin, give, guild])
+        .on_session_closed(|node, session| async move {
+            if let Some(logged_in) = node.state::<LoggedIn>() {
+                logged_in.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&session.id());
+            }
+        })
+}

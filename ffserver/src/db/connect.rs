@@ -1,0 +1,143 @@
+//! Opening pools: the options of a URL, the first connection with its telling error, SQLite's folder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection as _};
+use tokio::time::{self, Instant};
+
+use super::error::{cause, is_transient};
+use super::health::{Health, Target};
+use super::{DEADLINE, Db, DbError, Pool};
+
+/// How long SQLite waits for another writer: less than [`DEADLINE`], so that the error names the lock.
+const SQLITE_BUSY: Duration = Duration::from_secs(4);
+
+impl Db {
+    /// Connects to the database of the config, and makes sure that it answers. One that is not up yet is
+    /// tried again until `connect_timeout`. For SQLite the folder and the file are made.
+    ///
+    /// Cancel-safe: dropping it closes what was opened.
+    ///
+    /// # Errors
+    /// [`DbError::Url`], [`Unreachable`](DbError::Unreachable), [`Refused`](DbError::Refused) or
+    /// [`File`](DbError::File); each names the config's key and the host, and no password.
+    pub async fn connect(config: &ffconfig::Database) -> Result<Self, DbError> {
+        let (pool, target) = open(config).await?;
+        let mut reading = None;
+        if let Some(url) = &config.read_url {
+            reading = Some(open(&ffconfig::Database { url: url.clone(), ..config.clone() }).await?.0);
+        }
+        let health = Arc::new(Health::new(config.shown_url(), target));
+        Ok(Self { pool, reading, deadline: DEADLINE, health })
+    }
+}
+
+async fn open(config: &ffconfig::Database) -> Result<(Pool, Option<Target>), DbError> {
+    let scheme = config.url.split_once(':').map_or("", |(scheme, _)| scheme);
+    match scheme {
+        "sqlite" => connect_sqlite(config).await,
+        "mysql" | "mariadb" => {
+            let options = parse::<MySqlConnectOptions>(config)?;
+            let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
+            reach(&options, config, |waited, e| unreached(target, waited, e)).await?;
+            let pool = pool_options(config).connect_lazy_with(options.clone());
+            Ok((Pool::MySql(pool), Some(Target::MySql(options))))
+        }
+        "postgres" | "postgresql" => {
+            let options = parse::<PgConnectOptions>(config)?;
+            let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
+            reach(&options, config, |waited, e| unreached(target, waited, e)).await?;
+            let pool = pool_options(config).connect_lazy_with(options.clone());
+            Ok((Pool::Postgres(pool), Some(Target::Postgres(options))))
+        }
+        _ => {
+            let reason = "it must begin with sqlite:, mysql: or postgres:".to_owned();
+            Err(DbError::Url { reason })
+        }
+    }
+}
+
+/// The options of a URL. Statements are not logged one by one, slow ones are, without their values.
+fn parse<O: ConnectOptions>(config: &ffconfig::Database) -> Result<O, DbError> {
+    let options = O::from_str(&config.url).map_err(|e| DbError::Url { reason: cause(e).to_string() })?;
+    Ok(options
+        .log_statements(log::LevelFilter::Trace)
+        .log_slow_statements(log::LevelFilter::Warn, config.slow))
+}
+
+fn pool_options<D: sqlx::Database>(config: &ffconfig::Database) -> PoolOptions<D> {
+    PoolOptions::new().max_connections(config.connections_max.max(1)).acquire_timeout(DEADLINE)
+}
+
+async fn connect_sqlite(config: &ffconfig::Database) -> Result<(Pool, Option<Target>), DbError> {
+    let options = parse::<SqliteConnectOptions>(config)?.busy_timeout(SQLITE_BUSY);
+    let query = config.url.split_once('?').map_or("", |(_, query)| query);
+    let mode = query.split('&').find_map(|pair| pair.strip_prefix("mode="));
+    if mode == Some("memory") || config.url.contains(":memory:") {
+        // It lives as long as its connection: one, and never closed.
+        let pool = pool_options(config).max_connections(1).idle_timeout(None).max_lifetime(None);
+        return Ok((Pool::Sqlite(pool.connect_lazy_with(options)), None));
+    }
+    if mode == Some("ro") {
+        let path = options.get_filename().to_owned();
+        reach(&options, config, |_waited, e| DbError::File { path, source: cause(e) }).await?;
+        let pool = pool_options(config).connect_lazy_with(options.clone());
+        return Ok((Pool::Sqlite(pool), Some(Target::Sqlite(options))));
+    }
+    let options = options
+        .create_if_missing(mode != Some("rw"))
+        .journal_mode(SqliteJournalMode::Wal)
+        // In WAL this cannot corrupt the file; a power cut can take the last commits with it.
+        .synchronous(SqliteSynchronous::Normal);
+    let path = options.get_filename().to_owned();
+    let unopened = |source| DbError::File { path: path.clone(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        tokio::fs::create_dir_all(folder).await.map_err(|e| unopened(Box::new(e)))?;
+    }
+    reach(&options, config, |_waited, e| unopened(cause(e))).await?;
+    let pool = pool_options(config).connect_lazy_with(options.clone());
+    Ok((Pool::Sqlite(pool), Some(Target::Sqlite(options))))
+}
+
+/// Connects once, for its error: a pool would only tell that it waited. What may pass by itself (nobody
+/// listens yet, the server is starting) is tried again until the config's `connect_timeout`.
+async fn reach<O: ConnectOptions<Connection: Sized>>(
+    options: &O,
+    config: &ffconfig::Database,
+    unreached: impl FnOnce(Duration, sqlx::Error) -> DbError,
+) -> Result<(), DbError> {
+    let waited = config.connect_timeout;
+    let deadline = Instant::now() + waited;
+    let mut pause = Duration::from_millis(20);
+    let mut last = sqlx::Error::PoolTimedOut;
+    loop {
+        match time::timeout_at(deadline, options.connect()).await {
+            Ok(Ok(connection)) => {
+                // It has proved its point; a close that fails takes nothing from that.
+                let _closed = time::timeout_at(deadline, connection.close()).await;
+                return Ok(());
+            }
+            Ok(Err(e)) if is_transient(&e) => last = e,
+            Ok(Err(e)) => return Err(unreached(waited, e)),
+            Err(_late) => return Err(unreached(waited, last)),
+        }
+        if Instant::now() + pause >= deadline {
+            return Err(unreached(waited, last));
+        }
+        time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+fn unreached(target: String, waited: Duration, error: sqlx::Error) -> DbError {
+    match error {
+        sqlx::Error::PoolTimedOut => DbError::Unreachable { target, waited, source: "no answer".into() },
+        e if is_transient(&e) => DbError::Unreachable { target, waited, source: cause(e) },
+        e => DbError::Refused { target, source: cause(e) },
+    }
+}

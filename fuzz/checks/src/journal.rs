@@ -1,0 +1,48 @@
+//! The file of a journal.
+
+use ffdata::Live;
+use ffdata::journal::{File, read, write_head};
+
+fn write(file: &File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_head(&file.id, &mut bytes);
+    file.entries.iter().for_each(|entry| entry.write(&mut bytes));
+    bytes
+}
+
+/// The same with NaN, which is unlike itself.
+fn same(one: &impl std::fmt::Debug, other: &impl std::fmt::Debug) -> bool {
+    format!("{one:?}") == format!("{other:?}")
+}
+
+/// A journal's file, as after a crash: what is read has one encoding, which is the start of the file; cut
+/// anywhere, fewer of the same entries are read; and a snapshot of the state leads to that state.
+///
+/// # Panics
+/// One of these does not hold.
+pub fn journal(data: &[u8]) {
+    let Ok(file) = read(data) else { return };
+    let again = write(&file);
+    assert_eq!(again, data[..file.whole], "another encoding");
+    assert_eq!(file.torn, file.whole < data.len());
+
+    let cut = file.whole - file.whole.min(1);
+    if let Ok(shorter) = read(&data[..cut]) {
+        assert!(shorter.entries.len() <= file.entries.len());
+        assert!(same(&shorter.entries.as_slice(), &&file.entries[..shorter.entries.len()]));
+    }
+
+    let mut live = Live::default();
+    file.entries.iter().for_each(|entry| live.apply(entry));
+    let snapshot = live.snapshot(&file.id);
+    let Ok(replayed) = read(&snapshot) else { panic!("a snapshot is no journal") };
+    assert!(!replayed.torn);
+    let mut leads_to = Live::default();
+    replayed.entries.iter().for_each(|entry| leads_to.apply(entry));
+    assert_eq!(leads_to.bytes(), live.bytes());
+    assert_eq!(leads_to.rows().count(), live.rows().count());
+    for (row, state) in live.rows() {
+        let other = leads_to.rows().find(|(other, _)| *other == row);
+        assert!(other.is_some_and(|(_, other)| same(state, other)), "a row of the snapshot is another");
+    }
+}

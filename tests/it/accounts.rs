@@ -1,0 +1,136 @@
+//! The example of docs/data.md, as it is: on SQLite, and by its other config on MariaDB and memcached.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tests::client::{Client, parse_error};
+use tests::cluster::Cluster;
+use tests::fixtures::Fixture;
+use tests::servers::shared;
+use tests::{bins, http, wait};
+
+fn config(name: &str) -> Result<String> {
+    let folder = bins::root().join("examples/accounts");
+    let text = std::fs::read_to_string(folder.join(name))?;
+    let migrations = format!("\"migrations\": {}", json!(folder.join("migrations")));
+    Ok(text
+        .replace("\"migrations\": \"migrations\"", &migrations)
+        .replace("9989", "@master")
+        .replace("9988", "@admin")
+        .replace("10101", "@net")
+        .replace("10102", "@web"))
+}
+
+async fn call(client: &mut Client, command: u32, body: Value) -> Result<Value> {
+    let answer = client.call(command, body.to_string().as_bytes()).await?;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+async fn refused(client: &mut Client, command: u32, body: Value) -> Result<String> {
+    client.send(command, body.to_string().as_bytes()).await?;
+    let (_, body) = client.receive().await?;
+    Ok(parse_error(&body)?.message)
+}
+
+fn ann() -> Value {
+    json!({"name": "ann", "password": "it's \\ secret", "guild": "reds"})
+}
+
+async fn the_example_keeps_what_it_has_answered(cluster: Cluster) -> Result<()> {
+    let mut client = cluster.client().await?;
+    let shown = call(&mut client, 400, ann()).await?;
+    assert_eq!(shown, json!({"name": "ann", "guild": "reds", "coins": 100, "logins": 0}));
+    assert_eq!(refused(&mut client, 400, ann()).await?, "the name is taken");
+    call(&mut client, 400, json!({"name": "bob' --", "password": "x", "guild": "reds"})).await?;
+    assert_eq!(refused(&mut client, 402, Value::Null).await?, "log in first");
+    let wrong = json!({"name": "ann", "password": "guessed"});
+    assert_eq!(refused(&mut client, 401, wrong).await?, "wrong name or password");
+    assert_eq!(call(&mut client, 401, ann()).await?["logins"], 1);
+    for coins in 101..=105 {
+        assert_eq!(call(&mut client, 402, Value::Null).await?, coins);
+    }
+    let gift = json!({"to": "bob' --", "coins": 15});
+    assert_eq!(call(&mut client, 403, gift).await?, 90);
+    let gift = json!({"to": "bob' --", "coins": 1000});
+    assert_eq!(refused(&mut client, 403, gift).await?, "you do not have so many");
+    assert_eq!(call(&mut client, 402, Value::Null).await?, 91);
+
+    // Written behind, answered, and not yet in the database: kill -9 takes nothing of it.
+    let old = cluster.kill_hard("net").await?;
+    cluster.until_back("net", old).await?;
+    let mut client = cluster.client().await?;
+    let shown = call(&mut client, 401, ann()).await?;
+    assert_eq!(shown, json!({"name": "ann", "guild": "reds", "coins": 91, "logins": 2}));
+    client.send(404, b"reds").await?;
+    let (_, members) = client.receive().await?;
+    let members: Value = serde_json::from_slice(&members)?;
+    assert_eq!(members[1]["coins"], 115, "{members}");
+
+    let health = http::request(cluster.at("web"), "GET", "/healthz", &[]).await?.json()?;
+    assert_eq!(health["databases"]["db"]["up"], true, "{health}");
+    assert!(health["tables"]["account"]["records"].as_u64() >= Some(1), "{health}");
+    // The client leaves: what waits is written, and the record is held no longer.
+    drop(client);
+    wait::until("the record is written and released", async || {
+        let node = cluster.node("net").await.map_err(|e| format!("{e:#}"))?;
+        let counters = node["counters"].to_string();
+        let at_rest = !counters.contains("record_dirty") && !counters.contains("record_held");
+        if at_rest { Ok(()) } else { Err(counters) }
+    })
+    .await?;
+    cluster.stop().await
+}
+
+/// What `appmain net config.json --check` prints, and its exit code.
+fn check(folder: &Path) -> Result<(String, Option<i32>)> {
+    let output = Command::new(bins::folder()?.join("appmain"))
+        .arg("net")
+        .arg(folder.join("config.json"))
+        .arg("--check")
+        .output()
+        .context("appmain")?;
+    let text = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
+    Ok((text, output.status.code()))
+}
+
+#[tokio::test]
+async fn the_accounts_example_keeps_what_it_has_answered_on_sqlite() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::new(&config("config.json")?)?).await?;
+    let (text, code) = check(cluster.folder())?;
+    ensure!(code == Some(0), "{code:?}: {text}");
+    assert!(text.contains("ok    db: sqlite://") && text.contains(" is SQLite 3."), "{text}");
+    assert!(text.contains("ok    db table account (before migrations): as its record expects it"), "{text}");
+    assert!(text.contains("ok    data_dir: ") && text.contains("listens"), "{text}");
+    the_example_keeps_what_it_has_answered(cluster).await
+}
+
+#[tokio::test]
+async fn the_accounts_example_keeps_what_it_has_answered_on_mariadb_and_memcached() -> Result<()> {
+    let (Some(url), Some(memcached)) = (shared("FF_TEST_MYSQL"), shared("FF_TEST_MEMCACHED")) else {
+        return Ok(());
+    };
+    let text = config("mariadb.json")?.replace("mysql://game:pw@127.0.0.1:3306/game", "DATABASE");
+    let fixture = Fixture::new(&text)?.replace("DATABASE", &url).replace("127.0.0.1:11211", &memcached);
+    the_example_keeps_what_it_has_answered(Cluster::processes(fixture).await?).await
+}
+
+#[tokio::test]
+async fn a_check_says_what_is_wrong_and_fails() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let free = tests::fixtures::free_port()?;
+    let text = config("mariadb.json")?
+        .replace("mysql://game:pw@127.0.0.1:3306/game", "DATABASE")
+        .replace("\"slow_ms\"", "\"connect_timeout_ms\": 100, \"slow_ms\"");
+    let url = format!("mysql://game:secret@127.0.0.1:{free}/game");
+    let down = format!("127.0.0.1:{free}");
+    let fixture = Fixture::new(&text)?.replace("DATABASE", &url).replace("127.0.0.1:11211", &down);
+    std::fs::write(folder.path().join("config.json"), &fixture.text)?;
+    let (text, code) = check(folder.path())?;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&format!("FAULT db: `db.url`: mysql at {down} cannot be reached")), "{text}");
+    assert!(text.contains(&format!("FAULT memcached {down}: ")), "{text}");
+    assert!(text.contains("does not listen now") && !text.contains("secret"), "{text}");
+    Ok(())
+}

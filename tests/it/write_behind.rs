@@ -1,0 +1,277 @@
+//! Records while caches and databases fail: nothing is lost, nothing is wrong, and whoever would have to wait
+//! too long is told.
+
+// clippy.toml allows these in tests; helpers of integration tests do not count as such for clippy.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use ffserver::cache::Cache;
+use ffserver::db::{Db, Sql, Value};
+use ffserver::record::{RecordError, Records, Settings, ddl};
+use ffserver::{Record, Save, Table, within};
+use tests::servers::{Database, Memcached, unique};
+use tests::wait;
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+#[derive(Record, Debug, Clone, PartialEq)]
+#[record(table = "purse")]
+struct Purse {
+    #[record(key)]
+    id: i64,
+    coins: i64,
+    padding: String,
+}
+
+const PADDING: usize = 2000;
+
+async fn fill(url: &str, rows: i64) -> Result<Db> {
+    let db = Db::connect(&ffconfig::Database::at(url)).await?;
+    for statement in ddl::<Purse>(&db).await? {
+        db.execute(Sql::trusted(statement), &[]).await?;
+    }
+    let mut tx = db.begin().await?;
+    for id in 0..rows {
+        let row = [Value::Int(id), Value::Int(0), Value::Text("x".repeat(PADDING))];
+        tx.execute("INSERT INTO purse (id, coins, padding) VALUES (?, ?, ?)", &row).await?;
+    }
+    tx.commit().await?;
+    Ok(db)
+}
+
+async fn node(
+    url: &str,
+    data_dir: &Path,
+    shared: Option<Cache>,
+    change: impl FnOnce(&mut ffconfig::Limits),
+) -> Result<(Records, Table<Purse>)> {
+    let mut limits = ffconfig::Limits::default();
+    change(&mut limits);
+    let db = Db::connect(&ffconfig::Database::at(url)).await?;
+    let watched = db.clone();
+    tokio::spawn(async move { watched.health().watch("db").await });
+    let settings = Settings { id: unique("node"), data_dir: data_dir.to_owned(), limits, shared };
+    let mut records = Records::new(BTreeMap::from([(String::new(), db)]), settings);
+    records.recover().await;
+    let purses = records.open().await?;
+    Ok((records, purses))
+}
+
+async fn close(records: Records) {
+    records.close(Instant::now() + Duration::from_secs(10)).await;
+}
+
+fn counter(records: &Records, name: &str) -> u64 {
+    records.counters().into_iter().find(|(known, _)| known == name).map_or(0, |(_, n)| n)
+}
+
+/// memcached of one megabyte for ten times as much, killed, restarted and flushed all the while.
+#[tokio::test]
+async fn a_memcached_that_evicts_is_flushed_and_dies_makes_no_value_wrong_and_deletes_no_row() -> Result<()> {
+    const ROWS: i64 = 4000;
+    let Some(mut memcached) = Memcached::start(1).await? else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let url = format!("sqlite://{}", folder.path().join("game.db").display());
+    let db = fill(&url, ROWS).await?;
+    let timeout = Duration::from_millis(300);
+    let config = ffconfig::Memcached { urls: vec![memcached.address()], prefix: unique("evict"), timeout };
+    let mut nodes = Vec::new();
+    let mut users = JoinSet::new();
+    let until = Instant::now() + Duration::from_secs(6);
+    for user in 0..3_i64 {
+        let shared = Some(Cache::connect(&config).await?);
+        // So small that most reads ask memcached.
+        let (records, purses) = node(&url, folder.path(), shared, |limits| {
+            limits.records_bytes_max = 256 * 1024;
+            limits.record_fresh = Duration::ZERO;
+        })
+        .await?;
+        nodes.push(records);
+        users.spawn(async move {
+            let (mut n, mut written) = (user, BTreeMap::new());
+            while Instant::now() < until {
+                n = (n * 1103 + 12345) % ROWS;
+                let own = n - n % 3 + user;
+                if own < ROWS {
+                    let coins = purses.update(&own, Save::Durable, |purse| {
+                        purse.coins += 1;
+                        purse.coins
+                    });
+                    let before = written.insert(own, coins.await?).unwrap_or(0);
+                    assert_eq!(written[&own], before + 1, "only this node writes {own}");
+                    assert_eq!(purses.get(&own).await?.unwrap().coins, before + 1, "its own write is read");
+                }
+                let other = purses.get(&n).await?.unwrap_or_else(|| panic!("{n} is gone"));
+                assert_eq!((other.id, other.padding.len()), (n, PADDING));
+            }
+            anyhow::Ok(written)
+        });
+    }
+    let mut round = 0;
+    while Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        round += 1;
+        if round % 3 == 0 {
+            memcached.restart().await?;
+        } else {
+            let mut server = tokio::net::TcpStream::connect(memcached.address()).await?;
+            server.write_all(b"flush_all\r\n").await?;
+        }
+    }
+    let mut all = BTreeMap::new();
+    while let Some(user) = users.join_next().await {
+        all.extend(user??);
+    }
+    assert!(all.len() > 100, "{} rows were written", all.len());
+    assert!(nodes.iter().any(|records| counter(records, "record_shared_hits") > 0), "memcached was read");
+    for row in db.fetch_all("SELECT id, coins FROM purse", &[]).await? {
+        let (id, coins) = (row.get::<i64>("id")?, row.get::<i64>("coins")?);
+        assert_eq!(coins, all.remove(&id).unwrap_or(0), "{id}");
+    }
+    assert!(all.is_empty(), "rows are gone: {all:?}");
+    for records in nodes {
+        close(records).await;
+    }
+    Ok(())
+}
+
+/// The database is away for a while: what is held goes on, up to the bound; nothing of it is lost.
+#[tokio::test]
+async fn a_database_outage_is_backpressure_and_no_loss() -> Result<()> {
+    let Some(mut mariadb) = Database::mariadb().await? else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let db = fill(&mariadb.url(), 30).await?;
+    let (records, purses) =
+        node(&mariadb.url(), folder.path(), None, |limits| limits.dirty_records_max = 20).await?;
+    for id in 0..30 {
+        purses.update(&id, within(1), |purse| purse.coins = 1).await?;
+        wait::until("it is written", async || match counter(&records, "record_dirty") {
+            0 => Ok(()),
+            n => Err(n),
+        })
+        .await?;
+    }
+    mariadb.kill().await?;
+    let (mut taken, mut refused) = (0, 0);
+    for id in 0..30 {
+        let started = Instant::now();
+        match purses.update(&id, within(10), |purse| purse.coins = 2).await {
+            Ok(()) => taken += 1,
+            Err(e @ (RecordError::Backlog { .. } | RecordError::Db(_))) => {
+                assert!(e.is_unsent() || matches!(e, RecordError::Db(_)), "{e}");
+                refused += 1;
+            }
+            Err(e) => panic!("{e}"),
+        }
+        assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
+        if refused > 3 {
+            break;
+        }
+    }
+    assert!(taken <= 20 && refused > 0, "{taken} taken, {refused} refused");
+    wait::until("the failure is counted", async || match counter(&records, "record_flush_failures") {
+        0 if taken > 0 => Err("none"),
+        _ => Ok(()),
+    })
+    .await?;
+    assert_eq!(counter(&records, "record_dirty"), taken, "what failed stays dirty");
+    mariadb.restart().await?;
+    wait::until("everything that was taken is written", async || match counter(&records, "record_dirty") {
+        0 => Ok(()),
+        n => Err(n),
+    })
+    .await?;
+    wait::until("the pool of the test is back", async || db.ping().await).await?;
+    let rows = db.fetch_all("SELECT count(*) AS n FROM purse WHERE coins = 2", &[]).await?;
+    assert_eq!(rows[0].get::<i64>("n")?, taken as i64);
+    close(records).await;
+    Ok(())
+}
+
+/// The stop comes while the database is away: the journal keeps it for the next node.
+#[tokio::test]
+async fn what_cannot_be_written_at_the_stop_is_written_by_the_next_start() -> Result<()> {
+    let Some(mut mariadb) = Database::mariadb().await? else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let db = fill(&mariadb.url(), 3).await?;
+    let (records, purses) = node(&mariadb.url(), folder.path(), None, |_| {}).await?;
+    purses.update(&1, within(60_000), |purse| purse.coins = 7).await?;
+    mariadb.kill().await?;
+    records.close(Instant::now() + Duration::from_millis(500)).await;
+    drop((records, purses));
+    mariadb.restart().await?;
+    let (records, purses) = node(&mariadb.url(), folder.path(), None, |_| {}).await?;
+    assert_eq!(purses.get(&1).await?.unwrap().coins, 7, "it is there before anything is read");
+    wait::until("the pool of the test is back", async || db.ping().await).await?;
+    purses.update(&1, Save::Durable, |purse| purse.coins += 1).await?;
+    close(records).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_journal_is_a_typed_error_and_changes_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let url = format!("sqlite://{}", folder.path().join("game.db").display());
+    let db = fill(&url, 2).await?;
+    let file = folder.path().join("no-folder");
+    std::fs::write(&file, "")?;
+    let (records, purses) = node(&url, &file.join("data"), None, |_| {}).await?;
+    let error = purses.update(&1, within(10), |purse| purse.coins = 9).await.unwrap_err();
+    assert!(matches!(error, RecordError::Journal { .. }) && error.is_unsent(), "{error:?}");
+    assert_eq!(purses.get(&1).await?.unwrap().coins, 0);
+    // What needs no journal goes on, and so does the rest when the disk is back.
+    purses.update(&1, Save::Durable, |purse| purse.coins = 1).await?;
+    std::fs::remove_file(&file)?;
+    purses.update(&1, within(1), |purse| purse.coins += 1).await?;
+    close(records).await;
+    let rows = db.fetch_all("SELECT coins FROM purse WHERE id = 1 AND holder = ''", &[]).await?;
+    assert_eq!(rows[0].get::<i64>("coins")?, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn idle_records_leave_memory() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let url = format!("sqlite://{}", folder.path().join("game.db").display());
+    fill(&url, 100).await?;
+    let idle = |limits: &mut ffconfig::Limits| limits.record_idle = Duration::from_millis(600);
+    let (records, purses) = node(&url, folder.path(), None, idle).await?;
+    for id in 0..100 {
+        purses.update(&id, within(20), |purse| purse.coins += 1).await?;
+    }
+    assert_eq!(records.stats()[0].1.records, 100);
+    wait::until("memory is empty", async || match records.stats()[0].1 {
+        stats if stats.records == 0 && stats.bytes == 0 && stats.held == 0 => Ok(()),
+        stats => Err(stats),
+    })
+    .await?;
+    assert_eq!(purses.get(&7).await?.unwrap().coins, 1);
+    close(records).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_flight_per_key_asks_the_database_once() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let url = format!("sqlite://{}", folder.path().join("game.db").display());
+    fill(&url, 10).await?;
+    let (records, purses) =
+        node(&url, folder.path(), None, |limits| limits.record_fresh = Duration::from_secs(60)).await?;
+    let mut readers = JoinSet::new();
+    for n in 0..100 {
+        let purses = purses.clone();
+        readers.spawn(async move { purses.get(&(n % 2 * 1000)).await });
+    }
+    while let Some(reader) = readers.join_next().await {
+        reader??;
+    }
+    // One for the row that is there, one for the row that is not.
+    assert_eq!((counter(&records, "record_misses"), counter(&records, "record_hits")), (2, 98));
+    close(records).await;
+    Ok(())
+}
