@@ -289,6 +289,15 @@ impl Estate {
             && self.is_quiet()
     }
 
+    /// Whether nothing new can begin here: no client is left, and no child that sends. When a parent is being
+    /// replaced, too, its old process and this one would else wait for each other's last word.
+    fn begins_nothing(&self, leaving: Option<&Departure>, no_http: bool) -> bool {
+        leaving.is_none_or(Departure::is_over)
+            && no_http
+            && self.node.child_nodes().links().all(Link::peer_has_switched)
+            && self.is_quiet()
+    }
+
     /// What [`Estate::has_left`] still waits for, for the operator.
     fn what_is_left(&self, no_http: bool) -> String {
         let links = self.node.links();
@@ -316,7 +325,12 @@ impl Estate {
         http: &mut Option<Retirement>,
         deadline: Instant,
     ) -> Result<Sent, HandOverError> {
+        let mut said_last = false;
         while !self.has_left(leaving.as_ref(), http.is_none()) {
+            if !said_last && self.begins_nothing(leaving.as_ref(), http.is_none()) {
+                said_last = true;
+                self.node.links().iter().for_each(Link::last_call);
+            }
             if Instant::now() >= deadline {
                 warn!("not everything ended in time (drain_s): {}", self.what_is_left(http.is_none()));
                 break;

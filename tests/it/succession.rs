@@ -344,11 +344,17 @@ impl World {
 
     /// Starts a successor and lets the old process hand over.
     async fn begin_replacement(&mut self, node: &'static str, old: u64) -> Result<u64> {
+        let (new, door) = self.prepare(node).await?;
+        self.master.tell(node, old, ToNode::HandOver { door });
+        Ok(new)
+    }
+
+    /// Starts a successor and waits until it is prepared.
+    async fn prepare(&mut self, node: &'static str) -> Result<(u64, Door)> {
         let new = self.start(node, true);
         let prepared = self.master.until(node, new, |said| matches!(said, ToMaster::Prepared { .. })).await?;
         let ToMaster::Prepared { door } = prepared else { unreachable!() };
-        self.master.tell(node, old, ToNode::HandOver { door });
-        Ok(new)
+        Ok((new, door))
     }
 
     fn current(&self, node: &str) -> u64 {
@@ -360,6 +366,10 @@ impl World {
         let old = self.current(node);
         let new = self.begin_replacement(node, old).await?;
         self.master.until(node, new, |said| matches!(said, ToMaster::Ready { .. })).await?;
+        self.until_left(node, old).await
+    }
+
+    async fn until_left(&mut self, node: &'static str, old: u64) -> Result<()> {
         let process = self.processes.remove(&(node, old)).unwrap();
         wait::until("the old process leaves", async || {
             if process.thread.is_finished() { Ok(()) } else { Err(self.master.heard(node, old)) }
@@ -562,6 +572,30 @@ async fn a_successor_that_dies_soon_after_is_taken_back_from() -> Result<()> {
     client.send(1, b"2").await?;
     let (answered, body) = client.receive().await?;
     ensure!(answered == 1, "it can be replaced after all: {body:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_that_are_replaced_at_once_do_not_wait_for_each_other() -> Result<()> {
+    let mut world = World::new().await?;
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..10).map(|n| play(world.net, 1 + n % 2, 2, over.clone())).collect();
+    for _ in 0..3 {
+        let (old_gate, old_net) = (world.current("gate"), world.current("net"));
+        let (_, gate_door) = world.prepare("gate").await?;
+        let (_, net_door) = world.prepare("net").await?;
+        world.master.tell("gate", old_gate, ToNode::HandOver { door: gate_door });
+        world.master.tell("net", old_net, ToNode::HandOver { door: net_door });
+        // drain_s is 10, and they would end by that.
+        let begun = std::time::Instant::now();
+        world.until_left("gate", old_gate).await?;
+        world.until_left("net", old_net).await?;
+        ensure!(begun.elapsed() < Duration::from_secs(8), "only after {:?}", begun.elapsed());
+    }
+    over.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await??;
+    }
     Ok(())
 }
 

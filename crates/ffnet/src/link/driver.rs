@@ -309,11 +309,11 @@ fn handle<V: Service>(
         }
         Kind::Resume => {
             // The service decides whether the link is used again: a successor may have taken its place.
-            link.set(flag::RESUMED);
+            link.note(flag::RESUMED, flag::PEER_SWITCHED);
             service.changed(link, Change::Resumed);
         }
-        Kind::Paused => link.set(flag::PEER_PAUSED),
-        Kind::Switched => link.set(flag::PEER_SWITCHED),
+        Kind::Paused => link.note(flag::PEER_PAUSED, 0),
+        Kind::Switched => link.note(flag::PEER_SWITCHED, 0),
         Kind::Bye => return Err(Closed::Bye(String::from_utf8_lossy(body).into_owned())),
     }
     Ok(())

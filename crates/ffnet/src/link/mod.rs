@@ -234,6 +234,11 @@ impl Link {
         self.0.calls.lock().count_messages();
     }
 
+    /// Tells the peer that nothing new comes on this link, unless the peer calls first: this process leaves.
+    pub fn last_call(&self) {
+        self.say(Kind::Switched, 0, 0);
+    }
+
     /// The link is used again: the peer was not replaced after all.
     pub fn reinstate(&self) {
         let out = self.0.out.lock();
@@ -255,9 +260,9 @@ impl Link {
         }
     }
 
-    fn set(&self, set: u8) {
+    fn note(&self, set: u8, clear: u8) {
         let out = self.0.out.lock();
-        self.change(set, 0);
+        self.change(set, clear);
         drop(out);
     }
 
