@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tests::client::{Client, parse_error};
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
-use tests::servers::shared;
+use tests::servers::{Database, Memcached};
 use tests::{bins, http, wait};
 
 fn config(name: &str) -> Result<String> {
@@ -108,11 +108,13 @@ async fn the_accounts_example_keeps_what_it_has_answered_on_sqlite() -> Result<(
 
 #[tokio::test]
 async fn the_accounts_example_keeps_what_it_has_answered_on_mariadb_and_memcached() -> Result<()> {
-    let (Some(url), Some(memcached)) = (shared("FF_TEST_MYSQL"), shared("FF_TEST_MEMCACHED")) else {
+    // Of its own: the shared one would remember the migrations of other tests.
+    let (Some(mariadb), Some(memcached)) = (Database::mariadb().await?, Memcached::start(16).await?) else {
         return Ok(());
     };
     let text = config("mariadb.json")?.replace("mysql://game:pw@127.0.0.1:3306/game", "DATABASE");
-    let fixture = Fixture::new(&text)?.replace("DATABASE", &url).replace("127.0.0.1:11211", &memcached);
+    let fixture = Fixture::new(&text)?.replace("DATABASE", &mariadb.url());
+    let fixture = fixture.replace("127.0.0.1:11211", &memcached.address());
     the_example_keeps_what_it_has_answered(Cluster::processes(fixture).await?).await
 }
 
