@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use ffserver::cache::{Cache, CacheError};
 use ffserver::db::{Db, DbError};
-use tests::servers::{Database, Memcached, shared, unique};
+use tests::servers::{Database, Memcached, unique};
 use tests::wait;
 use tokio::time::Instant;
 
@@ -143,16 +143,16 @@ async fn migrations_run_once_on_sqlite_though_four_nodes_start_together() -> Res
 
 #[tokio::test]
 async fn migrations_run_once_on_mariadb_though_four_nodes_start_together() -> Result<()> {
-    match shared("FF_TEST_MYSQL") {
-        Some(url) => migrations_run_once(url).await,
+    match Database::mariadb().await? {
+        Some(server) => migrations_run_once(server.url()).await,
         None => Ok(()),
     }
 }
 
 #[tokio::test]
 async fn migrations_run_once_on_postgres_though_four_nodes_start_together() -> Result<()> {
-    match shared("FF_TEST_POSTGRES") {
-        Some(url) => migrations_run_once(url).await,
+    match Database::postgres().await? {
+        Some(server) => migrations_run_once(server.url()).await,
         None => Ok(()),
     }
 }
