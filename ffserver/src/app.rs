@@ -166,6 +166,30 @@ impl App {
     /// apart. Without this hook the two processes overlap and each has its own state.
     ///
     /// All of it must be done within `limits.park_ms`. An error keeps the old process.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use ffserver::prelude::*;
+    ///
+    /// #[derive(Default)]
+    /// struct Visits(AtomicU64);
+    ///
+    /// fn app() -> App {
+    ///     let gone = || HandlerError::new("no visits");
+    ///     App::new("hall")
+    ///         .state(Visits::default())
+    ///         .freeze(1, move |node| async move {
+    ///             let visits = node.state::<Visits>().ok_or_else(gone)?;
+    ///             Ok(visits.0.load(Ordering::Relaxed).to_le_bytes().to_vec())
+    ///         })
+    ///         .thaw(move |node, frozen| async move {
+    ///             let visits = node.state::<Visits>().ok_or_else(gone)?;
+    ///             visits.0.store(u64::from_le_bytes(frozen.bytes.as_slice().try_into()?), Ordering::Relaxed);
+    ///             Ok(())
+    ///         })
+    /// }
+    /// # app();
+    /// ```
     #[must_use]
     pub fn freeze<F>(mut self, version: u32, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
     where

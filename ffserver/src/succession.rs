@@ -265,16 +265,17 @@ impl Estate {
         self.ports.send_replace(true);
     }
 
-    /// Sends everything that is left to the successor, waits until nothing is left, and then until the
-    /// successor is proven. An error means: take back.
+    /// Sends everything that is left to the successor, waits until nothing is left, says so by `ended`, and then
+    /// waits until the successor is proven. An error means: take back.
     pub(crate) async fn leave(
         &self,
         mut handing: HandingOver,
         deadline: Instant,
         kept: &mut Kept,
+        ended: impl FnOnce(),
     ) -> Result<(), HandOverError> {
         kept.frozen = handing.frozen.take();
-        let left = self.try_leave(&mut handing, deadline, kept).await;
+        let left = self.try_leave(&mut handing, deadline, kept, ended).await;
         if left.is_err() {
             kept.passage = Some(handing.passage);
         }
@@ -364,6 +365,7 @@ impl Estate {
         handing: &mut HandingOver,
         deadline: Instant,
         kept: &mut Kept,
+        ended: impl FnOnce(),
     ) -> Result<(), HandOverError> {
         self.node.set_phase(Phase::HandedOver);
         let HandingOver { passage, chosen, .. } = handing;
@@ -377,6 +379,7 @@ impl Estate {
             return Ok(());
         }
         passage.send(&FromOld::Done, &[]).await?;
+        ended();
         let proven = Instant::now() + self.node.config().limits.prove + MARGIN;
         match timeout_at(proven, passage.receive()).await {
             // A successor that lives and is silent is trusted after all: it serves.

@@ -94,7 +94,8 @@ pub enum ToMaster {
         /// Why, in one sentence for the operator.
         reason: String,
     },
-    /// The successor serves; this process only finishes what it had begun, and then leaves by itself.
+    /// The successor serves, and this process has ended what it had begun: its neighbours do not need it any
+    /// more. It stands by until the successor is proven, and then leaves by itself.
     HandedOver,
 }
 

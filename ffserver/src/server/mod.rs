@@ -233,12 +233,12 @@ impl FFServer {
             () = self.stop.begun() => return Err(HandOverError::Stopped),
             handing = estate.hand_over(door, kept) => handing?,
         };
-        word.send_replace(Word::Say(ToMaster::HandedOver));
         let deadline = Instant::now() + self.node.config().drain;
+        let ended = || drop(word.send_replace(Word::Say(ToMaster::HandedOver)));
         tokio::select! {
             // The successor serves: nothing is taken back any more.
             () = self.stop.begun() => Ok(()),
-            left = estate.leave(handing, deadline, kept) => left,
+            left = estate.leave(handing, deadline, kept, ended) => left,
         }
     }
 

@@ -360,6 +360,11 @@ impl Machine {
             return Looked::Done(false, "is not there any more".into());
         };
         match seat.verdict.take() {
+            // Its neighbours are not replaced while it may still need them as they are.
+            Some(Ok(())) if seat.is_handing_over() => {
+                seat.verdict = Some(Ok(()));
+                Looked::Wait(StepStage::HandingOver)
+            }
             Some(Ok(())) => {
                 let ms = now.at.duration_since(seat.life.born).as_millis();
                 let pid = seat.life.pid.unwrap_or_default();

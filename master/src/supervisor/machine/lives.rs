@@ -144,7 +144,7 @@ impl Machine {
             ToMaster::Prepared { door } => self.prepared(name, from, door, now),
             ToMaster::TookBack { reason } => self.took_back(name, from, &reason, now),
             // It leaves by itself; its end is bounded since its successor has served.
-            ToMaster::HandedOver => {}
+            ToMaster::HandedOver => self.handed_over(name, from),
             ToMaster::Stopping => {
                 // On our word it is leaving already; by itself (somebody sent it a signal) it has as long.
                 if first && !matches!(seat.state, State::Stopping(_)) && !seat.is_down() {

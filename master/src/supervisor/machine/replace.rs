@@ -31,8 +31,9 @@ pub(super) enum Turn {
     Preparing { until: Instant, door: Option<Door> },
     /// The new one; the old one has been told to hand over to it.
     TakingOver { until: Instant },
-    /// The old one; the new one serves. It stands by until `proven`, ends what it had begun, and leaves.
-    Leaving { proven: Instant, stage: Stage, next: Instant },
+    /// The old one; the new one serves. It ends what it had begun, says when that is `done`, stands by until
+    /// `proven`, and leaves.
+    Leaving { proven: Instant, stage: Stage, next: Instant, done: bool },
     /// The newer of two that an earlier master has left behind: whether it serves is not known yet.
     Unknown { until: Instant },
 }
@@ -116,6 +117,7 @@ impl Machine {
             proven: now.at + prove,
             stage: Stage::Polite,
             next: now.at + node.drain + prove + MARGIN,
+            done: false,
         };
         let (old_incarnation, drain) = (old.incarnation, node.drain);
         seat.second = old.process.then_some(Second { life: old, turn, since_ms: now.unix_ms });
@@ -134,6 +136,14 @@ impl Machine {
             }
         }
         self.tell_children_up(name);
+    }
+
+    /// An old process has ended what it had begun: its neighbours do not need it any more, and may be replaced.
+    pub(super) fn handed_over(&mut self, name: &NodeName, from: Incarnation) {
+        let second = self.seats.get_mut(name).and_then(|seat| seat.second.as_mut());
+        if let Some(Second { turn: Turn::Leaving { done, .. }, .. }) = second.filter(|s| s.life.is(from)) {
+            *done = true;
+        }
     }
 
     /// The successor is given up; the old process goes on.
@@ -180,6 +190,7 @@ impl Machine {
         seat.enter(State::Ready, now);
         seat.since_ms = now.unix_ms;
         let text = format!("rolled back: {reason}; the old process goes on");
+        seat.verdict = Some(Err(text.clone()));
         self.end_now(&failed);
         self.warn(format!("{name}: {text}"));
         self.tell_children_up(name);
@@ -213,7 +224,9 @@ impl Machine {
                 let on_trial = now.at <= proven;
                 seat.second = Some(second);
                 if on_trial {
-                    self.note_failure(name, &format!("the new process ended: {how}"), now);
+                    let text = format!("the new process ended: {how}");
+                    seat.verdict = Some(Err(text.clone()));
+                    self.note_failure(name, &text, now);
                 }
                 false
             }
@@ -308,6 +321,11 @@ impl Machine {
 }
 
 impl Seat {
+    /// Whether an old process still does what it had begun.
+    pub(super) fn is_handing_over(&self) -> bool {
+        matches!(&self.second, Some(Second { turn: Turn::Leaving { done: false, .. }, .. }))
+    }
+
     /// Whether an old process stands by that may take back what its dead successor had.
     pub(super) fn may_be_taken_back(&self, now: Moment) -> bool {
         let turn = self.second.as_ref().map(|second| &second.turn);

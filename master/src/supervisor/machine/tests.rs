@@ -110,17 +110,16 @@ impl World {
         successor
     }
 
-    /// The successor of a node takes over; the old process is still there.
+    /// The successor of a node takes over; the old process has ended what it had begun, and stands by.
     pub(super) fn take_over(&mut self, node: &str) {
         let successor = self.prepare(node);
         self.ready_as(node, successor);
+        self.say_as(node, self.other(node), ToMaster::HandedOver);
     }
 
     /// The old process of a node leaves.
     pub(super) fn leave(&mut self, node: &str) {
-        let old = self.other(node);
-        self.say_as(node, old, ToMaster::HandedOver);
-        self.exit_as(node, old, Exit::Code(0));
+        self.exit_as(node, self.other(node), Exit::Code(0));
     }
 
     pub(super) fn incarnation(&self, node: &str) -> Incarnation {

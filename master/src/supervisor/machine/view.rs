@@ -279,7 +279,8 @@ impl Seat {
         Some(match self.second.as_ref()?.turn {
             Turn::Preparing { .. } | Turn::Unknown { .. } => StepStage::Preparing,
             Turn::TakingOver { .. } => StepStage::HandingOver,
-            Turn::Leaving { .. } => StepStage::Proving,
+            Turn::Leaving { done: false, .. } => StepStage::HandingOver,
+            Turn::Leaving { done: true, .. } => StepStage::Proving,
         })
     }
 
