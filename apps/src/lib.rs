@@ -1,7 +1,8 @@
 //! The handlers of the sample cluster: ordinary modules, one app each. Apps never import each other.
 //!
 //! `netserver`, `gateserver` and `game1server` are firefly's demo: start reading there. `accounts` keeps its
-//! data in a database: docs/data.md. `bench`, `trial` and `coins` are what the benchmark and the tests run.
+//! data in a database: docs/data.md. `bench`, `trial`, `hall` and `coins` are what the benchmark and the tests
+//! run.
 
 mod netserver;
 mod gateserver;
@@ -10,6 +11,7 @@ mod accounts;
 mod bench;
 mod coins;
 mod trial;
+mod hall;
 
 use ffserver::App;
 
@@ -31,5 +33,8 @@ pub fn all() -> Vec<App> {
         trial::gate(),
         trial::world_gate(),
         trial::game(),
+        hall::net(),
+        hall::gate(),
+        hall::hall(),
     ]
 }

@@ -12,7 +12,7 @@ use crate::error::HandlerError;
 use crate::handler::Route;
 use crate::node::{Node, States};
 use crate::record::{Record, Registered, Table};
-use crate::session::Session;
+use crate::sessions::Session;
 
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) type NodeHook = Arc<dyn Fn(Node) -> Later<Result<(), HandlerError>> + Send + Sync>;
@@ -139,8 +139,9 @@ impl App {
         self
     }
 
-    /// Runs when a client has connected, before its first message is handled. Not again when the client goes
-    /// over to a successor of the node's process.
+    /// Runs when a client has connected, before its first message is handled; on a node without that client's
+    /// connection, before its first message is handled there. Not again when the client goes over to a
+    /// successor of the node's process.
     #[must_use]
     pub fn on_session_opened<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
     where
@@ -150,7 +151,8 @@ impl App {
         self
     }
 
-    /// Runs once when a client is gone, after the last of its messages.
+    /// Runs once when a client is gone, after the last of its messages: on its net node, and on every node that
+    /// has handled messages of it, also when the net node has been killed.
     #[must_use]
     pub fn on_session_closed<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
     where

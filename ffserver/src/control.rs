@@ -150,6 +150,7 @@ impl Control {
         match told {
             ToNode::Registered { number } => {
                 self.node.set_number(number);
+                self.node.introduce(number);
                 self.registered.send_replace(true);
             }
             ToNode::ParentUp { name, at, incarnation } => {

@@ -18,6 +18,12 @@ pub(crate) struct Counters {
     pub(crate) pushes_dropped: AtomicU64,
     /// Messages refused because too much waited for another node.
     pub(crate) park_full: AtomicU64,
+    /// Pushes to sessions that had ended.
+    pub(crate) pushes_to_gone: AtomicU64,
+    /// Envelopes that were dropped because nobody led to the node that they were for.
+    pub(crate) unrouted: AtomicU64,
+    /// What neighbours said on behalf of sessions that are not behind their link.
+    pub(crate) forged: AtomicU64,
     /// Clients refused by `sessions_max` or `connections_per_address`.
     pub(crate) clients_refused: AtomicU64,
     /// Clients disconnected by `idle_s` or `first_message_s`.
@@ -36,12 +42,15 @@ impl Counters {
             ("calls_full", &self.links.calls_full),
             ("clients_refused", &self.clients_refused),
             ("clients_silent", &self.clients_silent),
+            ("forged_sessions", &self.forged),
             ("late_replies", &self.links.late_replies),
             ("link_outbox_full", &self.links.outbox_full),
             ("outbox_full", &self.outbox_full),
             ("park_full", &self.park_full),
             ("pushes_dropped", &self.pushes_dropped),
+            ("pushes_to_gone", &self.pushes_to_gone),
             ("session_queue_full", &self.session_queue_full),
+            ("unrouted", &self.unrouted),
         ];
         let counted =
             all.into_iter().map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)));

@@ -2,11 +2,13 @@
 //! of one handler with its panic caught and its deadline kept.
 
 use std::any::TypeId;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,19 +17,22 @@ use ffconfig::RouteRule;
 use ffnet::Link;
 use ffnet::link::{Change, Service};
 use ffproto::link::{Client, Head};
-use ffproto::{Code, CommandId, Executed};
+use ffproto::relay::{REACH, TO};
+use ffproto::{Code, CommandId, Executed, Fault, SessionId};
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::app::App;
+use crate::app::{App, Hooks};
 use crate::counters::count;
 use crate::doing::Doing;
-use crate::error::HandlerError;
+use crate::error::{CallError, HandlerError};
 use crate::forward::Forwarded;
 use crate::handler::{Facts, From, HandlerFuture, Key, Outcome, Request, Route, has_parent};
 use crate::node::{Node, Phase, States};
 use crate::queue::{Admitted, Queues};
+use crate::reach::At;
+use crate::relay::Arrived;
 use crate::routing::{SESSION_ENDED, Target, is_reserved, method_of};
 
 /// A node's handlers by who may call them.
@@ -40,21 +45,24 @@ pub(crate) struct Dispatch {
     root: Arc<[Route]>,
     /// For parents; the keys name the parent.
     remote: Arc<[Route]>,
+    /// Whether a client's message is handled only when its session is known.
+    needs_sessions: bool,
 }
 
 impl Dispatch {
     /// Builds the tables and collects every fault: duplicates, and what handlers need and the node's
     /// config does not have.
     pub(crate) fn build(app: &App, config: &ffconfig::Node) -> Result<Self, Vec<String>> {
-        let mut faults = Vec::new();
+        let (mut faults, mut takes) = (Vec::new(), Vec::new());
         let mut seen: HashMap<Key, &Route> = HashMap::new();
         for route in &app.routes {
             if let Some(first) = seen.insert(route.key, route) {
                 let (key, a, b) = (route.key, place(first), place(route));
                 faults.push(format!("{key} is claimed by {a} and {b}"));
             }
-            if let Err(why) = check(route, config, &app.states) {
-                faults.push(format!("{} {why}", place(route)));
+            match check(route, config, &app.states) {
+                Ok(takes_session) => takes.push(takes_session),
+                Err(why) => faults.push(format!("{} {why}", place(route))),
             }
         }
         if !faults.is_empty() {
@@ -62,11 +70,19 @@ impl Dispatch {
         }
         let of = |wanted: fn(&Key) -> bool| -> Vec<Route> {
             // Their places in the list, from 1, are their numbers: see `Dispatch::names`.
-            let numbered = (1..).zip(&app.routes).filter(|(_, route)| wanted(&route.key));
-            numbered.map(|(number, route)| Route { number, ..route.clone() }).collect()
+            let numbered = (1..).zip(app.routes.iter().zip(&takes));
+            let numbered = numbered.filter(|(_, (route, _))| wanted(&route.key));
+            let told = |(number, (route, takes)): (u32, (&Route, &bool))| Route {
+                number,
+                takes_session: *takes,
+                ..route.clone()
+            };
+            numbered.map(told).collect()
         };
         let net = of(|key| matches!(key, Key::Net(_)));
+        let hooks = app.hooks.session_opened.is_some() || app.hooks.session_closed.is_some();
         Ok(Self {
+            needs_sessions: hooks || net.iter().any(|route| route.takes_session),
             routes: Arc::new(config.route.clone()),
             net: Arc::new(net.into_iter().filter_map(|r| command(&r.key).map(|c| (c, r))).collect()),
             root: of(|key| matches!(key, Key::Root(_))).into(),
@@ -82,6 +98,11 @@ impl Dispatch {
     /// Whether clients' messages are handled here.
     pub(crate) fn handles_clients(&self) -> bool {
         !self.net.is_empty()
+    }
+
+    /// Whether a client's message of another net node is handled only when its session is known.
+    pub(crate) fn needs_sessions(&self) -> bool {
+        self.needs_sessions
     }
 
     /// The kind of node for a command without a handler here.
@@ -111,11 +132,14 @@ impl Dispatch {
 }
 
 /// What the handshake tells the peer, in the order of numbers: handlers, then the kinds whose clients'
-/// messages are taken, then that the end of a session may be told.
+/// messages are taken, then what nodes tell each other.
 pub(crate) fn told_methods(routes: &[Route], kinds: &[String]) -> Vec<String> {
     let kinds = kinds.iter().map(|kind| method_of(kind));
-    method_names(routes).into_iter().chain(kinds).chain([SESSION_ENDED.to_owned()]).collect()
+    method_names(routes).into_iter().chain(kinds).chain(RESERVED.map(str::to_owned)).collect()
 }
+
+/// What nodes tell each other, in the order of the numbers after those of handlers and kinds.
+const RESERVED: [&str; 3] = [SESSION_ENDED, REACH, TO];
 
 fn method_names(routes: &[Route]) -> Vec<String> {
     let name = |route: &Route| match route.key {
@@ -134,7 +158,8 @@ fn place(route: &Route) -> String {
     format!("`{}` ({file}:{line})", route.name)
 }
 
-fn check(route: &Route, config: &ffconfig::Node, states: &States) -> Result<(), String> {
+/// Whether it takes a session.
+fn check(route: &Route, config: &ffconfig::Node, states: &States) -> Result<bool, String> {
     match route.key {
         Key::Root(method) | Key::Remote { method, .. } if is_reserved(method) => {
             return Err("has an `@` in its method's name, which is reserved".into());
@@ -146,7 +171,9 @@ fn check(route: &Route, config: &ffconfig::Node, states: &States) -> Result<(), 
         _ => {}
     }
     let has_state = |id: TypeId| states.contains_key(&id);
-    (route.check)(&Facts { config, has_state: &has_state, key: &route.key })
+    let takes_session = Cell::new(false);
+    (route.check)(&Facts { config, has_state: &has_state, takes_session: &takes_session })?;
+    Ok(takes_session.get())
 }
 
 /// A handler whose panic becomes an error.
@@ -212,6 +239,9 @@ pub(crate) fn poll_once(handler: &mut Guarded) -> Poll<Outcome> {
 /// that it may send on.
 pub(crate) struct Methods {
     shared: Arc<Shared>,
+    at: At,
+    /// The last session's net node that was found to be behind this link, and when the node last knew.
+    behind: AtomicU64,
     routes: Arc<[Route]>,
     targets: Arc<[Target]>,
 }
@@ -221,6 +251,7 @@ pub(crate) struct Shared {
     pub(crate) node: Node,
     pub(crate) dispatch: Dispatch,
     pub(crate) queues: Queues<Waiting>,
+    pub(crate) hooks: Hooks,
 }
 
 /// A client's message that waits for its turn.
@@ -233,14 +264,53 @@ pub(crate) struct Waiting {
 
 impl Methods {
     /// `targets` are told after `routes` in the handshake, so their numbers follow.
-    pub(crate) fn new(shared: Arc<Shared>, routes: Arc<[Route]>, targets: Arc<[Target]>) -> Self {
-        Self { shared, routes, targets }
+    pub(crate) fn new(shared: Arc<Shared>, at: At, routes: Arc<[Route]>, targets: Arc<[Target]>) -> Self {
+        Self { shared, at, behind: AtomicU64::new(u64::MAX), routes, targets }
     }
 
+    /// Starts the handler, at once unless it takes a session that is not known here yet.
+    fn start(&self, route: &Route, message: Message<'_>, done: impl Done) {
+        let Message { link, head, body, deadline } = message;
+        let client = head.client.filter(|client| {
+            route.takes_session
+                && self.shared.node.local_session(client.session).is_none()
+                && !self.shared.node.cluster().known.is_open(client.session)
+        });
+        let Some(client) = client else { return self.shared.start_method(route, message, done) };
+        let (route, link, head, body) = (route.clone(), link.clone(), *head, body.to_vec());
+        let shared = self.shared.clone();
+        let job = move |known: Result<(), Fault>| match known {
+            Ok(()) => {
+                shared.start_method(
+                    &route,
+                    Message { link: &link, head: &head, body: &body, deadline },
+                    done,
+                );
+            }
+            Err(fault) => done.done(&shared.node, Err(CallError::from(fault).into())),
+        };
+        self.shared.when_known(client.session, &self.at, Box::new(job));
+    }
+
+    /// Whether the peer may send what a client has said: the client's net node is behind this link.
+    fn may_speak_for(&self, link: &Link, session: SessionId) -> bool {
+        let now = self.shared.node.cluster().changes() << 16 | u64::from(session.node().0);
+        if self.behind.load(Ordering::Relaxed) == now {
+            return true;
+        }
+        let may = self.shared.may_speak_for(&self.at, link, session);
+        if may {
+            self.behind.store(now, Ordering::Relaxed);
+        }
+        may
+    }
+}
+
+impl Shared {
     /// Starts the handler at once, so that calls start in the order in which they arrived. A handler that
     /// does not wait ends here, without a task; another one goes on in a task of its own.
-    fn start(&self, route: &Route, message: Message<'_>, done: impl Done) {
-        let node = &self.shared.node;
+    fn start_method(&self, route: &Route, message: Message<'_>, done: impl Done) {
+        let node = &self.node;
         if node.may_log_call() {
             info!(from = %message.link.peer().name, session = message.session(), "call method {}", route.name);
         }
@@ -254,6 +324,13 @@ impl Methods {
             }
         }
     }
+}
+
+impl Methods {
+    /// What nodes tell each other, by its number.
+    fn reserved(&self, number: usize) -> Option<&'static str> {
+        RESERVED.get(number.wrapping_sub(self.routes.len() + self.targets.len())).copied()
+    }
 
     /// A client's message for this node or for one of its children.
     fn client_message(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
@@ -264,6 +341,10 @@ impl Methods {
             let text = format!("method number {} is unknown", head.method);
             return link.reply_fault(head.call, &node.fault(Code::NoMethod, Executed::No, text));
         };
+        if !self.may_speak_for(link, client.session) {
+            let text = format!("session {} is not of a node behind `{}`", client.session, self.at.1);
+            return link.reply_fault(head.call, &node.fault(Code::BadRequest, Executed::No, text));
+        }
         match target {
             Target::Children(kind) => {
                 let message = Forwarded { kind, client, body, deadline, now };
@@ -273,7 +354,16 @@ impl Methods {
             }
             Target::Here => {
                 let waiting = Waiting { client, link: link.clone(), call: head.call, deadline };
-                self.shared.clone().admit(waiting, Bytes::copy_from_slice(body));
+                let (shared, body) = (self.shared.clone(), Bytes::copy_from_slice(body));
+                let session = client.session;
+                if !shared.dispatch.needs_sessions() || node.cluster().known.is_open(session) {
+                    return shared.admit(waiting, body);
+                }
+                let job = move |known: Result<(), Fault>| match known {
+                    Ok(()) => shared.admit(waiting, body),
+                    Err(fault) => waiting.link.reply_fault(waiting.call, &fault),
+                };
+                self.shared.when_known(session, &self.at, Box::new(job));
             }
         }
     }
@@ -331,6 +421,9 @@ impl Shared {
                 }
             }
             next = self.queues.next(session);
+            if next.is_none() {
+                self.session_idle(session);
+            }
         }
     }
 
@@ -344,6 +437,7 @@ impl Shared {
                 self.answer(&waiting, outcome);
             }
         }
+        self.session_idle(session);
     }
 
     /// The handler of a message whose turn has come; `None` when its time is over, or the link that it came
@@ -456,7 +550,11 @@ impl Service for Methods {
             let text = format!("`{}` is stopping", node.name());
             return link.reply_fault(head.call, &node.fault(Code::Stopping, Executed::No, text));
         }
-        let Some(route) = self.routes.get(usize::from(head.method)) else {
+        let number = usize::from(head.method);
+        if self.reserved(number) == Some(TO) {
+            return self.shared.asked(&Arrived { at: &self.at, link, head, body, now });
+        }
+        let Some(route) = self.routes.get(number) else {
             return self.client_message(link, head, body, now);
         };
         let deadline = now + Duration::from_millis(head.time_left_ms.into());
@@ -467,17 +565,19 @@ impl Service for Methods {
     fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
         let node = &self.shared.node;
         let number = usize::from(head.method);
-        match (self.routes.get(number), head.client) {
-            (Some(route), _) => {
-                let deadline = now + node.config().limits.call_timeout;
-                let done = LogOnly { method: route.name };
-                self.start(route, Message { link, head, body, deadline }, done);
-            }
-            // The last method that is told is the end of a session.
-            (None, Some(client)) if number == self.routes.len() + self.targets.len() => {
+        if let Some(route) = self.routes.get(number) {
+            let deadline = now + node.config().limits.call_timeout;
+            let done = LogOnly { method: route.name };
+            return self.start(route, Message { link, head, body, deadline }, done);
+        }
+        let arrived = Arrived { at: &self.at, link, head, body, now };
+        match (self.reserved(number), head.client) {
+            (Some(SESSION_ENDED), Some(client)) if self.may_speak_for(link, client.session) => {
                 node.session_ended(client.session);
             }
-            (None, _) => {}
+            (Some(REACH), None) => self.shared.reach_told(&arrived),
+            (Some(TO), _) => self.shared.told(&arrived),
+            _ => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a handler is: a plain async fn, whose arguments are taken out of a [`Request`] and whose value
 //! becomes a reply.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -19,7 +20,8 @@ use crate::error::HandlerError;
 use crate::node::Node;
 use crate::record::{Record, Table};
 use crate::rpc::{Children, Origin, Parent, ParentName, Parents};
-use crate::session::Session;
+use crate::session::LocalSession;
+use crate::sessions::Session;
 
 /// One message on its way to its handler.
 pub struct Request {
@@ -33,7 +35,7 @@ pub struct Request {
 /// Who sent it.
 pub(crate) enum From {
     /// A client of this node.
-    Session(Session),
+    Session(LocalSession),
     /// A parent or a child.
     Node(NodeName),
 }
@@ -58,7 +60,8 @@ impl Request {
 pub struct Facts<'a> {
     pub(crate) config: &'a ffconfig::Node,
     pub(crate) has_state: &'a dyn Fn(std::any::TypeId) -> bool,
-    pub(crate) key: &'a Key,
+    /// Set by an argument that needs the session to be known here.
+    pub(crate) takes_session: &'a Cell<bool>,
 }
 
 /// An argument of a handler.
@@ -156,21 +159,20 @@ impl<T: DeserializeOwned> FromRequest for Bincode<T> {
     }
 }
 
-/// The client's session; in `net_handle`s only, because the session lives on its net node.
+/// The session of the client whose message is handled, or made this call; on every node.
 impl FromRequest for Session {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
-        match &request.from {
-            From::Session(session) => Ok(session.clone()),
-            From::Node(_) => Err(HandlerError::internal("the session is on another node")),
+        if let From::Session(session) = &request.from {
+            return Ok(Session::here(request.node.clone(), session.clone()));
         }
+        let client = request.client.ok_or_else(|| HandlerError::bad_request("no client made this call"))?;
+        let session = request.node.session(client.session);
+        session.ok_or_else(|| HandlerError::bad_request("the session has ended"))
     }
 
     fn check(facts: &Facts<'_>) -> Result<(), String> {
-        match facts.key {
-            Key::Net(_) if facts.config.netport.is_some() => Ok(()),
-            Key::Net(_) => Err("takes a Session, but the node has no netport; take Caller for its id".into()),
-            _ => Err("takes a Session, which only a net_handle has; take Caller for the session's id".into()),
-        }
+        facts.takes_session.set(true);
+        Ok(())
     }
 }
 
@@ -429,12 +431,16 @@ pub struct Route {
     pub(crate) concurrent: bool,
     /// Its place in the app's list, from 1; set when the list is checked.
     pub(crate) number: u32,
+    /// Whether it takes a [`Session`]; known when the node is put together.
+    pub(crate) takes_session: bool,
 }
 
 impl Route {
     /// A route to `run`, under `key`; `name` is for logs and error messages.
     pub fn new(key: Key, name: &'static str, run: fn(Request) -> HandlerFuture) -> Self {
-        Self { key, name, run, check: |_| Ok(()), place: ("", 0), concurrent: false, number: 0 }
+        let check: Check = |_| Ok(());
+        let (place, concurrent, number, takes_session) = (("", 0), false, 0, false);
+        Self { key, name, run, check, place, concurrent, number, takes_session }
     }
 
     /// What must hold for the node that runs it.

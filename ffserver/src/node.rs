@@ -13,7 +13,7 @@ use ffnet::Link;
 use ffnet::handshake::{Local, Peer};
 use ffnet::link::{Change, LinkLimits};
 use ffproto::control::NodeStatus;
-use ffproto::frame::{Firefly, Form};
+use ffproto::frame::Firefly;
 use ffproto::handshake::Refusal;
 use ffproto::link::Client;
 use ffproto::{
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
+use crate::cluster::Cluster;
 use crate::counters::{Counters, count};
 use crate::db::Db;
 use crate::doing::Doing;
@@ -33,7 +34,7 @@ use crate::neighbours::Neighbours;
 use crate::park::{Park, ParkLimits, Side};
 use crate::record::{Record, Records, Table};
 use crate::routing::{SESSION_ENDED, Sticky};
-use crate::session::{Course, Session, Wire};
+use crate::session::{Course, LocalSession, Luggage, Wire};
 
 /// Where a node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub enum Phase {
 pub struct Node(Arc<Inner>);
 
 struct Inner {
-    cluster: ClusterName,
+    cluster_name: ClusterName,
     token: String,
     config: ffconfig::Node,
     incarnation: Incarnation,
@@ -75,11 +76,12 @@ struct Inner {
     call_lines: AtomicU32,
     counters: Arc<Counters>,
     doing: Arc<Doing>,
+    cluster: Cluster,
 }
 
 #[derive(Default)]
 struct Sessions {
-    open: FxHashMap<SessionId, Session>,
+    open: FxHashMap<SessionId, LocalSession>,
     by_address: FxHashMap<IpAddr, u32>,
     next: Option<SessionId>,
     /// What new ones do.
@@ -117,7 +119,7 @@ impl Node {
         let limits = &config.limits;
         let park = ParkLimits { messages_max: limits.park_max, bytes_max: limits.park_bytes_max };
         Self(Arc::new(Inner {
-            cluster: cluster.name.clone(),
+            cluster_name: cluster.name.clone(),
             token: cluster.master.token.clone().unwrap_or_default(),
             config,
             incarnation,
@@ -138,6 +140,7 @@ impl Node {
             call_lines: AtomicU32::new(0),
             counters: Arc::default(),
             doing: Arc::new(Doing::new(handlers)),
+            cluster: Cluster::default(),
         }))
     }
 
@@ -204,12 +207,12 @@ impl Node {
     }
 
     /// The open session of that id, if this node has it.
-    pub fn session(&self, id: SessionId) -> Option<Session> {
+    pub(crate) fn local_session(&self, id: SessionId) -> Option<LocalSession> {
         self.0.sessions.lock().open.get(&id).cloned()
     }
 
     /// Every open session of this node.
-    pub fn sessions(&self) -> Vec<Session> {
+    pub(crate) fn local_sessions(&self) -> Vec<LocalSession> {
         self.0.sessions.lock().open.values().cloned().collect()
     }
 
@@ -274,7 +277,7 @@ impl Node {
     /// What this node says of itself in a handshake.
     pub(crate) fn local(&self, methods: Vec<String>) -> Local {
         Local {
-            cluster: self.0.cluster.clone(),
+            cluster: self.0.cluster_name.clone(),
             name: self.name().clone(),
             kind: self.kind().to_owned(),
             incarnation: self.0.incarnation,
@@ -298,6 +301,11 @@ impl Node {
     /// Which handler runs, and whether the loop turns.
     pub(crate) fn doing(&self) -> &Arc<Doing> {
         &self.0.doing
+    }
+
+    /// Its place among the others.
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.0.cluster
     }
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {
@@ -332,7 +340,7 @@ impl Node {
     }
 
     /// Opens a session.
-    pub(crate) fn open_session(&self, address: SocketAddr) -> Result<Session, NotOpened> {
+    pub(crate) fn open_session(&self, address: SocketAddr) -> Result<LocalSession, NotOpened> {
         let limits = &self.0.config.limits;
         let mut sessions = self.0.sessions.lock();
         if sessions.open.len() >= limits.sessions_max {
@@ -345,7 +353,7 @@ impl Node {
         }
         *from_there += 1;
         sessions.next = Some(id.next());
-        let session = Session::new(id, address, self.wire(), self.0.counters.clone());
+        let session = LocalSession::new(id, address, self.wire(), self.0.counters.clone());
         session.set_course(sessions.course);
         sessions.open.insert(id, session.clone());
         drop(sessions);
@@ -354,18 +362,19 @@ impl Node {
     }
 
     /// Takes over a session that another process of this node has opened.
-    pub(crate) fn adopt_session(&self, record: &handover::Session, form: Form) -> Session {
-        let session = Session::adopt(record, form, self.wire(), self.0.counters.clone());
+    pub(crate) fn adopt_session(&self, record: &handover::Session, luggage: Luggage) -> LocalSession {
+        let session = LocalSession::adopt(record, luggage, self.wire(), self.0.counters.clone());
         let mut sessions = self.0.sessions.lock();
         *sessions.by_address.entry(record.address.ip()).or_default() += 1;
         sessions.open.insert(record.id, session.clone());
         drop(sessions);
+        self.0.cluster.held.changed.notify_one();
         self.0.changed.notify_one();
         session
     }
 
     /// Forgets a session, here and at the nodes that its messages went to.
-    pub(crate) fn end_session(&self, session: &Session) {
+    pub(crate) fn end_session(&self, session: &LocalSession) {
         session.end();
         self.forget_session(session);
         self.session_ended(session.id());
@@ -373,12 +382,12 @@ impl Node {
 
     /// Forgets a session that goes on in another process of this node; gives the nodes that its messages went
     /// to, for that one to know.
-    pub(crate) fn session_left(&self, session: &Session) -> Vec<handover::Sticky> {
+    pub(crate) fn session_left(&self, session: &LocalSession) -> Vec<handover::Sticky> {
         self.forget_session(session);
         self.0.sticky.leave(session.id())
     }
 
-    fn forget_session(&self, session: &Session) {
+    fn forget_session(&self, session: &LocalSession) {
         let mut sessions = self.0.sessions.lock();
         sessions.open.remove(&session.id());
         let ip = session.address().ip();
@@ -401,7 +410,7 @@ impl Node {
 
     /// What sessions that open later do; gives those that are open, to be told one by one. Those that hold do so
     /// until then.
-    pub(crate) fn begin_course(&self, course: Course) -> Vec<Session> {
+    pub(crate) fn begin_course(&self, course: Course) -> Vec<LocalSession> {
         let mut sessions = self.0.sessions.lock();
         sessions.course = course;
         sessions.open.values().cloned().collect()
@@ -409,7 +418,7 @@ impl Node {
 
     /// Whether something runs for a session, here or elsewhere.
     pub(crate) fn has_session_at_work(&self) -> bool {
-        self.0.sessions.lock().open.values().any(Session::is_at_work)
+        self.0.sessions.lock().open.values().any(LocalSession::is_at_work)
     }
 
     /// Forgets the way of a session's messages and tells those along it.

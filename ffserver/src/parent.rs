@@ -20,6 +20,7 @@ use crate::dispatch::{Methods, Shared, told_methods};
 use crate::handler::Route;
 use crate::hub::Hub;
 use crate::node::Phase;
+use crate::reach::Direction;
 use crate::routing::Target;
 
 /// Where a parent is up, as the master says; `None` while it is not.
@@ -167,16 +168,19 @@ impl Keeper {
         let node = &self.shared.node;
         let (name, incarnation) = (peer.name.clone(), peer.incarnation);
         let link = node.new_link(peer);
+        self.shared.link_up(Direction::Up, &link);
         node.add_parent(link.clone());
         info!(parent = %name, %incarnation, "parent linked");
         let targets = self.shared.dispatch.handles_clients().then_some(Target::Here);
-        let methods = Methods::new(self.shared.clone(), self.routes.clone(), targets.into_iter().collect());
+        let (at, targets) = ((Direction::Up, name.clone()), targets.into_iter().collect());
+        let methods = Methods::new(self.shared.clone(), at, self.routes.clone(), targets);
         let driver = Driver::new(link.clone(), stream, methods);
         let why = tokio::select! {
             closed = driver => closed,
             // Dropping the driver fails its calls at once, before a heartbeat would.
             _ = gone => Closed::Here("the master says that it is gone".to_owned()),
         };
+        self.shared.link_down(Direction::Up, &link);
         let lost = node.remove_parent(&link);
         match why {
             Closed::Bye(_) => info!(parent = %name, %incarnation, "parent left: {why}"),

@@ -58,6 +58,11 @@ impl<M> Queues<M> {
         Admitted::Waits
     }
 
+    /// Whether something of the session runs here.
+    pub(crate) fn is_running(&self, session: SessionId) -> bool {
+        self.running.lock().contains_key(&session)
+    }
+
     /// The running message has ended: the next one to run, or `None`, and the session no longer counts as
     /// running.
     pub(crate) fn next(&self, session: SessionId) -> Option<(M, Bytes)> {

@@ -17,6 +17,7 @@ use crate::app::{ChildHook, Hooks};
 use crate::dispatch::{Guarded, Methods, Shared, log_error, told_methods};
 use crate::net::{Open, accept_failed};
 use crate::node::Phase;
+use crate::reach::Direction;
 use crate::routing::Target;
 
 pub(crate) struct Root {
@@ -75,14 +76,17 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
         Err(error) => return warn!(%address, "no child: {}", fftelemetry::chain(&error)),
     };
     let link = node.new_link(peer);
+    root.shared.link_up(Direction::Down, &link);
     if !node.add_child(link.clone()) {
-        return;
+        return root.shared.link_down(Direction::Down, &link);
     }
     let name = link.peer().name.clone();
     info!(child = %name, incarnation = %link.peer().incarnation, "child linked");
     run_hook(&root, root.hooks.child_connected.as_ref(), &link).await;
-    let methods = Methods::new(root.shared.clone(), routes, root.targets.clone());
+    let at = (Direction::Down, name.clone());
+    let methods = Methods::new(root.shared.clone(), at, routes, root.targets.clone());
     let closed = Driver::new(link.clone(), stream, methods).await;
+    root.shared.link_down(Direction::Down, &link);
     if node.remove_child(&link) {
         match closed {
             Closed::Bye(_) => info!(child = %name, "child left: {closed}"),

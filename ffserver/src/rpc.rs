@@ -59,7 +59,14 @@ impl Origin {
         }
     }
 
-    fn call(&self, side: Side, who: &str, method: &str, body: &[u8], timeout: Duration) -> Calling {
+    pub(crate) fn call(
+        &self,
+        side: Side,
+        who: &str,
+        method: &str,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Calling {
         let refused = |fault: Fault| Calling(CallingState::Refused(Some(fault.into())));
         match self.link(side, who, Instant::now()) {
             Ok(Some(link)) => Calling(CallingState::Sent(link.call(method, body, self.options(timeout)))),
@@ -111,7 +118,7 @@ impl Origin {
         (meant && link.is_paused()).then_some((link, number))
     }
 
-    fn notify(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn notify(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Result<(), Fault> {
         let now = Instant::now();
         if let Some(link) = self.link(side, who, now)? {
             match link.notify(method, body, self.client) {

@@ -1,5 +1,6 @@
-//! One client connection as its net node sees it: its id, its address, and what waits to be written.
+//! One client connection as its net node sees it: its id, its state, and what waits to be written.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use std::time::Duration;
 use ffconfig::SlowClient;
 use ffnet::link::Sink;
 use ffproto::frame::{Firefly, Form, websocket};
-use ffproto::{CommandId, Fault, SessionId, handover};
+use ffproto::relay::{SessionChange, SessionState};
+use ffproto::{CommandId, Fault, NodeNumber, SessionId, handover};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::counters::{Counters, count};
@@ -27,11 +30,12 @@ pub(crate) struct Wire {
 
 /// A client connection of this node. Cheap to clone; usable from any task.
 #[derive(Clone)]
-pub struct Session(Arc<Inner>);
+pub(crate) struct LocalSession(Arc<Inner>);
 
 struct Inner {
     id: SessionId,
     address: SocketAddr,
+    told: Mutex<Told>,
     opened: Instant,
     wire: Wire,
     counters: Arc<Counters>,
@@ -61,6 +65,22 @@ pub(crate) enum Course {
     Drain,
 }
 
+/// What of a session travels to another process of its node beside its connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Luggage {
+    /// How messages are written.
+    form: Form,
+    state: SessionState,
+    watchers: Vec<NodeNumber>,
+}
+
+/// What other nodes are told, and which.
+struct Told {
+    state: Arc<SessionState>,
+    /// The nodes that handle its messages.
+    watchers: Vec<NodeNumber>,
+}
+
 #[derive(Default)]
 struct Outbox {
     bytes: Vec<u8>,
@@ -75,6 +95,13 @@ struct Outbox {
     gone: bool,
 }
 
+/// User and attributes would take too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StateTooLarge {
+    pub(crate) bytes: usize,
+    pub(crate) max: usize,
+}
+
 /// Why a push was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
@@ -84,17 +111,23 @@ pub enum PushError {
     /// The client reads too slowly: its outbox is over `limits.outbox_bytes_max`. It is disconnected.
     #[error("the client reads too slowly")]
     TooSlow,
+    /// The session's net node cannot be reached from here now; the session may be open.
+    #[error("the session's net node cannot be reached")]
+    Unreachable,
 }
 
-impl Session {
+impl LocalSession {
     pub(crate) fn new(id: SessionId, address: SocketAddr, wire: Wire, counters: Arc<Counters>) -> Self {
         let outbox = Mutex::default();
         let (waiting, heard_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
         let (running, course) = (AtomicBool::new(false), AtomicU8::new(Course::Run as u8));
         let opened = Instant::now();
+        let state = SessionState { version: 1, address, user: None, attributes: BTreeMap::new() };
+        let told = Mutex::new(Told { state: Arc::new(state), watchers: Vec::new() });
         Self(Arc::new(Inner {
             id,
             address,
+            told,
             opened,
             wire,
             counters,
@@ -107,13 +140,21 @@ impl Session {
     }
 
     /// A session that another process of this node has opened.
-    pub(crate) fn adopt(record: &handover::Session, form: Form, wire: Wire, counters: Arc<Counters>) -> Self {
+    pub(crate) fn adopt(
+        record: &handover::Session,
+        luggage: Luggage,
+        wire: Wire,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let Luggage { form, state, watchers } = luggage;
+        let told = Mutex::new(Told { state: Arc::new(state), watchers });
         let now = Instant::now();
         let opened = now.checked_sub(Duration::from_millis(record.open_ms)).unwrap_or(now);
         let outbox = Outbox { bytes: record.unsent.clone(), form, ..Outbox::default() };
         Self(Arc::new(Inner {
             id: record.id,
             address: record.address,
+            told,
             opened,
             wire,
             counters,
@@ -135,15 +176,14 @@ impl Session {
         self.0.running.store(running, Ordering::Relaxed);
     }
 
-    /// Whether [`Session::leave`] would give something.
+    /// Whether [`LocalSession::leave`] would give something.
     pub(crate) fn may_leave(&self) -> bool {
         let outbox = self.0.outbox.lock();
         self.waiting_requests() == 0 && outbox.closing.is_none()
     }
 
-    /// What another process of this node must know to go on with it, and the form of its messages; nothing is
-    /// taken here any more. `None` while something still runs for it, or it is being closed.
-    pub(crate) fn leave(&self) -> Option<(handover::Session, Form)> {
+    /// What another process of this node must know to go on with it; nothing is taken here any more. `None` while something still runs for it, or it is being closed.
+    pub(crate) fn leave(&self) -> Option<(handover::Session, Luggage)> {
         let mut outbox = self.0.outbox.lock();
         if self.waiting_requests() > 0 || outbox.closing.is_some() {
             return None;
@@ -159,26 +199,65 @@ impl Session {
             ended: false,
             extra: Vec::new(),
         };
-        Some((record, outbox.form))
+        let told = self.0.told.lock();
+        let (state, watchers) = ((*told.state).clone(), told.watchers.clone());
+        Some((record, Luggage { form: outbox.form, state, watchers }))
     }
 
     /// The id, unique in the cluster and never reused.
-    pub fn id(&self) -> SessionId {
+    pub(crate) fn id(&self) -> SessionId {
         self.0.id
     }
 
     /// Where the client connects from.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.0.address
     }
 
+    /// What the whole cluster knows of it.
+    pub(crate) fn state(&self) -> Arc<SessionState> {
+        self.0.told.lock().state.clone()
+    }
+
+    /// That node hears of every change from now on, and of the end. Returns the state so far.
+    pub(crate) fn watch(&self, node: NodeNumber) -> Arc<SessionState> {
+        let mut told = self.0.told.lock();
+        if !told.watchers.contains(&node) {
+            told.watchers.push(node);
+        }
+        told.state.clone()
+    }
+
+    /// The nodes that hear of it.
+    pub(crate) fn watchers(&self) -> Vec<NodeNumber> {
+        self.0.told.lock().watchers.clone()
+    }
+
+    /// Changes the state, which may take `bytes_max`; `tell` is called with the new one under the lock, so that
+    /// states leave in the order of their versions.
+    pub(crate) fn change(
+        &self,
+        change: SessionChange,
+        bytes_max: usize,
+        tell: impl FnOnce(&SessionState, &[NodeNumber]),
+    ) -> Result<Arc<SessionState>, StateTooLarge> {
+        let mut told = self.0.told.lock();
+        let next = told.state.with(change);
+        if next.bytes() > bytes_max {
+            return Err(StateTooLarge { bytes: next.bytes(), max: bytes_max });
+        }
+        told.state = Arc::new(next);
+        tell(&told.state, &told.watchers);
+        Ok(told.state.clone())
+    }
+
     /// When it connected.
-    pub fn opened(&self) -> Instant {
+    pub(crate) fn opened(&self) -> Instant {
         self.0.opened
     }
 
     /// Whether it has ended.
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.0.outbox.lock().gone
     }
 
@@ -186,7 +265,7 @@ impl Session {
     ///
     /// # Errors
     /// [`PushError`]; the client will not see the message then.
-    pub fn push(&self, command: CommandId, body: &[u8]) -> Result<(), PushError> {
+    pub(crate) fn push(&self, command: CommandId, body: &[u8]) -> Result<(), PushError> {
         self.0.push(command, body, self.0.wire.slow_client)
     }
 
@@ -295,7 +374,7 @@ impl Session {
     }
 
     /// Ends the session: what is queued is written first. `reason` is logged.
-    pub fn close(&self, reason: &str) {
+    pub(crate) fn close(&self, reason: &str) {
         let mut outbox = self.0.outbox.lock();
         outbox.closing.get_or_insert_with(|| (reason.to_owned(), Instant::now()));
         wake(&mut outbox);
@@ -427,7 +506,7 @@ fn wake(outbox: &mut Outbox) {
     }
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for LocalSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "session {} of {}", self.0.id, self.0.address)
     }

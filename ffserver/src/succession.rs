@@ -13,7 +13,7 @@ use ffnet::Link;
 use ffnet::door::{self, DoorListener, Passage};
 use ffproto::NodeName;
 use ffproto::control::Door;
-use ffproto::handover::{FromNew, FromOld, STATE_PIECE_BYTES, Sticky, Who};
+use ffproto::handover::{FromNew, FromOld, KnownSession, STATE_PIECE_BYTES, Sticky, Who};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
@@ -228,11 +228,19 @@ impl Estate {
         for some in sticky.chunks(4096) {
             passage.send(&FromOld::Sticky(some.to_vec()), &[]).await?;
         }
+        self.send_known(passage).await?;
         for piece in frozen.iter().flat_map(|frozen| frozen.bytes.chunks(STATE_PIECE_BYTES)) {
             passage.send(&FromOld::State(piece.to_vec()), &[]).await?;
         }
         let version = frozen.map(|frozen| frozen.version);
         Ok(passage.send(&FromOld::Frozen { version }, &[]).await?)
+    }
+
+    async fn send_known(&self, passage: &ToSuccessor) -> io::Result<()> {
+        for some in self.node.cluster().known.hand_over().chunks(1024) {
+            passage.send(&FromOld::Known(some.to_vec()), &[]).await?;
+        }
+        Ok(())
     }
 
     /// Goes on as before; `kept` as [`Estate::hand_over`] or [`Estate::leave`] has left it.
@@ -372,12 +380,20 @@ impl Estate {
         while let Some((stream, unread)) = kept.travellers.pop() {
             passage.send(&FromOld::Http { unread }, &[stream.as_fd()]).await?;
         }
+        // What neighbours have sent here for a session is done before the session leaves; what they send from
+        // now on waits at the successor.
+        if self.clients.is_some() {
+            let links = self.node.links();
+            wait(Instant::now() + PAUSE_MAX, || links.iter().all(Link::peer_has_switched)).await;
+        }
         let mut leaving = self.clients.as_ref().map(Clients::leave);
         if self.send_all(passage, chosen, &mut leaving, &mut kept.http, deadline).await?
             == Sent::SuccessorStops
         {
             return Ok(());
         }
+        // Those that were opened here meanwhile.
+        self.send_known(passage).await?;
         passage.send(&FromOld::Done, &[]).await?;
         ended();
         let proven = Instant::now() + self.node.config().limits.prove + MARGIN;
@@ -514,6 +530,7 @@ impl Inheriting {
             let _ = passage.send(&FromNew::Failed { reason: error.to_string() }, &[]).await;
             return Err(error);
         }
+        node.cluster().succeed();
         Ok(Self { passage })
     }
 
@@ -537,10 +554,12 @@ impl Inheriting {
             // The old process may be killed while it hands over: what it had not sent is lost with it.
             let Ok(Some((said, mut descriptors))) = self.passage.receive().await else {
                 warn!("the old process has ended before it had handed over everything");
+                estate.node.cluster().held.expect(false);
                 return Ok(());
             };
             match (said, descriptors.pop()) {
                 (FromOld::Sticky(all), _) => take_sticky(&estate.node, all),
+                (FromOld::Known(all), _) => take_known(&estate.node, all),
                 (FromOld::Session(record), Some(socket)) => {
                     let id = record.id;
                     let taken = estate.clients.as_ref().map(|clients| clients.adopt(socket, *record));
@@ -559,6 +578,7 @@ impl Inheriting {
                 _ => {}
             }
         }
+        estate.node.cluster().held.expect(false);
         tokio::time::sleep_until(serves + estate.node.config().limits.prove).await;
         // The old process may have been told to leave by somebody else meanwhile.
         let _ = self.passage.send(&FromNew::Proven, &[]).await;
@@ -582,6 +602,7 @@ async fn take_state(
         let said = timeout_at(until, passage.receive()).await.map_err(|_| alone())??;
         match said.map(|(said, _)| said).ok_or_else(alone)? {
             FromOld::Sticky(all) => take_sticky(node, all),
+            FromOld::Known(all) => take_known(node, all),
             FromOld::State(piece) => bytes.extend_from_slice(&piece),
             FromOld::Frozen { version } => {
                 if let Some(version) = version {
@@ -597,6 +618,10 @@ async fn take_state(
             other => return Err(InheritError::Stranger(format!("{other:?}"))),
         }
     }
+}
+
+fn take_known(node: &Node, all: Vec<KnownSession>) {
+    all.into_iter().for_each(|session| node.cluster().known.take_over(session));
 }
 
 fn take_sticky(node: &Node, all: Vec<Sticky>) {

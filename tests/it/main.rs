@@ -18,6 +18,7 @@ mod records;
 mod rollback;
 mod replacement;
 mod routing;
+mod sessions;
 mod succession;
 mod supervision;
 mod websocket;

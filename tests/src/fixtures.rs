@@ -156,6 +156,27 @@ impl Fixture {
         self.replace(r#""game": { "count""#, &format!(r#"{spare} "count""#))
     }
 
+    /// Two net nodes and two halls behind a gate: see `apps/src/hall.rs`.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn hall() -> Result<Self> {
+        Self::new(
+            r#"{
+  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100 } },
+  "limits": { "net_lost_ms": 3000 },
+  "servers": {
+    "gate": { "rootport": @gate, "app": "hallgate" },
+    "net":  { "netport": @net, "remoteport": [{ "rootname": "gate" }], "app": "hallnet",
+              "route": { "range": { "hall": [[2000, 2999]] }, "stateless": [2000] } },
+    "net2": { "netport": @net2, "remoteport": [{ "rootname": "gate" }], "app": "hallnet",
+              "route": { "range": { "hall": [[2000, 2999]] }, "stateless": [2000] } },
+    "hall": { "count": 2, "remoteport": [{ "rootname": "gate" }], "app": "hall" }
+  }
+}"#,
+        )
+    }
+
     /// A net node on its own, with these limits.
     ///
     /// # Errors

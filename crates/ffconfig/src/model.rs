@@ -234,6 +234,12 @@ pub struct Limits {
     pub session_queue_max: usize,
     /// `session_queue_bytes_max`: as `session_queue_max`, in bytes. Default 1 MiB: 16 of the largest frames.
     pub session_queue_bytes_max: usize,
+    /// `session_state_bytes_max`: bytes of a session's user and attributes. Default 1 KiB: they travel whole
+    /// to every node that handles the session.
+    pub session_state_bytes_max: usize,
+    /// `net_lost_ms`: how long a net node may be out of reach before its sessions are closed on this node.
+    /// Default 5 s: longer than a gate takes to come back.
+    pub net_lost: Duration,
     /// `park_ms`: how long messages wait for a neighbour that ended or is being replaced. Default 2 s: a
     /// restart takes a fraction of it; 0 waits for nobody.
     pub park: Duration,
@@ -312,6 +318,8 @@ impl Default for Limits {
             session_calls_max: 256,
             session_queue_max: 1024,
             session_queue_bytes_max: 1024 * 1024,
+            session_state_bytes_max: 1024,
+            net_lost: Duration::from_secs(5),
             park: Duration::from_secs(2),
             park_max: 65_536,
             park_bytes_max: 64 * 1024 * 1024,

@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::relay::SessionState;
 use crate::{Incarnation, NodeName, SessionId};
 
 /// The longest message, in bytes. Both ends are processes of one user on one host; the bound is there so
@@ -58,6 +59,8 @@ pub enum FromOld {
     Done,
     /// This process takes everything back and serves on: the successor must leave.
     TookBack,
+    /// Sessions of other nodes that are known here, some of them.
+    Known(Vec<KnownSession>),
 }
 
 /// From a successor to the old process.
@@ -87,6 +90,19 @@ pub struct Who {
     pub name: NodeName,
     /// Which start of it.
     pub incarnation: Incarnation,
+}
+
+/// A session of another node that has been opened here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownSession {
+    /// Its id.
+    pub id: SessionId,
+    /// The neighbour that its messages come from.
+    pub via: NodeName,
+    /// Whether that is a parent.
+    pub from_parent: bool,
+    /// What has been told of it last.
+    pub state: SessionState,
 }
 
 /// Which node a session's messages for a kind go to.

@@ -8,6 +8,7 @@
 //! * [`frame`] — what game clients speak (the firefly framing).
 //! * [`link`] — what nodes speak on a link: one fixed header, then the body untouched.
 //! * [`handshake`] — how a link or a control connection starts and proves the token, both ways.
+//! * [`relay`] — what nodes tell each other that are no neighbours: about sessions, and who can be reached.
 //! * [`control`] — what the master and its nodes tell each other.
 //! * [`handover`] — what an old process tells its successor, and an adopted node its new master.
 
@@ -17,6 +18,7 @@ pub mod frame;
 pub mod link;
 pub mod handshake;
 pub mod control;
+pub mod relay;
 pub mod handover;
 
 pub use fault::{Code, Executed, Fault};

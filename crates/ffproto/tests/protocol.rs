@@ -13,6 +13,7 @@ use ffproto::handshake::{
     Challenge, FromAcceptor, FromDialer, Hello, Nonce, Purpose, Refusal, Side, Transcript,
 };
 use ffproto::link::{self, Client, Head, Kind};
+use ffproto::relay::{self, Op, REACH, ReachChange, Reachable, SessionState, TO};
 use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -77,6 +78,7 @@ fn every_message_of_the_page_has_the_bytes_that_the_code_writes_and_reads() {
     websockets(&mut page);
     handshakes(&mut page);
     links(&mut page);
+    relays(&mut page);
     controls(&mut page);
     assert!(page.0.is_empty(), "nothing writes {:?}", page.0.keys());
 }
@@ -172,7 +174,7 @@ fn handshakes(page: &mut Page) {
         program: "0.1.0".into(),
         to: gate.clone(),
         nonce: nonces[0],
-        methods: texts(&["@netserver", "@"]),
+        methods: texts(&["@netserver", "@", REACH, TO]),
     };
     page.message("hello", &FromDialer::Hello(hello));
     let challenge = Challenge {
@@ -181,7 +183,7 @@ fn handshakes(page: &mut Page) {
         incarnation: newer,
         nonce: nonces[1],
         proof: transcript.prove("secret", Side::Acceptor),
-        methods: texts(&["gateHandle1", "gateHandle2", "@game1server", "@netserver", "@"]),
+        methods: texts(&["gateHandle1", "gateHandle2", "@game1server", "@netserver", "@", REACH, TO]),
     };
     page.message("challenge", &FromAcceptor::Challenge(challenge));
     page.message("proof", &FromDialer::Proof(transcript.prove("secret", Side::Dialer)));
@@ -221,6 +223,37 @@ fn links(page: &mut Page) {
     page.link("link-pong", Head::new(Kind::Pong), b"");
     page.link("link-bye", Head::new(Kind::Bye), b"the node is stopping");
     page.link("link-pause", Head::new(Kind::Pause), b"");
+}
+
+fn relays(page: &mut Page) {
+    let coding = || bincode::DefaultOptions::new().with_fixint_encoding();
+    let (number, incarnation) = (NodeNumber(3), Incarnation(1_790_000_000_000));
+    let since = SessionId::first(number, incarnation);
+    let kind = "netserver".to_owned();
+    let net = Reachable { number, name: name("net"), kind, net: true, incarnation, since };
+    let change = ReachChange { all: true, add: vec![net], remove: vec![NodeNumber(4)] };
+    let body = coding().serialize(&change).unwrap();
+    page.link("link-reach", Head { method: 5, ..Head::new(Kind::Notify) }, &body);
+    assert_eq!(coding().deserialize::<ReachChange>(&body).unwrap(), change);
+
+    let session = SessionId(3 << 52 | 0x1_2345_6789_abcd);
+    let head = |command| {
+        let client = Some(Client { session, command: CommandId(command), stateless: false });
+        Head { method: 6, client, ..Head::new(Kind::Notify) }
+    };
+    let (net, game) = (NodeNumber(3), NodeNumber(5));
+    let mut push = Vec::new();
+    relay::write(net, game, Op::Push, b"hello", &mut push);
+    page.link("link-push", head(9), &push);
+    let attributes = [("room".to_owned(), "red".to_owned())].into();
+    let address = "127.0.0.1:40000".parse().unwrap();
+    let state = SessionState { version: 2, address, user: Some("ann".into()), attributes };
+    let mut body = Vec::new();
+    relay::write(game, net, Op::State, &coding().serialize(&state).unwrap(), &mut body);
+    page.link("link-state", head(0), &body);
+    let envelope = relay::read(&body).unwrap();
+    assert_eq!((envelope.to, envelope.from, envelope.op), (game, net, Some(Op::State)));
+    assert_eq!(coding().deserialize::<SessionState>(envelope.payload).unwrap(), state);
 }
 
 fn controls(page: &mut Page) {

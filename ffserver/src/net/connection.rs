@@ -22,9 +22,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffconfig::RouteRule;
 use ffnet::link::NotSent;
+use ffproto::frame::FrameFault;
 use ffproto::frame::upgrade::REQUEST_BYTES_MAX;
 use ffproto::frame::websocket::WebSocketFault;
-use ffproto::frame::{Form, FrameFault};
 use ffproto::link::Client;
 use ffproto::{Code, CommandId, Executed, handover};
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,8 @@ use crate::error::HandlerError;
 use crate::forward::Forwarded;
 use crate::handler::{From, Outcome, Request};
 use crate::routing::Hop;
-use crate::session::{Course, Session};
+use crate::session::{Course, LocalSession, Luggage};
+use crate::sessions::Session;
 
 /// What a connection keeps of its write buffers: a small reply needs no allocation, and ten thousand idle
 /// clients cost a few MiB at most.
@@ -90,7 +91,7 @@ struct Running {
 
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
-    pub(super) session: Session,
+    pub(super) session: LocalSession,
     pub(super) shared: Arc<Shared>,
     /// With `spoken` all that is known of what the client has sent and nobody has handled.
     unread: Vec<u8>,
@@ -113,14 +114,14 @@ pub(super) struct Connection {
 #[derive(Serialize, Deserialize)]
 struct Extra {
     spoken: Spoken,
-    form: Form,
+    luggage: Luggage,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, session: Session, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(stream: TcpStream, session: LocalSession, shared: Arc<Shared>) -> Self {
         let limits = &shared.node.config().limits;
         let running = shared.hooks.session_opened.as_ref().map(|hook| {
-            let hook = hook(shared.node.clone(), session.clone());
+            let hook = hook(shared.node.clone(), Session::here(shared.node.clone(), session.clone()));
             let handler = Guarded::hook(async move {
                 hook.await;
                 Ok(None)
@@ -135,7 +136,7 @@ impl Connection {
     }
 
     /// A connection of which nothing has been read and for which nothing runs.
-    fn silent(stream: TcpStream, session: Session, shared: Arc<Shared>) -> Self {
+    fn silent(stream: TcpStream, session: LocalSession, shared: Arc<Shared>) -> Self {
         let per_s = shared.node.config().limits.requests_per_s;
         let allowance = per_s.map(|per_s| Allowance::new(per_s, Instant::now()));
         Self {
@@ -165,8 +166,8 @@ impl Connection {
         record: handover::Session,
         shared: Arc<Shared>,
     ) -> Result<Self, bincode::Error> {
-        let Extra { spoken, form } = bincode::deserialize(&record.extra)?;
-        let session = shared.node.adopt_session(&record, form);
+        let Extra { spoken, luggage } = bincode::deserialize(&record.extra)?;
+        let session = shared.node.adopt_session(&record, luggage);
         let mut connection = Self::silent(stream, session, shared);
         (connection.unread, connection.ended) = (record.unread, record.ended);
         connection.spoken = spoken;
@@ -177,18 +178,18 @@ impl Connection {
     /// `None` when it cannot leave: it is being closed, or something runs for it after all.
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.stream.as_fd().try_clone_to_owned().ok()?;
-        let extra = |form| bincode::serialize(&Extra { spoken: self.spoken.clone(), form }).ok();
-        let (mut record, form) = self.session.leave()?;
+        let extra = |luggage| bincode::serialize(&Extra { spoken: self.spoken.clone(), luggage }).ok();
+        let (mut record, luggage) = self.session.leave()?;
         let mut unsent = self.writing.split_off(self.written.min(self.writing.len()));
         unsent.append(&mut record.unsent);
         record.unsent = unsent;
-        record.extra = extra(form)?;
+        record.extra = extra(luggage)?;
         record.unread = std::mem::take(&mut self.unread);
         record.ended = self.ended;
         Some((socket, record))
     }
 
-    pub(super) fn session(&self) -> &Session {
+    pub(super) fn session(&self) -> &LocalSession {
         &self.session
     }
 
@@ -511,7 +512,7 @@ impl Allowance {
 }
 
 /// The end of one request: a reply, an error frame, or nothing where the handler has no value.
-fn finish(session: &Session, shared: &Shared, command: Option<CommandId>, name: &str, outcome: Outcome) {
+fn finish(session: &LocalSession, shared: &Shared, command: Option<CommandId>, name: &str, outcome: Outcome) {
     let error = match (outcome, command) {
         (Ok(Some(body)), Some(command)) => {
             return session.reply(command, &body);

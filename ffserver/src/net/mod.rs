@@ -21,7 +21,8 @@ use crate::app::Hooks;
 use crate::counters::count;
 use crate::dispatch::{Dispatch, Guarded, log_error};
 use crate::node::Node;
-use crate::session::{Course, Session};
+use crate::session::{Course, LocalSession};
+use crate::sessions::Session;
 use connection::{Closed, Connection};
 
 /// Connections that may wait to be sent to a successor; the others wait in their own tasks.
@@ -168,10 +169,11 @@ impl Clients {
     async fn close(self, mut connection: Connection, closed: Closed) {
         let (shared, session) = (&self.shared, connection.session().clone());
         shared.node.end_session(&session);
+        shared.node.tell_ended(&session);
         connection.say_why(&closed).await;
         drop(connection);
         if let Some(hook) = &shared.hooks.session_closed {
-            let hook = hook(shared.node.clone(), session.clone());
+            let hook = hook(shared.node.clone(), Session::here(shared.node.clone(), session.clone()));
             let ended = Guarded::hook(async move {
                 hook.await;
                 Ok(None)
@@ -190,7 +192,7 @@ impl Clients {
 pub(crate) struct Departure {
     leaving: mpsc::Receiver<Leaving>,
     /// Those that have not been told yet.
-    to_tell: Vec<Session>,
+    to_tell: Vec<LocalSession>,
     clients: Clients,
 }
 

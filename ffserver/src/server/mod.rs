@@ -126,6 +126,7 @@ impl FFServer {
     #[must_use]
     pub fn in_process(mut self, hub: Hub, number: NodeNumber) -> Self {
         self.node.set_number(number);
+        self.node.introduce(number);
         self.hub = Some(hub);
         self
     }
@@ -332,7 +333,9 @@ impl FFServer {
         let ports = watch::Sender::new(true);
         let open = || Open::new(ports.subscribe());
         let links = TaskTracker::new();
-        let mut tasks = vec![tokio::spawn(count_seconds(self.node.clone()))];
+        let shared = self.shared();
+        let mut tasks =
+            vec![tokio::spawn(count_seconds(shared.clone())), tokio::spawn(shared.clone().release_held())];
         if self.own_process {
             tasks.push(tokio::spawn(beat(self.node.clone())));
         }
@@ -340,7 +343,6 @@ impl FFServer {
             let (name, db) = (name.to_owned(), db.clone());
             tokio::spawn(async move { db.health().watch(&name).await })
         }));
-        let shared = self.shared();
         self.node.expect_neighbours(self.succeeds);
         if let Some(listener) = root {
             let root = Arc::new(self.root(&shared, &links));
@@ -374,7 +376,8 @@ impl FFServer {
         let limits =
             QueueLimits { messages_max: limits.session_queue_max, bytes_max: limits.session_queue_bytes_max };
         let (node, dispatch) = (self.node.clone(), self.dispatch.clone());
-        Arc::new(Shared { node, dispatch, queues: Queues::new(limits) })
+        let (queues, hooks) = (Queues::new(limits), self.hooks.clone());
+        Arc::new(Shared { node, dispatch, queues, hooks })
     }
 
     fn root(&self, shared: &Arc<Shared>, links: &TaskTracker) -> root::Root {
@@ -590,12 +593,13 @@ async fn beat(node: Node) {
     }
 }
 
-async fn count_seconds(node: Node) {
+async fn count_seconds(shared: Arc<Shared>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    loop {
+    for second in 0.. {
         seconds.tick().await;
-        node.end_log_second();
-        node.end_silent_sessions();
+        shared.node.end_log_second();
+        shared.node.end_silent_sessions();
+        shared.every_second(second);
     }
 }
 

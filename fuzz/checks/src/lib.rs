@@ -9,6 +9,7 @@ mod frames;
 mod input;
 mod journal;
 mod messages;
+mod relay;
 mod websocket;
 
 pub use config::config;
@@ -16,16 +17,18 @@ pub use fault::fault;
 pub use frames::{client_frame, link_frame};
 pub use journal::journal;
 pub use messages::{coding, control, handshake};
+pub use relay::relay;
 pub use websocket::websocket;
 
 /// A check of one decoder.
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its fuzz target and of its folder in the corpus.
-pub const CHECKS: [(&str, Check); 8] = [
+pub const CHECKS: [(&str, Check); 9] = [
     ("client_frame", client_frame),
     ("link_frame", link_frame),
     ("websocket", websocket),
+    ("relay", relay),
     ("fault", fault),
     ("config", config),
     ("handshake", handshake),

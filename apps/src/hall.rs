@@ -1,0 +1,156 @@
+//! The apps that the tests try sessions with: what every node of a cluster sees of a client, and does to it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ffserver::SessionId;
+use ffserver::prelude::*;
+use ffserver::tracing::info;
+use rocket::serde::Serialize;
+
+/// A session as this node sees it.
+#[derive(Serialize)]
+#[serde(crate = "rocket::serde")]
+struct Seen {
+    node: NodeName,
+    session: String,
+    address: String,
+    user: Option<String>,
+    attributes: BTreeMap<String, String>,
+}
+
+fn seen(node: &Node, session: &Session) -> Json<Seen> {
+    Json(Seen {
+        node: node.name().clone(),
+        session: session.id().to_string(),
+        address: session.address().to_string(),
+        user: session.user(),
+        attributes: session.attributes(),
+    })
+}
+
+/// The body is `KEY VALUE`, or `KEY` to remove it.
+async fn note(session: &Session, text: &str) -> Result<String, HandlerError> {
+    match text.split_once(' ') {
+        Some((key, value)) => session.set(key, value).await?,
+        None => session.unset(text).await?,
+    }
+    Ok(text.to_owned())
+}
+
+#[net_handle(20)]
+async fn net_sees(node: Node, session: Session) -> Json<Seen> {
+    seen(&node, &session)
+}
+
+#[net_handle(21)]
+async fn net_notes(session: Session, Body(text): Body<String>) -> Result<String, HandlerError> {
+    note(&session, &text).await
+}
+
+/// What the gate sees, when the net node asks it on the client's behalf.
+#[net_handle(22)]
+async fn asks_gate(parents: Parents) -> Result<Bytes, CallError> {
+    parents.call("gate", "gate_sees", "").await
+}
+
+#[root_handle]
+async fn gate_sees(node: Node, session: Session) -> Json<Seen> {
+    seen(&node, &session)
+}
+
+/// Any of the halls: its route is stateless.
+#[net_handle(2000)]
+async fn any_hall_sees(node: Node, session: Session) -> Json<Seen> {
+    seen(&node, &session)
+}
+
+#[net_handle(2101)]
+async fn hall_sees(node: Node, session: Session) -> Json<Seen> {
+    seen(&node, &session)
+}
+
+#[net_handle(2102)]
+async fn hall_notes(session: Session, Body(text): Body<String>) -> Result<String, HandlerError> {
+    note(&session, &text).await
+}
+
+#[net_handle(2103)]
+async fn hall_binds(session: Session, Body(user): Body<String>) -> Result<String, HandlerError> {
+    session.bind(user.as_str()).await?;
+    Ok(user)
+}
+
+/// Pushes as many numbers as the body says, under command 9, and then answers.
+#[net_handle(2104)]
+async fn hall_pushes(session: Session, Body(count): Body<String>) -> Result<&'static str, HandlerError> {
+    for n in 0..count.parse::<u32>()? {
+        session.push(CommandId(9), n.to_string().as_bytes())?;
+    }
+    Ok("pushed")
+}
+
+#[net_handle(2105)]
+async fn hall_closes(session: Session, Body(reason): Body<String>) {
+    session.close(&reason);
+}
+
+/// The body is `SESSION TEXT`: pushes the text to that session, if this hall knows it.
+#[net_handle(2106)]
+async fn hall_pushes_to(
+    node: Node,
+    kept: State<Kept>,
+    Body(text): Body<String>,
+) -> Result<String, HandlerError> {
+    let (id, text) = text.split_once(' ').ok_or_else(|| HandlerError::new("SESSION TEXT is expected"))?;
+    let id = SessionId(u64::from_str_radix(id, 16)?);
+    let session = node.session(id).or_else(|| kept.lock().get(&id).cloned());
+    let session = session.ok_or_else(|| HandlerError::new("not known here"))?;
+    Ok(match session.push(CommandId(9), text.as_bytes()) {
+        Ok(()) => "pushed".to_owned(),
+        Err(error) => format!("{error:?}"),
+    })
+}
+
+/// The sessions that were ever opened here, as apps keep them.
+#[derive(Default)]
+struct Kept(Mutex<BTreeMap<SessionId, Session>>);
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Session>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Every event is a line of the log.
+fn with_events(app: App) -> App {
+    app.on_session_opened(|node, session| async move {
+        if let Some(kept) = node.state::<Kept>() {
+            kept.lock().insert(session.id(), session.clone());
+        }
+        info!("event: {} opened {}", node.name(), session.id());
+    })
+    .on_session_closed(|node, session| async move {
+        info!("event: {} closed {}", node.name(), session.id());
+    })
+}
+
+pub(crate) fn net() -> App {
+    with_events(App::new("hallnet").handlers(handlers![net_sees, net_notes, asks_gate]))
+}
+
+pub(crate) fn gate() -> App {
+    with_events(App::new("hallgate").handlers(handlers![gate_sees]))
+}
+
+pub(crate) fn hall() -> App {
+    with_events(App::new("hall").state(Kept::default()).handlers(handlers![
+        any_hall_sees,
+        hall_sees,
+        hall_notes,
+        hall_binds,
+        hall_pushes,
+        hall_closes,
+        hall_pushes_to,
+    ]))
+}

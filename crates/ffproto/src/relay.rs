@@ -1,0 +1,202 @@
+//! What nodes tell each other that are no neighbours: which nodes can be reached over a link, and envelopes
+//! that every node on the way passes on untouched.
+//!
+//! ```text
+//! body of `@@to`:   off 0  u16 to      number of the node that it is for
+//!                   off 2  u16 from    number of the node that wrote it
+//!                   off 4  u8  op      see [`Op`]
+//!                   off 5  payload
+//! ```
+//!
+//! Little-endian, as links are. The session and the command that it is about stand in the frame's client part.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Incarnation, NodeName, NodeNumber, SessionId};
+
+/// The method of [`ReachChange`]; links only, never passed on.
+pub const REACH: &str = "@@reach";
+/// The method of envelopes.
+pub const TO: &str = "@@to";
+/// Bytes of an envelope before its payload.
+pub const ENVELOPE_BYTES: usize = 5;
+
+/// A node that can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reachable {
+    /// Its number.
+    pub number: NodeNumber,
+    /// Its name.
+    pub name: NodeName,
+    /// Its kind.
+    pub kind: String,
+    /// Whether it takes clients.
+    pub net: bool,
+    /// Which start of it.
+    pub incarnation: Incarnation,
+    /// The first session that it may have: those before it ended with an earlier start of the node. A start
+    /// that has taken over from a living process has that one's sessions: the lowest id of its number.
+    pub since: SessionId,
+}
+
+/// What has changed in the nodes that the sender reaches on its other links, for this one. The first on a
+/// link says all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReachChange {
+    /// Whether this is everything: what was said before no longer holds.
+    pub all: bool,
+    /// New, or not as they were.
+    pub add: Vec<Reachable>,
+    /// No longer reached.
+    pub remove: Vec<NodeNumber>,
+}
+
+impl ReachChange {
+    /// Makes the change in what was said before.
+    pub fn apply(&self, nodes: &mut BTreeMap<NodeNumber, Reachable>) {
+        if self.all {
+            nodes.clear();
+        }
+        self.remove.iter().for_each(|number| drop(nodes.remove(number)));
+        nodes.extend(self.add.iter().map(|node| (node.number, node.clone())));
+    }
+}
+
+/// What an envelope is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Call, to the session's net node: `from` handles messages of the session from now on. The answer is its
+    /// [`SessionState`], or nothing when it is gone.
+    Touch,
+    /// Notify, from the net node: the session's state has changed; [`SessionState`].
+    State,
+    /// Call, to the net node: change the state; [`SessionChange`]. Answered as Touch is.
+    Set,
+    /// Notify or call, to the net node: send the client a message.
+    Push,
+    /// Notify, to the net node: end the session; the payload says why, as text.
+    Close,
+    /// Notify, from the net node: the session has ended.
+    Ended,
+    /// Notify, to a net node: these sessions are known here, u64 each; Ended comes for those that are gone.
+    Check,
+}
+
+impl Op {
+    const ALL: [Op; 7] = [Op::Touch, Op::State, Op::Set, Op::Push, Op::Close, Op::Ended, Op::Check];
+
+    fn number(self) -> u8 {
+        self as u8 + 1
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number.checked_sub(1)?)).copied()
+    }
+}
+
+/// An envelope, borrowed from the frame that it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// Whom it is for.
+    pub to: NodeNumber,
+    /// Who wrote it.
+    pub from: NodeNumber,
+    /// What for; `None` is of a later version.
+    pub op: Option<Op>,
+    /// What it carries.
+    pub payload: &'a [u8],
+}
+
+/// Reads an envelope; `None` when the bytes do not hold its head.
+pub fn read(body: &[u8]) -> Option<Envelope<'_>> {
+    let (&[t0, t1, f0, f1, op], payload) = body.split_first_chunk::<ENVELOPE_BYTES>()?;
+    let number = |low, high| NodeNumber(u16::from_le_bytes([low, high]));
+    Some(Envelope { to: number(t0, t1), from: number(f0, f1), op: Op::from_number(op), payload })
+}
+
+/// Appends an envelope.
+pub fn write(to: NodeNumber, from: NodeNumber, op: Op, payload: &[u8], out: &mut Vec<u8>) {
+    let ([t0, t1], [f0, f1]) = (to.0.to_le_bytes(), from.0.to_le_bytes());
+    out.reserve(ENVELOPE_BYTES + payload.len());
+    out.extend_from_slice(&[t0, t1, f0, f1, op.number()]);
+    out.extend_from_slice(payload);
+}
+
+/// What the whole cluster knows of a session, beside its id. Small: it travels whole with every change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// Counts the changes: a state with a lower one is older.
+    pub version: u64,
+    /// Where the client connects from.
+    pub address: SocketAddr,
+    /// Who it is, once the app has said so.
+    pub user: Option<String>,
+    /// What the app has noted.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A change of a session's state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SessionChange {
+    /// Who it is from now on.
+    pub user: Option<String>,
+    /// Attributes to set, or to remove.
+    pub attributes: Vec<(String, Option<String>)>,
+}
+
+impl SessionState {
+    /// The state after the change.
+    #[must_use]
+    pub fn with(&self, change: SessionChange) -> Self {
+        let mut next = self.clone();
+        next.version += 1;
+        next.user = change.user.or(next.user);
+        for (key, value) in change.attributes {
+            match value {
+                Some(value) => drop(next.attributes.insert(key, value)),
+                None => drop(next.attributes.remove(&key)),
+            }
+        }
+        next
+    }
+
+    /// What it takes, in bytes: the user and the attributes, keys and values.
+    pub fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter().map(|(key, value)| key.len() + value.len());
+        self.user.as_ref().map_or(0, String::len) + attributes.sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_comes_back_as_it_was_written() {
+        for op in Op::ALL {
+            let mut body = Vec::new();
+            write(NodeNumber(3), NodeNumber(4095), op, b"payload", &mut body);
+            let envelope =
+                Envelope { to: NodeNumber(3), from: NodeNumber(4095), op: Some(op), payload: b"payload" };
+            assert_eq!(read(&body), Some(envelope));
+            assert!(read(&body[..4]).is_none());
+        }
+        assert_eq!(read(&[3, 0, 4, 0, 99]).unwrap().op, None, "of a later version");
+        assert_eq!(read(&[3, 0, 4, 0, 0]).unwrap().op, None);
+    }
+
+    #[test]
+    fn a_change_makes_the_next_version_of_a_state() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let first = SessionState { version: 1, address, user: None, attributes: BTreeMap::new() };
+        let set = |key: &str, value: Option<&str>| (key.to_owned(), value.map(str::to_owned));
+        let change = SessionChange { user: Some("ann".into()), attributes: vec![set("hp", Some("10"))] };
+        let second = first.with(change);
+        assert_eq!((second.version, second.user.as_deref(), second.bytes()), (2, Some("ann"), 7));
+        let third = second.with(SessionChange { user: None, attributes: vec![set("hp", None)] });
+        assert_eq!((third.version, third.user.as_deref(), third.bytes()), (3, Some("ann"), 3));
+    }
+}

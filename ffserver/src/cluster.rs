@@ -1,0 +1,219 @@
+//! The node's place in its cluster: which link leads to which node, and which sessions of other nodes it
+//! knows. State only; what is done with it stands in `relay`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bincode::Options;
+use ffnet::Link;
+use ffproto::relay::{REACH, ReachChange, Reachable};
+use ffproto::{Incarnation, NodeNumber, SessionId};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::held::Held;
+use crate::known::Known;
+use crate::reach::{At, Direction, Nodes, Reach, Tell};
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Cluster {
+    table: Mutex<Table>,
+    /// Counts the changes of the table, so that what was looked up need not be looked up again.
+    changes: AtomicU64,
+    pub(crate) known: Known,
+    pub(crate) held: Held,
+    succeeds: AtomicBool,
+}
+
+#[derive(Default)]
+struct Table {
+    reach: Reach,
+    /// Several while a neighbour's process is being replaced: the last is the one that is used.
+    links: BTreeMap<At, Vec<Linked>>,
+    /// Net nodes with sessions here that cannot be reached, and since when.
+    lost: BTreeMap<NodeNumber, Instant>,
+}
+
+impl Table {
+    fn link(&self, at: &At) -> Option<&Link> {
+        self.links.get(at)?.last().map(|linked| &linked.link)
+    }
+}
+
+struct Linked {
+    link: Link,
+    /// What was said on it. A process that is replaced may still send what it had, when its successor has
+    /// said less.
+    said: Nodes,
+}
+
+/// How the typed payloads are written: bincode 1, fixed-size integers, little-endian, as in handshakes.
+fn coding(bytes_max: usize) -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(bytes_max as u64)
+}
+
+/// Bytes of a typed payload.
+pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
+    // Maps, texts and numbers always have a form.
+    bincode::DefaultOptions::new().with_fixint_encoding().serialize(value).unwrap_or_default()
+}
+
+/// A typed payload; `None` when it is malformed. No length in it can ask for more memory than has arrived.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    coding(bytes.len()).deserialize(bytes).ok()
+}
+
+/// Net nodes whose sessions here must be looked at.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Reached: those before `since` have ended with an earlier start of the node.
+    pub(crate) reached: Vec<(NodeNumber, SessionId)>,
+    /// Given up.
+    pub(crate) lost: Vec<NodeNumber>,
+}
+
+impl Cluster {
+    /// This node has its number. Said again after every reconnect to the master.
+    pub(crate) fn set_me(&self, me: Reachable) {
+        let mut table = self.table.lock();
+        if table.reach.me().is_none() {
+            let tell = table.reach.set_me(me);
+            self.tell(&table, tell);
+        }
+    }
+
+    /// This process replaces another one, whose sessions will come.
+    pub(crate) fn succeed(&self) {
+        self.succeeds.store(true, Ordering::Relaxed);
+        self.held.expect(true);
+        let mut table = self.table.lock();
+        if let Some(mut me) = table.reach.me().cloned() {
+            me.since = self.since(me.number, me.incarnation);
+            let tell = table.reach.set_me(me);
+            self.tell(&table, tell);
+        }
+    }
+
+    /// The first session that this node may have.
+    pub(crate) fn since(&self, number: NodeNumber, incarnation: Incarnation) -> SessionId {
+        let succeeds = self.succeeds.load(Ordering::Relaxed);
+        SessionId::first(number, if succeeds { Incarnation(0) } else { incarnation })
+    }
+
+    /// The number of this node, once it has one.
+    pub(crate) fn number(&self) -> Option<NodeNumber> {
+        self.table.lock().reach.me().map(|me| me.number)
+    }
+
+    /// A link is about to be used: what it is told first is whom this node reaches.
+    pub(crate) fn link_up(&self, direction: Direction, link: &Link) {
+        let at = (direction, link.peer().name.clone());
+        let mut table = self.table.lock();
+        let linked = Linked { link: link.clone(), said: Nodes::new() };
+        table.links.entry(at.clone()).or_default().push(linked);
+        let tell = table.reach.up(at);
+        self.tell(&table, tell);
+    }
+
+    /// A link has ended. If it was to take the place of another one, that is used again.
+    pub(crate) fn link_down(&self, direction: Direction, link: &Link) {
+        let at = (direction, link.peer().name.clone());
+        let mut table = self.table.lock();
+        let Some(links) = table.links.get_mut(&at) else { return };
+        let was_used = links.last().is_some_and(|last| last.link.same(link));
+        links.retain(|known| !known.link.same(link));
+        let left = links.last().map(|last| last.said.values().cloned().collect());
+        let tell = match left {
+            None => {
+                table.links.remove(&at);
+                table.reach.down(&at)
+            }
+            // The process that was to be replaced goes on.
+            Some(add) if was_used => {
+                let mut tell = table.reach.heard(&at, ReachChange { all: true, add, remove: Vec::new() });
+                tell.extend(table.reach.up(at));
+                tell
+            }
+            Some(_) => return,
+        };
+        self.tell(&table, tell);
+    }
+
+    /// A neighbour says on `link` whom it reaches.
+    pub(crate) fn heard(&self, at: &At, link: &Link, change: ReachChange) {
+        let mut table = self.table.lock();
+        let Some(links) = table.links.get_mut(at) else { return };
+        let used = links.last().is_some_and(|last| last.link.same(link));
+        if let Some(linked) = links.iter_mut().find(|linked| linked.link.same(link)) {
+            change.apply(&mut linked.said);
+        }
+        if used {
+            let tell = table.reach.heard(at, change);
+            self.tell(&table, tell);
+        }
+        self.changes.fetch_add(1, Ordering::Release);
+        self.held.changed.notify_one();
+    }
+
+    /// Under the lock, so that each neighbour hears the changes in their order.
+    fn tell(&self, table: &Table, tell: Vec<Tell>) {
+        self.changes.fetch_add(1, Ordering::Release);
+        for (at, change) in tell {
+            if let Some(link) = table.link(&at) {
+                // A link that takes nothing any more ends soon, and is told everything when it is back.
+                let _ = link.notify(REACH, &encode(&change), None);
+            }
+        }
+    }
+
+    /// The neighbour on the way to a node, see [`Reach::next`].
+    pub(crate) fn way(
+        &self,
+        to: NodeNumber,
+        from: Option<&At>,
+        prefer: Option<&At>,
+        pick: u64,
+    ) -> Option<At> {
+        self.table.lock().reach.next(to, from, prefer, pick).cloned()
+    }
+
+    /// Whether what is said on `link` on behalf of others may come from `to`.
+    pub(crate) fn leads(&self, at: &At, link: &Link, to: NodeNumber) -> bool {
+        let table = self.table.lock();
+        let on_link = table.links.get(at).into_iter().flatten().find(|linked| linked.link.same(link));
+        on_link.is_some_and(|linked| linked.said.contains_key(&to)) || table.reach.leads(at, to)
+    }
+
+    /// A number that is another one after each change of what [`Cluster::leads`] says.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Every other node that can be reached now.
+    pub(crate) fn others(&self) -> Nodes {
+        self.table.lock().reach.others()
+    }
+
+    /// Looks at the net nodes that have sessions here; one that cannot be reached for `patience` is given up.
+    pub(crate) fn look(&self, now: Instant, patience: Duration) -> Look {
+        let nodes = self.known.nodes();
+        let mut table = self.table.lock();
+        let others = table.reach.others();
+        table.lost.retain(|number, _| nodes.contains(number) && !others.contains_key(number));
+        let mut look = Look::default();
+        for number in nodes {
+            match others.get(&number) {
+                Some(node) => look.reached.push((number, node.since)),
+                None if now.duration_since(*table.lost.entry(number).or_insert(now)) >= patience => {
+                    look.lost.push(number);
+                }
+                None => {}
+            }
+        }
+        look
+    }
+}

@@ -1,0 +1,113 @@
+//! Envelopes that cannot go on yet: for sessions on their way here from the process that this one replaces
+//! (they come with their sockets, one by one), and for nodes that are not reached now and may be soon.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ffnet::Link;
+use ffproto::link::Head;
+use ffproto::{NodeNumber, SessionId};
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::reach::At;
+
+/// What a frame waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum For {
+    Session(SessionId),
+    Node(NodeNumber),
+}
+
+/// A frame that has arrived and waits.
+pub(crate) struct HeldFrame {
+    pub(crate) at: At,
+    pub(crate) link: Link,
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
+    pub(crate) now: Instant,
+}
+
+/// The frames by what they wait for, in their order.
+#[derive(Default)]
+pub(crate) struct Held {
+    state: Mutex<State>,
+    /// Told when something may go.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Sessions are on their way here.
+    expecting: bool,
+    frames: FxHashMap<For, VecDeque<HeldFrame>>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Sessions are on their way here from now on, or no longer.
+    pub(crate) fn expect(&self, expecting: bool) {
+        self.state.lock().expecting = expecting;
+        self.changed.notify_one();
+    }
+
+    /// Whether sessions are on their way here.
+    pub(crate) fn is_expecting(&self) -> bool {
+        self.state.lock().expecting
+    }
+
+    /// Takes a frame that must wait: what it is for is not `ready`, or others wait for it. False when it need
+    /// not, or more than `bytes_max` wait already.
+    pub(crate) fn hold(
+        &self,
+        what: For,
+        ready: bool,
+        bytes_max: usize,
+        frame: impl FnOnce() -> HeldFrame,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let expected = matches!(what, For::Node(_)) || state.expecting;
+        if !state.frames.contains_key(&what) && (ready || !expected) {
+            return false;
+        }
+        let frame = frame();
+        if state.bytes + frame.body.len() > bytes_max {
+            return false;
+        }
+        state.bytes += frame.body.len();
+        state.frames.entry(what).or_default().push_back(frame);
+        self.changed.notify_one();
+        true
+    }
+
+    /// Whether something waits.
+    pub(crate) fn any(&self) -> bool {
+        !self.state.lock().frames.is_empty()
+    }
+
+    /// The next frame that need not wait any more: what it is for is `ready`, no session is expected any more,
+    /// or it has waited for a node as long as `patience`.
+    pub(crate) fn next(
+        &self,
+        now: Instant,
+        patience: Duration,
+        ready: impl Fn(For) -> bool,
+    ) -> Option<(For, HeldFrame)> {
+        let mut state = self.state.lock();
+        let expecting = state.expecting;
+        let may_go = |(what, frames): &(&For, &VecDeque<HeldFrame>)| match what {
+            For::Session(_) => !expecting || ready(**what),
+            For::Node(_) => ready(**what) || frames.front().is_some_and(|first| now - first.now >= patience),
+        };
+        let what = *state.frames.iter().find(may_go)?.0;
+        let frames = state.frames.get_mut(&what)?;
+        let frame = frames.pop_front();
+        if frames.is_empty() {
+            state.frames.remove(&what);
+        }
+        state.bytes -= frame.as_ref().map_or(0, |frame| frame.body.len());
+        frame.map(|frame| (what, frame))
+    }
+}

@@ -1,0 +1,309 @@
+//! The sessions of other nodes that this node handles, as far as it has been told of them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use ffproto::handover::KnownSession;
+use ffproto::relay::SessionState;
+use ffproto::{Fault, NodeNumber, SessionId};
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::reach::{At, Direction};
+
+/// A session of another node.
+pub(crate) struct Remote {
+    pub(crate) id: SessionId,
+    /// The neighbour that its messages come from: what is sent to it goes there, behind their answers.
+    pub(crate) via: At,
+    state: Mutex<Arc<SessionState>>,
+    gone: AtomicBool,
+}
+
+impl Remote {
+    pub(crate) fn state(&self) -> Arc<SessionState> {
+        self.state.lock().clone()
+    }
+
+    /// Takes a state over, unless it is older than what is known.
+    pub(crate) fn update(&self, state: SessionState) {
+        let mut known = self.state.lock();
+        if state.version > known.version {
+            *known = Arc::new(state);
+        }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+}
+
+/// What waits until a session is known: it is told whether it is, and then goes on.
+pub(crate) type Job = Box<dyn FnOnce(Result<(), Fault>) + Send>;
+
+enum Entry {
+    /// Its net node has been asked, or the hook at its opening runs.
+    Opening(Opening),
+    Open(Arc<Remote>),
+}
+
+#[derive(Default)]
+struct Opening {
+    jobs: VecDeque<Job>,
+    remote: Option<Arc<Remote>>,
+    /// What came before the answer of the net node had been looked at.
+    newer: Option<SessionState>,
+    ended: bool,
+}
+
+/// What becomes of a job.
+pub(crate) enum Admitted {
+    /// The session is known: run it now.
+    Now(Job),
+    /// It waits.
+    Waits,
+    /// It waits, and is the first: the net node must be asked.
+    First,
+    /// Too many wait.
+    Full(Job),
+}
+
+/// The table. One entry per session whose messages have come here, until it has ended.
+#[derive(Default)]
+pub(crate) struct Known {
+    entries: Mutex<FxHashMap<SessionId, Entry>>,
+    /// How many have ended and are not closed yet: mostly none, and then nobody need look.
+    ending: AtomicUsize,
+}
+
+impl Known {
+    /// The session, if it is known.
+    pub(crate) fn get(&self, id: SessionId) -> Option<Arc<Remote>> {
+        match self.entries.lock().get(&id)? {
+            Entry::Open(remote) => Some(remote.clone()),
+            Entry::Opening(opening) => opening.remote.clone(),
+        }
+    }
+
+    /// Whether messages of the session may run at once.
+    pub(crate) fn is_open(&self, id: SessionId) -> bool {
+        matches!(self.entries.lock().get(&id), Some(Entry::Open(_)))
+    }
+
+    /// Lets a job run, now or when the session is known, behind those before it; at most `jobs_max` wait.
+    pub(crate) fn admit(&self, id: SessionId, jobs_max: usize, job: Job) -> Admitted {
+        let mut entries = self.entries.lock();
+        match entries.get_mut(&id) {
+            None => {
+                let opening = Opening { jobs: VecDeque::from([job]), ..Opening::default() };
+                entries.insert(id, Entry::Opening(opening));
+                Admitted::First
+            }
+            Some(Entry::Opening(opening)) if opening.jobs.len() >= jobs_max => Admitted::Full(job),
+            Some(Entry::Opening(opening)) => {
+                opening.jobs.push_back(job);
+                Admitted::Waits
+            }
+            Some(Entry::Open(_)) => Admitted::Now(job),
+        }
+    }
+
+    /// Its net node has told of the session; jobs still wait.
+    pub(crate) fn told(&self, id: SessionId, state: SessionState, via: At) -> Arc<Remote> {
+        let state = Mutex::new(Arc::new(state));
+        let new = Arc::new(Remote { id, via, state, gone: AtomicBool::new(false) });
+        if let Some(Entry::Opening(opening)) = self.entries.lock().get_mut(&id) {
+            opening.newer.take().into_iter().for_each(|state| new.update(state));
+            opening.remote = Some(new.clone());
+            if opening.ended {
+                self.gone(&new);
+            }
+        }
+        new
+    }
+
+    /// Its net node tells of a new state.
+    pub(crate) fn update(&self, id: SessionId, state: SessionState) {
+        match self.entries.lock().get_mut(&id) {
+            Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
+                remote.update(state);
+            }
+            Some(Entry::Opening(opening)) => opening.newer = Some(state),
+            None => {}
+        }
+    }
+
+    /// The next job; when none waits the session is open, and later ones run at once.
+    pub(crate) fn next_job(&self, id: SessionId) -> Option<Job> {
+        let mut entries = self.entries.lock();
+        let entry = entries.get_mut(&id)?;
+        let Entry::Opening(opening) = entry else { return None };
+        let job = opening.jobs.pop_front();
+        if job.is_none()
+            && let Some(remote) = opening.remote.take()
+        {
+            *entry = Entry::Open(remote);
+        }
+        job
+    }
+
+    /// Its net node does not know it, or cannot be asked: what waits is told so.
+    pub(crate) fn not_known(&self, id: SessionId) -> VecDeque<Job> {
+        match self.entries.lock().remove(&id) {
+            Some(Entry::Opening(opening)) => opening.jobs,
+            _ => VecDeque::new(),
+        }
+    }
+
+    /// A session has ended: nothing can be sent to it from now on.
+    pub(crate) fn ended(&self, id: SessionId) {
+        match self.entries.lock().get_mut(&id) {
+            Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
+                self.gone(remote);
+            }
+            Some(Entry::Opening(opening)) => opening.ended = true,
+            None => {}
+        }
+    }
+
+    fn gone(&self, remote: &Remote) {
+        if !remote.gone.swap(true, Ordering::Relaxed) {
+            self.ending.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets a session that has ended and whose last message has been handled; `Some` for one caller only.
+    pub(crate) fn close(&self, id: SessionId) -> Option<Arc<Remote>> {
+        if self.ending.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut entries = self.entries.lock();
+        match entries.get(&id)? {
+            Entry::Open(remote) if remote.is_gone() => {
+                let remote = remote.clone();
+                entries.remove(&id);
+                self.ending.fetch_sub(1, Ordering::Relaxed);
+                Some(remote)
+            }
+            _ => None,
+        }
+    }
+
+    /// The sessions that are open here, for a successor of this process.
+    pub(crate) fn hand_over(&self) -> Vec<KnownSession> {
+        let entries = self.entries.lock();
+        let open = entries.values().filter_map(|entry| match entry {
+            Entry::Open(remote) if !remote.is_gone() => Some(remote),
+            _ => None,
+        });
+        let known = |remote: &Arc<Remote>| {
+            let (direction, via) = remote.via.clone();
+            let from_parent = direction == Direction::Up;
+            KnownSession { id: remote.id, via, from_parent, state: (*remote.state()).clone() }
+        };
+        open.map(known).collect()
+    }
+
+    /// A session was opened by the process that this one replaces.
+    pub(crate) fn take_over(&self, session: KnownSession) {
+        let KnownSession { id, via, from_parent, state } = session;
+        let via = (if from_parent { Direction::Up } else { Direction::Down }, via);
+        let state = Mutex::new(Arc::new(state));
+        let remote = Remote { id, via, state, gone: AtomicBool::new(false) };
+        self.entries.lock().entry(id).or_insert_with(|| Entry::Open(Arc::new(remote)));
+    }
+
+    /// The sessions of that net node.
+    pub(crate) fn of(&self, node: NodeNumber) -> Vec<SessionId> {
+        self.entries.lock().keys().copied().filter(|id| id.node() == node).collect()
+    }
+
+    /// The net nodes that have sessions here.
+    pub(crate) fn nodes(&self) -> Vec<NodeNumber> {
+        let mut nodes: Vec<NodeNumber> = self.entries.lock().keys().map(|id| id.node()).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ffproto::NodeName;
+
+    use super::*;
+
+    fn gate() -> At {
+        (Direction::Up, NodeName::try_from("gate").unwrap())
+    }
+
+    const ALICE: SessionId = SessionId(1);
+
+    fn state(version: u64) -> SessionState {
+        let address = "127.0.0.1:1".parse().unwrap();
+        SessionState { version, address, user: None, attributes: Default::default() }
+    }
+
+    #[test]
+    fn what_waits_for_a_session_runs_in_order_before_what_comes_later() {
+        let (known, ran) = (Known::default(), Arc::new(Mutex::new(Vec::new())));
+        let job = |n: u32| -> Job {
+            let ran = ran.clone();
+            Box::new(move |outcome| ran.lock().push((n, outcome.is_ok())))
+        };
+        assert!(matches!(known.admit(ALICE, 2, job(1)), Admitted::First));
+        assert!(matches!(known.admit(ALICE, 2, job(2)), Admitted::Waits));
+        assert!(matches!(known.admit(ALICE, 2, job(3)), Admitted::Full(_)));
+        known.told(ALICE, state(1), gate());
+        assert!(!known.is_open(ALICE), "the hook at its opening runs");
+        known.next_job(ALICE).unwrap()(Ok(()));
+        assert!(matches!(known.admit(ALICE, 2, job(4)), Admitted::Waits), "behind the second");
+        while let Some(job) = known.next_job(ALICE) {
+            job(Ok(()));
+        }
+        let Admitted::Now(fifth) = known.admit(ALICE, 2, job(5)) else { panic!("it is open") };
+        fifth(Ok(()));
+        assert_eq!(*ran.lock(), [(1, true), (2, true), (4, true), (5, true)]);
+    }
+
+    #[test]
+    fn a_session_is_closed_once_and_an_older_state_changes_nothing() {
+        let known = Known::default();
+        known.admit(ALICE, 1, Box::new(|_| {}));
+        known.update(ALICE, state(5));
+        let remote = known.told(ALICE, state(3), gate());
+        assert_eq!(remote.state().version, 5, "it came behind the answer and was looked at before");
+        remote.update(state(4));
+        assert_eq!(remote.state().version, 5);
+        remote.update(state(6));
+        assert_eq!(remote.state().version, 6);
+        known.ended(ALICE);
+        assert!(known.close(ALICE).is_none(), "its first message has not run");
+        known.next_job(ALICE).unwrap()(Ok(()));
+        assert!(known.next_job(ALICE).is_none());
+        assert!(remote.is_gone());
+        assert!(known.close(ALICE).is_some());
+        assert!(known.close(ALICE).is_none());
+    }
+
+    #[test]
+    fn an_end_that_overtakes_the_answer_is_not_forgotten() {
+        let known = Known::default();
+        known.admit(ALICE, 1, Box::new(|_| {}));
+        known.ended(ALICE);
+        assert!(known.told(ALICE, state(1), gate()).is_gone());
+        known.next_job(ALICE).unwrap()(Ok(()));
+        assert!(known.next_job(ALICE).is_none());
+        assert!(known.close(ALICE).is_some());
+    }
+
+    #[test]
+    fn a_session_that_its_net_node_does_not_know_gives_back_what_waits() {
+        let known = Known::default();
+        known.admit(ALICE, 9, Box::new(|_| {}));
+        known.admit(ALICE, 9, Box::new(|_| {}));
+        assert_eq!(known.not_known(ALICE).len(), 2);
+        assert_eq!(known.nodes(), []);
+    }
+}

@@ -1,0 +1,323 @@
+//! Which neighbour leads to which node of the cluster. Pure: what is heard goes in, what must be told comes
+//! out.
+//!
+//! Everybody tells its parents what is below it, and its children what it reaches on every other link. So a
+//! way goes up any number of times and then only down: what has come from a parent is never sent up again,
+//! and what is told has no circles, whatever the parents and children are.
+
+use std::collections::BTreeMap;
+
+use ffproto::relay::{ReachChange, Reachable};
+use ffproto::{NodeName, NodeNumber};
+
+/// Where a neighbour stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Direction {
+    /// A parent.
+    Up,
+    /// A child.
+    Down,
+}
+
+/// A neighbour. By name, for its process may be replaced.
+pub(crate) type At = (Direction, NodeName);
+
+/// A set of nodes.
+pub(crate) type Nodes = BTreeMap<NodeNumber, Reachable>;
+
+/// What a node knows.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    me: Option<Reachable>,
+    neighbours: BTreeMap<At, Neighbour>,
+}
+
+#[derive(Debug, Default)]
+struct Neighbour {
+    /// What it said that it reaches.
+    reaches: Nodes,
+    /// What it was told, once it was.
+    told: Option<Nodes>,
+}
+
+/// What a neighbour must be told now.
+pub(crate) type Tell = (At, ReachChange);
+
+impl Reach {
+    /// This node has its number.
+    pub(crate) fn set_me(&mut self, me: Reachable) -> Vec<Tell> {
+        self.me = Some(me);
+        self.tell()
+    }
+
+    /// This node.
+    pub(crate) fn me(&self) -> Option<&Reachable> {
+        self.me.as_ref()
+    }
+
+    /// A neighbour has linked: it says anew what it reaches, and is told everything.
+    pub(crate) fn up(&mut self, at: At) -> Vec<Tell> {
+        // What a predecessor reached holds until this one has said what it does.
+        self.neighbours.entry(at).or_default().told = None;
+        self.tell()
+    }
+
+    /// A neighbour's link has ended.
+    pub(crate) fn down(&mut self, at: &At) -> Vec<Tell> {
+        self.neighbours.remove(at);
+        self.tell()
+    }
+
+    /// A neighbour says what has changed.
+    pub(crate) fn heard(&mut self, at: &At, change: ReachChange) -> Vec<Tell> {
+        let Some(neighbour) = self.neighbours.get_mut(at) else { return Vec::new() };
+        change.apply(&mut neighbour.reaches);
+        self.tell()
+    }
+
+    /// The neighbour on the way to `to`, for what comes from `from`. `prefer` is taken if it leads there;
+    /// else `pick` chooses, the same for the same number while nothing changes.
+    pub(crate) fn next(
+        &self,
+        to: NodeNumber,
+        from: Option<&At>,
+        prefer: Option<&At>,
+        pick: u64,
+    ) -> Option<&At> {
+        let leading = |direction| {
+            self.neighbours
+                .iter()
+                .filter(move |(at, known)| at.0 == direction && known.reaches.contains_key(&to))
+                .map(|(at, _)| at)
+                .filter(move |at| Some(*at) != from)
+        };
+        let mut ways: Vec<&At> = leading(Direction::Down).collect();
+        if ways.is_empty() && from.is_none_or(|(direction, _)| *direction == Direction::Down) {
+            ways = leading(Direction::Up).collect();
+        }
+        let preferred = ways.iter().copied().find(|way| prefer == Some(way));
+        preferred.or_else(|| {
+            let n = ways.len() as u64;
+            (n > 0).then(|| ways[(pick % n) as usize])
+        })
+    }
+
+    /// Whether that neighbour leads to the node: what it says on behalf of others comes from there.
+    pub(crate) fn leads(&self, at: &At, to: NodeNumber) -> bool {
+        self.neighbours.get(at).is_some_and(|known| known.reaches.contains_key(&to))
+    }
+
+    /// Every other node that can be reached now.
+    pub(crate) fn others(&self) -> Nodes {
+        let mut all = Nodes::new();
+        self.neighbours.values().for_each(|known| merge(&mut all, &known.reaches));
+        if let Some(me) = &self.me {
+            all.remove(&me.number);
+        }
+        all
+    }
+
+    fn tell(&mut self) -> Vec<Tell> {
+        let wanted: Vec<(At, Nodes)> =
+            self.neighbours.keys().map(|at| (at.clone(), self.to_be_told(at))).collect();
+        let mut all = Vec::new();
+        for (at, nodes) in wanted {
+            let Some(neighbour) = self.neighbours.get_mut(&at) else { continue };
+            let change = difference(neighbour.told.as_ref(), &nodes);
+            if neighbour.told.is_none() || change != ReachChange::default() {
+                neighbour.told = Some(nodes);
+                all.push((at, change));
+            }
+        }
+        all
+    }
+
+    fn to_be_told(&self, at: &At) -> Nodes {
+        let mut nodes = Nodes::new();
+        for (other, known) in &self.neighbours {
+            if other != at && (at.0 == Direction::Down || other.0 == Direction::Down) {
+                merge(&mut nodes, &known.reaches);
+            }
+        }
+        if let Some(me) = &self.me {
+            nodes.insert(me.number, me.clone());
+        }
+        nodes
+    }
+}
+
+/// The same node may be reached on several ways, of which one has not heard yet that it was started anew.
+fn merge(all: &mut Nodes, more: &Nodes) {
+    for (number, node) in more {
+        match all.get(number) {
+            Some(known) if known.incarnation >= node.incarnation => {}
+            _ => drop(all.insert(*number, node.clone())),
+        }
+    }
+}
+
+fn difference(told: Option<&Nodes>, now: &Nodes) -> ReachChange {
+    let before = |number| told.and_then(|told| told.get(number));
+    let add = now.iter().filter(|(number, node)| before(number) != Some(node));
+    let gone = |number: &&NodeNumber| !now.contains_key(number);
+    ReachChange {
+        all: told.is_none(),
+        add: add.map(|(_, node)| node.clone()).collect(),
+        remove: told.into_iter().flat_map(Nodes::keys).filter(gone).copied().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use ffproto::{Incarnation, SessionId};
+
+    use super::*;
+
+    fn node(number: u16, name: &str) -> Reachable {
+        let (number, since) = (NodeNumber(number), SessionId(u64::from(number) << 52));
+        let name = NodeName::try_from(name).unwrap();
+        Reachable { number, name, kind: "k".into(), net: false, incarnation: Incarnation(1), since }
+    }
+
+    /// A cluster of pure nodes whose links are queues.
+    struct World {
+        nodes: BTreeMap<NodeName, Reach>,
+        said: VecDeque<(NodeName, NodeName, Direction, ReachChange)>,
+        frames: usize,
+    }
+
+    impl World {
+        /// `links` are (child, parent); numbers are places in the alphabet.
+        fn new(names: &str, links: &[(&str, &str)]) -> Self {
+            let mut world = World { nodes: BTreeMap::new(), said: VecDeque::new(), frames: 0 };
+            for name in names.split(' ') {
+                let mut reach = Reach::default();
+                let number = u16::from(name.as_bytes()[0] - b'a' + 1);
+                assert!(reach.set_me(node(number, name)).is_empty());
+                world.nodes.insert(NodeName::try_from(name).unwrap(), reach);
+            }
+            for (child, parent) in links {
+                world.link(child, parent);
+            }
+            world
+        }
+
+        fn link(&mut self, child: &str, parent: &str) {
+            self.with(child, |reach| reach.up(at(Direction::Up, parent)));
+            self.with(parent, |reach| reach.up(at(Direction::Down, child)));
+            self.settle();
+        }
+
+        fn cut(&mut self, child: &str, parent: &str) {
+            self.with(child, |reach| reach.down(&at(Direction::Up, parent)));
+            self.with(parent, |reach| reach.down(&at(Direction::Down, child)));
+            self.settle();
+        }
+
+        fn with(&mut self, name: &str, what: impl FnOnce(&mut Reach) -> Vec<Tell>) {
+            for ((direction, to), change) in what(self.nodes.get_mut(name).unwrap()) {
+                // Seen from the other end.
+                let seen = if direction == Direction::Up { Direction::Down } else { Direction::Up };
+                self.said.push_back((NodeName::try_from(name).unwrap(), to, seen, change));
+            }
+        }
+
+        fn settle(&mut self) {
+            while let Some((from, to, direction, change)) = self.said.pop_front() {
+                self.frames += 1;
+                assert!(self.frames < 10_000, "it does not end");
+                self.with(to.as_str(), |reach| reach.heard(&(direction, from), change));
+            }
+        }
+
+        /// The way of an envelope, as names.
+        fn way(&self, from: &str, to: &str) -> String {
+            let number = NodeNumber(u16::from(to.as_bytes()[0] - b'a' + 1));
+            let (mut here, mut came, mut way) = (from.to_owned(), None, from.to_owned());
+            while here != to {
+                let Some((direction, name)) =
+                    self.nodes[&*here].next(number, came.as_ref(), None, 0).cloned()
+                else {
+                    return format!("{way} ?");
+                };
+                let back = if direction == Direction::Up { Direction::Down } else { Direction::Up };
+                came = Some((back, NodeName::try_from(here.as_str()).unwrap()));
+                here = name.as_str().to_owned();
+                way = format!("{way} {here}");
+                assert!(way.len() < 40, "{way}");
+            }
+            way
+        }
+    }
+
+    fn at(direction: Direction, name: &str) -> At {
+        (direction, NodeName::try_from(name).unwrap())
+    }
+
+    #[test]
+    fn everybody_finds_everybody_over_several_levels() {
+        // h is the hub; a and b its children, which have children of their own.
+        let links = [("a", "h"), ("b", "h"), ("n", "a"), ("m", "a"), ("g", "b")];
+        let world = World::new("h a b n m g", &links);
+        assert_eq!(world.way("g", "n"), "g b h a n");
+        assert_eq!(world.way("n", "m"), "n a m");
+        assert_eq!(world.way("h", "g"), "h b g");
+        assert_eq!(world.way("g", "h"), "g b h");
+    }
+
+    #[test]
+    fn several_parents_make_no_circles_and_one_of_them_is_enough() {
+        let mut world = World::new("a b n g", &[("n", "a"), ("n", "b"), ("g", "a"), ("g", "b")]);
+        assert_eq!(world.way("g", "n"), "g a n");
+        world.cut("n", "a");
+        assert_eq!(world.way("g", "n"), "g b n");
+        world.cut("n", "b");
+        assert_eq!(world.way("g", "n"), "g ?");
+        world.link("n", "a");
+        assert_eq!(world.way("g", "n"), "g a n");
+    }
+
+    #[test]
+    fn what_came_from_above_is_never_sent_up_again() {
+        let world = World::new("a n g", &[("n", "a"), ("g", "a")]);
+        let from_above = at(Direction::Up, "a");
+        assert_eq!(world.nodes["n"].next(NodeNumber(7), Some(&from_above), None, 0), None);
+        assert!(world.nodes["n"].next(NodeNumber(7), None, None, 0).is_some());
+    }
+
+    #[test]
+    fn a_change_costs_one_frame_per_link_that_must_know() {
+        let mut world = World::new("a n g", &[("n", "a")]);
+        world.frames = 0;
+        world.link("g", "a");
+        assert_eq!(world.frames, 3, "two that introduce themselves, and n hears of g");
+        world.frames = 0;
+        world.cut("g", "a");
+        assert_eq!(world.frames, 1, "n hears that g is gone");
+    }
+
+    #[test]
+    fn a_successor_takes_its_predecessors_place_without_a_gap() {
+        let mut world = World::new("a n g", &[("n", "a"), ("g", "a")]);
+        world.frames = 0;
+        // The links of n's next process come up while those of the old one are there.
+        let told = world.nodes.get_mut("a").unwrap().up(at(Direction::Down, "n"));
+        assert!(told.iter().all(|(to, _)| *to == at(Direction::Down, "n")), "g hears nothing: {told:?}");
+        assert!(told[0].1.all, "the new process hears everything");
+        assert_eq!(world.way("g", "n"), "g a n");
+        let all = ReachChange { all: true, add: vec![node(14, "n")], remove: vec![] };
+        assert!(world.nodes.get_mut("a").unwrap().heard(&at(Direction::Down, "n"), all).is_empty());
+        assert_eq!(world.way("g", "n"), "g a n");
+    }
+
+    #[test]
+    fn the_preferred_way_is_taken_while_it_leads_there() {
+        let mut world = World::new("a b n g", &[("n", "a"), ("n", "b"), ("g", "a"), ("g", "b")]);
+        let (n, b) = (NodeNumber(14), at(Direction::Up, "b"));
+        assert_eq!(world.nodes["g"].next(n, None, Some(&b), 0), Some(&b));
+        world.cut("n", "b");
+        assert_eq!(world.nodes["g"].next(n, None, Some(&b), 0), Some(&at(Direction::Up, "a")));
+    }
+}

@@ -1,0 +1,555 @@
+//! Sends envelopes to nodes that are no neighbours, passes others' on, and does what those for this node
+//! say about sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ffnet::Link;
+use ffnet::link::{CallOptions, Forward, NotSent};
+use ffproto::link::{Client, Head, Kind};
+use ffproto::relay::{self, Envelope, Op, Reachable, SessionChange, SessionState, TO};
+use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::cluster::{decode, encode};
+use crate::counters::count;
+use crate::dispatch::{Guarded, Shared, log_error, until};
+use crate::error::CallError;
+use crate::forward::Found;
+use crate::held::{For, HeldFrame};
+use crate::known::{Admitted, Job, Remote};
+use crate::node::{Node, Phase};
+use crate::park::{Entry, Side, To, What};
+use crate::reach::{At, Direction};
+use crate::rpc::Origin;
+use crate::session::LocalSession;
+use crate::sessions::{Session, SessionError};
+
+/// How many ids one Check carries.
+const CHECK_IDS_MAX: usize = 4096;
+/// Every how many seconds a node asks whether the sessions that it knows are still there: what told it of an
+/// end may have been lost with a link.
+const CHECK_EVERY_S: u64 = 5;
+
+/// Sending.
+impl Node {
+    /// Tells a node something, and expects nothing. `via` is the neighbour that is preferred on the way. What
+    /// cannot go now because the next node is being replaced, or has ended and is expected back, waits.
+    ///
+    /// # Errors
+    /// The fault that says why it could not be sent.
+    pub(crate) fn tell_node(
+        &self,
+        to: NodeNumber,
+        op: Op,
+        client: Option<Client>,
+        payload: &[u8],
+        via: Option<&At>,
+    ) -> Result<(), Fault> {
+        let ((direction, name), body) = self.envelope(to, op, client, payload, via)?;
+        self.origin(client, None).notify(side(direction), name.as_str(), TO, &body)
+    }
+
+    /// Asks a session's net node. `via` is where the session's messages come from, and who may wait for the
+    /// request that asks.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn ask(
+        &self,
+        session: SessionId,
+        op: Op,
+        payload: &[u8],
+        via: Option<&At>,
+    ) -> Result<Bytes, CallError> {
+        let client = Some(Client { session, command: CommandId(0), stateless: false });
+        let ((direction, name), body) = self.envelope(session.node(), op, client, payload, via)?;
+        let timeout = self.session_timeout();
+        let origin = self.origin(client, via.map(|via| via.1.clone()));
+        origin.call(side(direction), name.as_str(), TO, &body, timeout).await
+    }
+
+    fn origin(&self, client: Option<Client>, caller: Option<NodeName>) -> Origin {
+        Origin { node: self.clone(), client, deadline: None, caller }
+    }
+
+    fn envelope(
+        &self,
+        to: NodeNumber,
+        op: Op,
+        client: Option<Client>,
+        payload: &[u8],
+        via: Option<&At>,
+    ) -> Result<(At, Vec<u8>), Fault> {
+        let pick = client.map_or(0, |client| client.session.0);
+        let way = self.cluster().way(to, None, via, pick).or_else(|| via.cloned());
+        let way = way.ok_or_else(|| self.unreachable(to))?;
+        let mut body = Vec::new();
+        relay::write(to, self.number(), op, payload, &mut body);
+        Ok((way, body))
+    }
+
+    /// 0 until the master has given one; nothing is linked before.
+    fn number(&self) -> NodeNumber {
+        self.cluster().number().unwrap_or(NodeNumber(0))
+    }
+
+    /// Every other node of the cluster that can be reached from here now, whoever its neighbours are.
+    pub fn reachable(&self) -> Vec<NodeName> {
+        self.cluster().others().into_values().map(|node| node.name).collect()
+    }
+
+    fn unreachable(&self, to: NodeNumber) -> Fault {
+        let text = format!("`{}` reaches no node with number {}", self.name(), to.0);
+        self.fault(Code::NoNode, Executed::No, text)
+    }
+
+    /// Tells the others what this node is, from now on and on every link.
+    pub(crate) fn introduce(&self, number: NodeNumber) {
+        self.cluster().set_me(Reachable {
+            number,
+            name: self.name().clone(),
+            kind: self.kind().to_owned(),
+            net: self.config().netport.is_some(),
+            incarnation: self.incarnation(),
+            since: self.cluster().since(number, self.incarnation()),
+        });
+    }
+
+    /// Changes the state of a session of this node, and tells the nodes that handle it; `but` knows already.
+    pub(crate) fn change_session(
+        &self,
+        session: &LocalSession,
+        change: SessionChange,
+        but: Option<NodeNumber>,
+    ) -> Result<Arc<SessionState>, SessionError> {
+        let max = self.config().limits.session_state_bytes_max;
+        let tell = |state: &SessionState, watchers: &[NodeNumber]| {
+            let payload = encode(state);
+            for watcher in watchers.iter().filter(|watcher| Some(**watcher) != but) {
+                self.tell_of(session.id(), *watcher, Op::State, &payload);
+            }
+        };
+        Ok(session.change(change, max, tell)?)
+    }
+
+    /// Tells the nodes that have handled a session of this node that it has ended.
+    pub(crate) fn tell_ended(&self, session: &LocalSession) {
+        for watcher in session.watchers() {
+            self.tell_of(session.id(), watcher, Op::Ended, &[]);
+        }
+    }
+
+    fn tell_of(&self, session: SessionId, to: NodeNumber, op: Op, payload: &[u8]) {
+        let client = Client { session, command: CommandId(0), stateless: false };
+        // What gets lost with a link is found out by the next Check.
+        let _ = self.tell_node(to, op, Some(client), payload, None);
+    }
+}
+
+/// What arrives on a link.
+pub(crate) struct Arrived<'a> {
+    pub(crate) at: &'a At,
+    pub(crate) link: &'a Link,
+    pub(crate) head: &'a Head,
+    pub(crate) body: &'a [u8],
+    pub(crate) now: Instant,
+}
+
+impl Arrived<'_> {
+    fn session(&self) -> Option<SessionId> {
+        self.head.client.map(|client| client.session)
+    }
+}
+
+/// Receiving.
+impl Shared {
+    /// A link is about to be used.
+    pub(crate) fn link_up(&self, direction: Direction, link: &Link) {
+        self.node.cluster().link_up(direction, link);
+    }
+
+    /// A link has ended.
+    pub(crate) fn link_down(&self, direction: Direction, link: &Link) {
+        self.node.cluster().link_down(direction, link);
+    }
+
+    /// A neighbour says whom it reaches.
+    pub(crate) fn reach_told(self: &Arc<Self>, arrived: &Arrived<'_>) {
+        match decode(arrived.body) {
+            Some(change) => {
+                self.node.cluster().heard(arrived.at, arrived.link, change);
+                self.look_at_sessions(false);
+            }
+            None => warn!(from = %arrived.at.1, "a malformed message about who can be reached is ignored"),
+        }
+    }
+
+    /// An envelope that expects no answer.
+    pub(crate) fn told(self: &Arc<Self>, arrived: &Arrived<'_>) {
+        if let Some(envelope) = self.legal(arrived)
+            && !self.hold(arrived, envelope.to)
+        {
+            self.told_now(arrived, envelope);
+        }
+    }
+
+    fn told_now(self: &Arc<Self>, arrived: &Arrived<'_>, envelope: Envelope<'_>) {
+        if envelope.to == self.node.number() {
+            return self.told_here(arrived, envelope);
+        }
+        let passed = self.way(arrived, envelope.to).is_some_and(|(direction, name)| {
+            let origin = self.node.origin(arrived.head.client, None);
+            origin.notify(side(direction), name.as_str(), TO, arrived.body).is_ok()
+        });
+        if !passed {
+            count(&self.node.counters().unrouted);
+        }
+    }
+
+    fn told_here(self: &Arc<Self>, arrived: &Arrived<'_>, envelope: Envelope<'_>) {
+        match (envelope.op, arrived.head.client) {
+            (Some(Op::Push), Some(client)) => drop(self.push(client, envelope.payload)),
+            (Some(Op::Close), Some(client)) => {
+                if let Some(session) = self.node.local_session(client.session) {
+                    session.close(&String::from_utf8_lossy(envelope.payload));
+                }
+            }
+            (Some(Op::State), Some(client)) => {
+                if let Some(state) = decode(envelope.payload) {
+                    self.node.cluster().known.update(client.session, state);
+                }
+            }
+            (Some(Op::Ended), Some(client)) => self.session_gone(client.session),
+            (Some(Op::Check), None) => self.check(envelope.from, envelope.payload),
+            _ => {}
+        }
+    }
+
+    /// An envelope that expects an answer.
+    pub(crate) fn asked(self: &Arc<Self>, arrived: &Arrived<'_>) {
+        let Some(envelope) = self.legal(arrived) else {
+            let text = format!("`{}` may not say that", arrived.at.1);
+            let fault = self.node.fault(Code::BadRequest, Executed::No, text);
+            return arrived.link.reply_fault(arrived.head.call, &fault);
+        };
+        if !self.hold(arrived, envelope.to) {
+            self.asked_now(arrived, envelope);
+        }
+    }
+
+    fn asked_now(self: &Arc<Self>, arrived: &Arrived<'_>, envelope: Envelope<'_>) {
+        if envelope.to == self.node.number() {
+            return self.asked_here(arrived, envelope);
+        }
+        let passed = self
+            .way(arrived, envelope.to)
+            .ok_or_else(|| self.node.unreachable(envelope.to))
+            .and_then(|(direction, name)| self.pass_on_to(side(direction), &name, arrived));
+        if let Err(fault) = passed {
+            arrived.link.reply_fault(arrived.head.call, &fault);
+        }
+    }
+
+    /// The next neighbour on an envelope's way.
+    fn way(&self, arrived: &Arrived<'_>, to: NodeNumber) -> Option<At> {
+        self.node.cluster().way(to, Some(arrived.at), None, pick(arrived))
+    }
+
+    fn asked_here(self: &Arc<Self>, arrived: &Arrived<'_>, envelope: Envelope<'_>) {
+        let (node, link, call) = (&self.node, arrived.link, arrived.head.call);
+        let local = arrived.session().and_then(|id| node.local_session(id));
+        match (envelope.op, local, arrived.head.client) {
+            (Some(Op::Push), _, Some(client)) => link.reply(call, &[self.push(client, envelope.payload)]),
+            (Some(Op::Touch | Op::Set), None, _) => link.reply(call, &[]),
+            (Some(Op::Touch), Some(session), _) => {
+                link.reply(call, &encode(&*session.watch(envelope.from)));
+            }
+            (Some(Op::Set), Some(session), _) => {
+                let changed = decode(envelope.payload)
+                    .map(|change| node.change_session(&session, change, Some(envelope.from)));
+                match changed {
+                    Some(Ok(state)) => link.reply(call, &encode(&*state)),
+                    Some(Err(error)) => {
+                        link.reply_fault(
+                            call,
+                            &node.fault(Code::BadRequest, Executed::No, error.to_string()),
+                        );
+                    }
+                    None => {
+                        let text = "a malformed change of a session";
+                        link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, text));
+                    }
+                }
+            }
+            _ => {
+                let text = format!("`{}` does not know what is asked", node.name());
+                link.reply_fault(call, &node.fault(Code::NoMethod, Executed::No, text));
+            }
+        }
+    }
+
+    /// Whether it waits: for a session of this node that is on its way here from the process that this one
+    /// replaces, or for a node that is not reached now.
+    fn hold(&self, arrived: &Arrived<'_>, to: NodeNumber) -> bool {
+        let here = to == self.node.number();
+        let (what, ready) = match arrived.session() {
+            Some(id) if here && id.node() == to => (For::Session(id), self.is_ready(For::Session(id))),
+            _ if here => return false,
+            _ => (For::Node(to), self.way(arrived, to).is_some()),
+        };
+        let frame = || HeldFrame {
+            at: arrived.at.clone(),
+            link: arrived.link.clone(),
+            head: *arrived.head,
+            body: arrived.body.to_vec(),
+            now: arrived.now,
+        };
+        let bytes_max = self.node.config().limits.park_bytes_max;
+        self.node.cluster().held.hold(what, ready, bytes_max, frame)
+    }
+
+    fn is_ready(&self, what: For) -> bool {
+        match what {
+            For::Session(id) => self.node.local_session(id).is_some(),
+            For::Node(to) => self.node.cluster().way(to, None, None, 0).is_some(),
+        }
+    }
+
+    /// Lets go what was held back, as sessions arrive and nodes are reached. Runs as long as the node.
+    pub(crate) async fn release_held(self: Arc<Self>) {
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        let held = &self.node.cluster().held;
+        loop {
+            held.changed.notified().await;
+            while held.any() {
+                self.release();
+                let _ = tokio::time::timeout(LOOK_EVERY, held.changed.notified()).await;
+            }
+        }
+    }
+
+    fn release(self: &Arc<Self>) {
+        let (held, park) = (&self.node.cluster().held, self.node.config().limits.park);
+        while let Some((_, frame)) = held.next(Instant::now(), park, |what| self.is_ready(what)) {
+            let HeldFrame { at, link, head, body, now } = &frame;
+            let arrived = Arrived { at, link, head, body, now: *now };
+            let Some(envelope) = relay::read(body) else { continue };
+            if head.kind == Kind::Call {
+                self.asked_now(&arrived, envelope);
+            } else {
+                self.told_now(&arrived, envelope);
+            }
+        }
+    }
+
+    fn pass_on_to(&self, side: Side, name: &NodeName, arrived: &Arrived<'_>) -> Result<(), Fault> {
+        let (node, Arrived { link, head, body, now, .. }) = (&self.node, arrived);
+        let deadline = *now + Duration::from_millis(head.time_left_ms.into());
+        let to = To::Neighbour(side, name.as_str().into());
+        let blocked = node.park().any() && node.park().blocks(&to, arrived.session());
+        match node.link_to(side, name.as_str(), arrived.session(), *now) {
+            Found::Go(way) if !blocked => {
+                let method = way.method_number(TO).ok_or_else(|| node.not_there(side, name.as_str()))?;
+                let (options, sink) = (CallOptions { deadline, client: head.client }, link.sink());
+                let (token, nested) = (head.call.into(), false);
+                let call = Forward { method, body, options, message_of: None, nested, sink, token };
+                match way.forward(call, *now) {
+                    Ok(()) => return Ok(()),
+                    Err(NotSent::Fault(fault)) => return Err(fault),
+                    Err(NotSent::Later) => {}
+                }
+            }
+            Found::Go(_) | Found::Wait => {}
+            Found::None => return Err(node.not_there(side, name.as_str())),
+        }
+        let (what, body) = (What::Call(TO.to_owned()), Bytes::copy_from_slice(body));
+        let sink = Some((link.sink(), u64::from(head.call)));
+        node.wait(Entry { to, what, body, client: head.client, deadline, sink })
+    }
+
+    /// An envelope whose sender may say so: it comes from where its sender is, what is about a session goes to
+    /// its net node, or comes from there.
+    fn legal<'a>(&self, arrived: &Arrived<'a>) -> Option<Envelope<'a>> {
+        let envelope = relay::read(arrived.body)?;
+        let owner = arrived.session().map(SessionId::node);
+        let fits = match envelope.op {
+            Some(Op::Touch | Op::Set | Op::Push | Op::Close) => owner == Some(envelope.to),
+            Some(Op::State | Op::Ended) => owner == Some(envelope.from),
+            Some(Op::Check) | None => true,
+        };
+        if fits && self.node.cluster().leads(arrived.at, arrived.link, envelope.from) {
+            return Some(envelope);
+        }
+        self.refused(arrived.at, arrived.session(), "an envelope");
+        None
+    }
+
+    /// Whether what a neighbour sends on behalf of a session may come from there.
+    pub(crate) fn may_speak_for(&self, at: &At, link: &Link, session: SessionId) -> bool {
+        let may = self.node.cluster().leads(at, link, session.node());
+        if !may {
+            self.refused(at, Some(session), "a message");
+        }
+        may
+    }
+
+    fn refused(&self, at: &At, session: Option<SessionId>, what: &str) {
+        count(&self.node.counters().forged);
+        if self.node.may_log_call() {
+            let session = session.map(|id| id.to_string());
+            warn!(from = %at.1, session, "{what} was refused: the session is not of a node behind that link");
+        }
+    }
+
+    /// 0: queued, 1: gone, 2: too slow.
+    fn push(&self, client: Client, body: &[u8]) -> u8 {
+        let pushed =
+            self.node.local_session(client.session).map(|session| session.push(client.command, body));
+        match pushed {
+            Some(Ok(())) => 0,
+            Some(Err(crate::session::PushError::TooSlow)) => 2,
+            _ => {
+                count(&self.node.counters().pushes_to_gone);
+                1
+            }
+        }
+    }
+
+    /// Another node knows these sessions: it hears of those that have ended, and of changes of the others.
+    fn check(&self, from: NodeNumber, ids: &[u8]) {
+        // A session that is not here may be on its way to this process, or to its successor: who asks asks again.
+        if self.node.cluster().held.is_expecting() || self.node.phase() == Phase::HandedOver {
+            return;
+        }
+        let (ids, _) = ids.as_chunks::<8>();
+        for id in ids.iter().take(CHECK_IDS_MAX).map(|id| SessionId(u64::from_le_bytes(*id))) {
+            if id.node() != self.node.number() {
+                continue;
+            }
+            match self.node.local_session(id) {
+                Some(session) => drop(session.watch(from)),
+                None => self.node.tell_of(id, from, Op::Ended, &[]),
+            }
+        }
+    }
+}
+
+fn side(direction: Direction) -> Side {
+    match direction {
+        Direction::Up => Side::Parent,
+        Direction::Down => Side::Child,
+    }
+}
+
+fn pick(arrived: &Arrived<'_>) -> u64 {
+    arrived.session().map_or(0, |id| id.0)
+}
+
+/// The life of other nodes' sessions here.
+impl Shared {
+    /// Lets `job` run when the session is known here: at once, if it is. The first asks the session's net node
+    /// and runs the app's hook.
+    pub(crate) fn when_known(self: &Arc<Self>, id: SessionId, via: &At, job: Job) {
+        let limits = &self.node.config().limits;
+        match self.node.cluster().known.admit(id, limits.session_queue_max, job) {
+            Admitted::Now(job) => job(Ok(())),
+            Admitted::Waits => {}
+            Admitted::Full(job) => {
+                count(&self.node.counters().session_queue_full);
+                let text = format!(
+                    "too much of the session waits at `{}`: limits.session_queue_max",
+                    self.node.name()
+                );
+                job(Err(self.node.fault(Code::Overloaded, Executed::No, text)));
+            }
+            Admitted::First => drop(self.node.calls().spawn(self.clone().open(id, via.clone()))),
+        }
+    }
+
+    async fn open(self: Arc<Self>, id: SessionId, via: At) {
+        let known = &self.node.cluster().known;
+        let asked = self.node.ask(id, Op::Touch, &[], Some(&via)).await;
+        let state = asked.map(|answer| decode::<SessionState>(&answer));
+        let fault = match state {
+            Ok(Some(state)) => {
+                let remote = known.told(id, state, via);
+                self.run_hook(&remote, true).await;
+                while let Some(job) = known.next_job(id) {
+                    job(Ok(()));
+                }
+                return self.session_idle(id);
+            }
+            Ok(None) => self.node.fault(Code::NoNode, Executed::No, "the session has ended"),
+            Err(error) => Fault { executed: Executed::No, ..error.fault().clone() },
+        };
+        for job in known.not_known(id) {
+            job(Err(fault.clone()));
+        }
+    }
+
+    async fn run_hook(&self, remote: &Arc<Remote>, opened: bool) {
+        let hooks = &self.hooks;
+        let (hook, name) = if opened {
+            (&hooks.session_opened, "on_session_opened")
+        } else {
+            (&hooks.session_closed, "on_session_closed")
+        };
+        let Some(hook) = hook else { return };
+        let hook = hook(self.node.clone(), Session::there(self.node.clone(), remote.clone()));
+        let ended = Guarded::hook(async move {
+            hook.await;
+            Ok(None)
+        });
+        let deadline = Instant::now() + self.node.session_timeout();
+        if let Err(error) = until(deadline, ended).await {
+            log_error(name, &error);
+        }
+    }
+
+    /// A session of another node has ended: it is closed behind the last of its messages.
+    fn session_gone(self: &Arc<Self>, id: SessionId) {
+        self.node.cluster().known.ended(id);
+        if !self.queues.is_running(id) {
+            self.session_idle(id);
+        }
+    }
+
+    /// Nothing of that session runs or waits here: if it has ended it is closed, once.
+    pub(crate) fn session_idle(self: &Arc<Self>, id: SessionId) {
+        if let Some(remote) = self.node.cluster().known.close(id) {
+            let shared = self.clone();
+            self.node.calls().spawn(async move { shared.run_hook(&remote, false).await });
+        }
+    }
+
+    /// Closes the sessions of net nodes that were started anew or given up, and asks the others (`all`, or
+    /// those that were not reached for a while) which sessions they still have. Called once a second.
+    pub(crate) fn look_at_sessions(self: &Arc<Self>, all: bool) {
+        let cluster = self.node.cluster();
+        let look = cluster.look(Instant::now(), self.node.config().limits.net_lost);
+        for number in look.lost {
+            cluster.known.of(number).into_iter().for_each(|id| self.session_gone(id));
+        }
+        for (number, since) in look.reached {
+            let (old, there): (Vec<_>, Vec<_>) =
+                cluster.known.of(number).into_iter().partition(|id| *id < since);
+            old.into_iter().for_each(|id| self.session_gone(id));
+            if !all {
+                continue;
+            }
+            for ids in there.chunks(CHECK_IDS_MAX) {
+                let payload: Vec<u8> = ids.iter().flat_map(|id| id.0.to_le_bytes()).collect();
+                // The next one is sent in a few seconds.
+                let _ = self.node.tell_node(number, Op::Check, None, &payload, None);
+            }
+        }
+    }
+
+    /// Called once a second, with the seconds since the start.
+    pub(crate) fn every_second(self: &Arc<Self>, second: u64) {
+        self.look_at_sessions(second.is_multiple_of(CHECK_EVERY_S));
+    }
+}

@@ -1,0 +1,236 @@
+//! A session as the whole cluster sees it: the same type on its net node and on every other.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ffproto::link::Client;
+use ffproto::relay::{Op, SessionChange, SessionState};
+use ffproto::{CommandId, Fault, SessionId};
+
+use crate::cluster::{decode, encode};
+use crate::counters::count;
+use crate::error::CallError;
+use crate::known::Remote;
+use crate::node::Node;
+use crate::session::{LocalSession, PushError, StateTooLarge};
+
+/// A client's connection, wherever in the cluster it is. Cheap to clone; usable from any task, and after
+/// the request that gave it.
+///
+/// What it says of the client (address, user, attributes) is what this node has been told last: a change
+/// made on another node arrives a moment later.
+#[derive(Clone)]
+pub struct Session {
+    node: Node,
+    at: Place,
+}
+
+#[derive(Clone)]
+enum Place {
+    Here(LocalSession),
+    There(Arc<Remote>),
+}
+
+/// Why a session's state was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// It has ended.
+    #[error("the session is gone")]
+    Gone,
+    /// User and attributes would take more than `limits.session_state_bytes_max`.
+    #[error("user and attributes of {bytes} bytes are above limits.session_state_bytes_max = {max}")]
+    TooLarge {
+        /// What they would take.
+        bytes: usize,
+        /// What they may take.
+        max: usize,
+    },
+    /// Its net node could not be asked, or refused.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl From<StateTooLarge> for SessionError {
+    fn from(StateTooLarge { bytes, max }: StateTooLarge) -> Self {
+        Self::TooLarge { bytes, max }
+    }
+}
+
+impl Session {
+    pub(crate) fn here(node: Node, session: LocalSession) -> Self {
+        Self { node, at: Place::Here(session) }
+    }
+
+    pub(crate) fn there(node: Node, remote: Arc<Remote>) -> Self {
+        Self { node, at: Place::There(remote) }
+    }
+
+    /// The id, unique in the cluster and never reused.
+    pub fn id(&self) -> SessionId {
+        match &self.at {
+            Place::Here(session) => session.id(),
+            Place::There(remote) => remote.id,
+        }
+    }
+
+    /// Where the client connects from.
+    pub fn address(&self) -> SocketAddr {
+        self.state().address
+    }
+
+    /// Who the client is, once the app has said so with [`Session::bind`].
+    pub fn user(&self) -> Option<String> {
+        self.state().user.clone()
+    }
+
+    /// What the app has noted under `key`.
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.state().attributes.get(key).cloned()
+    }
+
+    /// Everything that the app has noted.
+    pub fn attributes(&self) -> BTreeMap<String, String> {
+        self.state().attributes.clone()
+    }
+
+    /// Whether it has ended, as far as this node knows.
+    pub fn is_gone(&self) -> bool {
+        match &self.at {
+            Place::Here(session) => session.is_gone(),
+            Place::There(remote) => remote.is_gone(),
+        }
+    }
+
+    fn state(&self) -> Arc<SessionState> {
+        match &self.at {
+            Place::Here(session) => session.state(),
+            Place::There(remote) => remote.state(),
+        }
+    }
+
+    /// Sends a message to the client. It is queued at once, after everything that this node has sent it
+    /// before, and goes the way of the client's own messages.
+    ///
+    /// # Errors
+    /// [`PushError`]; the client will not see the message then. On another node than the session's own `Ok`
+    /// says that the message is on its way: should the client leave meanwhile, its net node counts it
+    /// (`pushes_to_gone`).
+    pub fn push(&self, command: CommandId, body: &[u8]) -> Result<(), PushError> {
+        let remote = match &self.at {
+            Place::Here(session) => {
+                let pushed = session.push(command, body);
+                if pushed == Err(PushError::Gone) {
+                    count(&self.node.counters().pushes_to_gone);
+                }
+                return pushed;
+            }
+            Place::There(remote) => remote,
+        };
+        if remote.is_gone() {
+            count(&self.node.counters().pushes_to_gone);
+            return Err(PushError::Gone);
+        }
+        self.tell(remote, Op::Push, command, body).map_err(|_| PushError::Unreachable)
+    }
+
+    /// Ends the session: what was sent to it before is written first. `reason` is logged, and told to a
+    /// WebSocket client.
+    pub fn close(&self, reason: &str) {
+        match &self.at {
+            Place::Here(session) => session.close(reason),
+            Place::There(remote) => {
+                if let Err(fault) = self.tell(remote, Op::Close, CommandId(0), reason.as_bytes()) {
+                    tracing::warn!(session = %remote.id, "not closed: {fault}");
+                }
+            }
+        }
+    }
+
+    /// Notes `value` under `key`, for every node that handles the session. Not cancel-safe: the change may
+    /// have been made.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn set(&self, key: &str, value: impl Into<String>) -> Result<(), SessionError> {
+        let attributes = vec![(key.to_owned(), Some(value.into()))];
+        self.change(SessionChange { user: None, attributes }).await
+    }
+
+    /// Removes what was noted under `key`. As [`Session::set`].
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn unset(&self, key: &str) -> Result<(), SessionError> {
+        let attributes = vec![(key.to_owned(), None)];
+        self.change(SessionChange { user: None, attributes }).await
+    }
+
+    /// Says who the client is, for every node that handles the session. As [`Session::set`].
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn bind(&self, user: impl Into<String>) -> Result<(), SessionError> {
+        self.change(SessionChange { user: Some(user.into()), attributes: Vec::new() }).await
+    }
+
+    async fn change(&self, change: SessionChange) -> Result<(), SessionError> {
+        let remote = match &self.at {
+            Place::Here(session) => return self.node.change_session(session, change, None).map(drop),
+            Place::There(remote) => remote,
+        };
+        let max = self.node.config().limits.session_state_bytes_max;
+        let next = remote.state().with(change.clone());
+        if next.bytes() > max {
+            return Err(SessionError::TooLarge { bytes: next.bytes(), max });
+        }
+        let answer = self.node.ask(remote.id, Op::Set, &encode(&change), Some(&remote.via)).await?;
+        let state = decode(&answer).ok_or(SessionError::Gone)?;
+        remote.update(state);
+        Ok(())
+    }
+
+    fn tell(&self, remote: &Remote, op: Op, command: CommandId, payload: &[u8]) -> Result<(), Fault> {
+        let client = Client { session: remote.id, command, stateless: false };
+        self.node.tell_node(remote.id.node(), op, Some(client), payload, Some(&remote.via))
+    }
+}
+
+/// What [`Node`] can do for sessions.
+impl Node {
+    /// The open session of that id: of this node, or of another node if its messages come here.
+    pub fn session(&self, id: SessionId) -> Option<Session> {
+        let here = self.local_session(id).map(|session| Session::here(self.clone(), session));
+        here.or_else(|| {
+            let remote = self.cluster().known.get(id)?;
+            Some(Session::there(self.clone(), remote))
+        })
+    }
+
+    /// Every open session whose net node this is.
+    pub fn sessions(&self) -> Vec<Session> {
+        let here = |session| Session::here(self.clone(), session);
+        self.local_sessions().into_iter().map(here).collect()
+    }
+
+    /// How long a call for a session may take.
+    pub(crate) fn session_timeout(&self) -> Duration {
+        self.config().limits.call_timeout
+    }
+}
+
+impl PartialEq for Session {
+    /// Whether both are the same client connection.
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+impl Eq for Session {}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {} of {}", self.id(), self.address())
+    }
+}
