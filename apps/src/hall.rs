@@ -112,6 +112,45 @@ async fn hall_pushes_to(
     })
 }
 
+#[net_handle(2107)]
+async fn hall_joins(session: Session, Body(group): Body<String>) -> Result<String, HandlerError> {
+    session.join(&group).await?;
+    Ok(group)
+}
+
+#[net_handle(2108)]
+async fn hall_leaves(session: Session, Body(group): Body<String>) -> Result<String, HandlerError> {
+    session.leave(&group).await?;
+    Ok(group)
+}
+
+/// The body is `WHO COUNT BYTES`: sends as many messages under command 10, each of so many bytes that begin with
+/// its number. WHO is `all`, `net:NAME`, `group:NAME`, or session ids with commas between them. Answers how many
+/// net nodes they go to.
+#[net_handle(2109)]
+async fn hall_broadcasts(node: Node, Body(text): Body<String>) -> Result<String, HandlerError> {
+    let parts: Vec<&str> = text.split(' ').collect();
+    let [who, count, bytes] = parts[..] else { return Err(HandlerError::new("WHO COUNT BYTES is expected")) };
+    let (broadcasts, bytes) = (node.broadcasts(), bytes.parse::<usize>()?);
+    let mut nets = 0;
+    for n in 0..count.parse::<u32>()? {
+        let body = format!("{n:<bytes$}");
+        nets = match who.split_once(':') {
+            None if who == "all" => broadcasts.to_all(CommandId(10), body.as_bytes()),
+            Some(("net", name)) => {
+                broadcasts.to_all_of(&NodeName::try_from(name)?, CommandId(10), body.as_bytes())?;
+                1
+            }
+            Some((_, group)) => broadcasts.to_group(group, CommandId(10), body.as_bytes()),
+            None => {
+                let ids = who.split(',').map(|id| u64::from_str_radix(id, 16).map(SessionId));
+                broadcasts.to_sessions(&ids.collect::<Result<Vec<_>, _>>()?, CommandId(10), body.as_bytes())
+            }
+        };
+    }
+    Ok(nets.to_string())
+}
+
 /// The sessions that were ever opened here, as apps keep them.
 #[derive(Default)]
 struct Kept(Mutex<BTreeMap<SessionId, Session>>);
@@ -152,5 +191,8 @@ pub(crate) fn hall() -> App {
         hall_pushes,
         hall_closes,
         hall_pushes_to,
+        hall_joins,
+        hall_leaves,
+        hall_broadcasts,
     ]))
 }

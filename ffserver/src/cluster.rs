@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use crate::groups::Groups;
 use crate::held::Held;
 use crate::known::Known;
 use crate::reach::{At, Direction, Nodes, Reach, Tell};
@@ -26,6 +27,7 @@ pub(crate) struct Cluster {
     changes: AtomicU64,
     pub(crate) known: Known,
     pub(crate) held: Held,
+    pub(crate) groups: Groups,
     succeeds: AtomicBool,
 }
 

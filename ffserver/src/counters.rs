@@ -20,6 +20,8 @@ pub(crate) struct Counters {
     pub(crate) park_full: AtomicU64,
     /// Pushes to sessions that had ended.
     pub(crate) pushes_to_gone: AtomicU64,
+    /// Broadcasts that came to this net node: one frame each, whatever its members.
+    pub(crate) broadcasts: AtomicU64,
     /// Envelopes that were dropped because nobody led to the node that they were for.
     pub(crate) unrouted: AtomicU64,
     /// What neighbours said on behalf of sessions that are not behind their link.
@@ -39,6 +41,7 @@ impl Counters {
     /// What is not zero.
     pub(crate) fn list(&self) -> Vec<(String, u64)> {
         let all = [
+            ("broadcasts", &self.broadcasts),
             ("calls_full", &self.links.calls_full),
             ("clients_refused", &self.clients_refused),
             ("clients_silent", &self.clients_silent),

@@ -2,6 +2,7 @@
 //! (they come with their sockets, one by one), and for nodes that are not reached now and may be soon.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffnet::Link;
@@ -44,12 +45,21 @@ struct State {
     expecting: bool,
     frames: FxHashMap<For, VecDeque<HeldFrame>>,
     bytes: usize,
+    /// The broadcasts that came while sessions are expected: each is for those who arrive later, too.
+    broadcasts: Vec<Arc<[u8]>>,
+    /// Who has arrived, and how many broadcasts had come by then.
+    arrived: VecDeque<(SessionId, usize)>,
 }
 
 impl Held {
     /// Sessions are on their way here from now on, or no longer.
     pub(crate) fn expect(&self, expecting: bool) {
-        self.state.lock().expecting = expecting;
+        let mut state = self.state.lock();
+        state.expecting = expecting;
+        if !expecting && state.arrived.is_empty() {
+            state.broadcasts.clear();
+        }
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -82,9 +92,39 @@ impl Held {
         true
     }
 
+    /// A session has arrived from the process that this one replaces.
+    pub(crate) fn arrived(&self, session: SessionId) {
+        let mut state = self.state.lock();
+        let before = state.broadcasts.len();
+        state.arrived.push_back((session, before));
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Keeps a broadcast for sessions that are still on their way, up to `bytes_max` of what is held.
+    pub(crate) fn keep(&self, payload: &[u8], bytes_max: usize) {
+        let mut state = self.state.lock();
+        let kept: usize = state.broadcasts.iter().map(|kept| kept.len()).sum();
+        if state.expecting && kept + payload.len() <= bytes_max {
+            state.broadcasts.push(payload.into());
+        }
+    }
+
+    /// The next session that has arrived, with the broadcasts that it has missed on its way.
+    pub(crate) fn next_arrived(&self) -> Option<(SessionId, Vec<Arc<[u8]>>)> {
+        let mut state = self.state.lock();
+        let (session, missed) = state.arrived.pop_front()?;
+        let broadcasts = state.broadcasts[..missed.min(state.broadcasts.len())].to_vec();
+        if !state.expecting && state.arrived.is_empty() {
+            state.broadcasts.clear();
+        }
+        Some((session, broadcasts))
+    }
+
     /// Whether something waits.
     pub(crate) fn any(&self) -> bool {
-        !self.state.lock().frames.is_empty()
+        let state = self.state.lock();
+        !state.frames.is_empty() || !state.arrived.is_empty()
     }
 
     /// The next frame that need not wait any more: what it is for is `ready`, no session is expected any more,

@@ -363,12 +363,16 @@ impl Node {
 
     /// Takes over a session that another process of this node has opened.
     pub(crate) fn adopt_session(&self, record: &handover::Session, luggage: Luggage) -> LocalSession {
+        let groups = luggage.groups.clone();
         let session = LocalSession::adopt(record, luggage, self.wire(), self.0.counters.clone());
+        for group in groups {
+            self.0.cluster.groups.join(&group, &session, usize::MAX);
+        }
         let mut sessions = self.0.sessions.lock();
         *sessions.by_address.entry(record.address.ip()).or_default() += 1;
         sessions.open.insert(record.id, session.clone());
         drop(sessions);
-        self.0.cluster.held.changed.notify_one();
+        self.0.cluster.held.arrived(session.id());
         self.0.changed.notify_one();
         session
     }
@@ -388,6 +392,7 @@ impl Node {
     }
 
     fn forget_session(&self, session: &LocalSession) {
+        self.0.cluster.groups.leave_all(session.id());
         let mut sessions = self.0.sessions.lock();
         sessions.open.remove(&session.id());
         let ip = session.address().ip();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ffnet::Link;
 use ffnet::link::{CallOptions, Forward, NotSent};
 use ffproto::link::{Client, Head, Kind};
-use ffproto::relay::{self, Envelope, Op, Reachable, SessionChange, SessionState, TO};
+use ffproto::relay::{self, Broadcast, Envelope, Op, Reachable, SessionChange, SessionState, TO};
 use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
 use tokio::time::Instant;
 use tracing::warn;
@@ -18,6 +18,7 @@ use crate::counters::count;
 use crate::dispatch::{Guarded, Shared, log_error, until};
 use crate::error::CallError;
 use crate::forward::Found;
+use crate::groups::NAME_BYTES_MAX;
 use crate::held::{For, HeldFrame};
 use crate::known::{Admitted, Job, Remote};
 use crate::node::{Node, Phase};
@@ -135,6 +136,23 @@ impl Node {
         Ok(session.change(change, max, tell)?)
     }
 
+    /// Takes a session of this node into a group, or out of it. 0: done; 2: it is in too many, or the name is
+    /// too long.
+    pub(crate) fn group_here(&self, join: bool, session: &LocalSession, group: &str) -> u8 {
+        let groups = &self.cluster().groups;
+        if !join {
+            groups.leave(group, session.id());
+            return 0;
+        }
+        let max = self.config().limits.session_groups_max;
+        let joined = group.len() <= NAME_BYTES_MAX && groups.join(group, session, max);
+        if session.is_gone() {
+            // It ended meanwhile, and nobody else would take it out.
+            groups.leave_all(session.id());
+        }
+        if joined { 0 } else { 2 }
+    }
+
     /// Tells the nodes that have handled a session of this node that it has ended.
     pub(crate) fn tell_ended(&self, session: &LocalSession) {
         for watcher in session.watchers() {
@@ -223,6 +241,16 @@ impl Shared {
                 }
             }
             (Some(Op::Ended), Some(client)) => self.session_gone(client.session),
+            (Some(Op::Broadcast), None) => match Broadcast::read(envelope.payload) {
+                Some(broadcast) => {
+                    let bytes_max = self.node.config().limits.park_bytes_max;
+                    self.node.cluster().held.keep(envelope.payload, bytes_max);
+                    // Who has just arrived gets first what it has missed.
+                    self.release();
+                    self.node.broadcast_here(&broadcast);
+                }
+                None => warn!(from = %arrived.at.1, "a malformed broadcast is ignored"),
+            },
             (Some(Op::Check), None) => self.check(envelope.from, envelope.payload),
             _ => {}
         }
@@ -264,6 +292,11 @@ impl Shared {
         match (envelope.op, local, arrived.head.client) {
             (Some(Op::Push), _, Some(client)) => link.reply(call, &[self.push(client, envelope.payload)]),
             (Some(Op::Touch | Op::Set), None, _) => link.reply(call, &[]),
+            (Some(Op::Join | Op::Leave), None, _) => link.reply(call, &[1]),
+            (Some(op @ (Op::Join | Op::Leave)), Some(session), _) => {
+                let group = String::from_utf8_lossy(envelope.payload);
+                link.reply(call, &[node.group_here(op == Op::Join, &session, &group)]);
+            }
             (Some(Op::Touch), Some(session), _) => {
                 link.reply(call, &encode(&*session.watch(envelope.from)));
             }
@@ -332,6 +365,11 @@ impl Shared {
     }
 
     fn release(self: &Arc<Self>) {
+        while let Some((session, missed)) = self.node.cluster().held.next_arrived() {
+            for broadcast in missed.iter().filter_map(|payload| Broadcast::read(payload)) {
+                self.node.broadcast_late(session, &broadcast);
+            }
+        }
         let (held, park) = (&self.node.cluster().held, self.node.config().limits.park);
         while let Some((_, frame)) = held.next(Instant::now(), park, |what| self.is_ready(what)) {
             let HeldFrame { at, link, head, body, now } = &frame;
@@ -376,9 +414,11 @@ impl Shared {
         let envelope = relay::read(arrived.body)?;
         let owner = arrived.session().map(SessionId::node);
         let fits = match envelope.op {
-            Some(Op::Touch | Op::Set | Op::Push | Op::Close) => owner == Some(envelope.to),
+            Some(Op::Touch | Op::Set | Op::Push | Op::Close | Op::Join | Op::Leave) => {
+                owner == Some(envelope.to)
+            }
             Some(Op::State | Op::Ended) => owner == Some(envelope.from),
-            Some(Op::Check) | None => true,
+            Some(Op::Check | Op::Broadcast) | None => true,
         };
         if fits && self.node.cluster().leads(arrived.at, arrived.link, envelope.from) {
             return Some(envelope);

@@ -1,5 +1,6 @@
 //! One client connection as its net node sees it: its id, its state, and what waits to be written.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -72,6 +73,8 @@ pub(crate) struct Luggage {
     form: Form,
     state: SessionState,
     watchers: Vec<NodeNumber>,
+    /// The groups that it is in; filled in by the node, which knows them.
+    pub(crate) groups: Vec<String>,
 }
 
 /// What other nodes are told, and which.
@@ -100,6 +103,27 @@ struct Outbox {
 pub(crate) struct StateTooLarge {
     pub(crate) bytes: usize,
     pub(crate) max: usize,
+}
+
+/// A message for many clients of a node, encoded once for each form that one of them has.
+pub(crate) struct Encoded<'a> {
+    command: CommandId,
+    body: &'a [u8],
+    forms: [OnceCell<Vec<u8>>; 3],
+}
+
+impl<'a> Encoded<'a> {
+    pub(crate) fn new(command: CommandId, body: &'a [u8]) -> Self {
+        Self { command, body, forms: Default::default() }
+    }
+
+    fn bytes(&self, form: Form, framing: &Firefly) -> &[u8] {
+        self.forms[form as usize].get_or_init(|| {
+            let mut out = Vec::new();
+            form.write(framing, self.command, self.body, &mut out);
+            out
+        })
+    }
 }
 
 /// Why a push was not taken.
@@ -146,7 +170,7 @@ impl LocalSession {
         wire: Wire,
         counters: Arc<Counters>,
     ) -> Self {
-        let Luggage { form, state, watchers } = luggage;
+        let Luggage { form, state, watchers, .. } = luggage;
         let told = Mutex::new(Told { state: Arc::new(state), watchers });
         let now = Instant::now();
         let opened = now.checked_sub(Duration::from_millis(record.open_ms)).unwrap_or(now);
@@ -201,7 +225,7 @@ impl LocalSession {
         };
         let told = self.0.told.lock();
         let (state, watchers) = ((*told.state).clone(), told.watchers.clone());
-        Some((record, Luggage { form: outbox.form, state, watchers }))
+        Some((record, Luggage { form: outbox.form, state, watchers, groups: Vec::new() }))
     }
 
     /// The id, unique in the cluster and never reused.
@@ -267,6 +291,13 @@ impl LocalSession {
     /// [`PushError`]; the client will not see the message then.
     pub(crate) fn push(&self, command: CommandId, body: &[u8]) -> Result<(), PushError> {
         self.0.push(command, body, self.0.wire.slow_client)
+    }
+
+    /// Sends a message that was encoded for many.
+    pub(crate) fn push_encoded(&self, message: &Encoded<'_>) -> Result<(), PushError> {
+        self.0.queue(self.0.wire.slow_client, |form, out| {
+            out.extend_from_slice(message.bytes(form, &self.0.wire.framing));
+        })
     }
 
     /// Answers a request. Unlike a push it is never dropped for a slow client, who would wait for ever.

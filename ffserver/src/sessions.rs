@@ -48,6 +48,9 @@ pub enum SessionError {
         /// What they may take.
         max: usize,
     },
+    /// It is in `limits.session_groups_max` groups, or the group's name is longer than 128 bytes.
+    #[error("the session is in limits.session_groups_max groups, or the name is above 128 bytes")]
+    TooManyGroups,
     /// Its net node could not be asked, or refused.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -174,6 +177,39 @@ impl Session {
     /// [`SessionError`].
     pub async fn bind(&self, user: impl Into<String>) -> Result<(), SessionError> {
         self.change(SessionChange { user: Some(user.into()), attributes: Vec::new() }).await
+    }
+
+    /// Takes it into a group, for [`Broadcasts::to_group`](crate::Broadcasts::to_group): any text of at most 128
+    /// bytes. It is in the group until it leaves it or ends.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn join(&self, group: &str) -> Result<(), SessionError> {
+        self.group(Op::Join, group).await
+    }
+
+    /// Takes it out of a group.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn leave(&self, group: &str) -> Result<(), SessionError> {
+        self.group(Op::Leave, group).await
+    }
+
+    async fn group(&self, op: Op, group: &str) -> Result<(), SessionError> {
+        let answer = match &self.at {
+            Place::Here(session) if session.is_gone() => 1,
+            Place::Here(session) => self.node.group_here(op == Op::Join, session, group),
+            Place::There(remote) => {
+                let answer = self.node.ask(remote.id, op, group.as_bytes(), Some(&remote.via)).await?;
+                answer.first().copied().unwrap_or(1)
+            }
+        };
+        match answer {
+            0 => Ok(()),
+            1 => Err(SessionError::Gone),
+            _ => Err(SessionError::TooManyGroups),
+        }
     }
 
     async fn change(&self, change: SessionChange) -> Result<(), SessionError> {

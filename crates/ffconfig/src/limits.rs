@@ -36,6 +36,7 @@ fn overlay(limits: &mut Limits, fields: &Fields) {
     set(&mut limits.prove, fields.number("prove_ms").map(Duration::from_millis));
     set(&mut limits.hang, or_none(fields, "hang_s").map(|s| s.map(Duration::from_secs)));
     set(&mut limits.session_state_bytes_max, fields.number("session_state_bytes_max"));
+    set(&mut limits.session_groups_max, fields.number("session_groups_max"));
     set(&mut limits.net_lost, fields.number("net_lost_ms").map(Duration::from_millis));
     set(&mut limits.idle, or_none(fields, "idle_s").map(|s| s.map(Duration::from_secs)));
     set(&mut limits.first_message, or_none(fields, "first_message_s").map(|s| s.map(Duration::from_secs)));

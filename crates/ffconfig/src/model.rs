@@ -237,6 +237,8 @@ pub struct Limits {
     /// `session_state_bytes_max`: bytes of a session's user and attributes. Default 1 KiB: they travel whole
     /// to every node that handles the session.
     pub session_state_bytes_max: usize,
+    /// `session_groups_max`: groups that a session may be in. Default 64: a guild, a room, some channels.
+    pub session_groups_max: usize,
     /// `net_lost_ms`: how long a net node may be out of reach before its sessions are closed on this node.
     /// Default 5 s: longer than a gate takes to come back.
     pub net_lost: Duration,
@@ -319,6 +321,7 @@ impl Default for Limits {
             session_queue_max: 1024,
             session_queue_bytes_max: 1024 * 1024,
             session_state_bytes_max: 1024,
+            session_groups_max: 64,
             net_lost: Duration::from_secs(5),
             park: Duration::from_secs(2),
             park_max: 65_536,

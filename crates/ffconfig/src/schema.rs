@@ -458,6 +458,7 @@ pub(crate) static LIMITS: Section = Section {
         key("session_queue_max", whole(1, 1_000_000), "Messages of one session that may wait behind its running handler on a node; above it they get the error `overloaded`. Nobody waits for the thousandth.").or("1024"),
         key("session_queue_bytes_max", whole(1024, 1024 * MIB), "The same in bytes: 16 of the largest frames.").or("1048576"),
         key("session_state_bytes_max", whole(64, 65_536), "Bytes of a session's user and attributes: they travel whole to every node that handles the session.").or("1024"),
+        key("session_groups_max", whole(0, 65_536), "Groups that a session may be in: a guild, a room, some channels.").or("64"),
         key("net_lost_ms", whole(100, 600_000), "How long a net node may be out of reach before its sessions are closed on this node: longer than a gate takes to come back, short enough that nobody waits for the dead.").or("5000"),
         key("park_ms", whole(0, 60_000), "How long messages wait for a neighbour that ended or is being replaced; 0 waits for nobody.").or("2000"),
         key("park_max", whole(1, 16 * MIB), "Messages that may wait so at one node; above it `overloaded`.").or("65536"),

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, NodeName, NodeNumber, SessionId};
+use crate::{CommandId, Incarnation, NodeName, NodeNumber, SessionId};
 
 /// The method of [`ReachChange`]; links only, never passed on.
 pub const REACH: &str = "@@reach";
@@ -83,10 +83,28 @@ pub enum Op {
     Ended,
     /// Notify, to a net node: these sessions are known here, u64 each; Ended comes for those that are gone.
     Check,
+    /// Call, to the net node: the session is in a group from now on; the payload is its name. The answer is one
+    /// byte: 0, it is; 1, the session is gone; 2, it is in too many groups.
+    Join,
+    /// Call, to the net node: the session is in the group no longer. Answered as Join is.
+    Leave,
+    /// Notify, to a net node: send these clients a message; [`Broadcast`].
+    Broadcast,
 }
 
 impl Op {
-    const ALL: [Op; 7] = [Op::Touch, Op::State, Op::Set, Op::Push, Op::Close, Op::Ended, Op::Check];
+    const ALL: [Op; 10] = [
+        Op::Touch,
+        Op::State,
+        Op::Set,
+        Op::Push,
+        Op::Close,
+        Op::Ended,
+        Op::Check,
+        Op::Join,
+        Op::Leave,
+        Op::Broadcast,
+    ];
 
     fn number(self) -> u8 {
         self as u8 + 1
@@ -123,6 +141,62 @@ pub fn write(to: NodeNumber, from: NodeNumber, op: Op, payload: &[u8], out: &mut
     out.reserve(ENVELOPE_BYTES + payload.len());
     out.extend_from_slice(&[t0, t1, f0, f1, op.number()]);
     out.extend_from_slice(payload);
+}
+
+/// Whom a broadcast is for, among the sessions of the net node that gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience<'a> {
+    /// All of them.
+    All,
+    /// Those in the group of that name.
+    Group(&'a str),
+    /// These: ids of 8 bytes each.
+    Sessions(&'a [[u8; 8]]),
+}
+
+/// One message for many clients: `command u32, kind u8, n u32, n bytes of the audience, body`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broadcast<'a> {
+    /// What it is for.
+    pub command: CommandId,
+    /// Whom it is for.
+    pub audience: Audience<'a>,
+    /// What it carries.
+    pub body: &'a [u8],
+}
+
+impl<'a> Broadcast<'a> {
+    /// Reads a payload; `None` when it is malformed.
+    pub fn read(payload: &'a [u8]) -> Option<Self> {
+        let (&[c0, c1, c2, c3, kind, n0, n1, n2, n3], rest) = payload.split_first_chunk::<9>()?;
+        let n = usize::try_from(u32::from_le_bytes([n0, n1, n2, n3])).ok()?;
+        let (who, body) = rest.split_at_checked(n)?;
+        let audience = match kind {
+            0 if who.is_empty() => Audience::All,
+            1 => Audience::Group(std::str::from_utf8(who).ok()?),
+            2 => match who.as_chunks::<8>() {
+                (ids, []) => Audience::Sessions(ids),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some(Self { command: CommandId(u32::from_le_bytes([c0, c1, c2, c3])), audience, body })
+    }
+
+    /// Appends the payload.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let (kind, who) = match self.audience {
+            Audience::All => (0, &[][..]),
+            Audience::Group(name) => (1, name.as_bytes()),
+            Audience::Sessions(ids) => (2, ids.as_flattened()),
+        };
+        out.reserve(9 + who.len() + self.body.len());
+        out.extend_from_slice(&self.command.0.to_le_bytes());
+        out.push(kind);
+        out.extend_from_slice(&(who.len() as u32).to_le_bytes());
+        out.extend_from_slice(who);
+        out.extend_from_slice(self.body);
+    }
 }
 
 /// What the whole cluster knows of a session, beside its id. Small: it travels whole with every change.
@@ -186,6 +260,25 @@ mod tests {
         }
         assert_eq!(read(&[3, 0, 4, 0, 99]).unwrap().op, None, "of a later version");
         assert_eq!(read(&[3, 0, 4, 0, 0]).unwrap().op, None);
+    }
+
+    #[test]
+    fn a_broadcast_comes_back_as_it_was_written_and_half_of_one_is_none() {
+        let ids = [[1; 8], [2; 8]];
+        for audience in [Audience::All, Audience::Group("room 1"), Audience::Sessions(&ids)] {
+            let broadcast = Broadcast { command: CommandId(9), audience, body: b"hello" };
+            let mut payload = Vec::new();
+            broadcast.write(&mut payload);
+            assert_eq!(Broadcast::read(&payload), Some(broadcast));
+            assert_eq!(Broadcast::read(&payload[..8]), None);
+        }
+        assert_eq!(
+            Broadcast::read(&[0, 0, 0, 0, 2, 7, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1]),
+            None,
+            "7 bytes of ids"
+        );
+        assert_eq!(Broadcast::read(&[0, 0, 0, 0, 1, 255, 255, 255, 255]), None);
+        assert_eq!(Broadcast::read(&[0, 0, 0, 0, 3, 0, 0, 0, 0]), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use ffproto::handshake::{
     Challenge, FromAcceptor, FromDialer, Hello, Nonce, Purpose, Refusal, Side, Transcript,
 };
 use ffproto::link::{self, Client, Head, Kind};
-use ffproto::relay::{self, Op, REACH, ReachChange, Reachable, SessionState, TO};
+use ffproto::relay::{self, Audience, Broadcast, Op, REACH, ReachChange, Reachable, SessionState, TO};
 use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -245,6 +245,13 @@ fn relays(page: &mut Page) {
     let mut push = Vec::new();
     relay::write(net, game, Op::Push, b"hello", &mut push);
     page.link("link-push", head(9), &push);
+    let mut broadcast = Vec::new();
+    let payload = Broadcast { command: CommandId(9), audience: Audience::Group("red"), body: b"hello" };
+    payload.write(&mut broadcast);
+    let mut body = Vec::new();
+    relay::write(net, game, Op::Broadcast, &broadcast, &mut body);
+    page.link("link-broadcast", Head { method: 6, ..Head::new(Kind::Notify) }, &body);
+    assert_eq!(Broadcast::read(relay::read(&body).unwrap().payload), Some(payload));
     let attributes = [("room".to_owned(), "red".to_owned())].into();
     let address = "127.0.0.1:40000".parse().unwrap();
     let state = SessionState { version: 2, address, user: Some("ann".into()), attributes };

@@ -179,7 +179,8 @@ impl Connection {
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.stream.as_fd().try_clone_to_owned().ok()?;
         let extra = |luggage| bincode::serialize(&Extra { spoken: self.spoken.clone(), luggage }).ok();
-        let (mut record, luggage) = self.session.leave()?;
+        let (mut record, mut luggage) = self.session.leave()?;
+        luggage.groups = self.shared.node.cluster().groups.leave_all(record.id);
         let mut unsent = self.writing.split_off(self.written.min(self.writing.len()));
         unsent.append(&mut record.unsent);
         record.unsent = unsent;

@@ -1,0 +1,169 @@
+//! One message for many: whom it reaches, in which order, at what cost.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::client::Client;
+use tests::cluster::Cluster;
+use tests::fixtures::Fixture;
+use tests::wait;
+use tests::websocket::WebClient;
+
+async fn id(client: &mut Client) -> Result<String> {
+    let seen: Value = serde_json::from_slice(&client.call(2101, b"").await?)?;
+    Ok(seen["session"].as_str().context("no session")?.to_owned())
+}
+
+/// The next message, which is the broadcast of that number.
+async fn gets(client: &mut Client, number: u32) -> Result<()> {
+    let (command, body) = client.receive().await?;
+    ensure!(command == 10, "{command} {body:?} instead of broadcast {number}");
+    ensure!(String::from_utf8_lossy(&body).trim() == number.to_string(), "{body:?} instead of {number}");
+    Ok(())
+}
+
+/// Nothing has come but what is asked for now.
+async fn gets_nothing(client: &mut Client) -> Result<()> {
+    client.call(2101, b"").await.map(drop)
+}
+
+#[tokio::test]
+async fn a_message_reaches_the_group_the_list_the_net_node_or_all_and_nobody_else() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::hall()?).await?;
+    let mut sender = cluster.client().await?;
+    let (mut red, mut blue) = (cluster.client().await?, cluster.client().await?);
+    let mut far = Client::connect(cluster.at("net2")).await?;
+    let mut web = WebClient::connect(cluster.at("net2")).await?;
+    web.send_json(&serde_json::json!({"command": 2107, "body": "red"})).await?;
+    web.receive_json().await?;
+    for client in [&mut red, &mut far] {
+        client.call(2107, b"red").await?;
+    }
+    blue.call(2107, b"blue").await?;
+    assert_eq!(sender.call(2109, b"group:red 2 8").await?, "2", "net nodes");
+    for n in 0..2 {
+        gets(&mut red, n).await?;
+        gets(&mut far, n).await?;
+        let got = web.receive_json().await?;
+        assert_eq!((got["command"].as_u64(), got["body"].as_str()), (Some(10), Some(&*format!("{n:<8}"))));
+    }
+    gets_nothing(&mut blue).await?;
+
+    let list = format!("{},{} 1 8", id(&mut blue).await?, id(&mut far).await?);
+    assert_eq!(sender.call(2109, list.as_bytes()).await?, "2");
+    gets(&mut blue, 0).await?;
+    gets(&mut far, 0).await?;
+    gets_nothing(&mut red).await?;
+
+    assert_eq!(sender.call(2109, b"net:net2 1 8").await?, "1");
+    gets(&mut far, 0).await?;
+    gets_nothing(&mut red).await?;
+
+    far.call(2108, b"red").await?;
+    assert_eq!(sender.call(2109, b"group:red 1 8").await?, "2");
+    gets(&mut red, 0).await?;
+    gets_nothing(&mut far).await?;
+
+    sender.send(2109, b"all 1 8").await?;
+    for client in [&mut red, &mut blue, &mut far] {
+        gets(client, 0).await?;
+    }
+    // The sender is a client, too; which of the two comes first is not said.
+    let mut two = [sender.receive().await?.0, sender.receive().await?.0];
+    two.sort_unstable();
+    assert_eq!(two, [10, 2109]);
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_session_that_ends_is_in_no_group_and_the_others_are_also_when_nodes_are_killed() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::hall()?).await?;
+    let mut sender = cluster.client().await?;
+    let mut stays = cluster.client().await?;
+    let mut leaves = cluster.client().await?;
+    let mut far = Client::connect(cluster.at("net2")).await?;
+    for client in [&mut stays, &mut leaves, &mut far] {
+        client.call(2107, b"red").await?;
+    }
+    let gone = id(&mut leaves).await?;
+    drop(leaves);
+    cluster.until_logged(&format!("event: net closed {gone}\n")).await?;
+    sender.call(2109, b"group:red 1 8").await?;
+    gets(&mut stays, 0).await?;
+    gets(&mut far, 0).await?;
+    let list = format!("{gone},{} 1 8", id(&mut stays).await?);
+    sender.call(2109, list.as_bytes()).await?;
+    gets(&mut stays, 0).await?;
+    cluster
+        .until("net", "has counted the one that is gone", |n| n["counters"]["pushes_to_gone"] == 1)
+        .await?;
+
+    for node in ["hall.1", "gate", "net2"] {
+        let old = cluster.kill_hard(node).await?;
+        cluster.until_back(node, old).await?;
+    }
+    for child in ["net", "net2", "hall.1", "hall.2"] {
+        cluster.until_linked(child, "gate").await?;
+    }
+    wait::until("the group is told again", async || {
+        sender.call(2109, b"group:red 1 8").await.map_err(|e| format!("{e:#}"))
+    })
+    .await?;
+    gets(&mut stays, 0).await?;
+    ensure!(far.receive().await.is_err(), "its net node was killed");
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_session_may_be_in_a_limited_number_of_groups() -> Result<()> {
+    let fixture = Fixture::hall()?.replace(r#""net_lost_ms": 3000"#, r#""session_groups_max": 2"#);
+    let cluster = Cluster::processes(fixture).await?;
+    let mut client = cluster.client().await?;
+    for group in ["a", "b", "a"] {
+        client.call(2107, group.as_bytes()).await?;
+    }
+    assert_eq!(client.call_error(2107, b"c").await?.code, "handler");
+    client.call(2108, b"a").await?;
+    client.call(2107, b"c").await?;
+    let error = client.call_error(2107, "x".repeat(129).as_bytes()).await?;
+    assert_eq!(error.code, "handler");
+    cluster.until_logged("limits.session_groups_max groups, or the name is above 128 bytes").await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn two_thousand_members_on_two_net_nodes_cost_one_frame_each_while_fifty_do_not_read() -> Result<()> {
+    const EACH: usize = 1000;
+    const SLOW: usize = 25;
+    const MESSAGES: u32 = 100;
+    let cluster = Cluster::processes(Fixture::hall()?).await?;
+    let (mut members, mut slow) = (Vec::new(), Vec::new());
+    for net in ["net", "net2"] {
+        for n in 0..EACH {
+            let mut client = if n < SLOW {
+                Client::connect_narrow(cluster.at(net)).await?
+            } else {
+                Client::connect(cluster.at(net)).await?
+            };
+            client.send(2107, b"everybody").await?;
+            if n < SLOW { slow.push(client) } else { members.push(client) }
+        }
+    }
+    for client in members.iter_mut().chain(&mut slow) {
+        assert_eq!(client.receive().await?, (2107, "everybody".into()));
+    }
+    let mut sender = cluster.client().await?;
+    let asked = format!("group:everybody {MESSAGES} 1024");
+    assert_eq!(sender.call(2109, asked.as_bytes()).await?, "2");
+    for client in &mut members {
+        for n in 0..MESSAGES {
+            gets(client, n).await?;
+        }
+    }
+    for net in ["net", "net2"] {
+        let node =
+            cluster.until(net, "has had its frames", |n| n["counters"]["broadcasts"] == MESSAGES).await?;
+        assert_eq!(node["counters"]["broadcasts"], MESSAGES, "one frame per broadcast and net node");
+    }
+    println!("{} slow clients were there all the time", slow.len());
+    cluster.stop().await
+}
