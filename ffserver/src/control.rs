@@ -52,6 +52,8 @@ pub(crate) struct Control {
     /// Becomes true with the first registration.
     pub(crate) registered: watch::Sender<bool>,
     pub(crate) stop: Stop,
+    /// Becomes true when there is no connection to the master any more, or none could be made.
+    pub(crate) lost: watch::Sender<bool>,
     /// Where a successor waits.
     pub(crate) hand_over: mpsc::Sender<Door>,
     /// The listening sockets, for a new master; `None` in a process that is not the node's own.
@@ -85,6 +87,7 @@ impl Control {
                 }
                 Err(error) => fftelemetry::chain(&error),
             };
+            self.lost.send_replace(true);
             if !complained && !self.stop.is_stopping() {
                 complained = true;
                 if self.sockets.is_some()

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ffnet::Link;
-use ffnet::door::{self, DoorListener, Passage};
+use ffnet::door::{self, Passage};
 use ffproto::NodeName;
 use ffproto::control::Door;
 use ffproto::handover::{FromNew, FromOld, KnownSession, STATE_PIECE_BYTES, Sticky, Who};
@@ -489,6 +489,9 @@ pub enum InheritError {
     /// The old process did not come, or has closed the door again.
     #[error("the old process of `{0}` does not hand over")]
     Alone(NodeName),
+    /// The master that has started this process is gone: the old process goes on.
+    #[error("the master is gone that has started this process")]
+    NoMaster,
     /// Something else came.
     #[error("{0} is not the old process of this node")]
     Stranger(String),
@@ -509,16 +512,14 @@ pub(crate) struct Inheriting {
 }
 
 impl Inheriting {
-    /// Waits at the door for the old process and takes its state, until it is this process's turn.
+    /// Takes the state of the old process, which has come to the door, until it is this process's turn.
     pub(crate) async fn new(
-        door: DoorListener,
+        mut passage: ToOld,
         node: &Node,
         hooks: &Hooks,
         until: Instant,
     ) -> Result<Self, InheritError> {
         let alone = || InheritError::Alone(node.name().clone());
-        let mut passage: ToOld = timeout_at(until, door.accept()).await.map_err(|_| alone())??;
-        drop(door);
         let ours = who(node);
         match timeout(GREETING_MAX, passage.receive()).await.map_err(|_| alone())?? {
             Some((FromOld::Hello(theirs), _)) if is_kin(&ours, &theirs) => {}

@@ -184,7 +184,8 @@ impl FFServer {
                 word.send_replace(last.clone());
                 // The master prints the reason; without a master it stands in this node's own log.
                 let mut said = control.said.subscribe();
-                if self.hub.is_none() {
+                let masterless = matches!(cannot, RunError::Inherit(InheritError::NoMaster));
+                if self.hub.is_none() && !masterless {
                     let _ = timeout(Duration::from_secs(1), said.wait_for(|said| *said == last)).await;
                 }
                 control.task.abort();
@@ -255,13 +256,14 @@ impl FFServer {
             let way = self.hub.clone().map_or(Way::Master(hear), Way::Memory);
             whereabouts.push((config.clone(), way));
         }
+        let lost = watch::Sender::new(false);
         let (tell_door, hand_over) = mpsc::channel(1);
         let sockets = self.own_process.then(Arc::<Sockets>::default);
         if self.hub.is_some() {
             registered.send_replace(true);
             let task = tokio::spawn(std::future::pending());
-            let registered = registered.subscribe();
-            return (word, ControlTask { task, said, registered, whereabouts, hand_over, sockets });
+            let (registered, lost) = (registered.subscribe(), watch::Sender::new(false).subscribe());
+            return (word, ControlTask { task, said, registered, whereabouts, lost, hand_over, sockets });
         }
         let control = Control {
             node: self.node.clone(),
@@ -271,12 +273,13 @@ impl FFServer {
             said: said.clone(),
             registered: registered.clone(),
             stop: self.stop.clone(),
+            lost: lost.clone(),
             hand_over: tell_door,
             sockets: sockets.clone(),
         };
         let task = tokio::spawn(control.run());
-        let registered = registered.subscribe();
-        (word, ControlTask { task, said, registered, whereabouts, hand_over, sockets })
+        let (registered, lost) = (registered.subscribe(), lost.subscribe());
+        (word, ControlTask { task, said, registered, whereabouts, lost, hand_over, sockets })
     }
 
     /// Everything that must hold before the node is ready, in the order in which it can fail.
@@ -311,14 +314,22 @@ impl FFServer {
         control: &ControlTask,
         word: &watch::Sender<Word>,
     ) -> Result<Inheriting, RunError> {
-        self.wait_for_number(control).await;
-        let door = DoorListener::open().map_err(InheritError::from)?;
-        word.send_replace(Word::Say(ToMaster::Prepared { door: door.door() }));
+        let passage = async {
+            self.wait_for_number(control).await;
+            let door = DoorListener::open().map_err(InheritError::from)?;
+            word.send_replace(Word::Say(ToMaster::Prepared { door: door.door() }));
+            door.accept().await.map_err(InheritError::from)
+        };
+        let alone = || InheritError::Alone(self.node.name().clone());
         let until = Instant::now() + self.node.config().limits.start;
-        tokio::select! {
-            () = self.stop.begun() => Err(InheritError::Alone(self.node.name().clone()).into()),
-            inheriting = Inheriting::new(door, &self.node, &self.hooks, until) => Ok(inheriting?),
-        }
+        let mut lost = control.lost.clone();
+        let passage = tokio::select! {
+            () = self.stop.begun() => return Err(alone().into()),
+            // The next master knows nothing of this process: it would take it for somebody else's.
+            _ = lost.wait_for(|lost| *lost) => return Err(InheritError::NoMaster.into()),
+            passage = timeout_at(until, passage) => passage.map_err(|_late| alone())??,
+        };
+        Ok(Inheriting::new(passage, &self.node, &self.hooks, until).await?)
     }
 
     /// Opens the ports and links to the parents; the clients come last.
@@ -513,6 +524,8 @@ struct ControlTask {
     said: watch::Sender<Word>,
     registered: watch::Receiver<bool>,
     whereabouts: Vec<(ffconfig::Parent, Way)>,
+    /// True when there is no connection to the master any more.
+    lost: watch::Receiver<bool>,
     /// Where a successor waits.
     hand_over: mpsc::Receiver<Door>,
     /// For a new master.
