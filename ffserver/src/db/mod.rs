@@ -187,7 +187,7 @@ impl Db {
         Self { pool: pool.clone(), ..self.clone() }
     }
 
-    /// Whether it answers, as last seen; see [`Db::watch`].
+    /// Whether it answers, as last seen; asked by itself again and again.
     pub fn health(&self) -> &Health {
         &self.health
     }

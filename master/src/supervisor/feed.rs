@@ -1,6 +1,6 @@
 //! What happens, as it happens: the changes between two views and the lines of the log, for `/events`.
 //!
-//! Readers have a window of the last [`WINDOW`] events; one that falls behind it misses the oldest and is
+//! Readers have a window of the last 1,024 events; one that falls behind it misses the oldest and is
 //! told how many, so no reader holds anything up.
 
 use std::sync::Arc;
