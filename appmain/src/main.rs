@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ffnet::listen::{self, Inherited};
-use ffserver::{FFServer, Stop, process};
+use ffserver::process::{self, Hangup};
+use ffserver::{FFServer, Stop};
 
 /// Runs one node of a cluster. The master starts it; by hand it is for debugging: `appmain gate config.json`.
 #[derive(Parser)]
@@ -75,7 +76,7 @@ fn run_node(node: &str, config: &Path) -> Result<()> {
     }
     let inherited = env(listen::ENV).map_or(Ok(Inherited::default()), |value| listen::take(&value))?;
     process::runtime(settings.threads)?.block_on(async {
-        tokio::spawn(process::stop_on_signals(server.stop_handle()));
+        tokio::spawn(process::stop_on_signals(server.stop_handle(), Hangup::of(&env)));
         server.run(inherited).await.map_err(Into::into)
     })
 }
@@ -86,7 +87,7 @@ fn run_all(config: &Path) -> Result<()> {
     process::allow_descriptors()?;
     let stop = Stop::new(Default::default());
     process::runtime(1)?.block_on(async {
-        tokio::spawn(process::stop_on_signals(stop.clone()));
+        tokio::spawn(process::stop_on_signals(stop.clone(), Hangup::Stops));
         process::run_all(&cluster, apps::all, process::incarnation(None)?, stop).await.map_err(Into::into)
     })
 }

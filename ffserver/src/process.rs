@@ -189,16 +189,40 @@ pub enum AllError {
     Task(#[from] JoinError),
 }
 
-/// SIGTERM and SIGINT stop the node in good order; a second one leaves at once.
+/// SIGTERM and SIGINT stop the node in good order; a second one leaves at once. SIGHUP does so where a person
+/// has started the node, whose terminal is gone; a node of a master goes on (`hangup`).
 #[allow(clippy::exit, reason = "a second signal means: now")]
-pub async fn stop_on_signals(stop: Stop) {
+pub async fn stop_on_signals(stop: Stop, hangup: Hangup) {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
     let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return };
+    let Ok(mut hung_up) = signal(SignalKind::hangup()) else { return };
     for exit in [false, true] {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hung_up.recv(), if hangup == Hangup::Stops => {}
+        }
         if exit {
             std::process::exit(130);
         }
         stop.begin(None);
+    }
+}
+
+/// What SIGHUP does to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// It stops in good order.
+    Stops,
+    /// Nothing. A node does not need its master; but the kernel sends SIGHUP to a process that happens to be
+    /// stopped (SIGSTOP, a debugger) when its master dies, because nobody is left who would let it go on
+    /// (POSIX, `_exit`: orphaned process groups). It comes with SIGCONT, and the node serves on.
+    Ignored,
+}
+
+impl Hangup {
+    /// Of this process: whether a master has started it is in the environment (`env`).
+    pub fn of(env: &dyn Fn(&str) -> Option<String>) -> Self {
+        if env(INCARNATION_ENV).is_some() { Self::Ignored } else { Self::Stops }
     }
 }

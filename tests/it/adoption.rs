@@ -153,12 +153,28 @@ async fn a_node_that_hangs_when_a_new_master_comes_is_killed_and_started_anew() 
     let mut cluster = Cluster::processes(Fixture::demo()?).await?;
     let old = cluster.pid("game1").await?;
     cluster.kill_master().await?;
-    // Not before: the kernel ends stopped processes whose parent dies by SIGHUP.
+    // Not before: the kernel lets a stopped process go on when its parent dies (SIGHUP, SIGCONT).
     kill(Pid::from_raw(old), Signal::SIGSTOP)?;
     cluster.start_master_again().await?;
     cluster.until_back("game1", old).await?;
     assert!(cluster.log().contains("it did not register at the new master within 5 s"), "{}", cluster.log());
     until_served(&cluster).await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_node_that_is_stopped_when_its_master_dies_goes_on_with_its_clients() -> Result<()> {
+    let mut cluster = Cluster::processes(Fixture::demo()?).await?;
+    let before = processes(&cluster).await?;
+    let mut client = cluster.client().await?;
+    let net = cluster.pid("net").await?;
+    kill(Pid::from_raw(net), Signal::SIGSTOP)?;
+    cluster.kill_master().await?;
+    // The kernel sends it SIGHUP and lets it go on, as nobody else is left who would.
+    client.call(300, b"without a master").await?;
+    cluster.start_master_again().await?;
+    assert_eq!(processes(&cluster).await?, before);
+    client.call(300, b"with the next one").await?;
     cluster.stop().await
 }
 

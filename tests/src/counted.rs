@@ -97,9 +97,14 @@ impl Load {
     pub async fn stop(mut self) -> Result<Account> {
         self.round.send_replace(None);
         let mut account = Account::default();
+        // Thousands of clients that leave at once are work for the nodes, which those would wait for who still
+        // have an answer to come: all leave together when all have ended.
+        let mut open = Vec::new();
         let all = async {
             while let Some(seen) = self.running.join_next().await {
-                account.add(seen.context("a client's task")?);
+                let mut seen = seen.context("a client's task")?;
+                open.extend(seen.connection.take());
+                account.add(seen);
             }
             anyhow::Ok(())
         };
@@ -130,6 +135,8 @@ struct Seen {
     longest: Vec<Duration>,
     closed: bool,
     faults: Vec<String>,
+    /// Its connection, when it has ended on its own.
+    connection: Option<Client>,
 }
 
 impl Player {
@@ -158,6 +165,7 @@ impl Player {
                 }
             }
         }
+        self.seen.connection = Some(client);
         self.seen
     }
 

@@ -9,14 +9,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::{Client, parse_error};
 use crate::cluster::Cluster;
@@ -25,6 +25,9 @@ use crate::cluster::Cluster;
 const ECHO: u32 = 1;
 /// Faults of one kind that are told; the others are only counted.
 const TOLD_MAX: usize = 5;
+/// How long the port of a node may refuse that was killed while there was no master, and when it is tried again.
+const UNHELD_MAX: Duration = Duration::from_secs(30);
+const UNHELD_AGAIN: Duration = Duration::from_millis(50);
 
 /// A command of a load, whose handler takes `NUMBER MS` and answers `NUMBER ok NODE`.
 #[derive(Debug, Clone, Copy)]
@@ -61,19 +64,41 @@ pub struct Door {
     at: SocketAddr,
     /// How often the node behind it was killed.
     kills: Arc<AtomicU32>,
+    /// Whether nobody has held its port since the last time.
+    unheld: Arc<AtomicBool>,
 }
 
 impl Door {
     /// To a net node at that address.
     #[must_use]
     pub fn to(at: SocketAddr) -> Self {
-        Self { at, kills: Arc::default() }
+        Self { at, kills: Arc::default(), unheld: Arc::default() }
     }
 
     /// The node is about to be killed: connections that are open now may end. What they waited for is lost,
     /// and they are opened again.
     pub fn kill(&self) {
+        self.unheld.store(false, Ordering::SeqCst);
         self.kills.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The same while there is no master, which would hold the port: new connections are refused until the next
+    /// one has started the node.
+    pub fn kill_without_master(&self) {
+        self.unheld.store(true, Ordering::SeqCst);
+        self.kills.fetch_add(1, Ordering::SeqCst);
+    }
+
+    async fn connect(&self) -> Result<Client> {
+        let until = Instant::now() + UNHELD_MAX;
+        loop {
+            match Client::connect(self.at).await {
+                Err(_) if self.unheld.load(Ordering::SeqCst) && Instant::now() < until => {
+                    sleep(UNHELD_AGAIN).await
+                }
+                result => return result,
+            }
+        }
     }
 
     fn kills(&self) -> u32 {
@@ -153,7 +178,7 @@ impl Connected {
         if kills == self.kills {
             return Ok(false);
         }
-        *self = Self { client: Client::connect(self.door.at).await?, door: self.door.clone(), kills };
+        *self = Self { client: self.door.connect().await?, door: self.door.clone(), kills };
         Ok(true)
     }
 }

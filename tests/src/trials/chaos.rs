@@ -200,7 +200,7 @@ impl Chaos {
             Act::Kill(node) => {
                 let pids = self.pids(node)?;
                 if let (Some(door), false) = (self.doors.get(node), pids.is_empty()) {
-                    door.kill();
+                    if there { door.kill() } else { door.kill_without_master() }
                 }
                 pids.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
                 format!("{pids:?}")
