@@ -335,10 +335,14 @@ impl Estate {
         deadline: Instant,
     ) -> Result<Sent, HandOverError> {
         let mut said_last = false;
-        while !self.has_left(leaving.as_ref(), http.is_none()) {
+        loop {
+            // Also when nothing was left from the begin on: neighbours that are replaced next wait for it.
             if !said_last && self.begins_nothing(leaving.as_ref(), http.is_none()) {
                 said_last = true;
                 self.node.links().iter().for_each(Link::last_call);
+            }
+            if self.has_left(leaving.as_ref(), http.is_none()) {
+                break;
             }
             if Instant::now() >= deadline {
                 warn!("not everything ended in time (drain_s): {}", self.what_is_left(http.is_none()));
@@ -384,7 +388,14 @@ impl Estate {
         // now on waits at the successor.
         if self.clients.is_some() {
             let links = self.node.links();
-            wait(Instant::now() + PAUSE_MAX, || links.iter().all(Link::peer_has_switched)).await;
+            if !wait(Instant::now() + PAUSE_MAX, || links.iter().all(Link::peer_has_switched)).await {
+                let late: Vec<String> = links
+                    .iter()
+                    .filter(|link| !link.peer_has_switched())
+                    .map(|link| format!("{} (pid {})", link.peer().name, link.peer().pid))
+                    .collect();
+                warn!("clients leave before these have turned to the successor: {}", late.join(", "));
+            }
         }
         let mut leaving = self.clients.as_ref().map(Clients::leave);
         if self.send_all(passage, chosen, &mut leaving, &mut kept.http, deadline).await?

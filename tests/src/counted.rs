@@ -79,7 +79,8 @@ impl Load {
         for number in 0..plan.http {
             for port in ["web", "gateweb"] {
                 let connection = KeptAlive::connect(cluster.at(port)).await?;
-                running.spawn(Player::new(number, true, plan.pause).browse(connection, round.subscribe()));
+                let player = Player::new(number, true, plan.pause).named(format!("{port} {number}"));
+                running.spawn(player.browse(connection, round.subscribe()));
             }
         }
         Ok(Self { running, round })
@@ -125,6 +126,7 @@ struct Player {
 /// What a client has seen.
 #[derive(Default)]
 struct Seen {
+    name: String,
     busy: bool,
     answers: u64,
     /// Every count of all requests that a node has told.
@@ -141,7 +143,13 @@ struct Seen {
 
 impl Player {
     fn new(number: u32, busy: bool, pause: Duration) -> Self {
-        Self { number, busy, pause, seen: Seen { busy, ..Seen::default() } }
+        let name = format!("client {number}");
+        Self { number, busy, pause, seen: Seen { name, busy, ..Seen::default() } }
+    }
+
+    fn named(mut self, name: String) -> Self {
+        self.seen.name = name;
+        self
     }
 
     async fn play(mut self, mut client: Client, command: u32, mut round: watch::Receiver<Round>) -> Seen {
@@ -212,7 +220,7 @@ impl Player {
     }
 
     fn fault(&mut self, what: &anyhow::Error) {
-        self.seen.faults.push(format!("client {}: {what:#}", self.number));
+        self.seen.faults.push(format!("{}: {what:#}", self.seen.name));
     }
 }
 
@@ -273,8 +281,8 @@ pub struct Account {
     pub closed: u64,
     faults: Vec<String>,
     counts: BTreeMap<String, Vec<u64>>,
-    /// The longest wait of each busy client in each round.
-    stalls: Vec<(usize, Duration)>,
+    /// The longest wait of each busy client in each round, and who it is.
+    stalls: Vec<(usize, Duration, String)>,
     idle_stalls: Vec<Duration>,
 }
 
@@ -287,7 +295,8 @@ impl Account {
             self.counts.entry(node).or_default().extend(seen.counts);
         }
         if seen.busy {
-            self.stalls.extend(seen.longest.into_iter().enumerate());
+            let rounds = seen.longest.into_iter().enumerate();
+            self.stalls.extend(rounds.map(|(round, longest)| (round, longest, seen.name.clone())));
         } else {
             self.idle_stalls.extend(seen.longest);
         }
@@ -318,8 +327,8 @@ impl Account {
     /// and the longest.
     #[must_use]
     pub fn stall(&self, first: usize) -> (Duration, Duration) {
-        let of_rounds = self.stalls.iter().filter(|(round, _)| *round >= first);
-        let mut all: Vec<Duration> = of_rounds.map(|(_, longest)| *longest).collect();
+        let of_rounds = self.stalls.iter().filter(|(round, ..)| *round >= first);
+        let mut all: Vec<Duration> = of_rounds.map(|(_, longest, _)| *longest).collect();
         all.sort_unstable();
         let p99 = all.get(all.len() * 99 / 100).copied().unwrap_or_default();
         (p99, all.last().copied().unwrap_or_default())
@@ -336,16 +345,22 @@ impl fmt::Display for Account {
             self.closed,
             self.faults.len()
         )?;
-        let rounds = self.stalls.iter().map(|(round, _)| *round).max().unwrap_or_default();
+        let rounds = self.stalls.iter().map(|(round, ..)| *round).max().unwrap_or_default();
         for round in 0..=rounds {
-            let mut all: Vec<Duration> =
-                self.stalls.iter().filter(|(of, _)| *of == round).map(|(_, longest)| *longest).collect();
+            let mut all: Vec<(Duration, &str)> = self
+                .stalls
+                .iter()
+                .filter(|(of, ..)| *of == round)
+                .map(|(_, longest, who)| (*longest, who.as_str()))
+                .collect();
             all.sort_unstable();
-            let at = |percent: usize| all.get(all.len() * percent / 100).copied().unwrap_or_default();
-            let longest = all.last().copied().unwrap_or_default();
+            let at = |percent: usize| {
+                all.get(all.len() * percent / 100).map_or(Duration::ZERO, |(longest, _)| *longest)
+            };
+            let (longest, who) = all.last().copied().unwrap_or_default();
             writeln!(
                 f,
-                "  round {round}: longest wait of a client: median {:?}, p99 {:?}, at most {longest:?}",
+                "  round {round}: longest wait of a client: median {:?}, p99 {:?}, at most {longest:?} ({who})",
                 at(50),
                 at(99)
             )?;

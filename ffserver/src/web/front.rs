@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
@@ -54,7 +55,7 @@ struct Shared {
     phase: watch::Sender<Phase>,
     open: watch::Sender<Open>,
     /// Who takes the connections of a retirement.
-    taker: Mutex<Option<mpsc::UnboundedSender<(TcpStream, Bytes)>>>,
+    taker: Mutex<Option<mpsc::Sender<(TcpStream, Bytes)>>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +93,9 @@ impl Front {
     /// gives its connections away: each one as soon as it is between two requests, with what has been read
     /// of the next. Those whose request is running finish it first, and are cut at `until`.
     pub(crate) fn retire(&self, until: Instant) -> Retirement {
-        let (give, take) = mpsc::unbounded_channel();
+        // Each connection goes in once; those of a predecessor that could have more are among the open ones.
+        let open = self.shared.open.borrow().connections;
+        let (give, take) = mpsc::channel(self.shared.connections_max.max(open) + 1);
         *self.shared.taker.lock() = Some(give);
         self.shared.phase.send_replace(Phase::Retires { until });
         Retirement {
@@ -153,7 +156,7 @@ impl Drop for Front {
 #[derive(Debug)]
 pub(crate) struct Retirement {
     shared: Arc<Shared>,
-    take: mpsc::UnboundedReceiver<(TcpStream, Bytes)>,
+    take: mpsc::Receiver<(TcpStream, Bytes)>,
     open: watch::Receiver<Open>,
     until: Instant,
     ended: bool,
@@ -238,7 +241,7 @@ impl Shared {
 
     fn give_away(&self, one: (TcpStream, Bytes)) -> Result<(), (TcpStream, Bytes)> {
         match &*self.taker.lock() {
-            Some(taker) => taker.send(one).map_err(|refused| refused.0),
+            Some(taker) => taker.try_send(one).map_err(TrySendError::into_inner),
             None => Err(one),
         }
     }

@@ -121,6 +121,8 @@ async fn try_it(cluster: &Cluster, plan: &Plan, more: More, say: Say<'_>) -> Res
     verdict.add(account.faults());
     verdict.hold(account.closed == 0, format_args!("{} connections were closed", account.closed));
     verdict.hold(account.answers > 0, "nothing was answered");
+    let waited = cluster.log().lines().filter(|line| line.contains("before these have turned")).count();
+    verdict.hold(waited == 0, format_args!("{waited} times clients waited for a node that did not turn"));
     let (p99, longest) = account.stall(1);
     say(&format!("longest wait of each client in each reload: p99 {p99:?}, at most {longest:?}"));
     let in_time = more.any_time || p99 < limit;
