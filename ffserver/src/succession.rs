@@ -392,7 +392,7 @@ impl Estate {
                 let late: Vec<String> = links
                     .iter()
                     .filter(|link| !link.peer_has_switched())
-                    .map(|link| format!("{} (pid {})", link.peer().name, link.peer().pid))
+                    .map(|link| format!("{} (start {})", link.peer().name, link.peer().incarnation))
                     .collect();
                 warn!("clients leave before these have turned to the successor: {}", late.join(", "));
             }
