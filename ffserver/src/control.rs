@@ -12,7 +12,7 @@ use ffnet::control::NodeSide;
 use ffnet::door;
 use ffnet::handshake::{HandshakeError, dial};
 use ffproto::control::{Door, ToMaster, ToNode};
-use ffproto::handshake::Purpose;
+use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{NodeName, handover};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::node::Node;
+use crate::node::{Node, Phase};
 use crate::parent::{Whereabouts, random01};
 use crate::stop::Stop;
 
@@ -85,7 +85,10 @@ impl Control {
                         Err(error) => error.to_string(),
                     }
                 }
-                Err(error) => fftelemetry::chain(&error),
+                Err(error) => {
+                    self.leave_if_newer_serves(&error);
+                    fftelemetry::chain(&error)
+                }
             };
             self.lost.send_replace(true);
             if !complained && !self.stop.is_stopping() {
@@ -99,6 +102,18 @@ impl Control {
                 warn!("no master at {host}:{port}, going on without and trying on: {why}");
             }
             tokio::time::sleep(backoff.next(random01(), begun.elapsed())).await;
+        }
+    }
+
+    /// A newer start of this node has this one's place: what this one has ends in good order. One that has
+    /// handed over does so anyway.
+    fn leave_if_newer_serves(&self, error: &HandshakeError) {
+        if let HandshakeError::RefusedByPeer(Refusal::Older { newer, older, .. }) = error
+            && matches!(self.node.phase(), Phase::Starting | Phase::Ready)
+            && !self.stop.is_stopping()
+        {
+            warn!("a newer start of this node ({newer}) has its place: this one ({older}) stops");
+            self.stop.begin(None);
         }
     }
 

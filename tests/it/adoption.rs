@@ -1,6 +1,7 @@
 //! A master that was killed, or has left, and the one after it: what runs goes on, what is missing is
 //! started.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -175,6 +176,24 @@ async fn a_node_that_is_stopped_when_its_master_dies_goes_on_with_its_clients() 
     cluster.start_master_again().await?;
     assert_eq!(processes(&cluster).await?, before);
     client.call(300, b"with the next one").await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn an_older_start_of_a_node_that_runs_is_told_so_and_stops() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::demo()?).await?;
+    let before = processes(&cluster).await?;
+    let older = tokio::process::Command::new(bins::folder()?.join("appmain"))
+        .args([Path::new("game1"), &cluster.folder().join("config.json")])
+        .env("FF_INCARNATION", "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let older = tokio::time::timeout(wait::PATIENCE, older).await.context("it goes on for ever")??;
+    let said = String::from_utf8_lossy(&older.stdout);
+    assert!(said.contains("has its place: this one (1) stops"), "{said}");
+    assert_eq!(processes(&cluster).await?, before);
+    until_served(&cluster).await?;
     cluster.stop().await
 }
 
