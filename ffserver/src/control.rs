@@ -71,8 +71,9 @@ pub(crate) struct Sockets {
 impl Control {
     /// Runs for as long as it is polled.
     pub(crate) async fn run(mut self) {
+        // Until a new master has the listening sockets nobody else holds them, so it is found soon.
         let mut backoff =
-            Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
+            Backoff::new(Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(5));
         let mut complained = false;
         loop {
             let begun = Instant::now();

@@ -25,7 +25,7 @@ use crate::cluster::Cluster;
 const ECHO: u32 = 1;
 /// Faults of one kind that are told; the others are only counted.
 const TOLD_MAX: usize = 5;
-/// How long the port of a node may refuse that was killed while there was no master, and when it is tried again.
+/// How long the port of a node may refuse that was killed while nobody else held it, and when it is tried again.
 const UNHELD_MAX: Duration = Duration::from_secs(30);
 const UNHELD_AGAIN: Duration = Duration::from_millis(50);
 
@@ -82,9 +82,9 @@ impl Door {
         self.kills.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The same while there is no master, which would hold the port: new connections are refused until the next
-    /// one has started the node.
-    pub fn kill_without_master(&self) {
+    /// The same while no master has the node's listening sockets: new connections are refused until one has
+    /// started the node.
+    pub fn kill_unheld(&self) {
         self.unheld.store(true, Ordering::SeqCst);
         self.kills.fetch_add(1, Ordering::SeqCst);
     }

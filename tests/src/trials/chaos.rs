@@ -200,7 +200,7 @@ impl Chaos {
             Act::Kill(node) => {
                 let pids = self.pids(node)?;
                 if let (Some(door), false) = (self.doors.get(node), pids.is_empty()) {
-                    if there { door.kill() } else { door.kill_without_master() }
+                    if self.holds_port_of(node) { door.kill() } else { door.kill_unheld() }
                 }
                 pids.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
                 format!("{pids:?}")
@@ -225,6 +225,16 @@ impl Chaos {
             }
             _ => "there is no master".to_owned(),
         })
+    }
+
+    /// Whether a master has the node's listening sockets: one that has started it, or adopted it to the end.
+    fn holds_port_of(&self, node: &str) -> bool {
+        let has = |line: &str| {
+            let said = line.split_once(" INFO ").map_or("", |(_, said)| said);
+            said.starts_with(&format!("{node} is ready: "))
+                || said.starts_with(&format!("{node} (pid ")) && said.contains("is adopted")
+        };
+        self.master_at.is_none() && self.cluster.log().lines().any(has)
     }
 
     fn pids(&self, node: &str) -> Result<Vec<i32>> {

@@ -10,7 +10,7 @@ use super::seat::{Life, Seat, State};
 use super::stop::FIRM;
 use super::{Do, Fenced, Machine, Moment};
 
-/// How long a running node may take to register at a new master: it tries every two seconds.
+/// How long a running node may take to register at a new master: it tries at least every half second.
 pub(super) const REGISTER_MAX: Duration = Duration::from_secs(5);
 
 /// A living process that an earlier master has started.
