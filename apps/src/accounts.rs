@@ -1,10 +1,6 @@
 //! Accounts with a login, in a table: what docs/data.md teaches by. On SQLite by itself, on MariaDB or
 //! PostgreSQL and memcached by the config (examples/accounts).
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
-use ffserver::SessionId;
 use ffserver::prelude::*;
 use ffserver::record::RecordError;
 use serde::{Deserialize, Serialize};
@@ -28,15 +24,9 @@ struct Account {
     logins: i32,
 }
 
-/// Who is logged in with which session.
-#[derive(Default)]
-struct LoggedIn(Mutex<HashMap<SessionId, String>>);
-
-impl LoggedIn {
-    fn name(&self, session: &Session) -> Result<String, HandlerError> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&session.id()).cloned().ok_or_else(|| HandlerError::new("log in first"))
-    }
+/// Who is logged in: the session knows it on every node, and in whatever process goes on with it.
+fn name_of(session: &Session) -> Result<String, HandlerError> {
+    session.user().ok_or_else(|| HandlerError::new("log in first"))
 }
 
 #[derive(Deserialize)]
@@ -90,7 +80,6 @@ async fn register(
 #[net_handle(401)]
 async fn login(
     accounts: Table<Account>,
-    logged_in: State<LoggedIn>,
     session: Session,
     Json(who): Json<Credentials>,
 ) -> Result<Json<Shown>, HandlerError> {
@@ -106,18 +95,14 @@ async fn login(
         Shown::from(&*account)
     });
     let shown = shown.await?;
-    logged_in.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session.id(), who.name);
+    session.bind(who.name).await?;
     Ok(Json(shown))
 }
 
 /// A coin found: in the database within a tenth of a second, together with the next ones.
 #[net_handle(402)]
-async fn find_coin(
-    accounts: Table<Account>,
-    logged_in: State<LoggedIn>,
-    session: Session,
-) -> Result<Json<i64>, HandlerError> {
-    let name = logged_in.name(&session)?;
+async fn find_coin(accounts: Table<Account>, session: Session) -> Result<Json<i64>, HandlerError> {
+    let name = name_of(&session)?;
     let coins = accounts.update(&name, within(100), |account| {
         account.coins += 1;
         account.coins
@@ -135,11 +120,10 @@ struct Gift {
 #[net_handle(403)]
 async fn give(
     accounts: Table<Account>,
-    logged_in: State<LoggedIn>,
     session: Session,
     Json(gift): Json<Gift>,
 ) -> Result<Json<i64>, HandlerError> {
-    let name = logged_in.name(&session)?;
+    let name = name_of(&session)?;
     if gift.coins <= 0 || gift.to == name {
         return Err(HandlerError::new("that is no gift"));
     }
@@ -168,13 +152,5 @@ async fn guild(
 }
 
 pub(crate) fn app() -> App {
-    App::new("accounts")
-        .table::<Account>()
-        .state(LoggedIn::default())
-        .handlers(handlers![register, login, find_coin, give, guild])
-        .on_session_closed(|node, session| async move {
-            if let Some(logged_in) = node.state::<LoggedIn>() {
-                logged_in.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&session.id());
-            }
-        })
+    App::new("accounts").table::<Account>().handlers(handlers![register, login, find_coin, give, guild])
 }

@@ -13,7 +13,7 @@ use ffnet::Link;
 use ffnet::door::{self, Passage};
 use ffproto::NodeName;
 use ffproto::control::Door;
-use ffproto::handover::{FromNew, FromOld, KnownSession, STATE_PIECE_BYTES, Sticky, Who};
+use ffproto::handover::{FromNew, FromOld, KeptRecord, KnownSession, STATE_PIECE_BYTES, Sticky, Who};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
@@ -23,6 +23,7 @@ use crate::dispatch::Guarded;
 use crate::error::HandlerError;
 use crate::net::{Clients, Departure, Leaving};
 use crate::node::{Node, Phase};
+use crate::record::Records;
 use crate::session::Course;
 use crate::stop::Stop;
 use crate::web::{Front, Retirement, Traveller};
@@ -239,6 +240,10 @@ impl Estate {
     async fn send_known(&self, passage: &ToSuccessor) -> io::Result<()> {
         for some in self.node.cluster().known.hand_over().chunks(1024) {
             passage.send(&FromOld::Known(some.to_vec()), &[]).await?;
+        }
+        let kept = self.node.records().map(Records::kept).unwrap_or_default();
+        for some in kept.chunks(1024) {
+            passage.send(&FromOld::Kept(some.to_vec()), &[]).await?;
         }
         Ok(())
     }
@@ -572,6 +577,7 @@ impl Inheriting {
             match (said, descriptors.pop()) {
                 (FromOld::Sticky(all), _) => take_sticky(&estate.node, all),
                 (FromOld::Known(all), _) => take_known(&estate.node, all),
+                (FromOld::Kept(all), _) => take_kept(&estate.node, &all),
                 (FromOld::Session(record), Some(socket)) => {
                     let id = record.id;
                     let taken = estate.clients.as_ref().map(|clients| clients.adopt(socket, *record));
@@ -591,6 +597,10 @@ impl Inheriting {
             }
         }
         estate.node.cluster().held.expect(false);
+        if let Some(records) = estate.node.records() {
+            // Of those that ended at the old process nobody tells this one.
+            records.keep_only(&|session| estate.node.session(session).is_some());
+        }
         tokio::time::sleep_until(serves + estate.node.config().limits.prove).await;
         // The old process may have been told to leave by somebody else meanwhile.
         let _ = self.passage.send(&FromNew::Proven, &[]).await;
@@ -615,6 +625,7 @@ async fn take_state(
         match said.map(|(said, _)| said).ok_or_else(alone)? {
             FromOld::Sticky(all) => take_sticky(node, all),
             FromOld::Known(all) => take_known(node, all),
+            FromOld::Kept(all) => take_kept(node, &all),
             FromOld::State(piece) => bytes.extend_from_slice(&piece),
             FromOld::Frozen { version } => {
                 if let Some(version) = version {
@@ -634,6 +645,12 @@ async fn take_state(
 
 fn take_known(node: &Node, all: Vec<KnownSession>) {
     all.into_iter().for_each(|session| node.cluster().known.take_over(session));
+}
+
+fn take_kept(node: &Node, all: &[KeptRecord]) {
+    if let Some(records) = node.records() {
+        records.keep_again(all);
+    }
 }
 
 fn take_sticky(node: &Node, all: Vec<Sticky>) {

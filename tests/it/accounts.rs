@@ -68,6 +68,20 @@ async fn the_example_keeps_what_it_has_answered(cluster: Cluster) -> Result<()> 
     let members: Value = serde_json::from_slice(&members)?;
     assert_eq!(members[1]["coins"], 115, "{members}");
 
+    // Replaced again and again while coins come, each written behind: the same client, and each coin once.
+    let mut coins = 91;
+    for _ in 0..3 {
+        let at = cluster.at("admin");
+        let reload = tokio::spawn(async move { http::request(at, "POST", "/reload", &[]).await });
+        while !reload.is_finished() {
+            coins += 1;
+            assert_eq!(call(&mut client, 402, Value::Null).await?, coins);
+        }
+        let answer = reload.await??;
+        ensure!(answer.status == 200 && answer.body.contains("replaced"), "{answer:?}");
+    }
+    assert!(coins > 93, "there were coins in each reload: {coins}");
+
     let health = http::request(cluster.at("web"), "GET", "/healthz", &[]).await?.json()?;
     assert_eq!(health["databases"]["db"]["up"], true, "{health}");
     assert!(health["tables"]["account"]["records"].as_u64() >= Some(1), "{health}");

@@ -382,3 +382,33 @@ async fn a_wrong_password_is_refused_at_the_start_without_showing_it() {
     assert!(line.starts_with("`db.url`: mysql at 127.0.0.1:"), "{line}");
     assert!(line.contains("Access denied for user 'game'") && !line.contains("hunter2"), "{line}");
 }
+
+/// What is logged while this is in force, as text.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_slow_statement_is_logged_without_its_values_and_a_quick_one_is_not() {
+    let Some(url) = server("FF_TEST_MYSQL") else { return };
+    let log = Log::default();
+    let write = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || write.clone()).finish();
+    let _in_force = tracing::subscriber::set_default(subscriber);
+    let slow = ffconfig::Database { slow: Duration::from_millis(200), ..ffconfig::Database::at(url) };
+    let db = Db::connect(&slow).await.unwrap();
+    db.fetch_all("SELECT ? AS quick", &args!["hunter2"]).await.unwrap();
+    db.fetch_all("SELECT SLEEP(0.4), ? AS slow", &args!["hunter2"]).await.unwrap();
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("WARN") && text.contains("SELECT SLEEP(0.4)"), "{text}");
+    assert!(!text.contains("hunter2") && !text.contains("AS quick"), "{text}");
+}

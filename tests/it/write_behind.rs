@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use ffserver::cache::Cache;
 use ffserver::db::{Db, Sql, Value};
 use ffserver::record::{RecordError, Records, Settings, ddl};
@@ -16,6 +16,7 @@ use ffserver::{Record, Save, Table, within};
 use tests::servers::{Database, Memcached, unique};
 use tests::wait;
 use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -231,6 +232,77 @@ async fn a_disk_that_takes_no_journal_is_a_typed_error_and_changes_nothing() -> 
     close(records).await;
     let rows = db.fetch_all("SELECT coins FROM purse WHERE id = 1 AND holder = ''", &[]).await?;
     assert_eq!(rows[0].get::<i64>("coins")?, 2);
+    Ok(())
+}
+
+/// Where the inner run of the next test finds its small disk.
+const SMALL_DISK: &str = "FF_TEST_SMALL_DISK";
+
+/// Runs itself again in a mount namespace with a small disk of its own; needs root, or user namespaces.
+#[tokio::test]
+async fn a_disk_that_becomes_full_is_a_typed_error_and_loses_nothing_that_was_answered() -> Result<()> {
+    const MYSELF: &str =
+        "write_behind::a_disk_that_becomes_full_is_a_typed_error_and_loses_nothing_that_was_answered";
+    const INNER: &str = "mount -t tmpfs -o size=1m small \"$1\" && exec \"$2\" --exact \"$3\" --nocapture";
+    if let Some(disk) = std::env::var_os(SMALL_DISK) {
+        return on_a_disk_that_becomes_full(Path::new(&disk)).await;
+    }
+    let folder = tempfile::tempdir()?;
+    let mut unshare = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare.args(["--mount", "sh", "-c", INNER, "sh"]).arg(folder.path());
+    unshare.arg(std::env::current_exe()?).arg(MYSELF).env(SMALL_DISK, folder.path());
+    let ran = unshare.stdin(std::process::Stdio::null()).output().await.context("unshare")?;
+    let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+    ensure!(ran.status.success() && said.contains("1 passed"), "{said}");
+    Ok(())
+}
+
+async fn on_a_disk_that_becomes_full(disk: &Path) -> Result<()> {
+    const ROWS: i64 = 400;
+    // The database is elsewhere, and does not grow fuller.
+    let folder = tempfile::tempdir()?;
+    let url = format!("sqlite://{}", folder.path().join("game.db").display());
+    let db = fill(&url, ROWS).await?;
+    let ballast = disk.join("ballast");
+    std::fs::write(&ballast, vec![1; 512 * 1024])?;
+    let (records, purses) = node(&url, disk, None, |_| {}).await?;
+    let (mut answered, mut refused) = (Vec::new(), 0);
+    for id in 0..ROWS {
+        match purses.update(&id, within(600_000), |purse| purse.coins = 7).await {
+            Ok(()) => answered.push(id),
+            Err(error) => {
+                assert!(matches!(error, RecordError::Journal { .. }) && error.is_unsent(), "{error:?}");
+                let said = format!("{:#}", anyhow::Error::from(error));
+                assert!(said.contains("No space left"), "{said}");
+                assert_eq!(purses.get(&id).await?.unwrap().coins, 0, "what was refused has not happened");
+                refused += 1;
+                if refused == 3 {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(answered.len() > 10 && refused == 3, "{} answered, {refused} refused", answered.len());
+    // The disk has space again: the same journal goes on behind what was cut.
+    std::fs::remove_file(&ballast)?;
+    for id in ROWS - 5..ROWS {
+        purses.update(&id, within(600_000), |purse| purse.coins = 7).await?;
+        answered.push(id);
+    }
+    // As with kill -9: what another start finds in the journal is all that there is.
+    drop(purses);
+    drop(records);
+    let (records, purses) = node(&url, disk, None, |_| {}).await?;
+    for id in 0..ROWS {
+        let wanted = if answered.contains(&id) { 7 } else { 0 };
+        assert_eq!(purses.get(&id).await?.unwrap().coins, wanted, "{id}");
+    }
+    close(records).await;
+    let written = db.fetch_all("SELECT id FROM purse WHERE coins = 7 AND holder = ''", &[]).await?;
+    assert_eq!(written.len(), answered.len());
     Ok(())
 }
 

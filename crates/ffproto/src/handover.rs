@@ -6,7 +6,8 @@
 //! old process                            successor, which has prepared everything that it can
 //!   Hello                       ──────▶
 //!                               ◀──────  Hello
-//!   Sticky*, State*, Frozen     ──────▶  thaws the state, or says Failed
+//!   Sticky*, Known*, Kept*,
+//!   State*, Frozen              ──────▶  thaws the state, or says Failed
 //!                               ◀──────  Thawed
 //!   stops to accept
 //!   YourTurn                    ──────▶  links to the parents, accepts
@@ -61,6 +62,8 @@ pub enum FromOld {
     TookBack,
     /// Sessions of other nodes that are known here, some of them.
     Known(Vec<KnownSession>),
+    /// Records that are to be saved when their session ends, some of them.
+    Kept(Vec<KeptRecord>),
 }
 
 /// From a successor to the old process.
@@ -90,6 +93,19 @@ pub struct Who {
     pub name: NodeName,
     /// Which start of it.
     pub incarnation: Incarnation,
+}
+
+/// A record that is to be saved when a session ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRecord {
+    /// Whose record.
+    pub session: SessionId,
+    /// The database of its table, as the config names it.
+    pub database: String,
+    /// Its table.
+    pub table: String,
+    /// Its key, as the journal writes it.
+    pub key: Vec<u8>,
 }
 
 /// A session of another node that has been opened here.

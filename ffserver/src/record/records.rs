@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffproto::SessionId;
+use ffproto::handover::KeptRecord;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -37,6 +38,9 @@ trait AnyTable: Send + Sync {
     fn run(self: Arc<Self>) -> Later<()>;
     fn stats(&self, now: Instant) -> TableStats;
     fn session_ended(&self, session: SessionId);
+    fn kept(&self) -> Vec<KeptRecord>;
+    fn keep_again(&self, kept: &KeptRecord);
+    fn keep_only(&self, lives: &dyn Fn(SessionId) -> bool);
 }
 
 /// What a table has in memory.
@@ -70,6 +74,18 @@ impl<T: Record> AnyTable for Inner<T> {
 
     fn session_ended(&self, session: SessionId) {
         Inner::session_ended(self, session);
+    }
+
+    fn kept(&self) -> Vec<KeptRecord> {
+        Inner::kept(self)
+    }
+
+    fn keep_again(&self, kept: &KeptRecord) {
+        Inner::keep_again(self, kept);
+    }
+
+    fn keep_only(&self, lives: &dyn Fn(SessionId) -> bool) {
+        Inner::keep_only(self, lives);
     }
 }
 
@@ -230,6 +246,21 @@ impl Records {
     /// A client's session has ended: its records ([`Table::keep`]) are written.
     pub fn session_ended(&self, session: SessionId) {
         self.all.iter().for_each(|table| table.session_ended(session));
+    }
+
+    /// The records of sessions, for a successor.
+    pub(crate) fn kept(&self) -> Vec<KeptRecord> {
+        self.all.iter().flat_map(|table| table.kept()).collect()
+    }
+
+    /// Keeps what a predecessor has kept.
+    pub(crate) fn keep_again(&self, kept: &[KeptRecord]) {
+        kept.iter().for_each(|kept| self.all.iter().for_each(|table| table.keep_again(kept)));
+    }
+
+    /// Forgets the records of sessions that do not live.
+    pub(crate) fn keep_only(&self, lives: &dyn Fn(SessionId) -> bool) {
+        self.all.iter().for_each(|table| table.keep_only(lives));
     }
 
     /// Counters and gauges by name, those that are not zero.
