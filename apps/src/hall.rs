@@ -1,5 +1,7 @@
 //! The apps that the tests try sessions with: what every node of a cluster sees of a client, and does to it.
 
+mod door;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -169,21 +171,24 @@ fn with_events(app: App) -> App {
         }
         info!("event: {} opened {}", node.name(), session.id());
     })
+    .on_session_verified(|node, session| async move {
+        info!("event: {} verified {}", node.name(), session.id());
+    })
     .on_session_closed(|node, session| async move {
         info!("event: {} closed {}", node.name(), session.id());
     })
 }
 
 pub(crate) fn net() -> App {
-    with_events(App::new("hallnet").handlers(handlers![net_sees, net_notes, asks_gate]))
+    with_events(App::new("hallnet").handlers(handlers![net_sees, net_notes, asks_gate]).handlers(door::net()))
 }
 
 pub(crate) fn gate() -> App {
-    with_events(App::new("hallgate").handlers(handlers![gate_sees]))
+    with_events(App::new("hallgate").handlers(handlers![gate_sees]).handlers(door::gate()))
 }
 
 pub(crate) fn hall() -> App {
-    with_events(App::new("hall").state(Kept::default()).handlers(handlers![
+    with_events(App::new("hall").state(Kept::default()).handlers(door::hall()).handlers(handlers![
         any_hall_sees,
         hall_sees,
         hall_notes,

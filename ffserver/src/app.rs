@@ -26,6 +26,7 @@ pub(crate) struct Hooks {
     pub(crate) started: Option<NodeHook>,
     pub(crate) stopping: Option<NodeHook>,
     pub(crate) session_opened: Option<SessionHook>,
+    pub(crate) session_verified: Option<SessionHook>,
     pub(crate) session_closed: Option<SessionHook>,
     pub(crate) child_connected: Option<ChildHook>,
     pub(crate) child_lost: Option<ChildHook>,
@@ -148,6 +149,18 @@ impl App {
         F: Future<Output = ()> + Send + 'static,
     {
         self.hooks.session_opened = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs once on each node that the session has touched, or touches later, as soon as it has a user: by the
+    /// verdict over its login, or by [`Session::bind`]. On its net node before the client's login is answered;
+    /// on a node that it touches later behind [`App::on_session_opened`].
+    #[must_use]
+    pub fn on_session_verified<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_verified = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
         self
     }
 

@@ -30,6 +30,12 @@ pub(crate) struct Counters {
     pub(crate) clients_refused: AtomicU64,
     /// Clients disconnected by `idle_s` or `first_message_s`.
     pub(crate) clients_silent: AtomicU64,
+    /// Clients disconnected for a message before they had logged in.
+    pub(crate) logins_early: AtomicU64,
+    /// Clients disconnected by `login.timeout_s`.
+    pub(crate) logins_late: AtomicU64,
+    /// Logins that were refused.
+    pub(crate) logins_refused: AtomicU64,
 }
 
 /// One more.
@@ -48,6 +54,9 @@ impl Counters {
             ("forged_sessions", &self.forged),
             ("late_replies", &self.links.late_replies),
             ("link_outbox_full", &self.links.outbox_full),
+            ("logins_early", &self.logins_early),
+            ("logins_late", &self.logins_late),
+            ("logins_refused", &self.logins_refused),
             ("outbox_full", &self.outbox_full),
             ("park_full", &self.park_full),
             ("pushes_dropped", &self.pushes_dropped),

@@ -65,6 +65,13 @@ impl Dispatch {
                 Err(why) => faults.push(format!("{} {why}", place(route))),
             }
         }
+        let known = |command: CommandId| app.routes.iter().any(|route| route.key == Key::Net(command.0));
+        if let Some(ffconfig::Login { command, .. }) = config.login
+            && !known(command)
+            && config.route.find(command).is_none()
+        {
+            faults.push(format!("nobody decides over logins: command {command} (login.command) has neither a handler nor a route"));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -80,7 +87,8 @@ impl Dispatch {
             numbered.map(told).collect()
         };
         let net = of(|key| matches!(key, Key::Net(_)));
-        let hooks = app.hooks.session_opened.is_some() || app.hooks.session_closed.is_some();
+        let Hooks { session_opened, session_verified, session_closed, .. } = &app.hooks;
+        let hooks = [session_opened, session_verified, session_closed].into_iter().any(Option::is_some);
         Ok(Self {
             needs_sessions: hooks || net.iter().any(|route| route.takes_session),
             routes: Arc::new(config.route.clone()),

@@ -36,7 +36,7 @@ pub enum CallError {
     /// The node is stopping. Nothing ran.
     #[error("{}", .0.message)]
     Stopping(Fault),
-    /// Another code, from a newer version.
+    /// Another code: one that calls between nodes do not end with, or of a newer version.
     #[error("{}", .0.message)]
     Other(Fault),
 }
@@ -76,7 +76,9 @@ impl From<Fault> for CallError {
             Code::Handler => Self::Handler(fault),
             Code::Panic => Self::Panic(fault),
             Code::Stopping => Self::Stopping(fault),
-            Code::NoRoute | Code::Unknown(_) => Self::Other(fault),
+            Code::NoRoute | Code::Refused | Code::NotLoggedIn | Code::Kicked | Code::Unknown(_) => {
+                Self::Other(fault)
+            }
         }
     }
 }

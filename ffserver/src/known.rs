@@ -19,9 +19,35 @@ pub(crate) struct Remote {
     pub(crate) via: At,
     state: Mutex<Arc<SessionState>>,
     gone: AtomicBool,
+    /// The hook at its opening has run.
+    opened: AtomicBool,
+    /// The app has been told that it has a user.
+    verified: AtomicBool,
+    /// Held while a hook of it runs, so that they come in their order.
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 impl Remote {
+    /// A session whose opening the app knows of, and its user if it has one, when `opened`.
+    fn new(id: SessionId, via: At, state: SessionState, opened: bool) -> Self {
+        let verified = AtomicBool::new(opened && state.user.is_some());
+        let (state, gone, turn) = (Mutex::new(Arc::new(state)), AtomicBool::new(false), Default::default());
+        Self { id, via, state, gone, opened: AtomicBool::new(opened), verified, turn }
+    }
+
+    /// The hook at its opening has run.
+    pub(crate) fn set_opened(&self) {
+        self.opened.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the app must be told that the session has a user: true for one caller, when it has one and its
+    /// opening has been told.
+    pub(crate) fn becomes_verified(&self) -> bool {
+        self.opened.load(Ordering::SeqCst)
+            && self.state().user.is_some()
+            && !self.verified.swap(true, Ordering::SeqCst)
+    }
+
     pub(crate) fn state(&self) -> Arc<SessionState> {
         self.state.lock().clone()
     }
@@ -111,8 +137,7 @@ impl Known {
 
     /// Its net node has told of the session; jobs still wait.
     pub(crate) fn told(&self, id: SessionId, state: SessionState, via: At) -> Arc<Remote> {
-        let state = Mutex::new(Arc::new(state));
-        let new = Arc::new(Remote { id, via, state, gone: AtomicBool::new(false) });
+        let new = Arc::new(Remote::new(id, via, state, false));
         if let Some(Entry::Opening(opening)) = self.entries.lock().get_mut(&id) {
             opening.newer.take().into_iter().for_each(|state| new.update(state));
             opening.remote = Some(new.clone());
@@ -123,15 +148,17 @@ impl Known {
         new
     }
 
-    /// Its net node tells of a new state.
-    pub(crate) fn update(&self, id: SessionId, state: SessionState) {
+    /// Its net node tells of a new state. The session, if it is known.
+    pub(crate) fn update(&self, id: SessionId, state: SessionState) -> Option<Arc<Remote>> {
         match self.entries.lock().get_mut(&id) {
             Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
                 remote.update(state);
+                return Some(remote.clone());
             }
             Some(Entry::Opening(opening)) => opening.newer = Some(state),
             None => {}
         }
+        None
     }
 
     /// The next job; when none waits the session is open, and later ones run at once.
@@ -209,8 +236,7 @@ impl Known {
     pub(crate) fn take_over(&self, session: KnownSession) {
         let KnownSession { id, via, from_parent, state } = session;
         let via = (if from_parent { Direction::Up } else { Direction::Down }, via);
-        let state = Mutex::new(Arc::new(state));
-        let remote = Remote { id, via, state, gone: AtomicBool::new(false) };
+        let remote = Remote::new(id, via, state, true);
         self.entries.lock().entry(id).or_insert_with(|| Entry::Open(Arc::new(remote)));
     }
 

@@ -31,6 +31,8 @@ pub mod handler;
 mod app;
 mod queue;
 mod dispatch;
+pub mod login;
+mod verified;
 mod relay;
 mod broadcast;
 mod net;
@@ -55,6 +57,7 @@ pub use ffmacros::{Record, net_handle, remote_handle, root_handle};
 pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId};
 pub use handler::{Bincode, Body, Caller, Json, Route, State};
 pub use hub::Hub;
+pub use login::Verdict;
 pub use node::{Node, Phase};
 pub use record::{Record, Save, Table, within};
 pub use rpc::{Children, Parent, ParentName, Parents};
@@ -68,8 +71,8 @@ pub use {bytes, rocket, tracing};
 pub mod prelude {
     pub use crate::{
         App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError, Json,
-        Named, Node, NodeName, Parent, Parents, Record, Save, Session, State, Table, databases, handlers,
-        net_handle, parents, remote_handle, root_handle, within,
+        Named, Node, NodeName, Parent, Parents, Record, Save, Session, State, Table, Verdict, databases,
+        handlers, net_handle, parents, remote_handle, root_handle, within,
     };
     pub use bytes::Bytes;
 }

@@ -4,7 +4,9 @@
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -34,7 +36,7 @@ use crate::neighbours::Neighbours;
 use crate::park::{Park, ParkLimits, Side};
 use crate::record::{Record, Records, Table};
 use crate::routing::{SESSION_ENDED, Sticky};
-use crate::session::{Course, LocalSession, Luggage, Wire};
+use crate::session::{Course, LocalSession, Luggage, Stage, Wire};
 
 /// Where a node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,7 @@ struct Inner {
     databases: OnceLock<BTreeMap<String, Db>>,
     cache: OnceLock<Cache>,
     records: OnceLock<Records>,
+    verified: OnceLock<Verified>,
     sessions: Mutex<Sessions>,
     parents: Mutex<Neighbours>,
     children: Mutex<Neighbours>,
@@ -99,6 +102,10 @@ pub(crate) enum NotOpened {
     NoNumber,
 }
 
+/// Tells the app that a session has a user.
+pub(crate) type Verified =
+    Arc<dyn Fn(Node, SessionId) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// The app's values by type.
 pub(crate) type States = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
@@ -129,6 +136,7 @@ impl Node {
             databases: OnceLock::new(),
             cache: OnceLock::new(),
             records: OnceLock::new(),
+            verified: OnceLock::new(),
             sessions: Mutex::default(),
             parents: Mutex::new(parents),
             children: Mutex::new(children),
@@ -270,6 +278,25 @@ impl Node {
         let _ = self.0.records.set(records);
     }
 
+    pub(crate) fn set_verified(&self, told: Verified) {
+        let _ = self.0.verified.set(told);
+    }
+
+    /// Tells the app that a session has a user; whoever calls this has made sure that it is the first time.
+    pub(crate) async fn tell_verified(&self, session: SessionId) {
+        if let Some(told) = self.0.verified.get() {
+            told(self.clone(), session).await;
+        }
+    }
+
+    /// The same, in a task of its own.
+    pub(crate) fn spawn_verified(&self, session: SessionId) {
+        let node = self.clone();
+        if self.0.verified.get().is_some() {
+            drop(self.calls().spawn(async move { node.tell_verified(session).await }));
+        }
+    }
+
     pub(crate) fn set_cache(&self, cache: Cache) {
         let _ = self.0.cache.set(cache);
     }
@@ -353,7 +380,8 @@ impl Node {
         }
         *from_there += 1;
         sessions.next = Some(id.next());
-        let session = LocalSession::new(id, address, self.wire(), self.0.counters.clone());
+        let stage = if self.0.config.login.is_some() { Stage::Awaited } else { Stage::In };
+        let session = LocalSession::new(id, address, stage, self.wire(), self.0.counters.clone());
         session.set_course(sessions.course);
         sessions.open.insert(id, session.clone());
         drop(sessions);
@@ -365,6 +393,9 @@ impl Node {
     pub(crate) fn adopt_session(&self, record: &handover::Session, luggage: Luggage) -> LocalSession {
         let groups = luggage.groups.clone();
         let session = LocalSession::adopt(record, luggage, self.wire(), self.0.counters.clone());
+        if self.0.config.login.is_none() {
+            session.set_stage(Stage::In);
+        }
         for group in groups {
             self.0.cluster.groups.join(&group, &session, usize::MAX);
         }
@@ -444,6 +475,17 @@ impl Node {
         let limits = &self.0.config.limits;
         for session in self.0.sessions.lock().open.values() {
             session.cut_after(LINGER);
+            if let Some(login) = &self.0.config.login
+                && session.stage() != Stage::In
+                && session.opened().elapsed() > login.timeout
+            {
+                let fault =
+                    self.fault(Code::Timeout, Executed::Unknown, "not logged in within login.timeout_s");
+                if session.close_with(login.command, &fault) {
+                    count(&self.0.counters.logins_late);
+                }
+                continue;
+            }
             let (first, silent) = session.silence();
             if first && limits.first_message.is_some_and(|max| silent > max) {
                 count(&self.0.counters.clients_silent);

@@ -126,6 +126,20 @@ impl Node {
         change: SessionChange,
         but: Option<NodeNumber>,
     ) -> Result<Arc<SessionState>, SessionError> {
+        let state = self.change_state(session, change, but)?;
+        if session.becomes_verified() {
+            self.spawn_verified(session.id());
+        }
+        Ok(state)
+    }
+
+    /// The same, for who tells this node's app of the user itself.
+    pub(crate) fn change_state(
+        &self,
+        session: &LocalSession,
+        change: SessionChange,
+        but: Option<NodeNumber>,
+    ) -> Result<Arc<SessionState>, SessionError> {
         let max = self.config().limits.session_state_bytes_max;
         let tell = |state: &SessionState, watchers: &[NodeNumber]| {
             let payload = encode(state);
@@ -237,7 +251,10 @@ impl Shared {
             }
             (Some(Op::State), Some(client)) => {
                 if let Some(state) = decode(envelope.payload) {
-                    self.node.cluster().known.update(client.session, state);
+                    let remote = self.node.cluster().known.update(client.session, state);
+                    if remote.is_some_and(|remote| remote.becomes_verified()) {
+                        self.node.spawn_verified(client.session);
+                    }
                 }
             }
             (Some(Op::Ended), Some(client)) => self.session_gone(client.session),
@@ -517,6 +534,10 @@ impl Shared {
             Ok(Some(state)) => {
                 let remote = known.told(id, state, via);
                 self.run_hook(&remote, true).await;
+                remote.set_opened();
+                if remote.becomes_verified() {
+                    self.node.tell_verified(id).await;
+                }
                 while let Some(job) = known.next_job(id) {
                     job(Ok(()));
                 }
@@ -538,6 +559,7 @@ impl Shared {
             (&hooks.session_closed, "on_session_closed")
         };
         let Some(hook) = hook else { return };
+        let _turn = remote.turn.lock().await;
         let hook = hook(self.node.clone(), Session::there(self.node.clone(), remote.clone()));
         let ended = Guarded::hook(async move {
             hook.await;

@@ -20,6 +20,9 @@ use tokio::time::Instant;
 
 use crate::counters::{Counters, count};
 
+/// The code of a WebSocket's close that says: not by the rules of this server (RFC 6455, 7.4.1).
+const POLICY: u16 = 1008;
+
 /// What all sessions of a node have in common.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wire {
@@ -49,6 +52,27 @@ struct Inner {
     running: AtomicBool,
     /// A [`Course`].
     course: AtomicU8,
+    /// A [`Stage`].
+    stage: AtomicU8,
+    /// It is being closed, and starts nothing more.
+    ending: AtomicBool,
+    /// The app has been told that it has a user.
+    verified: AtomicBool,
+    /// Hooks of it run one at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// How far a client's login is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// It is in, or need not log in.
+    #[default]
+    In,
+    /// Its next message must be the login.
+    Awaited,
+    /// The login is being decided over.
+    Asked,
 }
 
 /// What a session's connection does next.
@@ -73,6 +97,8 @@ pub(crate) struct Luggage {
     form: Form,
     state: SessionState,
     watchers: Vec<NodeNumber>,
+    /// Never [`Stage::Asked`]: what is being decided over does not travel.
+    stage: Stage,
     /// The groups that it is in; filled in by the node, which knows them.
     pub(crate) groups: Vec<String>,
 }
@@ -92,10 +118,26 @@ struct Outbox {
     /// Handed to the connection and not yet written: it counts against the bound.
     in_flight: usize,
     waker: Option<Waker>,
-    closing: Option<(String, Instant)>,
+    closing: Option<(Reason, Instant)>,
     /// The client reads too slowly to be waited for: the connection ends with bytes unwritten.
     cut: bool,
     gone: bool,
+}
+
+/// Why a session is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reason {
+    /// For the log, and for a WebSocket's client.
+    pub(crate) text: String,
+    /// The code of a WebSocket's close.
+    pub(crate) close_code: u16,
+}
+
+impl Reason {
+    /// The app's, or a limit's.
+    fn normal(text: impl Into<String>) -> Self {
+        Self { text: text.into(), close_code: 1000 }
+    }
 }
 
 /// User and attributes would take too much.
@@ -141,7 +183,13 @@ pub enum PushError {
 }
 
 impl LocalSession {
-    pub(crate) fn new(id: SessionId, address: SocketAddr, wire: Wire, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        id: SessionId,
+        address: SocketAddr,
+        stage: Stage,
+        wire: Wire,
+        counters: Arc<Counters>,
+    ) -> Self {
         let outbox = Mutex::default();
         let (waiting, heard_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
         let (running, course) = (AtomicBool::new(false), AtomicU8::new(Course::Run as u8));
@@ -160,6 +208,10 @@ impl LocalSession {
             heard_ms,
             running,
             course,
+            stage: AtomicU8::new(stage as u8),
+            ending: AtomicBool::new(false),
+            verified: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -170,7 +222,8 @@ impl LocalSession {
         wire: Wire,
         counters: Arc<Counters>,
     ) -> Self {
-        let Luggage { form, state, watchers, .. } = luggage;
+        let Luggage { form, state, watchers, stage, .. } = luggage;
+        let verified = AtomicBool::new(state.user.is_some());
         let told = Mutex::new(Told { state: Arc::new(state), watchers });
         let now = Instant::now();
         let opened = now.checked_sub(Duration::from_millis(record.open_ms)).unwrap_or(now);
@@ -187,6 +240,10 @@ impl LocalSession {
             heard_ms: AtomicU64::new(record.heard_ms),
             running: AtomicBool::new(false),
             course: AtomicU8::new(Course::Run as u8),
+            stage: AtomicU8::new(stage as u8),
+            ending: AtomicBool::new(false),
+            verified,
+            turn: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -225,7 +282,8 @@ impl LocalSession {
         };
         let told = self.0.told.lock();
         let (state, watchers) = ((*told.state).clone(), told.watchers.clone());
-        Some((record, Luggage { form: outbox.form, state, watchers, groups: Vec::new() }))
+        let stage = self.stage();
+        Some((record, Luggage { form: outbox.form, state, watchers, stage, groups: Vec::new() }))
     }
 
     /// The id, unique in the cluster and never reused.
@@ -404,16 +462,60 @@ impl LocalSession {
         }
     }
 
+    /// How far its login is.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.0.stage.load(Ordering::Acquire) {
+            1 => Stage::Awaited,
+            2 => Stage::Asked,
+            _ => Stage::In,
+        }
+    }
+
+    /// Its login is at another stage now.
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        self.0.stage.store(stage as u8, Ordering::Release);
+    }
+
+    /// Whether the app must be told that the session has a user: true for one caller, once it has one.
+    pub(crate) fn becomes_verified(&self) -> bool {
+        self.state().user.is_some() && !self.0.verified.swap(true, Ordering::AcqRel)
+    }
+
+    /// Held while a hook of it runs, so that they come in their order.
+    pub(crate) fn turn(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.turn
+    }
+
+    /// Whether it is being closed: nothing more of it may start.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.ending.load(Ordering::Acquire)
+    }
+
     /// Ends the session: what is queued is written first. `reason` is logged.
     pub(crate) fn close(&self, reason: &str) {
+        self.0.close(&mut self.0.outbox.lock(), Reason::normal(reason));
+    }
+
+    /// Ends the session as [`LocalSession::close`] does, and tells the client why: an error frame for `command`.
+    /// False when it is being closed already.
+    pub(crate) fn close_with(&self, command: CommandId, fault: &Fault) -> bool {
+        let Wire { framing, error_command, .. } = &self.0.wire;
         let mut outbox = self.0.outbox.lock();
-        outbox.closing.get_or_insert_with(|| (reason.to_owned(), Instant::now()));
-        wake(&mut outbox);
+        if outbox.gone || outbox.closing.is_some() {
+            return false;
+        }
+        // A slow one is disconnected with what it has not read.
+        let _ = self.0.queue_in(&mut outbox, SlowClient::Disconnect, |form, out| {
+            form.write_error(framing, *error_command, command, fault, out);
+        });
+        let text = format!("{}: {}", fault.code, fault.message);
+        self.0.close(&mut outbox, Reason { text, close_code: POLICY });
+        true
     }
 
     /// Moves what is queued into the empty `writing`, or remembers who to wake. `Some` says why the
     /// connection shall end: nothing is left to write.
-    pub(crate) fn take_queued(&self, writing: &mut Vec<u8>, waker: &Waker) -> Option<String> {
+    pub(crate) fn take_queued(&self, writing: &mut Vec<u8>, waker: &Waker) -> Option<Reason> {
         let mut outbox = self.0.outbox.lock();
         outbox.in_flight = outbox.bytes.len();
         std::mem::swap(&mut outbox.bytes, writing);
@@ -428,7 +530,7 @@ impl LocalSession {
 
     /// The socket takes no more: remembers who to wake when the client shall not be waited for. `Some`
     /// says why that is so now.
-    pub(crate) fn blocked(&self, waker: &Waker) -> Option<String> {
+    pub(crate) fn blocked(&self, waker: &Waker) -> Option<Reason> {
         let mut outbox = self.0.outbox.lock();
         outbox.remember(waker);
         outbox.closing.as_ref().filter(|_| outbox.cut).map(|(why, _)| why.clone())
@@ -483,11 +585,10 @@ impl Inner {
         // What is queued may pass the bound by one message, so that a message above it can travel at all.
         if queued > self.wire.outbox_bytes_max {
             if policy == SlowClient::Disconnect {
-                outbox.closing = Some(("slow reader: limits.outbox_bytes_max".into(), Instant::now()));
                 outbox.bytes = Vec::new();
                 outbox.cut = true;
                 count(&self.counters.outbox_full);
-                wake(outbox);
+                self.close(outbox, Reason::normal("slow reader: limits.outbox_bytes_max"));
             } else {
                 count(&self.counters.pushes_dropped);
             }
@@ -496,6 +597,12 @@ impl Inner {
         write(outbox.form, &mut outbox.bytes);
         wake(outbox);
         Ok(())
+    }
+
+    fn close(&self, outbox: &mut Outbox, reason: Reason) {
+        outbox.closing.get_or_insert_with(|| (reason, Instant::now()));
+        self.ending.store(true, Ordering::Release);
+        wake(outbox);
     }
 
     fn push_fault(&self, command: CommandId, fault: &Fault) {

@@ -225,6 +225,9 @@ impl Session {
         let answer = self.node.ask(remote.id, Op::Set, &encode(&change), Some(&remote.via)).await?;
         let state = decode(&answer).ok_or(SessionError::Gone)?;
         remote.update(state);
+        if remote.becomes_verified() {
+            self.node.spawn_verified(remote.id);
+        }
         Ok(())
     }
 

@@ -1,9 +1,6 @@
 //! The example of docs/data.md, as it is: on SQLite, and by its other config on MariaDB and memcached.
 
-use std::path::Path;
-use std::process::Command;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tests::client::{Client, parse_error};
 use tests::cluster::Cluster;
@@ -97,22 +94,10 @@ async fn the_example_keeps_what_it_has_answered(cluster: Cluster) -> Result<()> 
     cluster.stop().await
 }
 
-/// What `appmain net config.json --check` prints, and its exit code.
-fn check(folder: &Path) -> Result<(String, Option<i32>)> {
-    let output = Command::new(bins::folder()?.join("appmain"))
-        .arg("net")
-        .arg(folder.join("config.json"))
-        .arg("--check")
-        .output()
-        .context("appmain")?;
-    let text = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
-    Ok((text, output.status.code()))
-}
-
 #[tokio::test]
 async fn the_accounts_example_keeps_what_it_has_answered_on_sqlite() -> Result<()> {
     let cluster = Cluster::processes(Fixture::new(&config("config.json")?)?).await?;
-    let (text, code) = check(cluster.folder())?;
+    let (text, code) = bins::check("net", cluster.folder())?;
     ensure!(code == Some(0), "{code:?}: {text}");
     assert!(text.contains("ok    db: sqlite://") && text.contains(" is SQLite 3."), "{text}");
     assert!(text.contains("ok    db table account (before migrations): as its record expects it"), "{text}");
@@ -143,7 +128,7 @@ async fn a_check_says_what_is_wrong_and_fails() -> Result<()> {
     let down = format!("127.0.0.1:{free}");
     let fixture = Fixture::new(&text)?.replace("DATABASE", &url).replace("127.0.0.1:11211", &down);
     std::fs::write(folder.path().join("config.json"), &fixture.text)?;
-    let (text, code) = check(folder.path())?;
+    let (text, code) = bins::check("net", folder.path())?;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains(&format!("FAULT db: `db.url`: mysql at {down} cannot be reached")), "{text}");
     assert!(text.contains(&format!("FAULT memcached {down}: ")), "{text}");

@@ -13,6 +13,7 @@ mod health;
 mod hosts;
 mod layering;
 mod limits;
+mod login;
 mod outage;
 mod outcome;
 mod records;

@@ -1,6 +1,6 @@
 //! The programs under test: built once per run, found beside this test binary.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -39,4 +39,19 @@ pub fn root() -> PathBuf {
     let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.pop();
     root
+}
+
+/// What `appmain NODE config.json --check` prints for the config in a folder, and its exit code.
+///
+/// # Errors
+/// The program cannot be started.
+pub fn check(node: &str, folder: &Path) -> Result<(String, Option<i32>)> {
+    let output = Command::new(self::folder()?.join("appmain"))
+        .arg(node)
+        .arg(folder.join("config.json"))
+        .arg("--check")
+        .output()
+        .context("appmain")?;
+    let text = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
+    Ok((text, output.status.code()))
 }

@@ -155,6 +155,16 @@ impl Client {
         parse_error(&answer)
     }
 
+    /// The next frame, which is an error frame.
+    ///
+    /// # Errors
+    /// It is another one, or there is none.
+    pub async fn receive_error(&mut self) -> Result<ErrorFrame> {
+        let (got, answer) = self.receive().await?;
+        ensure!(got == u32::MAX, "{got} {answer:?} instead of an error frame");
+        parse_error(&answer)
+    }
+
     /// Waits until the server closes the connection.
     ///
     /// # Errors

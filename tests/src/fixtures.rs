@@ -177,6 +177,17 @@ impl Fixture {
         )
     }
 
+    /// The same with a `login` on both net nodes, of these keys: 100 decides on the net node, 101 on its gate,
+    /// 2110 on a hall.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn login(keys: &str) -> Result<Self> {
+        let mut fixture = Self::hall()?;
+        fixture.text = fixture.text.replace("\"route\":", &format!("\"login\": {{ {keys} }}, \"route\":"));
+        Ok(fixture)
+    }
+
     /// A net node on its own, with these limits.
     ///
     /// # Errors

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ffproto::ClusterName;
+use ffproto::{ClusterName, CommandId};
 
 use crate::database::database;
 use crate::fields::Fields;
 use crate::limits;
-use crate::model::{Backoff, Cluster, Master, Memcached, Node, Parent, Restart};
+use crate::model::{Backoff, Cluster, Login, Master, Memcached, Node, Parent, Restart};
 use crate::nodes::Draft;
 use crate::parents::Link;
 use crate::ports::own_host;
@@ -109,8 +109,14 @@ fn node(root: &Fields, draft: &Draft<'_>, index: usize, parents: Vec<Parent>, fo
         drain: Duration::from_secs(fields.number("drain_s").unwrap_or(10)),
         client: limits::client(root.section("client"), fields.section("client")),
         limits: limits::limits(root.section("limits"), fields.section("limits")),
+        login: fields.section("login").and_then(login),
         route: fields.section("route").map(routes::route).unwrap_or_default(),
     })
+}
+
+fn login(fields: &Fields) -> Option<Login> {
+    let command = CommandId(fields.command("command")?);
+    Some(Login { command, timeout: Duration::from_secs(fields.number("timeout_s").unwrap_or(10)) })
 }
 
 fn parents(links: &[Link<'_>], drafts: &[Draft<'_>]) -> Vec<Parent> {

@@ -26,6 +26,7 @@ pub(crate) fn check(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>
     if let Some(restart) = master.and_then(|master| master.section("restart")) {
         check_waits(restart, report);
     }
+    drafts.iter().filter_map(|draft| draft.fields).for_each(|fields| check_login(fields, report));
     let top = root.section("limits");
     limits::check(top, None, report);
     for own in drafts.iter().filter_map(|draft| draft.fields?.section("limits")) {
@@ -74,6 +75,13 @@ fn check_database(entry: &Entry, report: &mut Report<'_>) {
     database::check(fields, report);
     if !["url", "user", "db"].into_iter().any(|key| fields.given(key)) {
         report.fault(&fields.place, "a named database needs a `url`");
+    }
+}
+
+/// Without clients there is nobody to log in.
+fn check_login(fields: &Fields, report: &mut Report<'_>) {
+    if fields.given("login") && !fields.given("netport") {
+        report.fault(fields.place_of("login"), "a login needs a `netport`: this node has no clients");
     }
 }
 

@@ -49,6 +49,13 @@ impl Fields {
         }
     }
 
+    pub(crate) fn command(&self, key: &str) -> Option<u32> {
+        match self.get(key)?.value {
+            Value::Commands(span) => Some(span.first),
+            _ => None,
+        }
+    }
+
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         match &self.get(key)?.value {
             Value::Text(text) => Some(text),

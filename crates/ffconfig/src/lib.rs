@@ -35,7 +35,7 @@ pub use diff::{Diff, diff};
 pub use finding::{Finding, LoadError};
 pub use load::{FILE_BYTES_MAX, Loaded, load, load_with_apps, parse};
 pub use model::{
-    Backoff, ClientFraming, Cluster, Database, Limits, Listen, Master, Memcached, Node, Parent, Restart,
-    Route, RouteRule, SlowClient,
+    Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Parent,
+    Restart, Route, RouteRule, SlowClient,
 };
 pub use schema::schema;

@@ -121,6 +121,18 @@ pub struct Node {
     pub limits: Limits,
     /// `route`: where commands without a handler here go. Default: none goes anywhere.
     pub route: Route,
+    /// `login`: clients must log in first. Default: they need not.
+    pub login: Option<Login>,
+}
+
+/// `login`: the first message of a client is its login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Login {
+    /// `command`: the command of the login, which a handler of the node or of its route decides over. Required.
+    pub command: CommandId,
+    /// `timeout_s`: a client that has not logged in so long after it connected is disconnected. Default 10 s:
+    /// longer than a person's second try takes, short enough for connections that only occupy a place.
+    pub timeout: Duration,
 }
 
 /// One parent of a node.

@@ -169,7 +169,7 @@ pub const COUNT_MAX: u64 = 1000;
 pub const TOKEN_CHARS_MIN: usize = 16;
 
 static SECTIONS: &[&Section] =
-    &[&TOP, &MASTER, &RESTART, &SERVER, &REMOTE, &ROUTE, &DB, &MEMCACHED, &CLIENT, &LIMITS];
+    &[&TOP, &MASTER, &RESTART, &SERVER, &REMOTE, &ROUTE, &LOGIN, &DB, &MEMCACHED, &CLIENT, &LIMITS];
 
 pub(crate) static TOP: Section = Section {
     place: "",
@@ -284,6 +284,11 @@ pub(crate) static SERVER: Section = Section {
             Kind::Section(&ROUTE),
             "Where commands without a handler on this node go: see [Routes](#routes). Absent: none goes anywhere.",
         ),
+        key(
+            "login",
+            Kind::Section(&LOGIN),
+            "Clients must log in before anything else is accepted from them. Absent: they need not.",
+        ),
         key("db", Kind::Bool, "Whether the node uses `db` and `databases`.").or("false"),
         key("mem", Kind::Bool, "Whether the node uses `memcached` in place of its in-process cache.")
             .or("false"),
@@ -352,6 +357,16 @@ pub(crate) static ROUTE: Section = Section {
         key("range", Kind::Map(&Kind::List(&Kind::Commands)), "Under the name of a kind: the commands for nodes of it, as a list of `[FIRST, LAST]`, both included. No two of them overlap.").or("{}"),
         key("special", Kind::Map(&Kind::List(&Kind::Command)), "Under the name of a kind: a list of single commands for nodes of it. They win over `range`.").or("{}"),
         key("stateless", Kind::List(&Kind::CommandOrCommands), "For these, each message goes to the node of the kind with the least load; for the others a session keeps the node that was chosen first.").or("[]"),
+    ],
+};
+
+pub(crate) static LOGIN: Section = Section {
+    place: "servers.NAME.login",
+    reload: "As `servers.NAME`: the node is replaced. Clients that are in need not log in again.",
+    shorthand: None,
+    keys: &[
+        key("command", Kind::Command, "The command of the first message. A handler of this node, or one that `route` leads to, decides: it answers a `Verdict`.").required(),
+        key("timeout_s", whole(1, 3600), "A client that is not in by then is disconnected; counted from when it connects.").or("10"),
     ],
 };
 

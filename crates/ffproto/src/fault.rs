@@ -31,12 +31,18 @@ pub enum Code {
     Panic,
     /// The node is stopping and starts nothing new.
     Stopping,
+    /// The login was refused, or the user may not have another session. The connection is closed.
+    Refused,
+    /// A message before the client has logged in. Nothing ran; the connection is closed.
+    NotLoggedIn,
+    /// The user has another session, which goes on. The connection is closed.
+    Kicked,
     /// A node told something that this version does not know.
     Unknown(u16),
 }
 
 impl Code {
-    const NAMES: [(Code, u16, &'static str); 10] = [
+    const NAMES: [(Code, u16, &'static str); 13] = [
         (Code::NoNode, 1, "no_node"),
         (Code::NoMethod, 2, "no_method"),
         (Code::NoRoute, 3, "no_route"),
@@ -47,6 +53,9 @@ impl Code {
         (Code::Handler, 8, "handler"),
         (Code::Panic, 9, "panic"),
         (Code::Stopping, 10, "stopping"),
+        (Code::Refused, 16, "refused"),
+        (Code::NotLoggedIn, 17, "not_logged_in"),
+        (Code::Kicked, 18, "kicked"),
     ];
 
     /// The number on the wire.

@@ -9,6 +9,7 @@
 //! * [`link`] — what nodes speak on a link: one fixed header, then the body untouched.
 //! * [`handshake`] — how a link or a control connection starts and proves the token, both ways.
 //! * [`relay`] — what nodes tell each other that are no neighbours: about sessions, and who can be reached.
+//! * [`login`] — what a handler answers that decides over logins.
 //! * [`control`] — what the master and its nodes tell each other.
 //! * [`handover`] — what an old process tells its successor, and an adopted node its new master.
 
@@ -19,6 +20,7 @@ pub mod link;
 pub mod handshake;
 pub mod control;
 pub mod relay;
+pub mod login;
 pub mod handover;
 
 pub use fault::{Code, Executed, Fault};

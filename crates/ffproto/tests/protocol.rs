@@ -13,6 +13,7 @@ use ffproto::handshake::{
     Challenge, FromAcceptor, FromDialer, Hello, Nonce, Purpose, Refusal, Side, Transcript,
 };
 use ffproto::link::{self, Client, Head, Kind};
+use ffproto::login::{MARK, Verdict};
 use ffproto::relay::{self, Audience, Broadcast, Op, REACH, ReachChange, Reachable, SessionState, TO};
 use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use serde::Serialize;
@@ -75,6 +76,7 @@ impl Page {
 fn every_message_of_the_page_has_the_bytes_that_the_code_writes_and_reads() {
     let mut page = Page(golden());
     clients(&mut page);
+    logins(&mut page);
     websockets(&mut page);
     handshakes(&mut page);
     links(&mut page);
@@ -96,6 +98,17 @@ fn clients(page: &mut Page) {
     let json = format!(r#"{{"command":4711,"code":"{code}","message":"{text}","executed":"{executed}"}}"#);
     assert!(PAGE.contains(&format!("```json\n{json}\n```")));
     page.client("client-error", plain, u32::MAX, json.as_bytes());
+}
+
+fn logins(page: &mut Page) {
+    let coding = || bincode::DefaultOptions::new().with_fixint_encoding();
+    let (user, greeting, attributes) = ("ann".into(), b"hi".to_vec(), vec![("rank".into(), "guest".into())]);
+    let accept = Verdict::Accept { user, greeting, attributes };
+    let refuse = Verdict::Refuse { reason: "banned".into() };
+    for (name, verdict) in [("verdict-accept", accept), ("verdict-refuse", refuse)] {
+        let bytes = page.bytes(name, &[&MARK[..], &coding().serialize(&verdict).unwrap()].concat());
+        assert_eq!(coding().deserialize::<Verdict>(&bytes[4..]).unwrap(), verdict);
+    }
 }
 
 /// What a client's frame means, as text.

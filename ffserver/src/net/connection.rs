@@ -34,13 +34,14 @@ use tokio::time::{Instant, Sleep};
 use tracing::{info, warn};
 
 use super::Shared;
+use super::login::{self, Admitted};
 use super::spoken::Spoken;
 use crate::dispatch::{Guarded, log_error, poll_once, until};
 use crate::error::HandlerError;
 use crate::forward::Forwarded;
 use crate::handler::{From, Outcome, Request};
 use crate::routing::Hop;
-use crate::session::{Course, LocalSession, Luggage};
+use crate::session::{Course, LocalSession, Luggage, Reason, Stage};
 use crate::sessions::Session;
 
 /// What a connection keeps of its write buffers: a small reply needs no allocation, and ten thousand idle
@@ -57,7 +58,7 @@ thread_local! {
 pub(super) enum Closed {
     ByPeer,
     /// The reason given to [`Session::close`], a slow reader's included.
-    Here(String),
+    Here(Reason),
     Frame(FrameFault),
     WebSocket(WebSocketFault),
     Draining,
@@ -70,7 +71,7 @@ impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Closed::ByPeer => f.write_str("closed by the client"),
-            Closed::Here(why) => write!(f, "closed by the server: {why}"),
+            Closed::Here(why) => write!(f, "closed by the server: {}", why.text),
             Closed::Frame(fault) => write!(f, "illegal frame: {fault}"),
             Closed::WebSocket(fault) => write!(f, "illegal: {fault}"),
             Closed::Draining => f.write_str("the node is stopping"),
@@ -257,8 +258,13 @@ impl Connection {
         timer.as_mut().poll(cx)
     }
 
+    /// Whether frames wait for the running handler. Those behind a login do not: they are not accepted.
+    fn waits_for_handler(&self) -> bool {
+        self.running.is_some() && self.session.stage() != Stage::Asked
+    }
+
     fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
-        if self.running.is_some() || self.unread.is_empty() || self.course != Course::Run {
+        if self.waits_for_handler() || self.unread.is_empty() || self.course != Course::Run {
             return Ok(());
         }
         let mut bytes = std::mem::take(&mut self.unread);
@@ -305,8 +311,12 @@ impl Connection {
     /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
     /// to its allowance. When it may not, what ends the wait wakes this connection.
     pub(super) fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
-        if self.running.is_some() {
+        if self.waits_for_handler() || self.session.is_ending() {
             return false;
+        }
+        if self.session.stage() == Stage::Asked {
+            // Nothing is accepted now, which the client is to hear at once.
+            return true;
         }
         if self.session.waiting_requests() >= self.shared.node.config().limits.session_calls_max {
             return false;
@@ -318,6 +328,9 @@ impl Connection {
     }
 
     pub(super) fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
+        if login::admit(&self.session, &self.shared, command) == Admitted::No {
+            return;
+        }
         let deadline = now + self.shared.node.config().limits.call_timeout;
         let Some(route) = self.shared.dispatch.net(command) else {
             return self.forward(command, body, deadline, now);
@@ -364,7 +377,9 @@ impl Connection {
         };
         let client = Client { session: self.session.id(), command, stateless: *stateless };
         let message = Forwarded { kind, client, body, deadline, now };
-        let (sink, token) = (self.session.sink(), command.0.into());
+        let asked = self.session.stage() == Stage::Asked;
+        let sink = if asked { login::sink(&self.session, &self.shared) } else { self.session.sink() };
+        let token = command.0.into();
         self.session.request_waits();
         // Mostly the way of the last message is still open, and nothing of this node waits for another one.
         let known = self
@@ -372,9 +387,9 @@ impl Connection {
             .as_ref()
             .filter(|(known, hop)| known == kind && !*stateless && hop.link.is_open() && !node.park().any());
         let sent = match known {
-            Some((_, hop)) => hop.forward(&message, sink, token).or_else(|not_sent| match not_sent {
+            Some((_, hop)) => hop.forward(&message, sink.clone(), token).or_else(|not_sent| match not_sent {
                 NotSent::Fault(fault) => Err(fault),
-                NotSent::Later => node.forward(&message, self.session.sink(), token),
+                NotSent::Later => node.forward(&message, sink, token),
             }),
             None => {
                 let sent = node.forward(&message, sink, token);
@@ -385,6 +400,9 @@ impl Connection {
             }
         };
         if let Err(fault) = sent {
+            if asked {
+                return login::decide(&self.session, &self.shared, Err(fault));
+            }
             self.session.request_ended();
             self.session.push_fault(command, &fault);
         }
@@ -425,7 +443,7 @@ impl Connection {
             self.spoken.settle();
             return Ok(());
         }
-        if !self.unread.is_empty() || self.running.is_some() {
+        if !self.unread.is_empty() || self.waits_for_handler() {
             self.unread.extend_from_slice(bytes);
             return Ok(());
         }
@@ -444,7 +462,7 @@ impl Connection {
 
     /// Writes what is queued. Ready when the session was closed here and everything before is written, or
     /// the client is not waited for.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<String>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Reason>> {
         if self.spoken == Spoken::Unknown && self.poll_spoken(cx).is_pending() {
             return Poll::Pending;
         }
@@ -513,7 +531,22 @@ impl Allowance {
 }
 
 /// The end of one request: a reply, an error frame, or nothing where the handler has no value.
-fn finish(session: &LocalSession, shared: &Shared, command: Option<CommandId>, name: &str, outcome: Outcome) {
+fn finish(
+    session: &LocalSession,
+    shared: &Arc<Shared>,
+    command: Option<CommandId>,
+    name: &str,
+    outcome: Outcome,
+) {
+    if command.is_some() && session.stage() == Stage::Asked {
+        // The one request that may run now is the login.
+        session.request_waits();
+        let outcome = outcome.map_err(|error| {
+            log_error(name, &error);
+            error.into_fault(shared.node.name())
+        });
+        return login::decide(session, shared, outcome);
+    }
     let error = match (outcome, command) {
         (Ok(Some(body)), Some(command)) => {
             return session.reply(command, &body);

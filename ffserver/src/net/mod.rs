@@ -2,6 +2,7 @@
 //! knows client framings.
 
 mod connection;
+mod login;
 mod spoken;
 
 use std::io;
@@ -173,6 +174,7 @@ impl Clients {
         connection.say_why(&closed).await;
         drop(connection);
         if let Some(hook) = &shared.hooks.session_closed {
+            let _turn = session.turn().lock().await;
             let hook = hook(shared.node.clone(), Session::here(shared.node.clone(), session.clone()));
             let ended = Guarded::hook(async move {
                 hook.await;

@@ -193,7 +193,7 @@ impl Connection {
         let Spoken::WebSocket(socket) = &self.spoken else { return None };
         let (code, why) = match closed {
             Closed::WebSocket(fault) => (fault.close_code(), fault.to_string()),
-            Closed::Here(why) => (1000, why.clone()),
+            Closed::Here(why) => (why.close_code, why.text.clone()),
             Closed::Draining => (1001, closed.to_string()),
             Closed::ByPeer => match socket.closed {
                 Some(Some(code)) => (code, String::new()),

@@ -36,7 +36,7 @@ use crate::routing::targets;
 use crate::stop::Stop;
 use crate::succession::{Estate, HandOverError, InheritError, Inheriting, Kept};
 use crate::web::{Front, Web};
-use crate::{net, parent, root};
+use crate::{net, parent, root, verified};
 
 /// How long a node waits for its parents before it is ready without them: they may be late.
 const PARENTS_WAIT: Duration = Duration::from_secs(2);
@@ -89,6 +89,9 @@ impl FFServer {
         let stop = Stop::new(config.drain);
         let handlers = Dispatch::names(&app);
         let node = Node::new(cluster, config, incarnation, app.states, handlers);
+        if let Some(hook) = app.hooks.session_verified.clone() {
+            node.set_verified(verified::told(hook));
+        }
         Ok(Self {
             cluster: cluster.clone(),
             node,

@@ -8,6 +8,7 @@ mod fault;
 mod frames;
 mod input;
 mod journal;
+mod login;
 mod messages;
 mod relay;
 mod websocket;
@@ -16,6 +17,7 @@ pub use config::config;
 pub use fault::fault;
 pub use frames::{client_frame, link_frame};
 pub use journal::journal;
+pub use login::login;
 pub use messages::{coding, control, handshake};
 pub use relay::relay;
 pub use websocket::websocket;
@@ -24,11 +26,12 @@ pub use websocket::websocket;
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its fuzz target and of its folder in the corpus.
-pub const CHECKS: [(&str, Check); 9] = [
+pub const CHECKS: [(&str, Check); 10] = [
     ("client_frame", client_frame),
     ("link_frame", link_frame),
     ("websocket", websocket),
     ("relay", relay),
+    ("login", login),
     ("fault", fault),
     ("config", config),
     ("handshake", handshake),

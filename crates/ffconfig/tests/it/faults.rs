@@ -29,6 +29,21 @@ fn an_unknown_key_comes_with_the_nearest_known_one() {
 }
 
 #[test]
+fn a_login_needs_clients_and_a_command() {
+    check(
+        &with_servers(
+            r#""net": {"app": "a", "netport": 1, "login": {"timeout_s": 0}},
+"gate": {"app": "b", "rootport": 2, "login": {"command": 100}}"#,
+        ),
+        &[
+            "2:44: servers.net.login: the key `command` is missing",
+            "2:58: servers.net.login.timeout_s: 0 is out of range: 1 to 3600",
+            "3:46: servers.gate.login: a login needs a `netport`: this node has no clients",
+        ],
+    );
+}
+
+#[test]
 fn a_value_of_another_type_says_what_was_expected() {
     check(
         &with_servers(

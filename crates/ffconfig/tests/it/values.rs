@@ -26,6 +26,16 @@ fn with_top(keys: &str) -> String {
 }
 
 #[test]
+fn a_login_has_its_command_and_its_time() {
+    let servers = r#""a": {"app": "a", "netport": 1, "login": {"command": 100}},
+"b": {"app": "b", "netport": 2, "login": {"command": 7, "timeout_s": 30}}, "c": {"app": "c", "netport": 3}"#;
+    let cluster = parsed(&with_servers(servers)).unwrap().cluster;
+    let seconds = |node: &ffconfig::Node| node.login.map(|login| (login.command.0, login.timeout.as_secs()));
+    let logins: Vec<_> = cluster.nodes.iter().map(seconds).collect();
+    assert_eq!(logins, [Some((100, 10)), Some((7, 30)), None]);
+}
+
+#[test]
 fn the_seeds_config_loads_unchanged_with_one_warning() {
     let loaded = ok(SEED);
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
