@@ -79,7 +79,7 @@ async fn hall_notes(session: Session, Body(text): Body<String>) -> Result<String
 
 #[net_handle(2103)]
 async fn hall_binds(session: Session, Body(user): Body<String>) -> Result<String, HandlerError> {
-    session.bind(user.as_str()).await?;
+    session.bind(user.as_str()).await.map_err(|error| HandlerError::new(error.to_string()))?;
     Ok(user)
 }
 

@@ -18,6 +18,7 @@ use crate::groups::Groups;
 use crate::held::Held;
 use crate::known::Known;
 use crate::reach::{At, Direction, Nodes, Reach, Tell};
+use crate::users::Users;
 
 /// See the module.
 #[derive(Default)]
@@ -28,6 +29,7 @@ pub(crate) struct Cluster {
     pub(crate) known: Known,
     pub(crate) held: Held,
     pub(crate) groups: Groups,
+    pub(crate) users: Users,
     succeeds: AtomicBool,
 }
 
@@ -79,6 +81,10 @@ pub(crate) struct Look {
 }
 
 impl Cluster {
+    pub(crate) fn new(users: Users) -> Self {
+        Self { users, ..Self::default() }
+    }
+
     /// This node has its number. Said again after every reconnect to the master.
     pub(crate) fn set_me(&self, me: Reachable) {
         let mut table = self.table.lock();

@@ -36,6 +36,8 @@ pub(crate) struct Counters {
     pub(crate) logins_late: AtomicU64,
     /// Logins that were refused.
     pub(crate) logins_refused: AtomicU64,
+    /// Sessions closed because their user has another one.
+    pub(crate) users_kicked: AtomicU64,
 }
 
 /// One more.
@@ -63,6 +65,7 @@ impl Counters {
             ("pushes_to_gone", &self.pushes_to_gone),
             ("session_queue_full", &self.session_queue_full),
             ("unrouted", &self.unrouted),
+            ("users_kicked", &self.users_kicked),
         ];
         let counted =
             all.into_iter().map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)));

@@ -37,6 +37,7 @@ use crate::park::{Park, ParkLimits, Side};
 use crate::record::{Record, Records, Table};
 use crate::routing::{SESSION_ENDED, Sticky};
 use crate::session::{Course, LocalSession, Luggage, Stage, Wire};
+use crate::users::Users;
 
 /// Where a node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,7 @@ struct Inner {
     counters: Arc<Counters>,
     doing: Arc<Doing>,
     cluster: Cluster,
+    started: Instant,
 }
 
 #[derive(Default)]
@@ -148,7 +150,8 @@ impl Node {
             call_lines: AtomicU32::new(0),
             counters: Arc::default(),
             doing: Arc::new(Doing::new(handlers)),
-            cluster: Cluster::default(),
+            cluster: Cluster::new(Users::new(cluster.second_login)),
+            started: now,
         }))
     }
 
@@ -170,6 +173,11 @@ impl Node {
     /// Which start of it this is.
     pub fn incarnation(&self) -> Incarnation {
         self.0.incarnation
+    }
+
+    /// Milliseconds since 1970, as far as the start of this node tells: never back.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.incarnation.0 + self.0.started.elapsed().as_millis() as u64
     }
 
     /// Where it is in its life.
@@ -391,7 +399,7 @@ impl Node {
 
     /// Takes over a session that another process of this node has opened.
     pub(crate) fn adopt_session(&self, record: &handover::Session, luggage: Luggage) -> LocalSession {
-        let groups = luggage.groups.clone();
+        let (groups, user, stamp) = (luggage.groups.clone(), luggage.user(), luggage.stamp);
         let session = LocalSession::adopt(record, luggage, self.wire(), self.0.counters.clone());
         if self.0.config.login.is_none() {
             session.set_stage(Stage::In);
@@ -404,6 +412,10 @@ impl Node {
         sessions.open.insert(record.id, session.clone());
         drop(sessions);
         self.0.cluster.held.arrived(session.id());
+        if let Some(user) = user {
+            let lost = self.0.cluster.users.arrived(&user, session.id(), stamp.unwrap_or_default());
+            lost.into_iter().for_each(|lost| self.kick(lost, &user));
+        }
         self.0.changed.notify_one();
         session
     }
@@ -422,8 +434,17 @@ impl Node {
         self.0.sticky.leave(session.id())
     }
 
+    /// Every session has come that was on its way here from the process that this one replaces.
+    pub(crate) fn all_arrived(&self) {
+        self.0.cluster.held.expect(false);
+        self.0.cluster.users.all_arrived(|id| self.local_session(id).is_some());
+    }
+
     fn forget_session(&self, session: &LocalSession) {
         self.0.cluster.groups.leave_all(session.id());
+        if let Some(user) = &session.state().user {
+            self.0.cluster.users.free(user, session.id());
+        }
         let mut sessions = self.0.sessions.lock();
         sessions.open.remove(&session.id());
         let ip = session.address().ip();

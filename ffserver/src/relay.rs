@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ffnet::Link;
 use ffnet::link::{CallOptions, Forward, NotSent};
 use ffproto::link::{Client, Head, Kind};
-use ffproto::relay::{self, Broadcast, Envelope, Op, Reachable, SessionChange, SessionState, TO};
+use ffproto::relay::{self, Broadcast, Claim, Envelope, Op, Reachable, SessionChange, SessionState, TO};
 use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
 use tokio::time::Instant;
 use tracing::warn;
@@ -70,6 +70,16 @@ impl Node {
         let timeout = self.session_timeout();
         let origin = self.origin(client, via.map(|via| via.1.clone()));
         origin.call(side(direction), name.as_str(), TO, &body, timeout).await
+    }
+
+    /// Asks another node, about no session.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn ask_node(&self, to: NodeNumber, op: Op, payload: &[u8]) -> Result<Bytes, CallError> {
+        let ((direction, name), body) = self.envelope(to, op, None, payload, None)?;
+        let timeout = self.session_timeout();
+        self.origin(None, None).call(side(direction), name.as_str(), TO, &body, timeout).await
     }
 
     fn origin(&self, client: Option<Client>, caller: Option<NodeName>) -> Origin {
@@ -206,6 +216,7 @@ impl Shared {
     /// A link has ended.
     pub(crate) fn link_down(&self, direction: Direction, link: &Link) {
         self.node.cluster().link_down(direction, link);
+        self.node.tell_claims();
     }
 
     /// A neighbour says whom it reaches.
@@ -214,6 +225,7 @@ impl Shared {
             Some(change) => {
                 self.node.cluster().heard(arrived.at, arrived.link, change);
                 self.look_at_sessions(false);
+                self.node.tell_claims();
             }
             None => warn!(from = %arrived.at.1, "a malformed message about who can be reached is ignored"),
         }
@@ -317,28 +329,40 @@ impl Shared {
             (Some(Op::Touch), Some(session), _) => {
                 link.reply(call, &encode(&*session.watch(envelope.from)));
             }
-            (Some(Op::Set), Some(session), _) => {
-                let changed = decode(envelope.payload)
-                    .map(|change| node.change_session(&session, change, Some(envelope.from)));
-                match changed {
-                    Some(Ok(state)) => link.reply(call, &encode(&*state)),
-                    Some(Err(error)) => {
-                        link.reply_fault(
-                            call,
-                            &node.fault(Code::BadRequest, Executed::No, error.to_string()),
-                        );
-                    }
-                    None => {
-                        let text = "a malformed change of a session";
-                        link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, text));
-                    }
+            (Some(Op::Set), Some(session), _) => self.set(arrived, session, &envelope),
+            (Some(Op::Claim), _, None) => match decode::<Vec<Claim>>(envelope.payload) {
+                Some(claims) if claims.iter().all(|claim| claim.session.node() == envelope.from) => {
+                    link.reply(call, &node.judge(&claims));
                 }
-            }
+                _ => {
+                    self.refused(arrived.at, None, "a claim");
+                    link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, "a malformed claim"));
+                }
+            },
             _ => {
                 let text = format!("`{}` does not know what is asked", node.name());
                 link.reply_fault(call, &node.fault(Code::NoMethod, Executed::No, text));
             }
         }
+    }
+
+    /// Changes a session's state for another node; with a user in it the other net nodes are asked before.
+    fn set(&self, arrived: &Arrived<'_>, session: LocalSession, envelope: &Envelope<'_>) {
+        let (node, link, call) = (self.node.clone(), arrived.link.clone(), arrived.head.call);
+        let Some(change) = decode::<SessionChange>(envelope.payload) else {
+            let text = "a malformed change of a session";
+            return link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, text));
+        };
+        let from = Some(envelope.from);
+        if change.user.is_none() {
+            return answer_set(&node, &link, call, node.change_session(&session, change, from));
+        }
+        // It does not leave for a successor before this has begun.
+        session.request_waits();
+        drop(self.node.calls().spawn(async move {
+            answer_set(&node, &link, call, node.bind_session(&session, change, from).await);
+            session.request_ended();
+        }));
     }
 
     /// Whether it waits: for a session of this node that is on its way here from the process that this one
@@ -435,7 +459,7 @@ impl Shared {
                 owner == Some(envelope.to)
             }
             Some(Op::State | Op::Ended) => owner == Some(envelope.from),
-            Some(Op::Check | Op::Broadcast) | None => true,
+            Some(Op::Check | Op::Broadcast | Op::Claim) | None => true,
         };
         if fits && self.node.cluster().leads(arrived.at, arrived.link, envelope.from) {
             return Some(envelope);
@@ -490,6 +514,18 @@ impl Shared {
                 Some(session) => drop(session.watch(from)),
                 None => self.node.tell_of(id, from, Op::Ended, &[]),
             }
+        }
+    }
+}
+
+fn answer_set(node: &Node, link: &Link, call: u32, changed: Result<Arc<SessionState>, SessionError>) {
+    match changed {
+        Ok(state) => link.reply(call, &encode(&*state)),
+        Err(SessionError::Gone) => link.reply(call, &[]),
+        Err(error) => {
+            let taken = error == SessionError::UserTaken;
+            let code = if taken { Code::Refused } else { Code::BadRequest };
+            link.reply_fault(call, &node.fault(code, Executed::No, error.to_string()));
         }
     }
 }
@@ -613,5 +649,6 @@ impl Shared {
     /// Called once a second, with the seconds since the start.
     pub(crate) fn every_second(self: &Arc<Self>, second: u64) {
         self.look_at_sessions(second.is_multiple_of(CHECK_EVERY_S));
+        self.node.tell_claims();
     }
 }

@@ -101,6 +101,15 @@ pub(crate) struct Luggage {
     stage: Stage,
     /// The groups that it is in; filled in by the node, which knows them.
     pub(crate) groups: Vec<String>,
+    /// The stamp of the claim that gave it its user; as `groups`.
+    pub(crate) stamp: Option<u64>,
+}
+
+impl Luggage {
+    /// The session's user.
+    pub(crate) fn user(&self) -> Option<String> {
+        self.state.user.clone()
+    }
 }
 
 /// What other nodes are told, and which.
@@ -283,7 +292,7 @@ impl LocalSession {
         let told = self.0.told.lock();
         let (state, watchers) = ((*told.state).clone(), told.watchers.clone());
         let stage = self.stage();
-        Some((record, Luggage { form: outbox.form, state, watchers, stage, groups: Vec::new() }))
+        Some((record, Luggage { form: outbox.form, state, watchers, stage, groups: Vec::new(), stamp: None }))
     }
 
     /// The id, unique in the cluster and never reused.

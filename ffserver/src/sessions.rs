@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ffproto::link::Client;
 use ffproto::relay::{Op, SessionChange, SessionState};
-use ffproto::{CommandId, Fault, SessionId};
+use ffproto::{Code, CommandId, Fault, SessionId};
 
 use crate::cluster::{decode, encode};
 use crate::counters::count;
@@ -48,6 +48,9 @@ pub enum SessionError {
         /// What they may take.
         max: usize,
     },
+    /// The user has another session, and the config says `"second_login": "refuse_new"`.
+    #[error("the user has another session")]
+    UserTaken,
     /// It is in `limits.session_groups_max` groups, or the group's name is longer than 128 bytes.
     #[error("the session is in limits.session_groups_max groups, or the name is above 128 bytes")]
     TooManyGroups,
@@ -171,7 +174,8 @@ impl Session {
         self.change(SessionChange { user: None, attributes }).await
     }
 
-    /// Says who the client is, for every node that handles the session. As [`Session::set`].
+    /// Says who the client is, for every node that handles the session. Another session of that user, wherever in
+    /// the cluster, is closed, or keeps it, as the config's `second_login` says. As [`Session::set`].
     ///
     /// # Errors
     /// [`SessionError`].
@@ -214,7 +218,7 @@ impl Session {
 
     async fn change(&self, change: SessionChange) -> Result<(), SessionError> {
         let remote = match &self.at {
-            Place::Here(session) => return self.node.change_session(session, change, None).map(drop),
+            Place::Here(session) => return self.node.bind_session(session, change, None).await.map(drop),
             Place::There(remote) => remote,
         };
         let max = self.node.config().limits.session_state_bytes_max;
@@ -222,7 +226,11 @@ impl Session {
         if next.bytes() > max {
             return Err(SessionError::TooLarge { bytes: next.bytes(), max });
         }
-        let answer = self.node.ask(remote.id, Op::Set, &encode(&change), Some(&remote.via)).await?;
+        let asked = self.node.ask(remote.id, Op::Set, &encode(&change), Some(&remote.via)).await;
+        let answer = asked.map_err(|error| match error.fault().code {
+            Code::Refused => SessionError::UserTaken,
+            _ => SessionError::Call(error),
+        })?;
         let state = decode(&answer).ok_or(SessionError::Gone)?;
         remote.update(state);
         if remote.becomes_verified() {

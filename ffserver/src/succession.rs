@@ -230,6 +230,9 @@ impl Estate {
             passage.send(&FromOld::Sticky(some.to_vec()), &[]).await?;
         }
         self.send_known(passage).await?;
+        for some in self.node.cluster().users.hand_over().chunks(1024) {
+            passage.send(&FromOld::Users(some.to_vec()), &[]).await?;
+        }
         for piece in frozen.iter().flat_map(|frozen| frozen.bytes.chunks(STATE_PIECE_BYTES)) {
             passage.send(&FromOld::State(piece.to_vec()), &[]).await?;
         }
@@ -571,7 +574,7 @@ impl Inheriting {
             // The old process may be killed while it hands over: what it had not sent is lost with it.
             let Ok(Some((said, mut descriptors))) = self.passage.receive().await else {
                 warn!("the old process has ended before it had handed over everything");
-                estate.node.cluster().held.expect(false);
+                estate.node.all_arrived();
                 return Ok(());
             };
             match (said, descriptors.pop()) {
@@ -596,7 +599,7 @@ impl Inheriting {
                 _ => {}
             }
         }
-        estate.node.cluster().held.expect(false);
+        estate.node.all_arrived();
         if let Some(records) = estate.node.records() {
             // Of those that ended at the old process nobody tells this one.
             records.keep_only(&|session| estate.node.session(session).is_some());
@@ -626,6 +629,7 @@ async fn take_state(
             FromOld::Sticky(all) => take_sticky(node, all),
             FromOld::Known(all) => take_known(node, all),
             FromOld::Kept(all) => take_kept(node, &all),
+            FromOld::Users(all) => all.into_iter().for_each(|claim| node.cluster().users.expect(claim)),
             FromOld::State(piece) => bytes.extend_from_slice(&piece),
             FromOld::Frozen { version } => {
                 if let Some(version) = version {

@@ -23,5 +23,6 @@ mod routing;
 mod sessions;
 mod succession;
 mod supervision;
+mod users;
 mod websocket;
 mod write_behind;

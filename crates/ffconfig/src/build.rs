@@ -8,7 +8,7 @@ use ffproto::{ClusterName, CommandId};
 use crate::database::database;
 use crate::fields::Fields;
 use crate::limits;
-use crate::model::{Backoff, Cluster, Login, Master, Memcached, Node, Parent, Restart};
+use crate::model::{Backoff, Cluster, Login, Master, Memcached, Node, Parent, Restart, SecondLogin};
 use crate::nodes::Draft;
 use crate::parents::Link;
 use crate::ports::own_host;
@@ -41,6 +41,10 @@ pub(crate) fn cluster(
             .map(|entry| (entry.key.clone(), database(entry.item.fields(), folder, &name)))
             .collect(),
         memcached: root.section("memcached").map(|fields| memcached(fields, &name)),
+        second_login: match root.text("second_login") {
+            Some("refuse_new") => SecondLogin::RefuseNew,
+            _ => SecondLogin::KickOld,
+        },
         data_dir: folder.join(root.text("data_dir").unwrap_or("data")),
         name,
         nodes,

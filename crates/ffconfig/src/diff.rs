@@ -44,7 +44,10 @@ pub fn diff(old: &Cluster, new: &Cluster) -> Diff {
 fn needs_process(old: &Cluster, before: &Node, new: &Cluster, node: &Node) -> bool {
     // `reload` is only shown, so it is taken as it was.
     let node_changed = Node { reload: before.reload.clone(), ..node.clone() } != *before;
-    node_changed || (node.db && databases_changed(old, new)) || (node.mem && old.memcached != new.memcached)
+    node_changed
+        || (node.netport.is_some() && old.second_login != new.second_login)
+        || (node.db && databases_changed(old, new))
+        || (node.mem && old.memcached != new.memcached)
 }
 
 fn databases_changed(old: &Cluster, new: &Cluster) -> bool {

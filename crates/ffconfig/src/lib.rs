@@ -36,6 +36,6 @@ pub use finding::{Finding, LoadError};
 pub use load::{FILE_BYTES_MAX, Loaded, load, load_with_apps, parse};
 pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Parent,
-    Restart, Route, RouteRule, SlowClient,
+    Restart, Route, RouteRule, SecondLogin, SlowClient,
 };
 pub use schema::schema;

@@ -26,6 +26,9 @@ pub struct Cluster {
     pub databases: BTreeMap<String, Database>,
     /// `memcached`, for nodes that say `"mem": true`; there whenever one says so.
     pub memcached: Option<Memcached>,
+    /// `second_login`: whether a user's new session ends the old one, or is refused. Default: it ends it, for the old
+    /// one is often a connection that has died and does not know yet.
+    pub second_login: SecondLogin,
     /// `data_dir`: where nodes keep the journals of their write-behind records, absolute. Default: `data`
     /// in the config's folder.
     pub data_dir: PathBuf,
@@ -41,6 +44,16 @@ impl Cluster {
     pub fn children_of<'a>(&'a self, name: &'a NodeName) -> impl Iterator<Item = &'a Node> {
         self.nodes.iter().filter(move |node| node.parents.iter().any(|p| p.name == *name))
     }
+}
+
+/// `second_login`: what it means when a user has a session and gets another one, wherever in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecondLogin {
+    /// `kick_old`: the older session is closed.
+    #[default]
+    KickOld,
+    /// `refuse_new`: the newer one is refused.
+    RefuseNew,
 }
 
 /// Where a listener listens. In the config a port alone (`10001`, on loopback) or `"ADDRESS:PORT"`.

@@ -203,6 +203,12 @@ pub(crate) static TOP: Section = Section {
             Kind::Section(&MEMCACHED),
             "The memcached servers of the nodes that say `\"mem\": true`.",
         ),
+        key(
+            "second_login",
+            Kind::Either("kick_old", "refuse_new"),
+            "When a user who has a session gets another one, on any net node: the old one is closed, or the new one refused.",
+        )
+        .or("\"kick_old\""),
         key("client", Kind::Section(&CLIENT), "The constants of the client framing, for every node."),
         key("limits", Kind::Section(&LIMITS), "The bounds, for every node."),
         key(

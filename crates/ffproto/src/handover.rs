@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::relay::SessionState;
+use crate::relay::{Claim, SessionState};
 use crate::{Incarnation, NodeName, SessionId};
 
 /// The longest message, in bytes. Both ends are processes of one user on one host; the bound is there so
@@ -64,6 +64,8 @@ pub enum FromOld {
     Known(Vec<KnownSession>),
     /// Records that are to be saved when their session ends, some of them.
     Kept(Vec<KeptRecord>),
+    /// The users of this node's sessions, some of them: they come with their sessions.
+    Users(Vec<Claim>),
 }
 
 /// From a successor to the old process.

@@ -90,10 +90,13 @@ pub enum Op {
     Leave,
     /// Notify, to a net node: send these clients a message; [`Broadcast`].
     Broadcast,
+    /// Call, from a net node to another one: these users are of sessions of `from`; a list of [`Claim`]. The answer
+    /// lists the sessions that lose theirs, u64 each.
+    Claim,
 }
 
 impl Op {
-    const ALL: [Op; 10] = [
+    const ALL: [Op; 11] = [
         Op::Touch,
         Op::State,
         Op::Set,
@@ -104,6 +107,7 @@ impl Op {
         Op::Join,
         Op::Leave,
         Op::Broadcast,
+        Op::Claim,
     ];
 
     fn number(self) -> u8 {
@@ -197,6 +201,22 @@ impl<'a> Broadcast<'a> {
         out.extend_from_slice(who);
         out.extend_from_slice(self.body);
     }
+}
+
+/// The most claims that travel together.
+pub const CLAIMS_MAX: usize = 512;
+
+/// A user that a session has, or wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Whose it is.
+    pub session: SessionId,
+    /// When it was made, in the time that claims move on: milliseconds, and later than every claim that was known.
+    pub stamp: u64,
+    /// Whether the session has the user; else it has just begun to ask.
+    pub held: bool,
+    /// The user.
+    pub user: String,
 }
 
 /// What the whole cluster knows of a session, beside its id. Small: it travels whole with every change.

@@ -14,7 +14,7 @@ use ffproto::handshake::{
 };
 use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
-use ffproto::relay::{self, Audience, Broadcast, Op, REACH, ReachChange, Reachable, SessionState, TO};
+use ffproto::relay::{self, Audience, Broadcast, Claim, Op, REACH, ReachChange, Reachable, SessionState, TO};
 use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -265,6 +265,13 @@ fn relays(page: &mut Page) {
     relay::write(net, game, Op::Broadcast, &broadcast, &mut body);
     page.link("link-broadcast", Head { method: 6, ..Head::new(Kind::Notify) }, &body);
     assert_eq!(Broadcast::read(relay::read(&body).unwrap().payload), Some(payload));
+    let stamp = 1_790_000_000_000;
+    let claims = vec![Claim { session, stamp, held: false, user: "ann".into() }];
+    let (mut body, other) = (Vec::new(), NodeNumber(4));
+    relay::write(other, net, Op::Claim, &coding().serialize(&claims).unwrap(), &mut body);
+    let head_of_call = Head { method: 6, call: 77, time_left_ms: 4987, ..Head::new(Kind::Call) };
+    page.link("link-claim", head_of_call, &body);
+    assert_eq!(coding().deserialize::<Vec<Claim>>(relay::read(&body).unwrap().payload).unwrap(), claims);
     let attributes = [("room".to_owned(), "red".to_owned())].into();
     let address = "127.0.0.1:40000".parse().unwrap();
     let state = SessionState { version: 2, address, user: Some("ann".into()), attributes };
@@ -331,6 +338,7 @@ fn the_page_has_the_limits_of_the_code() {
         ("its length (u32, at most ", "268,435,456", ")", ffproto::handover::MESSAGE_BYTES_MAX),
         ("(at most ", "262,144", "), and then bincode", ffproto::handshake::MESSAGE_BYTES_MAX),
         ("(at most ", "1,048,576", "), and bincode", ffproto::control::MESSAGE_BYTES_MAX),
+        ("a list of at most ", "512", ", see below", relay::CLAIMS_MAX),
         ("at most ", "1,024", " bytes, longer ones are cut", ffproto::fault::MESSAGE_BYTES_MAX),
         ("a text of 1 to ", "64", " letters", ffproto::id::NAME_BYTES_MAX),
         ("(1 to ", "4095", "), for its session ids", usize::from(NodeNumber::MAX)),

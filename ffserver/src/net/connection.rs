@@ -181,7 +181,9 @@ impl Connection {
         let socket = self.stream.as_fd().try_clone_to_owned().ok()?;
         let extra = |luggage| bincode::serialize(&Extra { spoken: self.spoken.clone(), luggage }).ok();
         let (mut record, mut luggage) = self.session.leave()?;
-        luggage.groups = self.shared.node.cluster().groups.leave_all(record.id);
+        let cluster = self.shared.node.cluster();
+        luggage.groups = cluster.groups.leave_all(record.id);
+        luggage.stamp = luggage.user().and_then(|user| cluster.users.free(&user, record.id));
         let mut unsent = self.writing.split_off(self.written.min(self.writing.len()));
         unsent.append(&mut record.unsent);
         record.unsent = unsent;

@@ -19,9 +19,11 @@ use ffproto::{Code, CommandId, Executed, Fault};
 use tracing::warn;
 
 use super::Shared;
+use crate::claims::NotTaken;
 use crate::counters::count;
 use crate::login::read;
 use crate::session::{LocalSession, Stage};
+use crate::sessions::SessionError;
 
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +135,26 @@ async fn accept(
         return Ok(());
     }
     let attributes = attributes.into_iter().map(|(key, value)| (key, Some(value))).collect();
-    let change = SessionChange { user: Some(user), attributes };
+    let change = SessionChange { user: Some(user.clone()), attributes };
+    let (bytes, max) =
+        (session.state().with(change.clone()).bytes(), node.config().limits.session_state_bytes_max);
+    if bytes > max {
+        let error = SessionError::TooLarge { bytes, max };
+        return Err(failed(format!("the verdict over a login cannot be kept: {error}")));
+    }
+    match node.claim_user(session, &user).await {
+        Ok(()) => {}
+        Err(NotTaken::Lost) => {
+            node.kick(session.id(), &user);
+            return Ok(());
+        }
+        Err(NotTaken::Taken) => {
+            refuse(session, shared, format!("`{user}` has another session"));
+            return Ok(());
+        }
+    }
     let changed = node.change_state(session, change, None);
+    node.free_replaced(session, None, Some(user), changed.is_ok());
     changed.map_err(|error| failed(format!("the verdict over a login cannot be kept: {error}")))?;
     if session.becomes_verified() {
         node.tell_verified(session.id()).await;

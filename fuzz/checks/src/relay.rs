@@ -1,7 +1,7 @@
 //! What nodes tell each other that are no neighbours: `which u8`, then the body of a frame.
 
 use bincode::Options;
-use ffproto::relay::{self, Broadcast, Op, ReachChange, SessionChange, SessionState};
+use ffproto::relay::{self, Broadcast, Claim, Op, ReachChange, SessionChange, SessionState};
 
 use crate::coding;
 
@@ -25,6 +25,7 @@ pub fn relay(data: &[u8]) {
     match op {
         Op::State => typed::<SessionState>(envelope.payload),
         Op::Set => typed::<SessionChange>(envelope.payload),
+        Op::Claim => typed::<Vec<Claim>>(envelope.payload),
         Op::Broadcast => {
             if let Some(broadcast) = Broadcast::read(envelope.payload) {
                 let mut again = Vec::new();

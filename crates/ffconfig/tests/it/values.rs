@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use ffconfig::schema::{Key, Kind, Section};
-use ffconfig::{ClientFraming, Cluster, Limits, Loaded, Restart, SlowClient, load, parse, schema};
+use ffconfig::{
+    ClientFraming, Cluster, Limits, Loaded, Restart, SecondLogin, SlowClient, load, parse, schema,
+};
 
 use crate::{parsed, with_servers};
 
@@ -23,6 +25,15 @@ fn with_top(keys: &str) -> String {
     format!(
         "{{\"master\": {{\"rootport\": 1, \"webport\": 2}}, {keys}, \"servers\": {{\"a\": {{\"app\": \"a\", \"db\": true}}}}}}"
     )
+}
+
+#[test]
+fn a_second_login_kicks_the_old_session_unless_the_config_says_otherwise() {
+    assert_eq!(cluster(&with_top("\"db\": {}")).second_login, SecondLogin::KickOld);
+    for (text, expected) in [("kick_old", SecondLogin::KickOld), ("refuse_new", SecondLogin::RefuseNew)] {
+        assert_eq!(cluster(&with_top(&format!("\"second_login\": \"{text}\""))).second_login, expected);
+    }
+    assert!(parsed(&with_top("\"second_login\": \"both\"")).is_err());
 }
 
 #[test]
