@@ -1,8 +1,8 @@
 //! The handlers of the sample cluster: ordinary modules, one app each. Apps never import each other.
 //!
 //! `netserver`, `gateserver` and `game1server` are firefly's demo: start reading there. `accounts` keeps its
-//! data in a database: docs/data.md. `bench`, `trial`, `hall` and `coins` are what the benchmark and the tests
-//! run.
+//! data in a database: docs/data.md. `bench`, `trial`, `hall`, `maze` and `coins` are what the benchmark and the
+//! tests run.
 
 mod netserver;
 mod gateserver;
@@ -12,6 +12,7 @@ mod bench;
 mod coins;
 mod trial;
 mod hall;
+mod maze;
 
 use ffserver::App;
 
@@ -36,5 +37,9 @@ pub fn all() -> Vec<App> {
         hall::net(),
         hall::gate(),
         hall::hall(),
+        maze::net(),
+        maze::gate(),
+        maze::room(),
+        maze::lobby(),
     ]
 }

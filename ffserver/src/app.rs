@@ -19,6 +19,7 @@ pub(crate) type NodeHook = Arc<dyn Fn(Node) -> Later<Result<(), HandlerError>> +
 pub(crate) type SessionHook = Arc<dyn Fn(Node, Session) -> Later<()> + Send + Sync>;
 pub(crate) type FreezeHook = Arc<dyn Fn(Node) -> Later<Result<Vec<u8>, HandlerError>> + Send + Sync>;
 pub(crate) type ThawHook = Arc<dyn Fn(Node, Frozen) -> Later<Result<(), HandlerError>> + Send + Sync>;
+pub(crate) type LostNodeHook = Arc<dyn Fn(Node, Session, NodeName) -> Later<()> + Send + Sync>;
 pub(crate) type ChildHook = Arc<dyn Fn(Node, NodeName) -> Later<()> + Send + Sync>;
 
 #[derive(Clone, Default)]
@@ -28,6 +29,7 @@ pub(crate) struct Hooks {
     pub(crate) session_opened: Option<SessionHook>,
     pub(crate) session_verified: Option<SessionHook>,
     pub(crate) session_closed: Option<SessionHook>,
+    pub(crate) session_lost_node: Option<LostNodeHook>,
     pub(crate) child_connected: Option<ChildHook>,
     pub(crate) child_lost: Option<ChildHook>,
     pub(crate) freeze: Option<(u32, FreezeHook)>,
@@ -172,6 +174,22 @@ impl App {
         F: Future<Output = ()> + Send + 'static,
     {
         self.hooks.session_closed = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs on a session's net node when the node that its messages of a route went to is gone: they go to
+    /// another one now, or nobody has reached that node for `limits.park_ms`. Once for each node that the session
+    /// has lost so; not when a node is replaced, nor when only a gate on the way is lost.
+    #[must_use]
+    pub fn on_session_lost_node<F>(
+        mut self,
+        hook: impl Fn(Node, Session, NodeName) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_lost_node =
+            Some(Arc::new(move |node, session, lost| Box::pin(hook(node, session, lost))));
         self
     }
 

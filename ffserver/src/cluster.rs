@@ -201,6 +201,11 @@ impl Cluster {
         self.changes.load(Ordering::Acquire)
     }
 
+    /// Whether a neighbour leads to a node that is meant.
+    pub(crate) fn reaches(&self, at: &At, is_meant: impl Fn(&Reachable) -> bool) -> bool {
+        self.table.lock().reach.reaches(at, is_meant)
+    }
+
     /// Every other node that can be reached now.
     pub(crate) fn others(&self) -> Nodes {
         self.table.lock().reach.others()

@@ -17,8 +17,8 @@ use ffconfig::RouteRule;
 use ffnet::Link;
 use ffnet::link::{Change, Service};
 use ffproto::link::{Client, Head};
-use ffproto::relay::{REACH, TO};
-use ffproto::{Code, CommandId, Executed, Fault, SessionId};
+use ffproto::relay::{REACH, STICK, Stick, StickWhat, TO};
+use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId};
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -33,12 +33,14 @@ use crate::node::{Node, Phase, States};
 use crate::queue::{Admitted, Queues};
 use crate::reach::At;
 use crate::relay::Arrived;
-use crate::routing::{SESSION_ENDED, Target, is_reserved, method_of};
+use crate::routing::{SESSION_ENDED, Taken, is_reserved, method_of};
 
 /// A node's handlers by who may call them.
 #[derive(Clone, Default)]
 pub(crate) struct Dispatch {
     net: Arc<FxHashMap<u32, Route>>,
+    /// For clients' commands that have neither a handler nor a route here.
+    default: Option<Arc<Route>>,
     /// For clients' commands that have no handler here.
     routes: Arc<ffconfig::Route>,
     /// For children; the place is the method's number.
@@ -87,10 +89,12 @@ impl Dispatch {
             numbered.map(told).collect()
         };
         let net = of(|key| matches!(key, Key::Net(_)));
+        let default = of(|key| matches!(key, Key::Default)).pop().map(Arc::new);
         let Hooks { session_opened, session_verified, session_closed, .. } = &app.hooks;
         let hooks = [session_opened, session_verified, session_closed].into_iter().any(Option::is_some);
         Ok(Self {
-            needs_sessions: hooks || net.iter().any(|route| route.takes_session),
+            needs_sessions: hooks || net.iter().chain(default.as_deref()).any(|route| route.takes_session),
+            default,
             routes: Arc::new(config.route.clone()),
             net: Arc::new(net.into_iter().filter_map(|r| command(&r.key).map(|c| (c, r))).collect()),
             root: of(|key| matches!(key, Key::Root(_))).into(),
@@ -103,9 +107,9 @@ impl Dispatch {
         app.routes.iter().map(|route| format!("`{}` ({})", route.name, route.key)).collect()
     }
 
-    /// Whether clients' messages are handled here.
+    /// Whether clients' messages are for this node: it handles them, or its route says who does.
     pub(crate) fn handles_clients(&self) -> bool {
-        !self.net.is_empty()
+        !self.net.is_empty() || self.default.is_some() || !self.routes.is_empty()
     }
 
     /// Whether a client's message of another net node is handled only when its session is known.
@@ -113,15 +117,17 @@ impl Dispatch {
         self.needs_sessions
     }
 
-    /// The kind of node for a command without a handler here.
+    /// Where a command without a handler here goes.
     #[inline]
     pub(crate) fn route(&self, command: CommandId) -> Option<&RouteRule> {
         self.routes.find(command)
     }
 
-    /// The handler of a client's command.
+    /// The handler of a client's command: its own, or the default one when no route takes it.
+    #[inline]
     pub(crate) fn net(&self, command: CommandId) -> Option<&Route> {
-        self.net.get(&command.0)
+        let default = || self.default.as_deref().filter(|_| self.routes.find(command).is_none());
+        self.net.get(&command.0).or_else(default)
     }
 
     /// What children may call, in the order of the methods' numbers.
@@ -147,12 +153,13 @@ pub(crate) fn told_methods(routes: &[Route], kinds: &[String]) -> Vec<String> {
 }
 
 /// What nodes tell each other, in the order of the numbers after those of handlers and kinds.
-const RESERVED: [&str; 3] = [SESSION_ENDED, REACH, TO];
+const RESERVED: [&str; 4] = [SESSION_ENDED, REACH, TO, STICK];
 
 fn method_names(routes: &[Route]) -> Vec<String> {
     let name = |route: &Route| match route.key {
         Key::Root(method) | Key::Remote { method, .. } => method.to_owned(),
         Key::Net(command) => command.to_string(),
+        Key::Default => "default".to_owned(),
     };
     routes.iter().map(name).collect()
 }
@@ -251,7 +258,7 @@ pub(crate) struct Methods {
     /// The last session's net node that was found to be behind this link, and when the node last knew.
     behind: AtomicU64,
     routes: Arc<[Route]>,
-    targets: Arc<[Target]>,
+    taken: Arc<[Taken]>,
 }
 
 /// What all links of a node serve with.
@@ -271,9 +278,9 @@ pub(crate) struct Waiting {
 }
 
 impl Methods {
-    /// `targets` are told after `routes` in the handshake, so their numbers follow.
-    pub(crate) fn new(shared: Arc<Shared>, at: At, routes: Arc<[Route]>, targets: Arc<[Target]>) -> Self {
-        Self { shared, at, behind: AtomicU64::new(u64::MAX), routes, targets }
+    /// `taken` are told after `routes` in the handshake, so their numbers follow.
+    pub(crate) fn new(shared: Arc<Shared>, at: At, routes: Arc<[Route]>, taken: Arc<[Taken]>) -> Self {
+        Self { shared, at, behind: AtomicU64::new(u64::MAX), routes, taken }
     }
 
     /// Starts the handler, at once unless it takes a session that is not known here yet.
@@ -300,17 +307,21 @@ impl Methods {
         self.shared.when_known(client.session, &self.at, Box::new(job));
     }
 
-    /// Whether the peer may send what a client has said: the client's net node is behind this link.
+    /// Whether the peer may send what a client has said: the client's net node is behind this link, or the peer
+    /// has got messages of that session from here, and its own route sends one on.
     fn may_speak_for(&self, link: &Link, session: SessionId) -> bool {
         let now = self.shared.node.cluster().changes() << 16 | u64::from(session.node().0);
         if self.behind.load(Ordering::Relaxed) == now {
             return true;
         }
-        let may = self.shared.may_speak_for(&self.at, link, session);
-        if may {
+        if self.shared.node.cluster().leads(&self.at, link, session.node()) {
             self.behind.store(now, Ordering::Relaxed);
+            return true;
         }
-        may
+        let sticky = self.shared.node.sticky();
+        sticky.goes_to(session, &self.at.1)
+            || link.has_message_of(session)
+            || self.shared.may_speak_for(&self.at, link, session)
     }
 }
 
@@ -337,15 +348,15 @@ impl Shared {
 impl Methods {
     /// What nodes tell each other, by its number.
     fn reserved(&self, number: usize) -> Option<&'static str> {
-        RESERVED.get(number.wrapping_sub(self.routes.len() + self.targets.len())).copied()
+        RESERVED.get(number.wrapping_sub(self.routes.len() + self.taken.len())).copied()
     }
 
-    /// A client's message for this node or for one of its children.
+    /// A client's message for this node or for another one.
     fn client_message(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
         let node = &self.shared.node;
         let deadline = now + Duration::from_millis(head.time_left_ms.into());
         let place = usize::from(head.method).wrapping_sub(self.routes.len());
-        let (Some(target), Some(client)) = (self.targets.get(place), head.client) else {
+        let (Some(taken), Some(client)) = (self.taken.get(place), head.client) else {
             let text = format!("method number {} is unknown", head.method);
             return link.reply_fault(head.call, &node.fault(Code::NoMethod, Executed::No, text));
         };
@@ -353,14 +364,28 @@ impl Methods {
             let text = format!("session {} is not of a node behind `{}`", client.session, self.at.1);
             return link.reply_fault(head.call, &node.fault(Code::BadRequest, Executed::No, text));
         }
+        let (target, routed_here, client) = match taken {
+            Taken::Beyond(target) => (Some(target), false, client),
+            Taken::Here if self.shared.dispatch.net(client.command).is_some() => (None, false, client),
+            // This node's own route says who handles it.
+            Taken::Here => match self.shared.dispatch.route(client.command) {
+                Some(rule) => (Some(rule.to.key()), true, Client { stateless: rule.stateless, ..client }),
+                None => (None, false, client),
+            },
+        };
         match target {
-            Target::Children(kind) => {
-                let message = Forwarded { kind, client, body, deadline, now };
-                if let Err(fault) = node.forward(&message, link.sink(), head.call.into()) {
+            Some(target) => {
+                let (from, hops) = (Some(&self.at), head.hops + 1);
+                let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
+                let sent = match hops < node.config().limits.hops_max {
+                    true => node.forward(&message, link.sink(), head.call.into()),
+                    false => Err(node.too_many_hops(hops)),
+                };
+                if let Err(fault) = sent {
                     link.reply_fault(head.call, &fault);
                 }
             }
-            Target::Here => {
+            None => {
                 let waiting = Waiting { client, link: link.clone(), call: head.call, deadline };
                 let (shared, body) = (self.shared.clone(), Bytes::copy_from_slice(body));
                 let session = client.session;
@@ -373,6 +398,36 @@ impl Methods {
                 };
                 self.shared.when_known(session, &self.at, Box::new(job));
             }
+        }
+    }
+}
+
+impl Methods {
+    /// A neighbour says which node a session's messages go to.
+    fn stuck(&self, link: &Link, client: Client, body: &[u8]) {
+        let (node, session) = (&self.shared.node, client.session);
+        let from = &self.at;
+        match Stick::read(body) {
+            Some(Stick { what: StickWhat::Prefer, target, node: end })
+                if self.may_speak_for(link, session) =>
+            {
+                if let Ok(end) = NodeName::try_from(end) {
+                    node.sticky().prefer(session, target, end, from);
+                }
+            }
+            Some(stick @ Stick { what: StickWhat::Forget, .. }) if self.may_speak_for(link, session) => {
+                if let Some(via) = node.sticky().forget_one(session, stick.target) {
+                    node.tell(&via, STICK, &stick.write(), client);
+                }
+            }
+            Some(Stick { what: StickWhat::Chosen, target, node: end }) => {
+                if let Ok(end) = NodeName::try_from(end) {
+                    let moved = node.sticky().chosen(session, target, &from.1, end);
+                    node.tell_moved(client, target, moved);
+                }
+            }
+            Some(_) => {}
+            None => warn!(from = %from.1, "a malformed message about a session's node is ignored"),
         }
     }
 }
@@ -585,6 +640,7 @@ impl Service for Methods {
             }
             (Some(REACH), None) => self.shared.reach_told(&arrived),
             (Some(TO), _) => self.shared.told(&arrived),
+            (Some(STICK), Some(client)) => self.stuck(link, client, body),
             _ => {}
         }
     }

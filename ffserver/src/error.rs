@@ -76,9 +76,12 @@ impl From<Fault> for CallError {
             Code::Handler => Self::Handler(fault),
             Code::Panic => Self::Panic(fault),
             Code::Stopping => Self::Stopping(fault),
-            Code::NoRoute | Code::Refused | Code::NotLoggedIn | Code::Kicked | Code::Unknown(_) => {
-                Self::Other(fault)
-            }
+            Code::NoRoute
+            | Code::TooManyHops
+            | Code::Refused
+            | Code::NotLoggedIn
+            | Code::Kicked
+            | Code::Unknown(_) => Self::Other(fault),
         }
     }
 }

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ffconfig::Target;
 use ffnet::Link;
 use ffnet::link::{CallOptions, Forward, NotSent, Sink};
 use ffproto::link::Client;
+use ffproto::relay::{STICK, Stick, StickWhat};
 use ffproto::{Code, Executed, Fault, NodeName, SessionId};
 use tokio::time::Instant;
 
 use crate::counters::count;
-use crate::neighbours::{Neighbour, Way};
+use crate::neighbours::{self, Neighbour};
 use crate::node::Node;
 use crate::park::{Entry, Look, Parked, Side, To, What};
-use crate::routing::{Chosen, Hop, least_loaded};
+use crate::reach::{At, Direction};
+use crate::routing::{Chosen, Hop, Kept, Moved, Pick, Way, WayState, pick};
 
 /// How often those that wait are looked at, beside every change of a link: their time may be over.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -24,7 +27,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A client's message on its way.
 #[derive(Clone, Copy)]
 pub(crate) struct Forwarded<'a> {
-    pub(crate) kind: &'a Arc<str>,
+    /// The key of a [`Target`].
+    pub(crate) target: &'a Arc<str>,
+    /// The neighbour that it came from; `None` from a client of this node.
+    pub(crate) from: Option<&'a At>,
+    /// Whether this node's own route has given the target: then it may go up although it came from there.
+    pub(crate) routed_here: bool,
+    /// How many links it has crossed.
+    pub(crate) hops: u8,
     pub(crate) client: Client,
     pub(crate) body: &'a [u8],
     pub(crate) deadline: Instant,
@@ -41,91 +51,185 @@ pub(crate) enum Found<T> {
     None,
 }
 
+/// How a message has come that a way is looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Coming<'a> {
+    pub(crate) from: Option<&'a At>,
+    pub(crate) routed_here: bool,
+}
+
+impl Coming<'_> {
+    /// Whether it may go to that neighbour. What has come from a parent does not go up again, so no message goes
+    /// in a circle; when this node's route has given it a new target it may go back to that parent, which knows
+    /// the session.
+    fn may_go_to(&self, side: Side, name: &NodeName) -> bool {
+        match self.from {
+            Some((Direction::Up, from)) if side == Side::Parent => self.routed_here && from == name,
+            Some((Direction::Down, from)) if side == Side::Child => self.routed_here || from != name,
+            _ => true,
+        }
+    }
+
+    /// Who hears of the node that is chosen: nobody else when the target is this node's own business.
+    fn heard_by(&self) -> Option<&At> {
+        self.from.filter(|_| !self.routed_here)
+    }
+}
+
 impl Node {
-    /// The way for messages of `kind`: the session's own, or the least loaded now (which a stateful session
+    /// The way for messages to `target`: the session's own, or the best one now (which a stateful session
     /// keeps).
-    pub(crate) fn hop(&self, kind: &Arc<str>, client: Client, now: Instant) -> Found<Hop> {
-        let Client { session, stateless, .. } = client;
-        let mut wait = false;
-        if !stateless {
-            match self.sticky().get(session, kind) {
-                Some(Chosen::Hop(hop)) => return Found::Go(hop),
-                Some(Chosen::Node(name)) => match self.hop_to(&name, kind, session, now) {
-                    Found::Go(hop) => {
-                        self.sticky().set(session, kind, hop.clone());
-                        return Found::Go(hop);
-                    }
-                    Found::Wait => return Found::Wait,
-                    Found::None => wait = self.missed(&name, now),
-                },
-                None => {}
+    pub(crate) fn hop(
+        &self,
+        target: &Arc<str>,
+        client: Client,
+        coming: Coming<'_>,
+        now: Instant,
+    ) -> Found<Hop> {
+        let known = self.cluster().changes();
+        if client.stateless {
+            let (ways, mut links) = self.ways(target, client.session, None, coming, now);
+            return match pick(&ways, None, self.next_turn()) {
+                Pick::Go(at) | Pick::Leave(at) => links
+                    .swap_remove(at)
+                    .and_then(|link| Hop::new(link, target, known))
+                    .map_or(Found::None, Found::Go),
+                Pick::Wait => Found::Wait,
+                Pick::None => Found::None,
+            };
+        }
+        let Kept { via, link, end } = match self.sticky().get(client.session, target, known) {
+            Some(Chosen::Hop(hop)) => return Found::Go(hop),
+            Some(Chosen::Kept(kept)) => kept,
+            None => Kept::default(),
+        };
+        let (ways, mut links) = self.ways(target, client.session, end.as_ref(), coming, now);
+        let at = match pick(&ways, via.as_ref(), self.next_turn()) {
+            Pick::Go(at) => at,
+            Pick::Leave(at) => match self.leave_way(via.as_ref(), target, client) {
+                true => at,
+                false => return Found::Wait,
+            },
+            Pick::Wait => return Found::Wait,
+            Pick::None => return Found::None,
+        };
+        let Some(hop) = links.swap_remove(at).and_then(|link| Hop::new(link, target, known)) else {
+            return Found::None;
+        };
+        let way = &ways[at];
+        // Who is new on the way hears first which node the session has.
+        let is_new = link.is_none_or(|link| !link.same(&hop.link));
+        if let Some(end) = end.filter(|_| is_new && !way.end) {
+            let stick = Stick { what: StickWhat::Prefer, target, node: end.as_str() };
+            if hop.link.notify(STICK, &stick.write(), Some(client)).is_err() {
+                return Found::Wait;
             }
         }
-        let (hops, soon) = self.hops(kind, session, now);
-        let Some(hop) = least_loaded(hops, self.next_turn()) else {
-            return if soon || wait { Found::Wait } else { Found::None };
-        };
-        if !stateless {
-            self.sticky().set(session, kind, hop.clone());
-        }
+        let end = way.end.then(|| way.name.clone());
+        let moved = self.sticky().set(client.session, target, hop.clone(), end, coming.heard_by());
+        self.tell_moved(client, target, moved);
         Found::Go(hop)
     }
 
-    /// The way that a session's messages for `kind` took last, if it is open.
-    pub(crate) fn open_hop(&self, session: SessionId, kind: &str) -> Option<Hop> {
-        match self.sticky().get(session, kind)? {
+    /// Leaves the way that a session had. False as long as something of the session is on it.
+    fn leave_way(&self, via: Option<&NodeName>, target: &str, client: Client) -> bool {
+        let linked = |name: &NodeName| {
+            let child = self.child_nodes().get(name.as_str()).and_then(|known| known.link().cloned());
+            child.or_else(|| self.parents().get(name.as_str())?.link().cloned())
+        };
+        let Some(link) = via.and_then(linked) else { return true };
+        if link.has_message_of(client.session) {
+            return false;
+        }
+        let stick = Stick { what: StickWhat::Forget, target, node: "" };
+        // What it keeps without hearing this is forgotten with the session.
+        let _ = link.notify(STICK, &stick.write(), Some(client));
+        true
+    }
+
+    /// A session's node is another one than before: its client's node hears of it, by way of where the messages
+    /// come from.
+    pub(crate) fn tell_moved(&self, client: Client, target: &str, moved: Option<Moved>) {
+        match moved {
+            Some(Moved { from: Some((_, from)), .. }) => {
+                let Some(end) = self.sticky().end(client.session, target) else { return };
+                let stick = Stick { what: StickWhat::Chosen, target, node: end.as_str() };
+                self.tell(&from, STICK, &stick.write(), client);
+            }
+            Some(Moved { from: None, lost: Some(lost) }) => self.sticky().lose(client.session, lost),
+            _ => {}
+        }
+    }
+
+    /// The way that a session's messages for a target took last, if it is open.
+    pub(crate) fn open_hop(&self, session: SessionId, target: &str) -> Option<Hop> {
+        match self.sticky().get(session, target, self.cluster().changes())? {
             Chosen::Hop(hop) => Some(hop),
-            Chosen::Node(_) => None,
+            Chosen::Kept(_) => None,
         }
     }
 
-    /// The way to the node that the session has: not another one while that is only being replaced.
-    fn hop_to(&self, name: &NodeName, kind: &str, session: SessionId, now: Instant) -> Found<Hop> {
+    /// The neighbours that take messages for the target, with their links. `end` is the node that the session
+    /// has.
+    fn ways(
+        &self,
+        target: &Arc<str>,
+        session: SessionId,
+        end: Option<&NodeName>,
+        coming: Coming<'_>,
+        now: Instant,
+    ) -> (Vec<Way>, Vec<Option<Link>>) {
+        let (mut ways, mut links) = (Vec::new(), Vec::new());
+        let meant = Target::of_key(target.clone());
         let park = self.config().limits.park;
-        let look = |known: &Neighbour| match known.way(now, park) {
-            Way::Open(_) if known.holds(session) => Found::Wait,
-            Way::Open(link) => Hop::new(link, kind).map_or(Found::None, Found::Go),
-            Way::Replaced => Found::Wait,
-            Way::Missed | Way::Gone => Found::None,
-        };
-        if let Some(child) = self.child_nodes().get(name.as_str()) {
-            return look(child);
-        }
-        self.parents().get(name.as_str()).map_or(Found::None, look)
-    }
-
-    /// Whether a node that has ended is waited for.
-    fn missed(&self, name: &NodeName, now: Instant) -> bool {
-        let park = self.config().limits.park;
-        let missed = |known: &Neighbour| matches!(known.way(now, park), Way::Missed);
-        let child = self.child_nodes().get(name.as_str()).map(missed);
-        child.or_else(|| self.parents().get(name.as_str()).map(missed)).unwrap_or(false)
-    }
-
-    /// The nodes that take messages of `kind` now, and whether another one is waited for: children of that
-    /// kind, or else parents that take it.
-    fn hops(&self, kind: &str, session: SessionId, now: Instant) -> (Vec<Hop>, bool) {
-        let park = self.config().limits.park;
-        let look = |known: &Neighbour, hops: &mut Vec<Hop>, soon: &mut bool| {
-            // What a node takes that has never been linked is not known yet.
-            let takes = known.last_link().is_none_or(|link| Hop::new(link.clone(), kind).is_some());
-            match known.way(now, park) {
-                Way::Open(_) if known.holds(session) => *soon = true,
-                Way::Open(link) => hops.extend(Hop::new(link, kind)),
-                Way::Replaced | Way::Missed => *soon |= takes,
-                Way::Gone => {}
-            }
-        };
-        let (mut hops, mut soon) = (Vec::new(), false);
-        for child in self.child_nodes().iter().filter(|child| child.group == *kind) {
-            look(child, &mut hops, &mut soon);
-        }
-        if hops.is_empty() && !soon {
-            for parent in self.parents().iter() {
-                look(parent, &mut hops, &mut soon);
+        for side in [Side::Child, Side::Parent] {
+            for known in self.neighbours(side).iter() {
+                if !coming.may_go_to(side, &known.name) {
+                    continue;
+                }
+                let at = (side.into(), known.name.clone());
+                // What one takes that has never been linked is what the config says.
+                let takes = match known.last_link() {
+                    Some(link) => Hop::new(link.clone(), target, 0).is_some(),
+                    None => self.places().takes(side, &known.name, target),
+                };
+                if !takes {
+                    continue;
+                }
+                let (state, link) = match known.way(now, park) {
+                    neighbours::Way::Open(_) if known.holds(session) => (WayState::Soon, None),
+                    neighbours::Way::Open(link) => (WayState::Open(link.waiting_calls()), Some(link)),
+                    neighbours::Way::Replaced => (WayState::Soon, None),
+                    neighbours::Way::Missed => (WayState::Missed, None),
+                    neighbours::Way::Gone => continue,
+                };
+                ways.push(self.way(known, side, state, &meant, end, &at));
+                links.push(link);
             }
         }
-        (hops, soon)
+        (ways, links)
+    }
+
+    fn way(
+        &self,
+        known: &Neighbour,
+        side: Side,
+        state: WayState,
+        meant: &Target,
+        end: Option<&NodeName>,
+        at: &At,
+    ) -> Way {
+        let kind = known.last_link().map_or("", |link| link.peer().kind.as_str());
+        let cluster = self.cluster();
+        Way {
+            side,
+            name: known.name.clone(),
+            state,
+            end: meant.means(known.name.as_str(), kind),
+            leads: cluster.reaches(at, |node| meant.means(node.name.as_str(), &node.kind)),
+            to_kept: end
+                .is_some_and(|end| known.name == *end || cluster.reaches(at, |node| node.name == *end)),
+        }
     }
 
     /// The link to a parent or a child; of several, the same for the same client session.
@@ -141,10 +245,10 @@ impl Node {
         let (mut there, mut missed) = (Vec::new(), false);
         for known in known.meant(who) {
             match known.way(now, park) {
-                Way::Open(link) => there.push(Found::Go(link)),
-                Way::Replaced => there.push(Found::Wait),
-                Way::Missed => missed = true,
-                Way::Gone => {}
+                neighbours::Way::Open(link) => there.push(Found::Go(link)),
+                neighbours::Way::Replaced => there.push(Found::Wait),
+                neighbours::Way::Missed => missed = true,
+                neighbours::Way::Gone => {}
             }
         }
         drop(known);
@@ -156,7 +260,7 @@ impl Node {
         there.swap_remove(at)
     }
 
-    /// Sends a client's message on towards `kind`, or lets it wait. The body is copied once.
+    /// Sends a client's message on towards its target, or lets it wait. The body is copied once.
     ///
     /// # Errors
     /// The fault for the client; the sink will not be told.
@@ -166,25 +270,26 @@ impl Node {
         sink: Arc<dyn Sink>,
         token: u64,
     ) -> Result<(), Fault> {
-        let Forwarded { kind, client, body, deadline, now } = *message;
+        let Forwarded { target, from, routed_here, hops, client, body, deadline, now } = *message;
         let wait = |sink| {
-            let (to, what) = (To::Kind(kind.clone()), What::Message);
+            let to = To::Target(target.clone());
+            let what = What::Message { from: from.cloned(), routed_here, hops };
             let body = Bytes::copy_from_slice(body);
             let (client, sink) = (Some(client), Some((sink, token)));
             self.wait(Entry { to, what, body, client, deadline, sink })
         };
         // Behind its session's earlier ones, as long as they wait.
-        if self.park().any() && self.park().blocks(&To::Kind(kind.clone()), Some(client.session)) {
+        if self.park().any() && self.park().blocks(&To::Target(target.clone()), Some(client.session)) {
             return wait(sink);
         }
-        match self.hop(kind, client, now) {
+        match self.hop(target, client, Coming { from, routed_here }, now) {
             Found::Go(hop) => match hop.forward(message, sink.clone(), token) {
                 Ok(()) => Ok(()),
                 Err(NotSent::Fault(fault)) => Err(fault),
                 Err(NotSent::Later) => wait(sink),
             },
             Found::Wait => wait(sink),
-            Found::None => Err(self.no_hop(kind)),
+            Found::None => Err(self.no_hop(target)),
         }
     }
 
@@ -242,47 +347,49 @@ impl Node {
 
     fn send_parked(&self, entry: &Entry, now: Instant) -> Result<(), NotSent> {
         let options = CallOptions { deadline: entry.deadline, client: entry.client };
-        let (link, method) = match (&entry.to, entry.client, &entry.what) {
-            (To::Kind(kind), Some(client), _) => match self.hop(kind, client, now) {
-                Found::Go(hop) => (hop.link, Some(hop.method)),
-                Found::Wait => return Err(NotSent::Later),
-                Found::None => return Err(self.no_hop(kind).into()),
-            },
+        match (&entry.to, entry.client, &entry.what) {
+            (To::Target(target), Some(client), What::Message { from, routed_here, hops }) => {
+                let coming = Coming { from: from.as_ref(), routed_here: *routed_here };
+                let hop = match self.hop(target, client, coming, now) {
+                    Found::Go(hop) => hop,
+                    Found::Wait => return Err(NotSent::Later),
+                    Found::None => return Err(self.no_hop(target).into()),
+                };
+                let Some((sink, token)) = entry.sink.clone() else { return Ok(()) };
+                let (method, body, message_of) = (hop.method, &entry.body, entry.session());
+                let (hops, nested) = (*hops, false);
+                hop.link
+                    .forward(Forward { method, body, options, message_of, hops, nested, sink, token }, now)
+            }
             (To::Neighbour(side, who), _, What::Call(method) | What::Notify(method)) => {
-                match self.link_to(*side, who, entry.session(), now) {
-                    Found::Go(link) => {
-                        let number = link.method_number(method);
-                        (link, number)
-                    }
+                let link = match self.link_to(*side, who, entry.session(), now) {
+                    Found::Go(link) => link,
                     Found::Wait => return Err(NotSent::Later),
                     Found::None => return Err(self.not_there(*side, who).into()),
-                }
+                };
+                let Some((sink, token)) = entry.sink.clone() else {
+                    return link.notify(method, &entry.body, entry.client);
+                };
+                let Some(number) = link.method_number(method) else {
+                    let text = format!("`{}` has no method `{method}`", link.peer().name);
+                    return Err(self.fault(Code::NoMethod, Executed::No, text).into());
+                };
+                let (method, body, message_of) = (number, &entry.body, None);
+                let (hops, nested) = (0, false);
+                link.forward(Forward { method, body, options, message_of, hops, nested, sink, token }, now)
             }
-            // Clients' messages go to kinds, and handlers' to neighbours.
-            _ => return Ok(()),
-        };
-        match (&entry.what, &entry.sink, method) {
-            (What::Notify(method), ..) => link.notify(method, &entry.body, entry.client),
-            (What::Call(name), Some(_), None) => {
-                let text = format!("`{}` has no method `{name}`", link.peer().name);
-                Err(self.fault(Code::NoMethod, Executed::No, text).into())
-            }
-            (what, Some((sink, token)), Some(method)) => {
-                let message_of = if *what == What::Message { entry.session() } else { None };
-                let (body, sink, token) = (&entry.body, sink.clone(), *token);
-                link.forward(Forward { method, body, options, message_of, nested: false, sink, token }, now)
-            }
+            // Clients' messages go to targets, and handlers' to neighbours.
             _ => Ok(()),
         }
     }
 
     /// Tells a neighbour something about a session, now or when it is back.
-    pub(crate) fn tell(&self, name: &NodeName, method: &str, client: Client) {
+    pub(crate) fn tell(&self, name: &NodeName, method: &str, body: &[u8], client: Client) {
         let now = Instant::now();
         let is_child = self.child_nodes().get(name.as_str()).is_some();
         let side = if is_child { Side::Child } else { Side::Parent };
         match self.link_to(side, name.as_str(), None, now) {
-            Found::Go(link) => match link.notify(method, &[], Some(client)) {
+            Found::Go(link) => match link.notify(method, body, Some(client)) {
                 Err(NotSent::Later) => {}
                 // A link that has ended has forgotten the session with everything else.
                 Ok(()) | Err(NotSent::Fault(_)) => return,
@@ -294,13 +401,20 @@ impl Node {
         let (what, client) = (What::Notify(method.to_owned()), Some(client));
         let deadline = now + self.config().limits.call_timeout;
         // What does not fit is forgotten at the latest when the neighbour ends.
-        let _ = self.wait(Entry { to, what, body: Bytes::new(), client, deadline, sink: None });
+        let _ =
+            self.wait(Entry { to, what, body: Bytes::copy_from_slice(body), client, deadline, sink: None });
     }
 
     /// Why there is no way.
-    pub(crate) fn no_hop(&self, kind: &str) -> Fault {
-        let text = format!("no node of kind `{kind}` is connected to `{}`", self.name());
+    pub(crate) fn no_hop(&self, target: &Arc<str>) -> Fault {
+        let text = format!("no {} is connected to `{}`", Target::of_key(target.clone()), self.name());
         self.fault(Code::NoNode, Executed::No, text)
+    }
+
+    /// Why a message goes no further.
+    pub(crate) fn too_many_hops(&self, hops: u8) -> Fault {
+        let text = format!("the message has crossed {hops} links and is not there: limits.hops_max");
+        self.fault(Code::TooManyHops, Executed::No, text)
     }
 
     /// Why a neighbour cannot be called.
@@ -327,10 +441,10 @@ impl Hop {
         sink: Arc<dyn Sink>,
         token: u64,
     ) -> Result<(), NotSent> {
-        let Forwarded { client, body, deadline, now, .. } = *message;
+        let Forwarded { client, body, deadline, hops, now, .. } = *message;
         let options = CallOptions { deadline, client: Some(client) };
         let (method, message_of) = (self.method, Some(client.session));
-        let call = Forward { method, body, options, message_of, nested: false, sink, token };
+        let call = Forward { method, body, options, message_of, hops, nested: false, sink, token };
         self.link.forward(call, now)
     }
 }

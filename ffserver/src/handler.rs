@@ -397,6 +397,8 @@ impl<T: IntoReply, E: Into<HandlerError>> IntoReply for Result<T, E> {
 pub enum Key {
     /// Clients, by command.
     Net(u32),
+    /// Clients, for every command that has neither a handler nor a route on the node.
+    Default,
     /// Children of the node, by method.
     Root(&'static str),
     /// One parent of the node, by method.
@@ -412,6 +414,7 @@ impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Key::Net(command) => write!(f, "command {command}"),
+            Key::Default => f.write_str("commands without a handler"),
             Key::Root(method) => write!(f, "method `{method}` for children"),
             Key::Remote { parent, method } => write!(f, "method `{method}` for the parent `{parent}`"),
         }

@@ -34,6 +34,7 @@ use crate::db::Db;
 use crate::doing::Doing;
 use crate::neighbours::Neighbours;
 use crate::park::{Park, ParkLimits, Side};
+use crate::places::Places;
 use crate::record::{Record, Records, Table};
 use crate::routing::{SESSION_ENDED, Sticky};
 use crate::session::{Course, LocalSession, Luggage, Stage, Wire};
@@ -82,6 +83,7 @@ struct Inner {
     doing: Arc<Doing>,
     cluster: Cluster,
     started: Instant,
+    places: Places,
 }
 
 #[derive(Default)]
@@ -125,7 +127,7 @@ impl Node {
         let children =
             cluster.children_of(&config.name).map(|child| (child.name.clone(), child.kind.clone()));
         let children = Neighbours::expect(children, now);
-        let limits = &config.limits;
+        let (limits, places) = (&config.limits, Places::of(cluster, &config));
         let park = ParkLimits { messages_max: limits.park_max, bytes_max: limits.park_bytes_max };
         Self(Arc::new(Inner {
             cluster_name: cluster.name.clone(),
@@ -152,6 +154,7 @@ impl Node {
             doing: Arc::new(Doing::new(handlers)),
             cluster: Cluster::new(Users::new(cluster.second_login)),
             started: now,
+            places,
         }))
     }
 
@@ -343,6 +346,11 @@ impl Node {
         &self.0.cluster
     }
 
+    /// What its neighbours take clients' messages for.
+    pub(crate) fn places(&self) -> &Places {
+        &self.0.places
+    }
+
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.0.counters
     }
@@ -485,7 +493,7 @@ impl Node {
         }
         let client = Client { session, command: CommandId(0), stateless: false };
         for name in self.0.sticky.forget(session) {
-            self.tell(&name, SESSION_ENDED, client);
+            self.tell(&name, SESSION_ENDED, &[], client);
         }
     }
 

@@ -20,8 +20,9 @@ use crate::dispatch::{Methods, Shared, told_methods};
 use crate::handler::Route;
 use crate::hub::Hub;
 use crate::node::Phase;
+use crate::park::Side;
 use crate::reach::Direction;
-use crate::routing::Target;
+use crate::routing::{Taken, taken};
 
 /// Where a parent is up, as the master says; `None` while it is not.
 pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
@@ -46,6 +47,8 @@ struct Keeper {
     shared: Arc<Shared>,
     config: ffconfig::Parent,
     routes: Arc<[Route]>,
+    /// What the parent may send clients' messages for.
+    taken: Arc<[Taken]>,
     local: Local,
 }
 
@@ -53,10 +56,10 @@ struct Keeper {
 pub(crate) async fn keep(shared: Arc<Shared>, config: ffconfig::Parent, way: Way) {
     let (node, dispatch) = (&shared.node, &shared.dispatch);
     let routes = dispatch.for_parent(&config);
-    // A parent sends clients' messages for this node's own kind only.
-    let own: Vec<String> = dispatch.handles_clients().then(|| node.kind().to_owned()).into_iter().collect();
-    let local = node.local(told_methods(&routes, &own));
-    let keeper = Keeper { shared, config, routes, local };
+    let taken = taken(node.places(), Side::Parent, dispatch.handles_clients());
+    let (targets, taken): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+    let local = node.local(told_methods(&routes, &targets));
+    let keeper = Keeper { shared, config, routes, taken: taken.into(), local };
     match way {
         Way::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,
         Way::Memory(hub) => keeper.keep_in_memory(hub).await,
@@ -171,9 +174,8 @@ impl Keeper {
         self.shared.link_up(Direction::Up, &link);
         node.add_parent(link.clone());
         info!(parent = %name, %incarnation, "parent linked");
-        let targets = self.shared.dispatch.handles_clients().then_some(Target::Here);
-        let (at, targets) = ((Direction::Up, name.clone()), targets.into_iter().collect());
-        let methods = Methods::new(self.shared.clone(), at, self.routes.clone(), targets);
+        let at = (Direction::Up, name.clone());
+        let methods = Methods::new(self.shared.clone(), at, self.routes.clone(), self.taken.clone());
         let driver = Driver::new(link.clone(), stream, methods);
         let why = tokio::select! {
             closed = driver => closed,

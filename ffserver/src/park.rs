@@ -16,11 +16,13 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+use crate::reach::{At, Direction};
+
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum To {
-    /// A node of that kind.
-    Kind(Arc<str>),
+    /// A node of a kind, or one node: the key of a target.
+    Target(Arc<str>),
     /// A neighbour on that side: a parent by its name or key, a child by its name or kind.
     Neighbour(Side, Arc<str>),
 }
@@ -32,11 +34,21 @@ pub(crate) enum Side {
     Child,
 }
 
+impl From<Side> for Direction {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Parent => Direction::Up,
+            Side::Child => Direction::Down,
+        }
+    }
+}
+
 /// What kind of message it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
-    /// A client's message, sent on.
-    Message,
+    /// A client's message, sent on: where it came from, whether this node's route has given its target, and how
+    /// many links it has crossed.
+    Message { from: Option<At>, routed_here: bool, hops: u8 },
     /// The call of a handler.
     Call(String),
     /// Nothing comes back.
@@ -234,8 +246,8 @@ mod tests {
 
     fn entry(session: u64, kind: &str, body: &'static str) -> Entry {
         Entry {
-            to: To::Kind(kind.into()),
-            what: What::Message,
+            to: To::Target(kind.into()),
+            what: What::Message { from: None, routed_here: false, hops: 0 },
             body: body.into(),
             client: Some(Client { session: SessionId(session), command: CommandId(1), stateless: false }),
             deadline: Instant::now() + Duration::from_secs(5),
@@ -254,14 +266,14 @@ mod tests {
     #[test]
     fn a_message_waits_behind_those_of_its_session_and_kind_only() {
         let park = Park::new(LIMITS);
-        let game = To::Kind("game".into());
+        let game = To::Target("game".into());
         assert!(!park.blocks(&game, Some(SessionId(1))));
         assert_eq!(parked(&park, entry(1, "game", "a")), "waits, watch");
         assert_eq!(parked(&park, entry(1, "game", "b")), "waits");
         assert_eq!(parked(&park, entry(2, "game", "c")), "waits");
         assert!(park.blocks(&game, Some(SessionId(1))));
         assert!(!park.blocks(&game, Some(SessionId(3))));
-        assert!(!park.blocks(&To::Kind("hall".into()), Some(SessionId(1))));
+        assert!(!park.blocks(&To::Target("hall".into()), Some(SessionId(1))));
         // Session 1 still waits, so its second message is not free; session 2 goes.
         let mut seen = Vec::new();
         park.look(|entry, free| {

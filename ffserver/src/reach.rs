@@ -107,6 +107,11 @@ impl Reach {
         self.neighbours.get(at).is_some_and(|known| known.reaches.contains_key(&to))
     }
 
+    /// Whether that neighbour leads to a node that is meant.
+    pub(crate) fn reaches(&self, at: &At, is_meant: impl Fn(&Reachable) -> bool) -> bool {
+        self.neighbours.get(at).is_some_and(|known| known.reaches.values().any(is_meant))
+    }
+
     /// Every other node that can be reached now.
     pub(crate) fn others(&self) -> Nodes {
         let mut all = Nodes::new();

@@ -434,7 +434,7 @@ impl Shared {
                 let method = way.method_number(TO).ok_or_else(|| node.not_there(side, name.as_str()))?;
                 let (options, sink) = (CallOptions { deadline, client: head.client }, link.sink());
                 let (token, nested) = (head.call.into(), false);
-                let call = Forward { method, body, options, message_of: None, nested, sink, token };
+                let call = Forward { method, body, options, message_of: None, hops: 0, nested, sink, token };
                 match way.forward(call, *now) {
                     Ok(()) => return Ok(()),
                     Err(NotSent::Fault(fault)) => return Err(fault),
@@ -650,5 +650,6 @@ impl Shared {
     pub(crate) fn every_second(self: &Arc<Self>, second: u64) {
         self.look_at_sessions(second.is_multiple_of(CHECK_EVERY_S));
         self.node.tell_claims();
+        self.look_at_ends();
     }
 }

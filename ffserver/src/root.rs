@@ -18,14 +18,14 @@ use crate::dispatch::{Guarded, Methods, Shared, log_error, told_methods};
 use crate::net::{Open, accept_failed};
 use crate::node::Phase;
 use crate::reach::Direction;
-use crate::routing::Target;
+use crate::routing::Taken;
 
 pub(crate) struct Root {
     pub(crate) shared: Arc<Shared>,
     pub(crate) hooks: Hooks,
-    /// The kinds whose clients' messages children may send here.
-    pub(crate) kinds: Vec<String>,
-    pub(crate) targets: Arc<[Target]>,
+    /// The targets whose clients' messages children may send here.
+    pub(crate) targets: Vec<String>,
+    pub(crate) taken: Arc<[Taken]>,
     /// Every link of the node, so that a stop can wait for their last words.
     pub(crate) links: TaskTracker,
 }
@@ -69,7 +69,7 @@ fn take(stream: TcpStream, root: &Arc<Root>) {
 async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String, root: Arc<Root>) {
     let node = &root.shared.node;
     let routes = root.shared.dispatch.for_children();
-    let local = node.local(told_methods(&routes, &root.kinds));
+    let local = node.local(told_methods(&routes, &root.targets));
     let admit = |hello: &ffproto::handshake::Hello| node.admit_child(&hello.name, hello.incarnation);
     let peer: Peer = match accept(&mut stream, Purpose::Link, &local, admit).await {
         Ok(peer) => peer,
@@ -84,7 +84,7 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
     info!(child = %name, incarnation = %link.peer().incarnation, "child linked");
     run_hook(&root, root.hooks.child_connected.as_ref(), &link).await;
     let at = (Direction::Down, name.clone());
-    let methods = Methods::new(root.shared.clone(), at, routes, root.targets.clone());
+    let methods = Methods::new(root.shared.clone(), at, routes, root.taken.clone());
     let closed = Driver::new(link.clone(), stream, methods).await;
     root.shared.link_down(Direction::Down, &link);
     if node.remove_child(&link) {

@@ -91,6 +91,7 @@ impl Origin {
                 body,
                 options,
                 message_of: None,
+                hops: 0,
                 nested: true,
                 sink: slot.clone(),
                 token: 0,

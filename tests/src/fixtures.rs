@@ -188,6 +188,33 @@ impl Fixture {
         Ok(fixture)
     }
 
+    /// Four levels of gates with two at each, and rooms at their end: see `apps/src/maze.rs`.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn maze() -> Result<Self> {
+        Self::new(
+            r#"{
+  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100 } },
+  "servers": {
+    "hub":   { "rootport": @hub, "app": "mazegate", "type": "hub" },
+    "gate1": { "rootport": @gate1, "app": "mazegate", "remoteport": [{ "rootname": "hub" }] },
+    "gate2": { "rootport": @gate2, "app": "mazegate", "remoteport": [{ "rootname": "hub" }] },
+    "far1":  { "rootport": @far1, "app": "mazegate", "remoteport": [{ "rootname": "hub" }] },
+    "far2":  { "rootport": @far2, "app": "mazegate", "remoteport": [{ "rootname": "hub" }] },
+    "net":   { "netport": @net, "app": "mazenet", "limits": { "hops_max": 16 },
+               "remoteport": [{ "rootname": "gate1" }, { "rootname": "gate2" }],
+               "route": { "range": { "room": [[3000, 3099]], "lobby": [[3100, 3299]] },
+                          "to": { "room.2": [3010] }, "stateless": [3001] } },
+    "room":  { "count": 2, "app": "mazeroom", "type": "room",
+               "remoteport": [{ "rootname": "far1" }, { "rootname": "far2" }] },
+    "lobby": { "app": "mazelobby", "type": "lobby", "remoteport": [{ "rootname": "far1" }],
+               "route": { "range": { "room": [[3200, 3299]] } } }
+  }
+}"#,
+        )
+    }
+
     /// A net node on its own, with these limits.
     ///
     /// # Errors

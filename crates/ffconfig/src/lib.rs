@@ -9,6 +9,7 @@
 
 mod build;
 mod checks;
+mod circles;
 mod cycle;
 mod database;
 pub mod diff;
@@ -30,12 +31,13 @@ mod span;
 mod tree;
 mod value;
 mod vars;
+mod ways;
 
 pub use diff::{Diff, diff};
 pub use finding::{Finding, LoadError};
 pub use load::{FILE_BYTES_MAX, Loaded, load, load_with_apps, parse};
 pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Parent,
-    Restart, Route, RouteRule, SecondLogin, SlowClient,
+    Restart, Route, RouteRule, SecondLogin, SlowClient, Target,
 };
 pub use schema::schema;

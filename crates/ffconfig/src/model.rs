@@ -161,8 +161,8 @@ pub struct Parent {
     pub port: u16,
 }
 
-/// `route`: which kind of node a command without a handler is for. A command has at most one rule:
-/// `special` has won over `range`, and `stateless` has split what it cut.
+/// `route`: which nodes a command without a handler is for. A command has at most one rule: `to` has won over
+/// `special`, that over `range`, and `stateless` has split what it cut.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Route {
     /// Disjoint, sorted by `first`, and no two neighbours could be one: routes of one meaning are equal.
@@ -202,11 +202,60 @@ pub struct RouteRule {
     pub first: CommandId,
     /// Its last command, itself included.
     pub last: CommandId,
-    /// The kind of node that the commands are for ([`Node::kind`]).
-    pub kind: Arc<str>,
+    /// Where the commands go.
+    pub to: Target,
     /// Whether each message goes to the node of that kind with the least load; else the first choice is
     /// kept for the session.
     pub stateless: bool,
+}
+
+/// Where a routed command goes: to a node of a kind, or to one node. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target(Arc<str>);
+
+/// Begins the key of a node; no kind does.
+const NODE_MARK: char = '=';
+
+impl Target {
+    /// A node of that kind ([`Node::kind`]).
+    pub fn kind(kind: &str) -> Self {
+        Self(kind.into())
+    }
+
+    /// The node of that name.
+    pub fn node(name: &str) -> Self {
+        Self(format!("{NODE_MARK}{name}").into())
+    }
+
+    /// The target of a [`key`](Self::key).
+    pub fn of_key(key: Arc<str>) -> Self {
+        Self(key)
+    }
+
+    /// As nodes call it among each other: `KIND`, or `=NODE`.
+    #[inline]
+    pub fn key(&self) -> &Arc<str> {
+        &self.0
+    }
+
+    /// The node's name, if it is one node.
+    pub fn as_node(&self) -> Option<&str> {
+        self.0.strip_prefix(NODE_MARK)
+    }
+
+    /// Whether a node of that name and kind is meant.
+    pub fn means(&self, name: &str, kind: &str) -> bool {
+        self.as_node().map_or(*self.0 == *kind, |node| node == name)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.as_node() {
+            Some(node) => write!(f, "node `{node}`"),
+            None => write!(f, "node of kind `{}`", self.0),
+        }
+    }
 }
 
 /// `client`: the constants in every frame of the firefly framing, and the command of error frames.
@@ -264,6 +313,9 @@ pub struct Limits {
     pub session_state_bytes_max: usize,
     /// `session_groups_max`: groups that a session may be in. Default 64: a guild, a room, some channels.
     pub session_groups_max: usize,
+    /// `hops_max`: over how many links a client's message may go. Default 16: a way up and down a tree of eight
+    /// levels; a message that goes in a circle ends there.
+    pub hops_max: u8,
     /// `net_lost_ms`: how long a net node may be out of reach before its sessions are closed on this node.
     /// Default 5 s: longer than a gate takes to come back.
     pub net_lost: Duration,
@@ -347,6 +399,7 @@ impl Default for Limits {
             session_queue_bytes_max: 1024 * 1024,
             session_state_bytes_max: 1024,
             session_groups_max: 64,
+            hops_max: 16,
             net_lost: Duration::from_secs(5),
             park: Duration::from_secs(2),
             park_max: 65_536,

@@ -1,58 +1,73 @@
-//! `route`: which kind of node a command is for, and whether a node of that kind can be reached.
+//! `route`: which nodes a command is for, whether they can be reached, and whether it would ever arrive.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
+use std::collections::BTreeMap;
 
 use ffproto::CommandId;
 
+use crate::circles;
 use crate::fields::Fields;
-use crate::model::{Route, RouteRule};
-use crate::nearest::nearest;
+use crate::model::{Route, RouteRule, Target};
 use crate::nodes::Draft;
 use crate::parents::Link;
 use crate::report::{Place, Report, quoted};
 use crate::span::{Span, union};
 use crate::value::{Placed, Value};
+use crate::ways::Ways;
 
-/// The keys of a route that have kinds under them.
+/// The keys of a route that have kinds under them; the latter wins.
 const BY_KIND: [&str; 2] = ["range", "special"];
+/// The key that has nodes under it: it wins over those.
+const BY_NODE: &str = "to";
+
+/// Commands with one target, and where the config says so.
+pub(crate) struct Piece<'f> {
+    pub(crate) span: Span,
+    pub(crate) to: Target,
+    pub(crate) place: &'f Place,
+}
+
+/// What a route says, with every command in one piece at most; sorted by the first.
+pub(crate) fn pieces(fields: &Fields) -> Vec<Piece<'_>> {
+    let mut pieces: Vec<Piece<'_>> = Vec::new();
+    let mut taken: Vec<Span> = Vec::new();
+    for key in [BY_NODE, BY_KIND[1], BY_KIND[0]] {
+        let target = |name: &str| if key == BY_NODE { Target::node(name) } else { Target::kind(name) };
+        for (name, span, place) in spans(fields, key) {
+            let free = span.cut(&taken).into_iter().filter(|(_, inside)| !inside);
+            pieces.extend(free.map(|(span, _)| Piece { span, to: target(name), place }));
+        }
+        taken.extend(spans(fields, key).map(|(_, span, _)| span));
+        taken = union(taken);
+    }
+    pieces.sort_by_key(|piece| piece.span.first);
+    pieces
+}
 
 /// The rules of a route without faults.
 pub(crate) fn route(fields: &Fields) -> Route {
-    let special = union(spans(fields, "special").map(|(_, span, _)| span).collect());
-    let outside = |(kind, span, _): (_, Span, _)| {
-        let pieces = span.cut(&special).into_iter().filter(|(_, inside)| !inside);
-        pieces.map(move |(piece, _)| (kind, piece))
-    };
-    let mut pieces: Vec<(&str, Span)> = spans(fields, "range").flat_map(outside).collect();
-    pieces.extend(spans(fields, "special").map(|(kind, span, _)| (kind, span)));
-    pieces.sort_unstable_by_key(|(_, piece)| piece.first);
-
     let stateless = union(stateless(fields).map(|(span, _)| span).collect());
     let mut rules: Vec<RouteRule> = Vec::new();
-    for (kind, piece) in pieces {
-        for (Span { first, last }, stateless) in piece.cut(&stateless) {
+    for Piece { span, to, .. } in pieces(fields) {
+        // A session's messages to one node keep their order: there is nothing to choose.
+        let cuts = if to.as_node().is_some() { &[][..] } else { &stateless };
+        for (Span { first, last }, stateless) in span.cut(cuts) {
             match rules.last_mut() {
-                Some(RouteRule { last: before, kind: as_before, stateless: alike, .. })
-                    if before.0.checked_add(1) == Some(first)
-                        && **as_before == *kind
-                        && *alike == stateless =>
+                Some(RouteRule { last: before, to: as_before, stateless: alike, .. })
+                    if before.0.checked_add(1) == Some(first) && *as_before == to && *alike == stateless =>
                 {
                     *before = CommandId(last);
                 }
-                _ => rules.push(RouteRule {
-                    first: CommandId(first),
-                    last: CommandId(last),
-                    kind: kind.into(),
-                    stateless,
-                }),
+                _ => {
+                    let (first, last) = (CommandId(first), CommandId(last));
+                    rules.push(RouteRule { first, last, to: to.clone(), stateless });
+                }
             }
         }
     }
     Route::of(rules)
 }
 
-/// What stands under `range` or `special`: the kind, the commands, and their place.
+/// What stands under a key of a route: the kind or the node, the commands, and their place.
 fn spans<'f>(fields: &'f Fields, key: &str) -> impl Iterator<Item = (&'f str, Span, &'f Place)> {
     fields.map(key).iter().flat_map(|entry| {
         let spans = entry.item.list().iter().filter_map(placed_span);
@@ -77,12 +92,14 @@ pub(crate) fn check(drafts: &[Draft<'_>], links: &[Vec<Link<'_>>], report: &mut 
     for (d, draft) in drafts.iter().enumerate() {
         if let Some(route) = draft.fields.and_then(|fields| fields.section("route")) {
             check_kinds(route, &ways, d, report);
-            for key in BY_KIND {
+            check_nodes(route, &ways, d, report);
+            for key in BY_KIND.into_iter().chain([BY_NODE]) {
                 check_taken(route, key, report);
             }
             check_stateless(route, report);
         }
     }
+    circles::check(drafts, report);
 }
 
 /// A command cannot be for two kinds, and written twice it is a slip. What is faulty takes nothing.
@@ -118,79 +135,41 @@ fn check_stateless(route: &Fields, report: &mut Report<'_>) {
 fn check_kinds(route: &Fields, ways: &Ways<'_>, draft: usize, report: &mut Report<'_>) {
     for entry in BY_KIND.into_iter().flat_map(|key| route.map(key)) {
         let kind = entry.key.as_str();
-        if !ways.kinds.contains(kind) {
+        if !ways.has_kind(kind) {
             // What a faulty entry is may be what was meant here.
             if ways.all_kinds_known {
                 let message = format!("no node is of the kind {}", quoted(kind));
-                report.fault_near(&entry.key_place, message, ways.nearest(kind));
+                report.fault_near(&entry.key_place, message, ways.nearest_kind(kind));
             }
-        } else if ways.all_links_known
-            && let Some(from) = ways.cut_off(draft, kind)
-        {
-            let message = format!(
-                "no way from `{from}` to a node of the kind `{kind}`: it must be a parent, another child of a parent, or a child"
-            );
+        } else if let Some(from) = ways.cut_off(draft, &Target::kind(kind)) {
+            let message = format!("no way from `{from}` to a node of the kind `{kind}`: {NO_WAY}");
             report.fault(&entry.key_place, message);
         }
     }
 }
 
-/// Who reaches whom.
-struct Ways<'d> {
-    drafts: &'d [Draft<'d>],
-    links: &'d [Vec<Link<'d>>],
-    kinds: HashSet<&'d str>,
-    /// By parent entry: its children's entries, and to which of the parent's nodes they link.
-    children: HashMap<usize, Vec<(usize, &'d Range<usize>)>>,
-    /// Whether no entry's kind is lost to a fault.
-    all_kinds_known: bool,
-    /// Whether, beyond that, no link is.
-    all_links_known: bool,
-}
-
-impl<'d> Ways<'d> {
-    fn of(drafts: &'d [Draft<'d>], links: &'d [Vec<Link<'d>>]) -> Self {
-        let mut children: HashMap<usize, Vec<(usize, &Range<usize>)>> = HashMap::new();
-        for (child, links) in links.iter().enumerate() {
-            for link in links {
-                children.entry(link.draft).or_default().push((child, &link.nodes));
+fn check_nodes(route: &Fields, ways: &Ways<'_>, draft: usize, report: &mut Report<'_>) {
+    for entry in route.map(BY_NODE) {
+        let node = entry.key.as_str();
+        match ways.named(node) {
+            Some(1) => {}
+            Some(count) => {
+                let message = format!(
+                    "`{node}` is {count} nodes: name one of them, as `{node}.1`, or route to their kind"
+                );
+                report.fault(&entry.key_place, message);
+                continue;
+            }
+            None => {
+                let message = format!("{} is not among `servers`", quoted(node));
+                report.fault_near(&entry.key_place, message, ways.nearest_name(node));
+                continue;
             }
         }
-        let all_kinds_known = drafts.iter().all(|draft| draft.kind().is_some());
-        let no_link_lost =
-            drafts.iter().zip(links).all(|(draft, links)| draft.remotes() == Some(links.len()));
-        Self {
-            drafts,
-            links,
-            kinds: drafts.iter().filter_map(Draft::kind).collect(),
-            children,
-            all_kinds_known,
-            all_links_known: all_kinds_known && no_link_lost,
+        if let Some(from) = ways.cut_off(draft, &Target::node(node)) {
+            report.fault(&entry.key_place, format!("no way from `{from}` to `{node}`: {NO_WAY}"));
         }
     }
-
-    fn nearest(&self, kind: &str) -> Option<String> {
-        let mut known: Vec<&str> = self.kinds.iter().copied().collect();
-        known.sort_unstable();
-        nearest(kind, known)
-    }
-
-    /// The first node of the entry that reaches no node of that kind.
-    fn cut_off(&self, draft: usize, kind: &str) -> Option<&'d str> {
-        let is_kind = |d: usize| self.drafts[d].kind() == Some(kind);
-        // The parents of all nodes of an entry are the same.
-        let above = self.links[draft]
-            .iter()
-            .any(|link| is_kind(link.draft) || self.children_of(link.draft, &link.nodes).any(is_kind));
-        let mut names = self.drafts[draft].names.iter().enumerate();
-        let cut_off = names.find(|(n, _)| !above && !self.children_of(draft, &(*n..n + 1)).any(is_kind));
-        cut_off.map(|(_, name)| name.as_str())
-    }
-
-    /// The entries with a link to one of those nodes of the entry.
-    fn children_of(&self, draft: usize, nodes: &Range<usize>) -> impl Iterator<Item = usize> {
-        let children = self.children.get(&draft).map(Vec::as_slice).unwrap_or_default();
-        let linked = |(_, to): &&(usize, &Range<usize>)| to.start < nodes.end && nodes.start < to.end;
-        children.iter().filter(linked).map(|(child, _)| *child)
-    }
 }
+
+const NO_WAY: &str = "it must be above, below, or below a node above";

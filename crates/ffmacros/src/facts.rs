@@ -7,6 +7,7 @@ use syn::{Error, Ident, LitInt, LitStr, Result, Token};
 /// Where a handler is listed.
 pub(crate) enum Key {
     Net(LitInt),
+    Default,
     Root(Option<LitStr>),
     Remote(LitStr, Option<LitStr>),
 }
@@ -18,9 +19,13 @@ pub(crate) struct Facts {
 
 pub(crate) fn net(tokens: TokenStream) -> Result<Facts> {
     let parse = |input: ParseStream<'_>| {
-        let command: LitInt = input
-            .parse()
-            .map_err(|e| Error::new(e.span(), "a command number is expected, as in #[net_handle(300)]"))?;
+        if input.peek(Token![default]) {
+            input.parse::<Token![default]>()?;
+            return Ok(Facts { key: Key::Default, concurrent: rest(input)? });
+        }
+        let command: LitInt = input.parse().map_err(|e| {
+            Error::new(e.span(), "a command number is expected, as in #[net_handle(300)], or `default`")
+        })?;
         command
             .base10_parse::<u32>()
             .map_err(|_| Error::new(command.span(), "a command is a number from 0 to 4294967295"))?;

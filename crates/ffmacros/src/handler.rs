@@ -61,6 +61,7 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
     let visibility = &function.vis;
     let key = match &facts.key {
         Key::Net(command) => quote! { ::ffserver::handler::Key::Net(#command) },
+        Key::Default => quote! { ::ffserver::handler::Key::Default },
         Key::Root(method) => {
             let method = method.as_ref().map_or_else(|| name.to_string(), syn::LitStr::value);
             quote! { ::ffserver::handler::Key::Root(#method) }

@@ -10,7 +10,8 @@ mod record;
 use proc_macro::TokenStream;
 
 /// Handles a client's command: `#[net_handle(300)]`, or `#[net_handle(300, concurrent)]` to opt out of
-/// the session's order.
+/// the session's order. `#[net_handle(default)]` handles every command that has neither a handler nor a route on
+/// its node; it may take the `CommandId`.
 #[proc_macro_attribute]
 pub fn net_handle(facts: TokenStream, item: TokenStream) -> TokenStream {
     handler::expand(facts::net(facts.into()), item.into()).into()

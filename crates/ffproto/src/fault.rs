@@ -31,6 +31,9 @@ pub enum Code {
     Panic,
     /// The node is stopping and starts nothing new.
     Stopping,
+    /// A client's message has crossed `limits.hops_max` links: the routes on its way send it in a circle. Nothing
+    /// ran.
+    TooManyHops,
     /// The login was refused, or the user may not have another session. The connection is closed.
     Refused,
     /// A message before the client has logged in. Nothing ran; the connection is closed.
@@ -42,7 +45,7 @@ pub enum Code {
 }
 
 impl Code {
-    const NAMES: [(Code, u16, &'static str); 13] = [
+    const NAMES: [(Code, u16, &'static str); 14] = [
         (Code::NoNode, 1, "no_node"),
         (Code::NoMethod, 2, "no_method"),
         (Code::NoRoute, 3, "no_route"),
@@ -53,6 +56,7 @@ impl Code {
         (Code::Handler, 8, "handler"),
         (Code::Panic, 9, "panic"),
         (Code::Stopping, 10, "stopping"),
+        (Code::TooManyHops, 11, "too_many_hops"),
         (Code::Refused, 16, "refused"),
         (Code::NotLoggedIn, 17, "not_logged_in"),
         (Code::Kicked, 18, "kicked"),

@@ -128,10 +128,14 @@ pub struct KnownSession {
 pub struct Sticky {
     /// Whose messages.
     pub session: SessionId,
-    /// For which kind.
+    /// For which kind, or for which one node.
     pub kind: String,
     /// The neighbour that they go to.
     pub node: NodeName,
+    /// The node that handles them, when that is known.
+    pub end: Option<NodeName>,
+    /// The neighbour that they come from, and whether that is a parent; `None` for a client's connection.
+    pub from: Option<(bool, NodeName)>,
 }
 
 /// A client's connection between two of its messages: none of them runs, none waits elsewhere.

@@ -3,8 +3,9 @@
 //! ```text
 //! off 0   u32  length      bytes after this field
 //! off 4   u8   kind        see [`Kind`]
-//! off 5   u8   flags       bit 0: the client part follows the header; bit 1 (only with bit 0): any node
-//!                          of the kind may handle the message; the others are zero
+//! off 5   u8   flags       bit 0: the client part follows the header; only with that: bit 1: any node of the
+//!                          kind may handle the message; bits 2 to 6: how many links it has crossed before;
+//!                          bit 7 is zero
 //! off 6   u16  method      Call, Notify: number of the method, from the receiver's list in the handshake
 //!                          Fault: the code; else 0
 //! off 8   u32  call        Call, Reply, Done, Fault: id chosen by the caller; else 0
@@ -25,7 +26,10 @@ pub const CLIENT_BYTES: usize = 12;
 
 const FLAG_CLIENT: u8 = 1;
 const FLAG_STATELESS: u8 = 2;
-const FLAGS_STATELESS: u8 = FLAG_CLIENT | FLAG_STATELESS;
+const HOPS_SHIFT: u8 = 2;
+/// The most links that a message can say it has crossed.
+pub const HOPS_MAX: u8 = 31;
+const FLAGS_KNOWN: u8 = FLAG_CLIENT | FLAG_STATELESS | HOPS_MAX << HOPS_SHIFT;
 
 /// What a frame on a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +109,9 @@ pub struct Head {
     pub time_left_ms: u32,
     /// Whose client traffic it is, if any.
     pub client: Option<Client>,
+    /// How many links a client's message has crossed before this one, at most [`HOPS_MAX`]; without `client`
+    /// it is not written.
+    pub hops: u8,
 }
 
 /// A whole frame, borrowed from the bytes it was read from.
@@ -143,7 +150,7 @@ pub enum LinkFault {
 impl Head {
     /// A header of `kind` with everything else zero.
     pub const fn new(kind: Kind) -> Self {
-        Self { kind, method: 0, call: 0, time_left_ms: 0, client: None }
+        Self { kind, method: 0, call: 0, time_left_ms: 0, client: None, hops: 0 }
     }
 
     /// How many bytes the header takes on the wire.
@@ -174,7 +181,8 @@ impl Head {
         header[8..12].copy_from_slice(&self.call.to_le_bytes());
         header[12..16].copy_from_slice(&self.time_left_ms.to_le_bytes());
         if let Some(Client { session, command, stateless }) = self.client {
-            header[5] = if stateless { FLAGS_STATELESS } else { FLAG_CLIENT };
+            let hops = if self.hops < HOPS_MAX { self.hops } else { HOPS_MAX };
+            header[5] = FLAG_CLIENT | u8::from(stateless) << 1 | hops << HOPS_SHIFT;
             header[16..24].copy_from_slice(&session.0.to_le_bytes());
             header[24..28].copy_from_slice(&command.0.to_le_bytes());
         }
@@ -214,12 +222,12 @@ pub fn read(bytes: &[u8], length_max: u32) -> Result<Option<Frame<'_>>, LinkFaul
     let kind = Kind::from_number(kind).ok_or(LinkFault::Kind(kind))?;
     let (client, body) = match flags {
         0 => (None, rest),
-        FLAG_CLIENT | FLAGS_STATELESS => {
+        _ if flags & FLAG_CLIENT != 0 && flags & !FLAGS_KNOWN == 0 => {
             let (part, body) = rest.split_first_chunk::<CLIENT_BYTES>().ok_or(LinkFault::TooShort(length))?;
             let &[s0, s1, s2, s3, s4, s5, s6, s7, d0, d1, d2, d3] = part;
             let session = SessionId(u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]));
             let command = CommandId(u32::from_le_bytes([d0, d1, d2, d3]));
-            (Some(Client { session, command, stateless: flags == FLAGS_STATELESS }), body)
+            (Some(Client { session, command, stateless: flags & FLAG_STATELESS != 0 }), body)
         }
         other => return Err(LinkFault::Flags(other)),
     };
@@ -229,6 +237,7 @@ pub fn read(bytes: &[u8], length_max: u32) -> Result<Option<Frame<'_>>, LinkFaul
         call: u32::from_le_bytes([c0, c1, c2, c3]),
         time_left_ms: u32::from_le_bytes([t0, t1, t2, t3]),
         client,
+        hops: flags >> HOPS_SHIFT,
     };
     Ok(Some(Frame { head, body, bytes: whole }))
 }
@@ -250,6 +259,7 @@ mod tests {
                 command: CommandId(300),
                 stateless: false,
             }),
+            hops: 0,
         }
     }
 
@@ -268,7 +278,15 @@ mod tests {
     #[test]
     fn split_at_every_byte_a_frame_is_read_once_it_is_whole() {
         let stateless = Head { client: sample().client.map(|c| Client { stateless: true, ..c }), ..sample() };
-        for head in [sample(), stateless, Head { client: None, ..sample() }, Head::new(Kind::Ping)] {
+        let far = Head { hops: HOPS_MAX, ..stateless };
+        for head in [
+            sample(),
+            stateless,
+            far,
+            Head { hops: 3, ..sample() },
+            Head { client: None, ..sample() },
+            Head::new(Kind::Ping),
+        ] {
             let mut wire = Vec::new();
             head.write(b"the body", &mut wire);
             for end in 0..wire.len() {
@@ -292,6 +310,8 @@ mod tests {
         assert_eq!(read(&with(4, 0), MAX), Err(LinkFault::Kind(0)));
         assert_eq!(read(&with(4, 99), MAX), Err(LinkFault::Kind(99)));
         assert_eq!(read(&with(5, 2), MAX), Err(LinkFault::Flags(2)));
+        assert_eq!(read(&with(5, 4), MAX), Err(LinkFault::Flags(4)), "links crossed by no client's message");
+        assert_eq!(read(&with(5, 0x81), MAX), Err(LinkFault::Flags(0x81)));
         assert_eq!(read(&with(5, 1), MAX), Err(LinkFault::TooShort(12)), "the client part is missing");
     }
 }

@@ -19,6 +19,8 @@ use crate::{CommandId, Incarnation, NodeName, NodeNumber, SessionId};
 
 /// The method of [`ReachChange`]; links only, never passed on.
 pub const REACH: &str = "@@reach";
+/// The method of [`Stick`]; links only, never passed on as it is.
+pub const STICK: &str = "@@stick";
 /// The method of envelopes.
 pub const TO: &str = "@@to";
 /// Bytes of an envelope before its payload.
@@ -217,6 +219,55 @@ pub struct Claim {
     pub held: bool,
     /// The user.
     pub user: String,
+}
+
+/// Neighbours tell each other which node a session's messages go to, so that all of them send them there: a
+/// notify with the session in the client part. `what u8, target, a zero byte, the node's name`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stick<'a> {
+    /// Who tells whom.
+    pub what: StickWhat,
+    /// A kind of nodes, as in `@KIND`.
+    pub target: &'a str,
+    /// The node; empty for [`StickWhat::Forget`].
+    pub node: &'a str,
+}
+
+/// See [`Stick`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StickWhat {
+    /// To where the messages go: they are for this node.
+    Prefer,
+    /// To where the messages come from: this node was chosen.
+    Chosen,
+    /// To where the messages went: they go another way now.
+    Forget,
+}
+
+impl<'a> Stick<'a> {
+    /// Reads a body; `None` when it is malformed.
+    pub fn read(body: &'a [u8]) -> Option<Self> {
+        let (what, text) = body.split_first()?;
+        let what = match what {
+            0 => StickWhat::Prefer,
+            1 => StickWhat::Chosen,
+            2 => StickWhat::Forget,
+            _ => return None,
+        };
+        let (target, node) = std::str::from_utf8(text).ok()?.split_once('\0')?;
+        let fits =
+            (what == StickWhat::Forget) == node.is_empty() && !target.is_empty() && !node.contains('\0');
+        fits.then_some(Self { what, target, node })
+    }
+
+    /// The body.
+    pub fn write(&self) -> Vec<u8> {
+        let mut body = vec![self.what as u8];
+        body.extend_from_slice(self.target.as_bytes());
+        body.push(0);
+        body.extend_from_slice(self.node.as_bytes());
+        body
+    }
 }
 
 /// What the whole cluster knows of a session, beside its id. Small: it travels whole with every change.

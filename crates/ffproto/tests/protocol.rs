@@ -14,7 +14,9 @@ use ffproto::handshake::{
 };
 use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
-use ffproto::relay::{self, Audience, Broadcast, Claim, Op, REACH, ReachChange, Reachable, SessionState, TO};
+use ffproto::relay::{
+    self, Audience, Broadcast, Claim, Op, REACH, ReachChange, Reachable, SessionState, Stick, StickWhat, TO,
+};
 use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -214,6 +216,8 @@ fn links(page: &mut Page) {
     page.link("link-client-call", Head { client: client(1500, false), ..forwarded }, b"attack");
     let stateless = Head { call: 79, client: client(1400, true), ..forwarded };
     page.link("link-client-call-stateless", stateless, b"");
+    let far = Head { client: client(1500, false), hops: 1, ..forwarded };
+    page.link("link-client-call-far", far, b"attack");
     page.link("link-notify", Head { method: 1, ..Head::new(Kind::Notify) }, b"x");
     let ended = Head { method: 4, client: client(0, false), ..Head::new(Kind::Notify) };
     page.link("link-session-ended", ended, b"");
@@ -250,6 +254,15 @@ fn relays(page: &mut Page) {
     assert_eq!(coding().deserialize::<ReachChange>(&body).unwrap(), change);
 
     let session = SessionId(3 << 52 | 0x1_2345_6789_abcd);
+    let stick = Stick { what: StickWhat::Chosen, target: "game", node: "game.2" };
+    let client = Some(Client { session, command: CommandId(1500), stateless: false });
+    page.link("link-stick", Head { method: 7, client, ..Head::new(Kind::Notify) }, &stick.write());
+    assert_eq!(Stick::read(&stick.write()), Some(stick));
+    for malformed in
+        [&b""[..], b"\x01", b"\x01game", b"\x03game\0a", b"\x01game\0", b"\x02game\0a", b"\x01\0a"]
+    {
+        assert_eq!(Stick::read(malformed), None, "{malformed:?}");
+    }
     let head = |command| {
         let client = Some(Client { session, command: CommandId(command), stateless: false });
         Head { method: 6, client, ..Head::new(Kind::Notify) }

@@ -373,21 +373,23 @@ impl Connection {
     /// A command without a handler here follows the route; its outcome comes back to the session.
     fn forward(&mut self, command: CommandId, body: &[u8], deadline: Instant, now: Instant) {
         let node = &self.shared.node;
-        let Some(RouteRule { kind, stateless, .. }) = self.shared.dispatch.route(command) else {
+        let Some(RouteRule { to, stateless, .. }) = self.shared.dispatch.route(command) else {
             let text = format!("no handler and no route for command {command}");
             return self.session.push_fault(command, &node.fault(Code::NoRoute, Executed::No, text));
         };
         let client = Client { session: self.session.id(), command, stateless: *stateless };
-        let message = Forwarded { kind, client, body, deadline, now };
+        let target = to.key();
+        let (from, routed_here, hops) = (None, true, 0);
+        let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
         let asked = self.session.stage() == Stage::Asked;
         let sink = if asked { login::sink(&self.session, &self.shared) } else { self.session.sink() };
         let token = command.0.into();
         self.session.request_waits();
         // Mostly the way of the last message is still open, and nothing of this node waits for another one.
-        let known = self
-            .hop
-            .as_ref()
-            .filter(|(known, hop)| known == kind && !*stateless && hop.link.is_open() && !node.park().any());
+        let changes = node.cluster().changes();
+        let known = self.hop.as_ref().filter(|(known, hop)| {
+            known == target && !*stateless && hop.holds(changes) && !node.park().any()
+        });
         let sent = match known {
             Some((_, hop)) => hop.forward(&message, sink.clone(), token).or_else(|not_sent| match not_sent {
                 NotSent::Fault(fault) => Err(fault),
@@ -396,7 +398,7 @@ impl Connection {
             None => {
                 let sent = node.forward(&message, sink, token);
                 if !*stateless {
-                    self.hop = node.open_hop(client.session, kind).map(|hop| (kind.clone(), hop));
+                    self.hop = node.open_hop(client.session, target).map(|hop| (target.clone(), hop));
                 }
                 sent
             }

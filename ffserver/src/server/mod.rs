@@ -30,9 +30,10 @@ use crate::hub::Hub;
 use crate::net::{Clients, Open};
 use crate::node::{Node, Phase};
 use crate::parent::Way;
+use crate::park::Side;
 use crate::queue::{QueueLimits, Queues};
 use crate::record::Registered;
-use crate::routing::targets;
+use crate::routing::taken;
 use crate::stop::Stop;
 use crate::succession::{Estate, HandOverError, InheritError, Inheriting, Kept};
 use crate::web::{Front, Web};
@@ -348,8 +349,11 @@ impl FFServer {
         let open = || Open::new(ports.subscribe());
         let links = TaskTracker::new();
         let shared = self.shared();
-        let mut tasks =
-            vec![tokio::spawn(count_seconds(shared.clone())), tokio::spawn(shared.clone().release_held())];
+        let mut tasks = vec![
+            tokio::spawn(count_seconds(shared.clone())),
+            tokio::spawn(shared.clone().release_held()),
+            tokio::spawn(shared.clone().tell_lost_nodes()),
+        ];
         if self.own_process {
             tasks.push(tokio::spawn(beat(self.node.clone())));
         }
@@ -395,10 +399,10 @@ impl FFServer {
     }
 
     fn root(&self, shared: &Arc<Shared>, links: &TaskTracker) -> root::Root {
-        let targets = targets(&self.cluster, self.node.config(), self.dispatch.handles_clients());
-        let (kinds, targets): (_, Vec<_>) = targets.into_iter().unzip();
+        let taken = taken(self.node.places(), Side::Child, self.dispatch.handles_clients());
+        let (targets, taken): (_, Vec<_>) = taken.into_iter().unzip();
         let (hooks, links) = (self.hooks.clone(), links.clone());
-        root::Root { shared: shared.clone(), hooks, kinds, targets: targets.into(), links }
+        root::Root { shared: shared.clone(), hooks, targets, taken: taken.into(), links }
     }
 
     fn listeners(&self, inherited: Inherited) -> Result<Listeners, RunError> {

@@ -1,11 +1,11 @@
 //! What nodes tell each other that are no neighbours: `which u8`, then the body of a frame.
 
 use bincode::Options;
-use ffproto::relay::{self, Broadcast, Claim, Op, ReachChange, SessionChange, SessionState};
+use ffproto::relay::{self, Broadcast, Claim, Op, ReachChange, SessionChange, SessionState, Stick};
 
 use crate::coding;
 
-/// `which u8`, then who can be reached (odd), or an envelope (even): what is read has no other encoding, and no
+/// `which u8`, then who can be reached (odd), which node a session has (254), or an envelope: what is read has no other encoding, and no
 /// length asks for more memory than has arrived.
 ///
 /// # Panics
@@ -14,6 +14,9 @@ pub fn relay(data: &[u8]) {
     let Some((which, body)) = data.split_first() else { return };
     if which % 2 == 1 {
         return typed::<ReachChange>(body);
+    }
+    if *which == 254 {
+        return assert!(Stick::read(body).is_none_or(|stick| stick.write() == body), "another encoding");
     }
     let Some(envelope) = relay::read(body) else {
         return assert!(body.len() < relay::ENVELOPE_BYTES);

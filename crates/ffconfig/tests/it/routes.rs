@@ -27,9 +27,9 @@ fn route(route: &str) -> Route {
 
 /// `1-4 game, 5 chat stateless`.
 fn shown(route: &Route) -> String {
-    let rule = |RouteRule { first, last, kind, stateless }: &RouteRule| {
+    let rule = |RouteRule { first, last, to, stateless }: &RouteRule| {
         let span = if first == last { first.to_string() } else { format!("{first}-{last}") };
-        format!("{span} {kind}{}", if *stateless { " stateless" } else { "" })
+        format!("{span} {}{}", to.key(), if *stateless { " stateless" } else { "" })
     };
     route.rules().iter().map(rule).collect::<Vec<_>>().join(", ")
 }
@@ -58,6 +58,11 @@ fn a_route_is_disjoint_rules_in_order() {
              8 game stateless, 9 game",
         ),
         (r#"{"range": {"game": [[1, 9]]}, "stateless": [[0, 3], [2, 100]]}"#, "1-9 game stateless"),
+        // `to` wins over both, and is never stateless: there is nothing to choose.
+        (
+            r#"{"range": {"game": [[1, 9]]}, "special": {"chat": [5]}, "to": {"gate": [[4, 5], 8]}, "stateless": [[0, 9]]}"#,
+            "1-3 game stateless, 4-5 =gate, 6-7 game stateless, 8 =gate, 9 game stateless",
+        ),
         // Neighbours that mean the same are one.
         (r#"{"range": {"game": [[5, 9], [1, 4]]}, "special": {"game": [3, 10]}}"#, "1-10 game"),
     ] {
@@ -80,7 +85,7 @@ fn a_command_has_the_rule_that_covers_it_or_none() {
     let kind = |command| {
         let rule = route.find(CommandId(command))?;
         assert!(rule.first.0 <= command && command <= rule.last.0);
-        Some((&*rule.kind, rule.stateless))
+        Some((&**rule.to.key(), rule.stateless))
     };
     let (game, chat) = (Some(("game", false)), Some(("chat", false)));
     assert_eq!([0, 9, 20, 29, 40, u32::MAX].map(kind), [None; 6]);
@@ -154,7 +159,7 @@ fn a_value_of_a_route_is_a_command_or_a_range() {
             "3:75: servers.net.route.special: expected an object, found the number 1",
             "3:91: servers.net.route.stateless: expected a list of commands and [FIRST, LAST], found an object",
             "3:95: servers.net.route.ranges: unknown key; did you mean `range`?",
-            "3:109: servers.net.route.colour: unknown key; known here: `range`, `special`, `stateless`",
+            "3:109: servers.net.route.colour: unknown key; known here: `range`, `special`, `to`, `stateless`",
         ],
     );
     // A variable that is not there is one fault, also inside of a range.
@@ -187,35 +192,122 @@ fn a_kind_that_no_node_is_of_comes_with_the_nearest_one() {
 }
 
 #[test]
-fn a_kind_is_reached_as_parent_as_parents_child_or_as_child() {
-    let config = |route_of: &str, kind: &str| {
+fn a_target_is_reached_up_any_number_of_levels_and_then_down() {
+    // Two trees; `mid` is in both.
+    let config = |route_of: &str, key: &str, target: &str| {
         let servers = r#""top": {"app": "top", "rootport": 10000},
 "gate": {"app": "gate", "rootport": 10001, "remoteport": [{"rootname": "top"}]},
 "net": {"app": "net", "remoteport": [{"rootname": "gate"}]},
-"game": {"app": "game", "remoteport": [{"rootname": "gate"}]},
-"far": {"app": "far", "remoteport": [{"rootname": "top"}]}"#;
+"other": {"app": "other", "rootport": 10002},
+"far": {"app": "far", "remoteport": [{"rootname": "other"}]},
+"mid": {"app": "mid", "rootport": 10003, "remoteport": [{"rootname": "gate"}, {"rootname": "other"}]},
+"leaf": {"app": "leaf", "remoteport": [{"rootname": "mid"}]}"#;
         let place = format!("{route_of:?}: {{");
-        let route = format!("{place}\"route\": {{\"special\": {{{kind:?}: [1]}}}}, ");
+        let route = format!("{place}\"route\": {{{key:?}: {{{target:?}: [1]}}}}, ");
         with_servers(&servers.replace(&place, &route))
     };
+    let above = "it must be above, below, or below a node above";
     for (from, reached) in [
-        ("top", ["gate", "far"].as_slice()),
-        ("gate", &["top", "gate", "net", "game", "far"]),
-        ("net", &["gate", "net", "game"]),
-        ("far", &["top", "gate", "far"]),
+        ("top", ["gate", "net", "mid", "leaf"].as_slice()),
+        ("gate", &["top", "net", "mid", "leaf"]),
+        ("net", &["top", "gate", "mid", "leaf"]),
+        ("other", &["far", "mid", "leaf"]),
+        ("far", &["other", "mid", "leaf"]),
+        ("mid", &["top", "gate", "net", "other", "far", "leaf"]),
+        ("leaf", &["top", "gate", "net", "other", "far", "mid"]),
     ] {
-        for kind in ["top", "gate", "net", "game", "far"] {
-            let faults = match parsed(&config(from, kind)) {
-                Ok(_) => Vec::new(),
-                Err(error) => error.faults().iter().map(|fault| fault.message.clone()).collect(),
-            };
-            let fault = format!(
-                "no way from `{from}` to a node of the kind `{kind}`: it must be a parent, another child of a parent, or a child"
-            );
-            let expected = if reached.contains(&kind) { vec![] } else { vec![fault] };
-            assert_eq!(faults, expected, "{from} to {kind}");
+        for target in ["top", "gate", "net", "other", "far", "mid", "leaf"] {
+            if from == target {
+                continue;
+            }
+            for key in ["special", "to"] {
+                let faults = match parsed(&config(from, key, target)) {
+                    Ok(_) => Vec::new(),
+                    Err(error) => error.faults().iter().map(|fault| fault.message.clone()).collect(),
+                };
+                let what = if key == "to" {
+                    format!("`{target}`")
+                } else {
+                    format!("a node of the kind `{target}`")
+                };
+                let expected = match reached.contains(&target) {
+                    true => vec![],
+                    false => vec![format!("no way from `{from}` to {what}: {above}")],
+                };
+                assert_eq!(faults, expected, "{from} {key} {target}");
+            }
         }
     }
+}
+
+#[test]
+fn a_named_node_is_one_node() {
+    let servers = |to: &str| {
+        with_servers(&format!(
+            r#""gate": {{"app": "gate", "rootport": 10000, "route": {{"to": {{{to:?}: [5]}}}}}},
+"game": {{"app": "game", "count": 2, "remoteport": [{{"rootname": "gate"}}]}}"#
+        ))
+    };
+    check(&servers("game.2"), &[]);
+    check(
+        &servers("game"),
+        &[
+            "2:61: servers.gate.route.to.game: `game` is 2 nodes: name one of them, as `game.1`, or route to their kind",
+        ],
+    );
+    check(
+        &servers("game.3"),
+        &[
+            r#"2:61: servers.gate.route.to["game.3"]: "game.3" is not among `servers`; did you mean `game.1`?"#,
+        ],
+    );
+    check(
+        &with_route(r#"{"to": {"game": [5, [5, 6], "x"]}}"#),
+        &[
+            "3:70: servers.net.route.to.game[1]: command 5 is taken by `servers.net.route.to.game[0]` on line 3",
+            r#"3:78: servers.net.route.to.game[2]: expected a command or [FIRST, LAST], found the text "x""#,
+        ],
+    );
+}
+
+#[test]
+fn a_command_that_would_go_in_a_circle_is_one_fault() {
+    let needless = "a node's own handlers come before its route, so one of these rules is not needed";
+    // obEspoir's route node has a range for its own kind.
+    check(
+        &with_servers(
+            r#""route": {"app": "route", "rootport": 10000, "route": {"range": {"route": [[0, 99]], "service": [[100, 199]]}}},
+"service": {"app": "service", "remoteport": [{"rootname": "route"}]}"#,
+        ),
+        &[&format!(
+            "2:76: servers.route.route.range.route[0]: command 0 would go in a circle: route -> route; {needless}"
+        )],
+    );
+    // Over three, where the ranges overlap; and a node that sends to its own sisters.
+    check(
+        &with_servers(
+            r#""a": {"app": "a", "rootport": 10000, "route": {"range": {"b": [[10, 20]]}}},
+"b": {"app": "b", "count": 2, "route": {"range": {"c": [[15, 30]]}, "to": {"b.2": [40]}}, "remoteport": [{"rootname": "a"}]},
+"c": {"app": "c", "route": {"special": {"a": [12, 18]}}, "remoteport": [{"rootname": "a"}]}"#,
+        ),
+        &[
+            &format!(
+                "2:64: servers.a.route.range.b[0]: command 18 would go in a circle: a -> b -> c -> a; {needless}"
+            ),
+            &format!(
+                "3:84: servers.b.route.to[\"b.2\"][0]: command 40 would go in a circle: b -> b; {needless}"
+            ),
+        ],
+    );
+    // What `to` and `special` take is in no circle.
+    check(
+        &with_servers(
+            r#""a": {"app": "a", "rootport": 10000, "route": {"range": {"b": [[10, 20]]}}},
+"b": {"app": "b", "route": {"range": {"a": [[15, 16]]}, "special": {"c": [15]}, "to": {"c": [16]}}, "remoteport": [{"rootname": "a"}]},
+"c": {"app": "c", "remoteport": [{"rootname": "a"}]}"#,
+        ),
+        &[],
+    );
 }
 
 #[test]
@@ -226,8 +318,8 @@ fn every_node_of_a_count_needs_a_way() {
     check(
         &with_servers(servers),
         &[
-            "2:76: servers.gate.route.range.game: no way from `gate.1` to a node of the kind `game`: it must be a parent, another child of a parent, or a child",
-            "3:85: servers.net.route.special.game: no way from `net` to a node of the kind `game`: it must be a parent, another child of a parent, or a child",
+            "2:76: servers.gate.route.range.game: no way from `gate.1` to a node of the kind `game`: it must be above, below, or below a node above",
+            "3:85: servers.net.route.special.game: no way from `net` to a node of the kind `game`: it must be above, below, or below a node above",
         ],
     );
     check(&with_servers(&servers.replace("gate.2", "gate")), &[]);
@@ -306,7 +398,7 @@ fn a_random_route_says_for_every_command_what_is_written() {
         let route = self::route(&text);
         for (command, kind) in (0..64).zip(&expected) {
             let rule = route.find(CommandId(command));
-            assert_eq!(rule.map(|rule| &*rule.kind), *kind, "{command} in {text}");
+            assert_eq!(rule.map(|rule| &**rule.to.key()), *kind, "{command} in {text}");
             let stateless = (from..=to).contains(&command);
             assert!(rule.is_none_or(|rule| rule.stateless == stateless), "{command} in {text}");
         }

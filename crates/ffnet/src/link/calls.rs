@@ -123,6 +123,11 @@ impl CallTable {
         self.held.as_ref().is_some_and(|held| held.contains_key(&session))
     }
 
+    /// Whether a message of that session waits for its outcome.
+    pub(super) fn has_message_of(&self, session: SessionId) -> bool {
+        self.calls.iter().any(|(_, waiting)| waiting.message_of == Some(session))
+    }
+
     fn let_go(&mut self, session: Option<SessionId>) {
         let (Some(held), Some(session)) = (&mut self.held, session) else { return };
         if let Some(n) = held.get_mut(&session) {

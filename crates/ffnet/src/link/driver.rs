@@ -442,7 +442,7 @@ mod tests {
         let sink = Arc::new(Nobody);
         let options = within(1000);
         link.forward(
-            Forward { method, body: b"x", options, message_of, nested, sink, token: 0 },
+            Forward { method, body: b"x", options, message_of, hops: 0, nested, sink, token: 0 },
             Instant::now(),
         )
     }

@@ -127,6 +127,8 @@ pub struct Forward<'a> {
     /// Whose message it is; `None` for the call of a handler. A session's messages keep their order when a
     /// link takes the place of an older one.
     pub message_of: Option<SessionId>,
+    /// How many links a client's message has crossed before.
+    pub hops: u8,
     /// The peer waits for it to answer a call of its own: it goes out even when the peer has said Pause.
     pub nested: bool,
     /// Where the outcome goes.
@@ -251,6 +253,11 @@ impl Link {
         self.0.calls.lock().holds(session)
     }
 
+    /// The same for a link in use. Looks at every waiting call: not for every message.
+    pub fn has_message_of(&self, session: SessionId) -> bool {
+        self.0.calls.lock().has_message_of(session)
+    }
+
     /// Queues a frame that says something about the link, and changes the flags with it.
     fn say(&self, kind: Kind, set: u8, clear: u8) {
         let mut out = self.0.out.lock();
@@ -291,9 +298,11 @@ impl Link {
 
     fn start(&self, method: &str, body: &[u8], options: CallOptions) -> Result<Ticket, Fault> {
         let method = self.method(method)?;
-        let sent = self.queue_call(method, body, options, false, Instant::now(), |calls, starts_at| {
-            calls.insert(options.deadline, starts_at)
-        });
+        let head = Head { method, client: options.client, ..Head::new(Kind::Call) };
+        let sent =
+            self.queue_call(head, body, options.deadline, false, Instant::now(), |calls, starts_at| {
+                calls.insert(options.deadline, starts_at)
+            });
         sent.map_err(|not_sent| match not_sent {
             NotSent::Fault(fault) => fault,
             NotSent::Later => {
@@ -309,23 +318,26 @@ impl Link {
     /// # Errors
     /// [`NotSent`]; the sink will not be told.
     pub fn forward(&self, call: Forward<'_>, now: Instant) -> Result<(), NotSent> {
-        let Forward { method, body, options, message_of, nested, sink, token } = call;
-        self.queue_call(method, body, options, nested, now, |calls, starts_at| {
+        let Forward { method, body, options, message_of, hops, nested, sink, token } = call;
+        let (head, client) = (Head::new(Kind::Call), options.client);
+        let head = Head { method, client, hops, ..head };
+        self.queue_call(head, body, options.deadline, nested, now, |calls, starts_at| {
             calls.forward(options.deadline, starts_at, message_of, sink, token)
         })
         .map(drop)
     }
 
+    /// `head` without what is known only here: the call's id and the time that is left.
     fn queue_call(
         &self,
-        method: u16,
+        head: Head,
         body: &[u8],
-        options: CallOptions,
+        deadline: Instant,
         nested: bool,
         now: Instant,
         insert: impl FnOnce(&mut CallTable, u64) -> Ticket,
     ) -> Result<Ticket, NotSent> {
-        let left = options.deadline.saturating_duration_since(now);
+        let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
             let late = "no time was left to start the call";
             return Err(self.fault(Code::Timeout, Executed::No, late).into());
@@ -343,11 +355,7 @@ impl Link {
         drop(calls);
         // Rounded up, so that the callee never sees less time than the caller has.
         let time_left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX - 1) + 1;
-        Self::push(
-            &mut out,
-            &Head { kind: Kind::Call, method, call, time_left_ms, client: options.client },
-            body,
-        );
+        Self::push(&mut out, &Head { call, time_left_ms, ..head }, body);
         Ok(Ticket::of(call))
     }
 
