@@ -56,15 +56,72 @@ async fn unknown(command: CommandId) -> String {
     format!("no idea of {command}")
 }
 
-pub(crate) fn net() -> App {
-    App::new("mazenet").handlers(handlers![unknown]).on_session_lost_node(|_, session, lost| async move {
-        // A client that is gone need not know.
-        let _ = session.push(CommandId(9), format!("lost {lost}").as_bytes());
+/// Calls another node: the body is `HOW WHOM METHOD TEXT`.
+#[net_handle(3900)]
+async fn calls(nodes: Nodes, Body(text): Body<String>) -> Result<String, HandlerError> {
+    do_call(&nodes, &text).await
+}
+
+/// The same from a room.
+#[net_handle(3050)]
+async fn room_calls(nodes: Nodes, Body(text): Body<String>) -> Result<String, HandlerError> {
+    do_call(&nodes, &text).await
+}
+
+async fn do_call(nodes: &Nodes, text: &str) -> Result<String, HandlerError> {
+    let words: Vec<&str> = text.splitn(4, ' ').collect();
+    let [how, whom, method, text] = words[..] else { return Err(HandlerError::new("HOW WHOM METHOD TEXT")) };
+    let shown = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(match how {
+        "name" => shown(nodes.call(whom, method, text).await?),
+        "any" => shown(nodes.call_any(whom, method, text).await?),
+        "all" => {
+            let outcomes = nodes.call_all(whom, method, text).await.into_iter();
+            let lines = outcomes.map(|(name, outcome)| match outcome {
+                Ok(answer) => format!("{name}: {}", shown(answer)),
+                Err(error) => format!("{name}: {}", error.fault().code),
+            });
+            lines.collect::<Vec<_>>().join("; ")
+        }
+        "tell" => nodes.notify(whom, method, text).map(|()| "told".to_owned())?,
+        "tell-all" => nodes.notify_all(whom, method, text)?.to_string(),
+        other => return Err(HandlerError::new(format!("no {other}"))),
     })
 }
 
+#[node_handle]
+async fn greet(node: Node, caller: Caller, Body(text): Body<String>) -> String {
+    format!("{} was greeted by {}: {text}", node.name(), caller.node)
+}
+
+/// Says something to the client whose message made the call.
+#[node_handle]
+async fn speak(node: Node, session: Session, Body(text): Body<String>) -> Result<(), HandlerError> {
+    Ok(session.push(CommandId(9), format!("{} says {text}", node.name()).as_bytes())?)
+}
+
+#[node_handle]
+async fn wait(Body(ms): Body<String>) -> Result<(), HandlerError> {
+    tokio::time::sleep(std::time::Duration::from_millis(ms.parse()?)).await;
+    Ok(())
+}
+
+#[node_handle]
+async fn fail(Body(text): Body<String>) -> Result<(), HandlerError> {
+    Err(HandlerError::new(text))
+}
+
+pub(crate) fn net() -> App {
+    App::new("mazenet").handlers(handlers![unknown, calls, greet]).on_session_lost_node(
+        |_, session, lost| async move {
+            // A client that is gone need not know.
+            let _ = session.push(CommandId(9), format!("lost {lost}").as_bytes());
+        },
+    )
+}
+
 pub(crate) fn gate() -> App {
-    App::new("mazegate")
+    App::new("mazegate").handlers(handlers![greet])
 }
 
 pub(crate) fn room() -> App {
@@ -72,10 +129,15 @@ pub(crate) fn room() -> App {
         visit,
         who,
         visit_here,
-        visit_from_lobby
+        visit_from_lobby,
+        room_calls,
+        greet,
+        speak,
+        wait,
+        fail
     ])
 }
 
 pub(crate) fn lobby() -> App {
-    App::new("mazelobby").handlers(handlers![lobby_itself])
+    App::new("mazelobby").handlers(handlers![lobby_itself, greet])
 }

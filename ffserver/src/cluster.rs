@@ -8,7 +8,7 @@ use std::time::Duration;
 use bincode::Options;
 use ffnet::Link;
 use ffproto::relay::{REACH, ReachChange, Reachable};
-use ffproto::{Incarnation, NodeNumber, SessionId};
+use ffproto::{Incarnation, NodeName, NodeNumber, SessionId};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -40,9 +40,25 @@ struct Table {
     links: BTreeMap<At, Vec<Linked>>,
     /// Net nodes with sessions here that cannot be reached, and since when.
     lost: BTreeMap<NodeNumber, Instant>,
+    /// Nodes that could be reached before, with their kind, and since when they cannot.
+    left: BTreeMap<NodeName, (String, Instant)>,
+    /// When this process began to look.
+    begun: Option<Instant>,
 }
 
+/// For how long it is known of a node that it has left: longer than anybody waits.
+const LEFT_KNOWN: Duration = Duration::from_secs(60);
+
 impl Table {
+    /// Notes which of those are reached no more.
+    fn note_left(&mut self, candidates: Vec<Reachable>, now: Instant) {
+        self.left.retain(|_, (_, since)| now.duration_since(*since) < LEFT_KNOWN);
+        let others = self.reach.others();
+        for node in candidates.into_iter().filter(|node| !others.contains_key(&node.number)) {
+            self.left.insert(node.name, (node.kind, now));
+        }
+    }
+
     fn link(&self, at: &At) -> Option<&Link> {
         self.links.get(at)?.last().map(|linked| &linked.link)
     }
@@ -89,6 +105,7 @@ impl Cluster {
     pub(crate) fn set_me(&self, me: Reachable) {
         let mut table = self.table.lock();
         if table.reach.me().is_none() {
+            table.begun = Some(Instant::now());
             let tell = table.reach.set_me(me);
             self.tell(&table, tell);
         }
@@ -131,10 +148,12 @@ impl Cluster {
     pub(crate) fn link_down(&self, direction: Direction, link: &Link) {
         let at = (direction, link.peer().name.clone());
         let mut table = self.table.lock();
+        let table = &mut *table;
         let Some(links) = table.links.get_mut(&at) else { return };
         let was_used = links.last().is_some_and(|last| last.link.same(link));
         links.retain(|known| !known.link.same(link));
         let left = links.last().map(|last| last.said.values().cloned().collect());
+        let said = table.reach.said(&at);
         let tell = match left {
             None => {
                 table.links.remove(&at);
@@ -148,7 +167,8 @@ impl Cluster {
             }
             Some(_) => return,
         };
-        self.tell(&table, tell);
+        table.note_left(said, Instant::now());
+        self.tell(table, tell);
     }
 
     /// A neighbour says on `link` whom it reaches.
@@ -160,7 +180,10 @@ impl Cluster {
             change.apply(&mut linked.said);
         }
         if used {
+            let said =
+                if change.all || !change.remove.is_empty() { table.reach.said(at) } else { Vec::new() };
             let tell = table.reach.heard(at, change);
+            table.note_left(said, Instant::now());
             self.tell(&table, tell);
         }
         self.changes.fetch_add(1, Ordering::Release);
@@ -201,6 +224,11 @@ impl Cluster {
         self.changes.load(Ordering::Acquire)
     }
 
+    /// The name of a node that can be reached.
+    pub(crate) fn name(&self, number: NodeNumber) -> Option<NodeName> {
+        self.table.lock().reach.others().remove(&number).map(|node| node.name)
+    }
+
     /// Whether a neighbour leads to a node that is meant.
     pub(crate) fn reaches(&self, at: &At, is_meant: impl Fn(&Reachable) -> bool) -> bool {
         self.table.lock().reach.reaches(at, is_meant)
@@ -209,6 +237,21 @@ impl Cluster {
     /// Every other node that can be reached now.
     pub(crate) fn others(&self) -> Nodes {
         self.table.lock().reach.others()
+    }
+
+    /// Whether a node that is meant may be back soon: it was reached within `patience`, or this process has not
+    /// looked for so long.
+    pub(crate) fn has_left(
+        &self,
+        now: Instant,
+        patience: Duration,
+        is_meant: impl Fn(&NodeName, &str) -> bool,
+    ) -> bool {
+        let mut table = self.table.lock();
+        let begun = *table.begun.get_or_insert(now);
+        let soon = |since: Instant| now.duration_since(since) < patience;
+        let mut left = table.left.iter();
+        soon(begun) || left.any(|(name, (kind, since))| soon(*since) && is_meant(name, kind))
     }
 
     /// Looks at the net nodes that have sessions here; one that cannot be reached for `patience` is given up.

@@ -47,6 +47,8 @@ pub(crate) struct Dispatch {
     root: Arc<[Route]>,
     /// For parents; the keys name the parent.
     remote: Arc<[Route]>,
+    /// For every node, by method.
+    nodes: Arc<FxHashMap<&'static str, Route>>,
     /// Whether a client's message is handled only when its session is known.
     needs_sessions: bool,
 }
@@ -99,6 +101,14 @@ impl Dispatch {
             net: Arc::new(net.into_iter().filter_map(|r| command(&r.key).map(|c| (c, r))).collect()),
             root: of(|key| matches!(key, Key::Root(_))).into(),
             remote: of(|key| matches!(key, Key::Remote { .. })).into(),
+            nodes: Arc::new(
+                of(|key| matches!(key, Key::Node(_)))
+                    .into_iter()
+                    .filter_map(
+                        |route| if let Key::Node(method) = route.key { Some((method, route)) } else { None },
+                    )
+                    .collect(),
+            ),
         })
     }
 
@@ -130,6 +140,11 @@ impl Dispatch {
         self.net.get(&command.0).or_else(default)
     }
 
+    /// What every node may call by that name.
+    pub(crate) fn for_nodes(&self, method: &str) -> Option<&Route> {
+        self.nodes.get(method)
+    }
+
     /// What children may call, in the order of the methods' numbers.
     pub(crate) fn for_children(&self) -> Arc<[Route]> {
         self.root.clone()
@@ -157,7 +172,7 @@ const RESERVED: [&str; 4] = [SESSION_ENDED, REACH, TO, STICK];
 
 fn method_names(routes: &[Route]) -> Vec<String> {
     let name = |route: &Route| match route.key {
-        Key::Root(method) | Key::Remote { method, .. } => method.to_owned(),
+        Key::Root(method) | Key::Remote { method, .. } | Key::Node(method) => method.to_owned(),
         Key::Net(command) => command.to_string(),
         Key::Default => "default".to_owned(),
     };
@@ -176,7 +191,7 @@ fn place(route: &Route) -> String {
 /// Whether it takes a session.
 fn check(route: &Route, config: &ffconfig::Node, states: &States) -> Result<bool, String> {
     match route.key {
-        Key::Root(method) | Key::Remote { method, .. } if is_reserved(method) => {
+        Key::Root(method) | Key::Remote { method, .. } | Key::Node(method) if is_reserved(method) => {
             return Err("has an `@` in its method's name, which is reserved".into());
         }
         Key::Root(_) if config.rootport.is_none() => {
@@ -283,30 +298,6 @@ impl Methods {
         Self { shared, at, behind: AtomicU64::new(u64::MAX), routes, taken }
     }
 
-    /// Starts the handler, at once unless it takes a session that is not known here yet.
-    fn start(&self, route: &Route, message: Message<'_>, done: impl Done) {
-        let Message { link, head, body, deadline } = message;
-        let client = head.client.filter(|client| {
-            route.takes_session
-                && self.shared.node.local_session(client.session).is_none()
-                && !self.shared.node.cluster().known.is_open(client.session)
-        });
-        let Some(client) = client else { return self.shared.start_method(route, message, done) };
-        let (route, link, head, body) = (route.clone(), link.clone(), *head, body.to_vec());
-        let shared = self.shared.clone();
-        let job = move |known: Result<(), Fault>| match known {
-            Ok(()) => {
-                shared.start_method(
-                    &route,
-                    Message { link: &link, head: &head, body: &body, deadline },
-                    done,
-                );
-            }
-            Err(fault) => done.done(&shared.node, Err(CallError::from(fault).into())),
-        };
-        self.shared.when_known(client.session, &self.at, Box::new(job));
-    }
-
     /// Whether the peer may send what a client has said: the client's net node is behind this link, or the peer
     /// has got messages of that session from here, and its own route sends one on.
     fn may_speak_for(&self, link: &Link, session: SessionId) -> bool {
@@ -326,6 +317,33 @@ impl Methods {
 }
 
 impl Shared {
+    /// Starts the handler, at once unless it takes a session that is not known here yet.
+    pub(crate) fn start_known(
+        self: &Arc<Self>,
+        at: &At,
+        route: &Route,
+        message: Message<'_>,
+        done: impl Done,
+    ) {
+        let client = message.head.client.filter(|client| {
+            route.takes_session
+                && self.node.local_session(client.session).is_none()
+                && !self.node.cluster().known.is_open(client.session)
+        });
+        let Some(client) = client else { return self.start_method(route, message, done) };
+        let Message { link, head, body, deadline, from } = message;
+        let (route, link, head, body) = (route.clone(), link.clone(), *head, body.to_vec());
+        let shared = self.clone();
+        let job = move |known: Result<(), Fault>| match known {
+            Ok(()) => {
+                let message = Message { link: &link, head: &head, body: &body, deadline, from };
+                shared.start_method(&route, message, done);
+            }
+            Err(fault) => done.done(&shared.node, Err(CallError::from(fault).into())),
+        };
+        self.when_known(client.session, at, Box::new(job));
+    }
+
     /// Starts the handler at once, so that calls start in the order in which they arrived. A handler that
     /// does not wait ends here, without a task; another one goes on in a task of its own.
     fn start_method(&self, route: &Route, message: Message<'_>, done: impl Done) {
@@ -539,12 +557,14 @@ impl Shared {
     }
 }
 
-/// A call or a notify of a peer, as it was read.
-struct Message<'a> {
-    link: &'a Link,
-    head: &'a Head,
-    body: &'a [u8],
-    deadline: Instant,
+/// A call or a notify of another node, as it was read.
+pub(crate) struct Message<'a> {
+    pub(crate) link: &'a Link,
+    pub(crate) head: &'a Head,
+    pub(crate) body: &'a [u8],
+    pub(crate) deadline: Instant,
+    /// Who sent it, when that is not the peer.
+    pub(crate) from: Option<NodeName>,
 }
 
 impl Message<'_> {
@@ -552,10 +572,18 @@ impl Message<'_> {
         self.head.client.map(|client| client.session.to_string())
     }
 
+    fn from(&self) -> From {
+        let peer = &self.link.peer().name;
+        match &self.from {
+            Some(from) if from != peer => From::Far { node: from.clone(), by: peer.clone() },
+            _ => From::Node(peer.clone()),
+        }
+    }
+
     fn request(&self, node: &Node) -> Request {
         Request {
             node: node.clone(),
-            from: From::Node(self.link.peer().name.clone()),
+            from: self.from(),
             client: self.head.client,
             deadline: self.deadline,
             body: Some(Bytes::copy_from_slice(self.body)),
@@ -564,14 +592,14 @@ impl Message<'_> {
 }
 
 /// What is done with a handler's outcome.
-trait Done: Send + 'static {
+pub(crate) trait Done: Send + 'static {
     fn done(self, node: &Node, outcome: Outcome);
 }
 
-struct Answer {
-    link: Link,
-    call: u32,
-    method: &'static str,
+pub(crate) struct Answer {
+    pub(crate) link: Link,
+    pub(crate) call: u32,
+    pub(crate) method: &'static str,
 }
 
 impl Done for Answer {
@@ -587,8 +615,8 @@ impl Done for Answer {
     }
 }
 
-struct LogOnly {
-    method: &'static str,
+pub(crate) struct LogOnly {
+    pub(crate) method: &'static str,
 }
 
 impl Done for LogOnly {
@@ -622,7 +650,7 @@ impl Service for Methods {
         };
         let deadline = now + Duration::from_millis(head.time_left_ms.into());
         let answer = Answer { link: link.clone(), call: head.call, method: route.name };
-        self.start(route, Message { link, head, body, deadline }, answer);
+        self.shared.start_known(&self.at, route, Message { link, head, body, deadline, from: None }, answer);
     }
 
     fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
@@ -631,7 +659,8 @@ impl Service for Methods {
         if let Some(route) = self.routes.get(number) {
             let deadline = now + node.config().limits.call_timeout;
             let done = LogOnly { method: route.name };
-            return self.start(route, Message { link, head, body, deadline }, done);
+            let message = Message { link, head, body, deadline, from: None };
+            return self.shared.start_known(&self.at, route, message, done);
         }
         let arrived = Arrived { at: &self.at, link, head, body, now };
         match (self.reserved(number), head.client) {

@@ -22,6 +22,7 @@ use crate::record::{Record, Table};
 use crate::rpc::{Children, Origin, Parent, ParentName, Parents};
 use crate::session::LocalSession;
 use crate::sessions::Session;
+use crate::targets::Nodes;
 
 /// One message on its way to its handler.
 pub struct Request {
@@ -38,13 +39,15 @@ pub(crate) enum From {
     Session(LocalSession),
     /// A parent or a child.
     Node(NodeName),
+    /// Another node; `by` is the neighbour that brought it, and waits for its end.
+    Far { node: NodeName, by: NodeName },
 }
 
 impl Request {
     fn origin(&self) -> Origin {
         let caller = match &self.from {
             From::Session(_) => None,
-            From::Node(name) => Some(name.clone()),
+            From::Node(name) | From::Far { by: name, .. } => Some(name.clone()),
         };
         Origin { node: self.node.clone(), client: self.client, deadline: Some(self.deadline), caller }
     }
@@ -68,7 +71,7 @@ pub struct Facts<'a> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no argument of a handler",
     label = "this is taken from no message",
-    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Node, Db, Named<N>, Table<T>, Cache"
+    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Nodes, Node, Db, Named<N>, Table<T>, Cache"
 )]
 pub trait FromRequest: Sized {
     /// Takes the argument out of the request.
@@ -197,7 +200,7 @@ impl FromRequest for Caller {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
         let node = match &request.from {
             From::Session(_) => request.node.name().clone(),
-            From::Node(name) => name.clone(),
+            From::Node(name) | From::Far { node: name, .. } => name.clone(),
         };
         Ok(Self { node, session: request.client.map(|client| client.session) })
     }
@@ -251,6 +254,11 @@ impl FromRequest for Node {
 impl FromRequest for Parents {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
         Ok(Parents::new(request.origin()))
+    }
+}
+impl FromRequest for Nodes {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(Nodes::new(request.origin()))
     }
 }
 impl FromRequest for Children {
@@ -408,6 +416,8 @@ pub enum Key {
         /// The method.
         method: &'static str,
     },
+    /// Every node of the cluster, by method.
+    Node(&'static str),
 }
 
 impl std::fmt::Display for Key {
@@ -416,6 +426,7 @@ impl std::fmt::Display for Key {
             Key::Net(command) => write!(f, "command {command}"),
             Key::Default => f.write_str("commands without a handler"),
             Key::Root(method) => write!(f, "method `{method}` for children"),
+            Key::Node(method) => write!(f, "method `{method}` for every node"),
             Key::Remote { parent, method } => write!(f, "method `{method}` for the parent `{parent}`"),
         }
     }

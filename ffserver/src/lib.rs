@@ -29,6 +29,7 @@ pub mod node;
 pub mod sessions;
 mod forward;
 pub mod rpc;
+pub mod targets;
 pub mod handler;
 mod app;
 mod queue;
@@ -37,6 +38,7 @@ pub mod login;
 mod verified;
 mod relay;
 mod lost;
+mod called;
 mod claims;
 mod broadcast;
 mod net;
@@ -57,7 +59,7 @@ pub use cache::Cache;
 pub use check::Finding;
 pub use db::{Db, Named};
 pub use error::{CallError, HandlerError};
-pub use ffmacros::{Record, net_handle, remote_handle, root_handle};
+pub use ffmacros::{Record, net_handle, node_handle, remote_handle, root_handle};
 pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId};
 pub use handler::{Bincode, Body, Caller, Json, Route, State};
 pub use hub::Hub;
@@ -69,14 +71,15 @@ pub use server::{BuildError, FFServer, RunError};
 pub use session::PushError;
 pub use sessions::{Session, SessionError};
 pub use stop::Stop;
+pub use targets::Nodes;
 pub use {bytes, rocket, tracing};
 
 /// What a module of handlers needs: `use ffserver::prelude::*;`
 pub mod prelude {
     pub use crate::{
         App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError, Json,
-        Named, Node, NodeName, Parent, Parents, Record, Save, Session, State, Table, Verdict, databases,
-        handlers, net_handle, parents, remote_handle, root_handle, within,
+        Named, Node, NodeName, Nodes, Parent, Parents, Record, Save, Session, State, Table, Verdict,
+        databases, handlers, net_handle, node_handle, parents, remote_handle, root_handle, within,
     };
     pub use bytes::Bytes;
 }

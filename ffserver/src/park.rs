@@ -34,6 +34,15 @@ pub(crate) enum Side {
     Child,
 }
 
+impl From<Direction> for Side {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Up => Side::Parent,
+            Direction::Down => Side::Child,
+        }
+    }
+}
+
 impl From<Side> for Direction {
     fn from(side: Side) -> Self {
         match side {

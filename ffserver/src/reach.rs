@@ -107,6 +107,11 @@ impl Reach {
         self.neighbours.get(at).is_some_and(|known| known.reaches.contains_key(&to))
     }
 
+    /// What a neighbour has said that it reaches.
+    pub(crate) fn said(&self, at: &At) -> Vec<Reachable> {
+        self.neighbours.get(at).map(|known| known.reaches.values().cloned().collect()).unwrap_or_default()
+    }
+
     /// Whether that neighbour leads to a node that is meant.
     pub(crate) fn reaches(&self, at: &At, is_meant: impl Fn(&Reachable) -> bool) -> bool {
         self.neighbours.get(at).is_some_and(|known| known.reaches.values().any(is_meant))

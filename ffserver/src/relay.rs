@@ -50,7 +50,7 @@ impl Node {
         via: Option<&At>,
     ) -> Result<(), Fault> {
         let ((direction, name), body) = self.envelope(to, op, client, payload, via)?;
-        self.origin(client, None).notify(side(direction), name.as_str(), TO, &body)
+        self.origin(client, None).notify(direction.into(), name.as_str(), TO, &body)
     }
 
     /// Asks a session's net node. `via` is where the session's messages come from, and who may wait for the
@@ -69,7 +69,7 @@ impl Node {
         let ((direction, name), body) = self.envelope(session.node(), op, client, payload, via)?;
         let timeout = self.session_timeout();
         let origin = self.origin(client, via.map(|via| via.1.clone()));
-        origin.call(side(direction), name.as_str(), TO, &body, timeout).await
+        origin.call(direction.into(), name.as_str(), TO, &body, timeout).await
     }
 
     /// Asks another node, about no session.
@@ -79,14 +79,14 @@ impl Node {
     pub(crate) async fn ask_node(&self, to: NodeNumber, op: Op, payload: &[u8]) -> Result<Bytes, CallError> {
         let ((direction, name), body) = self.envelope(to, op, None, payload, None)?;
         let timeout = self.session_timeout();
-        self.origin(None, None).call(side(direction), name.as_str(), TO, &body, timeout).await
+        self.origin(None, None).call(direction.into(), name.as_str(), TO, &body, timeout).await
     }
 
     fn origin(&self, client: Option<Client>, caller: Option<NodeName>) -> Origin {
         Origin { node: self.clone(), client, deadline: None, caller }
     }
 
-    fn envelope(
+    pub(crate) fn envelope(
         &self,
         to: NodeNumber,
         op: Op,
@@ -246,7 +246,7 @@ impl Shared {
         }
         let passed = self.way(arrived, envelope.to).is_some_and(|(direction, name)| {
             let origin = self.node.origin(arrived.head.client, None);
-            origin.notify(side(direction), name.as_str(), TO, arrived.body).is_ok()
+            origin.notify(direction.into(), name.as_str(), TO, arrived.body).is_ok()
         });
         if !passed {
             count(&self.node.counters().unrouted);
@@ -281,6 +281,7 @@ impl Shared {
                 None => warn!(from = %arrived.at.1, "a malformed broadcast is ignored"),
             },
             (Some(Op::Check), None) => self.check(envelope.from, envelope.payload),
+            (Some(Op::Call), _) => self.notified(arrived, self.name_of(&envelope, arrived), envelope.payload),
             _ => {}
         }
     }
@@ -304,7 +305,7 @@ impl Shared {
         let passed = self
             .way(arrived, envelope.to)
             .ok_or_else(|| self.node.unreachable(envelope.to))
-            .and_then(|(direction, name)| self.pass_on_to(side(direction), &name, arrived));
+            .and_then(|(direction, name)| self.pass_on_to(direction.into(), &name, arrived));
         if let Err(fault) = passed {
             arrived.link.reply_fault(arrived.head.call, &fault);
         }
@@ -320,6 +321,7 @@ impl Shared {
         let local = arrived.session().and_then(|id| node.local_session(id));
         match (envelope.op, local, arrived.head.client) {
             (Some(Op::Push), _, Some(client)) => link.reply(call, &[self.push(client, envelope.payload)]),
+            (Some(Op::Call), ..) => self.called(arrived, self.name_of(&envelope, arrived), envelope.payload),
             (Some(Op::Touch | Op::Set), None, _) => link.reply(call, &[]),
             (Some(Op::Join | Op::Leave), None, _) => link.reply(call, &[1]),
             (Some(op @ (Op::Join | Op::Leave)), Some(session), _) => {
@@ -363,6 +365,13 @@ impl Shared {
             answer_set(&node, &link, call, node.bind_session(&session, change, from).await);
             session.request_ended();
         }));
+    }
+
+    /// Who wrote an envelope.
+    fn name_of(&self, envelope: &Envelope<'_>, arrived: &Arrived<'_>) -> NodeName {
+        let from = self.node.cluster().name(envelope.from);
+        // One that is not reached any more: the neighbour that brought it is the best that is known.
+        from.unwrap_or_else(|| arrived.at.1.clone())
     }
 
     /// Whether it waits: for a session of this node that is on its way here from the process that this one
@@ -459,7 +468,7 @@ impl Shared {
                 owner == Some(envelope.to)
             }
             Some(Op::State | Op::Ended) => owner == Some(envelope.from),
-            Some(Op::Check | Op::Broadcast | Op::Claim) | None => true,
+            Some(Op::Check | Op::Broadcast | Op::Claim | Op::Call) | None => true,
         };
         if fits && self.node.cluster().leads(arrived.at, arrived.link, envelope.from) {
             return Some(envelope);
@@ -527,13 +536,6 @@ fn answer_set(node: &Node, link: &Link, call: u32, changed: Result<Arc<SessionSt
             let code = if taken { Code::Refused } else { Code::BadRequest };
             link.reply_fault(call, &node.fault(code, Executed::No, error.to_string()));
         }
-    }
-}
-
-fn side(direction: Direction) -> Side {
-    match direction {
-        Direction::Up => Side::Parent,
-        Direction::Down => Side::Child,
     }
 }
 

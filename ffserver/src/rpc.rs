@@ -67,11 +67,10 @@ impl Origin {
         body: &[u8],
         timeout: Duration,
     ) -> Calling {
-        let refused = |fault: Fault| Calling(CallingState::Refused(Some(fault.into())));
         match self.link(side, who, Instant::now()) {
             Ok(Some(link)) => Calling(CallingState::Sent(link.call(method, body, self.options(timeout)))),
-            Ok(None) => self.call_later(side, who, method, body, timeout).unwrap_or_else(refused),
-            Err(fault) => refused(fault),
+            Ok(None) => self.call_later(side, who, method, body, timeout).unwrap_or_else(Calling::refused),
+            Err(fault) => Calling::refused(fault),
         }
     }
 
@@ -144,6 +143,18 @@ enum CallingState {
     Sent(Call),
     Waits(Outcome),
     Refused(Option<CallError>),
+    Later(Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send>>),
+}
+
+impl Calling {
+    pub(crate) fn refused(fault: Fault) -> Self {
+        Self(CallingState::Refused(Some(fault.into())))
+    }
+
+    /// A call that is made when its node is there.
+    pub(crate) fn later(call: impl Future<Output = Result<Bytes, CallError>> + Send + 'static) -> Self {
+        Self(CallingState::Later(Box::pin(call)))
+    }
 }
 
 impl Future for Calling {
@@ -152,6 +163,7 @@ impl Future for Calling {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             CallingState::Sent(call) => Pin::new(call).poll(cx).map_err(CallError::from),
+            CallingState::Later(call) => call.as_mut().poll(cx),
             CallingState::Waits(outcome) => Pin::new(outcome).poll(cx).map_err(CallError::from),
             // Not even sent. Like every future, it may be polled once after its end at most.
             CallingState::Refused(refused) => match refused.take() {

@@ -23,6 +23,7 @@ mod routing;
 mod sessions;
 mod succession;
 mod supervision;
+mod targets;
 mod users;
 mod websocket;
 mod write_behind;

@@ -206,6 +206,8 @@ impl Fixture {
                "remoteport": [{ "rootname": "gate1" }, { "rootname": "gate2" }],
                "route": { "range": { "room": [[3000, 3099]], "lobby": [[3100, 3299]] },
                           "to": { "room.2": [3010] }, "stateless": [3001] } },
+    "net2":  { "netport": @net2, "app": "mazenet", "remoteport": [{ "rootname": "gate2" }],
+               "route": { "range": { "room": [[3000, 3999]] } } },
     "room":  { "count": 2, "app": "mazeroom", "type": "room",
                "remoteport": [{ "rootname": "far1" }, { "rootname": "far2" }] },
     "lobby": { "app": "mazelobby", "type": "lobby", "remoteport": [{ "rootname": "far1" }],

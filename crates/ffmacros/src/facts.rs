@@ -9,6 +9,7 @@ pub(crate) enum Key {
     Net(LitInt),
     Default,
     Root(Option<LitStr>),
+    Node(Option<LitStr>),
     Remote(LitStr, Option<LitStr>),
 }
 
@@ -35,10 +36,18 @@ pub(crate) fn net(tokens: TokenStream) -> Result<Facts> {
 }
 
 pub(crate) fn root(tokens: TokenStream) -> Result<Facts> {
+    by_method(tokens, Key::Root)
+}
+
+pub(crate) fn node(tokens: TokenStream) -> Result<Facts> {
+    by_method(tokens, Key::Node)
+}
+
+fn by_method(tokens: TokenStream, key: fn(Option<LitStr>) -> Key) -> Result<Facts> {
     let parse = |input: ParseStream<'_>| {
         let name = if input.peek(LitStr) { Some(method(input)?) } else { None };
         let concurrent = if name.is_some() { rest(input)? } else { word(input)? };
-        Ok(Facts { key: Key::Root(name), concurrent })
+        Ok(Facts { key: key(name), concurrent })
     };
     parse.parse2(tokens)
 }

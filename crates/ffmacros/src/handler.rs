@@ -66,6 +66,10 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
             let method = method.as_ref().map_or_else(|| name.to_string(), syn::LitStr::value);
             quote! { ::ffserver::handler::Key::Root(#method) }
         }
+        Key::Node(method) => {
+            let method = method.as_ref().map_or_else(|| name.to_string(), syn::LitStr::value);
+            quote! { ::ffserver::handler::Key::Node(#method) }
+        }
         Key::Remote(parent, method) => {
             let method = method.as_ref().map_or_else(|| name.to_string(), syn::LitStr::value);
             quote! { ::ffserver::handler::Key::Remote { parent: #parent, method: #method } }

@@ -24,6 +24,13 @@ pub fn root_handle(facts: TokenStream, item: TokenStream) -> TokenStream {
     handler::expand(facts::root(facts.into()), item.into()).into()
 }
 
+/// Callable by every node of the cluster, however far: `#[node_handle]` under the function's name, or
+/// `#[node_handle("greet")]`; `concurrent` may follow.
+#[proc_macro_attribute]
+pub fn node_handle(facts: TokenStream, item: TokenStream) -> TokenStream {
+    handler::expand(facts::node(facts.into()), item.into()).into()
+}
+
 /// Callable by one parent of this node: `#[remote_handle("gate")]` under the function's name, or
 /// `#[remote_handle("gate", "game1Handle")]`; `concurrent` may follow.
 #[proc_macro_attribute]

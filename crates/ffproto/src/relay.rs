@@ -95,10 +95,12 @@ pub enum Op {
     /// Call, from a net node to another one: these users are of sessions of `from`; a list of [`Claim`]. The answer
     /// lists the sessions that lose theirs, u64 each.
     Claim,
+    /// Notify or call, to any node: run a handler; [`Call`]. Answered as the handler does.
+    Call,
 }
 
 impl Op {
-    const ALL: [Op; 11] = [
+    const ALL: [Op; 12] = [
         Op::Touch,
         Op::State,
         Op::Set,
@@ -110,6 +112,7 @@ impl Op {
         Op::Leave,
         Op::Broadcast,
         Op::Claim,
+        Op::Call,
     ];
 
     fn number(self) -> u8 {
@@ -267,6 +270,34 @@ impl<'a> Stick<'a> {
         body.push(0);
         body.extend_from_slice(self.node.as_bytes());
         body
+    }
+}
+
+/// A handler's name and its argument: `n u8, n bytes of the name, argument`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// The method, at most 255 bytes; what is longer is cut, and no handler is called so.
+    pub method: &'a str,
+    /// What it is called with.
+    pub body: &'a [u8],
+}
+
+impl<'a> Call<'a> {
+    /// Reads a payload; `None` when it is malformed.
+    pub fn read(payload: &'a [u8]) -> Option<Self> {
+        let (n, rest) = payload.split_first()?;
+        let (method, body) = rest.split_at_checked(usize::from(*n))?;
+        Some(Self { method: std::str::from_utf8(method).ok()?, body })
+    }
+
+    /// The payload.
+    pub fn write(&self) -> Vec<u8> {
+        let method = &self.method.as_bytes()[..self.method.floor_char_boundary(255)];
+        let mut payload = Vec::with_capacity(1 + method.len() + self.body.len());
+        payload.push(method.len() as u8);
+        payload.extend_from_slice(method);
+        payload.extend_from_slice(self.body);
+        payload
     }
 }
 

@@ -271,6 +271,15 @@ fn relays(page: &mut Page) {
     let mut push = Vec::new();
     relay::write(net, game, Op::Push, b"hello", &mut push);
     page.link("link-push", head(9), &push);
+    let mut body = Vec::new();
+    let called = relay::Call { method: "greet", body: b"hello" };
+    relay::write(net, game, Op::Call, &called.write(), &mut body);
+    page.link(
+        "link-far-call",
+        Head { method: 6, call: 79, time_left_ms: 5000, ..Head::new(Kind::Call) },
+        &body,
+    );
+    assert_eq!(relay::Call::read(relay::read(&body).unwrap().payload), Some(called));
     let mut broadcast = Vec::new();
     let payload = Broadcast { command: CommandId(9), audience: Audience::Group("red"), body: b"hello" };
     payload.write(&mut broadcast);

@@ -36,6 +36,10 @@ pub fn relay(data: &[u8]) {
                 assert_eq!(again, envelope.payload, "another encoding");
             }
         }
+        Op::Call => {
+            let call = relay::Call::read(envelope.payload);
+            assert!(call.is_none_or(|call| call.write() == envelope.payload), "another encoding");
+        }
         _ => {}
     }
 }
