@@ -206,11 +206,17 @@ impl Chaos {
                 format!("{pids:?}")
             }
             Act::Stop(node, length) => match self.pids(node)?.first() {
-                Some(&pid) => self.stop(pid, *length),
+                Some(&pid) => {
+                    let told = self.stop(pid, *length);
+                    if !self.reloads.is_empty() {
+                        self.expect_kills_of_stopped()?;
+                    }
+                    told
+                }
                 None => "has no process".to_owned(),
             },
-            Act::Reload if there => self.reload("/reload".to_owned()),
-            Act::ReloadNode(node) if there => self.reload(format!("/nodes/{node}/reload")),
+            Act::Reload if there => self.reload("/reload".to_owned())?,
+            Act::ReloadNode(node) if there => self.reload(format!("/nodes/{node}/reload"))?,
             Act::KillMaster(length) if there => {
                 // One that is stopped is not killed a second later by name.
                 let pid = i32::try_from(self.cluster.master_pid()?)?;
@@ -250,7 +256,19 @@ impl Chaos {
         pid.to_string()
     }
 
-    fn reload(&mut self, path: String) -> String {
+    /// A reload kills a node that hangs, for it can hand nothing over (docs/operations.md).
+    fn expect_kills_of_stopped(&self) -> Result<()> {
+        for (node, door) in &self.doors {
+            let pids = self.pids(node)?;
+            if self.stopped.iter().any(|(_, pid)| pids.contains(pid)) {
+                door.kill();
+            }
+        }
+        Ok(())
+    }
+
+    fn reload(&mut self, path: String) -> Result<String> {
+        self.expect_kills_of_stopped()?;
         let at = self.cluster.at("admin");
         self.reloads.spawn(async move {
             match http::request(at, "POST", &path, &[]).await {
@@ -261,7 +279,7 @@ impl Chaos {
                 Err(why) => format!("{path}: {why:#}"),
             }
         });
-        "asked".to_owned()
+        Ok("asked".to_owned())
     }
 
     /// Everything runs again, and is linked.
