@@ -10,7 +10,7 @@ use ffnet::Link;
 use ffproto::{NodeName, SessionId, handover};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::park::Side;
@@ -208,6 +208,39 @@ pub(crate) struct Moved {
     pub(crate) lost: Option<NodeName>,
 }
 
+/// Choices that a successor has not heard of: the last one for each session and target, so there are never more
+/// of them than there are choices.
+#[derive(Default)]
+pub(crate) struct Unheard {
+    last: Mutex<FxHashMap<(SessionId, String), handover::Sticky>>,
+    some: Notify,
+}
+
+impl Unheard {
+    fn put(&self, sticky: handover::Sticky) {
+        self.last.lock().insert((sticky.session, sticky.kind.clone()), sticky);
+        self.some.notify_one();
+    }
+
+    /// Waits for some, at most `max`. Cancel-safe.
+    pub(crate) async fn next(&self, max: usize) -> Vec<handover::Sticky> {
+        loop {
+            {
+                let mut last = self.last.lock();
+                let keys: Vec<_> = last.keys().take(max).cloned().collect();
+                let some: Vec<_> = keys.iter().filter_map(|key| last.remove(key)).collect();
+                if !some.is_empty() {
+                    if !last.is_empty() {
+                        self.some.notify_one();
+                    }
+                    return some;
+                }
+            }
+            self.some.notified().await;
+        }
+    }
+}
+
 /// Which way each session's messages for a target go: chosen once and kept, also while a process on the way is
 /// replaced.
 #[derive(Default)]
@@ -215,7 +248,7 @@ pub(crate) struct Sticky {
     /// A session uses few targets, so a list is faster than a map.
     chosen: Mutex<FxHashMap<SessionId, Vec<Choice>>>,
     /// While this process hands over, its successor hears of every choice.
-    heard_by: Mutex<Option<mpsc::UnboundedSender<handover::Sticky>>>,
+    heard_by: Mutex<Option<Arc<Unheard>>>,
     /// Nodes that sessions have and that are out of reach, and since when.
     missed: Mutex<FxHashMap<NodeName, Instant>>,
     /// What was known of the cluster at the last look for those.
@@ -331,8 +364,7 @@ impl Sticky {
 
     fn tell_successor(&self, sticky: Option<handover::Sticky>) {
         if let (Some(successor), Some(sticky)) = (&*self.heard_by.lock(), sticky) {
-            // A successor that is gone needs to know nothing.
-            let _ = successor.send(sticky);
+            successor.put(sticky);
         }
     }
 
@@ -354,10 +386,7 @@ impl Sticky {
     }
 
     /// Everything that is known now; what is chosen later goes to `successor` as well.
-    pub(crate) fn hand_over(
-        &self,
-        successor: mpsc::UnboundedSender<handover::Sticky>,
-    ) -> Vec<handover::Sticky> {
+    pub(crate) fn hand_over(&self, successor: Arc<Unheard>) -> Vec<handover::Sticky> {
         // Before the list is made: what is chosen between is told twice, and not never.
         *self.heard_by.lock() = Some(successor);
         let chosen = self.chosen.lock();
@@ -453,6 +482,30 @@ mod tests {
             Pick::None => "none".into(),
         };
         assert_eq!(picked, expected, "{ways:?}, kept {kept:?}");
+    }
+
+    #[tokio::test]
+    async fn a_successor_hears_the_last_choice_of_each_session_in_pieces_and_waits_for_the_next() {
+        let unheard = Unheard::default();
+        let choice = |session, node: &str| handover::Sticky {
+            session: SessionId(session),
+            kind: "game".into(),
+            node: NodeName::try_from(node).unwrap(),
+            end: None,
+            from: None,
+        };
+        for node in ["a", "b", "c"] {
+            (1..=3).for_each(|session| unheard.put(choice(session, node)));
+        }
+        let mut heard = unheard.next(2).await;
+        heard.extend(unheard.next(2).await);
+        heard.sort_by_key(|sticky| sticky.session);
+        assert_eq!(heard, [choice(1, "c"), choice(2, "c"), choice(3, "c")]);
+        let (next, ()) = tokio::join!(unheard.next(2), async {
+            tokio::task::yield_now().await;
+            unheard.put(choice(1, "d"));
+        });
+        assert_eq!(next, [choice(1, "d")]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffnet::Link;
@@ -14,7 +15,7 @@ use ffnet::door::{self, Passage};
 use ffproto::NodeName;
 use ffproto::control::Door;
 use ffproto::handover::{FromNew, FromOld, KeptRecord, KnownSession, STATE_PIECE_BYTES, Sticky, Who};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
@@ -24,6 +25,7 @@ use crate::error::HandlerError;
 use crate::net::{Clients, Departure, Leaving};
 use crate::node::{Node, Phase};
 use crate::record::Records;
+use crate::routing::Unheard;
 use crate::session::Course;
 use crate::stop::Stop;
 use crate::web::{Front, Retirement, Traveller};
@@ -34,6 +36,8 @@ const GREETING_MAX: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long a successor may take to serve when nobody waits for it.
 const SERVES_MAX: Duration = Duration::from_secs(10);
+/// Choices that travel together.
+const STICKY_AT_ONCE: usize = 4096;
 /// How often what has no event is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long the successor's last word may be late.
@@ -82,7 +86,7 @@ pub(crate) struct HandingOver {
     passage: ToSuccessor,
     frozen: Option<Frozen>,
     /// What is chosen here meanwhile.
-    chosen: mpsc::UnboundedReceiver<Sticky>,
+    chosen: Arc<Unheard>,
 }
 
 /// How the sending of what leaves has ended.
@@ -122,7 +126,7 @@ impl Estate {
         let park = self.node.config().limits.park;
         let mut passage = self.greet(door).await?;
         info!("handing over to the successor");
-        let (tell, chosen) = mpsc::unbounded_channel();
+        let chosen = Arc::<Unheard>::default();
         let frozen = match &self.hooks.freeze {
             None => None,
             Some((version, hook)) => {
@@ -133,7 +137,7 @@ impl Estate {
             }
         };
         kept.frozen.clone_from(&frozen);
-        let sent = self.send_state(&passage, frozen.as_ref(), tell).await;
+        let sent = self.send_state(&passage, frozen.as_ref(), chosen.clone()).await;
         let limit = if frozen.is_some() { begun + park } else { begun + SERVES_MAX };
         let told = async {
             sent?;
@@ -223,10 +227,10 @@ impl Estate {
         &self,
         passage: &ToSuccessor,
         frozen: Option<&Frozen>,
-        tell: mpsc::UnboundedSender<Sticky>,
+        chosen: Arc<Unheard>,
     ) -> Result<(), HandOverError> {
-        let sticky = self.node.sticky().hand_over(tell);
-        for some in sticky.chunks(4096) {
+        let sticky = self.node.sticky().hand_over(chosen);
+        for some in sticky.chunks(STICKY_AT_ONCE) {
             passage.send(&FromOld::Sticky(some.to_vec()), &[]).await?;
         }
         self.send_known(passage).await?;
@@ -337,7 +341,7 @@ impl Estate {
     async fn send_all(
         &self,
         passage: &mut ToSuccessor,
-        chosen: &mut mpsc::UnboundedReceiver<Sticky>,
+        chosen: &Unheard,
         leaving: &mut Option<Departure>,
         http: &mut Option<Retirement>,
         deadline: Instant,
@@ -361,7 +365,7 @@ impl Estate {
                 said = passage.receive() => if heard(said?)? {
                     return Ok(Sent::SuccessorStops);
                 },
-                Some(sticky) = chosen.recv() => passage.send(&FromOld::Sticky(vec![sticky]), &[]).await?,
+                some = chosen.next(STICKY_AT_ONCE) => passage.send(&FromOld::Sticky(some), &[]).await?,
                 one = next_client(leaving) => if let Err(error) = send_client(passage, &one).await {
                     if let Some(clients) = &self.clients {
                         clients.take_back(one);
