@@ -1,7 +1,7 @@
 //! The handlers of the sample cluster: ordinary modules, one app each. Apps never import each other.
 //!
 //! `netserver`, `gateserver` and `game1server` are firefly's demo: start reading there. `accounts` keeps its
-//! data in a database: docs/data.md. `bench`, `trial`, `hall`, `maze` and `coins` are what the benchmark and the
+//! data in a database: docs/data.md. `espoir` is obEspoir's: docs/routing.md. `bench`, `trial`, `hall`, `maze` and `coins` are what the benchmark and the
 //! tests run.
 
 mod netserver;
@@ -10,6 +10,7 @@ mod game1server;
 mod accounts;
 mod bench;
 mod coins;
+mod espoir;
 mod trial;
 mod hall;
 mod maze;
@@ -24,6 +25,9 @@ pub fn all() -> Vec<App> {
         game1server::app(),
         accounts::app(),
         coins::game(),
+        espoir::proxy(),
+        espoir::route(),
+        espoir::service(),
         bench::net(),
         bench::gate(),
         bench::game(),

@@ -7,6 +7,7 @@ mod coins;
 mod config_errors;
 mod data;
 mod demo;
+mod espoir;
 mod groups;
 mod handlers;
 mod health;
