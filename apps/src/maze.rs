@@ -1,7 +1,8 @@
 //! What the tests try routing with: gates that handle nothing, and rooms far away that say who they are.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use ffserver::SessionId;
 use ffserver::prelude::*;
@@ -102,13 +103,37 @@ async fn speak(node: Node, session: Session, Body(text): Body<String>) -> Result
 
 #[node_handle]
 async fn wait(Body(ms): Body<String>) -> Result<(), HandlerError> {
-    tokio::time::sleep(std::time::Duration::from_millis(ms.parse()?)).await;
+    tokio::time::sleep(Duration::from_millis(ms.parse()?)).await;
     Ok(())
 }
 
 #[node_handle]
 async fn fail(Body(text): Body<String>) -> Result<(), HandlerError> {
     Err(HandlerError::new(text))
+}
+
+/// A room's updates, sent in ticks.
+#[derive(Default)]
+struct Updates(OnceLock<ffserver::Latest>);
+
+/// Updates `KEYS` keys as often as `TIMES`, all within a tick: the body is `KEYS TIMES`.
+#[net_handle(3060)]
+async fn updates(
+    updates: State<Updates>,
+    node: Node,
+    session: Session,
+    Body(text): Body<String>,
+) -> Result<(), HandlerError> {
+    session.join("watchers").await?;
+    let (keys, times) = text.split_once(' ').ok_or_else(|| HandlerError::new("KEYS TIMES"))?;
+    let latest = updates.0.get_or_init(|| node.broadcasts().every(Duration::from_millis(50)));
+    let keys: u64 = keys.parse()?;
+    for time in 0..times.parse::<u32>()? {
+        for key in 0..keys {
+            latest.to_group("watchers", CommandId(11), key, format!("{key} {time}"));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn net() -> App {
@@ -125,12 +150,13 @@ pub(crate) fn gate() -> App {
 }
 
 pub(crate) fn room() -> App {
-    App::new("mazeroom").state(Visits::default()).handlers(handlers![
+    App::new("mazeroom").state(Visits::default()).state(Updates::default()).handlers(handlers![
         visit,
         who,
         visit_here,
         visit_from_lobby,
         room_calls,
+        updates,
         greet,
         speak,
         wait,

@@ -58,6 +58,10 @@ impl Node {
 }
 
 impl Broadcasts {
+    pub(crate) fn node(&self) -> &Node {
+        &self.0
+    }
+
     /// Sends to every client of the cluster. Returns how many net nodes it is on its way to.
     pub fn to_all(&self, command: CommandId, body: &[u8]) -> usize {
         self.to_nodes(&Broadcast { command, audience: Audience::All, body })

@@ -22,6 +22,8 @@ pub(crate) struct Counters {
     pub(crate) pushes_to_gone: AtomicU64,
     /// Broadcasts that came to this net node: one frame each, whatever its members.
     pub(crate) broadcasts: AtomicU64,
+    /// Messages of broadcasts that were queued for a client without a copy.
+    pub(crate) pushes_shared: AtomicU64,
     /// Envelopes that were dropped because nobody led to the node that they were for.
     pub(crate) unrouted: AtomicU64,
     /// What neighbours said on behalf of sessions that are not behind their link.
@@ -62,6 +64,7 @@ impl Counters {
             ("outbox_full", &self.outbox_full),
             ("park_full", &self.park_full),
             ("pushes_dropped", &self.pushes_dropped),
+            ("pushes_shared", &self.pushes_shared),
             ("pushes_to_gone", &self.pushes_to_gone),
             ("session_queue_full", &self.session_queue_full),
             ("unrouted", &self.unrouted),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ffconfig::SlowClient;
 use ffnet::link::Sink;
 use ffproto::frame::{Firefly, Form, websocket};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::counters::{Counters, count};
+use crate::unwritten::Unwritten;
 
 /// The code of a WebSocket's close that says: not by the rules of this server (RFC 6455, 7.4.1).
 const POLICY: u16 = 1008;
@@ -121,7 +123,7 @@ struct Told {
 
 #[derive(Default)]
 struct Outbox {
-    bytes: Vec<u8>,
+    out: Unwritten,
     /// How messages are written; known when the client has spoken.
     form: Form,
     /// Handed to the connection and not yet written: it counts against the bound.
@@ -160,7 +162,7 @@ pub(crate) struct StateTooLarge {
 pub(crate) struct Encoded<'a> {
     command: CommandId,
     body: &'a [u8],
-    forms: [OnceCell<Vec<u8>>; 3],
+    forms: [OnceCell<Bytes>; 3],
 }
 
 impl<'a> Encoded<'a> {
@@ -168,11 +170,11 @@ impl<'a> Encoded<'a> {
         Self { command, body, forms: Default::default() }
     }
 
-    fn bytes(&self, form: Form, framing: &Firefly) -> &[u8] {
+    fn bytes(&self, form: Form, framing: &Firefly) -> &Bytes {
         self.forms[form as usize].get_or_init(|| {
             let mut out = Vec::new();
             form.write(framing, self.command, self.body, &mut out);
-            out
+            out.into()
         })
     }
 }
@@ -236,7 +238,7 @@ impl LocalSession {
         let told = Mutex::new(Told { state: Arc::new(state), watchers });
         let now = Instant::now();
         let opened = now.checked_sub(Duration::from_millis(record.open_ms)).unwrap_or(now);
-        let outbox = Outbox { bytes: record.unsent.clone(), form, ..Outbox::default() };
+        let outbox = Outbox { out: record.unsent.clone().into(), form, ..Outbox::default() };
         Self(Arc::new(Inner {
             id: record.id,
             address: record.address,
@@ -285,7 +287,7 @@ impl LocalSession {
             open_ms: self.0.opened.elapsed().as_millis() as u64,
             heard_ms: self.0.heard_ms.load(Ordering::Relaxed),
             unread: Vec::new(),
-            unsent: std::mem::take(&mut outbox.bytes),
+            unsent: outbox.out.take(),
             ended: false,
             extra: Vec::new(),
         };
@@ -360,10 +362,13 @@ impl LocalSession {
         self.0.push(command, body, self.0.wire.slow_client)
     }
 
-    /// Sends a message that was encoded for many.
+    /// Sends a message that was encoded for many, and lies in memory once.
     pub(crate) fn push_encoded(&self, message: &Encoded<'_>) -> Result<(), PushError> {
-        self.0.queue(self.0.wire.slow_client, |form, out| {
-            out.extend_from_slice(message.bytes(form, &self.0.wire.framing));
+        let mut outbox = self.0.outbox.lock();
+        self.0.queue_out(&mut outbox, self.0.wire.slow_client, |form, out| {
+            if out.share(message.bytes(form, &self.0.wire.framing)) {
+                count(&self.0.counters.pushes_shared);
+            }
         })
     }
 
@@ -390,11 +395,12 @@ impl LocalSession {
     /// The client speaks WebSocket: `response` goes first, and what was queued before in messages.
     pub(crate) fn upgrade(&self, response: &[u8]) {
         let mut outbox = self.0.outbox.lock();
-        let queued = std::mem::replace(&mut outbox.bytes, response.to_vec());
+        let queued = outbox.out.take();
+        outbox.out = response.to_vec().into();
         outbox.form = Form::Binary;
         let mut rest = &queued[..];
         while let Ok(Some(frame)) = self.0.wire.framing.read(rest, u32::MAX) {
-            Form::Binary.write(&self.0.wire.framing, frame.command, frame.body, &mut outbox.bytes);
+            Form::Binary.write(&self.0.wire.framing, frame.command, frame.body, outbox.out.own());
             rest = &rest[frame.bytes..];
         }
     }
@@ -412,7 +418,7 @@ impl LocalSession {
 
     /// Whether something waits to be taken by the connection.
     pub(crate) fn has_queued(&self) -> bool {
-        !self.0.outbox.lock().bytes.is_empty()
+        !self.0.outbox.lock().out.is_empty()
     }
 
     /// Remembers who writes what will be queued.
@@ -524,10 +530,10 @@ impl LocalSession {
 
     /// Moves what is queued into the empty `writing`, or remembers who to wake. `Some` says why the
     /// connection shall end: nothing is left to write.
-    pub(crate) fn take_queued(&self, writing: &mut Vec<u8>, waker: &Waker) -> Option<Reason> {
+    pub(crate) fn take_queued(&self, writing: &mut Unwritten, waker: &Waker) -> Option<Reason> {
         let mut outbox = self.0.outbox.lock();
-        outbox.in_flight = outbox.bytes.len();
-        std::mem::swap(&mut outbox.bytes, writing);
+        outbox.in_flight = outbox.out.len();
+        std::mem::swap(&mut outbox.out, writing);
         if writing.is_empty() {
             if let Some((why, _)) = &outbox.closing {
                 return Some(why.clone());
@@ -558,7 +564,7 @@ impl LocalSession {
     pub(crate) fn end(&self) {
         let mut outbox = self.0.outbox.lock();
         outbox.gone = true;
-        outbox.bytes = Vec::new();
+        outbox.out = Unwritten::default();
     }
 }
 
@@ -587,14 +593,23 @@ impl Inner {
         policy: SlowClient,
         write: impl FnOnce(Form, &mut Vec<u8>),
     ) -> Result<(), PushError> {
+        self.queue_out(outbox, policy, |form, out| write(form, out.own()))
+    }
+
+    fn queue_out(
+        &self,
+        outbox: &mut Outbox,
+        policy: SlowClient,
+        write: impl FnOnce(Form, &mut Unwritten),
+    ) -> Result<(), PushError> {
         if outbox.gone || outbox.closing.is_some() {
             return Err(PushError::Gone);
         }
-        let queued = outbox.bytes.len() + outbox.in_flight;
+        let queued = outbox.out.len() + outbox.in_flight;
         // What is queued may pass the bound by one message, so that a message above it can travel at all.
         if queued > self.wire.outbox_bytes_max {
             if policy == SlowClient::Disconnect {
-                outbox.bytes = Vec::new();
+                outbox.out = Unwritten::default();
                 outbox.cut = true;
                 count(&self.counters.outbox_full);
                 self.close(outbox, Reason::normal("slow reader: limits.outbox_bytes_max"));
@@ -603,7 +618,7 @@ impl Inner {
             }
             return Err(PushError::TooSlow);
         }
-        write(outbox.form, &mut outbox.bytes);
+        write(outbox.form, &mut outbox.out);
         wake(outbox);
         Ok(())
     }

@@ -167,3 +167,64 @@ async fn two_thousand_members_on_two_net_nodes_cost_one_frame_each_while_fifty_d
     println!("{} slow clients were there all the time", slow.len());
     cluster.stop().await
 }
+
+#[tokio::test]
+async fn a_broadcast_lies_in_memory_once_however_many_have_not_read_it() -> Result<()> {
+    const MEMBERS: u32 = 200;
+    const MESSAGES: u32 = 40;
+    const BYTES: usize = 16 * 1024;
+    let cluster = Cluster::processes(Fixture::hall()?).await?;
+    let mut members = Vec::new();
+    for _ in 0..MEMBERS {
+        let mut client = Client::connect_narrow(cluster.at("net")).await?;
+        client.call(2107, b"everybody").await?;
+        members.push(client);
+    }
+    let before = cluster.memory("net").await?.now;
+    let mut sender = cluster.client().await?;
+    // Below outbox_bytes_max each; 130 MB in all, if each had its own.
+    assert_eq!(sender.call(2109, format!("group:everybody {MESSAGES} {BYTES}").as_bytes()).await?, "2");
+    let shared = MEMBERS * MESSAGES;
+    cluster.until("net", "has queued them", |n| n["counters"]["pushes_shared"] == shared).await?;
+    let grown = cluster.memory("net").await?.now.saturating_sub(before);
+    assert!(grown < 30 << 20, "{grown} bytes for {shared} messages of {BYTES}");
+    // And everybody gets all of it, in order, also with answers in between.
+    for client in &mut members {
+        client.send(2107, b"again").await?;
+        for n in 0..MESSAGES {
+            gets(client, n).await?;
+        }
+        assert_eq!(client.receive().await?, (2107, "again".into()));
+    }
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn of_updates_under_one_key_the_latest_of_a_tick_arrives() -> Result<()> {
+    let cluster = Cluster::in_process(Fixture::maze()?).await?;
+    let mut client = cluster.client().await?;
+    for _ in 0..2 {
+        client.send(3060, b"5 100").await?;
+        for key in 0..5 {
+            let (command, body) = client.receive().await?;
+            assert_eq!(
+                (command, &*body),
+                (11, format!("{key} 99").as_bytes()),
+                "each once, with its last value"
+            );
+        }
+    }
+    assert!(client.call(3001, b"").await?.starts_with(b"room."), "nothing else has come");
+    cluster.stop().await?;
+
+    // What is more than may wait goes before its tick, and nothing is lost.
+    let narrow =
+        Fixture::maze()?.replace("\"servers\"", "\"limits\": { \"latest_bytes_max\": 0 }, \"servers\"");
+    let cluster = Cluster::in_process(narrow).await?;
+    let mut client = cluster.client().await?;
+    client.send(3060, b"2 2").await?;
+    for update in ["0 0", "1 0", "0 1", "1 1"] {
+        assert_eq!(client.receive().await?, (11, update.into()));
+    }
+    cluster.stop().await
+}

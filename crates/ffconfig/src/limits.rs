@@ -30,6 +30,7 @@ fn overlay(limits: &mut Limits, fields: &Fields) {
     set(&mut limits.session_calls_max, fields.number("session_calls_max"));
     set(&mut limits.session_queue_max, fields.number("session_queue_max"));
     set(&mut limits.session_queue_bytes_max, fields.number("session_queue_bytes_max"));
+    set(&mut limits.latest_bytes_max, fields.number("latest_bytes_max"));
     set(&mut limits.hops_max, fields.number("hops_max"));
     set(&mut limits.park, fields.number("park_ms").map(Duration::from_millis));
     set(&mut limits.park_max, fields.number("park_max"));

@@ -313,6 +313,9 @@ pub struct Limits {
     pub session_state_bytes_max: usize,
     /// `session_groups_max`: groups that a session may be in. Default 64: a guild, a room, some channels.
     pub session_groups_max: usize,
+    /// `latest_bytes_max`: updates of which only the latest counts that wait for their tick; above it they go
+    /// before. Default 1 MiB: 10,000 positions.
+    pub latest_bytes_max: usize,
     /// `hops_max`: over how many links a client's message may go. Default 16: a way up and down a tree of eight
     /// levels; a message that goes in a circle ends there.
     pub hops_max: u8,
@@ -399,6 +402,7 @@ impl Default for Limits {
             session_queue_bytes_max: 1024 * 1024,
             session_state_bytes_max: 1024,
             session_groups_max: 64,
+            latest_bytes_max: 1024 * 1024,
             hops_max: 16,
             net_lost: Duration::from_secs(5),
             park: Duration::from_secs(2),

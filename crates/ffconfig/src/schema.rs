@@ -482,6 +482,7 @@ pub(crate) static LIMITS: Section = Section {
         key("session_state_bytes_max", whole(64, 65_536), "Bytes of a session's user and attributes: they travel whole to every node that handles the session.").or("1024"),
         key("session_groups_max", whole(0, 65_536), "Groups that a session may be in: a guild, a room, some channels.").or("64"),
         key("net_lost_ms", whole(100, 600_000), "How long a net node may be out of reach before its sessions are closed on this node: longer than a gate takes to come back, short enough that nobody waits for the dead.").or("5000"),
+        key("latest_bytes_max", whole(0, 1 << 30), "Bytes of updates that wait for the next tick of one `Broadcasts::every`; above it they go before.").or("1048576"),
         key("hops_max", whole(1, 31), "Over how many links a client's message may go: one that goes in a circle ends there with `too_many_hops`.").or("16"),
         key("park_ms", whole(0, 60_000), "How long messages wait for a neighbour that ended or is being replaced; 0 waits for nobody.").or("2000"),
         key("park_max", whole(1, 16 * MIB), "Messages that may wait so at one node; above it `overloaded`.").or("65536"),

@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,11 +43,14 @@ use crate::handler::{From, Outcome, Request};
 use crate::routing::Hop;
 use crate::session::{Course, LocalSession, Luggage, Reason, Stage};
 use crate::sessions::Session;
+use crate::unwritten::Unwritten;
 
 /// What a connection keeps of its write buffers: a small reply needs no allocation, and ten thousand idle
 /// clients cost a few MiB at most.
 const KEEP_BYTES: usize = 256;
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// Pieces of one write: what the shortest of them make together fills a socket's buffer for a while.
+const PIECES_MAX: usize = 64;
 
 thread_local! {
     /// Where every connection of this thread reads into; taken while in use.
@@ -104,8 +107,7 @@ pub(super) struct Connection {
     /// The session's own way for the kind of its last stateful message: the next one mostly takes it, too.
     hop: Option<(Arc<str>, Hop)>,
     timer: Option<Pin<Box<Sleep>>>,
-    pub(super) writing: Vec<u8>,
-    pub(super) written: usize,
+    pub(super) writing: Unwritten,
     /// The client will send no more; what it has sent is handled and answered first.
     pub(super) ended: bool,
     course: Course,
@@ -150,8 +152,7 @@ impl Connection {
             allowance,
             hop: None,
             timer: None,
-            writing: Vec::new(),
-            written: 0,
+            writing: Unwritten::default(),
             ended: false,
             course: Course::Run,
             shared,
@@ -184,7 +185,7 @@ impl Connection {
         let cluster = self.shared.node.cluster();
         luggage.groups = cluster.groups.leave_all(record.id);
         luggage.stamp = luggage.user().and_then(|user| cluster.users.free(&user, record.id));
-        let mut unsent = self.writing.split_off(self.written.min(self.writing.len()));
+        let mut unsent = self.writing.take();
         unsent.append(&mut record.unsent);
         record.unsent = unsent;
         record.extra = extra(luggage)?;
@@ -222,7 +223,7 @@ impl Connection {
     /// Whether all is answered and written that the client, or the node, still waits for.
     fn poll_ended(&self) -> Poll<Closed> {
         let answering = self.running.is_some() || self.session.waiting_requests() > 0;
-        let busy = answering || self.written < self.writing.len();
+        let busy = answering || !self.writing.is_empty();
         match self.course {
             _ if !busy && self.ended && !self.stalled => Poll::Ready(Closed::ByPeer),
             Course::Drain if !busy => Poll::Ready(Closed::Draining),
@@ -471,11 +472,19 @@ impl Connection {
             return Poll::Pending;
         }
         loop {
-            while self.written < self.writing.len() {
-                let rest = &self.writing[self.written..];
-                match Pin::new(&mut self.stream).poll_write(cx, rest) {
+            while !self.writing.is_empty() {
+                let stream = Pin::new(&mut self.stream);
+                let polled = match self.writing.whole() {
+                    Some(rest) => stream.poll_write(cx, rest),
+                    None => {
+                        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+                        let n = self.writing.pieces(&mut pieces);
+                        stream.poll_write_vectored(cx, &pieces[..n])
+                    }
+                };
+                match polled {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(n)) => self.written += n,
+                    Poll::Ready(Ok(n)) => self.writing.advance(n),
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                     Poll::Pending => match self.session.blocked(cx.waker()) {
                         Some(why) => return Poll::Ready(Ok(why)),
@@ -483,9 +492,7 @@ impl Connection {
                     },
                 }
             }
-            self.writing.clear();
-            self.writing.shrink_to(KEEP_BYTES);
-            self.written = 0;
+            self.writing.clear(KEEP_BYTES);
             if let Some(why) = self.session.take_queued(&mut self.writing, cx.waker()) {
                 return Poll::Ready(Ok(why));
             }

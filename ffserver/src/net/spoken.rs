@@ -174,8 +174,9 @@ impl Connection {
         let Some(farewell) = self.farewell(closed) else { return };
         self.detach();
         let said = async {
-            let rest = self.writing.get(self.written..).unwrap_or_default();
-            self.stream.write_all(&[rest, &farewell].concat()).await?;
+            let mut rest = self.writing.take();
+            rest.extend_from_slice(&farewell);
+            self.stream.write_all(&rest).await?;
             self.stream.shutdown().await?;
             // Were bytes left unread, the kernel would reset the connection, and the client might never
             // read what was written.

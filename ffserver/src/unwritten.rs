@@ -1,0 +1,191 @@
+//! Bytes on their way to one client: its own, and messages that it has in common with others. A message of a
+//! broadcast lies in memory once, whoever has not read it yet.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// From this length on a message is shared: below it a copy costs less than the note that it is not one.
+pub(crate) const SHARED_BYTES_MIN: usize = 256;
+
+/// See the module. What is written is taken from the front, what is added comes at the end.
+#[derive(Debug, Default)]
+pub(crate) struct Unwritten {
+    own: Vec<u8>,
+    /// How much of `own` is written.
+    written: usize,
+    /// Each with its place: it comes before the byte of `own` there.
+    shared: VecDeque<(usize, Bytes)>,
+    shared_bytes: usize,
+}
+
+impl From<Vec<u8>> for Unwritten {
+    fn from(own: Vec<u8>) -> Self {
+        Self { own, ..Self::default() }
+    }
+}
+
+impl Unwritten {
+    /// How many bytes are not written.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.own.len() - self.written + self.shared_bytes
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The client's own bytes, to append to.
+    #[inline]
+    pub(crate) fn own(&mut self) -> &mut Vec<u8> {
+        &mut self.own
+    }
+
+    /// Appends a message that others have, too. True when it is not copied.
+    pub(crate) fn share(&mut self, message: &Bytes) -> bool {
+        if message.len() < SHARED_BYTES_MIN {
+            self.own.extend_from_slice(message);
+            return false;
+        }
+        self.shared_bytes += message.len();
+        self.shared.push_back((self.own.len(), message.clone()));
+        true
+    }
+
+    /// All of it, when it is one piece.
+    #[inline]
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        self.shared.is_empty().then(|| self.own.get(self.written..).unwrap_or_default())
+    }
+
+    /// Fills `room` with the first pieces; says how many.
+    pub(crate) fn pieces<'a>(&'a self, room: &mut [IoSlice<'a>]) -> usize {
+        let (mut at, mut n) = (self.written, 0);
+        let shared = self.shared.iter().map(|(place, message)| (*place, &message[..]));
+        for (place, message) in shared.chain([(self.own.len(), &[][..])]) {
+            let own = self.own.get(at..place).unwrap_or_default();
+            for piece in [own, message].into_iter().filter(|piece| !piece.is_empty()) {
+                let Some(slot) = room.get_mut(n) else { return n };
+                *slot = IoSlice::new(piece);
+                n += 1;
+            }
+            at = place;
+        }
+        n
+    }
+
+    /// The first `n` bytes are written.
+    pub(crate) fn advance(&mut self, mut n: usize) {
+        while n > 0 {
+            let place = self.shared.front().map_or(self.own.len(), |(place, _)| *place);
+            let own = n.min(place.saturating_sub(self.written));
+            self.written += own;
+            n -= own;
+            let Some((_, message)) = self.shared.front_mut().filter(|_| n > 0) else { return };
+            let part = n.min(message.len());
+            bytes::Buf::advance(message, part);
+            self.shared_bytes -= part;
+            n -= part;
+            if message.is_empty() {
+                self.shared.pop_front();
+            }
+        }
+    }
+
+    /// Everything is written: what is kept of the memory is at most `keep` bytes.
+    pub(crate) fn clear(&mut self, keep: usize) {
+        self.own.clear();
+        self.own.shrink_to(keep);
+        (self.written, self.shared_bytes, self.shared) = (0, 0, VecDeque::new());
+    }
+
+    /// Takes all of it out, as one piece.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let Self { mut own, written, shared, .. } = std::mem::take(self);
+        if shared.is_empty() {
+            own.drain(..written);
+            return own;
+        }
+        let (mut all, mut at) = (Vec::new(), written);
+        for (place, message) in shared {
+            all.extend_from_slice(own.get(at..place).unwrap_or_default());
+            all.extend_from_slice(&message);
+            at = place;
+        }
+        all.extend_from_slice(own.get(at..).unwrap_or_default());
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(byte: u8) -> Bytes {
+        vec![byte; SHARED_BYTES_MIN].into()
+    }
+
+    /// `own`, a shared one, two shared ones in a row, and own again: with what it says as one piece.
+    fn sample() -> (Unwritten, Vec<u8>) {
+        let (mut unwritten, mut all) = (Unwritten::from(b"first".to_vec()), b"first".to_vec());
+        for (byte, own) in [(1, &b""[..]), (2, b"between"), (3, b"last")] {
+            assert!(unwritten.share(&message(byte)));
+            unwritten.own().extend_from_slice(own);
+            all.extend_from_slice(&message(byte));
+            all.extend_from_slice(own);
+        }
+        (unwritten, all)
+    }
+
+    fn shown(unwritten: &Unwritten, room: usize) -> Vec<u8> {
+        let mut slots = vec![IoSlice::new(&[]); room];
+        let n = unwritten.pieces(&mut slots);
+        slots[..n].iter().flat_map(|slot| slot.iter().copied()).collect()
+    }
+
+    #[test]
+    fn what_is_written_in_any_steps_is_what_was_added_in_order() {
+        let (whole, all) = sample();
+        assert_eq!((whole.len(), shown(&whole, 9)), (all.len(), all.clone()));
+        assert!(whole.whole().is_none());
+        for step in [1, 3, 5, 255, 256, 300, all.len()] {
+            let (mut unwritten, _) = sample();
+            let mut written = Vec::new();
+            while !unwritten.is_empty() {
+                let front = shown(&unwritten, 2);
+                let n = step.min(front.len());
+                written.extend_from_slice(&front[..n]);
+                unwritten.advance(n);
+                assert_eq!(unwritten.len() + written.len(), all.len());
+            }
+            assert_eq!(written, all, "in steps of {step}");
+            // More may come behind.
+            unwritten.own().push(7);
+            assert_eq!(shown(&unwritten, 2), [7]);
+            unwritten.clear(0);
+            assert!(unwritten.is_empty() && unwritten.whole() == Some(&[]));
+        }
+    }
+
+    #[test]
+    fn it_goes_over_to_another_process_as_one_piece() {
+        let (mut unwritten, all) = sample();
+        unwritten.advance(300);
+        assert_eq!(unwritten.take(), all[300..]);
+        assert!(unwritten.is_empty());
+        let mut own = Unwritten::from(b"hello".to_vec());
+        own.advance(2);
+        assert_eq!(own.whole(), Some(&b"llo"[..]));
+        assert_eq!(own.take(), b"llo");
+    }
+
+    #[test]
+    fn a_short_message_is_copied() {
+        let mut unwritten = Unwritten::default();
+        assert!(!unwritten.share(&Bytes::from_static(b"short")));
+        assert_eq!(unwritten.whole(), Some(&b"short"[..]));
+    }
+}
