@@ -1,6 +1,7 @@
 //! The apps that the tests try sessions with: what every node of a cluster sees of a client, and does to it.
 
 mod door;
+mod moves;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -174,13 +175,29 @@ fn with_events(app: App) -> App {
     .on_session_verified(|node, session| async move {
         info!("event: {} verified {}", node.name(), session.id());
     })
+    .on_session_entered(|node, session, entered| async move {
+        if let Some(ms) = entered.extra.strip_prefix(b"slow ") {
+            let ms = String::from_utf8_lossy(ms).parse().unwrap_or(0);
+            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+        }
+        let (from, extra) = (entered.from, String::from_utf8_lossy(&entered.extra).into_owned());
+        info!("event: {} entered {} from {from}: {extra}", node.name(), session.id());
+    })
+    .on_session_left(|node, session| async move {
+        info!("event: {} left {}", node.name(), session.id());
+    })
     .on_session_closed(|node, session| async move {
         info!("event: {} closed {}", node.name(), session.id());
     })
 }
 
 pub(crate) fn net() -> App {
-    with_events(App::new("hallnet").handlers(handlers![net_sees, net_notes, asks_gate]).handlers(door::net()))
+    with_events(
+        App::new("hallnet")
+            .handlers(handlers![net_sees, net_notes, asks_gate])
+            .handlers(door::net())
+            .handlers(moves::net()),
+    )
 }
 
 pub(crate) fn gate() -> App {
@@ -188,16 +205,20 @@ pub(crate) fn gate() -> App {
 }
 
 pub(crate) fn hall() -> App {
-    with_events(App::new("hall").state(Kept::default()).handlers(door::hall()).handlers(handlers![
-        any_hall_sees,
-        hall_sees,
-        hall_notes,
-        hall_binds,
-        hall_pushes,
-        hall_closes,
-        hall_pushes_to,
-        hall_joins,
-        hall_leaves,
-        hall_broadcasts,
-    ]))
+    with_events(
+        App::new("hall").state(Kept::default()).handlers(door::hall()).handlers(moves::hall()).handlers(
+            handlers![
+                any_hall_sees,
+                hall_sees,
+                hall_notes,
+                hall_binds,
+                hall_pushes,
+                hall_closes,
+                hall_pushes_to,
+                hall_joins,
+                hall_leaves,
+                hall_broadcasts,
+            ],
+        ),
+    )
 }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ffproto::NodeName;
 
 use crate::error::HandlerError;
@@ -17,6 +18,7 @@ use crate::sessions::Session;
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) type NodeHook = Arc<dyn Fn(Node) -> Later<Result<(), HandlerError>> + Send + Sync>;
 pub(crate) type SessionHook = Arc<dyn Fn(Node, Session) -> Later<()> + Send + Sync>;
+pub(crate) type EnteredHook = Arc<dyn Fn(Node, Session, Entered) -> Later<()> + Send + Sync>;
 pub(crate) type FreezeHook = Arc<dyn Fn(Node) -> Later<Result<Vec<u8>, HandlerError>> + Send + Sync>;
 pub(crate) type ThawHook = Arc<dyn Fn(Node, Frozen) -> Later<Result<(), HandlerError>> + Send + Sync>;
 pub(crate) type LostNodeHook = Arc<dyn Fn(Node, Session, NodeName) -> Later<()> + Send + Sync>;
@@ -30,10 +32,21 @@ pub(crate) struct Hooks {
     pub(crate) session_verified: Option<SessionHook>,
     pub(crate) session_closed: Option<SessionHook>,
     pub(crate) session_lost_node: Option<LostNodeHook>,
+    pub(crate) session_entered: Option<EnteredHook>,
+    pub(crate) session_left: Option<SessionHook>,
     pub(crate) child_connected: Option<ChildHook>,
     pub(crate) child_lost: Option<ChildHook>,
     pub(crate) freeze: Option<(u32, FreezeHook)>,
     pub(crate) thaw: Option<ThawHook>,
+}
+
+/// How a session has come to a node: see [`Session::move_to`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    /// The node where it was; the one that has moved it, when it was at none of that kind.
+    pub from: NodeName,
+    /// What was given to [`Session::move_to`].
+    pub extra: Bytes,
 }
 
 /// The state of an app on its way from an old process to its successor.
@@ -174,6 +187,32 @@ impl App {
         F: Future<Output = ()> + Send + 'static,
     {
         self.hooks.session_closed = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs on the node that [`Session::move_to`] has named, once for each move, before any message that the client
+    /// has sent since; behind [`App::on_session_opened`] when the session had not been there.
+    #[must_use]
+    pub fn on_session_entered<F>(
+        mut self,
+        hook: impl Fn(Node, Session, Entered) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_entered =
+            Some(Arc::new(move |node, session, entered| Box::pin(hook(node, session, entered))));
+        self
+    }
+
+    /// Runs on the node that a session was moved away from, behind the last of its messages there and when the new
+    /// node has taken it. [`App::on_session_closed`] still runs there when the session ends.
+    #[must_use]
+    pub fn on_session_left<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_left = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
         self
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Counters {
     pub(crate) logins_late: AtomicU64,
     /// Logins that were refused.
     pub(crate) logins_refused: AtomicU64,
+    /// Moves of sessions that came to nothing after they had begun.
+    pub(crate) moves_failed: AtomicU64,
     /// Sessions closed because their user has another one.
     pub(crate) users_kicked: AtomicU64,
 }
@@ -61,6 +63,7 @@ impl Counters {
             ("logins_early", &self.logins_early),
             ("logins_late", &self.logins_late),
             ("logins_refused", &self.logins_refused),
+            ("moves_failed", &self.moves_failed),
             ("outbox_full", &self.outbox_full),
             ("park_full", &self.park_full),
             ("pushes_dropped", &self.pushes_dropped),

@@ -92,8 +92,10 @@ impl Dispatch {
         };
         let net = of(|key| matches!(key, Key::Net(_)));
         let default = of(|key| matches!(key, Key::Default)).pop().map(Arc::new);
-        let Hooks { session_opened, session_verified, session_closed, .. } = &app.hooks;
-        let hooks = [session_opened, session_verified, session_closed].into_iter().any(Option::is_some);
+        let Hooks { session_opened, session_verified, session_closed, session_entered, session_left, .. } =
+            &app.hooks;
+        let hooks = [session_opened, session_verified, session_closed, session_left];
+        let hooks = hooks.into_iter().any(Option::is_some) || session_entered.is_some();
         Ok(Self {
             needs_sessions: hooks || net.iter().chain(default.as_deref()).any(|route| route.takes_session),
             default,
@@ -407,11 +409,17 @@ impl Methods {
                 let waiting = Waiting { client, link: link.clone(), call: head.call, deadline };
                 let (shared, body) = (self.shared.clone(), Bytes::copy_from_slice(body));
                 let session = client.session;
-                if !shared.dispatch.needs_sessions() || node.cluster().known.is_open(session) {
+                let stays = !client.stateless;
+                if !shared.dispatch.needs_sessions() || node.cluster().known.takes_message(session, stays) {
                     return shared.admit(waiting, body);
                 }
                 let job = move |known: Result<(), Fault>| match known {
-                    Ok(()) => shared.admit(waiting, body),
+                    Ok(()) => {
+                        if stays {
+                            shared.node.cluster().known.is_here(session);
+                        }
+                        shared.admit(waiting, body);
+                    }
                     Err(fault) => waiting.link.reply_fault(waiting.call, &fault),
                 };
                 self.shared.when_known(session, &self.at, Box::new(job));

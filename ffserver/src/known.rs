@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use ffproto::handover::KnownSession;
 use ffproto::relay::SessionState;
@@ -23,6 +23,10 @@ pub(crate) struct Remote {
     opened: AtomicBool,
     /// The app has been told that it has a user.
     verified: AtomicBool,
+    /// Its messages come here: it has not been moved away.
+    here: AtomicBool,
+    /// The last of its moves that it came here with.
+    entered: AtomicU32,
     /// Held while a hook of it runs, so that they come in their order.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
@@ -32,7 +36,22 @@ impl Remote {
     fn new(id: SessionId, via: At, state: SessionState, opened: bool) -> Self {
         let verified = AtomicBool::new(opened && state.user.is_some());
         let (state, gone, turn) = (Mutex::new(Arc::new(state)), AtomicBool::new(false), Default::default());
-        Self { id, via, state, gone, opened: AtomicBool::new(opened), verified, turn }
+        let (here, entered) = (AtomicBool::new(false), AtomicU32::new(0));
+        Self { id, via, state, gone, opened: AtomicBool::new(opened), verified, here, entered, turn }
+    }
+
+    /// One of its moves brings it here. False when that is known.
+    pub(crate) fn enters(&self, number: u32) -> bool {
+        let new = self.entered.fetch_max(number, Ordering::SeqCst) < number;
+        if new {
+            self.here.store(true, Ordering::SeqCst);
+        }
+        new
+    }
+
+    /// It was moved away. False when it was not here.
+    pub(crate) fn leaves(&self) -> bool {
+        self.here.swap(false, Ordering::SeqCst)
     }
 
     /// The hook at its opening has run.
@@ -115,6 +134,26 @@ impl Known {
     /// Whether messages of the session may run at once.
     pub(crate) fn is_open(&self, id: SessionId) -> bool {
         matches!(self.entries.lock().get(&id), Some(Entry::Open(_)))
+    }
+
+    /// A message of the session is handled here. Whether it may run at once; when `stays`, the session is here.
+    pub(crate) fn takes_message(&self, id: SessionId, stays: bool) -> bool {
+        match self.entries.lock().get(&id) {
+            Some(Entry::Open(remote)) => {
+                if stays && !remote.here.load(Ordering::Relaxed) {
+                    remote.here.store(true, Ordering::SeqCst);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The same, of a message that has waited for the session.
+    pub(crate) fn is_here(&self, id: SessionId) {
+        if let Some(remote) = self.get(id) {
+            remote.here.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Lets a job run, now or when the session is known, behind those before it; at most `jobs_max` wait.
@@ -227,16 +266,20 @@ impl Known {
         let known = |remote: &Arc<Remote>| {
             let (direction, via) = remote.via.clone();
             let from_parent = direction == Direction::Up;
-            KnownSession { id: remote.id, via, from_parent, state: (*remote.state()).clone() }
+            let (here, entered) = (&remote.here, &remote.entered);
+            let (here, entered) = (here.load(Ordering::SeqCst), entered.load(Ordering::SeqCst));
+            KnownSession { id: remote.id, via, from_parent, state: (*remote.state()).clone(), here, entered }
         };
         open.map(known).collect()
     }
 
     /// A session was opened by the process that this one replaces.
     pub(crate) fn take_over(&self, session: KnownSession) {
-        let KnownSession { id, via, from_parent, state } = session;
+        let KnownSession { id, via, from_parent, state, here, entered } = session;
         let via = (if from_parent { Direction::Up } else { Direction::Down }, via);
         let remote = Remote::new(id, via, state, true);
+        remote.here.store(here, Ordering::SeqCst);
+        remote.entered.store(entered, Ordering::SeqCst);
         self.entries.lock().entry(id).or_insert_with(|| Entry::Open(Arc::new(remote)));
     }
 

@@ -41,6 +41,7 @@ mod relay;
 mod lost;
 mod called;
 mod claims;
+mod moves;
 mod broadcast;
 mod latest;
 mod net;
@@ -55,7 +56,7 @@ mod server;
 mod check;
 pub mod process;
 
-pub use app::{App, Frozen};
+pub use app::{App, Entered, Frozen};
 pub use broadcast::Broadcasts;
 pub use cache::Cache;
 pub use check::Finding;
@@ -72,7 +73,7 @@ pub use record::{Record, Save, Table, within};
 pub use rpc::{Children, Parent, ParentName, Parents};
 pub use server::{BuildError, FFServer, RunError};
 pub use session::PushError;
-pub use sessions::{Session, SessionError};
+pub use sessions::{MoveError, Session, SessionError};
 pub use stop::Stop;
 pub use targets::Nodes;
 pub use {bytes, rocket, tracing};
@@ -80,8 +81,8 @@ pub use {bytes, rocket, tracing};
 /// What a module of handlers needs: `use ffserver::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError, Json,
-        Named, Node, NodeName, Nodes, Parent, Parents, Record, Save, Session, State, Table, Verdict,
+        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Entered, Frozen, HandlerError,
+        Json, Named, Node, NodeName, Nodes, Parent, Parents, Record, Save, Session, State, Table, Verdict,
         databases, handlers, net_handle, node_handle, parents, remote_handle, root_handle, within,
     };
     pub use bytes::Bytes;

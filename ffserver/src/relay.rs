@@ -8,7 +8,10 @@ use bytes::Bytes;
 use ffnet::Link;
 use ffnet::link::{CallOptions, Forward, NotSent};
 use ffproto::link::{Client, Head, Kind};
-use ffproto::relay::{self, Broadcast, Claim, Envelope, Op, Reachable, SessionChange, SessionState, TO};
+use ffproto::relay::{
+    self, Broadcast, Claim, Entry, Envelope, MoveAnswer, MoveOrder, Op, Reachable, SessionChange,
+    SessionState, TO,
+};
 use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
 use tokio::time::Instant;
 use tracing::warn;
@@ -22,11 +25,11 @@ use crate::groups::NAME_BYTES_MAX;
 use crate::held::{For, HeldFrame};
 use crate::known::{Admitted, Job, Remote};
 use crate::node::{Node, Phase};
-use crate::park::{Entry, Side, To, What};
+use crate::park::{self, Side, To, What};
 use crate::reach::{At, Direction};
 use crate::rpc::Origin;
 use crate::session::LocalSession;
-use crate::sessions::{Session, SessionError};
+use crate::sessions::{MoveError, Session, SessionError};
 
 /// How many ids one Check carries.
 const CHECK_IDS_MAX: usize = 4096;
@@ -70,6 +73,23 @@ impl Node {
         let timeout = self.session_timeout();
         let origin = self.origin(client, via.map(|via| via.1.clone()));
         origin.call(direction.into(), name.as_str(), TO, &body, timeout).await
+    }
+
+    /// Asks any node about a session of this one.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn ask_about(
+        &self,
+        session: SessionId,
+        to: NodeNumber,
+        op: Op,
+        payload: &[u8],
+    ) -> Result<Bytes, CallError> {
+        let client = Some(Client { session, command: CommandId(0), stateless: false });
+        let ((direction, name), body) = self.envelope(to, op, client, payload, None)?;
+        let timeout = self.session_timeout();
+        self.origin(client, None).call(direction.into(), name.as_str(), TO, &body, timeout).await
     }
 
     /// Asks another node, about no session.
@@ -154,7 +174,7 @@ impl Node {
         let tell = |state: &SessionState, watchers: &[NodeNumber]| {
             let payload = encode(state);
             for watcher in watchers.iter().filter(|watcher| Some(**watcher) != but) {
-                self.tell_of(session.id(), *watcher, Op::State, &payload);
+                self.tell_about(session.id(), *watcher, Op::State, &payload);
             }
         };
         Ok(session.change(change, max, tell)?)
@@ -180,11 +200,12 @@ impl Node {
     /// Tells the nodes that have handled a session of this node that it has ended.
     pub(crate) fn tell_ended(&self, session: &LocalSession) {
         for watcher in session.watchers() {
-            self.tell_of(session.id(), watcher, Op::Ended, &[]);
+            self.tell_about(session.id(), watcher, Op::Ended, &[]);
         }
     }
 
-    fn tell_of(&self, session: SessionId, to: NodeNumber, op: Op, payload: &[u8]) {
+    /// Tells a node something about a session of this one.
+    pub(crate) fn tell_about(&self, session: SessionId, to: NodeNumber, op: Op, payload: &[u8]) {
         let client = Client { session, command: CommandId(0), stateless: false };
         // What gets lost with a link is found out by the next Check.
         let _ = self.tell_node(to, op, Some(client), payload, None);
@@ -233,9 +254,8 @@ impl Shared {
 
     /// An envelope that expects no answer.
     pub(crate) fn told(self: &Arc<Self>, arrived: &Arrived<'_>) {
-        if let Some(envelope) = self.legal(arrived)
-            && !self.hold(arrived, envelope.to)
-        {
+        let Some(envelope) = self.legal(arrived) else { return };
+        if !self.hold(arrived, envelope.to) {
             self.told_now(arrived, envelope);
         }
     }
@@ -270,6 +290,7 @@ impl Shared {
                 }
             }
             (Some(Op::Ended), Some(client)) => self.session_gone(client.session),
+            (Some(Op::Left), Some(client)) => self.leave(client.session),
             (Some(Op::Broadcast), None) => match Broadcast::read(envelope.payload) {
                 Some(broadcast) => {
                     let bytes_max = self.node.config().limits.park_bytes_max;
@@ -323,6 +344,16 @@ impl Shared {
             (Some(Op::Push), _, Some(client)) => link.reply(call, &[self.push(client, envelope.payload)]),
             (Some(Op::Call), ..) => self.called(arrived, self.name_of(&envelope, arrived), envelope.payload),
             (Some(Op::Touch | Op::Set), None, _) => link.reply(call, &[]),
+            (Some(Op::Enter), _, Some(client)) => match decode::<Entry>(envelope.payload) {
+                Some(entry) => self.enter(arrived, client.session, entry),
+                None => {
+                    link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, "a malformed entry"))
+                }
+            },
+            (Some(Op::Move), local, _) => {
+                let order = decode::<MoveOrder>(envelope.payload);
+                link.reply(call, &[self.moved(local, envelope.from, order).number()]);
+            }
             (Some(Op::Join | Op::Leave), None, _) => link.reply(call, &[1]),
             (Some(op @ (Op::Join | Op::Leave)), Some(session), _) => {
                 let group = String::from_utf8_lossy(envelope.payload);
@@ -345,6 +376,17 @@ impl Shared {
                 let text = format!("`{}` does not know what is asked", node.name());
                 link.reply_fault(call, &node.fault(Code::NoMethod, Executed::No, text));
             }
+        }
+    }
+
+    fn moved(&self, session: Option<LocalSession>, from: NodeNumber, order: Option<MoveOrder>) -> MoveAnswer {
+        let (Some(session), Some(order)) = (session, order) else { return MoveAnswer::Gone };
+        match self.node.begin_move(&session, from, order) {
+            Ok(()) => MoveAnswer::Begun,
+            Err(MoveError::NoNode(_)) => MoveAnswer::NoNode,
+            Err(MoveError::NotRouted(_)) => MoveAnswer::NotRouted,
+            Err(MoveError::Moving) => MoveAnswer::Moving,
+            Err(_) => MoveAnswer::Gone,
         }
     }
 
@@ -455,7 +497,7 @@ impl Shared {
         }
         let (what, body) = (What::Call(TO.to_owned()), Bytes::copy_from_slice(body));
         let sink = Some((link.sink(), u64::from(head.call)));
-        node.wait(Entry { to, what, body, client: head.client, deadline, sink })
+        node.wait(park::Entry { to, what, body, client: head.client, deadline, sink })
     }
 
     /// An envelope whose sender may say so: it comes from where its sender is, what is about a session goes to
@@ -464,10 +506,10 @@ impl Shared {
         let envelope = relay::read(arrived.body)?;
         let owner = arrived.session().map(SessionId::node);
         let fits = match envelope.op {
-            Some(Op::Touch | Op::Set | Op::Push | Op::Close | Op::Join | Op::Leave) => {
+            Some(Op::Touch | Op::Set | Op::Push | Op::Close | Op::Join | Op::Leave | Op::Move) => {
                 owner == Some(envelope.to)
             }
-            Some(Op::State | Op::Ended) => owner == Some(envelope.from),
+            Some(Op::State | Op::Ended | Op::Enter | Op::Left) => owner == Some(envelope.from),
             Some(Op::Check | Op::Broadcast | Op::Claim | Op::Call) | None => true,
         };
         if fits && self.node.cluster().leads(arrived.at, arrived.link, envelope.from) {
@@ -521,7 +563,7 @@ impl Shared {
             }
             match self.node.local_session(id) {
                 Some(session) => drop(session.watch(from)),
-                None => self.node.tell_of(id, from, Op::Ended, &[]),
+                None => self.node.tell_about(id, from, Op::Ended, &[]),
             }
         }
     }

@@ -131,6 +131,10 @@ pub(crate) fn pick(ways: &[Way], kept: Option<&NodeName>, turn: u64) -> Pick {
     if let Some(at) = best(ways, turn, |way| way.to_kept) {
         return Pick::Go(at);
     }
+    // Who has just been told which node the session has, after a start of its own or a move, waits for that.
+    if kept.is_none() && ways.iter().any(|way| way.to_kept && way.state == WayState::Missed) {
+        return Pick::Wait;
+    }
     for side in [Side::Child, Side::Parent] {
         if let Some(at) = best(ways, turn, |way| way.side == side && (way.end || way.leads)) {
             return Pick::Go(at);
@@ -304,6 +308,14 @@ impl Sticky {
     pub(crate) fn prefer(&self, session: SessionId, target: &str, end: NodeName, from: &At) {
         let (target, from) = (target.into(), Some(from.clone()));
         self.put(session, Choice { target, via: None, hop: None, end: Some(end), from });
+    }
+
+    /// The session was moved to that node. Gives the neighbour that its messages went to.
+    pub(crate) fn lead(&self, session: SessionId, target: &Arc<str>, end: NodeName) -> Option<NodeName> {
+        let via = self.forget_one(session, target);
+        let target = target.clone();
+        self.put(session, Choice { target, via: None, hop: None, end: Some(end), from: None });
+        via
     }
 
     /// The neighbour that the session's messages go to says which node it was; `None` when they do not go there,
@@ -537,6 +549,13 @@ mod tests {
         // Nothing lives behind it any more.
         picks(&["parent p open 0", "parent q leads open 5"], "p", "leave for q");
         picks(&["parent p open 0", "parent q open 0"], "p", "p");
+    }
+
+    #[test]
+    fn a_node_that_is_known_from_elsewhere_only_is_waited_for_before_another_one_is_chosen() {
+        picks(&["child a kept missed", "child b end open 0"], "", "wait");
+        picks(&["child a kept end open 9", "child b end open 0"], "", "a");
+        picks(&["child b end open 0"], "", "b");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -60,6 +60,10 @@ struct Inner {
     ending: AtomicBool,
     /// The app has been told that it has a user.
     verified: AtomicBool,
+    /// It is being moved to another node: what its client sends waits.
+    moving: AtomicBool,
+    /// How often it has been moved.
+    moves: AtomicU32,
     /// Hooks of it run one at a time.
     turn: tokio::sync::Mutex<()>,
 }
@@ -103,6 +107,8 @@ pub(crate) struct Luggage {
     stage: Stage,
     /// The groups that it is in; filled in by the node, which knows them.
     pub(crate) groups: Vec<String>,
+    /// How often it has been moved to another node.
+    moves: u32,
     /// The stamp of the claim that gave it its user; as `groups`.
     pub(crate) stamp: Option<u64>,
 }
@@ -222,6 +228,8 @@ impl LocalSession {
             stage: AtomicU8::new(stage as u8),
             ending: AtomicBool::new(false),
             verified: AtomicBool::new(false),
+            moving: AtomicBool::new(false),
+            moves: AtomicU32::new(0),
             turn: tokio::sync::Mutex::default(),
         }))
     }
@@ -233,7 +241,7 @@ impl LocalSession {
         wire: Wire,
         counters: Arc<Counters>,
     ) -> Self {
-        let Luggage { form, state, watchers, stage, .. } = luggage;
+        let Luggage { form, state, watchers, stage, moves, .. } = luggage;
         let verified = AtomicBool::new(state.user.is_some());
         let told = Mutex::new(Told { state: Arc::new(state), watchers });
         let now = Instant::now();
@@ -254,13 +262,46 @@ impl LocalSession {
             stage: AtomicU8::new(stage as u8),
             ending: AtomicBool::new(false),
             verified,
+            moving: AtomicBool::new(false),
+            moves: AtomicU32::new(moves),
             turn: tokio::sync::Mutex::default(),
         }))
     }
 
     /// Whether something runs for it that has to be answered.
     pub(crate) fn is_at_work(&self) -> bool {
+        self.has_requests() || self.is_moving()
+    }
+
+    /// Whether a request of it runs, here or elsewhere.
+    pub(crate) fn has_requests(&self) -> bool {
         self.waiting_requests() > 0 || self.0.running.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is being moved to another node.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.0.moving.load(Ordering::Acquire)
+    }
+
+    /// It is being moved from now on: nothing of it starts. False when it is already.
+    pub(crate) fn begin_move(&self) -> bool {
+        !self.0.moving.swap(true, Ordering::AcqRel)
+    }
+
+    /// What has waited goes on.
+    pub(crate) fn end_move(&self) {
+        self.0.moving.store(false, Ordering::Release);
+        wake(&mut self.0.outbox.lock());
+    }
+
+    /// The number of a new move.
+    pub(crate) fn next_move(&self) -> u32 {
+        self.0.moves.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How often it has been moved.
+    pub(crate) fn moves(&self) -> u32 {
+        self.0.moves.load(Ordering::Relaxed)
     }
 
     /// A handler of it runs on its connection, or has ended.
@@ -271,13 +312,13 @@ impl LocalSession {
     /// Whether [`LocalSession::leave`] would give something.
     pub(crate) fn may_leave(&self) -> bool {
         let outbox = self.0.outbox.lock();
-        self.waiting_requests() == 0 && outbox.closing.is_none()
+        self.waiting_requests() == 0 && !self.is_moving() && outbox.closing.is_none()
     }
 
     /// What another process of this node must know to go on with it; nothing is taken here any more. `None` while something still runs for it, or it is being closed.
     pub(crate) fn leave(&self) -> Option<(handover::Session, Luggage)> {
         let mut outbox = self.0.outbox.lock();
-        if self.waiting_requests() > 0 || outbox.closing.is_some() {
+        if self.waiting_requests() > 0 || self.is_moving() || outbox.closing.is_some() {
             return None;
         }
         outbox.gone = true;
@@ -293,8 +334,9 @@ impl LocalSession {
         };
         let told = self.0.told.lock();
         let (state, watchers) = ((*told.state).clone(), told.watchers.clone());
-        let stage = self.stage();
-        Some((record, Luggage { form: outbox.form, state, watchers, stage, groups: Vec::new(), stamp: None }))
+        let (form, stage, moves) = (outbox.form, self.stage(), self.moves());
+        let (groups, stamp) = (Vec::new(), None);
+        Some((record, Luggage { form, state, watchers, stage, groups, moves, stamp }))
     }
 
     /// The id, unique in the cluster and never reused.

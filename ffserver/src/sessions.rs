@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffproto::link::Client;
-use ffproto::relay::{Op, SessionChange, SessionState};
-use ffproto::{Code, CommandId, Fault, SessionId};
+use ffproto::relay::{MoveAnswer, MoveOrder, Op, SessionChange, SessionState};
+use ffproto::{Code, CommandId, Fault, NodeName, SessionId};
 
 use crate::cluster::{decode, encode};
 use crate::counters::count;
@@ -55,6 +55,34 @@ pub enum SessionError {
     #[error("the session is in limits.session_groups_max groups, or the name is above 128 bytes")]
     TooManyGroups,
     /// Its net node could not be asked, or refused.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Why a session is not moved: everything stays as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    /// It has ended.
+    #[error("the session is gone")]
+    Gone,
+    /// Its net node does not reach a node of that name now.
+    #[error("no node `{0}` is reached")]
+    NoNode(NodeName),
+    /// No command of its net node goes to nodes of that kind.
+    #[error("no command goes to nodes of the kind `{0}`")]
+    NotRouted(String),
+    /// Another move of it is under way.
+    #[error("the session is being moved already")]
+    Moving,
+    /// More than `limits.frame_bytes_max` shall go with it.
+    #[error("{bytes} bytes shall go with the session, above limits.frame_bytes_max = {max}")]
+    TooLarge {
+        /// What shall go.
+        bytes: usize,
+        /// What may go.
+        max: usize,
+    },
+    /// Its net node could not be asked.
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -198,6 +226,41 @@ impl Session {
     /// [`SessionError`].
     pub async fn leave(&self, group: &str) -> Result<(), SessionError> {
         self.group(Op::Leave, group).await
+    }
+
+    /// Moves the session to another node: its messages for that node's kind go there from now on. What of it runs or
+    /// is under way now ends where it is; what the client sends from now on waits at its net node, until
+    /// [`App::on_session_entered`](crate::App::on_session_entered) has run on the new node with `extra`. The old node
+    /// is told by [`App::on_session_left`](crate::App::on_session_left).
+    ///
+    /// It returns when the net node has begun: the request that asks must end before the session can go. Should the
+    /// new node be lost until then, the session stays where it was (counter `moves_failed`). Not cancel-safe: the move
+    /// may have begun.
+    ///
+    /// # Errors
+    /// [`MoveError`]: everything stays as it was.
+    pub async fn move_to(&self, node: &NodeName, extra: impl AsRef<[u8]>) -> Result<(), MoveError> {
+        let (extra, max) = (extra.as_ref(), self.node.config().limits.frame_bytes_max as usize);
+        if extra.len() > max {
+            return Err(MoveError::TooLarge { bytes: extra.len(), max });
+        }
+        let order = MoveOrder { node: node.clone(), extra: extra.to_vec() };
+        let remote = match &self.at {
+            Place::Here(session) => return self.node.begin_move(session, session.id().node(), order),
+            Place::There(remote) => remote,
+        };
+        let kind = || {
+            let known = self.node.cluster().others().into_values().find(|other| other.name == *node);
+            known.map_or_else(|| self.node.kind().to_owned(), |other| other.kind)
+        };
+        let answer = self.node.ask(remote.id, Op::Move, &encode(&order), Some(&remote.via)).await?;
+        match answer.first().and_then(|byte| MoveAnswer::from_number(*byte)) {
+            Some(MoveAnswer::Begun) => Ok(()),
+            Some(MoveAnswer::NoNode) => Err(MoveError::NoNode(node.clone())),
+            Some(MoveAnswer::NotRouted) => Err(MoveError::NotRouted(kind())),
+            Some(MoveAnswer::Moving) => Err(MoveError::Moving),
+            Some(MoveAnswer::Gone) | None => Err(MoveError::Gone),
+        }
     }
 
     async fn group(&self, op: Op, group: &str) -> Result<(), SessionError> {

@@ -15,6 +15,7 @@ mod hosts;
 mod layering;
 mod limits;
 mod login;
+mod moves;
 mod outage;
 mod outcome;
 mod records;

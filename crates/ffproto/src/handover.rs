@@ -121,6 +121,10 @@ pub struct KnownSession {
     pub from_parent: bool,
     /// What has been told of it last.
     pub state: SessionState,
+    /// Whether it is here for a kind: it has sent messages here, or was moved here.
+    pub here: bool,
+    /// The last of its moves that it came here with; 0 for none.
+    pub entered: u32,
 }
 
 /// Which node a session's messages for a kind go to.

@@ -97,10 +97,17 @@ pub enum Op {
     Claim,
     /// Notify or call, to any node: run a handler; [`Call`]. Answered as the handler does.
     Call,
+    /// Call, to the net node: the session shall go on at another node; [`MoveOrder`]. The answer is one byte, see
+    /// [`MoveAnswer`].
+    Move,
+    /// Call, from the net node: the session is here from now on; [`Entry`]. Answered empty when the app has been told.
+    Enter,
+    /// Notify, from the net node: the session is here no longer, for the kind in the payload.
+    Left,
 }
 
 impl Op {
-    const ALL: [Op; 12] = [
+    const ALL: [Op; 15] = [
         Op::Touch,
         Op::State,
         Op::Set,
@@ -113,6 +120,9 @@ impl Op {
         Op::Broadcast,
         Op::Claim,
         Op::Call,
+        Op::Move,
+        Op::Enter,
+        Op::Left,
     ];
 
     fn number(self) -> u8 {
@@ -205,6 +215,55 @@ impl<'a> Broadcast<'a> {
         out.extend_from_slice(&(who.len() as u32).to_le_bytes());
         out.extend_from_slice(who);
         out.extend_from_slice(self.body);
+    }
+}
+
+/// Where a session shall go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveOrder {
+    /// The node.
+    pub node: NodeName,
+    /// What the app tells it.
+    pub extra: Vec<u8>,
+}
+
+/// A session comes to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The node that it comes from.
+    pub from: NodeName,
+    /// What the app tells.
+    pub extra: Vec<u8>,
+    /// Which of the session's moves this is: the same one may be told twice.
+    pub number: u32,
+}
+
+/// What a [`Op::Move`] came to, as the byte of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveAnswer {
+    /// It moves as soon as what runs for it has ended.
+    Begun,
+    /// The session has ended.
+    Gone,
+    /// The net node does not reach a node of that name.
+    NoNode,
+    /// No command of the net node goes to that kind of node.
+    NotRouted,
+    /// Another move of it is under way.
+    Moving,
+}
+
+impl MoveAnswer {
+    const ALL: [Self; 5] = [Self::Begun, Self::Gone, Self::NoNode, Self::NotRouted, Self::Moving];
+
+    /// The byte.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The answer of a byte.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
     }
 }
 

@@ -15,7 +15,8 @@ use ffproto::handshake::{
 use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
 use ffproto::relay::{
-    self, Audience, Broadcast, Claim, Op, REACH, ReachChange, Reachable, SessionState, Stick, StickWhat, TO,
+    self, Audience, Broadcast, Claim, Entry, MoveAnswer, MoveOrder, Op, REACH, ReachChange, Reachable,
+    SessionState, Stick, StickWhat, TO,
 };
 use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use serde::Serialize;
@@ -294,6 +295,7 @@ fn relays(page: &mut Page) {
     let head_of_call = Head { method: 6, call: 77, time_left_ms: 4987, ..Head::new(Kind::Call) };
     page.link("link-claim", head_of_call, &body);
     assert_eq!(coding().deserialize::<Vec<Claim>>(relay::read(&body).unwrap().payload).unwrap(), claims);
+    moves(page, session);
     let attributes = [("room".to_owned(), "red".to_owned())].into();
     let address = "127.0.0.1:40000".parse().unwrap();
     let state = SessionState { version: 2, address, user: Some("ann".into()), attributes };
@@ -303,6 +305,28 @@ fn relays(page: &mut Page) {
     let envelope = relay::read(&body).unwrap();
     assert_eq!((envelope.to, envelope.from, envelope.op), (game, net, Some(Op::State)));
     assert_eq!(coding().deserialize::<SessionState>(envelope.payload).unwrap(), state);
+}
+
+fn moves(page: &mut Page, session: SessionId) {
+    let coding = || bincode::DefaultOptions::new().with_fixint_encoding();
+    let client = Some(Client { session, command: CommandId(0), stateless: false });
+    let head = Head { method: 6, call: 78, time_left_ms: 4987, client, ..Head::new(Kind::Call) };
+    let (net, old, new) = (NodeNumber(3), NodeNumber(5), NodeNumber(6));
+    let order = MoveOrder { node: name("hall.2"), extra: b"key".to_vec() };
+    let entry = Entry { from: name("hall.1"), extra: b"key".to_vec(), number: 1 };
+    let payloads = [
+        ("link-move", net, old, Op::Move, coding().serialize(&order).unwrap()),
+        ("link-enter", new, net, Op::Enter, coding().serialize(&entry).unwrap()),
+    ];
+    for (name, to, from, op, payload) in payloads {
+        let mut body = Vec::new();
+        relay::write(to, from, op, &payload, &mut body);
+        page.link(name, head, &body);
+    }
+    for (byte, answer) in (0..).zip([MoveAnswer::Begun, MoveAnswer::Gone, MoveAnswer::NoNode]) {
+        assert_eq!((answer.number(), MoveAnswer::from_number(byte)), (byte, Some(answer)));
+    }
+    assert_eq!(MoveAnswer::from_number(5), None);
 }
 
 fn controls(page: &mut Page) {

@@ -106,6 +106,8 @@ pub(super) struct Connection {
     allowance: Option<Allowance>,
     /// The session's own way for the kind of its last stateful message: the next one mostly takes it, too.
     hop: Option<(Arc<str>, Hop)>,
+    /// How often the session had been moved when `hop` was chosen.
+    moves: u32,
     timer: Option<Pin<Box<Sleep>>>,
     pub(super) writing: Unwritten,
     /// The client will send no more; what it has sent is handled and answered first.
@@ -151,6 +153,7 @@ impl Connection {
             running: None,
             allowance,
             hop: None,
+            moves: 0,
             timer: None,
             writing: Unwritten::default(),
             ended: false,
@@ -314,7 +317,7 @@ impl Connection {
     /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
     /// to its allowance. When it may not, what ends the wait wakes this connection.
     pub(super) fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
-        if self.waits_for_handler() || self.session.is_ending() {
+        if self.waits_for_handler() || self.session.is_ending() || self.session.is_moving() {
             return false;
         }
         if self.session.stage() == Stage::Asked {
@@ -386,6 +389,10 @@ impl Connection {
         let sink = if asked { login::sink(&self.session, &self.shared) } else { self.session.sink() };
         let token = command.0.into();
         self.session.request_waits();
+        let moves = self.session.moves();
+        if moves != self.moves {
+            (self.moves, self.hop) = (moves, None);
+        }
         // Mostly the way of the last message is still open, and nothing of this node waits for another one.
         let changes = node.cluster().changes();
         let known = self.hop.as_ref().filter(|(known, hop)| {

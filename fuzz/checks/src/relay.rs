@@ -1,7 +1,9 @@
 //! What nodes tell each other that are no neighbours: `which u8`, then the body of a frame.
 
 use bincode::Options;
-use ffproto::relay::{self, Broadcast, Claim, Op, ReachChange, SessionChange, SessionState, Stick};
+use ffproto::relay::{
+    self, Broadcast, Claim, Entry, MoveOrder, Op, ReachChange, SessionChange, SessionState, Stick,
+};
 
 use crate::coding;
 
@@ -28,6 +30,8 @@ pub fn relay(data: &[u8]) {
     match op {
         Op::State => typed::<SessionState>(envelope.payload),
         Op::Set => typed::<SessionChange>(envelope.payload),
+        Op::Move => typed::<MoveOrder>(envelope.payload),
+        Op::Enter => typed::<Entry>(envelope.payload),
         Op::Claim => typed::<Vec<Claim>>(envelope.payload),
         Op::Broadcast => {
             if let Some(broadcast) = Broadcast::read(envelope.payload) {
