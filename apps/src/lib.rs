@@ -1,14 +1,15 @@
 //! The handlers of the sample cluster: ordinary modules, one app each. Apps never import each other.
 //!
 //! `netserver`, `gateserver` and `game1server` are firefly's demo: start reading there. `accounts` keeps its
-//! data in a database: docs/data.md. `espoir` is obEspoir's: docs/routing.md. `bench`, `trial`, `hall`, `maze` and `coins` are what the benchmark and the
-//! tests run.
+//! data in a database: docs/data.md. `espoir` is obEspoir's demo: docs/routing.md. `chat` is a chat room with a page:
+//! docs/sessions.md. `bench`, `trial`, `hall`, `maze` and `coins` are what the benchmark and the tests run.
 
 mod netserver;
 mod gateserver;
 mod game1server;
 mod accounts;
 mod bench;
+mod chat;
 mod coins;
 mod espoir;
 mod trial;
@@ -25,6 +26,8 @@ pub fn all() -> Vec<App> {
         game1server::app(),
         accounts::app(),
         coins::game(),
+        chat::net(),
+        chat::room(),
         espoir::proxy(),
         espoir::route(),
         espoir::service(),

@@ -3,6 +3,7 @@
 mod accounts;
 mod adoption;
 mod bad_input;
+mod chat;
 mod coins;
 mod config_errors;
 mod data;

@@ -2,6 +2,7 @@
 //!
 //! * [`cluster`] — a cluster behind one handle: real processes, or all of it in this process.
 //! * [`client`] — a game client.
+//! * [`browser`] — a headless Chromium, for pages.
 //! * [`http`] — an operator's `curl`.
 //! * [`fixtures`] — configs on free ports.
 //! * [`ledger`] — a load, and what became of each of its requests.
@@ -12,6 +13,7 @@
 //! * [`wait`] — waiting for a state, failing with the last one.
 
 pub mod bins;
+pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod counted;
