@@ -10,7 +10,7 @@ use ffproto::link::Head;
 use ffproto::{NodeNumber, SessionId};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::reach::At;
@@ -21,6 +21,9 @@ pub(crate) enum For {
     Session(SessionId),
     Node(NodeNumber),
 }
+
+/// How many questions about sessions may be on their way to the old process; more wait here.
+pub(crate) const ASKED_MAX: usize = 1024;
 
 /// A frame that has arrived and waits.
 pub(crate) struct HeldFrame {
@@ -47,6 +50,8 @@ struct State {
     bytes: usize,
     /// The broadcasts that came while sessions are expected: each is for those who arrive later, too.
     broadcasts: Vec<Arc<[u8]>>,
+    /// To the old process goes what is asked about sessions that have not come: see [`Held::ask_old`].
+    to_old: Option<mpsc::Sender<HeldFrame>>,
     /// Who has arrived, and how many broadcasts had come by then.
     arrived: VecDeque<(SessionId, usize)>,
 }
@@ -90,6 +95,29 @@ impl Held {
         state.frames.entry(what).or_default().push_back(frame);
         self.changed.notify_one();
         true
+    }
+
+    /// The old process may be asked about sessions that have not come; while the receiver lives.
+    pub(crate) fn ask_old(&self) -> mpsc::Receiver<HeldFrame> {
+        let (sender, receiver) = mpsc::channel(ASKED_MAX);
+        self.state.lock().to_old = Some(sender);
+        receiver
+    }
+
+    /// Sends a frame to the old process instead of holding it; gives it back when that is not to be asked.
+    pub(crate) fn to_old(&self, frame: HeldFrame) -> Option<HeldFrame> {
+        let state = self.state.lock();
+        let Some(old) = &state.to_old else { return Some(frame) };
+        old.try_send(frame).err().map(mpsc::error::TrySendError::into_inner)
+    }
+
+    /// Holds a frame that the old process had no answer to.
+    pub(crate) fn put_back(&self, session: SessionId, frame: HeldFrame) {
+        let mut state = self.state.lock();
+        state.bytes += frame.body.len();
+        state.frames.entry(For::Session(session)).or_default().push_back(frame);
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// A session has arrived from the process that this one replaces.

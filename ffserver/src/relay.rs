@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffnet::Link;
 use ffnet::link::{CallOptions, Forward, NotSent};
+use ffproto::handover::{FromOld, Told};
 use ffproto::link::{Client, Head, Kind};
 use ffproto::relay::{
     self, Broadcast, Claim, Entry, Envelope, MoveAnswer, MoveOrder, Op, Reachable, SessionChange,
     SessionState, TO,
 };
 use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -339,31 +341,17 @@ impl Shared {
 
     fn asked_here(self: &Arc<Self>, arrived: &Arrived<'_>, envelope: Envelope<'_>) {
         let (node, link, call) = (&self.node, arrived.link, arrived.head.call);
-        let local = arrived.session().and_then(|id| node.local_session(id));
-        match (envelope.op, local, arrived.head.client) {
-            (Some(Op::Push), _, Some(client)) => link.reply(call, &[self.push(client, envelope.payload)]),
-            (Some(Op::Call), ..) => self.called(arrived, self.name_of(&envelope, arrived), envelope.payload),
-            (Some(Op::Touch | Op::Set), None, _) => link.reply(call, &[]),
-            (Some(Op::Enter), _, Some(client)) => match decode::<Entry>(envelope.payload) {
+        let answer = Answer::Link(link.clone(), call);
+        match (envelope.op, arrived.head.client) {
+            (Some(Op::Push), Some(client)) => link.reply(call, &[self.push(client, envelope.payload)]),
+            (Some(Op::Call), _) => self.called(arrived, self.name_of(&envelope, arrived), envelope.payload),
+            (Some(Op::Enter), Some(client)) => match decode::<Entry>(envelope.payload) {
                 Some(entry) => self.enter(arrived, client.session, entry),
                 None => {
                     link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, "a malformed entry"))
                 }
             },
-            (Some(Op::Move), local, _) => {
-                let order = decode::<MoveOrder>(envelope.payload);
-                link.reply(call, &[self.moved(local, envelope.from, order).number()]);
-            }
-            (Some(Op::Join | Op::Leave), None, _) => link.reply(call, &[1]),
-            (Some(op @ (Op::Join | Op::Leave)), Some(session), _) => {
-                let group = String::from_utf8_lossy(envelope.payload);
-                link.reply(call, &[node.group_here(op == Op::Join, &session, &group)]);
-            }
-            (Some(Op::Touch), Some(session), _) => {
-                link.reply(call, &encode(&*session.watch(envelope.from)));
-            }
-            (Some(Op::Set), Some(session), _) => self.set(arrived, session, &envelope),
-            (Some(Op::Claim), _, None) => match decode::<Vec<Claim>>(envelope.payload) {
+            (Some(Op::Claim), None) => match decode::<Vec<Claim>>(envelope.payload) {
                 Some(claims) if claims.iter().all(|claim| claim.session.node() == envelope.from) => {
                     link.reply(call, &node.judge(&claims));
                 }
@@ -372,41 +360,9 @@ impl Shared {
                     link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, "a malformed claim"));
                 }
             },
-            _ => {
-                let text = format!("`{}` does not know what is asked", node.name());
-                link.reply_fault(call, &node.fault(Code::NoMethod, Executed::No, text));
-            }
+            (_, Some(client)) => self.node.answer(&answer, client.session, &envelope),
+            _ => answer.unknown(&self.node),
         }
-    }
-
-    fn moved(&self, session: Option<LocalSession>, from: NodeNumber, order: Option<MoveOrder>) -> MoveAnswer {
-        let (Some(session), Some(order)) = (session, order) else { return MoveAnswer::Gone };
-        match self.node.begin_move(&session, from, order) {
-            Ok(()) => MoveAnswer::Begun,
-            Err(MoveError::NoNode(_)) => MoveAnswer::NoNode,
-            Err(MoveError::NotRouted(_)) => MoveAnswer::NotRouted,
-            Err(MoveError::Moving) => MoveAnswer::Moving,
-            Err(_) => MoveAnswer::Gone,
-        }
-    }
-
-    /// Changes a session's state for another node; with a user in it the other net nodes are asked before.
-    fn set(&self, arrived: &Arrived<'_>, session: LocalSession, envelope: &Envelope<'_>) {
-        let (node, link, call) = (self.node.clone(), arrived.link.clone(), arrived.head.call);
-        let Some(change) = decode::<SessionChange>(envelope.payload) else {
-            let text = "a malformed change of a session";
-            return link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, text));
-        };
-        let from = Some(envelope.from);
-        if change.user.is_none() {
-            return answer_set(&node, &link, call, node.change_session(&session, change, from));
-        }
-        // It does not leave for a successor before this has begun.
-        session.request_waits();
-        drop(self.node.calls().spawn(async move {
-            answer_set(&node, &link, call, node.bind_session(&session, change, from).await);
-            session.request_ended();
-        }));
     }
 
     /// Who wrote an envelope.
@@ -425,6 +381,14 @@ impl Shared {
             _ if here => return false,
             _ => (For::Node(to), self.way(arrived, to).is_some()),
         };
+        if let For::Session(session) = what
+            && !ready
+            && arrived.head.kind == Kind::Call
+            && asks_session(arrived.body)
+            && self.node.cluster().held.is_expecting()
+        {
+            return self.ask_old(arrived, session);
+        }
         let frame = || HeldFrame {
             at: arrived.at.clone(),
             link: arrived.link.clone(),
@@ -434,6 +398,18 @@ impl Shared {
         };
         let bytes_max = self.node.config().limits.park_bytes_max;
         self.node.cluster().held.hold(what, ready, bytes_max, frame)
+    }
+
+    /// The session is on its way here, perhaps for long: what asks may be what it waits for, so its old process is
+    /// asked. What that does not know waits here.
+    fn ask_old(&self, arrived: &Arrived<'_>, session: SessionId) -> bool {
+        let Arrived { at, link, head, body, now } = *arrived;
+        let frame = HeldFrame { at: at.clone(), link: link.clone(), head: *head, body: body.to_vec(), now };
+        let held = &self.node.cluster().held;
+        if let Some(frame) = held.to_old(frame) {
+            held.put_back(session, frame);
+        }
+        true
     }
 
     fn is_ready(&self, what: For) -> bool {
@@ -569,14 +545,127 @@ impl Shared {
     }
 }
 
-fn answer_set(node: &Node, link: &Link, call: u32, changed: Result<Arc<SessionState>, SessionError>) {
+/// Whether it is one of those that [`Node::answer`] knows.
+fn asks_session(body: &[u8]) -> bool {
+    let op = relay::read(body).and_then(|envelope| envelope.op);
+    matches!(op, Some(Op::Touch | Op::Set | Op::Join | Op::Leave | Op::Move))
+}
+
+/// Who gets the answer to what was asked about a session of this node.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    /// Whoever has called on the link.
+    Link(Link, u32),
+    /// The successor of this process.
+    Successor(mpsc::UnboundedSender<FromOld>, u64),
+}
+
+impl Answer {
+    fn reply(&self, body: &[u8]) {
+        match self {
+            Self::Link(link, call) => link.reply(*call, body),
+            Self::Successor(successor, number) => tell(successor, *number, Told::Reply(body.to_vec())),
+        }
+    }
+
+    fn fault(&self, fault: &Fault) {
+        match self {
+            Self::Link(link, call) => link.reply_fault(*call, fault),
+            Self::Successor(successor, number) => {
+                let mut body = Vec::new();
+                fault.write_body(&mut body);
+                tell(successor, *number, Told::Fault { code: fault.code.number(), body });
+            }
+        }
+    }
+
+    fn unknown(&self, node: &Node) {
+        let text = format!("`{}` does not know what is asked", node.name());
+        self.fault(&node.fault(Code::NoMethod, Executed::No, text));
+    }
+}
+
+fn tell(successor: &mpsc::UnboundedSender<FromOld>, number: u64, answer: Told) {
+    // One that is gone asks again at nobody.
+    let _ = successor.send(FromOld::Answered { number, answer });
+}
+
+/// What is asked about sessions of this node.
+impl Node {
+    /// The successor asks for another node about a session that is, perhaps, still here.
+    pub(crate) fn answer_successor(
+        &self,
+        successor: &mpsc::UnboundedSender<FromOld>,
+        number: u64,
+        session: SessionId,
+        body: &[u8],
+    ) {
+        match relay::read(body) {
+            Some(envelope) if self.local_session(session).is_some() => {
+                self.answer(&Answer::Successor(successor.clone(), number), session, &envelope);
+            }
+            _ => tell(successor, number, Told::NotHere),
+        }
+    }
+
+    fn answer(&self, answer: &Answer, session: SessionId, envelope: &Envelope<'_>) {
+        let local = self.local_session(session);
+        match (envelope.op, local) {
+            (Some(Op::Touch | Op::Set), None) => answer.reply(&[]),
+            (Some(Op::Join | Op::Leave), None) => answer.reply(&[1]),
+            (Some(op @ (Op::Join | Op::Leave)), Some(session)) => {
+                let group = String::from_utf8_lossy(envelope.payload);
+                answer.reply(&[self.group_here(op == Op::Join, &session, &group)]);
+            }
+            (Some(Op::Touch), Some(session)) => answer.reply(&encode(&*session.watch(envelope.from))),
+            (Some(Op::Set), Some(session)) => self.set(answer, session, envelope),
+            (Some(Op::Move), local) => {
+                let order = decode::<MoveOrder>(envelope.payload);
+                answer.reply(&[self.moved(local, envelope.from, order).number()]);
+            }
+            _ => answer.unknown(self),
+        }
+    }
+
+    fn moved(&self, session: Option<LocalSession>, from: NodeNumber, order: Option<MoveOrder>) -> MoveAnswer {
+        let (Some(session), Some(order)) = (session, order) else { return MoveAnswer::Gone };
+        match self.begin_move(&session, from, order) {
+            Ok(()) => MoveAnswer::Begun,
+            Err(MoveError::NoNode(_)) => MoveAnswer::NoNode,
+            Err(MoveError::NotRouted(_)) => MoveAnswer::NotRouted,
+            Err(MoveError::Moving) => MoveAnswer::Moving,
+            Err(_) => MoveAnswer::Gone,
+        }
+    }
+
+    /// Changes a session's state for another node; with a user in it the other net nodes are asked before.
+    fn set(&self, answer: &Answer, session: LocalSession, envelope: &Envelope<'_>) {
+        let Some(change) = decode::<SessionChange>(envelope.payload) else {
+            let text = "a malformed change of a session";
+            return answer.fault(&self.fault(Code::BadRequest, Executed::No, text));
+        };
+        let from = Some(envelope.from);
+        if change.user.is_none() {
+            return answer_set(self, answer, self.change_session(&session, change, from));
+        }
+        // It does not leave for a successor before this has begun.
+        session.request_waits();
+        let (node, answer) = (self.clone(), answer.clone());
+        drop(self.calls().spawn(async move {
+            answer_set(&node, &answer, node.bind_session(&session, change, from).await);
+            session.request_ended();
+        }));
+    }
+}
+
+fn answer_set(node: &Node, answer: &Answer, changed: Result<Arc<SessionState>, SessionError>) {
     match changed {
-        Ok(state) => link.reply(call, &encode(&*state)),
-        Err(SessionError::Gone) => link.reply(call, &[]),
+        Ok(state) => answer.reply(&encode(&*state)),
+        Err(SessionError::Gone) => answer.reply(&[]),
         Err(error) => {
             let taken = error == SessionError::UserTaken;
             let code = if taken { Code::Refused } else { Code::BadRequest };
-            link.reply_fault(call, &node.fault(code, Executed::No, error.to_string()));
+            answer.fault(&node.fault(code, Executed::No, error.to_string()));
         }
     }
 }

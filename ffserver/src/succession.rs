@@ -5,6 +5,7 @@
 //! each session goes when nothing runs for it. An app that freezes its state is paused first: neighbours hold
 //! their messages, what runs ends, the state goes, and the successor's links bring the messages.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -12,16 +13,17 @@ use std::time::Duration;
 
 use ffnet::Link;
 use ffnet::door::{self, Passage};
-use ffproto::NodeName;
 use ffproto::control::Door;
-use ffproto::handover::{FromNew, FromOld, KeptRecord, KnownSession, STATE_PIECE_BYTES, Sticky, Who};
-use tokio::sync::watch;
+use ffproto::handover::{FromNew, FromOld, KeptRecord, KnownSession, STATE_PIECE_BYTES, Sticky, Told, Who};
+use ffproto::{Code, Executed, Fault, NodeName, SessionId};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::app::{Frozen, Hooks};
 use crate::dispatch::Guarded;
 use crate::error::HandlerError;
+use crate::held::{ASKED_MAX, HeldFrame};
 use crate::net::{Clients, Departure, Leaving};
 use crate::node::{Node, Phase};
 use crate::record::Records;
@@ -347,6 +349,7 @@ impl Estate {
         deadline: Instant,
     ) -> Result<Sent, HandOverError> {
         let mut said_last = false;
+        let (answer, mut answers) = mpsc::unbounded_channel();
         loop {
             // Also when nothing was left from the begin on: neighbours that are replaced next wait for it.
             if !said_last && self.begins_nothing(leaving.as_ref(), http.is_none()) {
@@ -362,9 +365,15 @@ impl Estate {
             }
             tokio::select! {
                 biased;
-                said = passage.receive() => if heard(said?)? {
-                    return Ok(Sent::SuccessorStops);
+                said = passage.receive() => match said? {
+                    Some((FromNew::Asked { number, session, body }, _)) => {
+                        self.node.answer_successor(&answer, number, session, &body);
+                    }
+                    said => if heard(said)? {
+                        return Ok(Sent::SuccessorStops);
+                    },
                 },
+                Some(answered) = answers.recv() => passage.send(&answered, &[]).await?,
                 some = chosen.next(STICKY_AT_ONCE) => passage.send(&FromOld::Sticky(some), &[]).await?,
                 one = next_client(leaving) => if let Err(error) = send_client(passage, &one).await {
                     if let Some(clients) = &self.clients {
@@ -380,6 +389,10 @@ impl Estate {
                 },
                 () = tokio::time::sleep(LOOK_EVERY) => leaving.iter_mut().for_each(Departure::tell_more),
             }
+        }
+        // What is not answered is asked of the successor itself.
+        while let Ok(answered) = answers.try_recv() {
+            passage.send(&answered, &[]).await?;
         }
         Ok(Sent::All)
     }
@@ -532,6 +545,7 @@ pub enum InheritError {
 /// A successor that has everything and may serve.
 pub(crate) struct Inheriting {
     passage: ToOld,
+    asking: Asking,
 }
 
 impl Inheriting {
@@ -554,8 +568,10 @@ impl Inheriting {
             let _ = passage.send(&FromNew::Failed { reason: error.to_string() }, &[]).await;
             return Err(error);
         }
+        // There before the first link is, on which it may be asked for.
+        let asking = Asking::new(node);
         node.cluster().succeed();
-        Ok(Self { passage })
+        Ok(Self { passage, asking })
     }
 
     /// Says that this process serves, and takes the clients; returns when the old process needs no more, or at
@@ -575,9 +591,21 @@ impl Inheriting {
         let serves = Instant::now();
         self.passage.send(&FromNew::Serves, &[]).await.map_err(|_| alone())?;
         loop {
+            let received = tokio::select! {
+                received = self.passage.receive() => received,
+                Some(frame) = self.asking.frames.recv(), if self.asking.asked.len() < ASKED_MAX => {
+                    let asked = self.asking.ask(frame);
+                    if let Some(asked) = asked {
+                        // One that is gone is noticed by the next receive.
+                        let _ = self.passage.send(&asked, &[]).await;
+                    }
+                    continue;
+                }
+            };
             // The old process may be killed while it hands over: what it had not sent is lost with it.
-            let Ok(Some((said, mut descriptors))) = self.passage.receive().await else {
+            let Ok(Some((said, mut descriptors))) = received else {
                 warn!("the old process has ended before it had handed over everything");
+                self.asking.end();
                 estate.node.all_arrived();
                 return Ok(());
             };
@@ -598,11 +626,13 @@ impl Inheriting {
                         warn!("an HTTP connection could not be taken over: {error}");
                     }
                 }
+                (FromOld::Answered { number, answer }, _) => self.asking.answered(number, answer),
                 (FromOld::TookBack, _) => return Err(alone()),
                 (FromOld::Done, _) => break,
                 _ => {}
             }
         }
+        self.asking.end();
         estate.node.all_arrived();
         if let Some(records) = estate.node.records() {
             // Of those that ended at the old process nobody tells this one.
@@ -615,6 +645,56 @@ impl Inheriting {
         match timeout(MARGIN, self.passage.receive()).await {
             Ok(Ok(Some((FromOld::TookBack, _)))) => Err(alone()),
             _ => Ok(()),
+        }
+    }
+}
+
+/// What other nodes ask about sessions that have not come from the old process yet.
+struct Asking {
+    node: Node,
+    frames: mpsc::Receiver<HeldFrame>,
+    asked: BTreeMap<u64, (SessionId, HeldFrame)>,
+    last: u64,
+}
+
+impl Asking {
+    fn new(node: &Node) -> Self {
+        let frames = node.cluster().held.ask_old();
+        Self { node: node.clone(), frames, asked: BTreeMap::new(), last: 0 }
+    }
+
+    /// What the old process is asked.
+    fn ask(&mut self, frame: HeldFrame) -> Option<FromNew> {
+        let session = frame.head.client?.session;
+        self.last += 1;
+        let asked = FromNew::Asked { number: self.last, session, body: frame.body.clone() };
+        self.asked.insert(self.last, (session, frame));
+        Some(asked)
+    }
+
+    /// What the old process says; when it does not know the session that is on its way here, or here.
+    fn answered(&mut self, number: u64, answer: Told) {
+        let Some((session, frame)) = self.asked.remove(&number) else { return };
+        match answer {
+            Told::Reply(body) => frame.link.reply(frame.head.call, &body),
+            Told::Fault { code, body } => {
+                let malformed =
+                    || self.node.fault(Code::Unknown(code), Executed::Unknown, "a malformed answer");
+                let fault = Fault::read_body(Code::from_number(code), &body).unwrap_or_else(|_| malformed());
+                frame.link.reply_fault(frame.head.call, &fault);
+            }
+            Told::NotHere => self.node.cluster().held.put_back(session, frame),
+        }
+    }
+
+    /// The old process answers nothing more: what is left waits for its sessions here, if they come.
+    fn end(&mut self) {
+        self.frames.close();
+        while let Ok(frame) = self.frames.try_recv() {
+            let _ = self.ask(frame);
+        }
+        for (session, frame) in std::mem::take(&mut self.asked).into_values() {
+            self.node.cluster().held.put_back(session, frame);
         }
     }
 }

@@ -372,3 +372,29 @@ async fn a_reload_ends_no_session_opens_none_again_and_loses_no_push() -> Result
     }
     cluster.stop().await
 }
+
+/// The request that asks keeps its session from leaving for the new process, which is asked.
+#[tokio::test]
+async fn what_a_running_request_changes_does_not_wait_for_the_replacement_of_its_net_node() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::hall()?).await?;
+    let mut client = cluster.client().await?;
+    seen(&mut client, 2101).await?;
+    let at = cluster.at("admin");
+    let reload = tokio::spawn(async move { tests::http::request(at, "POST", "/reload", &[]).await });
+    let (mut rounds, mut slowest) = (0, Duration::ZERO);
+    while !reload.is_finished() {
+        for (command, body) in [(2102, format!("n {rounds}")), (2107, "red".into()), (2108, "red".into())] {
+            let begun = tokio::time::Instant::now();
+            client.call(command, body.as_bytes()).await.with_context(|| format!("round {rounds}"))?;
+            slowest = slowest.max(begun.elapsed());
+        }
+        rounds += 1;
+    }
+    let answer = reload.await??;
+    ensure!(answer.status < 300, "{answer:?}");
+    ensure!(rounds > 20, "{rounds} rounds while every process was replaced are few");
+    ensure!(slowest < Duration::from_secs(2), "one took {slowest:?}");
+    let noted = seen(&mut client, 2101).await?;
+    assert_eq!(noted["attributes"], json!({"n": (rounds - 1).to_string()}));
+    cluster.stop().await
+}

@@ -13,6 +13,8 @@
 //!   YourTurn                    ──────▶  links to the parents, accepts
 //!                               ◀──────  Serves                  the point after which nobody waits
 //!   Sticky*, Session*, Http*    ──────▶
+//!                               ◀──────  Asked*                  about sessions that have not come
+//!   Answered*                   ──────▶
 //!   Done                        ──────▶  nothing more comes
 //!                               ◀──────  Proven                  it has lived long enough; the old leaves
 //! ```
@@ -66,6 +68,29 @@ pub enum FromOld {
     Kept(Vec<KeptRecord>),
     /// The users of this node's sessions, some of them: they come with their sessions.
     Users(Vec<Claim>),
+    /// What an [`FromNew::Asked`] came to.
+    Answered {
+        /// Its number.
+        number: u64,
+        /// The answer.
+        answer: Told,
+    },
+}
+
+/// What came of a question about a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// The body of the reply.
+    Reply(Vec<u8>),
+    /// It failed.
+    Fault {
+        /// The code, as on links.
+        code: u16,
+        /// The body of the fault frame.
+        body: Vec<u8>,
+    },
+    /// The session is not here any more.
+    NotHere,
 }
 
 /// From a successor to the old process.
@@ -84,6 +109,16 @@ pub enum FromNew {
     Serves,
     /// It has lived long enough to be trusted.
     Proven,
+    /// Another node asks for something about a session that has not come yet: the request that makes it ask may be
+    /// what the session waits for. The old process answers, if the session is still there.
+    Asked {
+        /// Repeated in the answer.
+        number: u64,
+        /// The session.
+        session: SessionId,
+        /// The envelope.
+        body: Vec<u8>,
+    },
 }
 
 /// One of the two processes.

@@ -48,6 +48,15 @@ async fn run(args: &Args) -> Result<()> {
     for text in &args.texts {
         client.send(2, text.as_bytes()).await?;
     }
+    // Everybody hears what is said, who says it as well.
+    let mut own = 0;
+    while own < args.texts.len() {
+        let (command, body) = client.receive().await?;
+        let shown = line(command, &body)?;
+        own += usize::from(command == 12 && shown.starts_with(&format!("{}: ", args.name)));
+        println!("{shown}");
+        ensure!(command != u32::MAX, "it was not said");
+    }
     let end = Instant::now() + Duration::from_secs(args.seconds);
     while let Ok(heard) = timeout_at(end, client.receive()).await {
         let (command, body) = heard?;
