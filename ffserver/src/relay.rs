@@ -557,7 +557,7 @@ pub(crate) enum Answer {
     /// Whoever has called on the link.
     Link(Link, u32),
     /// The successor of this process.
-    Successor(mpsc::UnboundedSender<FromOld>, u64),
+    Successor(mpsc::Sender<FromOld>, u64),
 }
 
 impl Answer {
@@ -585,9 +585,9 @@ impl Answer {
     }
 }
 
-fn tell(successor: &mpsc::UnboundedSender<FromOld>, number: u64, answer: Told) {
-    // One that is gone asks again at nobody.
-    let _ = successor.send(FromOld::Answered { number, answer });
+fn tell(successor: &mpsc::Sender<FromOld>, number: u64, answer: Told) {
+    // It has at most ASKED_MAX questions without an answer, so there is room; one that is gone hears nothing.
+    let _ = successor.try_send(FromOld::Answered { number, answer });
 }
 
 /// What is asked about sessions of this node.
@@ -595,7 +595,7 @@ impl Node {
     /// The successor asks for another node about a session that is, perhaps, still here.
     pub(crate) fn answer_successor(
         &self,
-        successor: &mpsc::UnboundedSender<FromOld>,
+        successor: &mpsc::Sender<FromOld>,
         number: u64,
         session: SessionId,
         body: &[u8],

@@ -349,7 +349,7 @@ impl Estate {
         deadline: Instant,
     ) -> Result<Sent, HandOverError> {
         let mut said_last = false;
-        let (answer, mut answers) = mpsc::unbounded_channel();
+        let (answer, mut answers) = mpsc::channel(ASKED_MAX);
         loop {
             // Also when nothing was left from the begin on: neighbours that are replaced next wait for it.
             if !said_last && self.begins_nothing(leaving.as_ref(), http.is_none()) {
