@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ffnet::Link;
 use ffnet::handshake::{Local, Peer};
@@ -83,6 +83,7 @@ struct Inner {
     doing: Arc<Doing>,
     cluster: Cluster,
     started: Instant,
+    started_ms: u64,
     places: Places,
 }
 
@@ -154,6 +155,12 @@ impl Node {
             doing: Arc::new(Doing::new(handlers)),
             cluster: Cluster::new(Users::new(cluster.second_login)),
             started: now,
+            // The incarnation was given before the process was launched, which takes longer for one than for another:
+            // claims of two nodes would not compare.
+            started_ms: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+                .max(incarnation.0),
             places,
         }))
     }
@@ -178,9 +185,9 @@ impl Node {
         self.0.incarnation
     }
 
-    /// Milliseconds since 1970, as far as the start of this node tells: never back.
+    /// Milliseconds since 1970, as the system's clock said at the start of this process: never back.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.0.incarnation.0 + self.0.started.elapsed().as_millis() as u64
+        self.0.started_ms + self.0.started.elapsed().as_millis() as u64
     }
 
     /// Where it is in its life.
