@@ -52,6 +52,7 @@ mod web;
 mod stop;
 mod control;
 pub mod succession;
+pub mod inherit;
 mod server;
 mod check;
 pub mod process;

@@ -3,8 +3,8 @@
 use ffnet::listen::ListenError;
 use ffproto::NodeName;
 
+use crate::inherit::InheritError;
 use crate::record::SchemaError;
-use crate::succession::InheritError;
 
 /// Why a node cannot be put together: nothing has been opened yet.
 #[derive(Debug, thiserror::Error)]

@@ -27,6 +27,7 @@ use crate::dispatch::{Dispatch, Guarded, Shared};
 use crate::doing::BEAT_EVERY;
 use crate::error::HandlerError;
 use crate::hub::Hub;
+use crate::inherit::{InheritError, Inheriting};
 use crate::net::{Clients, Open};
 use crate::node::{Node, Phase};
 use crate::parent::Way;
@@ -35,7 +36,7 @@ use crate::queue::{QueueLimits, Queues};
 use crate::record::Registered;
 use crate::routing::taken;
 use crate::stop::Stop;
-use crate::succession::{Estate, HandOverError, InheritError, Inheriting, Kept};
+use crate::succession::{Estate, HandOverError, Kept};
 use crate::web::{Front, Web};
 use crate::{net, parent, root, verified};
 
