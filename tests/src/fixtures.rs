@@ -135,7 +135,7 @@ impl Fixture {
     /// No free port.
     pub fn chaos(hang_s: u64) -> Result<Self> {
         let text = r#"{
-  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 500 } },
+  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 500, "max": 0 } },
   "limits": { "hang_s": HANG },
   "servers": {
     "gate": { "rootport": @gate, "app": "trialgate" },

@@ -122,7 +122,7 @@ pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
 
 fn fixture(database: &Database, memcached: &Memcached) -> Result<Fixture> {
     let text = r#"{
-  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100 } },
+  "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100, "max": 0 } },
   "db": { "url": "DATABASE", "connect_timeout_ms": 3000 },
   "memcached": { "urls": ["MEMCACHED"], "timeout_ms": 500 },
   "servers": {
