@@ -538,6 +538,115 @@ async fn a_thousand_hot_records_reach_the_database_and_are_released(place: Place
     Ok(())
 }
 
+#[derive(Record, Debug, Clone, PartialEq)]
+#[record(table = "item_together")]
+struct Together {
+    #[record(key)]
+    id: i32,
+    level: u32,
+    weight: f64,
+    bound: bool,
+    label: String,
+    data: Vec<u8>,
+    number: Option<i32>,
+    share: Option<f64>,
+    sealed: Option<bool>,
+    text: Option<String>,
+    blob: Option<Vec<u8>>,
+}
+
+async fn many_records_of_every_type_are_written_behind_together(place: Place) -> Result<()> {
+    let db = place.make_table::<Together>().await?;
+    let (one, items) = place.node::<Together>().await?;
+    let ids: Vec<i32> = (0..100).collect();
+    let (number, share, sealed, text, blob) = (None, None, None, None, None);
+    for id in ids.clone() {
+        let (label, data) = (format!("'{id}\"?"), vec![0, id as u8]);
+        let (level, weight, bound) = (0, 0.0, false);
+        let blob = blob.clone();
+        let text = text.clone();
+        items
+            .insert(Together { id, level, weight, bound, label, data, number, share, sealed, text, blob })
+            .await?;
+    }
+    // What may be NULL is NULL in all rows of the first round, in some of the next, then in none.
+    for round in 0..3_u32 {
+        let mut writers = JoinSet::new();
+        for id in ids.clone() {
+            let items = items.clone();
+            let some = round == 2 || (round == 1 && id % 2 == 1);
+            writers.spawn(async move {
+                let change = |item: &mut Together| {
+                    (item.level, item.weight, item.bound) = (u32::MAX - round, -0.25, round != 1);
+                    item.label = format!("\u{1f600}?{id}\\");
+                    item.data = vec![round as u8; id as usize];
+                    item.number = some.then_some(i32::MIN);
+                    item.share = some.then_some(1.5);
+                    item.sealed = some.then_some(true);
+                    item.text = some.then(|| format!("ü{id}"));
+                    item.blob = some.then(|| vec![255, 0]);
+                };
+                items.update(&id, within(20), change).await
+            });
+        }
+        while let Some(written) = writers.join_next().await {
+            written??;
+        }
+        let mine = items.get_many(&ids).await?;
+        wait::until("all of them are in the database", async || {
+            let rows = db.fetch_all("SELECT level FROM item_together", &[]).await.unwrap();
+            let old = rows.iter().filter(|row| row.at(0).ok() != Some(i64::from(u32::MAX - round))).count();
+            if old == 0 { Ok(()) } else { Err(format!("{old} are as they were")) }
+        })
+        .await?;
+        let (other, elsewhere) = place.node::<Together>().await?;
+        assert_eq!(elsewhere.get_many(&ids).await?, mine, "round {round}");
+        close(other).await;
+    }
+    // The same when each is written by itself, on whatever connection.
+    for number in [None, Some(7), None, Some(-7)] {
+        for id in &ids[..20] {
+            items
+                .update(id, Save::Durable, |item| (item.number, item.level) = (number, item.level - 1))
+                .await?;
+        }
+        let row = db.fetch_all("SELECT number FROM item_together WHERE id = 7", &[]).await?;
+        assert_eq!(row[0].at::<Option<i64>>(0)?, number.map(i64::from));
+    }
+    close(one).await;
+    Ok(())
+}
+
+account!(Apart, "account_apart");
+
+async fn a_row_that_was_taken_away_keeps_no_other_from_being_written(place: Place) -> Result<()> {
+    let db = place.make_table::<Apart>().await?;
+    let (node, accounts) = place.node::<Apart>().await?;
+    let names: Vec<String> = (0..40).map(|n| format!("a{n}")).collect();
+    for name in &names {
+        accounts.insert(Apart::new(name, "g", 0)).await?;
+    }
+    let mut writers = JoinSet::new();
+    for name in names.clone() {
+        let accounts = accounts.clone();
+        writers.spawn(async move { accounts.update(&name, within(700), |a| a.coins = 1).await });
+    }
+    while let Some(written) = writers.join_next().await {
+        written??;
+    }
+    db.execute("UPDATE account_apart SET holder = '', coins = 50 WHERE name = 'a7'", &[]).await?;
+    wait::until("the others are in the database", async || {
+        let rows = db.fetch_all("SELECT name FROM account_apart WHERE coins = 1", &[]).await.unwrap();
+        if rows.len() == 39 { Ok(()) } else { Err(rows.len()) }
+    })
+    .await?;
+    assert_eq!(coins(&db, "account_apart", "a7").await, 50);
+    let fenced = node.counters().into_iter().find(|(name, _)| name == "record_fenced");
+    assert_eq!(fenced, Some(("record_fenced".to_owned(), 1)));
+    close(node).await;
+    Ok(())
+}
+
 /// Each fact on each database, with and without memcached.
 macro_rules! everywhere {
     ($($fact:ident),+ $(,)?) => {
@@ -588,4 +697,6 @@ everywhere! {
     a_best_effort_write_is_saved_with_its_session_and_loses_to_another_node,
     a_table_that_does_not_fit_is_refused_with_the_statements_that_mend_it,
     a_thousand_hot_records_reach_the_database_and_are_released,
+    many_records_of_every_type_are_written_behind_together,
+    a_row_that_was_taken_away_keeps_no_other_from_being_written,
 }

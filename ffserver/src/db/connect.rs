@@ -12,10 +12,7 @@ use tokio::time::{self, Instant};
 
 use super::error::{cause, is_transient};
 use super::health::{Health, Target};
-use super::{DEADLINE, Db, DbError, Pool};
-
-/// How long SQLite waits for another writer: less than [`DEADLINE`], so that the error names the lock.
-const SQLITE_BUSY: Duration = Duration::from_secs(4);
+use super::{DEADLINE, Db, DbError, Pool, SQLITE_BUSY, Turns};
 
 impl Db {
     /// Connects to the database of the config, and makes sure that it answers. One that is not up yet is
@@ -33,7 +30,8 @@ impl Db {
             reading = Some(open(&ffconfig::Database { url: url.clone(), ..config.clone() }).await?.0);
         }
         let health = Arc::new(Health::new(config.shown_url(), target));
-        Ok(Self { pool, reading, deadline: DEADLINE, health })
+        let turns = Turns::for_pool(&pool);
+        Ok(Self { pool, reading, deadline: DEADLINE, health, turns })
     }
 }
 
@@ -92,8 +90,9 @@ async fn connect_sqlite(config: &ffconfig::Database) -> Result<(Pool, Option<Tar
     let options = options
         .create_if_missing(mode != Some("rw"))
         .journal_mode(SqliteJournalMode::Wal)
-        // In WAL this cannot corrupt the file; a power cut can take the last commits with it.
-        .synchronous(SqliteSynchronous::Normal);
+        // A durable write is on the disk when it is answered. NORMAL would be several times as fast, and a power
+        // cut could take the last commits with it.
+        .synchronous(SqliteSynchronous::Full);
     let path = options.get_filename().to_owned();
     let unopened = |source| DbError::File { path: path.clone(), source };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {

@@ -23,6 +23,11 @@ pub(super) trait Driver: sqlx::Database {
         sqlx_str(sql)
     }
 
+    /// Whether the connection may keep the prepared statement for the next time, with any arguments.
+    fn may_be_remembered(_sql: &Sql, _args: &[Value]) -> bool {
+        true
+    }
+
     fn arguments(args: &[Value]) -> Result<Self::Arguments, BoxDynError>;
 
     fn cell(row: &Self::Row, place: usize) -> Cell;
@@ -143,10 +148,16 @@ impl Driver for sqlx::Postgres {
     const CLOSE_WHEN_LATE: bool = true;
 
     fn statement(sql: Sql) -> SqlStr {
-        match numbered(&sql.0) {
+        match numbered(&sql.text) {
             std::borrow::Cow::Borrowed(_) => sqlx_str(sql),
             std::borrow::Cow::Owned(text) => sqlx::AssertSqlSafe(text).into_sql_str(),
         }
+    }
+
+    fn may_be_remembered(sql: &Sql, args: &[Value]) -> bool {
+        // The server takes the type of a NULL from its column: INTEGER, say. A number that comes later is a BIGINT,
+        // which the statement that was prepared for NULL does not take.
+        sql.typed || !args.contains(&Value::Null)
     }
 
     fn arguments(args: &[Value]) -> Result<PgArguments, BoxDynError> {

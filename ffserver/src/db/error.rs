@@ -131,6 +131,37 @@ impl DbError {
     }
 }
 
+impl DbError {
+    /// The same once more, for another who waited for the same statement.
+    pub(crate) fn again(&self) -> Self {
+        let said = |source: &Cause| Cause::from(fftelemetry::chain(&**source));
+        match self {
+            Self::Url { reason } => Self::Url { reason: reason.clone() },
+            Self::Unreachable { target, waited, source } => {
+                Self::Unreachable { target: target.clone(), waited: *waited, source: said(source) }
+            }
+            Self::Refused { target, source } => {
+                Self::Refused { target: target.clone(), source: said(source) }
+            }
+            Self::File { path, source } => Self::File { path: path.clone(), source: said(source) },
+            Self::NoConnection { waited } => Self::NoConnection { waited: *waited },
+            Self::Timeout { waited } => Self::Timeout { waited: *waited },
+            Self::Lost { source } => Self::Lost { source: said(source) },
+            Self::Duplicate { source } => Self::Duplicate { source: said(source) },
+            Self::Conflict { source } => Self::Conflict { source: said(source) },
+            Self::Statement { source } => Self::Statement { source: said(source) },
+            Self::Column { column, reason } => {
+                Self::Column { column: column.clone(), reason: reason.clone() }
+            }
+            Self::BrokenOff => Self::BrokenOff,
+            Self::Migration { folder, source } => {
+                Self::Migration { folder: folder.clone(), source: said(source) }
+            }
+            Self::Closed => Self::Closed,
+        }
+    }
+}
+
 /// The innermost telling error: sqlx repeats its source in its own text, which would show it twice.
 pub(super) fn cause(error: sqlx::Error) -> Cause {
     match error {

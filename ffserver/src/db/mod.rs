@@ -36,6 +36,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _, SqlStr, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{self, Instant};
 
 use self::driver::{Driver, rows};
@@ -54,6 +55,9 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 /// only keeps others waiting.
 const WAIT_WHEN_DOWN: Duration = Duration::from_millis(250);
 
+/// How long SQLite waits for another writer: less than [`DEADLINE`], so that the error names the lock.
+const SQLITE_BUSY: Duration = Duration::from_secs(4);
+
 /// Which language a database speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -68,23 +72,37 @@ pub enum Dialect {
 /// The text of a statement. A literal is one by itself; a text made at run time must be called
 /// [`trusted`](Sql::trusted), which no value of a player's may ever be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sql(Cow<'static, str>);
+pub struct Sql {
+    text: Cow<'static, str>,
+    /// It says the types of its arguments itself, wherever the database would have to guess those of NULL.
+    typed: bool,
+}
 
 impl Sql {
     /// A text made at run time. The caller vouches that nothing in it came from outside.
     pub fn trusted(text: impl Into<String>) -> Self {
-        Self(Cow::Owned(text.into()))
+        Self { text: Cow::Owned(text.into()), typed: false }
+    }
+
+    /// As [`trusted`](Self::trusted), of a statement that says the types of its arguments.
+    pub(crate) fn typed(text: String) -> Self {
+        Self { text: Cow::Owned(text), typed: true }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 }
 
 impl From<&'static str> for Sql {
     fn from(text: &'static str) -> Self {
-        Self(Cow::Borrowed(text))
+        Self { text: Cow::Borrowed(text), typed: false }
     }
 }
 
 fn sqlx_str(sql: Sql) -> SqlStr {
-    match sql.0 {
+    match sql.text {
         Cow::Borrowed(text) => text.into_sql_str(),
         Cow::Owned(text) => AssertSqlSafe(text).into_sql_str(),
     }
@@ -100,6 +118,30 @@ pub struct Db {
     reading: Option<Pool>,
     deadline: Duration,
     health: Arc<Health>,
+    turns: Turns,
+}
+
+/// Who writes to SQLite next. It has one writer at a time, and lets others look again at growing intervals, so
+/// that who looks less often may never see it free; in this process they queue.
+#[derive(Debug, Clone, Default)]
+struct Turns(Option<Arc<Mutex<()>>>);
+
+impl Turns {
+    fn for_pool(pool: &Pool) -> Self {
+        Self(matches!(pool, Pool::Sqlite(_)).then(Arc::default))
+    }
+
+    /// Waits as long as SQLite itself would, and no longer than `deadline`. Cancel-safe.
+    async fn next(&self, deadline: Duration) -> Result<Option<OwnedMutexGuard<()>>, DbError> {
+        let Some(turns) = &self.0 else { return Ok(None) };
+        let waited = SQLITE_BUSY.min(deadline);
+        time::timeout(waited, turns.clone().lock_owned()).await.map(Some).map_err(|_late| {
+            if waited < SQLITE_BUSY {
+                return DbError::NoConnection { waited };
+            }
+            DbError::Conflict { source: "the database is locked by another writer of this node".into() }
+        })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -172,8 +214,10 @@ macro_rules! on_each {
 macro_rules! statement {
     ($D:ident, $connection:expr, $verb:ident, $sql:expr, $args:expr) => {
         async {
-            let args = $D::arguments($args).map_err(sqlx::Error::Encode)?;
-            sqlx::query_with($D::statement($sql), args).$verb($connection).await
+            let (sql, args) = ($sql, $args);
+            let remembered = $D::may_be_remembered(&sql, args);
+            let args = $D::arguments(args).map_err(sqlx::Error::Encode)?;
+            sqlx::query_with($D::statement(sql), args).persistent(remembered).$verb($connection).await
         }
     };
 }
@@ -184,7 +228,8 @@ impl Db {
     #[must_use]
     pub fn reading(&self) -> Self {
         let pool = self.reading.as_ref().unwrap_or(&self.pool);
-        Self { pool: pool.clone(), ..self.clone() }
+        // Nobody queues for writing there.
+        Self { pool: pool.clone(), turns: Turns::default(), ..self.clone() }
     }
 
     /// Whether it answers, as last seen; asked by itself again and again.
@@ -217,7 +262,7 @@ impl Db {
     pub async fn execute(&self, sql: impl Into<Sql>, args: &[Value]) -> Result<u64, DbError> {
         let sql = sql.into();
         on_each!(Pool, &self.pool, D, pool => {
-            let (mut lease, left) = self.lease(pool).await?;
+            let (_turn, mut lease, left) = self.lease_to_write(pool).await?;
             let done = time::timeout(left, statement!(D, &mut *lease, execute, sql, args)).await;
             self.outcome(done, lease).map(|done| D::affected(&done))
         })
@@ -227,11 +272,11 @@ impl Db {
     pub(crate) async fn insert_for_key(&self, sql: Sql, key: &str, args: &[Value]) -> Result<i64, DbError> {
         let unmade = || DbError::Column { column: key.to_owned(), reason: "no key was made for it".into() };
         if self.dialect() == Dialect::Postgres {
-            let returning = Sql::trusted(format!("{} RETURNING {key}", sql.0));
+            let returning = Sql::trusted(format!("{} RETURNING {key}", sql.text));
             return self.fetch_optional(returning, args).await?.ok_or_else(unmade)?.at(0);
         }
         on_each!(Pool, &self.pool, D, pool => {
-            let (mut lease, left) = self.lease(pool).await?;
+            let (_turn, mut lease, left) = self.lease_to_write(pool).await?;
             let done = time::timeout(left, statement!(D, &mut *lease, execute, sql, args)).await;
             self.outcome(done, lease).and_then(|done| D::last_key(&done).ok_or_else(unmade))
         })
@@ -275,6 +320,7 @@ impl Db {
     /// # Errors
     /// As [`execute`](Self::execute); none of its errors leaves anything behind.
     pub async fn begin(&self) -> Result<Tx, DbError> {
+        let turn = self.turns.next(self.deadline).await?;
         let begin = async {
             Ok(match &self.pool {
                 Pool::Sqlite(pool) => TxKind::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
@@ -287,7 +333,7 @@ impl Db {
             Err(_late) => Err(sqlx::Error::PoolTimedOut),
         };
         let kind = begun.map_err(|e| failed(e, self.deadline))?;
-        Ok(Tx { kind, deadline: self.deadline, unfinished: false })
+        Ok(Tx { kind, deadline: self.deadline, unfinished: false, _turn: turn })
     }
 
     /// Whether the database answers.
@@ -352,6 +398,18 @@ impl Db {
         }
     }
 
+    /// As [`lease`](Self::lease), for a statement that may write.
+    async fn lease_to_write<D: sqlx::Database>(
+        &self,
+        pool: &sqlx::Pool<D>,
+    ) -> Result<(Option<OwnedMutexGuard<()>>, PoolConnection<D>, Duration), DbError> {
+        let started = Instant::now();
+        let turn = self.turns.next(self.deadline).await?;
+        let waited = started.elapsed();
+        let (connection, left) = self.lease(pool).await?;
+        Ok((turn, connection, left.saturating_sub(waited)))
+    }
+
     /// What became of a statement; gives the connection back.
     fn outcome<D: Driver, T>(
         &self,
@@ -378,6 +436,7 @@ pub struct Tx {
     deadline: Duration,
     /// A statement was begun and its end was never seen.
     unfinished: bool,
+    _turn: Option<OwnedMutexGuard<()>>,
 }
 
 #[derive(Debug)]

@@ -124,7 +124,7 @@ async fn sqlite_makes_its_folder_and_file() {
     let mode = db.fetch_optional("PRAGMA journal_mode", &[]).await.unwrap().unwrap();
     assert_eq!(mode.at::<String>(0).unwrap(), "wal");
     let synchronous = db.fetch_optional("PRAGMA synchronous", &[]).await.unwrap().unwrap();
-    assert_eq!(synchronous.at::<i64>(0).unwrap(), 1);
+    assert_eq!(synchronous.at::<i64>(0).unwrap(), 2, "FULL: what is answered is on the disk");
     let read_only = Db::connect(&config(&format!("sqlite://{}?mode=ro", file.display()))).await.unwrap();
     read_only.fetch_all("SELECT name FROM sqlite_master", &[]).await.unwrap();
     let error = read_only.execute("CREATE TABLE t (n INT)", &[]).await.unwrap_err();

@@ -1,5 +1,4 @@
-//! Writing behind: the task of a table that brings dirty records to the database in batches, ends holds that
-//! are not used, and sweeps memory.
+//! Writing behind: the task of a table that brings dirty records to the database in batches, and sweeps memory.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,15 +7,16 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, warn};
+use tracing::error;
 
-use crate::db::{DbError, Value};
+use crate::db::{DbError, Sql, Value};
 
 use super::RecordError;
+use super::batch::{Guard, Part, Set};
 use super::counters::add;
 use super::shape::{Field as _, Record};
 use super::slots::{Due, State};
-use super::table::{Inner, KEYS_AT_ONCE, Unsure};
+use super::table::Inner;
 
 /// Records of one transaction: long enough to share the cost of a commit, short for who waits for the lock.
 const BATCH: usize = 500;
@@ -38,6 +38,11 @@ const TOLD_AT_ONCE: usize = 32;
 impl<T: Record> Inner<T> {
     /// Runs until the node stops; then everything is written, and every hold ended, if the database lets it.
     pub(crate) async fn run(self: Arc<Self>) {
+        tokio::join!(self.write_when_due(), self.hold_when_asked());
+        self.finish().await;
+    }
+
+    async fn write_when_due(&self) {
         let mut sweep_at = Instant::now() + SWEEP;
         let (mut again, mut not_before) = (AGAIN.0, Instant::now());
         loop {
@@ -63,7 +68,6 @@ impl<T: Record> Inner<T> {
                 sweep_at = Instant::now() + SWEEP;
             }
         }
-        self.finish().await;
     }
 
     /// Everything to the database, as fast as it takes it, until all is there. The caller sets the deadline.
@@ -140,33 +144,65 @@ impl<T: Record> Inner<T> {
 
     /// In one transaction; gives for each record whether its row was changed.
     async fn write_batch(&self, batch: &[Due<T::Key, T>]) -> Result<Vec<bool>, DbError> {
-        let names = self.names();
-        let (as_holder, over_read) = (names.update_held(), names.update_read());
-        let statement = |due: &Due<T::Key, T>| {
-            let mut args = due.value.values();
-            let key = due.key.to_value();
-            if due.state == State::Held {
-                let hold = self.holds.lock().get(&due.key).copied().unwrap_or_default();
-                let (version, holder) = (Value::Int(due.version), Value::Text(self.holder(hold)));
-                args.extend([version.clone(), key, holder, version]);
-                (as_holder.clone(), args)
-            } else {
-                args.extend([Value::Int(due.version + 1), key, Value::Int(due.version)]);
-                (over_read.clone(), args)
-            }
-        };
         if let [due] = batch {
-            let (sql, args) = statement(due);
+            let (sql, args) = self.alone(due);
             return Ok(vec![self.db.execute(sql, &args).await? == 1]);
         }
+        if self.write_many(batch).await? {
+            return Ok(vec![true; batch.len()]);
+        }
+        // Some row is not as it was left here: one by one it is seen which.
         let mut tx = self.db.begin().await?;
         let mut rows = Vec::with_capacity(batch.len());
         for due in batch {
-            let (sql, args) = statement(due);
+            let (sql, args) = self.alone(due);
             rows.push(tx.execute(sql, &args).await? == 1);
         }
         tx.commit().await?;
         Ok(rows)
+    }
+
+    /// Writes all of them, many by one statement; or none, and gives `false`, when a row is not as expected.
+    async fn write_many(&self, batch: &[Due<T::Key, T>]) -> Result<bool, DbError> {
+        let (held, loose): (Vec<_>, Vec<_>) = batch.iter().partition(|due| due.state == State::Held);
+        let mut tx = self.db.begin().await?;
+        for (guard, batch) in [(Guard::Held, held), (Guard::Read, loose)] {
+            let many = self.many(guard, Set::Columns);
+            let parts: Vec<Part> = batch.into_iter().map(|due| self.part(due)).collect();
+            for run in many.runs(&parts) {
+                let (sql, args) = many.statement(run);
+                if tx.execute(sql, &args).await? != run.len() as u64 {
+                    tx.rollback().await?;
+                    return Ok(false);
+                }
+            }
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    fn part(&self, due: &Due<T::Key, T>) -> Part {
+        let (version, guard) = if due.state == State::Held {
+            (due.version, vec![Value::Text(self.holder_of(&due.key)), Value::Int(due.version)])
+        } else {
+            (due.version + 1, vec![Value::Int(due.version)])
+        };
+        let mut set = due.value.values();
+        set.remove(T::SHAPE.key);
+        set.push(Value::Int(version));
+        Part { key: due.key.to_value(), guard, set }
+    }
+
+    /// The statement of one record by itself.
+    fn alone(&self, due: &Due<T::Key, T>) -> (Sql, Vec<Value>) {
+        let (names, key, mut args) = (self.names(), due.key.to_value(), due.value.values());
+        if due.state == State::Held {
+            let (version, holder) = (Value::Int(due.version), Value::Text(self.holder_of(&due.key)));
+            args.extend([version.clone(), key, holder, version]);
+            return (names.update_held(), args);
+        }
+        args.extend([Value::Int(due.version + 1), key, Value::Int(due.version)]);
+        (names.update_read(), args)
     }
 
     /// Takes in what became of a batch, and tells memcached.
@@ -258,86 +294,6 @@ impl<T: Record> Inner<T> {
         }
         self.begin_release(key);
         self.release_now(&[(key.clone(), hold)]).await
-    }
-
-    /// From now on the slot is a copy of the database's row, whatever becomes of the statement.
-    fn begin_release(&self, key: &T::Key) {
-        self.slots.lock().release(key, Instant::now());
-        if let Some(hold) = self.holds.lock().remove(key) {
-            self.unsure.lock().push(Unsure { key: key.clone(), hold, since: Instant::now() });
-        }
-    }
-
-    /// Ends holds in the database.
-    pub(crate) async fn release_now(&self, holds: &[(T::Key, u64)]) -> Result<(), RecordError> {
-        for (key, hold) in holds {
-            let args = [Value::Text(self.holder(*hold)), key.to_value()];
-            self.db.execute(self.names().release(1), &args).await?;
-            self.ended(key, *hold);
-        }
-        Ok(())
-    }
-
-    fn ended(&self, key: &T::Key, hold: u64) {
-        self.unsure.lock().retain(|unsure| unsure.hold != hold);
-        self.cx.journal.released(self.row(key), hold);
-    }
-
-    /// Ends the holds of rows that were not written to since `since`, and that nobody writes now.
-    async fn release_idle(&self, since: Instant) -> Result<(), RecordError> {
-        let idle = self.slots.lock().idle_holds(since);
-        for keys in idle.chunks(KEYS_AT_ONCE) {
-            let flights: Vec<_> =
-                keys.iter().filter_map(|key| Some((key, self.locks.try_lock(key)?))).collect();
-            let mut ending = Vec::with_capacity(flights.len());
-            for (key, _flight) in &flights {
-                // Written to since it was looked at.
-                if self.slots.lock().known(key).is_none_or(|known| known.dirty || known.state != State::Held)
-                {
-                    continue;
-                }
-                if let Some(hold) = self.holds.lock().get(*key).copied() {
-                    ending.push(((*key).clone(), hold));
-                }
-                self.begin_release(key);
-            }
-            self.release_many(&ending).await?;
-        }
-        Ok(())
-    }
-
-    async fn release_many(&self, ending: &[(T::Key, u64)]) -> Result<(), RecordError> {
-        if ending.is_empty() {
-            return Ok(());
-        }
-        let sql = self.names().release(1);
-        let mut tx = self.db.begin().await?;
-        for (key, hold) in ending {
-            tx.execute(sql.clone(), &[Value::Text(self.holder(*hold)), key.to_value()]).await?;
-        }
-        tx.commit().await?;
-        ending.iter().for_each(|(key, hold)| self.ended(key, *hold));
-        Ok(())
-    }
-
-    /// Ends holds that the database may have. They stay unsure until no late statement can make them.
-    async fn end_unsure(&self, keep: Duration) {
-        let unsure = self.unsure.lock().clone();
-        for Unsure { key, hold, since } in unsure {
-            // Who is about to become the holder has the lock, and knows better in a moment.
-            let Some(_flight) = self.locks.try_lock(&key) else { continue };
-            if !self.unsure.lock().iter().any(|unsure| unsure.hold == hold) {
-                continue;
-            }
-            let args = [Value::Text(self.holder(hold)), key.to_value()];
-            if let Err(e) = self.db.execute(self.names().release(1), &args).await {
-                warn!("{}: holds cannot be ended yet: {}", T::SHAPE.table, fftelemetry::chain(&e));
-                return;
-            }
-            if since.elapsed() >= keep {
-                self.ended(&key, hold);
-            }
-        }
     }
 }
 

@@ -24,9 +24,11 @@
 //! writes it behind; nobody else writes a row that is held. That is why what a node has promised can never
 //! be overtaken: not by another node, and not by a late statement of a dead one. docs/data.md has the whole.
 
+mod batch;
 mod counters;
 mod error;
 mod flush;
+mod hold;
 mod journal;
 mod keep;
 mod locks;

@@ -32,7 +32,7 @@ impl<'a> Names<'a> {
         Self { dialect, table: shape.table, key: shape.key_column().name, columns }
     }
 
-    fn quote(&self, name: &str) -> String {
+    pub(crate) fn quote(&self, name: &str) -> String {
         let quote = if self.dialect == Dialect::MySql { '`' } else { '"' };
         format!("{quote}{name}{quote}")
     }
@@ -94,13 +94,6 @@ impl<'a> Names<'a> {
     pub(crate) fn update_and_release(&self) -> Sql {
         let (update, key) = (self.update(), self.quote(self.key));
         Sql::trusted(format!("{update}, {HOLDER} = '' WHERE {key} = ? AND {HOLDER} = ? AND {VERSION} < ?"))
-    }
-
-    /// `(holder, key, version)`: becomes the holder of the row as it was read.
-    pub(crate) fn hold(&self) -> Sql {
-        let (table, key) = (self.quote(self.table), self.quote(self.key));
-        let over = format!("{key} = ? AND {VERSION} = ? AND {HOLDER} = ''");
-        Sql::trusted(format!("UPDATE {table} SET {HOLDER} = ? WHERE {over}"))
     }
 
     /// `(holder, keys …)`.

@@ -18,6 +18,7 @@ use crate::db::{Db, Row, Value};
 
 use super::RecordError;
 use super::counters::{RecordCounters, add};
+use super::hold::Asked;
 use super::journal::Journal;
 use super::locks::Locks;
 use super::shape::{Field, Record};
@@ -71,6 +72,9 @@ pub(crate) struct Inner<T: Record> {
     pub(crate) wake: Notify,
     /// The numbers of the rows' holds.
     pub(crate) holds: Mutex<FxHashMap<T::Key, u64>>,
+    /// Rows that somebody waits to hold, and what wakes who sees to it.
+    pub(crate) asked: Mutex<Vec<Asked<T::Key>>>,
+    pub(crate) ask: Notify,
     /// Holds that the database may still have: to be released until it says that it has not.
     pub(crate) unsure: Mutex<Vec<Unsure<T::Key>>>,
     /// Keys in memcached that may be older than the database's row: to be deleted.
@@ -112,6 +116,8 @@ impl<T: Record> Table<T> {
             number,
             wake: Notify::new(),
             holds: Mutex::default(),
+            asked: Mutex::default(),
+            ask: Notify::new(),
             unsure: Mutex::default(),
             untold: Mutex::default(),
             kept: Mutex::default(),

@@ -14,7 +14,7 @@ use super::counters::add;
 use super::locks::Guard;
 use super::shape::{Field as _, Key as _, Record};
 use super::slots::State;
-use super::table::{Found, Inner, Table, Unsure};
+use super::table::{Found, Inner, Table};
 
 /// How long a write waits for another node to release a record.
 const HELD_WAIT: Duration = Duration::from_secs(3);
@@ -375,13 +375,23 @@ impl<T: Record> Inner<T> {
         Ok(Tried::Held { key: self.shown(key), by: found.holder })
     }
 
+    /// What a row is that this node did not become the holder of.
+    async fn unheld(&self, key: &T::Key) -> Result<Tried, RecordError> {
+        match self.load_from_database(key).await? {
+            Some(found) => self.overtaken(key, found).await,
+            None => {
+                self.slots.lock().put(key, None, 0, Instant::now());
+                Err(self.missing(key))
+            }
+        }
+    }
+
     /// To rows that this node holds, or becomes the holder of: in the journal, then in memory.
     async fn write_behind(&self, writes: &[Write<T>], within: Duration) -> Result<Tried, RecordError> {
         self.check_backlog(writes)?;
         for write in writes.iter().filter(|write| write.state != State::Held) {
-            match self.hold(write).await? {
-                Tried::Written => {}
-                other => return Ok(other),
+            if !self.hold(&write.key, &write.old, write.version).await? {
+                return self.unheld(&write.key).await;
             }
         }
         let rows = writes.iter().map(|write| (self.row(&write.key), write.version + 1, write.new.values()));
@@ -429,36 +439,6 @@ impl<T: Record> Inner<T> {
             return Err(RecordError::Backlog { records, bytes });
         }
         Ok(())
-    }
-
-    /// Becomes the holder of a row as it was read.
-    async fn hold(&self, write: &Write<T>) -> Result<Tried, RecordError> {
-        let hold = self.cx.journal.next_hold();
-        let row = self.row(&write.key);
-        // First in the journal, so that whoever finds it after our death knows what to release.
-        self.cx.journal.append(Entry::Hold { row: row.clone(), number: hold }).await?;
-        // Until it is known, and when this future is dropped, the database may have it.
-        self.unsure.lock().push(Unsure { key: write.key.clone(), hold, since: Instant::now() });
-        let args = [Value::Text(self.holder(hold)), write.key.to_value(), Value::Int(write.version)];
-        let held = match self.db.execute(self.names().hold(), &args).await {
-            Ok(rows) => rows == 1,
-            Err(DbError::Conflict { .. }) => false,
-            Err(e) => return Err(e.into()),
-        };
-        self.unsure.lock().retain(|unsure| unsure.hold != hold);
-        if held {
-            self.holds.lock().insert(write.key.clone(), hold);
-            self.slots.lock().hold(&write.key, &write.old, write.version, Instant::now());
-            return Ok(Tried::Written);
-        }
-        self.cx.journal.released(row, hold);
-        match self.load_from_database(&write.key).await? {
-            Some(found) => self.overtaken(&write.key, found).await,
-            None => {
-                self.slots.lock().put(&write.key, None, 0, Instant::now());
-                Err(self.missing(&write.key))
-            }
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use rocket::response::{self, Responder};
 use rocket::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Web;
@@ -62,7 +63,7 @@ async fn web(limits: &str) -> Result<Web> {
     let cluster = ffconfig::parse(&config, Path::new("config.json"), &|_| None)?.cluster;
     let node = cluster.node("web").cloned().context("no node")?;
     let node = Node::new(&cluster, node, Incarnation(1), States::new(), vec![]);
-    let routes = rocket::routes![hello, length, ignored, slow, ticks, whole, client, echo];
+    let routes = rocket::routes![hello, length, ignored, slow, held, ticks, whole, client, echo];
     Web::start(node, vec![("/", routes)]).await.map_err(anyhow::Error::msg)
 }
 
@@ -113,6 +114,33 @@ fn ignored() -> &'static str {
 async fn slow(ms: u64) -> String {
     sleep(Duration::from_millis(ms)).await;
     format!("after {ms}")
+}
+
+/// A request of which the test knows that it has begun, and that ends when the test says so. Each test has its own.
+struct Held {
+    begun: Semaphore,
+    may_end: Semaphore,
+}
+
+static HELD: [Held; 3] =
+    [const { Held { begun: Semaphore::const_new(0), may_end: Semaphore::const_new(0) } }; 3];
+
+impl Held {
+    async fn until_begun(&self) -> Result<()> {
+        timeout(PATIENCE, self.begun.acquire()).await.context("the request does not begin")??.forget();
+        Ok(())
+    }
+
+    fn let_go(&self) {
+        self.may_end.add_permits(1);
+    }
+}
+
+#[rocket::get("/held/<n>")]
+async fn held(n: usize) -> &'static str {
+    HELD[n].begun.add_permits(1);
+    HELD[n].may_end.acquire().await.expect("it is never closed").forget();
+    "let go"
 }
 
 #[rocket::get("/ticks/<n>/<ms>")]
@@ -333,12 +361,14 @@ async fn a_request_in_flight_is_finished_and_then_its_connection_travels() -> Re
     let pause = new.retire();
     let mut client = port.client().await?;
     old.until_connections(1).await?;
-    client.send("GET /slow/300 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    client.send("GET /held/1 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
     client.send("GET /hel").await?;
-    sleep(Duration::from_millis(100)).await;
+    HELD[1].until_begun().await?;
     let mut retirement = old.retire();
+    assert_eq!(old.front.connections(), 1, "it is still answered");
+    HELD[1].let_go();
     let (stream, unread) = retirement.next().await.context("it travels")?;
-    assert_eq!(client.receive().await?.body, "after 300");
+    assert_eq!(client.receive().await?.body, "let go");
     assert_eq!(unread, b"GET /hel");
     assert!(retirement.next().await.is_none());
     drop(pause);
@@ -460,7 +490,8 @@ async fn a_retirement_that_breaks_off_resumes_with_every_connection() -> Result<
         clients.push(port.client().await?);
     }
     server.until_connections(10).await?;
-    clients[9].send("GET /slow/200 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    clients[9].send("GET /held/0 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    HELD[0].until_begun().await?;
     let retirement = server.retire();
     server.until_connections(1).await?;
     let mut late = port.client().await?;
@@ -468,7 +499,8 @@ async fn a_retirement_that_breaks_off_resumes_with_every_connection() -> Result<
     for client in &mut clients[..9] {
         assert_eq!(client.get("/hello/1").await?.body, "1");
     }
-    assert_eq!(clients[9].receive().await?.body, "after 200");
+    HELD[0].let_go();
+    assert_eq!(clients[9].receive().await?.body, "let go");
     assert_eq!(late.get("/hello/2").await?.body, "2", "it waited in the backlog");
     Ok(())
 }
@@ -496,15 +528,20 @@ async fn at_a_stop_the_running_request_ends_and_says_that_its_connection_does() 
     let server = port.serve().await?;
     let (mut idle, mut busy) = (port.client().await?, port.client().await?);
     idle.get("/hello/1").await?;
-    busy.send("GET /slow/200 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
-    server.until_connections(2).await?;
-    sleep(Duration::from_millis(50)).await;
-    server.front.end(Instant::now() + PATIENCE).await;
+    busy.send("GET /held/2 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    HELD[2].until_begun().await?;
+    let end = server.front.end(Instant::now() + PATIENCE);
+    let let_go = async {
+        idle.until_closed().await?;
+        HELD[2].let_go();
+        anyhow::Ok(())
+    };
+    let ((), closed) = tokio::join!(end, let_go);
+    closed?;
     assert_eq!(server.front.connections(), 0);
     let got = busy.receive().await?;
-    assert_eq!((got.body.as_str(), got.header("connection")), ("after 200", Some("close")));
+    assert_eq!((got.body.as_str(), got.header("connection")), ("let go", Some("close")));
     busy.until_closed().await?;
-    idle.until_closed().await?;
     Ok(())
 }
 

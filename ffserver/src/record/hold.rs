@@ -1,0 +1,207 @@
+//! Holds: how a node becomes the holder of rows, so that nobody else writes them, and how it ends that. Many rows
+//! at a time: writers that come together share a statement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ffdata::journal::Entry;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::db::{DbError, Value};
+
+use super::RecordError;
+use super::batch::{Guard, Many, Part, Set};
+use super::shape::{Field as _, Record};
+use super::slots::State;
+use super::table::{Inner, KEYS_AT_ONCE, Unsure};
+
+/// A row that somebody waits to hold.
+pub(crate) struct Asked<K> {
+    key: K,
+    /// As it was read.
+    version: i64,
+    hold: u64,
+    answer: oneshot::Sender<Result<bool, DbError>>,
+}
+
+impl<T: Record> Inner<T> {
+    /// Becomes the holder of a row as it was read; `false` when it is not as it was, or held. With its key locked.
+    pub(crate) async fn hold(&self, key: &T::Key, value: &Arc<T>, version: i64) -> Result<bool, RecordError> {
+        let hold = self.cx.journal.next_hold();
+        // First in the journal, so that whoever finds it after our death knows what to release.
+        self.cx.journal.append(Entry::Hold { row: self.row(key), number: hold }).await?;
+        // Until it is known, and when this future is dropped, the database may have it.
+        self.unsure.lock().push(Unsure { key: key.clone(), hold, since: Instant::now() });
+        let (answer, answered) = oneshot::channel();
+        self.asked.lock().push(Asked { key: key.clone(), version, hold, answer });
+        self.ask.notify_one();
+        let held = answered.await.map_err(|_ended| RecordError::Closed)??;
+        self.unsure.lock().retain(|unsure| unsure.hold != hold);
+        if held {
+            self.holds.lock().insert(key.clone(), hold);
+            self.slots.lock().hold(key, value, version, Instant::now());
+        } else {
+            self.cx.journal.released(self.row(key), hold);
+        }
+        Ok(held)
+    }
+
+    /// Runs until the node stops: answers those that wait to hold rows, all that wait at a time.
+    pub(crate) async fn hold_when_asked(&self) {
+        loop {
+            let mut asked = std::mem::take(&mut *self.asked.lock());
+            // Of who has gone it stays unsure; no statement is made for him.
+            asked.retain(|asked| !asked.answer.is_closed());
+            if asked.is_empty() {
+                tokio::select! {
+                    () = self.cx.stop.cancelled() => break,
+                    () = self.ask.notified() => continue,
+                }
+            }
+            let many = self.many(Guard::Read, Set::Holder);
+            let parts: Vec<Part> = asked
+                .iter()
+                .map(|asked| Part {
+                    key: asked.key.to_value(),
+                    guard: vec![Value::Int(asked.version)],
+                    set: vec![Value::Text(self.holder(asked.hold))],
+                })
+                .collect();
+            let mut asked = asked.into_iter();
+            for run in many.runs(&parts) {
+                self.hold_run(&many, run, asked.by_ref().take(run.len()).collect()).await;
+            }
+        }
+        // Who still waits sees it end.
+        self.asked.lock().clear();
+    }
+
+    async fn hold_run(&self, many: &Many<'_>, run: &[Part], asked: Vec<Asked<T::Key>>) {
+        let (sql, args) = many.statement(run);
+        match self.db.execute(sql, &args).await {
+            Ok(rows) if rows == run.len() as u64 => {
+                asked.into_iter().for_each(|asked| asked.tell(Ok(true)));
+            }
+            Ok(0) => asked.into_iter().for_each(|asked| asked.tell(Ok(false))),
+            // The database said how many, not which.
+            Ok(_) => {
+                for asked in asked {
+                    let holder = self.db.fetch_optional(self.names().peek(), &[asked.key.to_value()]).await;
+                    let ours = holder.map(|row| {
+                        row.is_some_and(|row| {
+                            row.at(1).is_ok_and(|holder: String| holder == self.holder(asked.hold))
+                        })
+                    });
+                    asked.tell(ours);
+                }
+            }
+            Err(DbError::Conflict { .. }) => asked.into_iter().for_each(|asked| asked.tell(Ok(false))),
+            Err(e) => asked.into_iter().for_each(|asked| asked.tell(Err(e.again()))),
+        }
+    }
+
+    pub(crate) fn many(&self, guard: Guard, set: Set) -> Many<'static> {
+        Many { shape: const { &T::SHAPE }, dialect: self.db.dialect(), guard, set }
+    }
+
+    /// What the row of a key that is held here says of it.
+    pub(crate) fn holder_of(&self, key: &T::Key) -> String {
+        self.holder(self.holds.lock().get(key).copied().unwrap_or_default())
+    }
+
+    /// From now on the slot is a copy of the database's row, whatever becomes of the statement.
+    pub(crate) fn begin_release(&self, key: &T::Key) {
+        self.slots.lock().release(key, Instant::now());
+        if let Some(hold) = self.holds.lock().remove(key) {
+            self.unsure.lock().push(Unsure { key: key.clone(), hold, since: Instant::now() });
+        }
+    }
+
+    /// Ends holds in the database.
+    pub(crate) async fn release_now(&self, holds: &[(T::Key, u64)]) -> Result<(), RecordError> {
+        for (key, hold) in holds {
+            let args = [Value::Text(self.holder(*hold)), key.to_value()];
+            self.db.execute(self.names().release(1), &args).await?;
+            self.ended(key, *hold);
+        }
+        Ok(())
+    }
+
+    fn ended(&self, key: &T::Key, hold: u64) {
+        self.unsure.lock().retain(|unsure| unsure.hold != hold);
+        self.cx.journal.released(self.row(key), hold);
+    }
+
+    /// Ends the holds of rows that were not written to since `since`, and that nobody writes now.
+    pub(crate) async fn release_idle(&self, since: Instant) -> Result<(), RecordError> {
+        let idle = self.slots.lock().idle_holds(since);
+        for keys in idle.chunks(KEYS_AT_ONCE) {
+            let flights: Vec<_> =
+                keys.iter().filter_map(|key| Some((key, self.locks.try_lock(key)?))).collect();
+            let mut ending = Vec::with_capacity(flights.len());
+            for (key, _flight) in &flights {
+                // Written to since it was looked at.
+                if self.slots.lock().known(key).is_none_or(|known| known.dirty || known.state != State::Held)
+                {
+                    continue;
+                }
+                if let Some(hold) = self.holds.lock().get(*key).copied() {
+                    ending.push(((*key).clone(), hold));
+                }
+                self.begin_release(key);
+            }
+            self.release_many(&ending).await?;
+        }
+        Ok(())
+    }
+
+    async fn release_many(&self, ending: &[(T::Key, u64)]) -> Result<(), RecordError> {
+        if ending.is_empty() {
+            return Ok(());
+        }
+        let many = self.many(Guard::Holder, Set::Nobody);
+        let part = |(key, hold): &(T::Key, u64)| Part {
+            key: key.to_value(),
+            guard: vec![Value::Text(self.holder(*hold))],
+            set: Vec::new(),
+        };
+        let parts: Vec<Part> = ending.iter().map(part).collect();
+        let mut tx = self.db.begin().await?;
+        for run in many.runs(&parts) {
+            let (sql, args) = many.statement(run);
+            tx.execute(sql, &args).await?;
+        }
+        tx.commit().await?;
+        ending.iter().for_each(|(key, hold)| self.ended(key, *hold));
+        Ok(())
+    }
+
+    /// Ends holds that the database may have. They stay unsure until no late statement can make them.
+    pub(crate) async fn end_unsure(&self, keep: Duration) {
+        let unsure = self.unsure.lock().clone();
+        for Unsure { key, hold, since } in unsure {
+            // Who is about to become the holder has the lock, and knows better in a moment.
+            let Some(_flight) = self.locks.try_lock(&key) else { continue };
+            if !self.unsure.lock().iter().any(|unsure| unsure.hold == hold) {
+                continue;
+            }
+            let args = [Value::Text(self.holder(hold)), key.to_value()];
+            if let Err(e) = self.db.execute(self.names().release(1), &args).await {
+                warn!("{}: holds cannot be ended yet: {}", T::SHAPE.table, fftelemetry::chain(&e));
+                return;
+            }
+            if since.elapsed() >= keep {
+                self.ended(&key, hold);
+            }
+        }
+    }
+}
+
+impl<K> Asked<K> {
+    /// Who asked may be gone: then it stays unsure.
+    fn tell(self, held: Result<bool, DbError>) {
+        let _gone = self.answer.send(held);
+    }
+}
