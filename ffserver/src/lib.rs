@@ -38,6 +38,7 @@ mod dispatch;
 pub mod login;
 mod verified;
 mod relay;
+mod remote;
 mod lost;
 mod called;
 mod claims;
