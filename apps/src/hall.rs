@@ -93,6 +93,18 @@ async fn hall_pushes(session: Session, Body(count): Body<String>) -> Result<&'st
     Ok("pushed")
 }
 
+/// The body is `FROM TO`: pushes the numbers from FROM on and before TO, under command 9, a moment after each other,
+/// and then answers the body.
+#[net_handle(2114)]
+async fn hall_pushes_slowly(session: Session, Body(text): Body<String>) -> Result<String, HandlerError> {
+    let (from, to) = text.split_once(' ').ok_or_else(|| HandlerError::new("FROM TO is expected"))?;
+    for n in from.parse::<u32>()?..to.parse()? {
+        session.push(CommandId(9), n.to_string().as_bytes())?;
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    Ok(text)
+}
+
 #[net_handle(2105)]
 async fn hall_closes(session: Session, Body(reason): Body<String>) {
     session.close(&reason);
@@ -213,6 +225,7 @@ pub(crate) fn hall() -> App {
                 hall_notes,
                 hall_binds,
                 hall_pushes,
+                hall_pushes_slowly,
                 hall_closes,
                 hall_pushes_to,
                 hall_joins,

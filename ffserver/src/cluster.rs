@@ -224,6 +224,12 @@ impl Cluster {
         self.changes.load(Ordering::Acquire)
     }
 
+    /// The net nodes that a neighbour leads to, itself included.
+    pub(crate) fn nets_at(&self, at: &At) -> Vec<NodeNumber> {
+        let said = self.table.lock().reach.said(at);
+        said.into_iter().filter(|node| node.net).map(|node| node.number).collect()
+    }
+
     /// The name of a node that can be reached.
     pub(crate) fn name(&self, number: NodeNumber) -> Option<NodeName> {
         self.table.lock().reach.others().remove(&number).map(|node| node.name)

@@ -649,6 +649,11 @@ impl Service for Methods {
             let text = format!("`{}` is stopping", node.name());
             return link.reply_fault(head.call, &node.fault(Code::Stopping, Executed::No, text));
         }
+        if let Some(client) = head.client.filter(|_| link.is_young()) {
+            node.neighbours(self.at.0.into()).turned(link, client.session);
+            // What waits for it goes before what this starts.
+            node.look_at_parked();
+        }
         let number = usize::from(head.method);
         if self.reserved(number) == Some(TO) {
             return self.shared.asked(&Arrived { at: &self.at, link, head, body, now });
@@ -684,5 +689,8 @@ impl Service for Methods {
 
     fn changed(&self, link: &Link, change: Change) {
         self.shared.node.link_changed(link, change);
+        if change == Change::Switched {
+            self.shared.leave_old_link(&self.at, link);
+        }
     }
 }

@@ -10,12 +10,12 @@ use ffconfig::Target;
 use ffnet::Link;
 use ffnet::link::{CallOptions, Forward, NotSent, Sink};
 use ffproto::link::Client;
-use ffproto::relay::{STICK, Stick, StickWhat};
+use ffproto::relay::{self, Op, STICK, Stick, StickWhat, TO};
 use ffproto::{Code, Executed, Fault, NodeName, SessionId};
 use tokio::time::Instant;
 
 use crate::counters::count;
-use crate::neighbours::{self, Neighbour};
+use crate::neighbours::{self, Neighbour, Turn};
 use crate::node::Node;
 use crate::park::{Entry, Look, Parked, Side, To, What};
 use crate::reach::{At, Direction};
@@ -368,7 +368,7 @@ impl Node {
                     Found::None => return Err(self.not_there(*side, who).into()),
                 };
                 let Some((sink, token)) = entry.sink.clone() else {
-                    return link.notify(method, &entry.body, entry.client);
+                    return self.notify_over(&link, *side, method, &entry.body, entry.client);
                 };
                 let Some(number) = link.method_number(method) else {
                     let text = format!("`{}` has no method `{method}`", link.peer().name);
@@ -381,6 +381,41 @@ impl Node {
             // Clients' messages go to targets, and handlers' to neighbours.
             _ => Ok(()),
         }
+    }
+
+    /// Tells a neighbour something over its link, or over an older one of a process that is being replaced: what is for
+    /// a client goes the way of the answer that may follow it.
+    pub(crate) fn notify_over(
+        &self,
+        link: &Link,
+        side: Side,
+        method: &str,
+        body: &[u8],
+        client: Option<Client>,
+    ) -> Result<(), NotSent> {
+        match client.filter(|_| link.is_young() && is_for_client(method, body)) {
+            None => link.notify(method, body, client),
+            Some(Client { session, .. }) => match self.turn(side, link, session) {
+                Turn::Old(old) => match old.notify_beside(method, body, client) {
+                    Ok(()) => Ok(()),
+                    // It has just ended.
+                    Err(_) => link.notify(method, body, client),
+                },
+                Turn::New => link.notify(method, body, client),
+                Turn::Wait => Err(NotSent::Later),
+            },
+        }
+    }
+
+    fn turn(&self, side: Side, link: &Link, session: SessionId) -> Turn {
+        let name = &link.peer().name;
+        let is_its_own = self.cluster().name(session.node()).is_some_and(|net| net == *name);
+        let at_work = is_its_own.then(|| {
+            let others = self.links().into_iter().filter(|other| other.peer().name != *name);
+            self.runs_here(session) || others.into_iter().any(|other| other.has_message_of(session))
+        });
+        let known = self.neighbours(side);
+        known.get(name.as_str()).map_or(Turn::New, |known| known.turn(session, at_work))
     }
 
     /// Tells a neighbour something about a session, now or when it is back.
@@ -428,6 +463,12 @@ impl Node {
         };
         self.fault(Code::NoNode, Executed::No, text)
     }
+}
+
+/// Whether a message is for a client, and the order of answers matters to it.
+pub(crate) fn is_for_client(method: &str, body: &[u8]) -> bool {
+    let op = || relay::read(body).and_then(|envelope| envelope.op);
+    method == TO && matches!(op(), Some(Op::Push | Op::Close))
 }
 
 impl Hop {

@@ -39,6 +39,7 @@ pub mod login;
 mod verified;
 mod relay;
 mod remote;
+mod fence;
 mod lost;
 mod called;
 mod claims;

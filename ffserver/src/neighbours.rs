@@ -7,6 +7,7 @@ use std::time::Duration;
 use ffnet::Link;
 use ffproto::handshake::{Refusal, fence};
 use ffproto::{Incarnation, NodeName, SessionId};
+use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
 /// The parents of a node, or its children.
@@ -30,6 +31,21 @@ pub(crate) struct Neighbour {
     missed: Instant,
     /// It was linked to this process's predecessor, and comes.
     comes: bool,
+    /// Sessions whose messages have come over the current link while an older one lives: nothing of them is under way
+    /// there any more.
+    turned: FxHashSet<SessionId>,
+    /// What was sent over an older link is being waited for.
+    fenced: bool,
+}
+
+/// Which link a message for a client takes while a neighbour's process is replaced.
+pub(crate) enum Turn {
+    /// The older one: an answer may go there that must come behind it.
+    Old(Link),
+    /// The current one.
+    New,
+    /// The current one, when everything has arrived that was sent over the older one.
+    Wait,
 }
 
 /// How a neighbour can be reached.
@@ -46,7 +62,9 @@ pub(crate) enum Way {
 
 impl Neighbour {
     fn new(name: NodeName, group: String, now: Instant) -> Self {
-        Self { name, group, incarnation: None, current: None, older: Vec::new(), missed: now, comes: false }
+        let (incarnation, current, older) = (None, None, Vec::new());
+        let (turned, fenced) = (FxHashSet::default(), false);
+        Self { name, group, incarnation, current, older, missed: now, comes: false, turned, fenced }
     }
 
     /// The way to it; it is waited for at most `park`.
@@ -79,6 +97,20 @@ impl Neighbour {
         self.older.iter().any(|link| link.holds(session))
     }
 
+    /// Which link a message for that session's client takes; `at_work` says of the session's own net node whether a
+    /// message of the session is under way here: with its end the session may go to the new process.
+    pub(crate) fn turn(&self, session: SessionId, at_work: Option<bool>) -> Turn {
+        let Some(old) = self.older.iter().rfind(|old| !old.is_closed()) else { return Turn::New };
+        match at_work {
+            _ if self.turned.contains(&session) => Turn::New,
+            Some(true) => Turn::Old(old.clone()),
+            Some(false) => Turn::New,
+            None if !old.peer_has_switched() => Turn::Old(old.clone()),
+            None if self.fenced => Turn::Wait,
+            None => Turn::New,
+        }
+    }
+
     fn links(&self) -> impl Iterator<Item = &Link> {
         self.current.iter().chain(&self.older).filter(|link| !link.is_closed())
     }
@@ -94,6 +126,8 @@ impl Neighbour {
             } else {
                 old.retire();
                 self.older.push(old);
+                link.set_young(true);
+                self.turned.clear();
             }
         }
     }
@@ -101,6 +135,10 @@ impl Neighbour {
     /// A link has ended. True when the neighbour is no longer linked by it.
     fn ended(&mut self, link: &Link, now: Instant) -> bool {
         self.older.retain(|old| !old.same(link));
+        if self.older.is_empty() {
+            self.turned.clear();
+            self.current.iter().for_each(|current| current.set_young(false));
+        }
         let current = self.current.as_ref().is_some_and(|known| known.same(link));
         if !current {
             return false;
@@ -196,6 +234,24 @@ impl Neighbours {
         }
     }
 
+    /// A message of that session has come over the current link.
+    pub(crate) fn turned(&mut self, link: &Link, session: SessionId) {
+        let known = self.known.get_mut(&link.peer().name);
+        let is_current =
+            |known: &&mut Neighbour| known.current.as_ref().is_some_and(|current| current.same(link));
+        if let Some(known) = known.filter(is_current) {
+            known.turned.insert(session);
+        }
+    }
+
+    /// What was sent over an older link is waited for, or no longer. False when the link is not an older one.
+    pub(crate) fn fence(&mut self, link: &Link, fenced: bool) -> bool {
+        let Some(known) = self.known.get_mut(&link.peer().name) else { return false };
+        let is_older = known.older.iter().any(|old| old.same(link));
+        known.fenced = fenced && is_older;
+        is_older
+    }
+
     /// Whether that start of a neighbour has a link, current or not.
     pub(crate) fn has(&self, name: &NodeName, incarnation: Incarnation) -> bool {
         let is = |link: &Link| link.peer().incarnation == incarnation;
@@ -284,6 +340,37 @@ mod tests {
         assert!(!all.take(link(4), || "game".into(), now), "older");
         take(&mut all, 6, now);
         assert_eq!(way(&all, now), "open 6");
+    }
+
+    #[test]
+    fn what_is_for_a_client_goes_the_old_way_until_its_messages_come_the_new_way() {
+        let (mut all, now) = (Neighbours::default(), Instant::now());
+        let (alice, bob) = (SessionId(1), SessionId(2));
+        let turn = |all: &Neighbours, session, at_work| match all.get("game1").unwrap().turn(session, at_work)
+        {
+            Turn::Old(link) => format!("old {}", link.peer().incarnation),
+            Turn::New => "new".into(),
+            Turn::Wait => "wait".into(),
+        };
+        let old = take(&mut all, 5, now);
+        assert_eq!((turn(&all, alice, None), old.is_young()), ("new".into(), false));
+        let new = take(&mut all, 6, now);
+        assert!(new.is_young() && !old.is_young());
+        all.turned(&old, alice);
+        assert_eq!(turn(&all, alice, None), "old 5", "that was the old link");
+        all.turned(&new, alice);
+        assert_eq!((turn(&all, alice, None), turn(&all, bob, None)), ("new".into(), "old 5".into()));
+        // Of its own net node a session is at the new process when nothing of it is under way at the old one.
+        assert_eq!(
+            (turn(&all, bob, Some(false)), turn(&all, bob, Some(true))),
+            ("new".into(), "old 5".into())
+        );
+        assert_eq!(turn(&all, alice, Some(true)), "new");
+        assert!(all.fence(&old, true) && !all.fence(&new, false));
+        old.close("left");
+        assert_eq!(turn(&all, bob, None), "new");
+        all.ended(&old, now);
+        assert!(!new.is_young());
     }
 
     #[test]

@@ -70,6 +70,7 @@ struct Inner {
     cache: OnceLock<Cache>,
     records: OnceLock<Records>,
     verified: OnceLock<Verified>,
+    running: OnceLock<Running>,
     sessions: Mutex<Sessions>,
     parents: Mutex<Neighbours>,
     children: Mutex<Neighbours>,
@@ -107,6 +108,9 @@ pub(crate) enum NotOpened {
     NoNumber,
 }
 
+/// Whether a message of a session runs here.
+pub(crate) type Running = Box<dyn Fn(SessionId) -> bool + Send + Sync>;
+
 /// Tells the app that a session has a user.
 pub(crate) type Verified =
     Arc<dyn Fn(Node, SessionId) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -142,6 +146,7 @@ impl Node {
             cache: OnceLock::new(),
             records: OnceLock::new(),
             verified: OnceLock::new(),
+            running: OnceLock::new(),
             sessions: Mutex::default(),
             parents: Mutex::new(parents),
             children: Mutex::new(children),
@@ -341,6 +346,15 @@ impl Node {
             heartbeat: limits.heartbeat,
         };
         Link::new(self.name().clone(), peer, limits, self.0.counters.links.clone())
+    }
+
+    pub(crate) fn set_running(&self, running: Running) {
+        let _ = self.0.running.set(running);
+    }
+
+    /// Whether a message of a session runs, or waits for its turn, at this node.
+    pub(crate) fn runs_here(&self, session: SessionId) -> bool {
+        self.0.running.get().is_some_and(|running| running(session))
     }
 
     /// Which handler runs, and whether the loop turns.
@@ -612,7 +626,7 @@ impl Node {
                 self.0.parents.lock().resumed(link);
                 self.0.children.lock().resumed(link);
             }
-            Change::Quieter => {}
+            Change::Quieter | Change::Switched => {}
         }
         self.look_at_parked();
     }

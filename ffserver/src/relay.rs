@@ -347,6 +347,7 @@ impl Shared {
                     link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, "a malformed entry"))
                 }
             },
+            (Some(Op::Fence), None) => link.reply(call, &[]),
             (Some(Op::Claim), None) => match decode::<Vec<Claim>>(envelope.payload) {
                 Some(claims) if claims.iter().all(|claim| claim.session.node() == envelope.from) => {
                     link.reply(call, &node.judge(&claims));
@@ -482,7 +483,7 @@ impl Shared {
                 owner == Some(envelope.to)
             }
             Some(Op::State | Op::Ended | Op::Enter | Op::Left) => owner == Some(envelope.from),
-            Some(Op::Check | Op::Broadcast | Op::Claim | Op::Call) | None => true,
+            Some(Op::Check | Op::Broadcast | Op::Claim | Op::Call | Op::Fence) | None => true,
         };
         if fits && self.node.cluster().leads(arrived.at, arrived.link, envelope.from) {
             return Some(envelope);

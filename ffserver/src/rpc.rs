@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::error::{CallError, HandlerError};
-use crate::forward::Found;
+use crate::forward::{Found, is_for_client};
 use crate::node::Node;
 use crate::park::{Entry, Outcome, Side, Slot, To, What};
 
@@ -118,14 +118,27 @@ impl Origin {
         (meant && link.is_paused()).then_some((link, number))
     }
 
+    /// The paused link of a neighbour that a message for clients goes over all the same: an answer may follow it there,
+    /// and the app that is being frozen does not see it.
+    fn paused(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Option<Link> {
+        let link = self.node.neighbours(side).get(who)?.link().filter(|link| link.is_paused())?.clone();
+        let blocked = self.node.park().blocks(&To::Neighbour(side, who.into()), self.session());
+        (!blocked && is_for_client(method, body)).then_some(link)
+    }
+
     pub(crate) fn notify(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Result<(), Fault> {
         let now = Instant::now();
-        if let Some(link) = self.link(side, who, now)? {
-            match link.notify(method, body, self.client) {
-                Ok(()) => return Ok(()),
-                Err(NotSent::Fault(fault)) => return Err(fault),
-                Err(NotSent::Later) => {}
-            }
+        let sent = match self.link(side, who, now)? {
+            Some(link) => self.node.notify_over(&link, side, method, body, self.client),
+            None => match self.paused(side, who, method, body) {
+                Some(link) => link.notify_beside(method, body, self.client),
+                None => Err(NotSent::Later),
+            },
+        };
+        match sent {
+            Ok(()) => return Ok(()),
+            Err(NotSent::Fault(fault)) => return Err(fault),
+            Err(NotSent::Later) => {}
         }
         let (to, what) = (To::Neighbour(side, who.into()), What::Notify(method.to_owned()));
         let (client, body) = (self.client, Bytes::copy_from_slice(body));

@@ -40,6 +40,8 @@ const SERVES_MAX: Duration = Duration::from_secs(10);
 const STICKY_AT_ONCE: usize = 4096;
 /// How often what has no event is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How long a process that has ended everything passes on what its neighbours have just sent.
+const LINGER: Duration = Duration::from_millis(50);
 /// How long the successor's last word may be late.
 pub(crate) const MARGIN: Duration = Duration::from_secs(5);
 
@@ -426,12 +428,15 @@ impl Estate {
         {
             return Ok(());
         }
+        let lingers = Instant::now() + LINGER;
         // Those that were opened here meanwhile.
         self.send_known(passage).await?;
         passage.send(&FromOld::Done, &[]).await?;
         ended();
         let proven = Instant::now() + self.node.config().limits.prove + MARGIN;
-        match timeout_at(proven, passage.receive()).await {
+        let said = timeout_at(proven, passage.receive()).await;
+        tokio::time::sleep_until(lingers).await;
+        match said {
             // A successor that lives and is silent is trusted after all: it serves.
             Err(_late) => Ok(()),
             Ok(said) => match said?.map(|(said, _)| said) {

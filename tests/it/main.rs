@@ -17,6 +17,7 @@ mod layering;
 mod limits;
 mod login;
 mod moves;
+mod order;
 mod outage;
 mod outcome;
 mod records;

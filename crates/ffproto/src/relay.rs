@@ -104,10 +104,12 @@ pub enum Op {
     Enter,
     /// Notify, from the net node: the session is here no longer, for the kind in the payload.
     Left,
+    /// Call, to a net node: answered empty, when everything is done that came the same way before.
+    Fence,
 }
 
 impl Op {
-    const ALL: [Op; 15] = [
+    const ALL: [Op; 16] = [
         Op::Touch,
         Op::State,
         Op::Set,
@@ -123,6 +125,7 @@ impl Op {
         Op::Move,
         Op::Enter,
         Op::Left,
+        Op::Fence,
     ];
 
     fn number(self) -> u8 {

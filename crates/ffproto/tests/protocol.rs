@@ -296,6 +296,10 @@ fn relays(page: &mut Page) {
     page.link("link-claim", head_of_call, &body);
     assert_eq!(coding().deserialize::<Vec<Claim>>(relay::read(&body).unwrap().payload).unwrap(), claims);
     moves(page, session);
+    let mut fence = Vec::new();
+    relay::write(net, game, Op::Fence, b"", &mut fence);
+    page.link("link-fence", Head { method: 6, call: 80, time_left_ms: 500, ..Head::new(Kind::Call) }, &fence);
+    assert_eq!(relay::read(&fence).unwrap().op, Some(Op::Fence));
     let attributes = [("room".to_owned(), "red".to_owned())].into();
     let address = "127.0.0.1:40000".parse().unwrap();
     let state = SessionState { version: 2, address, user: Some("ann".into()), attributes };

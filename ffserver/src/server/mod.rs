@@ -396,7 +396,12 @@ impl FFServer {
             QueueLimits { messages_max: limits.session_queue_max, bytes_max: limits.session_queue_bytes_max };
         let (node, dispatch) = (self.node.clone(), self.dispatch.clone());
         let (queues, hooks) = (Queues::new(limits), self.hooks.clone());
-        Arc::new(Shared { node, dispatch, queues, hooks })
+        let shared = Arc::new(Shared { node, dispatch, queues, hooks });
+        let weak = Arc::downgrade(&shared);
+        self.node.set_running(Box::new(move |session| {
+            weak.upgrade().is_some_and(|shared| shared.queues.is_running(session))
+        }));
+        shared
     }
 
     fn root(&self, shared: &Arc<Shared>, links: &TaskTracker) -> root::Root {

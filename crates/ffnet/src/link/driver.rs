@@ -313,7 +313,10 @@ fn handle<V: Service>(
             service.changed(link, Change::Resumed);
         }
         Kind::Paused => link.note(flag::PEER_PAUSED, 0),
-        Kind::Switched => link.note(flag::PEER_SWITCHED, 0),
+        Kind::Switched => {
+            link.note(flag::PEER_SWITCHED, 0);
+            service.changed(link, Change::Switched);
+        }
         Kind::Bye => return Err(Closed::Bye(String::from_utf8_lossy(body).into_owned())),
     }
     Ok(())

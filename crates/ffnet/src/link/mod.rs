@@ -86,6 +86,8 @@ mod flag {
     pub(super) const PEER_PAUSED: u8 = 1 << 4;
     /// The peer has said Switched.
     pub(super) const PEER_SWITCHED: u8 = 1 << 5;
+    /// It has taken the place of a link that lives on.
+    pub(super) const YOUNG: u8 = 1 << 6;
     /// With one of these, nothing new goes out.
     pub(super) const SHUT: u8 = ENDED | PAUSED | RETIRED;
 }
@@ -97,6 +99,8 @@ pub enum Change {
     Paused,
     /// The peer takes new calls again.
     Resumed,
+    /// The peer sends what is new elsewhere, or leaves.
+    Switched,
     /// This side has switched to a newer link, and an outcome has come on this one.
     Quieter,
 }
@@ -212,6 +216,18 @@ impl Link {
     /// Whether the peer sends what is new elsewhere, or the link has ended.
     pub fn peer_has_switched(&self) -> bool {
         self.has(flag::PEER_SWITCHED | flag::ENDED)
+    }
+
+    /// Whether the link that it has taken the place of lives on, and may be used.
+    #[inline]
+    pub fn is_young(&self) -> bool {
+        self.has(flag::YOUNG)
+    }
+
+    /// Notes what [`Link::is_young`] says.
+    pub fn set_young(&self, young: bool) {
+        let (set, clear) = if young { (flag::YOUNG, 0) } else { (0, flag::YOUNG) };
+        self.note(set, clear);
     }
 
     #[inline]
@@ -379,9 +395,28 @@ impl Link {
     /// # Errors
     /// [`NotSent`], with a [`Fault`] of code `no_method`, `overloaded` or `link_lost`; nothing was sent then.
     pub fn notify(&self, method: &str, body: &[u8], client: Option<Client>) -> Result<(), NotSent> {
+        self.notify_when(method, body, client, false)
+    }
+
+    /// The same for what belongs to an answer that goes over this link: it goes out even when the peer has said Pause,
+    /// or a newer link has taken this one's place.
+    ///
+    /// # Errors
+    /// As [`Link::notify`].
+    pub fn notify_beside(&self, method: &str, body: &[u8], client: Option<Client>) -> Result<(), NotSent> {
+        self.notify_when(method, body, client, true)
+    }
+
+    fn notify_when(
+        &self,
+        method: &str,
+        body: &[u8],
+        client: Option<Client>,
+        beside: bool,
+    ) -> Result<(), NotSent> {
         let method = self.method(method)?;
         let mut out = self.0.out.lock();
-        self.check_room(&out, body.len(), false)?;
+        self.check_room(&out, body.len(), beside)?;
         Self::push(&mut out, &Head { method, client, ..Head::new(Kind::Notify) }, body);
         Ok(())
     }
