@@ -195,6 +195,10 @@ fn with_events(app: App) -> App {
         let (from, extra) = (entered.from, String::from_utf8_lossy(&entered.extra).into_owned());
         info!("event: {} entered {} from {from}: {extra}", node.name(), session.id());
     })
+    .on_session_not_moved(|node, session, failed| async move {
+        let (to, extra) = (failed.to, String::from_utf8_lossy(&failed.extra).into_owned());
+        info!("event: {} not moved {} to {to}: {extra}", node.name(), session.id());
+    })
     .on_session_left(|node, session| async move {
         info!("event: {} left {}", node.name(), session.id());
     })

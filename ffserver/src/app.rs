@@ -22,6 +22,7 @@ pub(crate) type EnteredHook = Arc<dyn Fn(Node, Session, Entered) -> Later<()> + 
 pub(crate) type FreezeHook = Arc<dyn Fn(Node) -> Later<Result<Vec<u8>, HandlerError>> + Send + Sync>;
 pub(crate) type ThawHook = Arc<dyn Fn(Node, Frozen) -> Later<Result<(), HandlerError>> + Send + Sync>;
 pub(crate) type LostNodeHook = Arc<dyn Fn(Node, Session, NodeName) -> Later<()> + Send + Sync>;
+pub(crate) type NotMovedHook = Arc<dyn Fn(Node, Session, NotMoved) -> Later<()> + Send + Sync>;
 pub(crate) type ChildHook = Arc<dyn Fn(Node, NodeName) -> Later<()> + Send + Sync>;
 
 #[derive(Clone, Default)]
@@ -34,6 +35,7 @@ pub(crate) struct Hooks {
     pub(crate) session_lost_node: Option<LostNodeHook>,
     pub(crate) session_entered: Option<EnteredHook>,
     pub(crate) session_left: Option<SessionHook>,
+    pub(crate) session_not_moved: Option<NotMovedHook>,
     pub(crate) child_connected: Option<ChildHook>,
     pub(crate) child_lost: Option<ChildHook>,
     pub(crate) freeze: Option<(u32, FreezeHook)>,
@@ -46,6 +48,15 @@ pub struct Entered {
     /// The node where it was; the one that has moved it, when it was at none of that kind.
     pub from: NodeName,
     /// What was given to [`Session::move_to`].
+    pub extra: Bytes,
+}
+
+/// A move that has come to nothing: see [`Session::move_to`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotMoved {
+    /// The node that the session should have gone to.
+    pub to: NodeName,
+    /// What was given to [`Session::move_to`], and was not taken.
     pub extra: Bytes,
 }
 
@@ -213,6 +224,23 @@ impl App {
         F: Future<Output = ()> + Send + 'static,
     {
         self.hooks.session_left = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs on the node that has called [`Session::move_to`] when that has begun, but the new node is lost before the
+    /// session has entered it: the session stays where it was, and its messages go on when this has run. What the node
+    /// has given away with the session it has back here. The new node may have run [`App::on_session_entered`] when it
+    /// was lost, or when only its answer was: it is told [`App::on_session_left`] then.
+    #[must_use]
+    pub fn on_session_not_moved<F>(
+        mut self,
+        hook: impl Fn(Node, Session, NotMoved) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_not_moved =
+            Some(Arc::new(move |node, session, failed| Box::pin(hook(node, session, failed))));
         self
     }
 

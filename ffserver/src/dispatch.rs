@@ -94,8 +94,9 @@ impl Dispatch {
         let default = of(|key| matches!(key, Key::Default)).pop().map(Arc::new);
         let Hooks { session_opened, session_verified, session_closed, session_entered, session_left, .. } =
             &app.hooks;
+        let moves = session_entered.is_some() || app.hooks.session_not_moved.is_some();
         let hooks = [session_opened, session_verified, session_closed, session_left];
-        let hooks = hooks.into_iter().any(Option::is_some) || session_entered.is_some();
+        let hooks = hooks.into_iter().any(Option::is_some) || moves;
         Ok(Self {
             needs_sessions: hooks || net.iter().chain(default.as_deref()).any(|route| route.takes_session),
             default,

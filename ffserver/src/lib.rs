@@ -59,7 +59,7 @@ mod server;
 mod check;
 pub mod process;
 
-pub use app::{App, Entered, Frozen};
+pub use app::{App, Entered, Frozen, NotMoved};
 pub use broadcast::Broadcasts;
 pub use cache::Cache;
 pub use check::Finding;
@@ -85,8 +85,8 @@ pub use {bytes, rocket, tracing};
 pub mod prelude {
     pub use crate::{
         App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Entered, Frozen, HandlerError,
-        Json, Named, Node, NodeName, Nodes, Parent, Parents, Record, Save, Session, State, Table, Verdict,
-        databases, handlers, net_handle, node_handle, parents, remote_handle, root_handle, within,
+        Json, Named, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save, Session, State, Table,
+        Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle, root_handle, within,
     };
     pub use bytes::Bytes;
 }

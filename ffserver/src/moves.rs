@@ -16,15 +16,15 @@ use bytes::Bytes;
 use ffconfig::Target;
 use ffproto::link::Client;
 use ffproto::relay::{Entry, MoveOrder, Op, Reachable, STICK, Stick, StickWhat};
-use ffproto::{CommandId, Executed, Fault, NodeNumber, SessionId};
+use ffproto::{CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::app::Entered;
+use crate::app::{Entered, NotMoved, NotMovedHook};
 use crate::cluster::encode;
 use crate::counters::count;
 use crate::dispatch::{Guarded, Shared, log_error, until};
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::relay::Arrived;
 use crate::session::LocalSession;
 use crate::sessions::{MoveError, Session};
@@ -36,6 +36,34 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// Moving a session of this node.
 impl Node {
+    /// Begins to move a session, at most `limits.park_ms` later: a node may be out of reach for a moment, while a gate on
+    /// the way is replaced or has ended.
+    ///
+    /// # Errors
+    /// [`MoveError`]: everything stays as it was.
+    pub(crate) async fn begin_move_soon(
+        &self,
+        session: &LocalSession,
+        caller: NodeNumber,
+        order: MoveOrder,
+    ) -> Result<(), MoveError> {
+        let until = Instant::now() + self.config().limits.park;
+        loop {
+            match self.begin_move(session, caller, order.clone()) {
+                Err(MoveError::NoNode(name)) if Instant::now() < until && self.may_be_reached_soon(&name) => {
+                }
+                begun => return begun,
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Whether a node that is not reached now was within `limits.park_ms`, or this process has not looked for so long.
+    pub(crate) fn may_be_reached_soon(&self, name: &NodeName) -> bool {
+        let park = self.config().limits.park;
+        self.cluster().has_left(Instant::now(), park, |left, _| left == name)
+    }
+
     /// Begins to move a session; `caller` is the node whose handler wants it.
     ///
     /// # Errors
@@ -73,23 +101,25 @@ impl Node {
         let before = before.into_iter().map(|node| node.number).collect();
         let (node, session) = (self.clone(), session.clone());
         drop(self.calls().spawn(async move {
-            node.carry_out(&session, &target, &entry, before).await;
+            if !node.carry_out(&session, &target, &entry, before).await {
+                node.tell_not_moved(&session, caller, target.name, entry.extra).await;
+            }
             session.end_move();
         }));
         Ok(())
     }
 
-    /// `before` has been handling the session's messages for the target's kind.
+    /// `before` has been handling the session's messages for the target's kind. False when the target is lost.
     async fn carry_out(
         &self,
         session: &LocalSession,
         target: &Reachable,
         entry: &Entry,
         before: Vec<NodeNumber>,
-    ) {
+    ) -> bool {
         while session.has_requests() {
             if session.is_gone() {
-                return;
+                return true;
             }
             sleep(LOOK_EVERY).await;
         }
@@ -99,13 +129,28 @@ impl Node {
             count(&self.counters().moves_failed);
             // It may have been told, and the answer lost.
             self.tell_about(session.id(), target.number, Op::Left, target.kind.as_bytes());
-            return;
+            return false;
         }
         self.lead(session.id(), &target_key(&target.kind), target);
         for old in before {
             self.tell_about(session.id(), old, Op::Left, target.kind.as_bytes());
         }
         info!(session = %session.id(), from = %entry.from, to = %target.name, "moved");
+        true
+    }
+
+    /// Tells the app of the node that wanted it that a session has stayed, before the session goes on.
+    async fn tell_not_moved(&self, session: &LocalSession, caller: NodeNumber, to: NodeName, extra: Vec<u8>) {
+        if session.is_gone() {
+            return;
+        }
+        let order = MoveOrder { node: to, extra };
+        if caller == session.id().node() {
+            return self.tell_not_moved_here(session.id(), order).await;
+        }
+        if let Err(error) = self.ask_about(session.id(), caller, Op::NotMoved, &encode(&order)).await {
+            warn!(session = %session.id(), "the app is not told that it was not moved: {error}");
+        }
     }
 
     /// Asks until there is an answer, the target is gone, or the time is over.
@@ -152,6 +197,29 @@ fn target_key(kind: &str) -> Arc<str> {
     Target::kind(kind).key().clone()
 }
 
+/// The hook of an app as its node calls it for its own sessions.
+pub(crate) fn told(hook: NotMovedHook) -> node::NotMoved {
+    Arc::new(move |node, id, order| Box::pin(run_not_moved(hook.clone(), node, id, order)))
+}
+
+async fn run_not_moved(hook: NotMovedHook, node: Node, id: SessionId, order: MoveOrder) {
+    let Some(local) = node.local_session(id) else { return };
+    let _turn = local.turn().lock().await;
+    let failed = NotMoved { to: order.node, extra: Bytes::from(order.extra) };
+    let session = Session::here(node.clone(), local.clone());
+    run_to_end(&node, "on_session_not_moved", hook(node.clone(), session, failed)).await;
+}
+
+async fn run_to_end(node: &Node, name: &str, hook: impl Future<Output = ()> + Send + 'static) {
+    let ended = Guarded::hook(async move {
+        hook.await;
+        Ok(None)
+    });
+    if let Err(error) = until(Instant::now() + node.session_timeout(), ended).await {
+        log_error(name, &error);
+    }
+}
+
 /// What the others do.
 impl Shared {
     /// A session is here from now on.
@@ -170,6 +238,22 @@ impl Shared {
         self.when_known(id, arrived.at, Box::new(job));
     }
 
+    /// A session has stayed that this node wanted to move.
+    pub(crate) fn not_moved(self: &Arc<Self>, arrived: &Arrived<'_>, id: SessionId, order: MoveOrder) {
+        let (shared, link, call) = (self.clone(), arrived.link.clone(), arrived.head.call);
+        drop(self.node.calls().spawn(async move {
+            let remote = shared.node.cluster().known.get(id);
+            if let (Some(remote), Some(hook)) = (remote, &shared.hooks.session_not_moved) {
+                let _turn = remote.turn.lock().await;
+                let failed = NotMoved { to: order.node, extra: Bytes::from(order.extra) };
+                let session = Session::there(shared.node.clone(), remote.clone());
+                run_to_end(&shared.node, "on_session_not_moved", hook(shared.node.clone(), session, failed))
+                    .await;
+            }
+            link.reply(call, &[]);
+        }));
+    }
+
     async fn run_entered(&self, id: SessionId, entry: Entry) {
         let Some(remote) = self.node.cluster().known.get(id) else { return };
         let _turn = remote.turn.lock().await;
@@ -180,7 +264,7 @@ impl Shared {
         let Some(hook) = &self.hooks.session_entered else { return };
         let entered = Entered { from: entry.from, extra: Bytes::from(entry.extra) };
         let hook = hook(self.node.clone(), Session::there(self.node.clone(), remote.clone()), entered);
-        self.run_to_end("on_session_entered", hook).await;
+        run_to_end(&self.node, "on_session_entered", hook).await;
     }
 
     /// A session is here no longer.
@@ -191,17 +275,7 @@ impl Shared {
         drop(self.node.calls().spawn(async move {
             let _turn = remote.turn.lock().await;
             let session = Session::there(shared.node.clone(), remote.clone());
-            shared.run_to_end("on_session_left", hook(shared.node.clone(), session)).await;
+            run_to_end(&shared.node, "on_session_left", hook(shared.node.clone(), session)).await;
         }));
-    }
-
-    async fn run_to_end(&self, name: &str, hook: impl Future<Output = ()> + Send + 'static) {
-        let ended = Guarded::hook(async move {
-            hook.await;
-            Ok(None)
-        });
-        if let Err(error) = until(Instant::now() + self.node.session_timeout(), ended).await {
-            log_error(name, &error);
-        }
     }
 }

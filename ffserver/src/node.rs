@@ -15,9 +15,9 @@ use ffnet::Link;
 use ffnet::handshake::{Local, Peer};
 use ffnet::link::{Change, LinkLimits};
 use ffproto::control::NodeStatus;
-use ffproto::frame::Firefly;
 use ffproto::handshake::Refusal;
 use ffproto::link::Client;
+use ffproto::relay::MoveOrder;
 use ffproto::{
     ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId, handover,
 };
@@ -71,6 +71,7 @@ struct Inner {
     records: OnceLock<Records>,
     verified: OnceLock<Verified>,
     running: OnceLock<Running>,
+    not_moved: OnceLock<NotMoved>,
     sessions: Mutex<Sessions>,
     parents: Mutex<Neighbours>,
     children: Mutex<Neighbours>,
@@ -111,6 +112,10 @@ pub(crate) enum NotOpened {
 /// Whether a message of a session runs here.
 pub(crate) type Running = Box<dyn Fn(SessionId) -> bool + Send + Sync>;
 
+/// Tells the app that a session of this node has stayed.
+pub(crate) type NotMoved =
+    Arc<dyn Fn(Node, SessionId, MoveOrder) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// Tells the app that a session has a user.
 pub(crate) type Verified =
     Arc<dyn Fn(Node, SessionId) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -147,6 +152,7 @@ impl Node {
             records: OnceLock::new(),
             verified: OnceLock::new(),
             running: OnceLock::new(),
+            not_moved: OnceLock::new(),
             sessions: Mutex::default(),
             parents: Mutex::new(parents),
             children: Mutex::new(children),
@@ -348,6 +354,17 @@ impl Node {
         Link::new(self.name().clone(), peer, limits, self.0.counters.links.clone())
     }
 
+    pub(crate) fn set_not_moved(&self, told: NotMoved) {
+        let _ = self.0.not_moved.set(told);
+    }
+
+    /// Tells the app, if it wants to hear it.
+    pub(crate) async fn tell_not_moved_here(&self, session: SessionId, order: MoveOrder) {
+        if let Some(told) = self.0.not_moved.get() {
+            told(self.clone(), session, order).await;
+        }
+    }
+
     pub(crate) fn set_running(&self, running: Running) {
         let _ = self.0.running.set(running);
     }
@@ -418,7 +435,8 @@ impl Node {
         *from_there += 1;
         sessions.next = Some(id.next());
         let stage = if self.0.config.login.is_some() { Stage::Awaited } else { Stage::In };
-        let session = LocalSession::new(id, address, stage, self.wire(), self.0.counters.clone());
+        let session =
+            LocalSession::new(id, address, stage, Wire::of(&self.0.config), self.0.counters.clone());
         session.set_course(sessions.course);
         sessions.open.insert(id, session.clone());
         drop(sessions);
@@ -429,7 +447,7 @@ impl Node {
     /// Takes over a session that another process of this node has opened.
     pub(crate) fn adopt_session(&self, record: &handover::Session, luggage: Luggage) -> LocalSession {
         let (groups, user, stamp) = (luggage.groups.clone(), luggage.user(), luggage.stamp);
-        let session = LocalSession::adopt(record, luggage, self.wire(), self.0.counters.clone());
+        let session = LocalSession::adopt(record, luggage, Wire::of(&self.0.config), self.0.counters.clone());
         if self.0.config.login.is_none() {
             session.set_stage(Stage::In);
         }
@@ -544,20 +562,6 @@ impl Node {
                 count(&self.0.counters.clients_silent);
                 session.close("idle: limits.idle_s");
             }
-        }
-    }
-
-    fn wire(&self) -> Wire {
-        let client = &self.0.config.client;
-        Wire {
-            framing: Firefly {
-                head: client.head,
-                proto_version: client.proto_version,
-                server_version: client.server_version,
-            },
-            error_command: client.error_command,
-            outbox_bytes_max: self.0.config.limits.outbox_bytes_max,
-            slow_client: self.0.config.limits.slow_client,
         }
     }
 }

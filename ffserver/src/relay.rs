@@ -347,6 +347,12 @@ impl Shared {
                     link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, "a malformed entry"))
                 }
             },
+            (Some(Op::NotMoved), Some(client)) => match decode::<MoveOrder>(envelope.payload) {
+                Some(order) => self.not_moved(arrived, client.session, order),
+                None => {
+                    link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, "a malformed move"))
+                }
+            },
             (Some(Op::Fence), None) => link.reply(call, &[]),
             (Some(Op::Claim), None) => match decode::<Vec<Claim>>(envelope.payload) {
                 Some(claims) if claims.iter().all(|claim| claim.session.node() == envelope.from) => {
@@ -482,7 +488,7 @@ impl Shared {
             Some(Op::Touch | Op::Set | Op::Push | Op::Close | Op::Join | Op::Leave | Op::Move) => {
                 owner == Some(envelope.to)
             }
-            Some(Op::State | Op::Ended | Op::Enter | Op::Left) => owner == Some(envelope.from),
+            Some(Op::State | Op::Ended | Op::Enter | Op::Left | Op::NotMoved) => owner == Some(envelope.from),
             Some(Op::Check | Op::Broadcast | Op::Claim | Op::Call | Op::Fence) | None => true,
         };
         if fits && self.node.cluster().leads(arrived.at, arrived.link, envelope.from) {
@@ -616,23 +622,28 @@ impl Node {
             }
             (Some(Op::Touch), Some(session)) => answer.reply(&encode(&*session.watch(envelope.from))),
             (Some(Op::Set), Some(session)) => self.set(answer, session, envelope),
-            (Some(Op::Move), local) => {
-                let order = decode::<MoveOrder>(envelope.payload);
-                answer.reply(&[self.moved(local, envelope.from, order).number()]);
-            }
+            (Some(Op::Move), local) => self.answer_move(answer, local, envelope),
             _ => answer.unknown(self),
         }
     }
 
-    fn moved(&self, session: Option<LocalSession>, from: NodeNumber, order: Option<MoveOrder>) -> MoveAnswer {
-        let (Some(session), Some(order)) = (session, order) else { return MoveAnswer::Gone };
-        match self.begin_move(&session, from, order) {
-            Ok(()) => MoveAnswer::Begun,
-            Err(MoveError::NoNode(_)) => MoveAnswer::NoNode,
-            Err(MoveError::NotRouted(_)) => MoveAnswer::NotRouted,
-            Err(MoveError::Moving) => MoveAnswer::Moving,
-            Err(_) => MoveAnswer::Gone,
+    fn answer_move(&self, answer: &Answer, session: Option<LocalSession>, envelope: &Envelope<'_>) {
+        let (Some(session), Some(order)) = (session, decode::<MoveOrder>(envelope.payload)) else {
+            return answer.reply(&[MoveAnswer::Gone.number()]);
+        };
+        let from = envelope.from;
+        match self.begin_move(&session, from, order.clone()) {
+            Err(MoveError::NoNode(name)) if self.may_be_reached_soon(&name) => {}
+            begun => return answer.reply(&[move_answer(&begun).number()]),
         }
+        // It does not leave for a successor meanwhile.
+        session.request_waits();
+        let (node, answer) = (self.clone(), answer.clone());
+        drop(self.calls().spawn(async move {
+            let begun = node.begin_move_soon(&session, from, order).await;
+            answer.reply(&[move_answer(&begun).number()]);
+            session.request_ended();
+        }));
     }
 
     /// Changes a session's state for another node; with a user in it the other net nodes are asked before.
@@ -652,6 +663,16 @@ impl Node {
             answer_set(&node, &answer, node.bind_session(&session, change, from).await);
             session.request_ended();
         }));
+    }
+}
+
+fn move_answer(begun: &Result<(), MoveError>) -> MoveAnswer {
+    match begun {
+        Ok(()) => MoveAnswer::Begun,
+        Err(MoveError::NoNode(_)) => MoveAnswer::NoNode,
+        Err(MoveError::NotRouted(_)) => MoveAnswer::NotRouted,
+        Err(MoveError::Moving) => MoveAnswer::Moving,
+        Err(_) => MoveAnswer::Gone,
     }
 }
 

@@ -234,8 +234,9 @@ impl Session {
     /// is told by [`App::on_session_left`](crate::App::on_session_left).
     ///
     /// It returns when the net node has begun: the request that asks must end before the session can go. Should the
-    /// new node be lost until then, the session stays where it was (counter `moves_failed`). Not cancel-safe: the move
-    /// may have begun.
+    /// new node be lost until then, the session stays where it was (counter `moves_failed`), and this node is told by
+    /// [`App::on_session_not_moved`](crate::App::on_session_not_moved). A node that is not reached now, but was within
+    /// `limits.park_ms`, is waited for so long. Not cancel-safe: the move may have begun.
     ///
     /// # Errors
     /// [`MoveError`]: everything stays as it was.
@@ -246,7 +247,9 @@ impl Session {
         }
         let order = MoveOrder { node: node.clone(), extra: extra.to_vec() };
         let remote = match &self.at {
-            Place::Here(session) => return self.node.begin_move(session, session.id().node(), order),
+            Place::Here(session) => {
+                return self.node.begin_move_soon(session, session.id().node(), order).await;
+            }
             Place::There(remote) => remote,
         };
         let kind = || {

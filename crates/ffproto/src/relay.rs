@@ -106,10 +106,13 @@ pub enum Op {
     Left,
     /// Call, to a net node: answered empty, when everything is done that came the same way before.
     Fence,
+    /// Call, from the net node, to the node that wanted the session to move: it has stayed; the [`MoveOrder`] of that.
+    /// Answered empty when the app has been told.
+    NotMoved,
 }
 
 impl Op {
-    const ALL: [Op; 16] = [
+    const ALL: [Op; 17] = [
         Op::Touch,
         Op::State,
         Op::Set,
@@ -126,6 +129,7 @@ impl Op {
         Op::Enter,
         Op::Left,
         Op::Fence,
+        Op::NotMoved,
     ];
 
     fn number(self) -> u8 {

@@ -38,7 +38,7 @@ use crate::routing::taken;
 use crate::stop::Stop;
 use crate::succession::{Estate, HandOverError, Kept};
 use crate::web::{Front, Web};
-use crate::{net, parent, root, verified};
+use crate::{moves, net, parent, root, verified};
 
 /// How long a node waits for its parents before it is ready without them: they may be late.
 const PARENTS_WAIT: Duration = Duration::from_secs(2);
@@ -93,6 +93,9 @@ impl FFServer {
         let node = Node::new(cluster, config, incarnation, app.states, handlers);
         if let Some(hook) = app.hooks.session_verified.clone() {
             node.set_verified(verified::told(hook));
+        }
+        if let Some(hook) = app.hooks.session_not_moved.clone() {
+            node.set_not_moved(moves::told(hook));
         }
         Ok(Self {
             cluster: cluster.clone(),

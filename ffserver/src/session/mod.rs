@@ -31,6 +31,22 @@ pub(crate) struct Wire {
     pub(crate) slow_client: SlowClient,
 }
 
+impl Wire {
+    pub(crate) fn of(config: &ffconfig::Node) -> Self {
+        let (client, limits) = (&config.client, &config.limits);
+        Self {
+            framing: Firefly {
+                head: client.head,
+                proto_version: client.proto_version,
+                server_version: client.server_version,
+            },
+            error_command: client.error_command,
+            outbox_bytes_max: limits.outbox_bytes_max,
+            slow_client: limits.slow_client,
+        }
+    }
+}
+
 /// A client connection of this node. Cheap to clone; usable from any task.
 #[derive(Clone)]
 pub(crate) struct LocalSession(Arc<Inner>);
