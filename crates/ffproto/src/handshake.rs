@@ -22,7 +22,7 @@ use sha2::Sha256;
 use crate::{ClusterName, Incarnation, NodeName};
 
 /// Version of everything that nodes say to each other. Ends with different versions do not talk.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The longest handshake message in bytes: names and a few thousand methods.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of the preamble.
@@ -46,7 +46,10 @@ pub enum BadPreamble {
     #[error("the other side does not speak this protocol (first bytes {0:02x?})")]
     Magic([u8; 4]),
     /// Another version.
-    #[error("the other side speaks version {theirs}, this side version {ours}")]
+    #[error(
+        "the other side speaks version {theirs} of the protocol between nodes, this side version {ours}: \
+         stop the cluster, and start it with master and appmain of one release"
+    )]
     Version {
         /// What they speak.
         theirs: u16,

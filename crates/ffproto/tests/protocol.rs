@@ -172,6 +172,14 @@ fn handshakes(page: &mut Page) {
         let theirs = page.bytes(name, &purpose.preamble());
         assert_eq!(purpose.check_preamble(theirs.try_into().unwrap()), Ok(()));
     }
+    // What a node of the first version sends, which is not to change.
+    let older = page.bytes("preamble-older", b"FFLK\x01\0\x02\0");
+    let refused = Purpose::Link.check_preamble(older.try_into().unwrap()).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "the other side speaks version 1 of the protocol between nodes, this side version 2: \
+         stop the cluster, and start it with master and appmain of one release"
+    );
     let (net, gate, cluster) = (name("net"), name("gate"), ClusterName::try_from("demo").unwrap());
     let (older, newer) = (Incarnation(1_790_000_000_000), Incarnation(1_790_000_000_001));
     let nonces: [Nonce; 2] = [[1; 32], [2; 32]];
