@@ -258,6 +258,11 @@ impl Neighbours {
         self.known.get(name).is_some_and(|known| known.links().any(is))
     }
 
+    /// Whether every link has said its last word.
+    pub(crate) fn are_over(&self) -> bool {
+        self.known.values().flat_map(|known| known.current.iter().chain(&known.older)).all(Link::is_over)
+    }
+
     /// Every link that lives.
     pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         self.known.values().flat_map(Neighbour::links)

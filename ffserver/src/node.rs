@@ -679,9 +679,9 @@ impl Node {
         self.links().iter().for_each(|link| link.close(why));
     }
 
-    /// Whether no parent is linked any more.
+    /// Whether no parent is linked any more, and each has been told so.
     pub(crate) fn parents_gone(&self) -> bool {
-        self.0.parents.lock().links().next().is_none()
+        self.0.parents.lock().are_over()
     }
 
     /// Whether every configured parent is linked.

@@ -244,3 +244,24 @@ async fn a_single_node_registers_at_the_master_that_did_not_start_it() -> Result
     assert_eq!(ended.code(), Some(0), "told to stop with the cluster");
     Ok(())
 }
+
+/// A child that says that it leaves has not been lost, whatever is under way when it does.
+#[tokio::test]
+async fn at_an_orderly_stop_no_child_and_no_parent_is_lost() -> Result<()> {
+    let mut cluster = Cluster::processes(Fixture::demo()?).await?;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = cluster.client().await?;
+        clients.push(tokio::spawn(async move { while client.call(300, b"on and on").await.is_ok() {} }));
+    }
+    cluster.until("net", "is at work", |node| node["sessions"].as_u64() >= Some(20)).await?;
+    let answer = cluster.admin("POST", "/stop").await?;
+    assert!(answer.status < 300, "{answer:?}");
+    assert_eq!(cluster.exit_code().await?, Some(0));
+    let log = cluster.log();
+    let lost: Vec<_> =
+        log.lines().filter(|line| line.contains("child lost") || line.contains("parent lost")).collect();
+    assert!(lost.is_empty(), "{lost:#?}");
+    assert!(log.matches("child left").count() >= 2, "{log}");
+    Ok(())
+}

@@ -78,6 +78,8 @@ pub struct Driver<S, V> {
     ran: Instant,
     deadline: Pin<Box<Sleep>>,
     armed: Option<Instant>,
+    /// Bye is said: why, and until when the peer is waited for.
+    leaving: Option<(String, Instant)>,
 }
 
 impl<S, V> Driver<S, V>
@@ -103,6 +105,7 @@ where
             ran: Instant::now(),
             deadline: Box::pin(tokio::time::sleep_until(Instant::now())),
             armed: None,
+            leaving: None,
         }
     }
 
@@ -110,15 +113,17 @@ where
         if let Poll::Ready(closed) = self.poll_read(cx) {
             // What arrived before the end has been handled; what it caused may still be written.
             let _ = self.poll_flush(cx);
-            return Poll::Ready(closed);
+            return Poll::Ready(match self.leaving.take() {
+                Some((why, _)) => Closed::Here(why),
+                None => closed,
+            });
         }
         if let Err(closed) = self.poll_heartbeat(cx) {
             return Poll::Ready(closed);
         }
         self.poll_deadlines(cx);
         match self.poll_flush(cx) {
-            Ok(Some(closed)) => Poll::Ready(closed),
-            Ok(None) => Poll::Pending,
+            Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Closed::Io(error)),
         }
     }
@@ -135,6 +140,11 @@ where
             let n = room.filled().len();
             if n == 0 {
                 return Poll::Ready(Closed::ByPeer);
+            }
+            if self.leaving.is_some() {
+                // It is taken from the socket and no more, see `leave`.
+                self.have = 0;
+                continue;
             }
             self.have += n;
             self.last_seen = Instant::now();
@@ -194,6 +204,9 @@ where
                 return Err(Closed::StoodStill);
             }
             self.ran = now;
+            if let Some((why, _)) = self.leaving.take_if(|(_, until)| now >= *until) {
+                return Err(Closed::Here(why));
+            }
             let silent = now.saturating_duration_since(self.last_seen);
             let beat = self.link.0.limits.heartbeat;
             if silent > beat * MISSED_HEARTBEATS {
@@ -231,9 +244,19 @@ where
         }
     }
 
-    /// Writes everything that is queued; registers for more. `Some` when this side wanted to close and
-    /// all is written.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<Option<Closed>> {
+    /// Bye is written. What the peer has sent meanwhile is read until it has closed, too, at most a heartbeat: a close
+    /// with unread bytes would be a reset, which may take the Bye with it.
+    fn leave(&mut self, cx: &mut Context<'_>, why: String) {
+        if self.leaving.is_none() {
+            self.have = 0;
+            self.leaving = Some((why, Instant::now() + self.link.0.limits.heartbeat));
+            // When it fails the peer is gone, which the next read says.
+            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+        }
+    }
+
+    /// Writes everything that is queued; registers for more. When this side wants to close, Bye is the last.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         loop {
             while self.written < self.writing.len() {
                 match Pin::new(&mut self.io).poll_write(cx, &self.writing[self.written..]) {
@@ -244,7 +267,7 @@ where
                     }
                     Poll::Ready(Err(e)) => return Err(e),
                     // The waker stays away: new frames join the queue and go when the socket has room.
-                    Poll::Pending => return Ok(None),
+                    Poll::Pending => return Ok(()),
                 }
             }
             self.written = 0;
@@ -259,11 +282,13 @@ where
                     drop(out);
                     return match Pin::new(&mut self.io).poll_flush(cx) {
                         Poll::Ready(Err(e)) => Err(e),
-                        _ => Ok(None),
+                        _ => Ok(()),
                     };
                 };
                 if out.closed {
-                    return Ok(Some(Closed::Here(why)));
+                    drop(out);
+                    self.leave(cx, why);
+                    return Ok(());
                 }
                 out.closed = true;
                 Link::push(&mut out, &Head::new(Kind::Bye), why.as_bytes());
@@ -277,7 +302,7 @@ where
 fn end(link: &Link, written: u64) {
     let mut out = link.0.out.lock();
     out.closed = true;
-    link.change(flag::ENDED, 0);
+    link.change(flag::ENDED | flag::OVER, 0);
     drop(out);
     let peer = &link.0.peer.name;
     let lost = |sent: bool| {

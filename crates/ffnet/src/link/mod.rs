@@ -88,6 +88,8 @@ mod flag {
     pub(super) const PEER_SWITCHED: u8 = 1 << 5;
     /// It has taken the place of a link that lives on.
     pub(super) const YOUNG: u8 = 1 << 6;
+    /// Its driver has ended: the last word is said.
+    pub(super) const OVER: u8 = 1 << 7;
     /// With one of these, nothing new goes out.
     pub(super) const SHUT: u8 = ENDED | PAUSED | RETIRED;
 }
@@ -189,6 +191,11 @@ impl Link {
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.has(flag::ENDED)
+    }
+
+    /// Whether its last word is said, and it needs its socket no more.
+    pub fn is_over(&self) -> bool {
+        self.has(flag::OVER)
     }
 
     /// Whether new calls go out: it has not ended, the peer has not said Pause, and no newer link has taken
