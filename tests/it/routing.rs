@@ -7,6 +7,7 @@ use tests::client::Client;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
 use tests::trials::order;
+use tests::wait;
 
 #[tokio::test]
 async fn pipelined_requests_of_a_session_run_in_order_and_one_at_a_time_while_others_die() -> Result<()> {
@@ -226,4 +227,49 @@ async fn a_message_that_crosses_too_many_links_ends_with_an_error() -> Result<()
     assert_eq!((error.code.as_str(), error.executed.as_str()), ("too_many_hops", "no"));
     assert_eq!(error.message, "the message has crossed 2 links and is not there: limits.hops_max");
     cluster.stop().await
+}
+
+/// One config says that the lobby has what the gate is sent, another one the other way round: no check of one file can
+/// see that. The lobby is started with the other one, as by hand, or in the middle of a reload.
+#[tokio::test]
+async fn a_circle_of_two_configs_ends_with_an_error_and_the_cluster_goes_on() -> Result<()> {
+    let to_lobby = r#", "route": { "range": { "lobby": [[9000, 9099]] } }"#;
+    let to_gate = r#", "route": { "range": { "gate": [[9000, 9099]] } }"#;
+    let template = format!(
+        r#"{{
+  "master": {{ "rootport": @master, "webport": @admin }},
+  "servers": {{
+    "gate":  {{ "rootport": @gate, "app": "mazegate", "type": "gate"{to_lobby} }},
+    "net":   {{ "netport": @net, "app": "hallnet", "remoteport": [{{ "rootname": "gate" }}]{to_gate} }},
+    "lobby": {{ "app": "mazegate", "type": "lobby", "remoteport": [{{ "rootname": "gate" }}] }}
+  }}
+}}"#
+    );
+    let fixture = Fixture::new(&template)?;
+    let other = fixture.text.replace(to_lobby, "");
+    let other = other.replace(r#""type": "lobby""#, &format!(r#""type": "lobby"{to_gate}"#));
+    let cluster = Cluster::processes(fixture).await?;
+    let mut client = cluster.client().await?;
+    assert_eq!(client.call_error(9000, b"").await?.code, "no_node", "nobody has it");
+    assert_eq!(cluster.admin("POST", "/nodes/lobby/stop").await?.status, 200);
+    let config = cluster.folder().join("other.json");
+    std::fs::write(&config, other)?;
+    let mut single = tokio::process::Command::new(tests::bins::folder()?.join("master"))
+        .args(["single", "lobby"])
+        .arg(&config)
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    cluster.until_linked("lobby", "gate").await?;
+    let error = wait::until("the lobby is found", async || {
+        let error = client.call_error(9000, b"").await.map_err(|e| format!("{e:#}"))?;
+        if error.code == "no_node" { Err(format!("{error:?}")) } else { Ok(error) }
+    })
+    .await?;
+    assert_eq!((error.code.as_str(), error.executed.as_str()), ("too_many_hops", "no"), "{error:?}");
+    client.call(20, b"").await?;
+    cluster.stop().await?;
+    let ended = tokio::time::timeout(wait::PATIENCE, single.wait()).await??;
+    assert_eq!(ended.code(), Some(0), "told to stop with the cluster");
+    Ok(())
 }
