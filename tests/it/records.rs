@@ -538,7 +538,7 @@ async fn a_thousand_hot_records_reach_the_database_and_are_released(place: Place
     Ok(())
 }
 
-#[derive(Record, Debug, Clone, PartialEq)]
+#[derive(Record, Debug, Default, Clone, PartialEq)]
 #[record(table = "item_together")]
 struct Together {
     #[record(key)]
@@ -559,15 +559,9 @@ async fn many_records_of_every_type_are_written_behind_together(place: Place) ->
     let db = place.make_table::<Together>().await?;
     let (one, items) = place.node::<Together>().await?;
     let ids: Vec<i32> = (0..100).collect();
-    let (number, share, sealed, text, blob) = (None, None, None, None, None);
     for id in ids.clone() {
         let (label, data) = (format!("'{id}\"?"), vec![0, id as u8]);
-        let (level, weight, bound) = (0, 0.0, false);
-        let blob = blob.clone();
-        let text = text.clone();
-        items
-            .insert(Together { id, level, weight, bound, label, data, number, share, sealed, text, blob })
-            .await?;
+        items.insert(Together { id, label, data, ..Together::default() }).await?;
     }
     // What may be NULL is NULL in all rows of the first round, in some of the next, then in none.
     for round in 0..3_u32 {

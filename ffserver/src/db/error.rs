@@ -81,6 +81,14 @@ pub enum DbError {
         #[source]
         source: Cause,
     },
+    /// The database takes no writes now: its disk is full, it is read-only or about to stop. Nothing was changed;
+    /// trying again may succeed.
+    #[error("the database takes no writes now")]
+    Unable {
+        /// What the database says.
+        #[source]
+        source: Cause,
+    },
     /// The database refuses the statement: its text, an argument, a constraint. Nothing was changed.
     #[error("the database refuses the statement")]
     Statement {
@@ -149,6 +157,7 @@ impl DbError {
             Self::Lost { source } => Self::Lost { source: said(source) },
             Self::Duplicate { source } => Self::Duplicate { source: said(source) },
             Self::Conflict { source } => Self::Conflict { source: said(source) },
+            Self::Unable { source } => Self::Unable { source: said(source) },
             Self::Statement { source } => Self::Statement { source: said(source) },
             Self::Column { column, reason } => {
                 Self::Column { column: column.clone(), reason: reason.clone() }
@@ -179,6 +188,7 @@ pub(super) fn failed(error: sqlx::Error, waited: Duration) -> DbError {
         sqlx::Error::PoolClosed => DbError::Closed,
         sqlx::Error::Database(e) if e.is_unique_violation() => DbError::Duplicate { source: e.into_error() },
         sqlx::Error::Database(e) if is_conflict(&*e) => DbError::Conflict { source: e.into_error() },
+        sqlx::Error::Database(e) if is_unable(&*e) => DbError::Unable { source: e.into_error() },
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
             DbError::Lost { source: cause(error) }
         }
@@ -197,6 +207,20 @@ fn is_conflict(error: &dyn sqlx::error::DatabaseError) -> bool {
         return is_sqlite_busy(&code);
     }
     matches!(code.as_ref(), "40001" | "40P01" | "55P03")
+}
+
+/// The database's trouble, whatever the statement. SQLite: NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN. MySQL: disk or
+/// table full, no memory, shutting down, read-only. PostgreSQL: the classes of resources, of operators, of the
+/// system, and a read-only transaction.
+fn is_unable(error: &dyn sqlx::error::DatabaseError) -> bool {
+    if let Some(mysql) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        return matches!(mysql.number(), 1021 | 1037 | 1041 | 1053 | 1114 | 1290 | 1836);
+    }
+    let Some(code) = error.code() else { return false };
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 7 | 8 | 10 | 11 | 13 | 14));
+    }
+    ["53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006"
 }
 
 /// SQLITE_BUSY (5) and SQLITE_LOCKED (6), with their extended codes.

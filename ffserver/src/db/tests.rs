@@ -128,7 +128,7 @@ async fn sqlite_makes_its_folder_and_file() {
     let read_only = Db::connect(&config(&format!("sqlite://{}?mode=ro", file.display()))).await.unwrap();
     read_only.fetch_all("SELECT name FROM sqlite_master", &[]).await.unwrap();
     let error = read_only.execute("CREATE TABLE t (n INT)", &[]).await.unwrap_err();
-    assert!(matches!(error, DbError::Statement { .. }), "{error:?}");
+    assert!(matches!(error, DbError::Unable { .. }), "{error:?}");
     read_only.close().await;
     let missing = format!("sqlite://{}/none.db?mode=rw", folder.display());
     let error = Db::connect(&config(&missing)).await.unwrap_err();

@@ -1,5 +1,6 @@
 //! Writing behind: the task of a table that brings dirty records to the database in batches, and sweeps memory.
 
+use std::cmp::Ordering;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,11 @@ const BATCH: usize = 500;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How soon a failed write-out is tried again, at first and at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// A record that the database refuses by itself is tried again so seldom.
+/// A record that the database refuses by itself is tried again so seldom; after the stop not at all.
 const REFUSED_AGAIN: Duration = Duration::from_secs(5);
+/// Later than all that is written at the stop.
+const NEVER: Duration = Duration::from_secs(2 * YEAR);
+const YEAR: u64 = 365 * 24 * 3600;
 /// A record that was not written to for so long is held no longer.
 const HOLD_IDLE: Duration = Duration::from_secs(1);
 /// How often idle holds and memory are looked at.
@@ -70,17 +74,19 @@ impl<T: Record> Inner<T> {
         }
     }
 
-    /// Everything to the database, as fast as it takes it, until all is there. The caller sets the deadline.
+    /// Everything to the database, as fast as it takes it, until all is there but what it refuses. The caller sets
+    /// the deadline.
     async fn finish(&self) {
-        let far = Instant::now() + Duration::from_secs(365 * 24 * 3600);
+        let far = Instant::now() + Duration::from_secs(YEAR);
         let mut again = AGAIN.0;
-        while self.slots.lock().next_due().is_some() {
+        while self.slots.lock().next_due().is_some_and(|due| due <= far) {
             if self.flush_due(far).await.is_err() {
                 tokio::time::sleep(again).await;
                 again = (again * 2).min(AGAIN.1);
             }
         }
-        while self.release_idle(Instant::now()).await.is_err() || self.slots.lock().held() > 0 {
+        // What was refused stays held, for the journal has it.
+        while self.release_idle(Instant::now()).await.is_err() || self.slots.lock().is_any_idle() {
             tokio::time::sleep(again).await;
             again = (again * 2).min(AGAIN.1);
         }
@@ -134,7 +140,11 @@ impl<T: Record> Inner<T> {
                     let why = fftelemetry::chain(&e);
                     error!("{}: {keys} cannot be written behind and stays dirty: {why}", T::SHAPE.table);
                 }
-                let pause = if refused { REFUSED_AGAIN } else { AGAIN.0 };
+                let pause = match (refused, self.cx.stop.is_cancelled()) {
+                    (false, _) => AGAIN.0,
+                    (true, false) => REFUSED_AGAIN,
+                    (true, true) => NEVER,
+                };
                 let mut slots = self.slots.lock();
                 batch.iter().for_each(|due| slots.failed(due, Instant::now() + pause));
                 if refused { Ok(()) } else { Err(e) }
@@ -210,11 +220,14 @@ impl<T: Record> Inner<T> {
         let mut written = Vec::new();
         for (due, changed) in batch.iter().zip(rows) {
             let version = if due.state == State::Held { due.version } else { due.version + 1 };
-            if *changed || matches!(self.is_there(due).await, Ok(true)) {
-                self.slots.lock().written(due, version, Instant::now());
-                if due.state == State::Held {
-                    self.cx.journal.written(self.row(&due.key), version);
-                }
+            let there = if *changed { Ok(There::This) } else { self.is_there(due).await };
+            let Ok(there @ (There::This | There::Newer)) = there else { continue };
+            self.slots.lock().written(due, version, Instant::now());
+            if due.state == State::Held {
+                self.cx.journal.written(self.row(&due.key), version);
+            }
+            // A newer state may be of a version that another value had once: whoever wrote it tells of it.
+            if there == There::This {
                 written.push((due, version));
             }
         }
@@ -231,16 +244,16 @@ impl<T: Record> Inner<T> {
 
     /// Why a row was not changed: an earlier try of this same write has done it; it was written, released or
     /// deleted here meanwhile; or somebody else has the row, who then has won.
-    async fn is_there(&self, due: &Due<T::Key, T>) -> Result<bool, DbError> {
+    async fn is_there(&self, due: &Due<T::Key, T>) -> Result<There, DbError> {
         let again = Instant::now() + AGAIN.0;
         let known = self.slots.lock().known(&due.key).filter(|known| known.dirty);
         match known {
-            None => return Ok(true),
+            None => return Ok(There::Newer),
             Some(known) if known.state == due.state => {}
             Some(_) => {
                 // A loose one that has become held: it is written as such.
                 self.slots.lock().failed(due, again);
-                return Ok(false);
+                return Ok(There::Not);
             }
         }
         let row = match self.db.fetch_optional(self.names().peek(), &[due.key.to_value()]).await {
@@ -253,9 +266,17 @@ impl<T: Record> Inner<T> {
         let row = row.and_then(|row| Some((row.at::<i64>(0).ok()?, row.at::<String>(1).ok()?)));
         if due.state == State::Held {
             let hold = self.holds.lock().get(&due.key).copied().unwrap_or_default();
-            let own = row.as_ref().is_some_and(|(_, holder)| *holder == self.holder(hold));
-            if own {
-                return Ok(true);
+            if let Some((version, holder)) = &row
+                && *holder == self.holder(hold)
+            {
+                return Ok(match version.cmp(&due.version) {
+                    Ordering::Equal => There::This,
+                    Ordering::Greater => There::Newer,
+                    Ordering::Less => {
+                        self.slots.lock().failed(due, again);
+                        There::Not
+                    }
+                });
             }
             let holder = row.map_or_else(|| "nothing: it was deleted".to_owned(), |(_, holder)| holder);
             error!(
@@ -271,7 +292,7 @@ impl<T: Record> Inner<T> {
             add(&self.cx.counters.best_effort_lost, 1);
         }
         self.slots.lock().forget(&due.key);
-        Ok(false)
+        Ok(There::Not)
     }
 
     /// Writes what waits for one record, and ends its hold. With its key locked.
@@ -286,7 +307,7 @@ impl<T: Record> Inner<T> {
             self.mark_untold(key);
             // No matter when it runs: it neither ends the hold nor goes over a newer version.
             let changed = self.write_batch(std::slice::from_ref(&due)).await?;
-            if !changed.contains(&true) && !self.is_there(&due).await? {
+            if !changed.contains(&true) && self.is_there(&due).await? == There::Not {
                 return Ok(());
             }
             self.cx.journal.written(self.row(key), version);
@@ -297,7 +318,17 @@ impl<T: Record> Inner<T> {
     }
 }
 
+/// What the database has of a write whose statement changed no row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    /// This very state: an earlier try has written it.
+    This,
+    /// A newer one of this node's, or the record is no longer its own.
+    Newer,
+    Not,
+}
+
 /// The record itself is refused, not the database lost.
-fn is_of_one_record(error: &DbError) -> bool {
+pub(super) fn is_of_one_record(error: &DbError) -> bool {
     matches!(error, DbError::Statement { .. } | DbError::Duplicate { .. } | DbError::Column { .. })
 }

@@ -5,17 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffdata::journal::Entry;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::db::{DbError, Value};
+use crate::db::{DbError, Sql, Value};
 
 use super::RecordError;
 use super::batch::{Guard, Many, Part, Set};
 use super::shape::{Field as _, Record};
 use super::slots::State;
 use super::table::{Inner, KEYS_AT_ONCE, Unsure};
+
+/// Statements that run at a time: a row that somebody has locked keeps only those of its own statement waiting.
+const HELD_AT_ONCE: usize = 4;
 
 /// A row that somebody waits to hold.
 pub(crate) struct Asked<K> {
@@ -35,7 +40,13 @@ impl<T: Record> Inner<T> {
         // Until it is known, and when this future is dropped, the database may have it.
         self.unsure.lock().push(Unsure { key: key.clone(), hold, since: Instant::now() });
         let (answer, answered) = oneshot::channel();
-        self.asked.lock().push(Asked { key: key.clone(), version, hold, answer });
+        {
+            let mut asked = self.asked.lock();
+            if self.cx.stop.is_cancelled() {
+                return Err(RecordError::Closed);
+            }
+            asked.push(Asked { key: key.clone(), version, hold, answer });
+        }
         self.ask.notify_one();
         let held = answered.await.map_err(|_ended| RecordError::Closed)??;
         self.unsure.lock().retain(|unsure| unsure.hold != hold);
@@ -50,54 +61,64 @@ impl<T: Record> Inner<T> {
 
     /// Runs until the node stops: answers those that wait to hold rows, all that wait at a time.
     pub(crate) async fn hold_when_asked(&self) {
+        let mut running = FuturesUnordered::new();
         loop {
-            let mut asked = std::mem::take(&mut *self.asked.lock());
-            // Of who has gone it stays unsure; no statement is made for him.
-            asked.retain(|asked| !asked.answer.is_closed());
-            if asked.is_empty() {
-                tokio::select! {
-                    () = self.cx.stop.cancelled() => break,
-                    () = self.ask.notified() => continue,
+            let room = running.len() < HELD_AT_ONCE;
+            tokio::select! {
+                biased;
+                () = self.cx.stop.cancelled() => break,
+                Some(()) = running.next(), if !running.is_empty() => {}
+                () = self.ask.notified(), if room => {
+                    let mut asked = self.take_asked();
+                    let many = self.many(Guard::Read, Set::Holder);
+                    let parts: Vec<Part> = asked.iter().map(|asked| self.hold_part(asked)).collect();
+                    for run in many.runs(&parts) {
+                        let rest = asked.split_off(run.len());
+                        let now = std::mem::replace(&mut asked, rest);
+                        running.push(self.hold_run(many.statement(run), now));
+                    }
                 }
             }
-            let many = self.many(Guard::Read, Set::Holder);
-            let parts: Vec<Part> = asked
-                .iter()
-                .map(|asked| Part {
-                    key: asked.key.to_value(),
-                    guard: vec![Value::Int(asked.version)],
-                    set: vec![Value::Text(self.holder(asked.hold))],
-                })
-                .collect();
-            let mut asked = asked.into_iter();
-            for run in many.runs(&parts) {
-                self.hold_run(&many, run, asked.by_ref().take(run.len()).collect()).await;
-            }
         }
-        // Who still waits sees it end.
+        // Who still waits sees it end; what runs has its own deadline.
         self.asked.lock().clear();
+        while running.next().await.is_some() {}
     }
 
-    async fn hold_run(&self, many: &Many<'_>, run: &[Part], asked: Vec<Asked<T::Key>>) {
-        let (sql, args) = many.statement(run);
+    /// In the order of the keys, so that the statements of two nodes rarely wait for each other in a circle.
+    fn take_asked(&self) -> Vec<Asked<T::Key>> {
+        let mut asked = std::mem::take(&mut *self.asked.lock());
+        // Of who has gone it stays unsure; no statement is made for him.
+        asked.retain(|asked| !asked.answer.is_closed());
+        asked.sort_by(|one, other| one.key.cmp(&other.key));
+        asked
+    }
+
+    fn hold_part(&self, asked: &Asked<T::Key>) -> Part {
+        Part {
+            key: asked.key.to_value(),
+            guard: vec![Value::Int(asked.version)],
+            set: vec![Value::Text(self.holder(asked.hold))],
+        }
+    }
+
+    async fn hold_run(&self, (sql, args): (Sql, Vec<Value>), asked: Vec<Asked<T::Key>>) {
         match self.db.execute(sql, &args).await {
-            Ok(rows) if rows == run.len() as u64 => {
+            Ok(rows) if rows == asked.len() as u64 => {
                 asked.into_iter().for_each(|asked| asked.tell(Ok(true)));
             }
-            Ok(0) => asked.into_iter().for_each(|asked| asked.tell(Ok(false))),
+            Ok(0) | Err(DbError::Conflict { .. }) => {
+                asked.into_iter().for_each(|asked| asked.tell(Ok(false)));
+            }
             // The database said how many, not which.
             Ok(_) => {
                 for asked in asked {
-                    let holder = self.db.fetch_optional(self.names().peek(), &[asked.key.to_value()]).await;
-                    let ours = holder.map(|row| {
-                        row.is_some_and(|row| {
-                            row.at(1).is_ok_and(|holder: String| holder == self.holder(asked.hold))
-                        })
-                    });
+                    let row = self.db.fetch_optional(self.names().peek(), &[asked.key.to_value()]).await;
+                    let holder = row.map(|row| row.and_then(|row| row.at::<String>(1).ok()));
+                    let ours = holder.map(|holder| holder == Some(self.holder(asked.hold)));
                     asked.tell(ours);
                 }
             }
-            Err(DbError::Conflict { .. }) => asked.into_iter().for_each(|asked| asked.tell(Ok(false))),
             Err(e) => asked.into_iter().for_each(|asked| asked.tell(Err(e.again()))),
         }
     }

@@ -196,12 +196,14 @@ struct Writer {
     len: u64,
     live: Live,
     unsynced: Option<Instant>,
+    /// What is in the file, or on the disk, is not what it should be: it is written anew before anything else.
+    damaged: bool,
 }
 
 impl Writer {
     fn new(shared: Arc<Shared>) -> Self {
         let path = shared.folder.join(format!("{}.{EXTENSION}", shared.id));
-        Self { shared, path, file: None, len: 0, live: Live::default(), unsynced: None }
+        Self { shared, path, file: None, len: 0, live: Live::default(), unsynced: None, damaged: false }
     }
 
     fn run(mut self) {
@@ -229,7 +231,10 @@ impl Writer {
         if queue.waiting.is_empty() && !queue.closed {
             match self.unsynced {
                 None => self.shared.wake.wait(&mut queue),
-                Some(_) => drop(self.shared.wake.wait_for(&mut queue, SYNC)),
+                Some(since) => {
+                    let left = SYNC.saturating_sub(since.elapsed());
+                    let _timed_out = self.shared.wake.wait_for(&mut queue, left);
+                }
             }
         }
         if queue.waiting.is_empty() && queue.closed {
@@ -276,11 +281,13 @@ impl Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
             self.begin()?;
+        } else if self.damaged {
+            self.write_anew()?;
         }
         let Some(file) = &mut self.file else { return Ok(()) };
         if let Err(e) = file.write_all(bytes) {
             // A part of it may be there: the next write must not come behind it.
-            file.set_len(self.len)?;
+            self.damaged = file.set_len(self.len).is_err();
             return Err(e);
         }
         self.len += bytes.len() as u64;
@@ -300,17 +307,25 @@ impl Writer {
     /// Replaces the file by a shorter one. The new one is locked before it has the name, so at no time does
     /// an unlocked file have it.
     fn write_anew(&mut self) -> io::Result<()> {
-        let bytes = self.live.snapshot(&self.shared.id);
         let new = self.path.with_extension("new");
+        // What is left of a failed one would only fill the disk.
+        self.replace_by(&new).inspect_err(|_| drop(std::fs::remove_file(&new)))
+    }
+
+    fn replace_by(&mut self, new: &Path) -> io::Result<()> {
+        let bytes = self.live.snapshot(&self.shared.id);
         // Appending, so that a write that was cut off and taken back leaves no hole.
-        let mut file = File::options().create(true).append(true).open(&new)?;
+        let mut file = File::options().create(true).append(true).open(new)?;
         file.set_len(0)?;
         file.lock()?;
         file.write_all(&bytes)?;
         file.sync_data()?;
-        std::fs::rename(&new, &self.path)?;
-        sync_folder(&self.shared.folder)?;
-        (self.file, self.len, self.unsynced) = (Some(file), bytes.len() as u64, None);
+        std::fs::rename(new, &self.path)?;
+        // From here on this file has the name, and must stay locked, whatever else fails.
+        (self.file, self.len, self.unsynced, self.damaged) = (Some(file), bytes.len() as u64, None, false);
+        if let Err(e) = sync_folder(&self.shared.folder) {
+            warn!("the folder {} cannot be written to the disk: {e}", self.shared.folder.display());
+        }
         Ok(())
     }
 
@@ -319,7 +334,14 @@ impl Writer {
         if due && let Some(file) = &self.file {
             match file.sync_data() {
                 Ok(()) => self.unsynced = None,
-                Err(e) => error!("the journal {} cannot be written to the disk: {e}", self.path.display()),
+                // The kernel has given those pages up, and would call the next try a success.
+                Err(e) => {
+                    error!("the journal {} cannot be written to the disk: {e}", self.path.display());
+                    self.damaged = true;
+                    if let Err(e) = self.write_anew() {
+                        warn!("the journal {} cannot be written anew: {e}", self.path.display());
+                    }
+                }
             }
         }
     }

@@ -240,6 +240,8 @@ impl Records {
             let left = self.cx.backlog.records.load(Ordering::Relaxed);
             warn!("{left} records are not in the database yet; the journal has those that were promised");
         }
+        // Nothing of ours may write when another node has found the journal.
+        running.shutdown().await;
         self.cx.journal.close().await;
     }
 

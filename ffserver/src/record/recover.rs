@@ -4,17 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ffdata::codec::Reader;
-use ffdata::journal::{self, Table};
+use ffdata::journal::{self, Entry, Table};
 use ffdata::{Live, LiveRow, RowId};
 use tracing::{error, info, warn};
 
 use crate::db::{Db, DbError, Value};
 
+use super::flush::is_of_one_record;
 use super::journal::EXTENSION;
 use super::sql::{Names, is_name};
 
@@ -131,12 +132,76 @@ async fn write(left: &Left, databases: &BTreeMap<String, Db>) -> Result<u64, DbE
             return Err(DbError::Url { reason });
         };
         for rows in rows.chunks(BATCH) {
-            written += write_rows(&left.id, db, table, rows).await.inspect_err(|e| {
+            written += match write_rows(&left.id, db, table, rows).await {
+                Err(e) if is_of_one_record(&e) => write_each(left, db, table, rows).await,
+                other => other,
+            }
+            .inspect_err(|e| {
                 warn!("the journal of {} waits: {}", left.id, fftelemetry::chain(e));
             })?;
         }
     }
     Ok(written)
+}
+
+/// One of the rows is refused: the others must not wait for it. It is kept beside the journal, its hold is ended, and
+/// the log says so.
+async fn write_each(
+    left: &Left,
+    db: &Db,
+    table: &Table,
+    rows: &[(&RowId, &LiveRow)],
+) -> Result<u64, DbError> {
+    let mut written = 0;
+    for (row, live) in rows {
+        let alone = write_rows(&left.id, db, table, &[(row, live)]).await;
+        written += match alone {
+            Err(e) if is_of_one_record(&e) => {
+                let kept = left
+                    .keep_refused(row, live)
+                    .map_err(|e| DbError::File { path: left.refused_path(), source: e.into() })?;
+                error!(
+                    "{}: a record of {} is refused, and kept in {}: {}",
+                    table.name,
+                    left.id,
+                    kept.display(),
+                    fftelemetry::chain(&e)
+                );
+                let held = LiveRow { hold: live.hold, unwritten: None };
+                write_rows(&left.id, db, table, &[(row, &held)]).await?
+            }
+            other => other?,
+        };
+    }
+    Ok(written)
+}
+
+impl Left {
+    fn refused_path(&self) -> PathBuf {
+        self.path.with_extension("refused")
+    }
+
+    /// Adds a row to the file of those that the database refused: for people to look at.
+    fn keep_refused(&self, row: &RowId, live: &LiveRow) -> io::Result<PathBuf> {
+        let path = self.refused_path();
+        let mut refused = Live::default();
+        if let Ok(bytes) = std::fs::read(&path)
+            && let Ok(read) = journal::read(&bytes)
+        {
+            read.entries.iter().for_each(|entry| refused.apply(entry));
+        }
+        if let Some(table) = self.live.table(row.table) {
+            refused.apply(&Entry::Table { number: row.table, table: table.clone() });
+        }
+        refused.apply(&Entry::Hold { row: row.clone(), number: live.hold });
+        if let Some((version, columns)) = &live.unwritten {
+            refused.apply(&Entry::Rows { rows: vec![(row.clone(), *version, columns.clone())] });
+        }
+        let mut file = File::create(&path)?;
+        file.write_all(&refused.snapshot(&self.id))?;
+        file.sync_data()?;
+        Ok(path)
+    }
 }
 
 /// Again and again until it succeeds, it does the same: rows that have a newer version, or another holder,

@@ -85,6 +85,7 @@ impl<T: Record> Inner<T> {
     ) {
         let Some(cache) = self.cx.shared.as_ref().filter(|_| !missing.is_empty()) else { return };
         let keys: Vec<_> = missing.iter().map(|key| self.shared_key(key)).collect();
+        let asked = Instant::now();
         let Ok(copies) = cache.get_many(&keys).await else {
             add(&self.cx.counters.cache_failures, 1);
             return;
@@ -101,7 +102,7 @@ impl<T: Record> Inner<T> {
                 return true;
             }
             add(&self.cx.counters.shared_hits, 1);
-            loaded.insert((*key).clone(), slots.learn(key, Some(Arc::new(value)), version, now));
+            loaded.insert((*key).clone(), slots.learn(key, Some(Arc::new(value)), version, asked, now));
             false
         });
     }

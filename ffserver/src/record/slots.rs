@@ -137,17 +137,18 @@ impl<T: Record> Slots<T> {
         })
     }
 
-    /// Takes in what was read, unless this node knows better: it holds the row, has changed it, or knows a
-    /// newer version. Gives what it knows now.
+    /// Takes in what was read since `asked`, unless this node knows better: it holds the row, has changed it,
+    /// has taken it in since, or knows a newer version. Gives what it knows now.
     pub(crate) fn learn(
         &mut self,
         key: &T::Key,
         value: Option<Arc<T>>,
         version: i64,
+        asked: Instant,
         now: Instant,
     ) -> Option<Arc<T>> {
         if let Some(slot) = self.slots.get_mut(key) {
-            let own = slot.state == State::Held || slot.dirty.is_some();
+            let own = slot.state == State::Held || slot.dirty.is_some() || slot.loaded > asked;
             if own || (value.is_some() && slot.value.is_some() && slot.version > version) {
                 return slot.value.clone();
             }
@@ -160,7 +161,7 @@ impl<T: Record> Slots<T> {
     pub(crate) fn put(&mut self, key: &T::Key, value: Option<Arc<T>>, version: i64, now: Instant) {
         self.forget(key);
         self.insert(key, value, version, now);
-        self.shrink();
+        self.shrink(self.places);
     }
 
     fn insert(&mut self, key: &T::Key, value: Option<Arc<T>>, version: i64, now: Instant) {
@@ -210,7 +211,8 @@ impl<T: Record> Slots<T> {
                 self.held += 1;
             }
             slot.state = State::Held;
-            slot.wrote = now;
+            // Whatever was read meanwhile: the row was this when it became ours.
+            (slot.value, slot.version, slot.wrote) = (Some(value.clone()), version, now);
         }
     }
 
@@ -239,7 +241,7 @@ impl<T: Record> Slots<T> {
         let bytes = size::<T>(Some(&value));
         self.bytes = self.bytes - slot.bytes + bytes;
         match slot.state {
-            State::Held => slot.version += 1,
+            State::Held => slot.version = version + 1,
             State::Clean | State::Loose => slot.state = State::Loose,
         }
         let old = slot.bytes;
@@ -347,6 +349,11 @@ impl<T: Record> Slots<T> {
         self.slots.iter().filter(|(_, slot)| idle(slot)).map(|(key, _)| key.clone()).collect()
     }
 
+    /// Whether any row is held and has nothing to be written.
+    pub(crate) fn is_any_idle(&self) -> bool {
+        self.slots.values().any(|slot| slot.state == State::Held && slot.dirty.is_none())
+    }
+
     /// How many rows are held.
     pub(crate) fn held(&self) -> usize {
         self.held
@@ -380,8 +387,9 @@ impl<T: Record> Slots<T> {
     }
 
     /// Clean slots leave until the rest fits: those that were not read since the hand last came by. Entries
-    /// whose slots are gone leave the clock before it is twice as long as it need be.
-    fn shrink(&mut self) {
+    /// whose slots are gone leave the clock before it is twice as long as it need be. The slot at `spared` stays:
+    /// somebody is about to use it.
+    fn shrink(&mut self, spared: u64) {
         let mut steps = 2 * self.clock.len();
         while steps > 0
             && (self.bytes > self.bounds.bytes_max || self.clock.len() > 2 * self.slots.len() + 16)
@@ -390,7 +398,7 @@ impl<T: Record> Slots<T> {
             let Some((key, place)) = self.clock.pop_front() else { return };
             let Some(slot) = self.slots.get_mut(&key).filter(|slot| slot.place == place) else { continue };
             let full = self.bytes > self.bounds.bytes_max;
-            if full && slot.may_leave() && !slot.touched {
+            if full && slot.may_leave() && !slot.touched && place != spared {
                 self.forget(&key);
             } else {
                 slot.touched &= !full;

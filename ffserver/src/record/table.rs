@@ -191,6 +191,7 @@ impl<T: Record> Table<T> {
         let (inner, owner) = (&self.0, owner.to_value());
         let names = inner.names();
         let sql = names.select_owned(shape.columns[place].name);
+        let asked = Instant::now();
         let rows = inner.db.fetch_all(sql, std::slice::from_ref(&owner)).await?;
         add(&inner.cx.counters.misses, 1);
         let now = Instant::now();
@@ -198,7 +199,8 @@ impl<T: Record> Table<T> {
         for row in &rows {
             let found = inner.parse(row)?;
             let key = found.value.key().clone();
-            if let Some(value) = inner.slots.lock().learn(&key, Some(found.value), found.version, now) {
+            if let Some(value) = inner.slots.lock().learn(&key, Some(found.value), found.version, asked, now)
+            {
                 all.insert(key, value);
             }
         }
@@ -220,12 +222,14 @@ impl<T: Record> Inner<T> {
 
     /// Loads one row, with its key locked.
     pub(crate) async fn load(&self, key: &T::Key) -> Result<Option<Arc<T>>, RecordError> {
+        let asked = Instant::now();
         add(&self.cx.counters.misses, 1);
         if let Some(SharedCopy { value: Some(value), version }) = self.shared_copy(key).await {
             let newer = self.slots.lock().known(key).is_none_or(|known| known.version <= version);
             if newer {
                 add(&self.cx.counters.shared_hits, 1);
-                return Ok(self.slots.lock().learn(key, Some(Arc::new(value)), version, Instant::now()));
+                let value = Some(Arc::new(value));
+                return Ok(self.slots.lock().learn(key, value, version, asked, Instant::now()));
             }
         }
         let found = self.load_from_database(key).await?;
@@ -233,7 +237,7 @@ impl<T: Record> Inner<T> {
             self.tell_shared(key, Some(&found.value), found.version).await;
         }
         let (value, version) = found.map_or((None, 0), |found| (Some(found.value), found.version));
-        Ok(self.slots.lock().learn(key, value, version, Instant::now()))
+        Ok(self.slots.lock().learn(key, value, version, asked, Instant::now()))
     }
 
     pub(crate) async fn load_from_database(&self, key: &T::Key) -> Result<Option<Found<T>>, RecordError> {
@@ -252,6 +256,7 @@ impl<T: Record> Inner<T> {
         let count = keys.len().next_power_of_two();
         let mut args: Vec<Value> = keys.iter().map(|key| key.to_value()).collect();
         args.resize(count, last.to_value());
+        let asked = Instant::now();
         let rows = self.db.fetch_all(self.names().select_many(count), &args).await?;
         let now = Instant::now();
         let mut found = FxHashMap::default();
@@ -263,7 +268,7 @@ impl<T: Record> Inner<T> {
         for key in keys {
             let row = found.remove(key);
             let (value, version) = row.map_or((None, 0), |row| (Some(row.value), row.version));
-            loaded.insert((*key).clone(), slots.learn(key, value, version, now));
+            loaded.insert((*key).clone(), slots.learn(key, value, version, asked, now));
         }
         Ok(())
     }

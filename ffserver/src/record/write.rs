@@ -98,8 +98,9 @@ impl<T: Record> Table<T> {
             inner.mark_untold(record.key());
             inner.db.execute(sql, &args).await.map_err(|e| inner.refused(e, &record))?;
         }
-        let record = Arc::new(record);
-        inner.slots.lock().put(record.key(), Some(record.clone()), version, Instant::now());
+        let (record, now) = (Arc::new(record), Instant::now());
+        // Who saw the key that the database made may have written to it already.
+        inner.slots.lock().learn(record.key(), Some(record.clone()), version, now, now);
         inner.tell_shared(record.key(), Some(&record), version).await;
         Ok(record)
     }
@@ -267,7 +268,8 @@ impl<T: Record> Inner<T> {
             self.let_go(key).await?;
         }
         let now = Instant::now();
-        let readable = self.slots.lock().read(key, now, now).is_some();
+        // That there is none is not believed: another node may have made it since.
+        let readable = matches!(self.slots.lock().read(key, now, now), Some(Some(_)));
         let mut read = false;
         if !readable {
             self.load(key).await?;
@@ -395,12 +397,16 @@ impl<T: Record> Inner<T> {
             }
         }
         let rows = writes.iter().map(|write| (self.row(&write.key), write.version + 1, write.new.values()));
-        self.cx.journal.append(Entry::Rows { rows: rows.collect() }).await.inspect_err(|e| {
+        let entry = Entry::Rows { rows: rows.collect() };
+        // When the future is dropped meanwhile, all of it is in the file or none: so it is here, too.
+        let mut taking = TakenInAtEnd { inner: self, writes, within, done: false };
+        self.cx.journal.append(entry).await.inspect_err(|e| {
+            taking.done = true;
             if matches!(e, RecordError::Backlog { .. }) {
                 add(&self.cx.counters.refused, 1);
             }
         })?;
-        self.take_in(writes, Instant::now() + within);
+        drop(taking);
         Ok(Tried::Written)
     }
 
@@ -439,6 +445,22 @@ impl<T: Record> Inner<T> {
             return Err(RecordError::Backlog { records, bytes });
         }
         Ok(())
+    }
+}
+
+/// Writes that memory takes in when it is dropped.
+struct TakenInAtEnd<'a, T: Record> {
+    inner: &'a Inner<T>,
+    writes: &'a [Write<T>],
+    within: Duration,
+    done: bool,
+}
+
+impl<T: Record> Drop for TakenInAtEnd<'_, T> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.inner.take_in(self.writes, Instant::now() + self.within);
+        }
     }
 }
 

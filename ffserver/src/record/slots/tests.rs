@@ -50,15 +50,15 @@ fn a_copy_is_read_while_it_is_fresh_and_a_missing_row_is_remembered() {
     let now = Instant::now();
     let mut slots = slots(1 << 20);
     assert_eq!(read(&mut slots, 1, now), None);
-    slots.learn(&1, Some(row(1, "a")), 5, now);
-    slots.learn(&2, None, 0, now);
+    slots.learn(&1, Some(row(1, "a")), 5, now, now);
+    slots.learn(&2, None, 0, now, now);
     assert_eq!(read(&mut slots, 1, now), Some(Some("a".into())));
     assert_eq!(read(&mut slots, 2, now), Some(None));
     let later = now + SECOND;
     assert_eq!(read(&mut slots, 1, later), None);
     // Who asked before it was loaded takes it, however long it waited.
     assert!(slots.read(&1, now, later).is_some());
-    slots.learn(&1, Some(row(1, "older")), 4, later);
+    slots.learn(&1, Some(row(1, "older")), 4, later, later);
     assert_eq!(slots.known(&1).unwrap().value.unwrap().text, "a", "a newer one is known");
     check(&slots);
 }
@@ -67,7 +67,7 @@ fn a_copy_is_read_while_it_is_fresh_and_a_missing_row_is_remembered() {
 fn what_is_written_while_it_is_on_its_way_stays_dirty() {
     let now = Instant::now();
     let mut slots = slots(1 << 20);
-    slots.learn(&1, Some(row(1, "a")), 5, now);
+    slots.learn(&1, Some(row(1, "a")), 5, now, now);
     slots.hold(&1, &row(1, "a"), 5, now);
     slots.write(&1, row(1, "b"), 5, now + SECOND, now);
     slots.write(&1, row(1, "c"), 6, now + 2 * SECOND, now);
@@ -102,9 +102,9 @@ fn what_is_written_while_it_is_on_its_way_stays_dirty() {
 fn a_loose_write_keeps_the_version_that_it_was_made_from_until_it_is_written() {
     let now = Instant::now();
     let mut slots = slots(1 << 20);
-    slots.learn(&1, Some(row(1, "a")), 5, now);
+    slots.learn(&1, Some(row(1, "a")), 5, now, now);
     slots.write(&1, row(1, "b"), 5, now, now);
-    slots.learn(&1, Some(row(1, "theirs")), 6, now);
+    slots.learn(&1, Some(row(1, "theirs")), 6, now, now);
     assert_eq!(slots.known(&1).unwrap().version, 5, "this node knows better");
     let taken = slots.take_due(now, 10, 1 << 20);
     assert_eq!((taken[0].state, taken[0].version), (State::Loose, 5));
@@ -118,12 +118,12 @@ fn a_loose_write_keeps_the_version_that_it_was_made_from_until_it_is_written() {
 fn memory_is_bounded_and_what_is_dirty_or_held_never_leaves() {
     let now = Instant::now();
     let mut slots = slots(20_000);
-    slots.learn(&0, Some(row(0, "held")), 1, now);
+    slots.learn(&0, Some(row(0, "held")), 1, now, now);
     slots.hold(&0, &row(0, "held"), 1, now);
-    slots.learn(&1, Some(row(1, "dirty")), 1, now);
+    slots.learn(&1, Some(row(1, "dirty")), 1, now, now);
     slots.write(&1, row(1, "dirty"), 1, now + SECOND, now);
     for id in 2..1000 {
-        slots.learn(&id, Some(row(id, "clean")), 1, now);
+        slots.learn(&id, Some(row(id, "clean")), 1, now, now);
         assert!(read(&mut slots, 2, now).is_some(), "2 is read all the time, and stays");
     }
     assert!(slots.bytes <= 20_000 && slots.slots.len() > 20, "{} bytes", slots.bytes);
@@ -139,9 +139,41 @@ fn memory_is_bounded_and_what_is_dirty_or_held_never_leaves() {
 fn the_session_that_ends_makes_its_record_due() {
     let now = Instant::now();
     let mut slots = slots(1 << 20);
-    slots.learn(&1, Some(row(1, "a")), 5, now);
+    slots.learn(&1, Some(row(1, "a")), 5, now, now);
     slots.write(&1, row(1, "b"), 5, now + 60 * SECOND, now);
     slots.hasten(&1, now);
     assert_eq!(slots.next_due(), Some(now));
+    check(&slots);
+}
+
+#[test]
+fn what_was_asked_before_a_record_was_made_here_is_not_believed() {
+    let asked = Instant::now();
+    let now = asked + Duration::from_millis(1);
+    let mut slots = slots(1 << 20);
+    slots.put(&1, Some(row(1, "a")), 5, now);
+    slots.learn(&1, None, 0, asked, now + SECOND);
+    assert_eq!(slots.known(&1).unwrap().version, 5, "it was read before the insert");
+    slots.hold(&1, &row(1, "a"), 5, now);
+    slots.write(&1, row(1, "b"), 5, now + SECOND, now);
+    assert_eq!(slots.known(&1).unwrap().version, 6);
+    // Whatever came in while the hold was under way: the held row is what it was made from.
+    slots.put(&2, None, 0, now);
+    slots.hold(&2, &row(2, "x"), 9, now);
+    slots.write(&2, row(2, "y"), 9, now, now);
+    let known = slots.known(&2).unwrap();
+    assert_eq!((known.version, &*known.value.unwrap().text), (10, "y"));
+    check(&slots);
+}
+
+#[test]
+fn a_record_that_was_just_read_is_there_though_nothing_else_can_leave() {
+    let now = Instant::now();
+    let mut slots = slots(4_000);
+    for id in 0..100 {
+        slots.learn(&id, Some(row(id, "held")), 1, now, now);
+        assert!(slots.known(&id).is_some(), "{id}");
+        slots.hold(&id, &row(id, "held"), 1, now);
+    }
     check(&slots);
 }
