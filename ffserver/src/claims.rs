@@ -24,9 +24,42 @@ pub(crate) enum NotTaken {
     Lost,
 }
 
+/// A request that waits for something beside its session's order, as long as it lives: a handler is dropped at its
+/// deadline, and its connection must end all the same.
+struct Waiting<'a>(&'a LocalSession);
+
+impl<'a> Waiting<'a> {
+    fn begin(session: &'a LocalSession) -> Self {
+        session.request_waits();
+        Self(session)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
+/// A claim that nobody has agreed to yet: its user is free again when it is dropped.
+struct Freed<'a> {
+    node: &'a Node,
+    user: &'a str,
+    id: SessionId,
+    settled: bool,
+}
+
+impl Drop for Freed<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.node.cluster().users.free(self.user, self.id);
+        }
+    }
+}
+
 impl Node {
     /// Makes `user` a session's, when every net node that can be reached has agreed. Older sessions of it are closed,
-    /// or this one is refused. Not cancel-safe: the user would stay claimed until the session ends.
+    /// or this one is refused. Cancel-safe: when it is dropped the user is free again.
     pub(crate) async fn claim_user(&self, session: &LocalSession, user: &str) -> Result<(), NotTaken> {
         let (users, id) = (&self.cluster().users, session.id());
         let stamp = match users.begin(user, id, self.now_ms()) {
@@ -37,6 +70,7 @@ impl Node {
                 stamp
             }
         };
+        let mut begun = Freed { node: self, user, id, settled: false };
         let claim = Claim { session: id, stamp, held: false, user: user.to_owned() };
         let payload = encode(&vec![claim]);
         let asked =
@@ -50,9 +84,10 @@ impl Node {
             }
         }
         if agreed && users.settle(user, id) {
+            begun.settled = true;
             return Ok(());
         }
-        users.free(user, id);
+        drop(begun);
         Err(match users.policy() {
             SecondLogin::KickOld => NotTaken::Lost,
             SecondLogin::RefuseNew => NotTaken::Taken,
@@ -67,23 +102,25 @@ impl Node {
         change: SessionChange,
         but: Option<NodeNumber>,
     ) -> Result<Arc<SessionState>, SessionError> {
+        // A handler that outlives its client must not take the user from the session that came after it.
+        if session.is_ending() || session.is_gone() {
+            return Err(SessionError::Gone);
+        }
         let Some(user) = change.user.clone() else { return self.change_session(session, change, but) };
         let max = self.config().limits.session_state_bytes_max;
         let bytes = session.state().with(change.clone()).bytes();
         if bytes > max {
             return Err(SessionError::TooLarge { bytes, max });
         }
-        session.request_waits();
-        let bound = match self.claim_user(session, &user).await {
+        let _stays = Waiting::begin(session);
+        match self.claim_user(session, &user).await {
             Ok(()) => self.bind_claimed(session, change, but),
             Err(NotTaken::Taken) => Err(SessionError::UserTaken),
             Err(NotTaken::Lost) => {
                 self.kick(session.id(), &user);
                 Err(SessionError::Gone)
             }
-        };
-        session.request_ended();
-        bound
+        }
     }
 
     fn bind_claimed(

@@ -3,6 +3,7 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -113,7 +114,12 @@ impl Latest {
         if begins {
             let latest = self.clone();
             // A node that stops waits for it: the last updates go as well.
-            self.0.broadcasts.node().calls().spawn(async move { latest.tick().await });
+            let node = self.0.broadcasts.node().clone();
+            node.tickers().fetch_add(1, Ordering::Relaxed);
+            self.0.broadcasts.node().calls().spawn(async move {
+                latest.tick().await;
+                node.tickers().fetch_sub(1, Ordering::Relaxed);
+            });
         }
     }
 

@@ -7,9 +7,9 @@ use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ffnet::Link;
 use ffnet::handshake::{Local, Peer};
@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
 use crate::cluster::Cluster;
-use crate::counters::{Counters, count};
+use crate::counters::Counters;
 use crate::db::Db;
 use crate::doing::Doing;
 use crate::neighbours::Neighbours;
@@ -80,6 +80,7 @@ struct Inner {
     park: Park,
     changed: Notify,
     calls: TaskTracker,
+    tickers: AtomicUsize,
     call_lines: AtomicU32,
     counters: Arc<Counters>,
     doing: Arc<Doing>,
@@ -161,6 +162,7 @@ impl Node {
             park: Park::new(park),
             changed: Notify::new(),
             calls: TaskTracker::new(),
+            tickers: AtomicUsize::new(0),
             call_lines: AtomicU32::new(0),
             counters: Arc::default(),
             doing: Arc::new(Doing::new(handlers)),
@@ -288,6 +290,16 @@ impl Node {
     /// The tasks of calls that have not ended: a stop waits for them.
     pub(crate) fn calls(&self) -> &TaskTracker {
         &self.0.calls
+    }
+
+    /// Those of them that somebody waits for: not the ticks of [`Latest`](crate::Latest), which may never end.
+    pub(crate) fn running_calls(&self) -> usize {
+        self.0.calls.len().saturating_sub(self.0.tickers.load(Ordering::Relaxed))
+    }
+
+    /// How many tasks are ticks.
+    pub(crate) fn tickers(&self) -> &AtomicUsize {
+        &self.0.tickers
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
@@ -533,35 +545,6 @@ impl Node {
         let client = Client { session, command: CommandId(0), stateless: false };
         for name in self.0.sticky.forget(session) {
             self.tell(&name, SESSION_ENDED, &[], client);
-        }
-    }
-
-    /// Ends the sessions that have been silent for too long, and cuts off those that were closed and whose
-    /// clients do not read the rest. Called once a second.
-    pub(crate) fn end_silent_sessions(&self) {
-        const LINGER: Duration = Duration::from_secs(5);
-        let limits = &self.0.config.limits;
-        for session in self.0.sessions.lock().open.values() {
-            session.cut_after(LINGER);
-            if let Some(login) = &self.0.config.login
-                && session.stage() != Stage::In
-                && session.opened().elapsed() > login.timeout
-            {
-                let fault =
-                    self.fault(Code::Timeout, Executed::Unknown, "not logged in within login.timeout_s");
-                if session.close_with(login.command, &fault) {
-                    count(&self.0.counters.logins_late);
-                }
-                continue;
-            }
-            let (first, silent) = session.silence();
-            if first && limits.first_message.is_some_and(|max| silent > max) {
-                count(&self.0.counters.clients_silent);
-                session.close("no first message: limits.first_message_s");
-            } else if !first && limits.idle.is_some_and(|max| silent > max) {
-                count(&self.0.counters.clients_silent);
-                session.close("idle: limits.idle_s");
-            }
         }
     }
 }

@@ -87,6 +87,9 @@ impl Shared {
 
     /// A session of another node has ended: it is closed behind the last of its messages.
     pub(crate) fn session_gone(self: &Arc<Self>, id: SessionId) {
+        if let Some(records) = self.node.records() {
+            records.session_ended(id);
+        }
         self.node.cluster().known.ended(id);
         if !self.queues.is_running(id) {
             self.session_idle(id);

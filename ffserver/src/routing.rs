@@ -179,7 +179,10 @@ struct Choice {
 impl Choice {
     fn tell(&self, session: SessionId) -> Option<handover::Sticky> {
         let from = self.from.as_ref().map(|(side, name)| (*side == Direction::Up, name.clone()));
-        let (kind, node, end) = (self.target.to_string(), self.via.clone()?, self.end.clone());
+        let (kind, node, end) = (self.target.to_string(), self.via.clone(), self.end.clone());
+        if node.is_none() && end.is_none() {
+            return None;
+        }
         Some(handover::Sticky { session, kind, node, end, from })
     }
 }
@@ -307,14 +310,17 @@ impl Sticky {
     /// A neighbour says that the session's messages are for that node.
     pub(crate) fn prefer(&self, session: SessionId, target: &str, end: NodeName, from: &At) {
         let (target, from) = (target.into(), Some(from.clone()));
-        self.put(session, Choice { target, via: None, hop: None, end: Some(end), from });
+        let choice = Choice { target, via: None, hop: None, end: Some(end), from };
+        self.tell_successor(choice.tell(session));
+        self.put(session, choice);
     }
 
     /// The session was moved to that node. Gives the neighbour that its messages went to.
     pub(crate) fn lead(&self, session: SessionId, target: &Arc<str>, end: NodeName) -> Option<NodeName> {
         let via = self.forget_one(session, target);
-        let target = target.clone();
-        self.put(session, Choice { target, via: None, hop: None, end: Some(end), from: None });
+        let choice = Choice { target: target.clone(), via: None, hop: None, end: Some(end), from: None };
+        self.tell_successor(choice.tell(session));
+        self.put(session, choice);
         via
     }
 
@@ -364,7 +370,7 @@ impl Sticky {
         let handover::Sticky { session, kind, node, end, from } = sticky;
         let direction = |up| if up { Direction::Up } else { Direction::Down };
         let from = from.map(|(up, name)| (direction(up), name));
-        self.put(session, Choice { target: kind.into(), via: Some(node), hop: None, end, from });
+        self.put(session, Choice { target: kind.into(), via: node, hop: None, end, from });
     }
 
     fn put(&self, session: SessionId, choice: Choice) {
@@ -502,7 +508,7 @@ mod tests {
         let choice = |session, node: &str| handover::Sticky {
             session: SessionId(session),
             kind: "game".into(),
-            node: NodeName::try_from(node).unwrap(),
+            node: Some(NodeName::try_from(node).unwrap()),
             end: None,
             from: None,
         };
@@ -518,6 +524,18 @@ mod tests {
             unheard.put(choice(1, "d"));
         });
         assert_eq!(next, [choice(1, "d")]);
+    }
+
+    #[test]
+    fn where_a_session_was_moved_is_told_before_it_has_said_anything_there() {
+        let (sticky, session, game) = (Sticky::default(), SessionId(7), Arc::<str>::from("game"));
+        let hall = NodeName::try_from("hall.2").unwrap();
+        sticky.lead(session, &game, hall.clone());
+        let told = sticky.hand_over(Arc::default());
+        assert_eq!((told.len(), &told[0].node, &told[0].end), (1, &None, &Some(hall.clone())));
+        let successor = Sticky::default();
+        told.into_iter().for_each(|sticky| successor.take_over(sticky));
+        assert_eq!(successor.end(session, "game"), Some(hall));
     }
 
     #[test]

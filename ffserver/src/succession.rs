@@ -207,7 +207,7 @@ impl Estate {
         } else {
             format!("for answers of {}", names.join(", "))
         };
-        let (handlers, ms) = (self.node.calls().len(), begun.elapsed().as_millis());
+        let (handlers, ms) = (self.node.running_calls(), begun.elapsed().as_millis());
         Err(HandOverError::Busy { handlers, waits, ms })
     }
 
@@ -219,7 +219,7 @@ impl Estate {
 
     /// Whether nothing runs here, for nobody.
     fn is_quiet(&self) -> bool {
-        self.node.calls().is_empty()
+        self.node.running_calls() == 0
             && !self.node.has_session_at_work()
             && !self.node.park().any()
             && self.node.links().iter().all(|link| link.waiting_calls() == 0)
@@ -331,7 +331,7 @@ impl Estate {
         let left = [
             (!self.node.sessions().is_empty()).then(|| format!("{} clients", self.node.sessions().len())),
             (!no_http).then(|| "HTTP connections".to_owned()),
-            (!self.node.calls().is_empty()).then(|| format!("{} handlers", self.node.calls().len())),
+            (self.node.running_calls() > 0).then(|| format!("{} handlers", self.node.running_calls())),
             self.node.park().any().then(|| "messages that wait for other nodes".to_owned()),
             Some(format!("links that were not switched: [{}]", names(&|link| !link.peer_has_switched()))),
             Some(format!("answers of: [{}]", names(&|link| link.waiting_calls() > 0))),

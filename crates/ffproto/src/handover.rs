@@ -169,8 +169,8 @@ pub struct Sticky {
     pub session: SessionId,
     /// For which kind, or for which one node.
     pub kind: String,
-    /// The neighbour that they go to.
-    pub node: NodeName,
+    /// The neighbour that they go to; `None` while only `end` is known: it was moved there and has said nothing since.
+    pub node: Option<NodeName>,
     /// The node that handles them, when that is known.
     pub end: Option<NodeName>,
     /// The neighbour that they come from, and whether that is a parent; `None` for a client's connection.

@@ -153,8 +153,10 @@ async fn accept(
             return Ok(());
         }
     }
+    // An earlier try, or the handler itself, may have bound another one.
+    let before = session.state().user.clone();
     let changed = node.change_state(session, change, None);
-    node.free_replaced(session, None, Some(user), changed.is_ok());
+    node.free_replaced(session, before, Some(user), changed.is_ok());
     changed.map_err(|error| failed(format!("the verdict over a login cannot be kept: {error}")))?;
     if session.becomes_verified() {
         node.tell_verified(session.id()).await;

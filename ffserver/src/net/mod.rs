@@ -3,6 +3,7 @@
 
 mod connection;
 mod login;
+mod silent;
 mod spoken;
 
 use std::io;

@@ -20,7 +20,7 @@ use super::slots::{Due, State};
 use super::table::Inner;
 
 /// Records of one transaction: long enough to share the cost of a commit, short for who waits for the lock.
-const BATCH: usize = 500;
+const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How soon a failed write-out is tried again, at first and at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));

@@ -24,7 +24,7 @@ use super::RecordError;
 /// The end of a journal's file name.
 pub(crate) const EXTENSION: &str = "journal";
 /// The file is not written anew before it is this much longer than twice what still matters.
-const SLACK: u64 = 8 * 1024 * 1024;
+const SLACK: u64 = 64 * 1024 * 1024;
 /// At most this long is what was written not yet on the disk.
 const SYNC: Duration = Duration::from_secs(1);
 

@@ -122,8 +122,8 @@ struct Held {
     may_end: Semaphore,
 }
 
-static HELD: [Held; 3] =
-    [const { Held { begun: Semaphore::const_new(0), may_end: Semaphore::const_new(0) } }; 3];
+static HELD: [Held; 4] =
+    [const { Held { begun: Semaphore::const_new(0), may_end: Semaphore::const_new(0) } }; 4];
 
 impl Held {
     async fn until_begun(&self) -> Result<()> {
@@ -472,8 +472,8 @@ async fn what_does_not_end_is_cut_when_the_time_is_over() -> Result<()> {
     let port = Port::open()?;
     let old = port.serve().await?;
     let mut client = port.client().await?;
-    client.send("GET /slow/60000 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
-    old.until_connections(1).await?;
+    client.send("GET /held/3 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    HELD[3].until_begun().await?;
     let begin = Instant::now();
     let mut retirement = old.front.retire(begin + Duration::from_millis(300));
     assert!(retirement.next().await.is_none());
