@@ -16,7 +16,10 @@ Examples:
   bench compare --json results.json        everything: about ten minutes
   bench compare --points 100:1 --bodies 64 --runs 3 --systems floor-epoll,ours-forward
   bench open --rate 40000 --conns 100      latency from the intended moment of sending
+  bench compare --systems ours-forward,ours-websocket --points 100:1,1000:1,100:16
   bench idle --conns 10000                 memory of a connection that does nothing
+  bench broadcast                          one message for a thousand clients
+  bench logins                             clients that come and go
   bench floor --backend epoll              three processes to load by hand:
   bench load --addr 127.0.0.1:PORT --conns 100 --pipe 16
 
@@ -26,6 +29,7 @@ Systems:
   ours-forward         net, gate, game as real nodes; the command has no handler and follows the route
   ours-handler         a handler of net calls its parent, whose handler calls a child
   ours-all             the handler path with all nodes in one process (appmain --all)
+  ours-websocket       ours-forward for clients that speak WebSocket: binary messages, masked as a browser's are
 
 Numbers of a shared machine are worth their ratios only: compare pairs samples that lie seconds apart.
 (1,1) depends on which processor each process lands on (a factor of two for the same code), so judge it by
@@ -47,6 +51,10 @@ pub(crate) enum Command {
     Open(OpenArgs),
     /// Memory that a connection without traffic costs each server process
     Idle(IdleArgs),
+    /// Messages for everybody: a group of clients of one net node gets them from game through gate
+    Broadcast(BroadcastArgs),
+    /// Clients that connect, log in, ask ten times and leave, again and again
+    Logins(LoginsArgs),
     /// Starts one floor and keeps it until Ctrl-C, to be loaded by hand
     Floor(FloorArgs),
     /// The load client by itself; prints one JSON line
@@ -62,9 +70,9 @@ pub(crate) enum Command {
     },
 }
 
-/// What all measurements of systems have in common.
+/// Which systems are compared.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Common {
+pub(crate) struct Systems {
     /// Which systems, separated by commas
     #[arg(
         long,
@@ -72,6 +80,11 @@ pub(crate) struct Common {
         default_value = "floor-epoll,floor-tokio-ct-task,ours-forward,ours-handler"
     )]
     pub(crate) systems: Vec<System>,
+}
+
+/// What all measurements of systems have in common.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
     /// Writes every sample and every row there as JSON
     #[arg(long, value_name = "OUT")]
     pub(crate) json: Option<PathBuf>,
@@ -86,6 +99,8 @@ pub(crate) struct Common {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CompareArgs {
     #[command(flatten)]
+    pub(crate) which: Systems,
+    #[command(flatten)]
     pub(crate) common: Common,
     /// Connections:pipelined, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1:1,1:64,100:1,100:16,1000:1")]
@@ -93,26 +108,18 @@ pub(crate) struct CompareArgs {
     /// Bytes of the body, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "64,1024", value_parser = body_bytes)]
     pub(crate) bodies: Vec<usize>,
-    /// How often each system is measured at each point; medians want five
-    #[arg(long, default_value_t = 5)]
-    pub(crate) runs: usize,
-    /// Seconds measured
-    #[arg(long, default_value_t = 1.0)]
-    pub(crate) secs: f64,
-    /// Seconds of load before that
-    #[arg(long, default_value_t = 0.3)]
-    pub(crate) warm: f64,
+    #[command(flatten)]
+    pub(crate) rounds: Rounds,
     /// Idle-priority spinners that keep the processors awake: without them a single connection measures
     /// how a virtual machine's host wakes it up
     #[arg(long, value_enum, default_value_t = Spin::Auto)]
     pub(crate) spin: Spin,
-    /// A sample is taken again, up to twice, when other work used more than this many cores
-    #[arg(long, value_name = "CORES", default_value_t = 0.15)]
-    pub(crate) quiet: f64,
 }
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct OpenArgs {
+    #[command(flatten)]
+    pub(crate) which: Systems,
     #[command(flatten)]
     pub(crate) common: Common,
     /// Requests per second, the same for every system; default: `--share` of the slowest one's capacity
@@ -141,10 +148,97 @@ pub(crate) struct OpenArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct IdleArgs {
     #[command(flatten)]
+    pub(crate) which: Systems,
+    #[command(flatten)]
     pub(crate) common: Common,
     /// Connections
     #[arg(long, default_value_t = 10_000)]
     pub(crate) conns: usize,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = BROADCAST)]
+pub(crate) struct BroadcastArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Connections, which all get every broadcast
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) conns: u32,
+    /// Bytes of the body
+    #[arg(long, default_value_t = 64, value_parser = body_bytes)]
+    pub(crate) body: usize,
+    /// Broadcasts that have been asked for and have not reached everybody; several are separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,4", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) window: Vec<u32>,
+    #[command(flatten)]
+    pub(crate) rounds: Rounds,
+}
+
+const BROADCAST: &str = "\
+One of the connections asks, all of them get. The next broadcast is asked for when every connection has one that
+was asked for, so nothing piles up in an outbox.
+
+  floor-broadcast   one process with one epoll loop that writes the frame to every socket, one send each and turn
+  ours-broadcast    the ask goes through net and gate to game, whose handler sends it to a group; one frame comes
+                    back over gate to net, which encodes it once and queues it for every member
+
+Deliveries are counted where they arrive, each checked for its number and its body. Frames/broadcast is how many
+frames net has got for all of these broadcasts (the counter `broadcasts` in /status), by the number of broadcasts.
+
+Examples:
+  bench broadcast
+  bench broadcast --conns 1000 --window 1 --runs 9 --json broadcast.json
+  bench broadcast --body 1024                what is shared in memory, from 256 bytes on";
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = LOGINS)]
+pub(crate) struct LoginsArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Clients at a time; when one leaves, the next one connects
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) conns: u32,
+    /// Bytes of the body
+    #[arg(long, default_value_t = 64, value_parser = body_bytes)]
+    pub(crate) body: usize,
+    /// Requests after the login, one after the other
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) requests: u32,
+    #[command(flatten)]
+    pub(crate) rounds: Rounds,
+}
+
+const LOGINS: &str = "\
+A cycle is: connect, log in, ask `--requests` times, disconnect. The login and what is asked are handled on game,
+behind net and gate; every login is of another user.
+
+  floor-epoll     client, relay, relay, echo: a cycle's messages are all requests, one more of them
+  ours-forward    the same over our nodes, without a login
+  ours-login      the net node has a login stage, and game decides
+
+A client closes its connection in good order, so its port is in TIME_WAIT for a minute. That is why clients come
+from many addresses of the loopback network (127.1.0.1 and up): no port is missing, and none has to be looked for.
+
+Examples:
+  bench logins
+  bench logins --conns 1000 --runs 9 --json logins.json
+  bench logins --requests 0                  nothing but the login";
+
+/// How often, and how long.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Rounds {
+    /// How often each system is measured; medians want five
+    #[arg(long, default_value_t = 5)]
+    pub(crate) runs: usize,
+    /// Seconds measured
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) secs: f64,
+    /// Seconds of load before that
+    #[arg(long, default_value_t = 0.3)]
+    pub(crate) warm: f64,
+    /// A sample is taken again, up to twice, when other work used more than this many cores
+    #[arg(long, value_name = "CORES", default_value_t = 0.15)]
+    pub(crate) quiet: f64,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -187,10 +281,22 @@ pub(crate) struct LoadArgs {
     #[arg(long, default_value_t = u32::MAX)]
     pub(crate) error_command: u32,
     /// Open loop at this many requests per second instead of a closed loop
-    #[arg(long, conflicts_with = "idle")]
+    #[arg(long, group = "way")]
     pub(crate) rate: Option<f64>,
+    /// Broadcasts: the first connection asks for them, all get them, and at most so many are under way
+    #[arg(long, group = "way", value_name = "WINDOW")]
+    pub(crate) broadcast: Option<u32>,
+    /// Cycles: every connection sends so many requests, one after the other, and is replaced by another one
+    #[arg(long, group = "way", value_name = "REQUESTS")]
+    pub(crate) cycles: Option<u32>,
+    /// The command of a connection's first message in a cycle; default: that of all
+    #[arg(long, requires = "cycles")]
+    pub(crate) login: Option<u32>,
+    /// Over WebSocket: every frame is a binary message
+    #[arg(long, conflicts_with_all = ["idle", "broadcast", "cycles"])]
+    pub(crate) websocket: bool,
     /// No load: opens the connections, says READY, waits for a line, one request each, READY, waits again
-    #[arg(long)]
+    #[arg(long, group = "way")]
     pub(crate) idle: bool,
     /// Seconds measured
     #[arg(long, default_value_t = 1.0)]
@@ -271,7 +377,7 @@ mod tests {
         let Command::Compare(args) = Bench::parse_from(["bench", "compare"]).command else { panic!() };
         let points: Vec<_> = args.points.iter().map(|p| (p.conns, p.pipe)).collect();
         assert_eq!(points, [(1, 1), (1, 64), (100, 1), (100, 16), (1000, 1)]);
-        assert_eq!((args.bodies, args.runs, args.common.systems.len()), (vec![64, 1024], 5, 4));
+        assert_eq!((args.bodies, args.rounds.runs, args.which.systems.len()), (vec![64, 1024], 5, 4));
     }
 
     #[test]

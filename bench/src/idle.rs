@@ -37,7 +37,7 @@ struct Row {
 pub(crate) fn run(args: &IdleArgs) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let _lock = machine::lock_machine()?;
-    for running in system::start_all(&args.common)? {
+    for running in system::start_all(&args.which.systems, &args.common)? {
         eprintln!("{}: opening {} connections", running.system, args.conns);
         rows.extend(measure(&running, args.conns)?);
     }

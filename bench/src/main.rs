@@ -4,12 +4,14 @@
 //! same binary under another subcommand.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to a person at a terminal")]
 
+mod broadcast;
 mod cli;
 mod compare;
 mod floor;
 mod http;
 mod idle;
 mod load;
+mod logins;
 mod machine;
 mod open;
 mod ours;
@@ -17,6 +19,7 @@ mod proc;
 mod report;
 mod stats;
 mod system;
+mod taken;
 mod targets;
 
 use std::process::ExitCode;
@@ -40,6 +43,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Compare(args) => compare::run(&args),
         Command::Open(args) => open::run(&args),
         Command::Idle(args) => idle::run(&args),
+        Command::Broadcast(args) => broadcast::run(&args),
+        Command::Logins(args) => logins::run(&args),
         Command::Floor(args) => floor::stand(args.backend),
         Command::Load(args) => load::run(&args),
         Command::Relay(args) => floor::relay(&args),

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::cli::{OpenArgs, Point};
-use crate::load::{self, Outcome, Plan};
+use crate::cli::OpenArgs;
+use crate::load::{self, Outcome, Plan, Way};
 use crate::machine;
 use crate::report::{self, Column};
 use crate::stats;
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &OpenArgs) -> anyhow::Result<()> {
     let mut rate = args.rate;
     for run in 0..args.runs {
         let _lock = machine::lock_machine()?;
-        let systems = system::start_all(&args.common)?;
+        let systems = system::start_all(&args.which.systems, &args.common)?;
         let rate = match rate {
             Some(rate) => rate,
             None => *rate.insert(args.share * lowest_capacity(args, &systems)?),
@@ -35,14 +35,14 @@ pub(crate) fn run(args: &OpenArgs) -> anyhow::Result<()> {
             samples.push(Sample { run, system: running.system, rate, outcome });
         }
     }
-    let rows: Vec<Row> = args.common.systems.iter().map(|&system| row_of(system, &samples)).collect();
+    let rows: Vec<Row> = args.which.systems.iter().map(|&system| row_of(system, &samples)).collect();
     println!("{}", table(&rows));
     report::write_json(args.common.json.as_deref(), &samples, &rows)
 }
 
 fn plan(args: &OpenArgs, rate: Option<f64>) -> Plan {
-    let point = Point { conns: args.conns, pipe: 1 };
-    Plan { point, body: args.body, rate, secs: args.secs, warm: args.warm }
+    let way = rate.map_or(Way::Closed { pipe: 1 }, |rate| Way::Open { rate });
+    Plan { way, conns: args.conns, body: args.body, secs: args.secs, warm: args.warm }
 }
 
 /// What the slowest of the systems does in a closed loop of one request per connection. Deeper pipelines

@@ -2,7 +2,7 @@
 //!
 //! What depends on the apps and on the config's keys stands in the constants and in [`config`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,13 @@ use crate::system::{Node, System};
 pub(crate) const FORWARDED_COMMAND: u32 = 1;
 /// net's handler calls its parent's method `relay`, which calls a child's `echo`.
 pub(crate) const HANDLED_COMMAND: u32 = 2;
+/// Asks game to send its body to everybody who has joined, under [`DELIVERED_COMMAND`].
+pub(crate) const BROADCAST_COMMAND: u32 = 3;
+pub(crate) const DELIVERED_COMMAND: u32 = 4;
+/// net's handler takes the client among those who get broadcasts.
+pub(crate) const JOIN_COMMAND: u32 = 5;
+/// The login, over which game decides. It answers the login's body.
+pub(crate) const LOGIN_COMMAND: u32 = 6;
 
 const NET: &str = "benchnet";
 const GATE: &str = "benchgate";
@@ -36,6 +43,17 @@ const UP: &str = "cluster is up";
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const LINES_KEPT: usize = 40;
+
+/// What the cluster is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Setup {
+    /// master, net, gate and game.
+    Processes,
+    /// `appmain --all`.
+    OneProcess,
+    /// The same processes; clients must log in.
+    Login,
+}
 
 struct Ports {
     root: u16,
@@ -66,11 +84,12 @@ fn limits(more: &[(String, u64)]) -> Value {
 }
 
 /// The config: net and game dial gate, as in firefly.
-fn config(ports: &Ports, forwards: bool, more_limits: &[(String, u64)]) -> Value {
+fn config(ports: &Ports, setup: Setup, more_limits: &[(String, u64)]) -> Value {
     let gate = json!([{ "rootname": "gate", "rootport": ports.gate }]);
     let mut net = json!({ "app": NET, "netport": ports.net, "remoteport": gate });
-    if forwards {
-        net["route"] = json!({ "special": { GAME: [FORWARDED_COMMAND] } });
+    net["route"] = json!({ "special": { GAME: [FORWARDED_COMMAND, BROADCAST_COMMAND, LOGIN_COMMAND] } });
+    if setup == Setup::Login {
+        net["login"] = json!({ "command": LOGIN_COMMAND, "timeout_s": 10 });
     }
     let servers = json!({
         "gate": { "app": GATE, "rootport": ports.gate },
@@ -88,13 +107,13 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// Checks that they are there, if a system of ours is asked for.
-    pub(crate) fn find(options: &Common) -> anyhow::Result<Self> {
+    pub(crate) fn find(systems: &[System], options: &Common) -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
         let beside = own.parent().context("this program is in no folder")?;
         let dir = options.bin_dir.clone().unwrap_or_else(|| beside.to_owned());
         for name in ["master", "appmain"] {
             ensure!(
-                !options.systems.iter().any(|s| s.is_ours()) || dir.join(name).is_file(),
+                !systems.iter().any(|s| s.is_ours()) || dir.join(name).is_file(),
                 "no `{name}` in {}: run `cargo build --release --workspace` first",
                 dir.display()
             );
@@ -102,10 +121,10 @@ impl Programs {
         Ok(Self { dir })
     }
 
-    fn command(&self, one_process: bool, config: &Path) -> anyhow::Result<Command> {
+    fn command(&self, setup: Setup, config: &Path) -> anyhow::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("leash").arg("--");
-        if one_process {
+        if setup == Setup::OneProcess {
             command.arg(self.dir.join("appmain")).arg("--all");
         } else {
             command.arg(self.dir.join("master"));
@@ -122,24 +141,23 @@ pub(crate) struct Cluster {
     /// master, or the one process.
     root: Child,
     /// Where master takes `/stop`.
-    web: Option<SocketAddr>,
+    pub(crate) web: Option<SocketAddr>,
     _folder: TempDir,
 }
 
 impl Cluster {
-    pub(crate) fn start(programs: &Programs, options: &Common, one_process: bool) -> anyhow::Result<Self> {
+    pub(crate) fn start(programs: &Programs, options: &Common, setup: Setup) -> anyhow::Result<Self> {
         let ports = Ports::pick()?;
         let folder = tempfile::Builder::new().prefix("bench-").tempdir()?;
         let path = folder.path().join("config.json");
-        let forwards = options.systems.contains(&System::OursForward);
-        let text = serde_json::to_string_pretty(&config(&ports, forwards, &options.limit))?;
+        let text = serde_json::to_string_pretty(&config(&ports, setup, &options.limit))?;
         std::fs::write(&path, text)?;
 
-        let mut command = programs.command(one_process, &path)?;
+        let mut command = programs.command(setup, &path)?;
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let root = command.spawn().context("starting our cluster")?;
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let web = (!one_process).then_some(loopback(ports.web));
+        let web = (setup != Setup::OneProcess).then_some(loopback(ports.web));
         let mut cluster = Self { addr: loopback(ports.net), nodes: vec![], root, web, _folder: folder };
         let output = Output::of(&mut cluster.root);
         cluster.wait_until_up(&output)?;
@@ -200,6 +218,17 @@ struct Status {
 struct StatusNode {
     name: String,
     pid: Option<i32>,
+    #[serde(default)]
+    counters: BTreeMap<String, u64>,
+}
+
+/// What a node of the cluster whose master is at `web` has counted, as it last told the master.
+pub(crate) fn counter(web: SocketAddr, node: &str, counter: &str) -> anyhow::Result<u64> {
+    let status: Status = serde_json::from_str(&http::request(web, "GET", "/status")?)?;
+    let found = status.nodes.into_iter().find(|n| n.name == node);
+    let found = found.with_context(|| format!("/status has no node `{node}`"))?;
+    // What is zero is left out.
+    Ok(found.counters.get(counter).copied().unwrap_or_default())
 }
 
 /// The processes in the answer to `GET /status`.
@@ -265,17 +294,16 @@ mod tests {
     const PORTS: Ports = Ports { root: 1, web: 2, gate: 3, net: 4 };
 
     #[test]
-    fn the_route_is_there_only_for_the_forwarded_path() {
-        assert_eq!(
-            config(&PORTS, true, &[])["servers"]["net"]["route"]["special"][GAME][0],
-            FORWARDED_COMMAND
-        );
-        assert!(config(&PORTS, false, &[])["servers"]["net"].get("route").is_none());
+    fn clients_must_log_in_only_where_that_is_measured() {
+        let net = |setup| config(&PORTS, setup, &[])["servers"]["net"].clone();
+        assert_eq!(net(Setup::Login)["login"]["command"], LOGIN_COMMAND);
+        assert!(net(Setup::Processes).get("login").is_none());
+        assert_eq!(net(Setup::Processes)["route"]["special"][GAME][0], FORWARDED_COMMAND);
     }
 
     #[test]
     fn limits_can_be_added() {
-        let config = config(&PORTS, false, &[("idle_s".into(), 600)]);
+        let config = config(&PORTS, Setup::Processes, &[("idle_s".into(), 600)]);
         assert_eq!(config["limits"], json!({ "sessions_max": 20_000, "first_message_s": 0, "idle_s": 600 }));
     }
 

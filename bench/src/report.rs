@@ -47,6 +47,12 @@ pub(crate) fn runs(runs: usize, disturbed: usize) -> String {
     if disturbed == 0 { runs.to_string() } else { format!("{runs} ({disturbed} disturbed)") }
 }
 
+/// `net 3.20, gate 1.10`: microseconds by process.
+pub(crate) fn by_node(us: &[(String, f64)]) -> String {
+    let parts: Vec<_> = us.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
+    parts.join(", ")
+}
+
 /// The faults if there are any, for then the numbers do not count; else the verdicts.
 pub(crate) fn verdict(verdicts: &[String], faults: &[String]) -> String {
     match faults {

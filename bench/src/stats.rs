@@ -1,5 +1,9 @@
 //! The arithmetic of measurements: a latency histogram, medians, ranges.
 
+use serde::Serialize;
+
+use crate::report;
+
 /// A histogram of nanoseconds: log-linear, 128 buckets per power of two, so a quantile is off by less than 0.8 %.
 pub(crate) struct Histogram {
     buckets: Vec<u64>,
@@ -85,6 +89,34 @@ pub(crate) fn range(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)>
     })
 }
 
+/// A median with the least and the greatest.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// Zeros without values.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64> + Clone) -> Self {
+        let (min, max) = range(values.clone()).unwrap_or_default();
+        Self { median: median(values).unwrap_or_default(), min, max }
+    }
+
+    /// `1,234-5,678`.
+    pub(crate) fn range_in_thousands(&self) -> String {
+        format!("{}-{}", report::thousands(self.min), report::thousands(self.max))
+    }
+}
+
+/// `2.00 (1.00-3.00)`.
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.2} ({:.2}-{:.2})", self.median, self.min, self.max)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +164,9 @@ mod tests {
         assert_eq!(median([]), None);
         assert_eq!(range([2.0, -1.0, 5.0]), Some((-1.0, 5.0)));
         assert_eq!(range([]), None);
+        let spread = Spread::of([2000.0, 1000.0, 5000.0]);
+        assert_eq!(spread.to_string(), "2000.00 (1000.00-5000.00)");
+        assert_eq!(spread.range_in_thousands(), "1,000-5,000");
+        assert_eq!(Spread::of([]), Spread::default());
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::Common;
 use crate::floor::{Backend, Floor};
-use crate::ours::{self, Cluster};
+use crate::ours::{self, Cluster, Setup};
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,31 +20,63 @@ pub(crate) enum System {
     OursForward,
     OursHandler,
     OursAll,
+    OursWebsocket,
+    FloorBroadcast,
+    OursBroadcast,
+    OursLogin,
 }
 
 impl System {
-    const ALL: [(Self, &'static str); 5] = [
-        (Self::FloorEpoll, "floor-epoll"),
-        (Self::FloorTokioCtTask, "floor-tokio-ct-task"),
-        (Self::OursForward, "ours-forward"),
-        (Self::OursHandler, "ours-handler"),
-        (Self::OursAll, "ours-all"),
+    /// With its name, and whether `--systems` may name it: it answers a request by its body, at any point.
+    const ALL: [(Self, &'static str, bool); 9] = [
+        (Self::FloorEpoll, "floor-epoll", true),
+        (Self::FloorTokioCtTask, "floor-tokio-ct-task", true),
+        (Self::OursForward, "ours-forward", true),
+        (Self::OursHandler, "ours-handler", true),
+        (Self::OursAll, "ours-all", true),
+        (Self::OursWebsocket, "ours-websocket", true),
+        (Self::FloorBroadcast, "floor-broadcast", false),
+        (Self::OursBroadcast, "ours-broadcast", false),
+        (Self::OursLogin, "ours-login", false),
     ];
 
     pub(crate) fn name(self) -> &'static str {
-        Self::ALL.into_iter().find(|(system, _)| *system == self).map_or("", |(_, name)| name)
+        Self::ALL.into_iter().find(|(system, ..)| *system == self).map_or("", |(_, name, _)| name)
     }
 
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::OursForward | Self::OursHandler | Self::OursAll)
+        !matches!(self, Self::FloorEpoll | Self::FloorTokioCtTask | Self::FloorBroadcast)
     }
 
     /// The command that its clients send.
     fn command(self) -> u32 {
         match self {
-            Self::FloorEpoll | Self::FloorTokioCtTask | Self::OursForward => ours::FORWARDED_COMMAND,
+            Self::FloorEpoll | Self::FloorTokioCtTask => ours::FORWARDED_COMMAND,
+            Self::OursForward | Self::OursWebsocket | Self::OursLogin => ours::FORWARDED_COMMAND,
             Self::OursHandler | Self::OursAll => ours::HANDLED_COMMAND,
+            Self::FloorBroadcast | Self::OursBroadcast => ours::BROADCAST_COMMAND,
         }
+    }
+
+    /// Which cluster it is a path through; `None` for a floor.
+    fn setup(self) -> Option<Setup> {
+        match self {
+            Self::FloorEpoll | Self::FloorTokioCtTask | Self::FloorBroadcast => None,
+            Self::OursForward | Self::OursHandler | Self::OursWebsocket | Self::OursBroadcast => {
+                Some(Setup::Processes)
+            }
+            Self::OursAll => Some(Setup::OneProcess),
+            Self::OursLogin => Some(Setup::Login),
+        }
+    }
+
+    /// What its clients must send first.
+    pub(crate) fn login(self) -> Option<u32> {
+        (self == Self::OursLogin).then_some(ours::LOGIN_COMMAND)
+    }
+
+    pub(crate) fn speaks_websocket(self) -> bool {
+        self == Self::OursWebsocket
     }
 }
 
@@ -57,9 +89,10 @@ impl std::fmt::Display for System {
 impl FromStr for System {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|(_, name)| *name == text).map(|(system, _)| system);
+        let mut named = Self::ALL.into_iter().filter(|(.., named)| *named);
+        let found = named.clone().find(|(_, name, _)| *name == text).map(|(system, ..)| system);
         found.ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
+            let names: Vec<_> = named.by_ref().map(|(_, name, _)| name).collect();
             format!("the systems are {}", names.join(", "))
         })
     }
@@ -78,13 +111,16 @@ pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
     pub(crate) command: u32,
     pub(crate) nodes: Vec<Node>,
+    /// Where its master tells about it.
+    pub(crate) web: Option<SocketAddr>,
     /// Ends the processes with the last system that uses them.
     _processes: Rc<dyn std::any::Any>,
 }
 
 impl Running {
     fn new(system: System, addr: SocketAddr, nodes: &[Node], processes: Rc<dyn std::any::Any>) -> Self {
-        Self { system, addr, command: system.command(), nodes: nodes.to_vec(), _processes: processes }
+        let (command, nodes, web) = (system.command(), nodes.to_vec(), None);
+        Self { system, addr, command, nodes, web, _processes: processes }
     }
 
     pub(crate) fn pids(&self) -> Vec<i32> {
@@ -93,28 +129,28 @@ impl Running {
 }
 
 /// The systems of one run. An idle one costs the others nothing, so they all stay up and take turns.
-pub(crate) fn start_all(options: &Common) -> anyhow::Result<Vec<Running>> {
-    let programs = ours::Programs::find(options)?;
-    let mut clusters: BTreeMap<bool, Rc<Cluster>> = BTreeMap::new();
+pub(crate) fn start_all(systems: &[System], options: &Common) -> anyhow::Result<Vec<Running>> {
+    let programs = ours::Programs::find(systems, options)?;
+    let mut clusters: BTreeMap<Setup, Rc<Cluster>> = BTreeMap::new();
     let mut start = |system: System| -> anyhow::Result<Running> {
-        let backend = match system {
-            System::FloorEpoll => Backend::Epoll,
-            System::FloorTokioCtTask => Backend::TokioCtTask,
-            // The two paths are two commands of the same nodes.
-            System::OursForward | System::OursHandler | System::OursAll => {
-                let in_one = system == System::OursAll;
-                let cluster = match clusters.get(&in_one) {
-                    Some(cluster) => cluster.clone(),
-                    None => Rc::new(Cluster::start(&programs, options, in_one)?),
-                };
-                clusters.insert(in_one, cluster.clone());
-                return Ok(Running::new(system, cluster.addr, &cluster.nodes, cluster.clone()));
-            }
+        let Some(setup) = system.setup() else {
+            let floor = Rc::new(match system {
+                System::FloorBroadcast => Floor::start_broadcast()?,
+                System::FloorTokioCtTask => Floor::start(Backend::TokioCtTask)?,
+                _ => Floor::start(Backend::Epoll)?,
+            });
+            return Ok(Running::new(system, floor.addr, &floor.nodes, floor.clone()));
         };
-        let floor = Rc::new(Floor::start(backend)?);
-        Ok(Running::new(system, floor.addr, &floor.nodes, floor.clone()))
+        // Several paths are commands of the same nodes.
+        let cluster = match clusters.get(&setup) {
+            Some(cluster) => cluster.clone(),
+            None => Rc::new(Cluster::start(&programs, options, setup)?),
+        };
+        clusters.insert(setup, cluster.clone());
+        let running = Running::new(system, cluster.addr, &cluster.nodes, cluster.clone());
+        Ok(Running { web: cluster.web, ..running })
     };
-    options.systems.iter().map(|&system| start(system)).collect()
+    systems.iter().map(|&system| start(system)).collect()
 }
 
 #[cfg(test)]
@@ -123,8 +159,8 @@ mod tests {
 
     #[test]
     fn every_system_is_known_by_its_name() {
-        for (system, name) in System::ALL {
-            assert_eq!(name.parse(), Ok(system));
+        for (system, name, named) in System::ALL {
+            assert_eq!(name.parse().ok(), named.then_some(system));
             assert_eq!(serde_json::to_string(&system).unwrap(), format!("\"{name}\""));
         }
         assert!("floor".parse::<System>().unwrap_err().contains("ours-forward"));

@@ -8,6 +8,8 @@ use crate::system::System;
 pub(crate) enum Measure {
     /// Requests per second: at least.
     Rate,
+    /// The same, of messages that reach clients.
+    Deliveries,
     /// CPU of all server processes per request: at most.
     Cpu,
 }
@@ -28,7 +30,7 @@ impl Target {
 
     pub(crate) fn is_met_by(&self, ratio: f64) -> bool {
         match self.measure {
-            Measure::Rate => ratio >= self.bound,
+            Measure::Rate | Measure::Deliveries => ratio >= self.bound,
             Measure::Cpu => ratio <= self.bound,
         }
     }
@@ -37,6 +39,7 @@ impl Target {
     pub(crate) fn verdict(&self, ratio: Option<f64>) -> String {
         let (what, sign) = match self.measure {
             Measure::Rate => ("req/s", ">="),
+            Measure::Deliveries => ("deliveries/s", ">="),
             Measure::Cpu => ("CPU", "<="),
         };
         let Self { bound, against, .. } = self;
@@ -52,7 +55,7 @@ impl Target {
 
 /// The targets of a system at a point, the same for every body.
 pub(crate) fn at(system: System, point: Point) -> Vec<Target> {
-    use System::{FloorEpoll, FloorTokioCtTask, OursAll, OursForward, OursHandler};
+    use System::{FloorEpoll, FloorTokioCtTask, OursAll, OursForward, OursHandler, OursWebsocket};
     match (system, (point.conns, point.pipe)) {
         (OursForward, (100 | 1000, 1)) => {
             let cpu = Target { measure: Measure::Cpu, bound: 1.30, against: FloorEpoll };
@@ -66,9 +69,14 @@ pub(crate) fn at(system: System, point: Point) -> Vec<Target> {
         (OursForward, (1, 1)) => vec![Target::rate(0.85, FloorEpoll)],
         (OursHandler, (1, 1)) => vec![Target::rate(0.75, FloorEpoll)],
         (OursAll, (1, 1)) => vec![Target::rate(3.0, OursHandler)],
+        (OursWebsocket, _) => vec![Target::rate(0.70, OursForward)],
         _ => vec![],
     }
 }
+
+/// Broadcasts to the clients of one net node.
+pub(crate) const BROADCAST: Target =
+    Target { measure: Measure::Deliveries, bound: 0.70, against: System::FloorBroadcast };
 
 /// p99 of an open loop at half of the capacity, as a multiple of `floor-epoll`'s.
 pub(crate) const OPEN_P99_MAX: f64 = 3.0;

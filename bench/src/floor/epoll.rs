@@ -230,7 +230,7 @@ impl Relay {
                     link.push(id, dirty, |out| used = logic::echoes(bytes, out));
                 }
             }
-            (Role::Net | Role::Gate, None) => {}
+            (Role::Net | Role::Gate, None) | (Role::Broadcast, _) => {}
         }
         used
     }

@@ -6,9 +6,9 @@ use ffproto::link::{self, Client, Head, Kind};
 use ffproto::{Incarnation, NodeNumber, SessionId};
 
 /// The framing of the clients: all constants zero, the default.
-const FIREFLY: Firefly = Firefly { head: [0; 4], proto_version: 0, server_version: 0 };
+pub(super) const FIREFLY: Firefly = Firefly { head: [0; 4], proto_version: 0, server_version: 0 };
 /// As `limits.frame_bytes_max` and `limits.link_frame_bytes_max` have by default.
-const FRAME_MAX: u32 = 64 * 1024;
+pub(super) const FRAME_MAX: u32 = 64 * 1024;
 const LINK_FRAME_MAX: u32 = 16 * 1024 * 1024;
 /// As `limits.call_timeout_ms` has by default.
 const TIME_LEFT_MS: u32 = 5_000;

@@ -8,6 +8,7 @@
 //! `tokio-ct-task` 1.04 and 0.93, 1.03 and 0.99, 1.24 and 0.79, 0.85 and 1.14. So it is as tight, within the
 //! noise; only at (100,16) does the extra header work show.
 
+mod broadcast;
 mod epoll;
 mod logic;
 mod tasks;
@@ -43,6 +44,8 @@ pub(crate) enum Role {
     Gate,
     /// Answers
     Game,
+    /// Alone: writes what one client asks for to all of them
+    Broadcast,
 }
 
 /// The three processes; they end when this is dropped.
@@ -63,6 +66,14 @@ impl Floor {
             (up, floor.addr) = (Some(addr), addr);
         }
         floor.nodes.reverse();
+        Ok(floor)
+    }
+
+    /// Starts the one process that writes to all its clients.
+    pub(crate) fn start_broadcast() -> anyhow::Result<Self> {
+        let mut floor =
+            Self { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), nodes: vec![], children: vec![] };
+        floor.addr = floor.start_relay(Backend::Epoll, Role::Broadcast, None)?;
         Ok(floor)
     }
 
@@ -123,12 +134,16 @@ pub(crate) fn stand(backend: Backend) -> anyhow::Result<()> {
 /// `bench relay`: one process of a floor, until its neighbour or the bench ends.
 pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<()> {
     machine::die_with_parent(nix::sys::signal::Signal::SIGKILL)?;
-    anyhow::ensure!(args.up.is_some() == (args.role != Role::Game), "net and gate need --up, game has none");
+    let needs_up = matches!(args.role, Role::Net | Role::Gate);
+    anyhow::ensure!(args.up.is_some() == needs_up, "net and gate need --up, the others have none");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     nix::sys::socket::listen(&listener, Backlog::MAXALLOWABLE)?;
     listener.set_nonblocking(true)?;
     let up = args.up.map(TcpStream::connect).transpose().context("the next relay")?;
     println!("{}", listener.local_addr()?);
+    if args.role == Role::Broadcast {
+        return broadcast::run(&listener);
+    }
     match args.backend {
         Backend::Epoll => epoll::run(args.role, listener, up),
         Backend::TokioCtTask => tasks::run(args.role, listener, up),

@@ -125,6 +125,7 @@ pub(super) fn run(role: Role, listener: TcpListener, up: Option<TcpStream>) -> a
             (Role::Game, _) => game(listener).await,
             (Role::Gate, up) => gate(listener, up.context("gate needs --up")?).await,
             (Role::Net, up) => net(listener, up.context("net needs --up")?).await,
+            (Role::Broadcast, _) => anyhow::bail!("this floor is for epoll only"),
         }
     })
 }

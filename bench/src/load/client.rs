@@ -8,6 +8,7 @@ use ffproto::CommandId;
 use ffproto::frame::firefly::{Firefly, Frame, HEADER_BYTES};
 
 use super::flight::{Flight, Landing};
+use super::websocket::{self, Mask};
 
 const FIREFLY: Firefly = Firefly { head: [0; 4], proto_version: 0, server_version: 0 };
 /// Error frames may be longer than what was sent.
@@ -36,9 +37,14 @@ impl Template {
         out[body + 4..body + 8].copy_from_slice(&connection.to_le_bytes());
     }
 
+    #[inline]
+    pub(super) fn is_error(&self, frame: &Frame<'_>) -> bool {
+        frame.command == self.error_command
+    }
+
     /// The request's number, if the frame is the answer to one of `connection`.
     #[inline]
-    fn number_in(&self, frame: &Frame<'_>, connection: u32) -> Option<u32> {
+    pub(super) fn number_in(&self, frame: &Frame<'_>, connection: u32) -> Option<u32> {
         let (number, rest) = frame.body.split_first_chunk()?;
         let (from, filler) = rest.split_first_chunk()?;
         let same = frame.command == self.command
@@ -64,6 +70,8 @@ pub(super) struct Client {
     pub(super) stream: TcpStream,
     pub(super) flight: Flight,
     number: u32,
+    /// WebSocket: the key of what this client sends.
+    mask: Option<Mask>,
     partial: Vec<u8>,
     out: Vec<u8>,
     /// Waits for the socket to become writable.
@@ -72,18 +80,45 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn connect(addr: SocketAddr, number: usize) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(addr).with_context(|| format!("connection {number} to {addr}"))?;
+    pub(super) fn connect(addr: SocketAddr, number: usize, websocket: bool) -> anyhow::Result<Self> {
+        let mut stream =
+            TcpStream::connect(addr).with_context(|| format!("connection {number} to {addr}"))?;
         stream.set_nodelay(true)?;
+        if websocket {
+            websocket::upgrade(&mut stream, addr)
+                .with_context(|| format!("connection {number} to {addr}"))?;
+        }
+        let mut client = Self::over(stream, number)?;
+        client.mask = websocket.then(|| Mask::of(number as u32));
+        Ok(client)
+    }
+
+    /// A client over a connection that is there.
+    pub(super) fn over(stream: TcpStream, number: usize) -> anyhow::Result<Self> {
         stream.set_nonblocking(true)?;
         let (flight, partial, out) = Default::default();
-        Ok(Self { stream, flight, number: number as u32, partial, out, blocked: false, open: true })
+        let (number, mask) = (number as u32, None);
+        Ok(Self { stream, flight, number, mask, partial, out, blocked: false, open: true })
     }
 
     /// Queues a request; `flush` sends it.
     #[inline]
     pub(super) fn request(&mut self, template: &Template, now: u64) {
-        template.write(self.flight.start(now), self.number, &mut self.out);
+        let number = self.flight.start(now);
+        self.queue(template, number);
+    }
+
+    /// Queues a message of that number, whose answers the caller counts.
+    #[inline]
+    pub(super) fn queue(&mut self, template: &Template, number: u32) {
+        match self.mask {
+            None => template.write(number, self.number, &mut self.out),
+            Some(mask) => {
+                let start = mask.begin(template.bytes.len(), &mut self.out);
+                template.write(number, self.number, &mut self.out);
+                mask.apply(&mut self.out[start..]);
+            }
+        }
     }
 
     /// Writes what the socket takes. True when bytes are left.
@@ -113,6 +148,19 @@ impl Client {
         buffer: &mut [u8],
         mut each: impl FnMut(&mut Self, Answer<'_>),
     ) -> anyhow::Result<()> {
+        self.read_frames(buffer, |client, frame| {
+            let answer = client.judge(template, frame);
+            each(client, answer);
+        })
+    }
+
+    /// The same for whatever frames come.
+    #[inline]
+    pub(super) fn read_frames(
+        &mut self,
+        buffer: &mut [u8],
+        mut each: impl FnMut(&mut Self, &Frame<'_>),
+    ) -> anyhow::Result<()> {
         let chunk = match self.stream.read(buffer) {
             Ok(n @ 1..) => &buffer[..n],
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
@@ -122,12 +170,12 @@ impl Client {
             }
         };
         if self.partial.is_empty() {
-            let used = self.answers(template, chunk, &mut each)?;
+            let used = self.frames(chunk, &mut each)?;
             self.partial.extend_from_slice(&chunk[used..]);
         } else {
             let mut bytes = std::mem::take(&mut self.partial);
             bytes.extend_from_slice(chunk);
-            let used = self.answers(template, &bytes, &mut each)?;
+            let used = self.frames(&bytes, &mut each)?;
             bytes.drain(..used);
             self.partial = bytes;
         }
@@ -135,16 +183,23 @@ impl Client {
     }
 
     #[inline]
-    fn answers(
+    fn frames(
         &mut self,
-        template: &Template,
         bytes: &[u8],
-        each: &mut impl FnMut(&mut Self, Answer<'_>),
+        each: &mut impl FnMut(&mut Self, &Frame<'_>),
     ) -> anyhow::Result<usize> {
         let mut used = 0;
+        if self.mask.is_some() {
+            while let Some(message) = websocket::read(&bytes[used..], FRAME_MAX)? {
+                let frame = FIREFLY.read(message.payload, FRAME_MAX)?;
+                let whole = frame.filter(|frame| frame.bytes == message.payload.len());
+                each(self, &whole.context("a message that is not exactly one frame")?);
+                used += message.bytes;
+            }
+            return Ok(used);
+        }
         while let Some(frame) = FIREFLY.read(&bytes[used..], FRAME_MAX)? {
-            let answer = self.judge(template, &frame);
-            each(self, answer);
+            each(self, &frame);
             used += frame.bytes;
         }
         Ok(used)
@@ -152,7 +207,7 @@ impl Client {
 
     #[inline]
     fn judge<'a>(&mut self, template: &Template, frame: &Frame<'a>) -> Answer<'a> {
-        if frame.command == template.error_command && self.flight.land_oldest() {
+        if template.is_error(frame) && self.flight.land_oldest() {
             return Answer::Error(frame.body);
         }
         match template.number_in(frame, self.number).map(|number| self.flight.land(number)) {

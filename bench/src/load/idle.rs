@@ -16,7 +16,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// `bench load --idle`: each line on stdin is answered with the next step.
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<()> {
-    let clients = (0..args.conns).map(|n| Client::connect(args.addr, n)).collect::<anyhow::Result<Vec<_>>>();
+    let clients =
+        (0..args.conns).map(|n| Client::connect(args.addr, n, false)).collect::<anyhow::Result<Vec<_>>>();
     let mut clients = clients?;
     println!("{READY}");
     wait_for_word()?;
@@ -35,7 +36,8 @@ fn wait_for_word() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn use_once(clients: &mut [Client], template: &Template, buffer: &mut [u8]) -> anyhow::Result<()> {
+/// Lets each client send one request, and waits for the answers.
+pub(super) fn use_once(clients: &mut [Client], template: &Template, buffer: &mut [u8]) -> anyhow::Result<()> {
     for client in &mut *clients {
         client.request(template, 0);
         ensure!(!client.flush(), "a socket does not take one request");

@@ -2,12 +2,16 @@
 //!
 //! Closed loop: P requests outstanding on each connection, an answer at once starts the next.
 //! Open loop: requests at a fixed rate, each latency measured from the moment it should have been sent.
-//! Broadcasts will be a third way to load; they share [`client`] and [`Outcome`].
+//! Broadcasts: one connection asks, all get. Cycles: connections come, ask and go.
 
+mod broadcast;
 mod client;
+mod cycles;
 mod drive;
 mod flight;
 mod idle;
+mod ledger;
+mod websocket;
 
 use std::process::{Command, Stdio};
 
@@ -15,7 +19,7 @@ use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{LoadArgs, Point};
+use crate::cli::LoadArgs;
 use crate::machine;
 use crate::system::Running;
 
@@ -24,7 +28,7 @@ pub(crate) use idle::Idlers;
 /// What a load client found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Good answers in the measured time.
+    /// Good answers in the measured time; deliveries of broadcasts, and whole cycles, where these are counted.
     pub(crate) answers: u64,
     /// The measured time.
     pub(crate) secs: f64,
@@ -34,7 +38,8 @@ pub(crate) struct Outcome {
     pub(crate) p999_us: f64,
     pub(crate) max_us: f64,
     pub(crate) mean_us: f64,
-    /// The following six count the whole time, warm-up and end included.
+    /// The following six count the whole time, warm-up and end included. Requests; with broadcasts, how many
+    /// were asked for.
     pub(crate) sent: u64,
     pub(crate) good: u64,
     /// Error frames.
@@ -81,13 +86,31 @@ impl Outcome {
     }
 }
 
+/// How a system is loaded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    Closed {
+        pipe: usize,
+    },
+    Open {
+        rate: f64,
+    },
+    /// Broadcasts under way.
+    Broadcast {
+        window: u32,
+    },
+    /// Requests of a connection, its login apart.
+    Cycles {
+        requests: u32,
+    },
+}
+
 /// What to load a system with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
-    pub(crate) point: Point,
+    pub(crate) way: Way,
+    pub(crate) conns: usize,
     pub(crate) body: usize,
-    /// Open loop at this rate.
-    pub(crate) rate: Option<f64>,
     pub(crate) secs: f64,
     pub(crate) warm: f64,
 }
@@ -99,13 +122,21 @@ pub(crate) fn measure(running: &Running, plan: &Plan) -> anyhow::Result<Outcome>
     command.arg("load").args(["--addr", &running.addr.to_string()]);
     command.args(["--command", &running.command.to_string(), "--watch", &pids.join(",")]);
     command
-        .args(["--conns", &plan.point.conns.to_string()])
-        .args(["--pipe", &plan.point.pipe.to_string()])
+        .args(["--conns", &plan.conns.to_string()])
         .args(["--body", &plan.body.to_string()])
         .args(["--secs", &plan.secs.to_string()])
         .args(["--warm", &plan.warm.to_string()]);
-    if let Some(rate) = plan.rate {
-        command.args(["--rate", &rate.to_string()]);
+    match plan.way {
+        Way::Closed { pipe } => command.args(["--pipe", &pipe.to_string()]),
+        Way::Open { rate } => command.args(["--rate", &rate.to_string()]),
+        Way::Broadcast { window } => command.args(["--broadcast", &window.to_string()]),
+        Way::Cycles { requests } => command.args(["--cycles", &requests.to_string()]),
+    };
+    if let Some(login) = running.system.login() {
+        command.args(["--login", &login.to_string()]);
+    }
+    if running.system.speaks_websocket() {
+        command.arg("--websocket");
     }
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("the load client")?;
     ensure!(output.status.success(), "the load client failed ({})", output.status);
@@ -125,7 +156,11 @@ pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<()> {
     if args.idle {
         return idle::run(args);
     }
-    let outcome = drive::Drive::connect(args)?.run()?;
+    let outcome = match (args.broadcast, args.cycles) {
+        (Some(window), _) => broadcast::Drive::connect(args, window)?.run()?,
+        (_, Some(requests)) => cycles::Drive::start(args, requests)?.run()?,
+        (None, None) => drive::Drive::connect(args)?.run()?,
+    };
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
 }
