@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::cli::{BroadcastArgs, Rounds};
 use crate::load::{Outcome, Plan, Way};
-use crate::machine;
+use crate::machine::{self, Spinners};
 use crate::ours;
 use crate::report::{self, Column};
 use crate::stats::{self, Spread};
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &BroadcastArgs) -> anyhow::Result<()> {
     for run in 0..args.rounds.runs {
         let _lock = machine::lock_machine()?;
         let systems = system::start_all(&SYSTEMS, &args.common)?;
+        let _spinners = args.spin.spins(args.conns as usize).then(Spinners::start);
         for &window in &args.window {
             for at in 0..systems.len() {
                 let running = &systems[(at + run) % systems.len()];
@@ -65,9 +66,9 @@ fn measure(args: &BroadcastArgs, run: usize, window: u32, running: &Running) -> 
         let mut now = before;
         machine::wait_until(STATUS_PATIENCE, || {
             now = frames().ok().flatten().unwrap_or(now);
-            now - before >= sent
+            now.saturating_sub(before) >= sent
         });
-        frames_each = Some((now - before) as f64 / sent.max(1) as f64);
+        frames_each = Some(now.saturating_sub(before) as f64 / sent.max(1) as f64);
     }
     Ok(Sample { window, frames_each, taken })
 }

@@ -172,6 +172,10 @@ pub(crate) struct BroadcastArgs {
     pub(crate) window: Vec<u32>,
     #[command(flatten)]
     pub(crate) rounds: Rounds,
+    /// Idle-priority spinners that keep the processors awake: without them a server that is a little slower than
+    /// the client that reads wakes a halted processor for every delivery
+    #[arg(long, value_enum, default_value_t = Spin::Auto)]
+    pub(crate) spin: Spin,
 }
 
 const BROADCAST: &str = "\
@@ -316,6 +320,16 @@ pub(crate) enum Spin {
     Auto,
     Always,
     Never,
+}
+
+impl Spin {
+    pub(crate) fn spins(self, conns: usize) -> bool {
+        match self {
+            Self::Auto => conns == 1,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
 }
 
 /// How many connections, and how many requests outstanding on each.

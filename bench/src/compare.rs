@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cli::{CompareArgs, Point, Rounds, Spin};
+use crate::cli::{CompareArgs, Point, Rounds};
 use crate::load::{Outcome, Plan, Way};
 use crate::machine::{self, Spinners};
 use crate::report::{self, Column};
@@ -48,11 +48,7 @@ fn measure_point(
     systems: &[Running],
     samples: &mut Vec<Sample>,
 ) -> anyhow::Result<()> {
-    let spin = match args.spin {
-        Spin::Auto => point.conns == 1,
-        Spin::Always => true,
-        Spin::Never => false,
-    };
+    let spin = args.spin.spins(point.conns);
     let _spinners = spin.then(Spinners::start);
     let Rounds { secs, warm, .. } = args.rounds;
     let plan = Plan { way: Way::Closed { pipe: point.pipe }, conns: point.conns, body, secs, warm };
