@@ -44,6 +44,18 @@ impl Node {
         }
     }
 
+    /// A broadcast of this node's own.
+    fn broadcast_own(&self, broadcast: &Broadcast<'_>) {
+        let held = &self.cluster().held;
+        if held.is_expecting() {
+            // Who is on the way here from the process that this one replaces gets it, too.
+            let mut payload = Vec::new();
+            broadcast.write(&mut payload);
+            held.keep(&payload, self.config().limits.park_bytes_max);
+        }
+        self.broadcast_here(broadcast);
+    }
+
     /// Queues a broadcast for one session that was on its way here when it came.
     pub(crate) fn broadcast_late(&self, session: SessionId, broadcast: &Broadcast<'_>) {
         let is_meant = match broadcast.audience {
@@ -80,7 +92,7 @@ impl Broadcasts {
     pub fn to_all_of(&self, net: &NodeName, command: CommandId, body: &[u8]) -> Result<(), CallError> {
         let broadcast = Broadcast { command, audience: Audience::All, body };
         if net == self.0.name() {
-            self.0.broadcast_here(&broadcast);
+            self.0.broadcast_own(&broadcast);
             return Ok(());
         }
         let others = self.0.cluster().others();
@@ -104,7 +116,7 @@ impl Broadcasts {
             let broadcast = Broadcast { command, audience: Audience::Sessions(&ids), body };
             let number = of_one[0].node();
             if self.0.cluster().number() == Some(number) {
-                self.0.broadcast_here(&broadcast);
+                self.0.broadcast_own(&broadcast);
                 sent += 1;
             } else {
                 sent += usize::from(self.send(number, &broadcast).is_ok());
@@ -116,7 +128,7 @@ impl Broadcasts {
     fn to_nodes(&self, broadcast: &Broadcast<'_>) -> usize {
         let mut sent = 0;
         if self.0.config().netport.is_some() {
-            self.0.broadcast_here(broadcast);
+            self.0.broadcast_own(broadcast);
             sent += 1;
         }
         let nets: Vec<NodeNumber> =

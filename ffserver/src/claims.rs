@@ -24,23 +24,6 @@ pub(crate) enum NotTaken {
     Lost,
 }
 
-/// A request that waits for something beside its session's order, as long as it lives: a handler is dropped at its
-/// deadline, and its connection must end all the same.
-struct Waiting<'a>(&'a LocalSession);
-
-impl<'a> Waiting<'a> {
-    fn begin(session: &'a LocalSession) -> Self {
-        session.request_waits();
-        Self(session)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.request_ended();
-    }
-}
-
 /// A claim that nobody has agreed to yet: its user is free again when it is dropped.
 struct Freed<'a> {
     node: &'a Node,
@@ -55,6 +38,20 @@ impl Drop for Freed<'_> {
             self.node.cluster().users.free(self.user, self.id);
         }
     }
+}
+
+/// Claims in lists that fit in a frame: of at most [`CLAIMS_MAX`], and of little more than 64 KiB of names.
+fn pieces(claims: &[Claim]) -> Vec<&[Claim]> {
+    const NAMES_BYTES: usize = 64 * 1024;
+    let (mut pieces, mut begin, mut bytes) = (Vec::new(), 0, 0);
+    for (at, claim) in claims.iter().enumerate() {
+        bytes += claim.user.len();
+        if bytes >= NAMES_BYTES || at + 1 - begin == CLAIMS_MAX || at + 1 == claims.len() {
+            pieces.push(&claims[begin..=at]);
+            (begin, bytes) = (at + 1, 0);
+        }
+    }
+    pieces
 }
 
 impl Node {
@@ -112,7 +109,7 @@ impl Node {
         if bytes > max {
             return Err(SessionError::TooLarge { bytes, max });
         }
-        let _stays = Waiting::begin(session);
+        let _stays = session.stay();
         match self.claim_user(session, &user).await {
             Ok(()) => self.bind_claimed(session, change, but),
             Err(NotTaken::Taken) => Err(SessionError::UserTaken),
@@ -199,7 +196,7 @@ impl Node {
     }
 
     async fn tell_owed(&self, number: NodeNumber, from: u64, claims: &[Claim]) {
-        for some in claims.chunks(CLAIMS_MAX) {
+        for some in pieces(claims) {
             let Some(losers) = self.ask_net(number, &encode(&some)).await else {
                 return self.cluster().users.owe(number, from);
             };
@@ -218,5 +215,21 @@ impl Node {
         let answer = self.ask_node(number, Op::Claim, payload).await.ok()?;
         let (ids, _) = answer.as_chunks::<8>();
         Some(ids.iter().map(|id| SessionId(u64::from_le_bytes(*id))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_told_in_lists_that_are_bounded_in_count_and_bytes() {
+        let claim =
+            |bytes: usize| Claim { session: SessionId(1), stamp: 1, held: true, user: "x".repeat(bytes) };
+        let lengths = |claims: &[Claim]| pieces(claims).into_iter().map(<[Claim]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[]), [0; 0]);
+        assert_eq!(lengths(&vec![claim(3); CLAIMS_MAX]), [CLAIMS_MAX]);
+        assert_eq!(lengths(&vec![claim(3); CLAIMS_MAX + 2]), [CLAIMS_MAX, 2]);
+        assert_eq!(lengths(&[claim(40_000), claim(40_000), claim(70_000), claim(1)]), [2, 1, 1]);
     }
 }

@@ -1,7 +1,7 @@
 //! The node's place in its cluster: which link leads to which node, and which sessions of other nodes it
 //! knows. State only; what is done with it stands in `relay`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -219,6 +219,11 @@ impl Cluster {
         on_link.is_some_and(|linked| linked.said.contains_key(&to)) || table.reach.leads(at, to)
     }
 
+    /// Whether a neighbour leads to a node now.
+    pub(crate) fn leads_now(&self, at: &At, to: NodeNumber) -> bool {
+        self.table.lock().reach.leads(at, to)
+    }
+
     /// A number that is another one after each change of what [`Cluster::leads`] says.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
@@ -260,18 +265,17 @@ impl Cluster {
         soon(begun) || left.any(|(name, (kind, since))| soon(*since) && is_meant(name, kind))
     }
 
-    /// Looks at the net nodes that have sessions here; one that cannot be reached for `patience` is given up.
-    pub(crate) fn look(&self, now: Instant, patience: Duration) -> Look {
-        let nodes = self.known.nodes();
+    /// Looks at those net nodes, which have sessions here; one that cannot be reached for `patience` is given up.
+    pub(crate) fn look(&self, nodes: &BTreeSet<NodeNumber>, now: Instant, patience: Duration) -> Look {
         let mut table = self.table.lock();
         let others = table.reach.others();
         table.lost.retain(|number, _| nodes.contains(number) && !others.contains_key(number));
         let mut look = Look::default();
         for number in nodes {
-            match others.get(&number) {
-                Some(node) => look.reached.push((number, node.since)),
-                None if now.duration_since(*table.lost.entry(number).or_insert(now)) >= patience => {
-                    look.lost.push(number);
+            match others.get(number) {
+                Some(node) => look.reached.push((*number, node.since)),
+                None if now.duration_since(*table.lost.entry(*number).or_insert(now)) >= patience => {
+                    look.lost.push(*number);
                 }
                 None => {}
             }

@@ -4,12 +4,9 @@
 use std::any::TypeId;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,10 +22,10 @@ use tracing::{info, warn};
 
 use crate::app::{App, Hooks};
 use crate::counters::count;
-use crate::doing::Doing;
-use crate::error::{CallError, HandlerError};
+use crate::error::CallError;
 use crate::forward::Forwarded;
-use crate::handler::{Facts, From, HandlerFuture, Key, Outcome, Request, Route, has_parent};
+use crate::guarded::{Guarded, log_error, poll_once, until};
+use crate::handler::{Facts, From, Key, Outcome, Request, Route, has_parent};
 use crate::node::{Node, Phase, States};
 use crate::queue::{Admitted, Queues};
 use crate::reach::At;
@@ -209,65 +206,6 @@ fn check(route: &Route, config: &ffconfig::Node, states: &States) -> Result<bool
     Ok(takes_session.get())
 }
 
-/// A handler whose panic becomes an error.
-pub(crate) struct Guarded {
-    handler: HandlerFuture,
-    /// Where it is noted that it runs, and as what.
-    noted: Option<(Arc<Doing>, u32)>,
-}
-
-impl Guarded {
-    /// Runs the route on `request`. Nothing happens before the first poll.
-    pub(crate) fn new(route: &Route, request: Request) -> Self {
-        let run = route.run;
-        let noted = Some((request.node.doing().clone(), route.number));
-        // The extraction of arguments runs inside as well, so a panic there is caught, too.
-        Self { handler: Box::pin(async move { run(request).await }), noted }
-    }
-
-    /// Any other future of the app, such as a hook.
-    pub(crate) fn hook(hook: impl Future<Output = Outcome> + Send + 'static) -> Self {
-        Self { handler: Box::pin(hook), noted: None }
-    }
-}
-
-impl Future for Guarded {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let Self { handler, noted } = &mut *self;
-        if let Some((doing, number)) = noted {
-            doing.begin(*number);
-        }
-        let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
-        if let Some((doing, _)) = noted {
-            doing.end();
-        }
-        match polled {
-            Ok(polled) => polled,
-            Err(payload) => {
-                let text = payload
-                    .downcast_ref::<&str>()
-                    .map(|text| (*text).to_owned())
-                    .or_else(|| payload.downcast_ref::<String>().cloned())
-                    .unwrap_or_default();
-                Poll::Ready(Err(HandlerError::panic(text)))
-            }
-        }
-    }
-}
-
-/// Runs a handler that is late or detached to its deadline.
-pub(crate) async fn until(deadline: Instant, handler: Guarded) -> Outcome {
-    tokio::time::timeout_at(deadline, handler).await.unwrap_or_else(|_| Err(HandlerError::timeout()))
-}
-
-/// Polls a handler once, where its message was read. The waker is of no use: a handler that waits is
-/// polled again by a task of its own, which registers that task's.
-pub(crate) fn poll_once(handler: &mut Guarded) -> Poll<Outcome> {
-    Pin::new(handler).poll(&mut Context::from_waker(Waker::noop()))
-}
-
 /// What a node's links are served with: the methods that the peer may call, and the clients' messages
 /// that it may send on.
 pub(crate) struct Methods {
@@ -411,7 +349,9 @@ impl Methods {
                 let (shared, body) = (self.shared.clone(), Bytes::copy_from_slice(body));
                 let session = client.session;
                 let stays = !client.stateless;
-                if !shared.dispatch.needs_sessions() || node.cluster().known.takes_message(session, stays) {
+                let known = &node.cluster().known;
+                let leads = |at: &At| node.cluster().leads_now(at, session.node());
+                if !shared.dispatch.needs_sessions() || known.takes_message(session, stays, &self.at, leads) {
                     return shared.admit(waiting, body);
                 }
                 let job = move |known: Result<(), Fault>| match known {
@@ -438,8 +378,11 @@ impl Methods {
             Some(Stick { what: StickWhat::Prefer, target, node: end })
                 if self.may_speak_for(link, session) =>
             {
-                if let Ok(end) = NodeName::try_from(end) {
-                    node.sticky().prefer(session, target, end, from);
+                if let Ok(end) = NodeName::try_from(end)
+                    && let Some(via) = node.sticky().prefer(session, target, end, from)
+                {
+                    let stick = Stick { what: StickWhat::Forget, target, node: "" };
+                    node.tell(&via, STICK, &stick.write(), client);
                 }
             }
             Some(stick @ Stick { what: StickWhat::Forget, .. }) if self.may_speak_for(link, session) => {
@@ -633,13 +576,6 @@ impl Done for LogOnly {
         if let Err(error) = outcome {
             log_error(self.method, &error);
         }
-    }
-}
-
-/// Faults of other nodes are logged where they happened; here only what this node's handler did.
-pub(crate) fn log_error(method: &str, error: &HandlerError) {
-    if matches!(error.code(), Code::Handler | Code::Panic | Code::BadRequest | Code::Timeout) {
-        warn!(code = %error.code(), "handler {method}: {}", error.log_text());
     }
 }
 

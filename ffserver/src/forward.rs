@@ -142,7 +142,7 @@ impl Node {
             return false;
         }
         let stick = Stick { what: StickWhat::Forget, target, node: "" };
-        // What it keeps without hearing this is forgotten with the session.
+        // What it keeps without hearing this ends with the session, see Op::Ways.
         let _ = link.notify(STICK, &stick.write(), Some(client));
         true
     }
@@ -332,6 +332,12 @@ impl Node {
             entry.fail(&self.fault(Code::Timeout, Executed::No, text));
             return Look::Gone;
         }
+        // What a client that is gone has said is not begun; what handlers have sent for it goes on.
+        let is_said = matches!(entry.what, What::Message { .. });
+        if is_said && entry.session().is_some_and(|id| self.has_ended(id)) {
+            entry.fail(&self.fault(Code::NoNode, Executed::No, "the session has ended"));
+            return Look::Gone;
+        }
         if !free {
             return Look::Waits(entry);
         }
@@ -426,7 +432,7 @@ impl Node {
         match self.link_to(side, name.as_str(), None, now) {
             Found::Go(link) => match link.notify(method, body, Some(client)) {
                 Err(NotSent::Later) => {}
-                // A link that has ended has forgotten the session with everything else.
+                // What is lost with a link is found out by the next Check or Ways.
                 Ok(()) | Err(NotSent::Fault(_)) => return,
             },
             Found::Wait => {}
@@ -435,7 +441,7 @@ impl Node {
         let to = To::Neighbour(side, name.as_str().into());
         let (what, client) = (What::Notify(method.to_owned()), Some(client));
         let deadline = now + self.config().limits.call_timeout;
-        // What does not fit is forgotten at the latest when the neighbour ends.
+        // What does not fit is found out in the same way.
         let _ =
             self.wait(Entry { to, what, body: Bytes::copy_from_slice(body), client, deadline, sink: None });
     }

@@ -1,6 +1,7 @@
 //! The sessions of other nodes that this node handles, as far as it has been told of them.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -16,7 +17,7 @@ use crate::reach::{At, Direction};
 pub(crate) struct Remote {
     pub(crate) id: SessionId,
     /// The neighbour that its messages come from: what is sent to it goes there, behind their answers.
-    pub(crate) via: At,
+    via: Mutex<At>,
     state: Mutex<Arc<SessionState>>,
     gone: AtomicBool,
     /// The hook at its opening has run.
@@ -36,8 +37,18 @@ impl Remote {
     fn new(id: SessionId, via: At, state: SessionState, opened: bool) -> Self {
         let verified = AtomicBool::new(opened && state.user.is_some());
         let (state, gone, turn) = (Mutex::new(Arc::new(state)), AtomicBool::new(false), Default::default());
-        let (here, entered) = (AtomicBool::new(false), AtomicU32::new(0));
+        let (here, entered, via) = (AtomicBool::new(false), AtomicU32::new(0), Mutex::new(via));
         Self { id, via, state, gone, opened: AtomicBool::new(opened), verified, here, entered, turn }
+    }
+
+    /// The neighbour that leads to it.
+    pub(crate) fn via(&self) -> At {
+        self.via.lock().clone()
+    }
+
+    /// Another neighbour leads to it from now on: that one did not any more.
+    pub(crate) fn turn_to(&self, via: At) {
+        *self.via.lock() = via;
     }
 
     /// One of its moves brings it here. False when that is known.
@@ -136,12 +147,23 @@ impl Known {
         matches!(self.entries.lock().get(&id), Some(Entry::Open(_)))
     }
 
-    /// A message of the session is handled here. Whether it may run at once; when `stays`, the session is here.
-    pub(crate) fn takes_message(&self, id: SessionId, stays: bool) -> bool {
+    /// A message of the session is handled here, and came by way of `via`, which leads to the session from now on
+    /// unless another neighbour `leads` to it. Whether it may run at once; when `stays`, the session is here.
+    pub(crate) fn takes_message(
+        &self,
+        id: SessionId,
+        stays: bool,
+        via: &At,
+        leads: impl Fn(&At) -> bool,
+    ) -> bool {
         match self.entries.lock().get(&id) {
             Some(Entry::Open(remote)) => {
                 if stays && !remote.here.load(Ordering::Relaxed) {
                     remote.here.store(true, Ordering::SeqCst);
+                }
+                let mut known = remote.via.lock();
+                if *known != *via && !leads(&known) {
+                    known.clone_from(via);
                 }
                 true
             }
@@ -264,7 +286,7 @@ impl Known {
             _ => None,
         });
         let known = |remote: &Arc<Remote>| {
-            let (direction, via) = remote.via.clone();
+            let (direction, via) = remote.via();
             let from_parent = direction == Direction::Up;
             let (here, entered) = (&remote.here, &remote.entered);
             let (here, entered) = (here.load(Ordering::SeqCst), entered.load(Ordering::SeqCst));
@@ -277,10 +299,23 @@ impl Known {
     pub(crate) fn take_over(&self, session: KnownSession) {
         let KnownSession { id, via, from_parent, state, here, entered } = session;
         let via = (if from_parent { Direction::Up } else { Direction::Down }, via);
-        let remote = Remote::new(id, via, state, true);
-        remote.here.store(here, Ordering::SeqCst);
-        remote.entered.store(entered, Ordering::SeqCst);
-        self.entries.lock().entry(id).or_insert_with(|| Entry::Open(Arc::new(remote)));
+        match self.entries.lock().entry(id) {
+            // Told before: this is what the old process has heard since, when it is newer.
+            MapEntry::Occupied(known) => {
+                if let Entry::Open(remote) = known.get() {
+                    remote.update(state);
+                    if remote.entered.fetch_max(entered, Ordering::SeqCst) < entered {
+                        remote.here.store(here, Ordering::SeqCst);
+                    }
+                }
+            }
+            MapEntry::Vacant(place) => {
+                let remote = Remote::new(id, via, state, true);
+                remote.here.store(here, Ordering::SeqCst);
+                remote.entered.store(entered, Ordering::SeqCst);
+                place.insert(Entry::Open(Arc::new(remote)));
+            }
+        }
     }
 
     /// The sessions of that net node.
@@ -354,6 +389,49 @@ mod tests {
         assert!(remote.is_gone());
         assert!(known.close(ALICE).is_some());
         assert!(known.close(ALICE).is_none());
+    }
+
+    #[test]
+    fn what_the_old_process_has_heard_since_it_told_of_a_session_is_taken_over_too() {
+        let known = Known::default();
+        let session = |version, here, entered| KnownSession {
+            id: ALICE,
+            via: gate().1,
+            from_parent: true,
+            state: state(version),
+            here,
+            entered,
+        };
+        known.take_over(session(1, false, 0));
+        known.take_over(session(3, true, 1));
+        let remote = known.get(ALICE).unwrap();
+        assert_eq!(remote.state().version, 3);
+        assert!(!remote.enters(1) && remote.leaves(), "it has come to the old process");
+        known.take_over(session(2, true, 1));
+        assert_eq!(remote.state().version, 3, "what this process has heard is newer");
+        assert!(!remote.leaves(), "it has left since");
+    }
+
+    #[test]
+    fn a_session_turns_to_another_neighbour_when_its_own_leads_there_no_more() {
+        let known = Known::default();
+        known.take_over(KnownSession {
+            id: ALICE,
+            via: gate().1,
+            from_parent: true,
+            state: state(1),
+            here: true,
+            entered: 0,
+        });
+        let other = (Direction::Up, NodeName::try_from("gate2").unwrap());
+        assert!(known.takes_message(ALICE, true, &other, |_| true));
+        assert_eq!(
+            known.get(ALICE).unwrap().via(),
+            gate(),
+            "pushes keep their way as long as it leads there"
+        );
+        assert!(known.takes_message(ALICE, true, &other, |_| false));
+        assert_eq!(known.get(ALICE).unwrap().via(), other);
     }
 
     #[test]

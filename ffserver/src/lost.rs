@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use crate::dispatch::{Guarded, Shared, log_error, until};
+use crate::dispatch::Shared;
+use crate::guarded::run_hook;
 use crate::sessions::Session;
 
 impl Shared {
@@ -31,16 +32,13 @@ impl Shared {
                 else {
                     continue;
                 };
-                let hook = hook(self.node.clone(), Session::here(self.node.clone(), session), lost);
-                let ended = Guarded::hook(async move {
-                    hook.await;
-                    Ok(None)
-                });
-                let deadline = Instant::now() + self.node.config().limits.call_timeout;
+                // What the hook changes is not lost with a session that leaves for a successor meanwhile.
+                let stays = session.stay();
+                let node = self.node.clone();
+                let hook = hook(node.clone(), Session::here(node.clone(), session), lost);
                 self.node.calls().spawn(async move {
-                    if let Err(error) = until(deadline, ended).await {
-                        log_error("on_session_lost_node", &error);
-                    }
+                    run_hook(&node, "on_session_lost_node", hook).await;
+                    drop(stays);
                 });
             }
         }

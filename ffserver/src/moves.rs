@@ -23,7 +23,8 @@ use tracing::{info, warn};
 use crate::app::{Entered, NotMoved, NotMovedHook};
 use crate::cluster::encode;
 use crate::counters::count;
-use crate::dispatch::{Guarded, Shared, log_error, until};
+use crate::dispatch::Shared;
+use crate::guarded::run_hook;
 use crate::node::{self, Node};
 use crate::relay::Arrived;
 use crate::session::LocalSession;
@@ -132,6 +133,10 @@ impl Node {
             return false;
         }
         self.lead(session.id(), &target_key(&target.kind), target);
+        if session.is_gone() {
+            // It ended meanwhile, and what it had chosen was forgotten before this.
+            self.session_ended(session.id());
+        }
         for old in before {
             self.tell_about(session.id(), old, Op::Left, target.kind.as_bytes());
         }
@@ -207,17 +212,7 @@ async fn run_not_moved(hook: NotMovedHook, node: Node, id: SessionId, order: Mov
     let _turn = local.turn().lock().await;
     let failed = NotMoved { to: order.node, extra: Bytes::from(order.extra) };
     let session = Session::here(node.clone(), local.clone());
-    run_to_end(&node, "on_session_not_moved", hook(node.clone(), session, failed)).await;
-}
-
-async fn run_to_end(node: &Node, name: &str, hook: impl Future<Output = ()> + Send + 'static) {
-    let ended = Guarded::hook(async move {
-        hook.await;
-        Ok(None)
-    });
-    if let Err(error) = until(Instant::now() + node.session_timeout(), ended).await {
-        log_error(name, &error);
-    }
+    run_hook(&node, "on_session_not_moved", hook(node.clone(), session, failed)).await;
 }
 
 /// What the others do.
@@ -247,7 +242,7 @@ impl Shared {
                 let _turn = remote.turn.lock().await;
                 let failed = NotMoved { to: order.node, extra: Bytes::from(order.extra) };
                 let session = Session::there(shared.node.clone(), remote.clone());
-                run_to_end(&shared.node, "on_session_not_moved", hook(shared.node.clone(), session, failed))
+                run_hook(&shared.node, "on_session_not_moved", hook(shared.node.clone(), session, failed))
                     .await;
             }
             link.reply(call, &[]);
@@ -264,7 +259,7 @@ impl Shared {
         let Some(hook) = &self.hooks.session_entered else { return };
         let entered = Entered { from: entry.from, extra: Bytes::from(entry.extra) };
         let hook = hook(self.node.clone(), Session::there(self.node.clone(), remote.clone()), entered);
-        run_to_end(&self.node, "on_session_entered", hook).await;
+        run_hook(&self.node, "on_session_entered", hook).await;
     }
 
     /// A session is here no longer.
@@ -275,7 +270,7 @@ impl Shared {
         drop(self.node.calls().spawn(async move {
             let _turn = remote.turn.lock().await;
             let session = Session::there(shared.node.clone(), remote.clone());
-            run_to_end(&shared.node, "on_session_left", hook(shared.node.clone(), session)).await;
+            run_hook(&shared.node, "on_session_left", hook(shared.node.clone(), session)).await;
         }));
     }
 }

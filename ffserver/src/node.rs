@@ -250,6 +250,13 @@ impl Node {
         self.0.sessions.lock().open.get(&id).cloned()
     }
 
+    /// Whether a client's session has ended, as far as this node knows: it is of this node, and is not here, nor on its
+    /// way here from the process that this one replaces.
+    pub(crate) fn has_ended(&self, id: SessionId) -> bool {
+        let is_own = self.0.cluster.number() == Some(id.node());
+        is_own && !self.0.cluster.held.is_expecting() && self.local_session(id).is_none()
+    }
+
     /// Every open session of this node.
     pub(crate) fn local_sessions(&self) -> Vec<LocalSession> {
         self.0.sessions.lock().open.values().cloned().collect()
@@ -273,7 +280,12 @@ impl Node {
 
     fn counter_list(&self) -> Vec<(String, u64)> {
         let records = self.records().map(Records::counters).unwrap_or_default();
-        self.0.counters.list().into_iter().chain(self.lost_databases()).chain(records).collect()
+        let routed = match self.0.sticky.len() {
+            0 => None,
+            n => Some(("sessions_routed".to_owned(), n as u64)),
+        };
+        let counted = self.0.counters.list().into_iter().chain(routed);
+        counted.chain(self.lost_databases()).chain(records).collect()
     }
 
     /// A counter for the databases that do not answer now; none when all do.
@@ -332,9 +344,13 @@ impl Node {
 
     /// The same, in a task of its own.
     pub(crate) fn spawn_verified(&self, session: SessionId) {
-        let node = self.clone();
         if self.0.verified.get().is_some() {
-            drop(self.calls().spawn(async move { node.tell_verified(session).await }));
+            // What the hook changes is not lost with a session that leaves for a successor meanwhile.
+            let (node, stays) = (self.clone(), self.local_session(session).map(|local| local.stay()));
+            drop(self.calls().spawn(async move {
+                node.tell_verified(session).await;
+                drop(stays);
+            }));
         }
     }
 
@@ -496,7 +512,7 @@ impl Node {
     /// Every session has come that was on its way here from the process that this one replaces.
     pub(crate) fn all_arrived(&self) {
         self.0.cluster.held.expect(false);
-        self.0.cluster.users.all_arrived(|id| self.local_session(id).is_some());
+        self.0.cluster.users.all_arrived();
     }
 
     fn forget_session(&self, session: &LocalSession) {

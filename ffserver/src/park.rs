@@ -126,6 +126,10 @@ struct Waiting {
     keys: FxHashMap<Key, u32>,
     /// Somebody looks at the clock until nothing waits any more.
     watched: bool,
+    /// Somebody looks at what waits: so many messages are in their hands, and count on.
+    looked_at: Option<usize>,
+    /// Something has come or changed since they began.
+    again: bool,
 }
 
 /// What became of a message that shall wait.
@@ -158,7 +162,7 @@ impl Park {
     /// Lets a message wait behind all others.
     pub(crate) fn park(&self, entry: Entry) -> Parked {
         let mut waiting = self.waiting.lock();
-        let full = waiting.queue.len() >= self.limits.messages_max
+        let full = waiting.queue.len() + waiting.looked_at.unwrap_or_default() >= self.limits.messages_max
             || waiting.bytes.saturating_add(entry.body.len()) > self.limits.bytes_max;
         if full {
             return Parked::Full;
@@ -166,37 +170,53 @@ impl Park {
         waiting.bytes += entry.body.len();
         *waiting.keys.entry(entry.key()).or_insert(0) += 1;
         waiting.queue.push_back(entry);
+        waiting.again = true;
         self.any.store(true, Ordering::Release);
         Parked::Waits { watch: !std::mem::replace(&mut waiting.watched, true) }
     }
 
     /// Looks at every waiting message in order. One whose predecessor still waits is not looked at, unless its
-    /// time is over: `look` is told which.
+    /// time is over: `look` is told which. It may let others wait; those are looked at next. When somebody looks
+    /// already, they look once more.
     pub(crate) fn look(&self, mut look: impl FnMut(Entry, bool) -> Look) {
         if !self.any() {
             return;
         }
         let mut waiting = self.waiting.lock();
-        let queue = std::mem::take(&mut waiting.queue);
-        let mut kept: FxHashMap<Key, u32> = FxHashMap::default();
-        waiting.bytes = 0;
-        for entry in queue {
-            let key = entry.key();
-            let free = !kept.contains_key(&key);
-            if let Look::Waits(entry) = look(entry, free) {
-                *kept.entry(key).or_insert(0) += 1;
-                waiting.bytes += entry.body.len();
-                waiting.queue.push_back(entry);
-            }
+        waiting.again = true;
+        if waiting.looked_at.is_some() {
+            return;
         }
-        waiting.keys = kept;
-        self.any.store(!waiting.queue.is_empty(), Ordering::Release);
+        while std::mem::take(&mut waiting.again) {
+            let queue = std::mem::take(&mut waiting.queue);
+            // Their keys and bytes stay, so that what comes meanwhile waits behind them.
+            waiting.looked_at = Some(queue.len());
+            drop(waiting);
+            let (mut kept, mut keys) = (VecDeque::new(), FxHashMap::default());
+            for entry in queue {
+                let key = entry.key();
+                let free = !keys.contains_key(&key);
+                if let Look::Waits(entry) = look(entry, free) {
+                    *keys.entry(key).or_insert(0) += 1;
+                    kept.push_back(entry);
+                }
+            }
+            waiting = self.waiting.lock();
+            for entry in std::mem::take(&mut waiting.queue) {
+                *keys.entry(entry.key()).or_insert(0) += 1;
+                kept.push_back(entry);
+            }
+            waiting.bytes = kept.iter().map(|entry| entry.body.len()).sum();
+            (waiting.queue, waiting.keys) = (kept, keys);
+            self.any.store(!waiting.queue.is_empty(), Ordering::Release);
+        }
+        waiting.looked_at = None;
     }
 
     /// Whether nothing waits; then nobody need look at the clock any more.
     pub(crate) fn is_over(&self) -> bool {
         let mut waiting = self.waiting.lock();
-        let over = waiting.queue.is_empty();
+        let over = waiting.queue.is_empty() && waiting.looked_at.is_none();
         waiting.watched = !over;
         over
     }
@@ -301,6 +321,29 @@ mod tests {
         assert_eq!(order, ["a", "b"]);
         assert!(park.is_over() && !park.any());
         assert_eq!(parked(&park, entry(1, "game", "d")), "waits, watch", "watched again");
+    }
+
+    #[test]
+    fn who_looks_may_let_others_wait_which_are_looked_at_next_and_count() {
+        let park = Park::new(LIMITS);
+        let game = To::Target("game".into());
+        assert_eq!(parked(&park, entry(1, "game", "a")), "waits, watch");
+        assert_eq!(parked(&park, entry(2, "game", "b")), "waits");
+        let mut seen = Vec::new();
+        park.look(|entry, free| {
+            seen.push((entry.body.clone(), free));
+            if seen.len() == 1 {
+                // While it is in hand, later ones of its session wait behind it, and it counts.
+                assert!(park.any() && park.blocks(&game, Some(SessionId(1))) && !park.is_over());
+                assert_eq!(parked(&park, self::entry(1, "game", "c")), "waits");
+                assert_eq!(parked(&park, self::entry(1, "game", "d")), "full");
+                park.look(|_, _| unreachable!("somebody looks already"));
+            }
+            if entry.session() == Some(SessionId(1)) { Look::Gone } else { Look::Waits(entry) }
+        });
+        let seen: Vec<(&[u8], bool)> = seen.iter().map(|(body, free)| (&**body, *free)).collect();
+        assert_eq!(seen, [(&b"a"[..], true), (b"b", true), (b"b", true), (b"c", true)]);
+        assert!(park.any() && !park.blocks(&game, Some(SessionId(1))));
     }
 
     #[test]

@@ -7,17 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffnet::Link;
 use ffnet::link::{CallOptions, Forward, NotSent};
-use ffproto::handover::{FromOld, Told};
 use ffproto::link::{Client, Head, Kind};
 use ffproto::relay::{
-    self, Broadcast, Claim, Entry, Envelope, MoveAnswer, MoveOrder, Op, Reachable, SessionChange,
-    SessionState, TO,
+    self, Broadcast, Call, Claim, Entry, Envelope, MoveOrder, Op, Reachable, SessionChange, SessionState, TO,
 };
 use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::asked::{Answer, asks_session};
 use crate::cluster::{decode, encode};
 use crate::counters::count;
 use crate::dispatch::Shared;
@@ -30,7 +28,7 @@ use crate::park::{self, Side, To, What};
 use crate::reach::{At, Direction};
 use crate::rpc::Origin;
 use crate::session::LocalSession;
-use crate::sessions::{MoveError, SessionError};
+use crate::sessions::SessionError;
 
 /// How many ids one Check carries.
 pub(crate) const CHECK_IDS_MAX: usize = 4096;
@@ -299,7 +297,7 @@ impl Shared {
                 }
                 None => warn!(from = %arrived.at.1, "a malformed broadcast is ignored"),
             },
-            (Some(Op::Check), None) => self.check(envelope.from, envelope.payload),
+            (Some(op @ (Op::Check | Op::Ways)), None) => self.check(envelope.from, op, envelope.payload),
             (Some(Op::Call), _) => self.notified(arrived, self.name_of(&envelope, arrived), envelope.payload),
             _ => {}
         }
@@ -380,7 +378,9 @@ impl Shared {
     fn hold(&self, arrived: &Arrived<'_>, to: NodeNumber) -> bool {
         let here = to == self.node.number();
         let (what, ready) = match arrived.session() {
-            Some(id) if here && id.node() == to => (For::Session(id), self.is_ready(For::Session(id))),
+            Some(id) if here && id.node() == to && self.needs_its_session(arrived) => {
+                (For::Session(id), self.is_ready(For::Session(id)))
+            }
             _ if here => return false,
             _ => (For::Node(to), self.way(arrived, to).is_some()),
         };
@@ -401,6 +401,18 @@ impl Shared {
         };
         let bytes_max = self.node.config().limits.park_bytes_max;
         self.node.cluster().held.hold(what, ready, bytes_max, frame)
+    }
+
+    /// Whether what is for this node cannot be done without its session. A handler that takes none runs at once: its
+    /// caller may be what the session waits for.
+    fn needs_its_session(&self, arrived: &Arrived<'_>) -> bool {
+        match relay::read(arrived.body) {
+            Some(Envelope { op: Some(Op::Call), payload, .. }) => {
+                let route = Call::read(payload).and_then(|call| self.dispatch.for_nodes(call.method));
+                route.is_some_and(|route| route.takes_session)
+            }
+            _ => true,
+        }
     }
 
     /// The session is on its way here, perhaps for long: what asks may be what it waits for, so its old process is
@@ -489,7 +501,7 @@ impl Shared {
                 owner == Some(envelope.to)
             }
             Some(Op::State | Op::Ended | Op::Enter | Op::Left | Op::NotMoved) => owner == Some(envelope.from),
-            Some(Op::Check | Op::Broadcast | Op::Claim | Op::Call | Op::Fence) | None => true,
+            Some(Op::Check | Op::Ways | Op::Broadcast | Op::Claim | Op::Call | Op::Fence) | None => true,
         };
         if fits && self.node.cluster().leads(arrived.at, arrived.link, envelope.from) {
             return Some(envelope);
@@ -529,8 +541,9 @@ impl Shared {
         }
     }
 
-    /// Another node knows these sessions: it hears of those that have ended, and of changes of the others.
-    fn check(&self, from: NodeNumber, ids: &[u8]) {
+    /// Another node knows these sessions: it hears of those that have ended, and with [`Op::Check`] of changes of the
+    /// others.
+    fn check(&self, from: NodeNumber, op: Op, ids: &[u8]) {
         // A session that is not here may be on its way to this process, or to its successor: who asks asks again.
         if self.node.cluster().held.is_expecting() || self.node.phase() == Phase::HandedOver {
             return;
@@ -541,149 +554,10 @@ impl Shared {
                 continue;
             }
             match self.node.local_session(id) {
-                Some(session) => drop(session.watch(from)),
+                Some(session) if op == Op::Check => drop(session.watch(from)),
+                Some(_) => {}
                 None => self.node.tell_about(id, from, Op::Ended, &[]),
             }
-        }
-    }
-}
-
-/// Whether it is one of those that [`Node::answer`] knows.
-fn asks_session(body: &[u8]) -> bool {
-    let op = relay::read(body).and_then(|envelope| envelope.op);
-    matches!(op, Some(Op::Touch | Op::Set | Op::Join | Op::Leave | Op::Move))
-}
-
-/// Who gets the answer to what was asked about a session of this node.
-#[derive(Clone)]
-pub(crate) enum Answer {
-    /// Whoever has called on the link.
-    Link(Link, u32),
-    /// The successor of this process.
-    Successor(mpsc::Sender<FromOld>, u64),
-}
-
-impl Answer {
-    fn reply(&self, body: &[u8]) {
-        match self {
-            Self::Link(link, call) => link.reply(*call, body),
-            Self::Successor(successor, number) => tell(successor, *number, Told::Reply(body.to_vec())),
-        }
-    }
-
-    fn fault(&self, fault: &Fault) {
-        match self {
-            Self::Link(link, call) => link.reply_fault(*call, fault),
-            Self::Successor(successor, number) => {
-                let mut body = Vec::new();
-                fault.write_body(&mut body);
-                tell(successor, *number, Told::Fault { code: fault.code.number(), body });
-            }
-        }
-    }
-
-    fn unknown(&self, node: &Node) {
-        let text = format!("`{}` does not know what is asked", node.name());
-        self.fault(&node.fault(Code::NoMethod, Executed::No, text));
-    }
-}
-
-fn tell(successor: &mpsc::Sender<FromOld>, number: u64, answer: Told) {
-    // It has at most ASKED_MAX questions without an answer, so there is room; one that is gone hears nothing.
-    let _ = successor.try_send(FromOld::Answered { number, answer });
-}
-
-/// What is asked about sessions of this node.
-impl Node {
-    /// The successor asks for another node about a session that is, perhaps, still here.
-    pub(crate) fn answer_successor(
-        &self,
-        successor: &mpsc::Sender<FromOld>,
-        number: u64,
-        session: SessionId,
-        body: &[u8],
-    ) {
-        match relay::read(body) {
-            Some(envelope) if self.local_session(session).is_some() => {
-                self.answer(&Answer::Successor(successor.clone(), number), session, &envelope);
-            }
-            _ => tell(successor, number, Told::NotHere),
-        }
-    }
-
-    fn answer(&self, answer: &Answer, session: SessionId, envelope: &Envelope<'_>) {
-        let local = self.local_session(session);
-        match (envelope.op, local) {
-            (Some(Op::Touch | Op::Set), None) => answer.reply(&[]),
-            (Some(Op::Join | Op::Leave), None) => answer.reply(&[1]),
-            (Some(op @ (Op::Join | Op::Leave)), Some(session)) => {
-                let group = String::from_utf8_lossy(envelope.payload);
-                answer.reply(&[self.group_here(op == Op::Join, &session, &group)]);
-            }
-            (Some(Op::Touch), Some(session)) => answer.reply(&encode(&*session.watch(envelope.from))),
-            (Some(Op::Set), Some(session)) => self.set(answer, session, envelope),
-            (Some(Op::Move), local) => self.answer_move(answer, local, envelope),
-            _ => answer.unknown(self),
-        }
-    }
-
-    fn answer_move(&self, answer: &Answer, session: Option<LocalSession>, envelope: &Envelope<'_>) {
-        let (Some(session), Some(order)) = (session, decode::<MoveOrder>(envelope.payload)) else {
-            return answer.reply(&[MoveAnswer::Gone.number()]);
-        };
-        let from = envelope.from;
-        match self.begin_move(&session, from, order.clone()) {
-            Err(MoveError::NoNode(name)) if self.may_be_reached_soon(&name) => {}
-            begun => return answer.reply(&[move_answer(&begun).number()]),
-        }
-        // It does not leave for a successor meanwhile.
-        session.request_waits();
-        let (node, answer) = (self.clone(), answer.clone());
-        drop(self.calls().spawn(async move {
-            let begun = node.begin_move_soon(&session, from, order).await;
-            answer.reply(&[move_answer(&begun).number()]);
-            session.request_ended();
-        }));
-    }
-
-    /// Changes a session's state for another node; with a user in it the other net nodes are asked before.
-    fn set(&self, answer: &Answer, session: LocalSession, envelope: &Envelope<'_>) {
-        let Some(change) = decode::<SessionChange>(envelope.payload) else {
-            let text = "a malformed change of a session";
-            return answer.fault(&self.fault(Code::BadRequest, Executed::No, text));
-        };
-        let from = Some(envelope.from);
-        if change.user.is_none() {
-            return answer_set(self, answer, self.change_session(&session, change, from));
-        }
-        // It does not leave for a successor before this has begun.
-        session.request_waits();
-        let (node, answer) = (self.clone(), answer.clone());
-        drop(self.calls().spawn(async move {
-            answer_set(&node, &answer, node.bind_session(&session, change, from).await);
-            session.request_ended();
-        }));
-    }
-}
-
-fn move_answer(begun: &Result<(), MoveError>) -> MoveAnswer {
-    match begun {
-        Ok(()) => MoveAnswer::Begun,
-        Err(MoveError::NoNode(_)) => MoveAnswer::NoNode,
-        Err(MoveError::NotRouted(_)) => MoveAnswer::NotRouted,
-        Err(MoveError::Moving) => MoveAnswer::Moving,
-        Err(_) => MoveAnswer::Gone,
-    }
-}
-
-fn answer_set(node: &Node, answer: &Answer, changed: Result<Arc<SessionState>, SessionError>) {
-    match changed {
-        Ok(state) => answer.reply(&encode(&*state)),
-        Err(SessionError::Gone) => answer.reply(&[]),
-        Err(error) => {
-            let taken = error == SessionError::UserTaken;
-            let code = if taken { Code::Refused } else { Code::BadRequest };
-            answer.fault(&node.fault(code, Executed::No, error.to_string()));
         }
     }
 }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::cluster::decode;
 use crate::counters::count;
-use crate::dispatch::{Guarded, Shared, log_error, until};
+use crate::dispatch::Shared;
+use crate::guarded::run_hook;
 use crate::known::{Admitted, Job, Remote};
 use crate::reach::At;
 use crate::relay::CHECK_IDS_MAX;
@@ -75,21 +76,12 @@ impl Shared {
         let Some(hook) = hook else { return };
         let _turn = remote.turn.lock().await;
         let hook = hook(self.node.clone(), Session::there(self.node.clone(), remote.clone()));
-        let ended = Guarded::hook(async move {
-            hook.await;
-            Ok(None)
-        });
-        let deadline = Instant::now() + self.node.session_timeout();
-        if let Err(error) = until(deadline, ended).await {
-            log_error(name, &error);
-        }
+        run_hook(&self.node, name, hook).await;
     }
 
     /// A session of another node has ended: it is closed behind the last of its messages.
     pub(crate) fn session_gone(self: &Arc<Self>, id: SessionId) {
-        if let Some(records) = self.node.records() {
-            records.session_ended(id);
-        }
+        self.node.session_ended(id);
         self.node.cluster().known.ended(id);
         if !self.queues.is_running(id) {
             self.session_idle(id);
@@ -107,22 +99,31 @@ impl Shared {
     /// Closes the sessions of net nodes that were started anew or given up, and asks the others (`all`, or
     /// those that were not reached for a while) which sessions they still have. Called once a second.
     pub(crate) fn look_at_sessions(self: &Arc<Self>, all: bool) {
-        let cluster = self.node.cluster();
-        let look = cluster.look(Instant::now(), self.node.config().limits.net_lost);
+        let (cluster, sticky) = (self.node.cluster(), self.node.sticky());
+        let mut nets = sticky.nets();
+        nets.extend(cluster.known.nodes());
+        // This node's own are forgotten where they end.
+        cluster.number().map(|own| nets.remove(&own));
+        let look = cluster.look(&nets, Instant::now(), self.node.config().limits.net_lost);
+        let all_of = |number| {
+            let known = cluster.known.of(number);
+            let passing = sticky.of(number).into_iter().filter(|id| cluster.known.get(*id).is_none());
+            (passing.collect::<Vec<_>>(), known)
+        };
         for number in look.lost {
-            cluster.known.of(number).into_iter().for_each(|id| self.session_gone(id));
+            let (passing, known) = all_of(number);
+            passing.into_iter().chain(known).for_each(|id| self.session_gone(id));
         }
         for (number, since) in look.reached {
-            let (old, there): (Vec<_>, Vec<_>) =
-                cluster.known.of(number).into_iter().partition(|id| *id < since);
-            old.into_iter().for_each(|id| self.session_gone(id));
-            if !all {
-                continue;
-            }
-            for ids in there.chunks(CHECK_IDS_MAX) {
-                let payload: Vec<u8> = ids.iter().flat_map(|id| id.0.to_le_bytes()).collect();
-                // The next one is sent in a few seconds.
-                let _ = self.node.tell_node(number, Op::Check, None, &payload, None);
+            let (passing, known) = all_of(number);
+            for (ids, op) in [(known, Op::Check), (passing, Op::Ways)] {
+                let (old, there): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| *id < since);
+                old.into_iter().for_each(|id| self.session_gone(id));
+                for ids in there.chunks(CHECK_IDS_MAX).filter(|_| all) {
+                    let payload: Vec<u8> = ids.iter().flat_map(|id| id.0.to_le_bytes()).collect();
+                    // The next one is sent in a few seconds.
+                    let _ = self.node.tell_node(number, op, None, &payload, None);
+                }
             }
         }
     }

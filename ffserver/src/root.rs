@@ -14,7 +14,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::app::{ChildHook, Hooks};
-use crate::dispatch::{Guarded, Methods, Shared, log_error, told_methods};
+use crate::dispatch::{Methods, Shared, told_methods};
+use crate::guarded::run_hook;
 use crate::net::{Open, accept_failed};
 use crate::node::Phase;
 use crate::reach::Direction;
@@ -82,7 +83,7 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
     }
     let name = link.peer().name.clone();
     info!(child = %name, incarnation = %link.peer().incarnation, "child linked");
-    run_hook(&root, root.hooks.child_connected.as_ref(), &link).await;
+    tell(&root, "on_child_connected", root.hooks.child_connected.as_ref(), &link).await;
     let at = (Direction::Down, name.clone());
     let methods = Methods::new(root.shared.clone(), at, routes, root.taken.clone());
     let closed = Driver::new(link.clone(), stream, methods).await;
@@ -95,19 +96,14 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
         }
         // After a hand-over the child has not been lost: the successor has it.
         if node.phase() != Phase::HandedOver {
-            run_hook(&root, root.hooks.child_lost.as_ref(), &link).await;
+            tell(&root, "on_child_lost", root.hooks.child_lost.as_ref(), &link).await;
         }
     }
 }
 
-async fn run_hook(root: &Root, hook: Option<&ChildHook>, link: &Link) {
-    let Some(hook) = hook else { return };
-    let hook = hook(root.shared.node.clone(), link.peer().name.clone());
-    let ended = Guarded::hook(async move {
-        hook.await;
-        Ok(None)
-    });
-    if let Err(error) = ended.await {
-        log_error("child hook", &error);
+async fn tell(root: &Root, name: &str, hook: Option<&ChildHook>, link: &Link) {
+    if let Some(hook) = hook {
+        let hook = hook(root.shared.node.clone(), link.peer().name.clone());
+        run_hook(&root.shared.node, name, hook).await;
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use ffnet::Link;
-use ffproto::{NodeName, SessionId, handover};
+use ffproto::{NodeName, NodeNumber, SessionId, handover};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
@@ -307,12 +307,28 @@ impl Sticky {
         moved
     }
 
-    /// A neighbour says that the session's messages are for that node.
-    pub(crate) fn prefer(&self, session: SessionId, target: &str, end: NodeName, from: &At) {
-        let (target, from) = (target.into(), Some(from.clone()));
-        let choice = Choice { target, via: None, hop: None, end: Some(end), from };
+    /// A neighbour says that the session's messages are for that node. Gives the neighbour that they went to, when
+    /// they were for another one.
+    pub(crate) fn prefer(
+        &self,
+        session: SessionId,
+        target: &str,
+        end: NodeName,
+        from: &At,
+    ) -> Option<NodeName> {
+        let mut chosen = self.chosen.lock();
+        let choices = chosen.entry(session).or_default();
+        let at = choices.iter().position(|choice| *choice.target == *target);
+        let known = at.map(|at| choices.swap_remove(at));
+        let (same, other) = match known {
+            Some(known) if known.end.as_ref() == Some(&end) => (Some(known), None),
+            known => (None, known.and_then(|known| known.via)),
+        };
+        let new = || Choice { target: target.into(), via: None, hop: None, end: Some(end), from: None };
+        let choice = Choice { from: Some(from.clone()), ..same.unwrap_or_else(new) };
         self.tell_successor(choice.tell(session));
-        self.put(session, choice);
+        choices.push(choice);
+        other
     }
 
     /// The session was moved to that node. Gives the neighbour that its messages went to.
@@ -345,6 +361,21 @@ impl Sticky {
     pub(crate) fn end(&self, session: SessionId, target: &str) -> Option<NodeName> {
         let chosen = self.chosen.lock();
         chosen.get(&session)?.iter().find(|choice| *choice.target == *target)?.end.clone()
+    }
+
+    /// How many sessions have a choice.
+    pub(crate) fn len(&self) -> usize {
+        self.chosen.lock().len()
+    }
+
+    /// The net nodes that sessions with a choice are of.
+    pub(crate) fn nets(&self) -> BTreeSet<NodeNumber> {
+        self.chosen.lock().keys().map(|id| id.node()).collect()
+    }
+
+    /// The sessions of that net node that have a choice.
+    pub(crate) fn of(&self, net: NodeNumber) -> Vec<SessionId> {
+        self.chosen.lock().keys().copied().filter(|id| id.node() == net).collect()
     }
 
     /// Whether messages of the session go to that neighbour.
@@ -536,6 +567,27 @@ mod tests {
         let successor = Sticky::default();
         told.into_iter().for_each(|sticky| successor.take_over(sticky));
         assert_eq!(successor.end(session, "game"), Some(hall));
+    }
+
+    #[test]
+    fn who_was_used_for_another_node_is_given_back_to_be_told_and_who_is_right_stays() {
+        let (sticky, session) = (Sticky::default(), SessionId(7));
+        let name = |name: &str| NodeName::try_from(name).unwrap();
+        let net = (Direction::Up, name("net"));
+        let kept = handover::Sticky {
+            session,
+            kind: "hall".into(),
+            node: Some(name("gate.1")),
+            end: Some(name("hall.1")),
+            from: None,
+        };
+        sticky.take_over(kept);
+        assert_eq!(sticky.prefer(session, "hall", name("hall.1"), &net), None);
+        assert!(sticky.goes_to(session, &name("gate.1")), "nothing has changed");
+        assert_eq!(sticky.prefer(session, "hall", name("hall.2"), &net), Some(name("gate.1")));
+        assert!(!sticky.goes_to(session, &name("gate.1")));
+        assert_eq!(sticky.end(session, "hall"), Some(name("hall.2")));
+        assert_eq!((sticky.nets(), sticky.of(session.node())), ([session.node()].into(), vec![session]));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::counters::count;
 use crate::error::CallError;
 use crate::known::Remote;
 use crate::node::Node;
+use crate::reach::At;
 use crate::session::{LocalSession, PushError, StateTooLarge};
 
 /// A client's connection, wherever in the cluster it is. Cheap to clone; usable from any task, and after
@@ -51,6 +52,9 @@ pub enum SessionError {
     /// The user has another session, and the config says `"second_login": "refuse_new"`.
     #[error("the user has another session")]
     UserTaken,
+    /// A user without a name.
+    #[error("a user's name is not empty")]
+    NoName,
     /// It is in `limits.session_groups_max` groups, or the group's name is longer than 128 bytes.
     #[error("the session is in limits.session_groups_max groups, or the name is above 128 bytes")]
     TooManyGroups,
@@ -256,7 +260,7 @@ impl Session {
             let known = self.node.cluster().others().into_values().find(|other| other.name == *node);
             known.map_or_else(|| self.node.kind().to_owned(), |other| other.kind)
         };
-        let answer = self.node.ask(remote.id, Op::Move, &encode(&order), Some(&remote.via)).await?;
+        let answer = self.node.ask(remote.id, Op::Move, &encode(&order), Some(&self.via(remote))).await?;
         match answer.first().and_then(|byte| MoveAnswer::from_number(*byte)) {
             Some(MoveAnswer::Begun) => Ok(()),
             Some(MoveAnswer::NoNode) => Err(MoveError::NoNode(node.clone())),
@@ -271,7 +275,7 @@ impl Session {
             Place::Here(session) if session.is_gone() => 1,
             Place::Here(session) => self.node.group_here(op == Op::Join, session, group),
             Place::There(remote) => {
-                let answer = self.node.ask(remote.id, op, group.as_bytes(), Some(&remote.via)).await?;
+                let answer = self.node.ask(remote.id, op, group.as_bytes(), Some(&self.via(remote))).await?;
                 answer.first().copied().unwrap_or(1)
             }
         };
@@ -283,6 +287,9 @@ impl Session {
     }
 
     async fn change(&self, change: SessionChange) -> Result<(), SessionError> {
+        if change.user.as_ref().is_some_and(String::is_empty) {
+            return Err(SessionError::NoName);
+        }
         let remote = match &self.at {
             Place::Here(session) => return self.node.bind_session(session, change, None).await.map(drop),
             Place::There(remote) => remote,
@@ -292,7 +299,7 @@ impl Session {
         if next.bytes() > max {
             return Err(SessionError::TooLarge { bytes: next.bytes(), max });
         }
-        let asked = self.node.ask(remote.id, Op::Set, &encode(&change), Some(&remote.via)).await;
+        let asked = self.node.ask(remote.id, Op::Set, &encode(&change), Some(&self.via(remote))).await;
         let answer = asked.map_err(|error| match error.fault().code {
             Code::Refused => SessionError::UserTaken,
             _ => SessionError::Call(error),
@@ -305,9 +312,23 @@ impl Session {
         Ok(())
     }
 
+    /// The neighbour that leads to it: the one that its messages come from, or another one for good when that one does
+    /// not any more, so that pushes keep their order.
+    fn via(&self, remote: &Remote) -> At {
+        let kept = remote.via();
+        let (cluster, id) = (self.node.cluster(), remote.id);
+        match cluster.way(id.node(), None, Some(&kept), id.0) {
+            Some(way) if way != kept => {
+                remote.turn_to(way.clone());
+                way
+            }
+            _ => kept,
+        }
+    }
+
     fn tell(&self, remote: &Remote, op: Op, command: CommandId, payload: &[u8]) -> Result<(), Fault> {
         let client = Client { session: remote.id, command, stateless: false };
-        self.node.tell_node(remote.id.node(), op, Some(client), payload, Some(&remote.via))
+        self.node.tell_node(remote.id.node(), op, Some(client), payload, Some(&self.via(remote)))
     }
 }
 

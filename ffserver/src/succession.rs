@@ -20,8 +20,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::app::{Frozen, Hooks};
-use crate::dispatch::Guarded;
 use crate::error::HandlerError;
+use crate::guarded::Guarded;
 use crate::held::ASKED_MAX;
 use crate::net::{Clients, Departure, Leaving};
 use crate::node::{Node, Phase};

@@ -45,6 +45,14 @@ struct Owner {
     session: SessionId,
     stamp: u64,
     held: bool,
+    /// It is on its way here from the process that this one replaces.
+    expected: bool,
+}
+
+impl Owner {
+    fn of(session: SessionId, stamp: u64, held: bool) -> Self {
+        Self { session, stamp, held, expected: false }
+    }
 }
 
 /// How a claim has begun.
@@ -95,7 +103,7 @@ impl Users {
         }
         state.last = now_ms.max(state.last + 1);
         let stamp = state.last;
-        state.owners.insert(user.to_owned(), Owner { session, stamp, held: false });
+        state.owners.insert(user.to_owned(), Owner::of(session, stamp, false));
         let loser = before.filter(|owner| owner.held && owner.session != session).map(|owner| owner.session);
         Begun::Claims { stamp, loser }
     }
@@ -126,7 +134,7 @@ impl Users {
         for claim in claims {
             state.last = state.last.max(claim.stamp);
             let Some(ours) = state.owners.get(&claim.user).copied() else { continue };
-            let theirs = Owner { session: claim.session, stamp: claim.stamp, held: claim.held };
+            let theirs = Owner::of(claim.session, claim.stamp, claim.held);
             if !self.wins(theirs, ours) {
                 judged.theirs.push(theirs.session);
                 continue;
@@ -162,32 +170,37 @@ impl Users {
         let mut state = self.state.lock();
         state.last = state.last.max(claim.stamp);
         let Claim { session, stamp, held, user } = claim;
-        state.owners.entry(user).or_insert(Owner { session, stamp, held });
+        state.owners.entry(user).or_insert(Owner { expected: true, ..Owner::of(session, stamp, held) });
     }
 
     /// A session has come with its user. Gives the session of this node that has lost it: itself, or another one.
+    /// When nobody had expected it with that user, the others may not know of its claim: they are owed it.
     pub(crate) fn arrived(&self, user: &str, session: SessionId, stamp: u64) -> Option<SessionId> {
         let mut state = self.state.lock();
         state.last = state.last.max(stamp);
         if state.lost.remove(&session) {
             return Some(session);
         }
-        let new = Owner { session, stamp, held: true };
+        let new = Owner::of(session, stamp, true);
         match state.owners.get(user).copied() {
             Some(owner) if owner.session != session && self.wins(owner, new) => Some(session),
             other => {
                 state.owners.insert(user.to_owned(), new);
+                if other.is_none_or(|owner| owner.session != session) {
+                    let others: Vec<NodeNumber> = state.reached.keys().copied().collect();
+                    others.into_iter().for_each(|number| state.owe(number, stamp));
+                }
                 // One that has only begun finds out when it settles.
                 other.filter(|owner| owner.session != session && owner.held).map(|owner| owner.session)
             }
         }
     }
 
-    /// Nobody comes any more: those that are not here have ended on their way.
-    pub(crate) fn all_arrived(&self, is_here: impl Fn(SessionId) -> bool) {
+    /// Nobody comes any more: those that have not have ended on their way, or have another user now.
+    pub(crate) fn all_arrived(&self) {
         let mut state = self.state.lock();
         state.lost.clear();
-        state.owners.retain(|_, owner| is_here(owner.session));
+        state.owners.retain(|_, owner| !owner.expected);
     }
 
     /// Every user that is held here, for a successor of this process.
@@ -214,9 +227,7 @@ impl Users {
 
     /// A node could not be told of claims from that stamp on.
     pub(crate) fn owe(&self, number: NodeNumber, stamp: u64) {
-        let mut state = self.state.lock();
-        let owed = state.owed.entry(number).or_insert(stamp);
-        *owed = (*owed).min(stamp);
+        self.state.lock().owe(number, stamp);
     }
 
     /// Which of the reached nodes must be told of what, and from which stamp on that is. It counts as told.
@@ -243,10 +254,15 @@ impl Users {
 }
 
 impl State {
+    fn owe(&mut self, number: NodeNumber, stamp: u64) {
+        let owed = self.owed.entry(number).or_insert(stamp);
+        *owed = (*owed).min(stamp);
+    }
+
     fn claims(&self, which: impl Fn(&Owner) -> bool) -> Vec<Claim> {
         let meant = self.owners.iter().filter(|(_, owner)| which(owner));
         let claim = |(user, owner): (&String, &Owner)| {
-            let Owner { session, stamp, held } = *owner;
+            let Owner { session, stamp, held, .. } = *owner;
             Claim { session, stamp, held, user: user.clone() }
         };
         meant.map(claim).collect()
@@ -315,8 +331,28 @@ mod tests {
         let users = Users::new(SecondLogin::RefuseNew);
         users.expect(claim(1, 1, 100, true));
         assert_eq!(users.begin("ann", session(1, 2), 100), Begun::Taken);
-        users.all_arrived(|_| false);
+        users.all_arrived();
         claims(users.begin("ann", session(1, 2), 100));
+    }
+
+    #[test]
+    fn who_arrives_with_a_user_that_was_not_expected_is_told_of_and_a_name_that_it_left_is_free() {
+        let users = Users::new(SecondLogin::RefuseNew);
+        users.reached(Incarnation(1), [(NodeNumber(2), Incarnation(2))].into());
+        assert!(users.take_owed().is_empty());
+        users.expect(claim(1, 1, 100, true));
+        users.expect(Claim { user: "bob".into(), ..claim(1, 2, 101, true) });
+        assert_eq!(users.arrived("ann", session(1, 1), 100), None);
+        assert!(users.take_owed().is_empty(), "its claim is known everywhere");
+        // It had another name when the old process told of it.
+        assert_eq!(users.arrived("eve", session(1, 2), 150), None);
+        let owed = users.take_owed();
+        assert_eq!((owed.len(), owed[0].0, owed[0].1), (1, NodeNumber(2), 150));
+        assert_eq!(owed[0].2.iter().map(|claim| claim.user.as_str()).collect::<Vec<_>>(), ["eve"]);
+        assert_eq!(users.begin("bob", session(1, 3), 200), Begun::Taken, "it may still come");
+        users.all_arrived();
+        claims(users.begin("bob", session(1, 3), 200));
+        assert_eq!(users.begin("ann", session(1, 4), 200), Begun::Taken);
     }
 
     #[test]

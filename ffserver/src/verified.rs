@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use ffproto::SessionId;
-use tokio::time::Instant;
 
 use crate::app::SessionHook;
-use crate::dispatch::{Guarded, log_error, until};
+use crate::guarded::run_hook;
 use crate::node::{Node, Verified};
 
 /// The hook as the node calls it.
@@ -23,12 +22,5 @@ async fn run(hook: SessionHook, node: Node, id: SessionId) {
         (None, None) => return,
     };
     let Some(session) = node.session(id) else { return };
-    let hook = hook(node.clone(), session);
-    let ended = Guarded::hook(async move {
-        hook.await;
-        Ok(None)
-    });
-    if let Err(error) = until(Instant::now() + node.session_timeout(), ended).await {
-        log_error("on_session_verified", &error);
-    }
+    run_hook(&node, "on_session_verified", hook(node.clone(), session)).await;
 }

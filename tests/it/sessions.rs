@@ -177,6 +177,8 @@ async fn sessions_of_a_killed_net_node_are_closed_everywhere_once_and_the_others
     }
     assert_eq!(seen(&mut other, 2101).await?["session"], first["session"]);
     assert!(!cluster.log().contains(&format!("closed {}", first["session"].as_str().unwrap_or("?"))));
+    // Nobody on the way keeps anything of the dead ones: there are the two that live.
+    cluster.until("gate", "has forgotten them", |node| node["counters"]["sessions_routed"] == 2).await?;
     cluster.stop().await
 }
 

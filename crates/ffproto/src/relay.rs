@@ -109,10 +109,12 @@ pub enum Op {
     /// Call, from the net node, to the node that wanted the session to move: it has stayed; the [`MoveOrder`] of that.
     /// Answered empty when the app has been told.
     NotMoved,
+    /// Notify, to a net node: messages of these sessions go over `from`, u64 each; Ended comes for those that are gone.
+    Ways,
 }
 
 impl Op {
-    const ALL: [Op; 17] = [
+    const ALL: [Op; 18] = [
         Op::Touch,
         Op::State,
         Op::Set,
@@ -130,6 +132,7 @@ impl Op {
         Op::Left,
         Op::Fence,
         Op::NotMoved,
+        Op::Ways,
     ];
 
     fn number(self) -> u8 {

@@ -36,9 +36,9 @@ use tracing::{info, warn};
 use super::Shared;
 use super::login::{self, Admitted};
 use super::spoken::Spoken;
-use crate::dispatch::{Guarded, log_error, poll_once, until};
 use crate::error::HandlerError;
 use crate::forward::Forwarded;
+use crate::guarded::{Guarded, log_error, poll_once, until};
 use crate::handler::{From, Outcome, Request};
 use crate::routing::Hop;
 use crate::session::{Course, LocalSession, Luggage, Reason, Stage};
@@ -516,10 +516,13 @@ impl Connection {
         if tokio::runtime::Handle::try_current().is_err() {
             return warn!("handler {name} was cut off by the end of the node");
         }
+        let stays = self.session.stay();
+        self.session.set_running(false);
         self.shared.node.calls().spawn(async move {
             if let Err(error) = until(deadline, handler).await {
                 log_error(name, &error);
             }
+            drop(stays);
         });
     }
 }

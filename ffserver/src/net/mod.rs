@@ -15,13 +15,15 @@ use ffproto::handover;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::app::Hooks;
 use crate::counters::count;
-use crate::dispatch::{Dispatch, Guarded, log_error};
+use crate::dispatch::Dispatch;
+use crate::guarded::run_hook;
 use crate::node::Node;
 use crate::session::{Course, LocalSession};
 use crate::sessions::Session;
@@ -29,6 +31,9 @@ use connection::{Closed, Connection};
 
 /// Connections that may wait to be sent to a successor; the others wait in their own tasks.
 const LEAVING_MAX: usize = 64;
+
+/// How often it is looked whether what a client that is gone has begun has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What every connection of a node shares.
 pub(crate) struct Shared {
@@ -175,16 +180,14 @@ impl Clients {
         connection.say_why(&closed).await;
         drop(connection);
         if let Some(hook) = &shared.hooks.session_closed {
+            // Behind what it has begun, which runs to its end or its deadline although the client is gone.
+            let last = Instant::now() + shared.node.session_timeout();
+            while session.has_requests() && Instant::now() < last {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
             let _turn = session.turn().lock().await;
             let hook = hook(shared.node.clone(), Session::here(shared.node.clone(), session.clone()));
-            let ended = Guarded::hook(async move {
-                hook.await;
-                Ok(None)
-            });
-            ended.await.unwrap_or_else(|e| {
-                log_error("on_session_closed", &e);
-                None
-            });
+            run_hook(&shared.node, "on_session_closed", hook).await;
         }
         info!(session = %session.id(), "client logged out: {closed}");
     }

@@ -23,9 +23,10 @@ use tracing::{error, info, warn};
 
 use crate::app::{App, Hooks};
 use crate::control::{Control, Sockets, Word};
-use crate::dispatch::{Dispatch, Guarded, Shared};
+use crate::dispatch::{Dispatch, Shared};
 use crate::doing::BEAT_EVERY;
 use crate::error::HandlerError;
+use crate::guarded::Guarded;
 use crate::hub::Hub;
 use crate::inherit::{InheritError, Inheriting};
 use crate::net::{Clients, Open};

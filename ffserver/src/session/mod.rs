@@ -359,6 +359,13 @@ impl LocalSession {
         wake(&mut self.0.outbox.lock());
     }
 
+    /// Keeps it from leaving, moving and ending quietly, as a request does that runs beside its order, until the
+    /// guard is dropped.
+    pub(crate) fn stay(&self) -> Stays {
+        self.request_waits();
+        Stays(self.clone())
+    }
+
     /// How many requests run elsewhere.
     pub(crate) fn waiting_requests(&self) -> usize {
         self.0.waiting.load(Ordering::Relaxed)
@@ -426,6 +433,15 @@ impl LocalSession {
     /// Whether it is being closed: nothing more of it may start.
     pub(crate) fn is_ending(&self) -> bool {
         self.0.ending.load(Ordering::Acquire)
+    }
+}
+
+/// See [`LocalSession::stay`]. A handler is dropped at its deadline, and its connection must end all the same.
+pub(crate) struct Stays(LocalSession);
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        self.0.request_ended();
     }
 }
 
