@@ -16,6 +16,7 @@ use rocket::serde::Serialize;
 #[serde(crate = "rocket::serde")]
 struct Seen {
     node: NodeName,
+    pid: u32,
     session: String,
     address: String,
     user: Option<String>,
@@ -25,6 +26,7 @@ struct Seen {
 fn seen(node: &Node, session: &Session) -> Json<Seen> {
     Json(Seen {
         node: node.name().clone(),
+        pid: std::process::id(),
         session: session.id().to_string(),
         address: session.address().to_string(),
         user: session.user(),
@@ -166,6 +168,29 @@ async fn hall_broadcasts(node: Node, Body(text): Body<String>) -> Result<String,
     Ok(nets.to_string())
 }
 
+/// The body is `MS COUNT`: after a while sends as many messages to all clients of the cluster, under command 10.
+#[net_handle(23)]
+async fn net_broadcasts_later(node: Node, Body(text): Body<String>) -> Result<String, HandlerError> {
+    let (ms, count) = text.split_once(' ').ok_or_else(|| HandlerError::new("MS COUNT is expected"))?;
+    tokio::time::sleep(std::time::Duration::from_millis(ms.parse()?)).await;
+    for n in 0..count.parse::<u32>()? {
+        node.broadcasts().to_all(CommandId(10), n.to_string().as_bytes());
+    }
+    info!("event: {} sent {count}", node.name());
+    Ok(text)
+}
+
+/// The body is MS: keeps the sessions that are here, and after a while pushes to each under command 9.
+#[net_handle(24)]
+async fn net_pushes_later(node: Node, Body(ms): Body<String>) -> Result<String, HandlerError> {
+    let here = node.sessions();
+    tokio::time::sleep(std::time::Duration::from_millis(ms.parse()?)).await;
+    for session in here {
+        session.push(CommandId(9), b"kept")?;
+    }
+    Ok(ms)
+}
+
 /// The sessions that were ever opened here, as apps keep them.
 #[derive(Default)]
 struct Kept(Mutex<BTreeMap<SessionId, Session>>);
@@ -210,7 +235,7 @@ fn with_events(app: App) -> App {
 pub(crate) fn net() -> App {
     with_events(
         App::new("hallnet")
-            .handlers(handlers![net_sees, net_notes, asks_gate])
+            .handlers(handlers![net_sees, net_notes, asks_gate, net_broadcasts_later, net_pushes_later])
             .handlers(door::net())
             .handlers(moves::net()),
     )

@@ -10,6 +10,7 @@ use ffproto::{Code, Executed, Fault, SessionId};
 use tokio::sync::mpsc;
 
 use crate::cluster::{decode, encode};
+use crate::held::HeldFrame;
 use crate::node::Node;
 use crate::session::LocalSession;
 use crate::sessions::{MoveError, SessionError};
@@ -61,6 +62,15 @@ fn tell(successor: &mpsc::Sender<FromOld>, number: u64, answer: Told) {
 
 /// What is asked about sessions of this node.
 impl Node {
+    /// Holds what the old process has no answer to until its session has arrived, or answers that too much waits.
+    pub(crate) fn hold_again(&self, session: SessionId, frame: HeldFrame) {
+        let bytes_max = self.config().limits.park_bytes_max;
+        if let Err(frame) = self.cluster().held.put_back(session, bytes_max, frame) {
+            let text = format!("too much waits at `{}` for its sessions: limits.park_bytes_max", self.name());
+            frame.link.reply_fault(frame.head.call, &self.fault(Code::Overloaded, Executed::No, text));
+        }
+    }
+
     /// The successor asks for another node about a session that is, perhaps, still here.
     pub(crate) fn answer_successor(
         &self,

@@ -22,9 +22,43 @@ impl Node {
         Broadcasts(self.clone())
     }
 
-    /// Queues a broadcast for this node's own sessions.
+    /// Queues a broadcast for this node's own sessions, in whichever of its processes they are.
     pub(crate) fn broadcast_here(&self, broadcast: &Broadcast<'_>) {
         count(&self.counters().broadcasts);
+        let bytes_max = self.config().limits.park_bytes_max;
+        let cluster = self.cluster();
+        if !cluster.passing.broadcast(broadcast, bytes_max, |broadcast| self.queue_here(broadcast)) {
+            count(&self.counters().broadcasts_lost);
+        }
+    }
+
+    /// Queues a message for a session that goes on in the process that replaces this one. False when it is lost.
+    pub(crate) fn push_to_left(&self, session: SessionId, command: CommandId, body: &[u8]) -> bool {
+        let audience = Audience::Sessions(&[session.0.to_le_bytes()]);
+        let bytes_max = self.config().limits.park_bytes_max;
+        self.cluster().passing.push(&Broadcast { command, audience, body }, bytes_max)
+    }
+
+    /// A broadcast of the process that this one replaces, which comes after the sessions that have left it before.
+    pub(crate) fn broadcast_passed(&self, payload: &[u8]) {
+        self.cluster().held.pass(payload, self.config().limits.park_bytes_max);
+        self.release_arrived();
+        match Broadcast::read(payload) {
+            Some(broadcast) => self.queue_here(&broadcast),
+            None => tracing::warn!("a malformed broadcast of the old process is ignored"),
+        }
+    }
+
+    /// Gives those that have arrived from the process that this one replaces what they have missed on their way.
+    pub(crate) fn release_arrived(&self) {
+        while let Some((session, missed)) = self.cluster().held.next_arrived() {
+            for broadcast in missed.iter().filter_map(|payload| Broadcast::read(payload)) {
+                self.broadcast_late(session, &broadcast);
+            }
+        }
+    }
+
+    fn queue_here(&self, broadcast: &Broadcast<'_>) {
         let message = Encoded::new(broadcast.command, broadcast.body);
         // Who has left meanwhile, or reads too slowly, is counted where that is noticed.
         let push = |session: LocalSession| {
@@ -57,7 +91,7 @@ impl Node {
     }
 
     /// Queues a broadcast for one session that was on its way here when it came.
-    pub(crate) fn broadcast_late(&self, session: SessionId, broadcast: &Broadcast<'_>) {
+    fn broadcast_late(&self, session: SessionId, broadcast: &Broadcast<'_>) {
         let is_meant = match broadcast.audience {
             Audience::All => true,
             Audience::Group(name) => self.cluster().groups.has(name, session),

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::groups::Groups;
 use crate::held::Held;
 use crate::known::Known;
+use crate::passing::Passing;
 use crate::reach::{At, Direction, Nodes, Reach, Tell};
 use crate::users::Users;
 
@@ -28,6 +29,7 @@ pub(crate) struct Cluster {
     changes: AtomicU64,
     pub(crate) known: Known,
     pub(crate) held: Held,
+    pub(crate) passing: Passing,
     pub(crate) groups: Groups,
     pub(crate) users: Users,
     succeeds: AtomicBool,

@@ -22,6 +22,8 @@ pub(crate) struct Counters {
     pub(crate) pushes_to_gone: AtomicU64,
     /// Broadcasts that came to this net node: one frame each, whatever its members.
     pub(crate) broadcasts: AtomicU64,
+    /// Broadcasts of an old process that were too much to be passed on to its successor.
+    pub(crate) broadcasts_lost: AtomicU64,
     /// Messages of broadcasts that were queued for a client without a copy.
     pub(crate) pushes_shared: AtomicU64,
     /// Envelopes that were dropped because nobody led to the node that they were for.
@@ -54,6 +56,7 @@ impl Counters {
     pub(crate) fn list(&self) -> Vec<(String, u64)> {
         let all = [
             ("broadcasts", &self.broadcasts),
+            ("broadcasts_lost", &self.broadcasts_lost),
             ("calls_full", &self.links.calls_full),
             ("clients_refused", &self.clients_refused),
             ("clients_silent", &self.clients_silent),

@@ -123,6 +123,7 @@ impl Inheriting {
                         warn!("an HTTP connection could not be taken over: {error}");
                     }
                 }
+                (FromOld::Broadcast(payload), _) => estate.node.broadcast_passed(&payload),
                 (FromOld::Answered { number, answer }, _) => self.asking.answered(number, answer),
                 (FromOld::TookBack, _) => return Err(alone()),
                 (FromOld::Done, _) => break,
@@ -180,7 +181,7 @@ impl Asking {
                 let fault = Fault::read_body(Code::from_number(code), &body).unwrap_or_else(|_| malformed());
                 frame.link.reply_fault(frame.head.call, &fault);
             }
-            Told::NotHere => self.node.cluster().held.put_back(session, frame),
+            Told::NotHere => self.node.hold_again(session, frame),
         }
     }
 
@@ -191,7 +192,7 @@ impl Asking {
             let _ = self.ask(frame);
         }
         for (session, frame) in std::mem::take(&mut self.asked).into_values() {
-            self.node.cluster().held.put_back(session, frame);
+            self.node.hold_again(session, frame);
         }
     }
 }

@@ -16,6 +16,7 @@ mod session;
 mod reach;
 mod known;
 mod held;
+mod passing;
 mod groups;
 mod users;
 mod cluster;

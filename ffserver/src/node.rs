@@ -475,6 +475,7 @@ impl Node {
     /// Takes over a session that another process of this node has opened.
     pub(crate) fn adopt_session(&self, record: &handover::Session, luggage: Luggage) -> LocalSession {
         let (groups, user, stamp) = (luggage.groups.clone(), luggage.user(), luggage.stamp);
+        let heard = luggage.heard;
         let session = LocalSession::adopt(record, luggage, Wire::of(&self.0.config), self.0.counters.clone());
         if self.0.config.login.is_none() {
             session.set_stage(Stage::In);
@@ -486,7 +487,7 @@ impl Node {
         *sessions.by_address.entry(record.address.ip()).or_default() += 1;
         sessions.open.insert(record.id, session.clone());
         drop(sessions);
-        self.0.cluster.held.arrived(session.id());
+        self.0.cluster.held.arrived(session.id(), heard);
         if let Some(user) = user {
             let lost = self.0.cluster.users.arrived(&user, session.id(), stamp.unwrap_or_default());
             lost.into_iter().for_each(|lost| self.kick(lost, &user));

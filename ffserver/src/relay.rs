@@ -420,9 +420,8 @@ impl Shared {
     fn ask_old(&self, arrived: &Arrived<'_>, session: SessionId) -> bool {
         let Arrived { at, link, head, body, now } = *arrived;
         let frame = HeldFrame { at: at.clone(), link: link.clone(), head: *head, body: body.to_vec(), now };
-        let held = &self.node.cluster().held;
-        if let Some(frame) = held.to_old(frame) {
-            held.put_back(session, frame);
+        if let Some(frame) = self.node.cluster().held.to_old(frame) {
+            self.node.hold_again(session, frame);
         }
         true
     }
@@ -448,13 +447,9 @@ impl Shared {
     }
 
     fn release(self: &Arc<Self>) {
-        while let Some((session, missed)) = self.node.cluster().held.next_arrived() {
-            for broadcast in missed.iter().filter_map(|payload| Broadcast::read(payload)) {
-                self.node.broadcast_late(session, &broadcast);
-            }
-        }
+        self.node.release_arrived();
         let (held, park) = (&self.node.cluster().held, self.node.config().limits.park);
-        while let Some((_, frame)) = held.next(Instant::now(), park, |what| self.is_ready(what)) {
+        while let Some(frame) = held.next(Instant::now(), park, |what| self.is_ready(what)) {
             let HeldFrame { at, link, head, body, now } = &frame;
             let arrived = Arrived { at, link, head, body, now: *now };
             let Some(envelope) = relay::read(body) else { continue };

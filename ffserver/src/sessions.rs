@@ -161,6 +161,9 @@ impl Session {
             Place::Here(session) => {
                 let pushed = session.push(command, body);
                 if pushed == Err(PushError::Gone) {
+                    if session.has_left() && self.node.push_to_left(session.id(), command, body) {
+                        return Ok(());
+                    }
                     count(&self.node.counters().pushes_to_gone);
                 }
                 return pushed;

@@ -278,6 +278,7 @@ impl Estate {
             }
         }
         self.node.sticky().keep();
+        self.node.cluster().passing.end();
         self.node.links().iter().for_each(Link::resume);
         match &self.clients {
             Some(clients) => clients.stay(),
@@ -375,6 +376,10 @@ impl Estate {
                 },
                 Some(answered) = answers.recv() => passage.send(&answered, &[]).await?,
                 some = chosen.next(STICKY_AT_ONCE) => passage.send(&FromOld::Sticky(some), &[]).await?,
+                // Before the next client: it has got those that are queued.
+                payload = self.node.cluster().passing.next() => {
+                    passage.send(&FromOld::Broadcast(payload), &[]).await?;
+                }
                 one = next_client(leaving) => if let Err(error) = send_client(passage, &one).await {
                     if let Some(clients) = &self.clients {
                         clients.take_back(one);
@@ -389,6 +394,9 @@ impl Estate {
                 },
                 () = tokio::time::sleep(LOOK_EVERY) => leaving.iter_mut().for_each(Departure::tell_more),
             }
+        }
+        while let Some(payload) = self.node.cluster().passing.take() {
+            passage.send(&FromOld::Broadcast(payload), &[]).await?;
         }
         // What is not answered is asked of the successor itself.
         while let Ok(answered) = answers.try_recv() {
@@ -422,6 +430,7 @@ impl Estate {
                 warn!("clients leave before these have turned to the successor: {}", late.join(", "));
             }
         }
+        self.node.cluster().passing.begin();
         let mut leaving = self.clients.as_ref().map(Clients::leave);
         if self.send_all(passage, chosen, &mut leaving, &mut kept.http, deadline).await?
             == Sent::SuccessorStops

@@ -113,6 +113,57 @@ async fn a_session_that_ends_is_in_no_group_and_the_others_are_also_when_nodes_a
     cluster.stop().await
 }
 
+/// The next `n` broadcasts and pushes, sorted, whatever answers come between.
+async fn messages(client: &mut Client, n: usize) -> Result<Vec<String>> {
+    let mut got = Vec::new();
+    while got.len() < n {
+        let (command, body) = client.receive().await?;
+        if [9, 10].contains(&command) {
+            got.push(String::from_utf8_lossy(&body).into_owned());
+        }
+    }
+    got.sort_unstable();
+    Ok(got)
+}
+
+#[tokio::test]
+async fn while_a_net_node_is_replaced_each_client_gets_each_broadcast_once_in_whichever_process_it_is()
+-> Result<()> {
+    let cluster = Cluster::processes(Fixture::hall()?).await?;
+    let (mut idle, mut early) = (cluster.client().await?, cluster.client().await?);
+    let mut far = Client::connect(cluster.at("net2")).await?;
+    let old = cluster.pid("net").await?;
+    // Their handlers stay in the old process, and speak to clients that have left by then.
+    let (mut slow, mut pushes) = (cluster.client().await?, cluster.client().await?);
+    slow.send(23, b"2500 3").await?;
+    pushes.send(24, b"2600").await?;
+    cluster.until_logged("net_broadcasts_later").await?;
+    cluster.until_logged("net_pushes_later").await?;
+    let moved = async {
+        wait::until("a client has moved", async || {
+            let seen = early.call(20, b"").await.map_err(|e| format!("{e:#}"))?;
+            let seen: Value = serde_json::from_slice(&seen).map_err(|e| e.to_string())?;
+            if seen["pid"] == i64::from(old) { Err(seen) } else { Ok(()) }
+        })
+        .await?;
+        // From the new process to one that is still at the old one.
+        early.send(23, b"0 2").await
+    };
+    let (reloaded, moved) = tokio::join!(cluster.admin("POST", "/nodes/net/reload"), moved);
+    moved?;
+    ensure!(reloaded?.status == 200);
+    for client in [&mut idle, &mut early, &mut slow, &mut pushes] {
+        assert_eq!(messages(client, 6).await?, ["0", "0", "1", "1", "2", "kept"]);
+    }
+    assert_eq!(messages(&mut far, 5).await?, ["0", "0", "1", "1", "2"]);
+    for client in [&mut idle, &mut far] {
+        gets_nothing(client).await?;
+    }
+    let log = cluster.log();
+    ensure!(!log.contains("broadcasts_lost") && !log.contains("malformed"), "{log}");
+    cluster.stop().await
+}
+
 #[tokio::test]
 async fn a_session_may_be_in_a_limited_number_of_groups() -> Result<()> {
     let fixture = Fixture::hall()?.replace(r#""net_lost_ms": 3000"#, r#""session_groups_max": 2"#);

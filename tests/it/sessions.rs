@@ -183,6 +183,21 @@ async fn sessions_of_a_killed_net_node_are_closed_everywhere_once_and_the_others
 }
 
 #[tokio::test]
+async fn a_client_that_is_gone_is_told_of_behind_what_it_had_begun() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::hall()?).await?;
+    let mut client = cluster.client().await?;
+    let session = seen(&mut client, 20).await?["session"].as_str().context("no id")?.to_owned();
+    client.send(23, b"600 1").await?;
+    cluster.until_logged("net_broadcasts_later").await?;
+    client.reset()?;
+    until_event(&cluster, "net", "closed", &session).await?;
+    let log = cluster.log();
+    let at = |event: &str| log.find(event).with_context(|| format!("no {event} in {log}"));
+    ensure!(at("event: net sent 1")? < at(&format!("event: net closed {session}"))?, "{log}");
+    cluster.stop().await
+}
+
+#[tokio::test]
 async fn a_killed_gate_ends_no_session_and_what_is_known_of_it_stays() -> Result<()> {
     let cluster = Cluster::processes(Fixture::hall()?).await?;
     let mut client = cluster.client().await?;

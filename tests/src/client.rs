@@ -66,6 +66,15 @@ impl Client {
         Ok(Self { stream, received: Vec::new(), framing: Firefly::default() })
     }
 
+    /// Ends as one that loses its network does: with a reset, not in good order.
+    ///
+    /// # Errors
+    /// The socket does not take the option.
+    pub fn reset(self) -> Result<()> {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        Ok(nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &at_once)?)
+    }
+
     /// Sends one request.
     ///
     /// # Errors

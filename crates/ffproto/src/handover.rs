@@ -12,7 +12,8 @@
 //!   stops to accept
 //!   YourTurn                    ──────▶  links to the parents, accepts
 //!                               ◀──────  Serves                  the point after which nobody waits
-//!   Sticky*, Session*, Http*    ──────▶
+//!   Sticky*, Session*, Http*,
+//!   Broadcast*                  ──────▶
 //!                               ◀──────  Asked*                  about sessions that have not come
 //!   Answered*                   ──────▶
 //!   Done                        ──────▶  nothing more comes
@@ -75,6 +76,8 @@ pub enum FromOld {
         /// The answer.
         answer: Told,
     },
+    /// A message for many clients, for those that have left: a [`Broadcast`](crate::relay::Broadcast), as on links.
+    Broadcast(Vec<u8>),
 }
 
 /// What came of a question about a session.

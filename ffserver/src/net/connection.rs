@@ -184,8 +184,10 @@ impl Connection {
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.stream.as_fd().try_clone_to_owned().ok()?;
         let extra = |luggage| bincode::serialize(&Extra { spoken: self.spoken.clone(), luggage }).ok();
-        let (mut record, mut luggage) = self.session.leave()?;
         let cluster = self.shared.node.cluster();
+        let (left, heard) = cluster.passing.leave(|| self.session.leave());
+        let (mut record, mut luggage) = left?;
+        luggage.heard = heard;
         luggage.groups = cluster.groups.leave_all(record.id);
         luggage.stamp = luggage.user().and_then(|user| cluster.users.free(&user, record.id));
         let mut unsent = self.writing.take();

@@ -124,6 +124,8 @@ pub(crate) struct Luggage {
     moves: u32,
     /// The stamp of the claim that gave it its user; as `groups`.
     pub(crate) stamp: Option<u64>,
+    /// How many of the broadcasts that the old process passes on it has got there; as `groups`.
+    pub(crate) heard: u32,
 }
 
 impl Luggage {
@@ -269,7 +271,7 @@ impl LocalSession {
         if self.waiting_requests() > 0 || self.is_moving() || outbox.closing.is_some() {
             return None;
         }
-        outbox.gone = true;
+        (outbox.gone, outbox.left) = (true, true);
         let record = handover::Session {
             id: self.0.id,
             address: self.0.address,
@@ -283,8 +285,8 @@ impl LocalSession {
         let told = self.0.told.lock();
         let (state, watchers) = ((*told.state).clone(), told.watchers.clone());
         let (form, stage, moves) = (outbox.form, self.stage(), self.moves());
-        let (groups, stamp) = (Vec::new(), None);
-        Some((record, Luggage { form, state, watchers, stage, groups, moves, stamp }))
+        let (groups, stamp, heard) = (Vec::new(), None, 0);
+        Some((record, Luggage { form, state, watchers, stage, groups, moves, stamp, heard }))
     }
 
     /// The id, unique in the cluster and never reused.
@@ -342,6 +344,11 @@ impl LocalSession {
     /// Whether it has ended.
     pub(crate) fn is_gone(&self) -> bool {
         self.0.outbox.lock().gone
+    }
+
+    /// Whether it goes on in the process that replaces this one.
+    pub(crate) fn has_left(&self) -> bool {
+        self.0.outbox.lock().left
     }
 
     pub(crate) fn framing(&self) -> Firefly {

@@ -32,6 +32,8 @@ pub(super) struct Outbox {
     /// The client reads too slowly to be waited for: the connection ends with bytes unwritten.
     cut: bool,
     pub(super) gone: bool,
+    /// It is gone because it goes on in another process of its node.
+    pub(super) left: bool,
 }
 
 /// Why a session is closed.
