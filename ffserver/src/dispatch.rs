@@ -273,7 +273,8 @@ impl Shared {
         });
         let Some(client) = client else { return self.start_method(route, message, done) };
         let Message { link, head, body, deadline, from } = message;
-        let (route, link, head, body) = (route.clone(), link.clone(), *head, body.to_vec());
+        let (route, link, head, bytes, body) =
+            (route.clone(), link.clone(), *head, body.len(), body.to_vec());
         let shared = self.clone();
         let job = move |known: Result<(), Fault>| match known {
             Ok(()) => {
@@ -282,7 +283,7 @@ impl Shared {
             }
             Err(fault) => done.done(&shared.node, Err(CallError::from(fault).into())),
         };
-        self.when_known(client.session, at, Box::new(job));
+        self.when_known(client.session, at, bytes, Box::new(job));
     }
 
     /// Starts the handler at once, so that calls start in the order in which they arrived. A handler that
@@ -346,7 +347,7 @@ impl Methods {
             }
             None => {
                 let waiting = Waiting { client, link: link.clone(), call: head.call, deadline };
-                let (shared, body) = (self.shared.clone(), Bytes::copy_from_slice(body));
+                let (shared, bytes, body) = (self.shared.clone(), body.len(), Bytes::copy_from_slice(body));
                 let session = client.session;
                 let stays = !client.stateless;
                 let known = &node.cluster().known;
@@ -363,7 +364,7 @@ impl Methods {
                     }
                     Err(fault) => waiting.link.reply_fault(waiting.call, &fault),
                 };
-                self.shared.when_known(session, &self.at, Box::new(job));
+                self.shared.when_known(session, &self.at, bytes, Box::new(job));
             }
         }
     }

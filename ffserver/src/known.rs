@@ -11,6 +11,7 @@ use ffproto::{Fault, NodeNumber, SessionId};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use crate::queue::QueueLimits;
 use crate::reach::{At, Direction};
 
 /// A session of another node.
@@ -107,6 +108,8 @@ enum Entry {
 #[derive(Default)]
 struct Opening {
     jobs: VecDeque<Job>,
+    /// What they keep in memory; counted for all that have come, as it lasts a moment only.
+    bytes: usize,
     remote: Option<Arc<Remote>>,
     /// What came before the answer of the net node had been looked at.
     newer: Option<SessionState>,
@@ -178,17 +181,24 @@ impl Known {
         }
     }
 
-    /// Lets a job run, now or when the session is known, behind those before it; at most `jobs_max` wait.
-    pub(crate) fn admit(&self, id: SessionId, jobs_max: usize, job: Job) -> Admitted {
+    /// Lets a job run, which keeps so many bytes, now or when the session is known, behind those before it, within
+    /// the limits. The first always waits.
+    pub(crate) fn admit(&self, id: SessionId, limits: QueueLimits, bytes: usize, job: Job) -> Admitted {
         let mut entries = self.entries.lock();
         match entries.get_mut(&id) {
             None => {
-                let opening = Opening { jobs: VecDeque::from([job]), ..Opening::default() };
+                let opening = Opening { jobs: VecDeque::from([job]), bytes, ..Opening::default() };
                 entries.insert(id, Entry::Opening(opening));
                 Admitted::First
             }
-            Some(Entry::Opening(opening)) if opening.jobs.len() >= jobs_max => Admitted::Full(job),
+            Some(Entry::Opening(opening))
+                if opening.jobs.len() >= limits.messages_max
+                    || opening.bytes.saturating_add(bytes) > limits.bytes_max =>
+            {
+                Admitted::Full(job)
+            }
             Some(Entry::Opening(opening)) => {
+                opening.bytes += bytes;
                 opening.jobs.push_back(job);
                 Admitted::Waits
             }
@@ -343,6 +353,7 @@ mod tests {
     }
 
     const ALICE: SessionId = SessionId(1);
+    const LIMITS: QueueLimits = QueueLimits { messages_max: 2, bytes_max: 100 };
 
     fn state(version: u64) -> SessionState {
         let address = "127.0.0.1:1".parse().unwrap();
@@ -356,17 +367,18 @@ mod tests {
             let ran = ran.clone();
             Box::new(move |outcome| ran.lock().push((n, outcome.is_ok())))
         };
-        assert!(matches!(known.admit(ALICE, 2, job(1)), Admitted::First));
-        assert!(matches!(known.admit(ALICE, 2, job(2)), Admitted::Waits));
-        assert!(matches!(known.admit(ALICE, 2, job(3)), Admitted::Full(_)));
+        assert!(matches!(known.admit(ALICE, LIMITS, 60, job(1)), Admitted::First));
+        assert!(matches!(known.admit(ALICE, LIMITS, 41, job(2)), Admitted::Full(_)), "too many bytes");
+        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(2)), Admitted::Waits));
+        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(3)), Admitted::Full(_)), "too many");
         known.told(ALICE, state(1), gate());
         assert!(!known.is_open(ALICE), "the hook at its opening runs");
         known.next_job(ALICE).unwrap()(Ok(()));
-        assert!(matches!(known.admit(ALICE, 2, job(4)), Admitted::Waits), "behind the second");
+        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(4)), Admitted::Waits), "behind the second");
         while let Some(job) = known.next_job(ALICE) {
             job(Ok(()));
         }
-        let Admitted::Now(fifth) = known.admit(ALICE, 2, job(5)) else { panic!("it is open") };
+        let Admitted::Now(fifth) = known.admit(ALICE, LIMITS, 0, job(5)) else { panic!("it is open") };
         fifth(Ok(()));
         assert_eq!(*ran.lock(), [(1, true), (2, true), (4, true), (5, true)]);
     }
@@ -374,7 +386,7 @@ mod tests {
     #[test]
     fn a_session_is_closed_once_and_an_older_state_changes_nothing() {
         let known = Known::default();
-        known.admit(ALICE, 1, Box::new(|_| {}));
+        known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         known.update(ALICE, state(5));
         let remote = known.told(ALICE, state(3), gate());
         assert_eq!(remote.state().version, 5, "it came behind the answer and was looked at before");
@@ -437,7 +449,7 @@ mod tests {
     #[test]
     fn an_end_that_overtakes_the_answer_is_not_forgotten() {
         let known = Known::default();
-        known.admit(ALICE, 1, Box::new(|_| {}));
+        known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         known.ended(ALICE);
         assert!(known.told(ALICE, state(1), gate()).is_gone());
         known.next_job(ALICE).unwrap()(Ok(()));
@@ -448,8 +460,8 @@ mod tests {
     #[test]
     fn a_session_that_its_net_node_does_not_know_gives_back_what_waits() {
         let known = Known::default();
-        known.admit(ALICE, 9, Box::new(|_| {}));
-        known.admit(ALICE, 9, Box::new(|_| {}));
+        known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
+        known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         assert_eq!(known.not_known(ALICE).len(), 2);
         assert_eq!(known.nodes(), []);
     }

@@ -230,7 +230,7 @@ impl Shared {
                 link.reply(call, &[]);
             }));
         };
-        self.when_known(id, arrived.at, Box::new(job));
+        self.when_known(id, arrived.at, arrived.body.len(), Box::new(job));
     }
 
     /// A session has stayed that this node wanted to move.

@@ -12,6 +12,7 @@ use crate::counters::count;
 use crate::dispatch::Shared;
 use crate::guarded::run_hook;
 use crate::known::{Admitted, Job, Remote};
+use crate::queue::QueueLimits;
 use crate::reach::At;
 use crate::relay::CHECK_IDS_MAX;
 use crate::sessions::Session;
@@ -22,11 +23,12 @@ const CHECK_EVERY_S: u64 = 5;
 
 /// The life of other nodes' sessions here.
 impl Shared {
-    /// Lets `job` run when the session is known here: at once, if it is. The first asks the session's net node
-    /// and runs the app's hook.
-    pub(crate) fn when_known(self: &Arc<Self>, id: SessionId, via: &At, job: Job) {
+    /// Lets `job`, which keeps so many bytes, run when the session is known here: at once, if it is. The first asks the
+    /// session's net node and runs the app's hook.
+    pub(crate) fn when_known(self: &Arc<Self>, id: SessionId, via: &At, bytes: usize, job: Job) {
         let limits = &self.node.config().limits;
-        match self.node.cluster().known.admit(id, limits.session_queue_max, job) {
+        let (messages_max, bytes_max) = (limits.session_queue_max, limits.session_queue_bytes_max);
+        match self.node.cluster().known.admit(id, QueueLimits { messages_max, bytes_max }, bytes, job) {
             Admitted::Now(job) => job(Ok(())),
             Admitted::Waits => {}
             Admitted::Full(job) => {

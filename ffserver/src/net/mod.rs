@@ -32,7 +32,7 @@ use connection::{Closed, Connection};
 /// Connections that may wait to be sent to a successor; the others wait in their own tasks.
 const LEAVING_MAX: usize = 64;
 
-/// How often it is looked whether what a client that is gone has begun has ended.
+/// How often it is looked whether what a client has begun has ended, when that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What every connection of a node shares.
@@ -148,6 +148,8 @@ impl Clients {
                     let sticky = clients.shared.node.session_left(&session);
                     return clients.send(Leaving { socket, record, sticky }).await;
                 }
+                // Something has begun for it meanwhile, or there is no descriptor to spare: a little later.
+                tokio::time::sleep(LOOK_EVERY).await;
             }
         });
     }
