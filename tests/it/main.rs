@@ -3,6 +3,7 @@
 mod accounts;
 mod adoption;
 mod bad_input;
+mod bench;
 mod chat;
 mod coins;
 mod config_errors;
