@@ -21,6 +21,7 @@ mod moves;
 mod order;
 mod outage;
 mod outcome;
+mod promises;
 mod records;
 mod rollback;
 mod replacement;
