@@ -11,9 +11,10 @@ use crate::machine::{self, Spinners};
 use crate::ours;
 use crate::report::{self, Column};
 use crate::stats::{self, Spread};
-use crate::system::{self, Running, System};
+use crate::system::{Running, System};
 use crate::taken::{self, Group, Taken};
 use crate::targets::BROADCAST;
+use crate::turns;
 
 const SYSTEMS: [System; 2] = [System::FloorBroadcast, System::OursBroadcast];
 /// How long the net node may take to tell the master what it has counted.
@@ -29,24 +30,21 @@ struct Sample {
 }
 
 pub(crate) fn run(args: &BroadcastArgs) -> anyhow::Result<()> {
-    let mut samples = Vec::new();
-    for run in 0..args.rounds.runs {
-        let _lock = machine::lock_machine()?;
-        let systems = system::start_all(&SYSTEMS, &args.common)?;
+    let samples = turns::each_run(args.rounds.runs, &SYSTEMS, &args.common, |run| {
         let _spinners = args.spin.spins(args.conns as usize).then(Spinners::start);
+        let mut samples = Vec::new();
         for &window in &args.window {
-            for at in 0..systems.len() {
-                let running = &systems[(at + run) % systems.len()];
-                let sample = measure(args, run, window, running)?;
+            samples.extend(run.in_turn(|running| {
+                let sample = measure(args, run.number, window, running)?;
                 let what = format!("{} members, {window} under way", args.conns);
                 eprintln!("{}", sample.taken.progress(args.rounds.runs, &what));
-                samples.push(sample);
-            }
+                Ok(sample)
+            })?);
         }
-    }
+        Ok(samples)
+    })?;
     let rows = rows_of(args, &samples);
-    println!("{}", table(&rows));
-    report::write_json(args.common.json.as_deref(), &samples, &rows)
+    report::show(&table(&rows), &rows, &samples, args.common.json.as_deref())
 }
 
 fn measure(args: &BroadcastArgs, run: usize, window: u32, running: &Running) -> anyhow::Result<Sample> {

@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use crate::cli::{CompareArgs, Point, Rounds};
 use crate::load::{Outcome, Plan, Way};
-use crate::machine::{self, Spinners};
+use crate::machine::Spinners;
 use crate::report::{self, Column};
 use crate::stats::Spread;
-use crate::system::{self, Running, System};
+use crate::system::System;
 use crate::taken::{self, Group, Taken};
 use crate::targets::{self, Measure};
+use crate::turns::{self, Run};
 
 /// One system at one point in one run.
 #[derive(Debug, Clone, Serialize)]
@@ -24,41 +25,29 @@ struct Sample {
 }
 
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
-    let mut samples = Vec::new();
-    for run in 0..args.rounds.runs {
-        let _lock = machine::lock_machine()?;
-        let systems = system::start_all(&args.which.systems, &args.common)?;
+    let samples = turns::each_run(args.rounds.runs, &args.which.systems, &args.common, |run| {
+        let mut samples = Vec::new();
         for &body in &args.bodies {
             for &point in &args.points {
-                measure_point(args, run, body, point, &systems, &mut samples)?;
+                samples.extend(measure_point(args, run, body, point)?);
             }
         }
-    }
+        Ok(samples)
+    })?;
     let rows = rows_of(&samples);
-    println!("{}", table(&rows));
-    report::write_json(args.common.json.as_deref(), &samples, &rows)
+    report::show(&table(&rows), &rows, &samples, args.common.json.as_deref())
 }
 
-/// Every system once; another one goes first in each run.
-fn measure_point(
-    args: &CompareArgs,
-    run: usize,
-    body: usize,
-    point: Point,
-    systems: &[Running],
-    samples: &mut Vec<Sample>,
-) -> anyhow::Result<()> {
+fn measure_point(args: &CompareArgs, run: &Run, body: usize, point: Point) -> anyhow::Result<Vec<Sample>> {
     let spin = args.spin.spins(point.conns);
     let _spinners = spin.then(Spinners::start);
     let Rounds { secs, warm, .. } = args.rounds;
     let plan = Plan { way: Way::Closed { pipe: point.pipe }, conns: point.conns, body, secs, warm };
-    for at in 0..systems.len() {
-        let running = &systems[(at + run) % systems.len()];
-        let taken = taken::take(running, &plan, run, &args.rounds)?;
+    run.in_turn(|running| {
+        let taken = taken::take(running, &plan, run.number, &args.rounds)?;
         eprintln!("{}", taken.progress(args.rounds.runs, &format!("{point:>9} {body:>4} B")));
-        samples.push(Sample { body, point, spin, taken });
-    }
-    Ok(())
+        Ok(Sample { body, point, spin, taken })
+    })
 }
 
 /// What the samples of one system at one point add up to.

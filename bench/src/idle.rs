@@ -41,8 +41,7 @@ pub(crate) fn run(args: &IdleArgs) -> anyhow::Result<()> {
         eprintln!("{}: opening {} connections", running.system, args.conns);
         rows.extend(measure(&running, args.conns)?);
     }
-    println!("{}", table(&rows));
-    report::write_json(args.common.json.as_deref(), &(), &rows)
+    report::show(&table(&rows), &rows, &(), args.common.json.as_deref())
 }
 
 fn measure(running: &Running, conns: usize) -> anyhow::Result<Vec<Row>> {

@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use crate::cli::{LoginsArgs, Rounds};
 use crate::load::{Outcome, Plan, Way};
-use crate::machine;
 use crate::report::{self, Column};
 use crate::stats::Spread;
-use crate::system::{self, System};
+use crate::system::System;
 use crate::taken::{self, Group, Taken};
+use crate::turns;
 
 const SYSTEMS: [System; 3] = [System::FloorEpoll, System::OursForward, System::OursLogin];
 
@@ -16,19 +16,15 @@ pub(crate) fn run(args: &LoginsArgs) -> anyhow::Result<()> {
     let Rounds { secs, warm, runs, .. } = args.rounds;
     let way = Way::Cycles { requests: args.requests };
     let plan = Plan { way, conns: args.conns as usize, body: args.body, secs, warm };
-    let mut samples = Vec::new();
-    for run in 0..runs {
-        let _lock = machine::lock_machine()?;
-        let systems = system::start_all(&SYSTEMS, &args.common)?;
-        for at in 0..systems.len() {
-            let taken = taken::take(&systems[(at + run) % systems.len()], &plan, run, &args.rounds)?;
+    let samples = turns::each_run(runs, &SYSTEMS, &args.common, |run| {
+        run.in_turn(|running| {
+            let taken = taken::take(running, &plan, run.number, &args.rounds)?;
             eprintln!("{}", taken.progress(runs, &format!("{} clients", args.conns)));
-            samples.push(taken);
-        }
-    }
-    let rows: Vec<Row> = SYSTEMS.map(|system| row_of(args, system, &samples)).into();
-    println!("{}", table(&rows));
-    report::write_json(args.common.json.as_deref(), &samples, &rows)
+            Ok(taken)
+        })
+    })?;
+    let rows = SYSTEMS.map(|system| row_of(args, system, &samples));
+    report::show(&table(&rows), &rows, &samples, args.common.json.as_deref())
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -21,6 +21,7 @@ mod stats;
 mod system;
 mod taken;
 mod targets;
+mod turns;
 
 use std::process::ExitCode;
 

@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use crate::cli::OpenArgs;
 use crate::load::{self, Outcome, Plan, Way};
-use crate::machine;
 use crate::report::{self, Column};
 use crate::stats;
-use crate::system::{self, Running, System};
+use crate::system::{Running, System};
 use crate::targets::OPEN_P99_MAX;
+use crate::turns;
 
 #[derive(Debug, Clone, Serialize)]
 struct Sample {
@@ -19,25 +19,20 @@ struct Sample {
 }
 
 pub(crate) fn run(args: &OpenArgs) -> anyhow::Result<()> {
-    let mut samples: Vec<Sample> = Vec::new();
     let mut rate = args.rate;
-    for run in 0..args.runs {
-        let _lock = machine::lock_machine()?;
-        let systems = system::start_all(&args.which.systems, &args.common)?;
+    let samples = turns::each_run(args.runs, &args.which.systems, &args.common, |run| {
         let rate = match rate {
             Some(rate) => rate,
-            None => *rate.insert(args.share * lowest_capacity(args, &systems)?),
+            None => *rate.insert(args.share * lowest_capacity(args, run.systems())?),
         };
-        for at in 0..systems.len() {
-            let running = &systems[(at + run) % systems.len()];
+        run.in_turn(|running| {
             let outcome = load::measure(running, &plan(args, Some(rate)))?;
-            eprintln!("{}", progress(run, args.runs, rate, running.system, &outcome));
-            samples.push(Sample { run, system: running.system, rate, outcome });
-        }
-    }
+            eprintln!("{}", progress(run.number, args.runs, rate, running.system, &outcome));
+            Ok(Sample { run: run.number, system: running.system, rate, outcome })
+        })
+    })?;
     let rows: Vec<Row> = args.which.systems.iter().map(|&system| row_of(system, &samples)).collect();
-    println!("{}", table(&rows));
-    report::write_json(args.common.json.as_deref(), &samples, &rows)
+    report::show(&table(&rows), &rows, &samples, args.common.json.as_deref())
 }
 
 fn plan(args: &OpenArgs, rate: Option<f64>) -> Plan {

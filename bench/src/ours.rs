@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +56,10 @@ pub(crate) enum Setup {
     Login,
 }
 
+/// Where a cluster's ports are. The kernel takes those of outgoing connections from 32768 on, so no client of anybody
+/// can get one between the choice and the start.
+const PORTS: Range<u16> = 30_000..32_000;
+
 struct Ports {
     root: u16,
     web: u16,
@@ -63,13 +68,17 @@ struct Ports {
 }
 
 impl Ports {
-    /// Four that are free now.
+    /// Four that are free now. Benches that start at the same time look in different places, each with room for
+    /// four clusters.
     fn pick() -> anyhow::Result<Self> {
-        let pick = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let by = std::process::id() as usize * 16 % PORTS.len();
+        let all = PORTS.cycle().skip(by).take(PORTS.len());
         // All four are held until all four are known, so they differ.
-        let held = [pick()?, pick()?, pick()?, pick()?];
-        let port = |at: usize| held[at].local_addr().map(|addr| addr.port());
-        Ok(Self { root: port(0)?, web: port(1)?, gate: port(2)?, net: port(3)? })
+        let listen = |port| Some((port, TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?));
+        let held: Vec<(u16, TcpListener)> = all.filter_map(listen).take(4).collect();
+        let ports: Vec<u16> = held.iter().map(|(port, _)| *port).collect();
+        let [root, web, gate, net] = ports[..] else { bail!("no four ports of {PORTS:?} are free") };
+        Ok(Self { root, web, gate, net })
     }
 }
 
@@ -291,11 +300,11 @@ impl Output {
 mod tests {
     use super::*;
 
-    const PORTS: Ports = Ports { root: 1, web: 2, gate: 3, net: 4 };
+    const SOME: Ports = Ports { root: 1, web: 2, gate: 3, net: 4 };
 
     #[test]
     fn clients_must_log_in_only_where_that_is_measured() {
-        let net = |setup| config(&PORTS, setup, &[])["servers"]["net"].clone();
+        let net = |setup| config(&SOME, setup, &[])["servers"]["net"].clone();
         assert_eq!(net(Setup::Login)["login"]["command"], LOGIN_COMMAND);
         assert!(net(Setup::Processes).get("login").is_none());
         assert_eq!(net(Setup::Processes)["route"]["special"][GAME][0], FORWARDED_COMMAND);
@@ -303,7 +312,7 @@ mod tests {
 
     #[test]
     fn limits_can_be_added() {
-        let config = config(&PORTS, Setup::Processes, &[("idle_s".into(), 600)]);
+        let config = config(&SOME, Setup::Processes, &[("idle_s".into(), 600)]);
         assert_eq!(config["limits"], json!({ "sessions_max": 20_000, "first_message_s": 0, "idle_s": 600 }));
     }
 
@@ -322,5 +331,6 @@ mod tests {
         let ports = Ports::pick().unwrap();
         let set = std::collections::BTreeSet::from([ports.root, ports.web, ports.gate, ports.net]);
         assert_eq!(set.len(), 4);
+        assert!(set.iter().all(|port| PORTS.contains(port)), "{set:?}");
     }
 }

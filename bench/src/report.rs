@@ -64,13 +64,19 @@ pub(crate) fn verdict(verdicts: &[String], faults: &[String]) -> String {
     }
 }
 
-/// Writes samples, rows, and what they were measured on, if a file is named.
-pub(crate) fn write_json(
-    path: Option<&Path>,
-    samples: &impl Serialize,
+/// How every measurement ends: prints its table, and writes rows, samples, and what they were measured on to a file
+/// if one is named.
+pub(crate) fn show(
+    table: &str,
     rows: &impl Serialize,
+    samples: &impl Serialize,
+    json: Option<&Path>,
 ) -> anyhow::Result<()> {
-    let Some(path) = path else { return Ok(()) };
+    println!("{table}");
+    json.map_or(Ok(()), |path| write_json(path, rows, samples))
+}
+
+fn write_json(path: &Path, rows: &impl Serialize, samples: &impl Serialize) -> anyhow::Result<()> {
     let unix_s = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
     let all = json!({
         "unix_s": unix_s,

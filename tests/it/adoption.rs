@@ -118,22 +118,14 @@ async fn of_a_killed_master_and_a_killed_node_only_the_node_is_started_anew() ->
         for ((name, old), (_, new)) in before.iter().zip(&processes(&cluster).await?) {
             assert_eq!(old == new, name != victim, "{name}: {old} {new}\n{}", cluster.log());
         }
-        until_served(&cluster).await?;
+        cluster.until_answered(300).await?;
         // The port of the dead one is the new master's own.
         let old = cluster.kill_hard("net").await?;
         cluster.until_back("net", old).await?;
-        until_served(&cluster).await?;
+        cluster.until_answered(300).await?;
         cluster.stop().await?;
     }
     Ok(())
-}
-
-async fn until_served(cluster: &Cluster) -> Result<()> {
-    wait::until("command 300 crosses net, gate and game1", async || {
-        let asked = async { cluster.client().await?.call(300, b"again").await };
-        asked.await.map(drop).map_err(|e| format!("{e:#}"))
-    })
-    .await
 }
 
 #[tokio::test]
@@ -159,7 +151,7 @@ async fn a_node_that_hangs_when_a_new_master_comes_is_killed_and_started_anew() 
     cluster.start_master_again().await?;
     cluster.until_back("game1", old).await?;
     assert!(cluster.log().contains("it did not register at the new master within 5 s"), "{}", cluster.log());
-    until_served(&cluster).await?;
+    cluster.until_answered(300).await?;
     cluster.stop().await
 }
 
@@ -193,7 +185,7 @@ async fn an_older_start_of_a_node_that_runs_is_told_so_and_stops() -> Result<()>
     let said = String::from_utf8_lossy(&older.stdout);
     assert!(said.contains("has its place: this one (1) stops"), "{said}");
     assert_eq!(processes(&cluster).await?, before);
-    until_served(&cluster).await?;
+    cluster.until_answered(300).await?;
     cluster.stop().await
 }
 

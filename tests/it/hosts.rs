@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
-use tests::{bins, wait};
+use tests::single::Single;
+use tests::wait;
 
 /// Another host: a network namespace that reaches this one over a cable of its own. Dropping it removes it.
 struct Host {
@@ -59,13 +60,9 @@ impl Host {
     }
 
     /// `master single NODE CONFIG` there.
-    fn single(&self, node: &str, cluster: &Cluster) -> Result<tokio::process::Child> {
-        let log = std::fs::File::create(cluster.folder().join("single.log"))?;
-        let mut command = tokio::process::Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(bins::folder()?.join("master"));
-        command.args(["single", node]).arg(cluster.folder().join("config.json"));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-        Ok(command.spawn()?)
+    fn single(&self, node: &str, cluster: &Cluster) -> Result<Single> {
+        let config = cluster.folder().join("config.json");
+        Single::start_by(&["ip", "netns", "exec", &self.name], node, &config)
     }
 }
 
@@ -95,7 +92,7 @@ async fn a_node_on_another_host_is_started_there_registers_and_is_seen_here() ->
     let error = cluster.client().await?.call_error(300, b"x").await?;
     assert_eq!(error.code, "no_node");
 
-    let mut single = host.single("game1", &cluster)?;
+    let single = host.single("game1", &cluster)?;
     let node = cluster.until("game1", "registered from there", |node| node["state"] == "ready").await?;
     assert_eq!(node["host"], host.there().as_str(), "{node}");
     cluster.until_linked("game1", "gate").await?;
@@ -122,7 +119,5 @@ async fn a_node_on_another_host_is_started_there_registers_and_is_seen_here() ->
     })
     .await?;
     cluster.stop().await?;
-    let ended = tokio::time::timeout(wait::PATIENCE, single.wait()).await??;
-    assert_eq!(ended.code(), Some(0), "told to stop with the cluster");
-    Ok(())
+    single.stopped_with_the_cluster().await
 }

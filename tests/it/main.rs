@@ -3,6 +3,7 @@
 mod accounts;
 mod adoption;
 mod bad_input;
+mod bench;
 mod chat;
 mod coins;
 mod config_errors;
@@ -20,6 +21,7 @@ mod moves;
 mod order;
 mod outage;
 mod outcome;
+mod promises;
 mod records;
 mod rollback;
 mod replacement;

@@ -55,6 +55,39 @@ fn begun(cluster: &Cluster) -> Result<BTreeSet<String>> {
 }
 
 #[tokio::test]
+async fn a_request_whose_deadline_passes_behind_a_running_one_is_not_started() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::trial_with(1000)?).await?;
+    let mut client = cluster.client().await?;
+    // In one piece, so that their deadlines are the same.
+    let requests = [&b"1 60000"[..], b"2 0", b"3 0"].map(|body| client.frame(1004, body));
+    client.send_bytes(&requests.concat()).await?;
+    for _ in &requests {
+        let error = client.receive_error().await?;
+        ensure!((&*error.code, &*error.executed) == ("timeout", "unknown"), "{error:?}");
+    }
+    client.call(1004, b"4 0").await?;
+    let begun = begun(&cluster)?;
+    ensure!(begun == BTreeSet::from(["1".to_owned(), "4".to_owned()]), "{begun:?}");
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_request_whose_deadline_passes_on_its_net_node_says_that_it_has_not_run() -> Result<()> {
+    let patient = r#""call_timeout_ms": 600, "park_ms": 30000"#;
+    let cluster =
+        Cluster::processes(Fixture::trial_with(600)?.replace(r#""call_timeout_ms": 600"#, patient)).await?;
+    let mut client = cluster.client().await?;
+    client.call(1004, b"1 0").await?;
+    cluster.admin("POST", "/nodes/gate/stop").await?;
+    cluster.until("gate", "is stopped", |node| node["state"] == "stopped").await?;
+    let error = client.call_error(1004, b"2 0").await?;
+    ensure!((&*error.code, &*error.executed) == ("timeout", "no"), "{error:?}");
+    let begun = begun(&cluster)?;
+    ensure!(begun == BTreeSet::from(["1".to_owned()]), "{begun:?}");
+    cluster.stop().await
+}
+
+#[tokio::test]
 async fn what_waits_behind_a_running_handler_is_not_started_when_its_link_has_ended() -> Result<()> {
     let cluster = Cluster::processes(Fixture::trial_with(5000)?).await?;
     let mut client = cluster.client().await?;

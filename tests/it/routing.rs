@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use tests::client::Client;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
+use tests::single::Single;
 use tests::trials::order;
 use tests::wait;
 
@@ -254,12 +255,7 @@ async fn a_circle_of_two_configs_ends_with_an_error_and_the_cluster_goes_on() ->
     assert_eq!(cluster.admin("POST", "/nodes/lobby/stop").await?.status, 200);
     let config = cluster.folder().join("other.json");
     std::fs::write(&config, other)?;
-    let mut single = tokio::process::Command::new(tests::bins::folder()?.join("master"))
-        .args(["single", "lobby"])
-        .arg(&config)
-        .stdout(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
+    let single = Single::start("lobby", &config)?;
     cluster.until_linked("lobby", "gate").await?;
     let error = wait::until("the lobby is found", async || {
         let error = client.call_error(9000, b"").await.map_err(|e| format!("{e:#}"))?;
@@ -269,7 +265,5 @@ async fn a_circle_of_two_configs_ends_with_an_error_and_the_cluster_goes_on() ->
     assert_eq!((error.code.as_str(), error.executed.as_str()), ("too_many_hops", "no"), "{error:?}");
     client.call(20, b"").await?;
     cluster.stop().await?;
-    let ended = tokio::time::timeout(wait::PATIENCE, single.wait()).await??;
-    assert_eq!(ended.code(), Some(0), "told to stop with the cluster");
-    Ok(())
+    single.stopped_with_the_cluster().await
 }

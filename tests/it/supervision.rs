@@ -4,26 +4,18 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use tests::cluster::{Cluster, is_alive};
 use tests::fixtures::Fixture;
+use tests::single::Single;
 use tests::wait;
-
-/// Asks for command 300, which crosses all three nodes, until it is answered well.
-async fn until_served(cluster: &Cluster) -> Result<()> {
-    wait::until("command 300 crosses net, gate and game1", async || {
-        let asked = async { cluster.client().await?.call(300, b"again").await };
-        asked.await.map(drop).map_err(|e| format!("{e:#}"))
-    })
-    .await
-}
 
 async fn a_killed_node_comes_back(name: &str) -> Result<()> {
     let cluster = Cluster::processes(Fixture::demo()?).await?;
-    until_served(&cluster).await?;
+    cluster.until_answered(300).await?;
     let before = cluster.status().await?;
     let old = cluster.kill_hard(name).await?;
     let node = cluster.until_back(name, old).await?;
     assert_eq!(node["restarts"], 1, "{node}");
     assert_eq!(node["last_exit"].as_str().map(|text| text.contains("SIGKILL")), Some(true), "{node}");
-    until_served(&cluster).await?;
+    cluster.until_answered(300).await?;
     cluster.until_linked("net", "gate").await?;
     cluster.until_linked("game1", "gate").await?;
     let after = cluster.status().await?;
@@ -108,7 +100,7 @@ async fn reload_restarts_every_node_and_adds_what_the_config_adds() -> Result<()
     let after = cluster.pids().await?;
     assert_eq!(after.len(), 4);
     assert!(before.iter().all(|pid| !after.contains(pid)), "every process is new: {before:?} {after:?}");
-    until_served(&cluster).await?;
+    cluster.until_answered(300).await?;
     cluster.stop().await
 }
 
@@ -123,7 +115,7 @@ async fn reload_with_a_faulty_config_changes_nothing_and_says_why() -> Result<()
     assert!(answer.status >= 400, "{answer:?}");
     assert!(answer.body.contains("did you mean `netport`?"), "{answer:?}");
     assert_eq!(cluster.pids().await?, before);
-    until_served(&cluster).await?;
+    cluster.until_answered(300).await?;
     cluster.stop().await
 }
 
@@ -137,7 +129,7 @@ async fn one_node_can_be_stopped_started_and_restarted() -> Result<()> {
     assert_eq!((error.command, error.code.as_str()), (300, "no_node"));
     assert_eq!(cluster.admin("POST", "/nodes/game1/start").await?.status, 200);
     cluster.until_back("game1", old).await?;
-    until_served(&cluster).await?;
+    cluster.until_answered(300).await?;
     let old = cluster.pid("game1").await?;
     assert_eq!(cluster.admin("GET", "/nodes/game1/restart").await?.status, 200);
     cluster.until_back("game1", old).await?;
@@ -199,7 +191,7 @@ async fn a_gate_that_hangs_is_noticed_by_its_heartbeat_and_linked_again_when_it_
     assert_eq!((error.code.as_str(), error.executed.as_str()), ("link_lost", "unknown"));
     assert!(took.as_millis() < 4_000, "before the deadline of 5 s: {took:?}");
     nix::sys::signal::kill(gate, Signal::SIGCONT)?;
-    until_served(&cluster).await?;
+    cluster.until_answered(300).await?;
     client.call(300, b"after, on the same connection").await?;
     cluster.stop().await
 }
@@ -231,18 +223,11 @@ async fn a_node_with_cpu_runs_on_those_processors_only() -> Result<()> {
 async fn a_single_node_registers_at_the_master_that_did_not_start_it() -> Result<()> {
     let cluster = Cluster::processes(Fixture::demo()?).await?;
     assert_eq!(cluster.admin("POST", "/nodes/game1/stop").await?.status, 200);
-    let mut single = tokio::process::Command::new(tests::bins::folder()?.join("master"))
-        .args(["single", "game1"])
-        .arg(cluster.folder().join("config.json"))
-        .stdout(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
+    let single = Single::start("game1", &cluster.folder().join("config.json"))?;
     cluster.until("game1", "ready again, by `master single`", |node| node["state"] == "ready").await?;
-    until_served(&cluster).await?;
+    cluster.until_answered(300).await?;
     cluster.stop().await?;
-    let ended = tokio::time::timeout(wait::PATIENCE, single.wait()).await??;
-    assert_eq!(ended.code(), Some(0), "told to stop with the cluster");
-    Ok(())
+    single.stopped_with_the_cluster().await
 }
 
 /// A child that says that it leaves has not been lost, whatever is under way when it does.

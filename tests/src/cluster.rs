@@ -209,6 +209,18 @@ impl Cluster {
         Client::connect(self.at("net")).await
     }
 
+    /// Waits until a new client's `command` is answered well, over all nodes that it takes.
+    ///
+    /// # Errors
+    /// It is not, in time.
+    pub async fn until_answered(&self, command: u32) -> Result<()> {
+        wait::until(&format!("command {command} is answered"), async || {
+            let asked = async { self.client().await?.call(command, b"again").await };
+            asked.await.map(drop).map_err(|e| format!("{e:#}"))
+        })
+        .await
+    }
+
     /// What the master's webport (`@admin`) answers to somebody who has the config's token.
     ///
     /// # Errors

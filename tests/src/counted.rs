@@ -42,6 +42,15 @@ pub struct Plan {
     pub http: u32,
 }
 
+impl Plan {
+    /// Nobody but clients in closed loop, and every node counts.
+    #[must_use]
+    pub fn busy(clients: u32, pause_ms: u64) -> Self {
+        let (pause, idle_pause) = (Duration::from_millis(pause_ms), Duration::ZERO);
+        Self { busy: clients, pause, idle: 0, idle_pause, worlds: true, http: 0 }
+    }
+}
+
 /// What clients are told: which round it is, or that it is over.
 type Round = Option<usize>;
 

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::{Client, parse_error};
 use crate::cluster::Cluster;
+use crate::random::Random;
 
 /// A command that net answers itself, with the body.
 const ECHO: u32 = 1;
@@ -240,7 +241,7 @@ impl Book {
             // In pairs: neighbours differ in the node that they are given.
             way: plan.ways[connection as usize / 2 % plan.ways.len()],
             unique: plan.unique,
-            random: Random::new(connection),
+            random: Random::new(connection.into()),
             sent: 0,
             lost: 0,
             answered: (Instant::now(), SystemTime::now()),
@@ -572,21 +573,4 @@ fn few(mut faults: Vec<String>) -> Vec<String> {
         faults.push(format!("… and {more} more"));
     }
     faults
-}
-
-/// A small generator of random numbers with a seed, so that a failure can be repeated.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u32) -> Self {
-        Self(u64::from(seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// 0 to `n` - 1.
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
 }

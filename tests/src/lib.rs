@@ -8,6 +8,7 @@
 //! * [`ledger`] — a load, and what became of each of its requests.
 //! * [`counted`] — a load whose requests the nodes count, over replacements.
 //! * [`servers`] — memcached, MariaDB and PostgreSQL of a test's own, and those of `tests/run`.
+//! * [`single`] — a node under a `master single` of its own.
 //! * [`trials`] — the promises under load and faults, small for CI and at full size for `trial`.
 //! * [`websocket`] — a game client in a browser.
 //! * [`wait`] — waiting for a state, failing with the last one.
@@ -20,7 +21,9 @@ pub mod counted;
 pub mod fixtures;
 pub mod http;
 pub mod ledger;
+mod random;
 pub mod servers;
+pub mod single;
 pub mod trials;
 pub mod wait;
 pub mod websocket;

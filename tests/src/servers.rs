@@ -12,8 +12,18 @@ use tokio::process::{Child, Command};
 use crate::fixtures::free_port;
 use crate::wait;
 
-/// Where Debian puts what is no user's program.
-const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/lib/postgresql/15/bin"];
+/// Where servers are; PostgreSQL's are in a folder for each version, as `tests/run` knows, too.
+fn folders() -> Vec<PathBuf> {
+    let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|version| Some(version.ok()?.path().join("bin")))
+        .collect();
+    versions.sort();
+    let known = ["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(PathBuf::from);
+    // The latest version first.
+    known.into_iter().chain(versions.into_iter().rev()).collect()
+}
 
 /// Texts that have broken servers: quotes, backslashes, placeholders, comments, beyond the first 65,536
 /// characters, and long.
@@ -65,7 +75,7 @@ pub fn unique(what: &str) -> String {
 
 /// A program's path; `None` skips the test.
 fn program(name: &str) -> Option<PathBuf> {
-    let found = FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists());
+    let found = folders().into_iter().map(|folder| folder.join(name)).find(|path| path.exists());
     if found.is_none() {
         skip(&format!("{name} is not installed; `tests/run` installs it"));
     }
@@ -101,6 +111,14 @@ async fn until_listening(what: &str, port: u16, start: impl Fn() -> Result<Child
     Ok(child)
 }
 
+/// `kill -9`, and waits for its end.
+async fn end(child: &mut Option<Child>) -> Result<()> {
+    match child.take() {
+        Some(mut child) => Ok(child.kill().await?),
+        None => Ok(()),
+    }
+}
+
 /// A memcached that ends with its value.
 pub struct Memcached {
     program: PathBuf,
@@ -132,10 +150,7 @@ impl Memcached {
     /// # Errors
     /// It does not end.
     pub async fn kill(&mut self) -> Result<()> {
-        match self.child.take() {
-            Some(mut child) => Ok(child.kill().await?),
-            None => Ok(()),
-        }
+        end(&mut self.child).await
     }
 
     /// Starts it again on the same port, empty.
@@ -219,10 +234,7 @@ impl Database {
     /// # Errors
     /// It does not end.
     pub async fn kill(&mut self) -> Result<()> {
-        match self.child.take() {
-            Some(mut child) => Ok(child.kill().await?),
-            None => Ok(()),
-        }
+        end(&mut self.child).await
     }
 
     /// Its process, for a signal such as SIGSTOP.

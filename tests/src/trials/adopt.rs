@@ -43,14 +43,7 @@ pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
 }
 
 async fn try_it(cluster: &mut Cluster, size: &Size, say: Say<'_>) -> Result<()> {
-    let plan = Plan {
-        busy: size.connections,
-        pause: Duration::from_millis(size.pause_ms),
-        idle: 0,
-        idle_pause: Duration::ZERO,
-        worlds: true,
-        http: size.http,
-    };
+    let plan = Plan { http: size.http, ..Plan::busy(size.connections, size.pause_ms) };
     let load = Load::start(cluster, &plan).await?;
     let mut verdict = Verdict::default();
     for _ in 0..size.times {

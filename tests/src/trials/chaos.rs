@@ -11,13 +11,14 @@ use nix::unistd::Pid;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::outcome::BOTH_WAYS;
+use super::outcome::both_ways;
 use super::slow::mib;
 use super::{Say, Verdict, with_log};
 use crate::cluster::{self, Cluster, Memory};
 use crate::fixtures::Fixture;
 use crate::http;
-use crate::ledger::{Door, Load, Plan, Random};
+use crate::ledger::{Door, Load};
+use crate::random::Random;
 
 /// How large the trial is.
 #[derive(Debug, Clone, Args)]
@@ -75,7 +76,7 @@ enum Act {
 
 /// What happens when, from the begin on.
 fn schedule(seed: u32, length: Duration) -> Vec<(Duration, Act)> {
-    let mut random = Random::new(seed);
+    let mut random = Random::new(seed.into());
     let mut ms = |least: u64, most: u64| Duration::from_millis(least + random.below(most - least));
     let (mut at, mut acts) = (Duration::from_secs(2), Vec::new());
     while at + QUIET < length {
@@ -134,15 +135,7 @@ impl Chaos {
     }
 
     async fn run(&mut self, size: &Size, acts: Vec<(Duration, Act)>, say: Say<'_>) -> Result<()> {
-        let plan = Plan {
-            ways: BOTH_WAYS.into(),
-            connections: size.connections,
-            deep: size.deep,
-            requests: None,
-            per_s: Some(size.per_s),
-            unique: true,
-            sleep_ms_max: 3,
-        };
+        let plan = both_ways(size.connections, size.deep, size.per_s);
         let doors: Vec<Door> = self.doors.values().cloned().collect();
         let load = Load::start_at(&doors, &plan).await?;
         let begin = Instant::now();

@@ -17,6 +17,7 @@ use super::{Say, Verdict, with_log};
 use crate::client::{Client, parse_error};
 use crate::cluster::Cluster;
 use crate::fixtures::Fixture;
+use crate::random::Random;
 use crate::servers::{Database, Memcached};
 
 /// How large the trial is.
@@ -53,22 +54,6 @@ const START: i64 = 10_000;
 /// Robots whose moves go among each other: those of a group are durable, or written behind, all of them.
 const GROUP: u32 = 4;
 const COMMAND: u32 = 1600;
-
-/// Numbers that look random, the same for the same seed (xorshift).
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
 
 /// What a robot knows of one of its moves.
 #[derive(Debug, Clone)]

@@ -14,10 +14,11 @@ use nix::sys::signal::{Signal, kill};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::coins::{Purse, Random};
+use super::coins::Purse;
 use super::{Say, Verdict, with_log};
 use crate::cluster::Cluster;
 use crate::fixtures::Fixture;
+use crate::random::Random;
 use crate::servers::Database;
 
 /// How large the trial is.

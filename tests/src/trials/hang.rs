@@ -9,11 +9,11 @@ use clap::Args;
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
-use super::outcome::{BOTH_WAYS, judge};
+use super::outcome::{both_ways, judge};
 use super::{Say, with_log};
 use crate::cluster::Cluster;
 use crate::fixtures::Fixture;
-use crate::ledger::{Load, Plan};
+use crate::ledger::Load;
 use crate::wait;
 
 /// How large the trial is.
@@ -55,15 +55,7 @@ pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
 }
 
 async fn try_it(cluster: &Cluster, size: &Size, say: Say<'_>) -> Result<()> {
-    let plan = Plan {
-        ways: BOTH_WAYS.into(),
-        connections: size.connections,
-        deep: size.deep,
-        requests: None,
-        per_s: Some(size.per_s),
-        unique: true,
-        sleep_ms_max: 3,
-    };
+    let plan = both_ways(size.connections, size.deep, size.per_s);
     let load = Load::start(cluster, &plan).await?;
     until_served_by(cluster, &["game.1", "game.2"]).await?;
     // So that every session has its node.

@@ -32,9 +32,6 @@ pub struct Size {
 }
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The forwarded path, and the handler path.
-pub(super) const BOTH_WAYS: [Way; 2] =
-    [Way { command: 1004, handled_by_net: false }, Way { command: 14, handled_by_net: true }];
 /// An error that says that a node died must not wait for a deadline.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -52,15 +49,7 @@ pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
 }
 
 async fn try_it(cluster: &Cluster, size: &Size, say: Say<'_>) -> Result<()> {
-    let plan = Plan {
-        ways: BOTH_WAYS.into(),
-        connections: size.connections,
-        deep: size.deep,
-        requests: None,
-        per_s: Some(size.per_s),
-        unique: true,
-        sleep_ms_max: 3,
-    };
+    let plan = both_ways(size.connections, size.deep, size.per_s);
     let load = Load::start(cluster, &plan).await?;
     let begin = Instant::now();
     for (n, name) in (1..=size.kills).zip(["game.1", "gate", "game.2", "gate"].into_iter().cycle()) {
@@ -80,6 +69,12 @@ async fn try_it(cluster: &Cluster, size: &Size, say: Say<'_>) -> Result<()> {
     let errors = ledger.errors.values().sum::<u64>();
     verdict.hold(errors > 0, "no request met a dead node: the trial has shown nothing");
     verdict.end(say)
+}
+
+/// A load over the forwarded path and the handler path, until it is stopped; what runs takes a moment.
+pub(super) fn both_ways(connections: u32, deep: usize, per_s: f64) -> Plan {
+    let ways = vec![Way { command: 1004, handled_by_net: false }, Way { command: 14, handled_by_net: true }];
+    Plan { ways, connections, deep, requests: None, per_s: Some(per_s), unique: true, sleep_ms_max: 3 }
 }
 
 /// What must hold whatever happens to the nodes.

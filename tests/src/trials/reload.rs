@@ -69,12 +69,9 @@ pub struct More {
 /// The promise is not kept.
 pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
     let plan = Plan {
-        busy: size.connections,
-        pause: Duration::from_millis(size.pause_ms),
-        idle: 0,
-        idle_pause: Duration::ZERO,
         worlds: size.more.worlds,
         http: size.more.http,
+        ..Plan::busy(size.connections, size.pause_ms)
     };
     reload(&plan, size.more, say).await
 }

@@ -1,7 +1,5 @@
 //! New binaries that fail, each in its own way: the old process goes on, and `/reload` says why.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use clap::Args;
 use tokio::time::Instant;
@@ -55,14 +53,7 @@ pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
 }
 
 async fn try_it(cluster: &Cluster, size: &Size, say: Say<'_>) -> Result<()> {
-    let plan = Plan {
-        busy: size.connections,
-        pause: Duration::from_millis(size.pause_ms),
-        idle: 0,
-        idle_pause: Duration::ZERO,
-        worlds: true,
-        http: size.http,
-    };
+    let plan = Plan { http: size.http, ..Plan::busy(size.connections, size.pause_ms) };
     let mut verdict = Verdict::default();
     let account = try_all(cluster, &FAULTS, &plan, size, &mut verdict, say).await?;
     verdict.add(account.faults());
