@@ -1,6 +1,7 @@
-//! Keeps the first invariants of ARCHITECTURE.md: who may import whom.
+//! Keeps the first invariants of ARCHITECTURE.md: who may import whom, packages and the modules of `ffserver`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -102,4 +103,77 @@ fn the_wire_does_no_io_and_the_master_knows_no_handler_and_no_database() -> Resu
         }
     }
     Ok(())
+}
+
+/// Modules of `ffserver` that import a later one all the same: to be mended, and not to become more.
+const STILL_LATER: &[(&str, &str)] = &[("dispatch", "relay")];
+
+/// The sources of a module: `NAME.rs`, and what is in `NAME`; files of tests are none.
+fn sources(src: &Path, module: &str) -> Result<Vec<PathBuf>> {
+    let (mut found, mut todo) = (vec![], vec![src.join(module).with_extension("rs"), src.join(module)]);
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path)?.map(|entry| Ok(entry?.path()));
+            todo.extend(entries.collect::<Result<Vec<_>>>()?);
+        } else if path.is_file() && path.file_name().is_some_and(|name| name != "tests.rs") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// The modules of its package that a source names after `crate::`, also in braces. What its tests name is left out.
+fn imports(text: &str) -> BTreeSet<&str> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let line = code[..at].rsplit('\n').next().unwrap_or_default();
+        if line.trim_start().starts_with("//") {
+            continue;
+        }
+        let after = &code[at + "crate::".len()..];
+        // A list of modules has none within.
+        let list = after.strip_prefix('{').and_then(|list| list.split('}').next());
+        let names = list.map_or(vec![after], |list| list.split(',').collect());
+        let is_end = |c: char| !c.is_alphanumeric() && c != '_';
+        found.extend(names.into_iter().filter_map(|path| path.trim_start().split(is_end).next()));
+    }
+    found
+}
+
+#[test]
+fn a_module_of_the_runtime_imports_only_those_before_it_as_the_architecture_lists_them() -> Result<()> {
+    let root = tests::bins::root();
+    let src = root.join("ffserver/src");
+    let lib = std::fs::read_to_string(src.join("lib.rs"))?;
+    let module = |line: &str| {
+        let line = line.trim_start_matches("pub ").strip_prefix("mod ")?;
+        line.strip_suffix(';').map(str::to_owned)
+    };
+    let modules: Vec<String> = lib.lines().filter_map(module).collect();
+    let map = std::fs::read_to_string(root.join("ARCHITECTURE.md"))?;
+    let listed = map.split_once("a module imports only those before it:").context("no list of modules")?.1;
+    let listed = listed.split('.').next().unwrap_or_default().split(',').map(str::trim);
+    assert_eq!(listed.collect::<Vec<_>>(), modules, "ARCHITECTURE.md and lib.rs");
+
+    let mut faults = vec![];
+    for (at, module) in modules.iter().enumerate() {
+        let later = |name: &&&str| modules[at + 1..].iter().any(|later| later == **name);
+        for file in sources(&src, module)? {
+            let text = std::fs::read_to_string(&file)?;
+            for import in imports(&text).iter().filter(later) {
+                if !STILL_LATER.contains(&(module, import)) {
+                    faults.push(format!("{} imports {import}, which comes later", file.display()));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn imports_are_found_in_paths_and_in_lists() {
+    let text = "use crate::a::B;\n// crate::no\nuse crate::{b, c::D};\nlet x = crate::e::f();\n#[cfg(test)]\nuse crate::g;";
+    assert_eq!(imports(text), BTreeSet::from(["a", "b", "c", "e"]));
 }
