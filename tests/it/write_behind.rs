@@ -267,6 +267,61 @@ async fn a_database_outage_is_backpressure_and_no_loss() -> Result<()> {
     Ok(())
 }
 
+/// The end of the holds was asked for, and the database was away.
+#[tokio::test]
+async fn holds_that_an_outage_kept_from_ending_are_ended_together_after_it() -> Result<()> {
+    const ROWS: i64 = 300;
+    let Some(mut mariadb) = Database::mariadb().await? else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let db = fill(&mariadb.url(), ROWS).await?;
+    let (records, purses) = node(&mariadb.url(), folder.path(), None, |_| {}).await?;
+    // Until the outage comes while all of them are held and nothing of them waits.
+    wait::until("all are held when the database goes", async || {
+        let write = |id| {
+            let purses = purses.clone();
+            async move { purses.update(&id, within(1), |purse| purse.coins += 1).await }
+        };
+        let mut writers: JoinSet<_> = (0..ROWS).map(write).collect();
+        while let Some(written) = writers.join_next().await {
+            written.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        }
+        wait::until("they are written", async || match counter(&records, "record_dirty") {
+            0 => Ok(()),
+            n => Err(n),
+        })
+        .await
+        .map_err(|e| e.to_string())?;
+        mariadb.kill().await.map_err(|e| e.to_string())?;
+        match counter(&records, "record_held") {
+            300 => Ok(()),
+            n => {
+                mariadb.restart().await.map_err(|e| e.to_string())?;
+                wait::until("the node is back", async || db.ping().await).await.map_err(|e| e.to_string())?;
+                Err(format!("{n} are held"))
+            }
+        }
+    })
+    .await?;
+    wait::until("the node has let go of them", async || match counter(&records, "record_held") {
+        0 => Ok(()),
+        n => Err(n),
+    })
+    .await?;
+    mariadb.restart().await?;
+    wait::until("nobody holds a row", async || {
+        match db.fetch_all("SELECT id FROM purse WHERE holder <> ''", &[]).await {
+            Ok(rows) if rows.is_empty() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let row = db.fetch_optional("SHOW GLOBAL STATUS LIKE 'Com_update'", &[]).await?.context("no status")?;
+    let updates: i64 = row.at::<String>(1)?.parse()?;
+    assert!((1..=30).contains(&updates), "{updates} statements for {ROWS} holds");
+    close(records).await;
+    Ok(())
+}
+
 /// The stop comes while the database is away: the journal keeps it for the next node.
 #[tokio::test]
 async fn what_cannot_be_written_at_the_stop_is_written_by_the_next_start() -> Result<()> {

@@ -108,6 +108,12 @@ impl<'a> Names<'a> {
         Sql::trusted(format!("SELECT {VERSION}, {HOLDER} FROM {table} WHERE {key} = ?"))
     }
 
+    /// `(keys …)` → key, holder.
+    pub(crate) fn holders(&self, count: usize) -> Sql {
+        let (table, key, marks) = (self.quote(self.table), self.quote(self.key), vec!["?"; count].join(", "));
+        Sql::trusted(format!("SELECT {key}, {HOLDER} FROM {table} WHERE {key} IN ({marks})"))
+    }
+
     /// `(key)`: only when nobody holds the row.
     pub(crate) fn delete(&self) -> Sql {
         let (table, key) = (self.quote(self.table), self.quote(self.key));
