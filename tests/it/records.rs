@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use ffdata::journal::Entry;
 use ffserver::cache::Cache;
 use ffserver::db::{Db, Dialect, Sql, Value, args};
 use ffserver::record::{RecordError, Records, SchemaError, Settings, ddl};
@@ -650,6 +651,65 @@ async fn a_row_that_was_taken_away_keeps_no_other_from_being_written(place: Plac
     Ok(())
 }
 
+account!(Cut, "account_cut");
+
+/// A power cut takes what was written in the last second from the journal, and nothing from the database.
+async fn holds_that_a_power_cut_took_from_the_journal_are_ended_by_who_finds_it(place: Place) -> Result<()> {
+    let db = place.make_table::<Cut>().await?;
+    let (dead, accounts) = place.node::<Cut>().await?;
+    let later = within(600_000);
+    for name in ["ann", "bob", "cid", "dan"] {
+        accounts.insert(Cut::new(name, "g", 100)).await?;
+    }
+    let (ann, bob, dan) = ("ann".to_owned(), "bob".to_owned(), "dan".to_owned());
+    for name in [&ann, &bob, &"cid".to_owned()] {
+        accounts.update(name, later, |account| account.coins += 1).await?;
+    }
+    // A node that lives, with its journal elsewhere.
+    let elsewhere = Place::of(Some(place.url.clone()), false).unwrap();
+    let (living, its_accounts) = elsewhere.node::<Cut>().await?;
+    its_accounts.update(&dan, later, |dan| dan.coins += 1).await?;
+    drop((accounts, dead));
+    after_a_power_cut(&place.folder.path().join("data"), |entries| {
+        // The table, and ann with what was written to her.
+        entries.truncate(3);
+    })
+    .await?;
+
+    let (node, accounts) = place.node::<Cut>().await?;
+    assert_eq!(coins(&db, "account_cut", "ann").await, 101);
+    let held = db.fetch_all("SELECT name FROM account_cut WHERE holder <> ''", &[]).await?;
+    assert_eq!(held.iter().map(|row| row.at::<String>(0)).collect::<Result<Vec<_>, _>>()?, ["dan"]);
+    accounts.update(&bob, Save::Durable, |bob| bob.coins += 5).await?;
+    assert_eq!(coins(&db, "account_cut", "bob").await, 105);
+    assert_eq!(journals(place.folder.path()), [""; 0]);
+    close(living).await;
+    assert_eq!(coins(&db, "account_cut", "dan").await, 101);
+    close(node).await;
+    Ok(())
+}
+
+/// Makes of the only journal, when its node has left it, one of an earlier boot of the host.
+async fn after_a_power_cut(data_dir: &Path, lost: impl FnOnce(&mut Vec<Entry>)) -> Result<()> {
+    let path = wait::until("the journal is left", async || {
+        let mut files: Vec<_> =
+            std::fs::read_dir(data_dir).unwrap().map(|file| file.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "journal"));
+        let [path] = &files[..] else { return Err(format!("{files:?}")) };
+        std::fs::File::open(path).unwrap().try_lock().map_err(|e| e.to_string())?;
+        Ok(path.clone())
+    })
+    .await?;
+    let mut file = ffdata::journal::read(&std::fs::read(&path)?)?;
+    assert!(!file.torn && !file.head.boot.is_empty());
+    file.head.boot = "an earlier one".into();
+    lost(&mut file.entries);
+    let mut bytes = Vec::new();
+    file.head.write(&mut bytes);
+    file.entries.iter().for_each(|entry| entry.write(&file.head, &mut bytes));
+    Ok(std::fs::write(path, bytes)?)
+}
+
 /// Each fact on each database, with and without memcached.
 macro_rules! everywhere {
     ($($fact:ident),+ $(,)?) => {
@@ -702,4 +762,5 @@ everywhere! {
     a_thousand_hot_records_reach_the_database_and_are_released,
     many_records_of_every_type_are_written_behind_together,
     a_row_that_was_taken_away_keeps_no_other_from_being_written,
+    holds_that_a_power_cut_took_from_the_journal_are_ended_by_who_finds_it,
 }

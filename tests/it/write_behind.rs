@@ -179,6 +179,50 @@ async fn a_record_that_the_database_refuses_keeps_no_other_and_no_stop_waiting()
     Ok(())
 }
 
+/// A bit of the disk has flipped in a journal that a dead node has left.
+#[tokio::test]
+async fn damage_in_a_journal_takes_what_is_damaged_and_the_file_is_kept() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let url = format!("sqlite://{}", folder.path().join("game.db").display());
+    let db = fill(&url, 4).await?;
+    let data_dir = folder.path().join("data");
+    let (dead, purses) = node(&url, &data_dir, None, |_| {}).await?;
+    for id in 0..4 {
+        purses.update(&id, within(600_000), |purse| purse.coins = 7).await?;
+    }
+    drop((purses, dead));
+    let path = wait::until("the journal is left", async || {
+        let mut files = std::fs::read_dir(&data_dir).unwrap().map(|file| file.unwrap().path());
+        let path = files.find(|path| path.extension().is_some_and(|e| e == "journal")).ok_or("no file")?;
+        std::fs::File::open(&path).unwrap().try_lock().map_err(|_| "locked")?;
+        Ok::<_, &str>(path)
+    })
+    .await?;
+    let mut bytes = std::fs::read(&path)?;
+    let file = ffdata::journal::read(&bytes)?;
+    // Of 1 what was written, and of 2 the hold before it: the table, and a hold and a write of each.
+    let end = |entries: usize| {
+        let mut start = Vec::new();
+        file.head.write(&mut start);
+        file.entries[..entries].iter().for_each(|entry| entry.write(&file.head, &mut start));
+        start.len()
+    };
+    assert_eq!((file.entries.len(), end(9)), (9, bytes.len()));
+    for at in [end(4), end(6) - 1] {
+        bytes[at] ^= 4;
+    }
+    std::fs::write(&path, &bytes)?;
+
+    let (records, purses) = node(&url, &data_dir, None, |_| {}).await?;
+    let rows = db.fetch_all("SELECT coins FROM purse WHERE holder = '' ORDER BY id", &[]).await?;
+    assert_eq!(rows.iter().map(|row| row.at::<i64>(0)).collect::<Result<Vec<_>, _>>()?, [7, 0, 7, 7]);
+    assert_eq!(std::fs::read(path.with_extension("damaged"))?, bytes);
+    assert!(!path.exists());
+    purses.update(&1, Save::Durable, |purse| purse.coins = 9).await?;
+    close(records).await;
+    Ok(())
+}
+
 /// A handler is dropped at its deadline while its write waits for the journal.
 #[tokio::test]
 async fn an_update_of_two_that_is_dropped_is_done_for_both_or_for_none() -> Result<()> {

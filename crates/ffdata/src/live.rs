@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::Value;
-use crate::journal::{Entry, Table, write_head};
+use crate::journal::{Entry, Head, Table};
 
 /// A row in a journal: the number of its table, and its key, encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -94,6 +94,16 @@ impl Live {
         self.rows.iter()
     }
 
+    /// What is said of one row.
+    pub fn row(&self, row: &RowId) -> Option<&LiveRow> {
+        self.rows.get(row)
+    }
+
+    /// The tables, by their numbers.
+    pub fn tables(&self) -> impl Iterator<Item = (u32, &Table)> {
+        self.tables.iter().map(|(number, table)| (*number, table))
+    }
+
     /// What a table's number stands for.
     pub fn table(&self, number: u32) -> Option<&Table> {
         self.tables.get(&number)
@@ -109,17 +119,17 @@ impl Live {
         self.bytes
     }
 
-    /// A file that leads to this state.
-    pub fn snapshot(&self, id: &str) -> Vec<u8> {
+    /// A file with that head that leads to this state.
+    pub fn snapshot(&self, head: &Head) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes + 1024);
-        write_head(id, &mut out);
+        head.write(&mut out);
         for (number, table) in &self.tables {
-            Entry::Table { number: *number, table: table.clone() }.write(&mut out);
+            Entry::Table { number: *number, table: table.clone() }.write(head, &mut out);
         }
         for (row, live) in &self.rows {
-            Entry::Hold { row: row.clone(), number: live.hold }.write(&mut out);
+            Entry::Hold { row: row.clone(), number: live.hold }.write(head, &mut out);
             if let Some((version, columns)) = &live.unwritten {
-                Entry::Rows { rows: vec![(row.clone(), *version, columns.clone())] }.write(&mut out);
+                Entry::Rows { rows: vec![(row.clone(), *version, columns.clone())] }.write(head, &mut out);
             }
         }
         out

@@ -114,6 +114,12 @@ impl<'a> Names<'a> {
         Sql::trusted(format!("SELECT {key}, {HOLDER} FROM {table} WHERE {key} IN ({marks})"))
     }
 
+    /// `(a pattern of LIKE)` → key, holder.
+    pub(crate) fn held_by(&self) -> Sql {
+        let (table, key) = (self.quote(self.table), self.quote(self.key));
+        Sql::trusted(format!("SELECT {key}, {HOLDER} FROM {table} WHERE {HOLDER} LIKE ?"))
+    }
+
     /// `(key)`: only when nobody holds the row.
     pub(crate) fn delete(&self) -> Sql {
         let (table, key) = (self.quote(self.table), self.quote(self.key));
