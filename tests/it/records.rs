@@ -495,6 +495,75 @@ async fn a_table_that_does_not_fit_is_refused_with_the_statements_that_mend_it(p
     Ok(())
 }
 
+account!(Mended, "account_mended");
+
+/// A table that somebody has made by hand, each time with one thing wrong: the statements of the error mend it.
+async fn a_key_or_a_column_that_is_not_what_the_framework_needs_is_refused_and_mended(
+    place: Place,
+) -> Result<()> {
+    let db = place.make_table::<Mended>().await?;
+    let (holder, bytes) = match db.dialect() {
+        Dialect::MySql => ("VARCHAR(160) CHARACTER SET ascii COLLATE ascii_bin", "LONGBLOB"),
+        Dialect::Postgres => ("VARCHAR(160)", "BYTEA"),
+        Dialect::Sqlite => ("VARCHAR(160)", "BLOB"),
+    };
+    let name = match db.dialect() {
+        Dialect::MySql => {
+            let row = db.fetch_all("SELECT VERSION()", &[]).await?;
+            let is_mariadb = row[0].at::<String>(0)?.contains("MariaDB");
+            let collation = if is_mariadb { "utf8mb4_nopad_bin" } else { "utf8mb4_0900_bin" };
+            format!("VARCHAR(100) CHARACTER SET utf8mb4 COLLATE {collation}")
+        }
+        _ => "VARCHAR(100)".to_owned(),
+    };
+    let version = "BIGINT NOT NULL DEFAULT 0";
+    let (long, short) = (format!("{holder} NOT NULL DEFAULT ''"), holder.replace("160", "20"));
+    let one = "PRIMARY KEY (name)";
+    let sqlite = db.dialect() == Dialect::Sqlite;
+    let cases: [(&str, &str, String, &str, bool); 8] = [
+        ("", version, long.clone(), one, false),
+        ("", version, long.clone(), "UNIQUE (name)", false),
+        ("`name` is the record's key", version, long.clone(), "PRIMARY KEY (name, guild)", false),
+        ("`name` is the record's key", version, long.clone(), "CHECK (coins >= 0)", false),
+        // SQLite keeps any number in any of its columns of integers, and any text in any of texts.
+        ("`version` is ", "INT NOT NULL DEFAULT 0", long, one, sqlite),
+        ("`version` may be NULL", "BIGINT DEFAULT 0", format!("{holder} NOT NULL DEFAULT ''"), one, false),
+        ("`holder` is ", version, format!("{short} NOT NULL DEFAULT ''"), one, sqlite),
+        ("`holder` may be NULL", version, format!("{holder} DEFAULT NULL"), one, false),
+    ];
+    for (fault, version, holder, key, fits) in cases {
+        for table in ["account_mended", "account_mended_before"] {
+            db.execute(Sql::trusted(format!("DROP TABLE IF EXISTS {table}")), &[]).await?;
+        }
+        let table = format!(
+            "CREATE TABLE account_mended (name {name} NOT NULL, guild VARCHAR(100) NOT NULL, \
+             coins BIGINT NOT NULL, note {bytes}, version {version}, holder {holder}, {key})"
+        );
+        db.execute(Sql::trusted(table.clone()), &[]).await?;
+        let insert = "INSERT INTO account_mended (name, guild, coins) VALUES ('ann', 'g', 1)";
+        db.execute(insert, &[]).await?;
+        let node = place.node::<Mended>().await;
+        if !fault.is_empty() && !fits {
+            let error = node.err().unwrap();
+            let Some(SchemaError::Differs { faults, statements, .. }) = error.downcast_ref() else {
+                panic!("{table}: {error:#}")
+            };
+            assert!(faults.len() == 1 && faults[0].contains(fault), "{table}: {faults:?}");
+            assert!(format!("{error:#}").contains("these statements mend it:\n"), "{error:#}");
+            for statement in statements {
+                db.execute(Sql::trusted(statement.clone()), &[]).await?;
+            }
+        } else {
+            close(node?.0).await;
+        }
+        let (node, accounts) = place.node::<Mended>().await?;
+        accounts.update(&"ann".to_owned(), within(1), |ann| ann.coins += 1).await?;
+        close(node).await;
+        assert_eq!(coins(&db, "account_mended", "ann").await, 2, "{table}");
+    }
+    Ok(())
+}
+
 account!(Many, "account_many");
 
 async fn a_thousand_hot_records_reach_the_database_and_are_released(place: Place) -> Result<()> {
@@ -759,6 +828,7 @@ everywhere! {
     a_node_whose_record_was_taken_away_overwrites_nothing,
     a_best_effort_write_is_saved_with_its_session_and_loses_to_another_node,
     a_table_that_does_not_fit_is_refused_with_the_statements_that_mend_it,
+    a_key_or_a_column_that_is_not_what_the_framework_needs_is_refused_and_mended,
     a_thousand_hot_records_reach_the_database_and_are_released,
     many_records_of_every_type_are_written_behind_together,
     a_row_that_was_taken_away_keeps_no_other_from_being_written,
