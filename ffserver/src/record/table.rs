@@ -2,7 +2,7 @@
 //! flight per key; what is not there is remembered, too.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ffdata::{RowId, codec};
@@ -40,6 +40,15 @@ pub(crate) struct Context {
     /// memcached; `None` when the node has only its own memory.
     pub(crate) shared: Option<Cache>,
     pub(crate) stop: CancellationToken,
+    /// Whether a session lives, as far as the node knows.
+    pub(crate) sessions: OnceLock<Box<dyn Fn(SessionId) -> bool + Send + Sync>>,
+}
+
+impl Context {
+    /// Without a node all of them do.
+    pub(crate) fn lives(&self, session: SessionId) -> bool {
+        self.sessions.get().is_none_or(|lives| lives(session))
+    }
 }
 
 /// A table of records of type `T`: an argument of a handler, and [`Node::table`](crate::Node::table).
