@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use ffdata::journal::Entry;
 use ffserver::cache::Cache;
 use ffserver::db::{Db, Dialect, Sql, Value, args};
 use ffserver::record::{RecordError, Records, SchemaError, Settings, ddl};
@@ -739,9 +738,10 @@ async fn holds_that_a_power_cut_took_from_the_journal_are_ended_by_who_finds_it(
     let (living, its_accounts) = elsewhere.node::<Cut>().await?;
     its_accounts.update(&dan, later, |dan| dan.coins += 1).await?;
     drop((accounts, dead));
-    after_a_power_cut(&place.folder.path().join("data"), |entries| {
+    edit_journal(&place.folder.path().join("data"), |file| {
+        file.head.boot = "an earlier one".into();
         // The table, and ann with what was written to her.
-        entries.truncate(3);
+        file.entries.truncate(3);
     })
     .await?;
 
@@ -758,8 +758,41 @@ async fn holds_that_a_power_cut_took_from_the_journal_are_ended_by_who_finds_it(
     Ok(())
 }
 
-/// Makes of the only journal, when its node has left it, one of an earlier boot of the host.
-async fn after_a_power_cut(data_dir: &Path, lost: impl FnOnce(&mut Vec<Entry>)) -> Result<()> {
+account!(Late, "account_late");
+
+/// A node is killed while its claim of a row waits at the server for somebody's lock; the server goes on with it.
+async fn a_hold_that_comes_after_the_end_of_its_node_is_ended(place: Place) -> Result<()> {
+    let db = place.make_table::<Late>().await?;
+    if db.dialect() == Dialect::Sqlite {
+        // Its statements end with the process.
+        return Ok(());
+    }
+    let (dead, accounts) = place.node::<Late>().await?;
+    let ann = "ann".to_owned();
+    accounts.insert(Late::new("ann", "g", 1)).await?;
+    accounts.update(&ann, within(600_000), |ann| ann.coins += 1).await?;
+    let holder = async || -> Result<String> {
+        Ok(db.fetch_all("SELECT holder FROM account_late", &[]).await?[0].at(0)?)
+    };
+    let claimed = holder().await?;
+    drop((accounts, dead));
+    // The table, and that it was about to hold ann.
+    edit_journal(&place.folder.path().join("data"), |file| file.entries.truncate(2)).await?;
+    let (node, accounts) = place.node::<Late>().await?;
+    assert_eq!(holder().await?, "");
+    db.execute("UPDATE account_late SET holder = ?", &args![claimed]).await?;
+    wait::until("the late hold is ended", async || match holder().await {
+        Ok(holder) if holder.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await?;
+    accounts.update(&ann, Save::Durable, |ann| ann.coins += 5).await?;
+    close(node).await;
+    Ok(())
+}
+
+/// Changes the only journal when its node has left it.
+async fn edit_journal(data_dir: &Path, change: impl FnOnce(&mut ffdata::journal::File)) -> Result<()> {
     let path = wait::until("the journal is left", async || {
         let mut files: Vec<_> =
             std::fs::read_dir(data_dir).unwrap().map(|file| file.unwrap().path()).collect();
@@ -771,8 +804,7 @@ async fn after_a_power_cut(data_dir: &Path, lost: impl FnOnce(&mut Vec<Entry>)) 
     .await?;
     let mut file = ffdata::journal::read(&std::fs::read(&path)?)?;
     assert!(!file.torn && !file.head.boot.is_empty());
-    file.head.boot = "an earlier one".into();
-    lost(&mut file.entries);
+    change(&mut file);
     let mut bytes = Vec::new();
     file.head.write(&mut bytes);
     file.entries.iter().for_each(|entry| entry.write(&file.head, &mut bytes));
@@ -833,4 +865,5 @@ everywhere! {
     many_records_of_every_type_are_written_behind_together,
     a_row_that_was_taken_away_keeps_no_other_from_being_written,
     holds_that_a_power_cut_took_from_the_journal_are_ended_by_who_finds_it,
+    a_hold_that_comes_after_the_end_of_its_node_is_ended,
 }

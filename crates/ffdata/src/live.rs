@@ -20,6 +20,9 @@ pub struct RowId {
 pub struct LiveRow {
     /// The number of the newest hold.
     pub hold: u64,
+    /// Something was written since that hold was asked for, so the database has it; else it may have it, or come to
+    /// have it late.
+    pub begun: bool,
     /// The newest version and columns that the database may not have; `None` when it is only held.
     pub unwritten: Option<(i64, Vec<Value>)>,
 }
@@ -46,7 +49,7 @@ impl Live {
                     *bytes += size(row, None);
                     LiveRow::default()
                 });
-                live.hold = *number;
+                (live.hold, live.begun) = (*number, false);
             }
             Entry::Hold { .. } => {}
             Entry::Rows { rows } => {
@@ -65,6 +68,7 @@ impl Live {
         // Rows are held before they are written.
         let Some(live) = self.rows.get_mut(row) else { return };
         // The last entry counts, whatever its version: one that was broken off may have the same.
+        live.begun = true;
         let old = live.unwritten.replace((version, columns.to_vec()));
         self.bytes += size(row, live.unwritten.as_ref());
         self.bytes -= size(row, old.as_ref());
@@ -127,9 +131,13 @@ impl Live {
             Entry::Table { number: *number, table: table.clone() }.write(head, &mut out);
         }
         for (row, live) in &self.rows {
-            Entry::Hold { row: row.clone(), number: live.hold }.write(head, &mut out);
+            let hold = Entry::Hold { row: row.clone(), number: live.hold };
+            hold.write(head, &mut out);
             if let Some((version, columns)) = &live.unwritten {
                 Entry::Rows { rows: vec![(row.clone(), *version, columns.clone())] }.write(head, &mut out);
+                if !live.begun {
+                    hold.write(head, &mut out);
+                }
             }
         }
         out

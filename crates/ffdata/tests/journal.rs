@@ -172,6 +172,19 @@ fn a_snapshot_leads_to_the_same_state_and_is_as_small_as_it_is() {
 }
 
 #[test]
+fn a_hold_has_begun_when_something_was_written_since() {
+    let begun = |state: &Live| state.row(&row("ann")).unwrap().begun;
+    let mut entries = vec![table(), hold("ann", 1)];
+    assert!(!begun(&live(&entries)));
+    entries.push(rows("ann", 5, 10));
+    assert!(begun(&live(&entries)));
+    entries.push(hold("ann", 2));
+    let again = live(&entries);
+    assert!(!begun(&again) && again.row(&row("ann")).unwrap().unwritten.is_some());
+    assert_eq!(live(&read(&again.snapshot(&head())).unwrap().entries), again);
+}
+
+#[test]
 fn rows_of_an_unnamed_table_or_of_another_width_or_not_held_are_left_out() {
     assert!(live(&[hold("ann", 1), rows("ann", 5, 10)]).is_empty());
     assert!(live(&[table(), rows("ann", 5, 10)]).is_empty());

@@ -34,8 +34,14 @@ pub(crate) struct Asked<K> {
 }
 
 impl<T: Record> Inner<T> {
-    /// Becomes the holder of a row as it was read; `false` when it is not as it was, or held. With its key locked.
-    pub(crate) async fn hold(&self, key: &T::Key, value: &Arc<T>, version: i64) -> Result<bool, RecordError> {
+    /// Becomes the holder of a row as it was read, and gives the version of the value then; `None` when the row is not
+    /// as it was, or held. With its key locked.
+    pub(crate) async fn hold(
+        &self,
+        key: &T::Key,
+        value: &Arc<T>,
+        version: i64,
+    ) -> Result<Option<i64>, RecordError> {
         let hold = self.cx.journal.next_hold();
         // First in the journal, so that whoever finds it after our death knows what to release.
         self.cx.journal.append(Entry::Hold { row: self.row(key), number: hold }).await?;
@@ -50,15 +56,22 @@ impl<T: Record> Inner<T> {
             asked.push(Asked { key: key.clone(), version, hold, answer });
         }
         self.ask.notify_one();
-        let held = answered.await.map_err(|_ended| RecordError::Closed)??;
-        self.unsure.lock().remove(&hold);
-        if held {
-            self.holds.lock().insert(key.clone(), hold);
-            self.slots.lock().hold(key, value, version, Instant::now());
-        } else {
-            self.cx.journal.released(self.row(key), hold);
+        let held = match answered.await.map_err(|_ended| RecordError::Closed)? {
+            Ok(held) => held,
+            // It never left, so nothing of it can come.
+            Err(e) if e.is_unsent() => {
+                self.ended(key, hold);
+                return Err(e.into());
+            }
+            Err(e) => return Err(e.into()),
+        };
+        if !held {
+            self.ended(key, hold);
+            return Ok(None);
         }
-        Ok(held)
+        self.unsure.lock().remove(&hold);
+        self.holds.lock().insert(key.clone(), hold);
+        Ok(Some(self.slots.lock().hold(key, value, version, Instant::now())))
     }
 
     /// Runs until the node stops: answers those that wait to hold rows, all that wait at a time.

@@ -263,7 +263,10 @@ impl Writer {
         for op in ops {
             match op {
                 Op::Append(entry, done) => {
-                    if written.is_ok() {
+                    // Nobody appends a table again: it comes with the file that is written anew.
+                    let is_table = matches!(entry, Entry::Table { .. });
+                    self.damaged |= is_table && written.is_err();
+                    if written.is_ok() || is_table {
                         self.live.apply(&entry);
                     }
                     if let Some(done) = done {
@@ -342,6 +345,8 @@ impl Writer {
                 Err(e) => {
                     error!("the journal {} cannot be written to the disk: {e}", self.path.display());
                     self.damaged = true;
+                    // Tried again then, not at once.
+                    self.unsynced = Some(Instant::now());
                     if let Err(e) = self.write_anew() {
                         warn!("the journal {} cannot be written anew: {e}", self.path.display());
                     }

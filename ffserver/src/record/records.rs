@@ -21,7 +21,7 @@ use crate::db::Db;
 
 use super::counters::{RecordCounters, add};
 use super::journal::Journal;
-use super::recover::recover;
+use super::recover::Recovery;
 use super::schema::{SchemaError, check};
 use super::shape::{Record, Shape};
 use super::slots::{Backlog, Bounds};
@@ -206,9 +206,10 @@ impl Records {
     /// # Errors
     /// None: what cannot be written now is in the log, and tried again.
     pub async fn recover(&self) {
-        let (folder, databases) = (self.data_dir.clone(), self.databases.clone());
+        let folder = self.data_dir.clone();
+        let mut recovery = Recovery::new(folder.clone(), self.databases.clone());
         let counters = self.cx.counters.clone();
-        let once = async move |complain: bool| match recover(&folder, &databases).await {
+        let mut once = async move |complain: bool| match recovery.once().await {
             Ok((recovered, failed)) => {
                 add(&counters.recovered, recovered.rows);
                 failed.is_some()

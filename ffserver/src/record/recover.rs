@@ -12,9 +12,10 @@ use std::time::Duration;
 use ffdata::codec::{self, Reader};
 use ffdata::journal::{self, Entry, Head, Table};
 use ffdata::{Live, LiveRow, RowId};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::db::{Db, DbError, Value};
+use crate::db::{Db, DbError, Dialect, Value};
 
 use super::flush::is_of_one_record;
 use super::journal::{EXTENSION, boot};
@@ -24,6 +25,10 @@ use super::sql::{Names, is_name};
 const BATCH: usize = 500;
 /// How long a table may be looked through for the rows of a journal that has lost something.
 const LOOK_THROUGH: Duration = Duration::from_secs(300);
+
+/// How long after the last entry of a journal a statement that makes one of its holds may still come: its node was
+/// killed, and the server goes on with what waits for a row's lock.
+const LATE: Duration = Duration::from_secs(60);
 
 /// A journal that is left, and locked by us now.
 struct Left {
@@ -35,6 +40,10 @@ struct Left {
     /// Bytes in the middle, and at the end, that are no entries.
     damaged: usize,
     torn: usize,
+    /// Until when late statements may come.
+    late: Instant,
+    /// Nothing of it is missing any more.
+    looked_through: bool,
 }
 
 /// What a scan has done.
@@ -44,29 +53,51 @@ pub(crate) struct Recovered {
     pub(crate) rows: u64,
 }
 
-/// Writes every journal in `folder` that nobody locks to the database, and removes it. One that cannot be
-/// written now is left for the next time.
-///
-/// # Errors
-/// The folder cannot be read. What is wrong with one journal is in the log, and does not keep the others.
-pub(crate) async fn recover(
-    folder: &Path,
-    databases: &BTreeMap<String, Db>,
-) -> io::Result<(Recovered, Option<DbError>)> {
-    let (scanned, mut recovered, mut failed) = (folder.to_owned(), Recovered::default(), None);
-    let left = tokio::task::spawn_blocking(move || find(&scanned)).await.map_err(io::Error::other)??;
-    for left in left {
-        match write(&left, databases).await {
-            Ok(rows) => {
-                info!("{} records of {} were written to the database after its end", rows, left.head.id);
-                recovered.journals += 1;
-                recovered.rows += rows;
-                left.put_away();
-            }
-            Err(e) => failed = Some(e),
-        }
+/// Who writes the journals in a folder that nobody locks to the databases, and removes them.
+pub(crate) struct Recovery {
+    folder: PathBuf,
+    databases: BTreeMap<String, Db>,
+    /// Written; only holds that may still come are left of them.
+    settling: Vec<Left>,
+}
+
+impl Recovery {
+    pub(crate) fn new(folder: PathBuf, databases: BTreeMap<String, Db>) -> Self {
+        Self { folder, databases, settling: Vec::new() }
     }
-    Ok((recovered, failed))
+
+    /// Looks once. What cannot be written now is left for the next time.
+    ///
+    /// # Errors
+    /// The folder cannot be read. What is wrong with one journal is in the log, and does not keep the others.
+    pub(crate) async fn once(&mut self) -> io::Result<(Recovered, Option<DbError>)> {
+        let (scanned, mut recovered, mut failed) = (self.folder.clone(), Recovered::default(), None);
+        for left in std::mem::take(&mut self.settling) {
+            let late = Instant::now() < left.late;
+            match write(&left, &self.databases).await {
+                Ok(_) if !late => left.put_away(),
+                Ok(_) => self.settling.push(left),
+                Err(e) => {
+                    failed = Some(e);
+                    self.settling.push(left);
+                }
+            }
+        }
+        // Those that settle are locked by ourselves.
+        let left = tokio::task::spawn_blocking(move || find(&scanned)).await.map_err(io::Error::other)??;
+        for left in left {
+            match write(&left, &self.databases).await {
+                Ok(rows) => {
+                    info!("{} records of {} were written to the database after its end", rows, left.head.id);
+                    recovered.journals += 1;
+                    recovered.rows += rows;
+                    self.settling.extend(left.settle(&self.databases));
+                }
+                Err(e) => failed = Some(e),
+            }
+        }
+        Ok((recovered, failed))
+    }
 }
 
 /// The journals that nobody locks.
@@ -119,7 +150,10 @@ fn take(path: &Path) -> io::Result<Option<Left>> {
         return Ok(None);
     };
     let torn = bytes.len() - read.whole;
+    let age = file.metadata()?.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
     Ok(Some(Left {
+        late: Instant::now() + LATE.saturating_sub(age),
+        looked_through: false,
         path: path.to_owned(),
         _file: file,
         live: read.live(),
@@ -198,7 +232,7 @@ impl To<'_> {
         }
         let held: Vec<_> = refused
             .iter()
-            .map(|(row, live, _)| (*row, LiveRow { hold: live.hold, unwritten: None }))
+            .map(|(row, live, _)| (*row, LiveRow { unwritten: None, ..(*live).clone() }))
             .collect();
         let held: Vec<_> = held.iter().map(|(row, live)| (*row, live)).collect();
         written += self.write_rows(&held).await?;
@@ -228,9 +262,10 @@ impl To<'_> {
             let known = [Some(key.clone()), as_text].into_iter().flatten().find_map(|key| {
                 let row = row_id(number, &key);
                 let unwritten = self.left.live.row(&row)?.unwritten.clone();
-                Some((row, LiveRow { hold, unwritten }))
+                Some((row, LiveRow { hold, begun: true, unwritten }))
             });
-            held.push(known.unwrap_or_else(|| (row_id(number, &key), LiveRow { hold, unwritten: None })));
+            let unknown = || (row_id(number, &key), LiveRow { hold, begun: true, unwritten: None });
+            held.push(known.unwrap_or_else(unknown));
         }
         Ok(held)
     }
@@ -275,7 +310,32 @@ impl Left {
     /// Whether something may be missing that the database knows of: damage in the middle, or another boot, before
     /// which the last second may not have reached the disk.
     fn may_have_lost(&self) -> bool {
+        if self.looked_through {
+            return false;
+        }
         self.damaged > 0 || self.head.boot.is_empty() || self.head.boot != boot()
+    }
+
+    /// All of it is written. Gives it back with the holds that a late statement may still make, if there are any.
+    fn settle(mut self, databases: &BTreeMap<String, Db>) -> Option<Self> {
+        let mut coming = Live::default();
+        if Instant::now() < self.late {
+            // SQLite's statements end with the process that has made them.
+            let served = |table: &Table| {
+                databases.get(&table.database).is_some_and(|db| db.dialect() != Dialect::Sqlite)
+            };
+            let tables = self.live.tables().filter(|(_, table)| served(table));
+            tables.for_each(|(number, table)| coming.apply(&Entry::Table { number, table: table.clone() }));
+            for (row, live) in self.live.rows().filter(|(_, live)| !live.begun) {
+                coming.apply(&Entry::Hold { row: row.clone(), number: live.hold });
+            }
+        }
+        if coming.is_empty() {
+            self.put_away();
+            return None;
+        }
+        (self.live, self.looked_through) = (coming, true);
+        Some(self)
     }
 
     /// All of it is in the database.
