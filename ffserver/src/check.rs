@@ -92,8 +92,9 @@ async fn check_database(
     tables: impl Iterator<Item = &Registered>,
 ) {
     let asked = Instant::now();
-    let db = match Db::connect(settings).await {
-        Ok(db) => db,
+    let db = match Db::look(settings).await {
+        Ok(Some(db)) => db,
+        Ok(None) => return check_new(findings, what, settings, tables).await,
         Err(e) => return findings.add(what, Err(fftelemetry::chain(&e))),
     };
     let read = if settings.read_url.is_some() { ", and its replica" } else { "" };
@@ -107,13 +108,58 @@ async fn check_database(
             .map(|files| format!("{} is there, {} entries", folder.display(), files.count()));
         findings.add(format!("{what}.migrations"), files.map_err(|e| format!("{}: {e}", folder.display())));
     }
+    let will = if settings.migrations.is_some() { " (before migrations)" } else { "" };
+    check_tables(findings, &db, what, will, tables).await;
+    db.close().await;
+}
+
+/// A SQLite file that a start makes: what it makes is tried in memory.
+async fn check_new(
+    findings: &mut Findings,
+    what: &str,
+    settings: &ffconfig::Database,
+    tables: impl Iterator<Item = &Registered>,
+) {
+    let url = settings.shown_url();
+    let file = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    let can = existing(folder).map(|_| format!("{url} is not there; a start makes it"));
+    findings.add(what, can.map_err(|why| format!("{url} is not there, and cannot be made: {why}")));
+    let memory = ffconfig::Database { url: "sqlite::memory:".into(), read_url: None, ..settings.clone() };
+    let new = match Db::connect(&memory).await {
+        Ok(new) => new,
+        Err(e) => return findings.add(what, Err(fftelemetry::chain(&e))),
+    };
+    let mut will = "";
+    if let Some(folder) = &settings.migrations {
+        let run = new.migrate(folder).await.map(|()| format!("{} make a new database", folder.display()));
+        findings.add(format!("{what}.migrations"), run.map_err(|e| fftelemetry::chain(&e)));
+        will = " (after migrations)";
+    }
+    check_tables(findings, &new, what, will, tables).await;
+    new.close().await;
+}
+
+async fn check_tables(
+    findings: &mut Findings,
+    db: &Db,
+    what: &str,
+    will: &str,
+    tables: impl Iterator<Item = &Registered>,
+) {
     for table in tables {
-        let checked = check_table(&db, &table.shape).await.map(|()| "as its record expects it".to_owned());
-        let will = if settings.migrations.is_some() { " (before migrations)" } else { "" };
+        let checked = check_table(db, &table.shape).await.map(|()| "as its record expects it".to_owned());
         let what = format!("{what} table {}{will}", table.shape.table);
         findings.add(what, checked.map_err(|e| fftelemetry::chain(&e)));
     }
-    db.close().await;
+}
+
+/// The nearest folder that is there, when something can be made in it.
+fn existing(folder: &Path) -> Result<&Path, String> {
+    let here = Path::new(".");
+    let existing = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(here);
+    let writable = nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK);
+    writable.map(|()| existing).map_err(|e| format!("{}: {e}", existing.display()))
 }
 
 async fn version(db: &Db) -> Result<String, DbError> {
@@ -130,9 +176,7 @@ async fn version(db: &Db) -> Result<String, DbError> {
 
 /// Whether journals can be written there; makes nothing.
 fn check_folder(folder: &Path) -> Result<String, String> {
-    let existing = folder.ancestors().find(|folder| folder.is_dir()).ok_or("no such folder")?;
-    let writable = nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK);
-    writable.map_err(|e| format!("{}: {e}", existing.display()))?;
+    existing(folder)?;
     let journals = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let journals = journals.filter(|entry| entry.path().extension().is_some_and(|end| end == "journal"));
     Ok(format!("{} is writable, with {} journals", folder.display(), journals.count()))

@@ -328,6 +328,12 @@ impl Node {
     }
 
     pub(crate) fn set_records(&self, records: Records) {
+        // What it has does not keep the node.
+        let node = Arc::downgrade(&self.0);
+        records.set_lives(move |session| {
+            let session = node.upgrade().and_then(|node| Node(node).session(session));
+            session.is_some_and(|session| !session.is_gone())
+        });
         let _ = self.0.records.set(records);
     }
 

@@ -83,8 +83,9 @@ impl Shared {
 
     /// A session of another node has ended: it is closed behind the last of its messages.
     pub(crate) fn session_gone(self: &Arc<Self>, id: SessionId) {
-        self.node.session_ended(id);
+        // First nobody keeps a record for it any more, then what is kept is let go.
         self.node.cluster().known.ended(id);
+        self.node.session_ended(id);
         if !self.queues.is_running(id) {
             self.session_idle(id);
         }

@@ -1,6 +1,10 @@
 //! The example of docs/data.md, as it is: on SQLite, and by its other config on MariaDB and memcached.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Result, ensure};
+use ffserver::db::Db;
 use serde_json::{Value, json};
 use tests::client::{Client, parse_error};
 use tests::cluster::Cluster;
@@ -87,7 +91,8 @@ async fn the_example_keeps_what_it_has_answered(cluster: Cluster) -> Result<()> 
     wait::until("the record is written and released", async || {
         let node = cluster.node("net").await.map_err(|e| format!("{e:#}"))?;
         let counters = node["counters"].to_string();
-        let at_rest = !counters.contains("record_dirty") && !counters.contains("record_held");
+        let at_rest =
+            ["record_dirty", "record_held", "record_kept"].iter().all(|name| !counters.contains(name));
         if at_rest { Ok(()) } else { Err(counters) }
     })
     .await?;
@@ -133,5 +138,52 @@ async fn a_check_says_what_is_wrong_and_fails() -> Result<()> {
     assert!(text.contains(&format!("FAULT db: `db.url`: mysql at {down} cannot be reached")), "{text}");
     assert!(text.contains(&format!("FAULT memcached {down}: ")), "{text}");
     assert!(text.contains("does not listen now") && !text.contains("secret"), "{text}");
+    Ok(())
+}
+
+/// Every file below a folder, with what is in it.
+fn files(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => all.extend(files(&path)?.into_iter().chain([(path, Vec::new())])),
+            false => drop(all.insert(path.clone(), std::fs::read(path)?)),
+        }
+    }
+    Ok(all)
+}
+
+#[tokio::test]
+async fn a_check_makes_and_changes_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let fixture = Fixture::new(&config("config.json")?)?;
+    std::fs::write(folder.path().join("config.json"), &fixture.text)?;
+    let before = files(folder.path())?;
+    let (text, code) = bins::check("net", folder.path())?;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("accounts.sqlite is not there; a start makes it"), "{text}");
+    assert!(text.contains("ok    db table account (after migrations): as its record expects it"), "{text}");
+    assert_eq!(files(folder.path())?, before, "{text}");
+    // One without the tables that a start would need.
+    let migrations =
+        format!(", \"migrations\": {}", json!(bins::root().join("examples/accounts/migrations")));
+    std::fs::write(folder.path().join("config.json"), fixture.text.replace(&migrations, ""))?;
+    let (text, code) = bins::check("net", folder.path())?;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("FAULT db table account: there is no table `account`"), "{text}");
+    // And one that is there, not even in another mode than it is.
+    std::fs::create_dir(folder.path().join("data"))?;
+    let url = format!("sqlite://{}?mode=rwc", folder.path().join("data/accounts.sqlite").display());
+    let db = Db::connect(&ffconfig::Database::at(url)).await?;
+    db.execute("PRAGMA journal_mode = DELETE", &[]).await?;
+    db.execute("CREATE TABLE other (id INTEGER)", &[]).await?;
+    db.close().await;
+    std::fs::write(folder.path().join("config.json"), &fixture.text)?;
+    let before = files(folder.path())?;
+    let (text, code) = bins::check("net", folder.path())?;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("FAULT db table account (before migrations): there is no table"), "{text}");
+    assert_eq!(files(folder.path())?, before, "{text}");
     Ok(())
 }

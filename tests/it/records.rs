@@ -494,6 +494,75 @@ async fn a_table_that_does_not_fit_is_refused_with_the_statements_that_mend_it(p
     Ok(())
 }
 
+account!(Mended, "account_mended");
+
+/// A table that somebody has made by hand, each time with one thing wrong: the statements of the error mend it.
+async fn a_key_or_a_column_that_is_not_what_the_framework_needs_is_refused_and_mended(
+    place: Place,
+) -> Result<()> {
+    let db = place.make_table::<Mended>().await?;
+    let (holder, bytes) = match db.dialect() {
+        Dialect::MySql => ("VARCHAR(160) CHARACTER SET ascii COLLATE ascii_bin", "LONGBLOB"),
+        Dialect::Postgres => ("VARCHAR(160)", "BYTEA"),
+        Dialect::Sqlite => ("VARCHAR(160)", "BLOB"),
+    };
+    let name = match db.dialect() {
+        Dialect::MySql => {
+            let row = db.fetch_all("SELECT VERSION()", &[]).await?;
+            let is_mariadb = row[0].at::<String>(0)?.contains("MariaDB");
+            let collation = if is_mariadb { "utf8mb4_nopad_bin" } else { "utf8mb4_0900_bin" };
+            format!("VARCHAR(100) CHARACTER SET utf8mb4 COLLATE {collation}")
+        }
+        _ => "VARCHAR(100)".to_owned(),
+    };
+    let version = "BIGINT NOT NULL DEFAULT 0";
+    let (long, short) = (format!("{holder} NOT NULL DEFAULT ''"), holder.replace("160", "20"));
+    let one = "PRIMARY KEY (name)";
+    let sqlite = db.dialect() == Dialect::Sqlite;
+    let cases: [(&str, &str, String, &str, bool); 8] = [
+        ("", version, long.clone(), one, false),
+        ("", version, long.clone(), "UNIQUE (name)", false),
+        ("`name` is the record's key", version, long.clone(), "PRIMARY KEY (name, guild)", false),
+        ("`name` is the record's key", version, long.clone(), "CHECK (coins >= 0)", false),
+        // SQLite keeps any number in any of its columns of integers, and any text in any of texts.
+        ("`version` is ", "INT NOT NULL DEFAULT 0", long, one, sqlite),
+        ("`version` may be NULL", "BIGINT DEFAULT 0", format!("{holder} NOT NULL DEFAULT ''"), one, false),
+        ("`holder` is ", version, format!("{short} NOT NULL DEFAULT ''"), one, sqlite),
+        ("`holder` may be NULL", version, format!("{holder} DEFAULT NULL"), one, false),
+    ];
+    for (fault, version, holder, key, fits) in cases {
+        for table in ["account_mended", "account_mended_before"] {
+            db.execute(Sql::trusted(format!("DROP TABLE IF EXISTS {table}")), &[]).await?;
+        }
+        let table = format!(
+            "CREATE TABLE account_mended (name {name} NOT NULL, guild VARCHAR(100) NOT NULL, \
+             coins BIGINT NOT NULL, note {bytes}, version {version}, holder {holder}, {key})"
+        );
+        db.execute(Sql::trusted(table.clone()), &[]).await?;
+        let insert = "INSERT INTO account_mended (name, guild, coins) VALUES ('ann', 'g', 1)";
+        db.execute(insert, &[]).await?;
+        let node = place.node::<Mended>().await;
+        if !fault.is_empty() && !fits {
+            let error = node.err().unwrap();
+            let Some(SchemaError::Differs { faults, statements, .. }) = error.downcast_ref() else {
+                panic!("{table}: {error:#}")
+            };
+            assert!(faults.len() == 1 && faults[0].contains(fault), "{table}: {faults:?}");
+            assert!(format!("{error:#}").contains("these statements mend it:\n"), "{error:#}");
+            for statement in statements {
+                db.execute(Sql::trusted(statement.clone()), &[]).await?;
+            }
+        } else {
+            close(node?.0).await;
+        }
+        let (node, accounts) = place.node::<Mended>().await?;
+        accounts.update(&"ann".to_owned(), within(1), |ann| ann.coins += 1).await?;
+        close(node).await;
+        assert_eq!(coins(&db, "account_mended", "ann").await, 2, "{table}");
+    }
+    Ok(())
+}
+
 account!(Many, "account_many");
 
 async fn a_thousand_hot_records_reach_the_database_and_are_released(place: Place) -> Result<()> {
@@ -650,6 +719,98 @@ async fn a_row_that_was_taken_away_keeps_no_other_from_being_written(place: Plac
     Ok(())
 }
 
+account!(Cut, "account_cut");
+
+/// A power cut takes what was written in the last second from the journal, and nothing from the database.
+async fn holds_that_a_power_cut_took_from_the_journal_are_ended_by_who_finds_it(place: Place) -> Result<()> {
+    let db = place.make_table::<Cut>().await?;
+    let (dead, accounts) = place.node::<Cut>().await?;
+    let later = within(600_000);
+    for name in ["ann", "bob", "cid", "dan"] {
+        accounts.insert(Cut::new(name, "g", 100)).await?;
+    }
+    let (ann, bob, dan) = ("ann".to_owned(), "bob".to_owned(), "dan".to_owned());
+    for name in [&ann, &bob, &"cid".to_owned()] {
+        accounts.update(name, later, |account| account.coins += 1).await?;
+    }
+    // A node that lives, with its journal elsewhere.
+    let elsewhere = Place::of(Some(place.url.clone()), false).unwrap();
+    let (living, its_accounts) = elsewhere.node::<Cut>().await?;
+    its_accounts.update(&dan, later, |dan| dan.coins += 1).await?;
+    drop((accounts, dead));
+    edit_journal(&place.folder.path().join("data"), |file| {
+        file.head.boot = "an earlier one".into();
+        // The table, and ann with what was written to her.
+        file.entries.truncate(3);
+    })
+    .await?;
+
+    let (node, accounts) = place.node::<Cut>().await?;
+    assert_eq!(coins(&db, "account_cut", "ann").await, 101);
+    let held = db.fetch_all("SELECT name FROM account_cut WHERE holder <> ''", &[]).await?;
+    assert_eq!(held.iter().map(|row| row.at::<String>(0)).collect::<Result<Vec<_>, _>>()?, ["dan"]);
+    accounts.update(&bob, Save::Durable, |bob| bob.coins += 5).await?;
+    assert_eq!(coins(&db, "account_cut", "bob").await, 105);
+    assert_eq!(journals(place.folder.path()), [""; 0]);
+    close(living).await;
+    assert_eq!(coins(&db, "account_cut", "dan").await, 101);
+    close(node).await;
+    Ok(())
+}
+
+account!(Late, "account_late");
+
+/// A node is killed while its claim of a row waits at the server for somebody's lock; the server goes on with it.
+async fn a_hold_that_comes_after_the_end_of_its_node_is_ended(place: Place) -> Result<()> {
+    let db = place.make_table::<Late>().await?;
+    if db.dialect() == Dialect::Sqlite {
+        // Its statements end with the process.
+        return Ok(());
+    }
+    let (dead, accounts) = place.node::<Late>().await?;
+    let ann = "ann".to_owned();
+    accounts.insert(Late::new("ann", "g", 1)).await?;
+    accounts.update(&ann, within(600_000), |ann| ann.coins += 1).await?;
+    let holder = async || -> Result<String> {
+        Ok(db.fetch_all("SELECT holder FROM account_late", &[]).await?[0].at(0)?)
+    };
+    let claimed = holder().await?;
+    drop((accounts, dead));
+    // The table, and that it was about to hold ann.
+    edit_journal(&place.folder.path().join("data"), |file| file.entries.truncate(2)).await?;
+    let (node, accounts) = place.node::<Late>().await?;
+    assert_eq!(holder().await?, "");
+    db.execute("UPDATE account_late SET holder = ?", &args![claimed]).await?;
+    wait::until("the late hold is ended", async || match holder().await {
+        Ok(holder) if holder.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await?;
+    accounts.update(&ann, Save::Durable, |ann| ann.coins += 5).await?;
+    close(node).await;
+    Ok(())
+}
+
+/// Changes the only journal when its node has left it.
+async fn edit_journal(data_dir: &Path, change: impl FnOnce(&mut ffdata::journal::File)) -> Result<()> {
+    let path = wait::until("the journal is left", async || {
+        let mut files: Vec<_> =
+            std::fs::read_dir(data_dir).unwrap().map(|file| file.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "journal"));
+        let [path] = &files[..] else { return Err(format!("{files:?}")) };
+        std::fs::File::open(path).unwrap().try_lock().map_err(|e| e.to_string())?;
+        Ok(path.clone())
+    })
+    .await?;
+    let mut file = ffdata::journal::read(&std::fs::read(&path)?)?;
+    assert!(!file.torn && !file.head.boot.is_empty());
+    change(&mut file);
+    let mut bytes = Vec::new();
+    file.head.write(&mut bytes);
+    file.entries.iter().for_each(|entry| entry.write(&file.head, &mut bytes));
+    Ok(std::fs::write(path, bytes)?)
+}
+
 /// Each fact on each database, with and without memcached.
 macro_rules! everywhere {
     ($($fact:ident),+ $(,)?) => {
@@ -699,7 +860,10 @@ everywhere! {
     a_node_whose_record_was_taken_away_overwrites_nothing,
     a_best_effort_write_is_saved_with_its_session_and_loses_to_another_node,
     a_table_that_does_not_fit_is_refused_with_the_statements_that_mend_it,
+    a_key_or_a_column_that_is_not_what_the_framework_needs_is_refused_and_mended,
     a_thousand_hot_records_reach_the_database_and_are_released,
     many_records_of_every_type_are_written_behind_together,
     a_row_that_was_taken_away_keeps_no_other_from_being_written,
+    holds_that_a_power_cut_took_from_the_journal_are_ended_by_who_finds_it,
+    a_hold_that_comes_after_the_end_of_its_node_is_ended,
 }

@@ -196,7 +196,7 @@ impl Database {
         let folder = folder()?;
         let mut install = as_nobody(&program);
         install.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]);
-        install.arg(format!("--datadir={}", folder.path().display()));
+        install.arg(format!("--datadir={}", folder.path().display())).env("TMPDIR", folder.path());
         run(install).await?;
         let mut server = Self { kind: Kind::MariaDb, folder, port: free_port()?, child: None };
         server.restart().await?;
@@ -264,6 +264,8 @@ impl Database {
                 command = as_nobody(&program("mariadbd").context("mariadbd")?);
                 command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
                 command.args(["--skip-log-bin", "--innodb-buffer-pool-size=64M"]);
+                // At its start a server removes what others have in a folder for temporary files that it shares.
+                command.env("TMPDIR", folder);
                 command.arg(format!("--port={}", self.port));
                 command.arg(format!("--datadir={}", folder.display()));
                 command.arg(format!("--socket={}", folder.join("s.sock").display()));

@@ -113,6 +113,11 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| self.value()).collect()
     }
 
+    /// How many bytes are left.
+    pub fn left(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether all was read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::Value;
-use crate::journal::{Entry, Table, write_head};
+use crate::journal::{Entry, Head, Table};
 
 /// A row in a journal: the number of its table, and its key, encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,6 +20,9 @@ pub struct RowId {
 pub struct LiveRow {
     /// The number of the newest hold.
     pub hold: u64,
+    /// Something was written since that hold was asked for, so the database has it; else it may have it, or come to
+    /// have it late.
+    pub begun: bool,
     /// The newest version and columns that the database may not have; `None` when it is only held.
     pub unwritten: Option<(i64, Vec<Value>)>,
 }
@@ -46,7 +49,7 @@ impl Live {
                     *bytes += size(row, None);
                     LiveRow::default()
                 });
-                live.hold = *number;
+                (live.hold, live.begun) = (*number, false);
             }
             Entry::Hold { .. } => {}
             Entry::Rows { rows } => {
@@ -65,6 +68,7 @@ impl Live {
         // Rows are held before they are written.
         let Some(live) = self.rows.get_mut(row) else { return };
         // The last entry counts, whatever its version: one that was broken off may have the same.
+        live.begun = true;
         let old = live.unwritten.replace((version, columns.to_vec()));
         self.bytes += size(row, live.unwritten.as_ref());
         self.bytes -= size(row, old.as_ref());
@@ -94,6 +98,16 @@ impl Live {
         self.rows.iter()
     }
 
+    /// What is said of one row.
+    pub fn row(&self, row: &RowId) -> Option<&LiveRow> {
+        self.rows.get(row)
+    }
+
+    /// The tables, by their numbers.
+    pub fn tables(&self) -> impl Iterator<Item = (u32, &Table)> {
+        self.tables.iter().map(|(number, table)| (*number, table))
+    }
+
     /// What a table's number stands for.
     pub fn table(&self, number: u32) -> Option<&Table> {
         self.tables.get(&number)
@@ -109,17 +123,21 @@ impl Live {
         self.bytes
     }
 
-    /// A file that leads to this state.
-    pub fn snapshot(&self, id: &str) -> Vec<u8> {
+    /// A file with that head that leads to this state.
+    pub fn snapshot(&self, head: &Head) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes + 1024);
-        write_head(id, &mut out);
+        head.write(&mut out);
         for (number, table) in &self.tables {
-            Entry::Table { number: *number, table: table.clone() }.write(&mut out);
+            Entry::Table { number: *number, table: table.clone() }.write(head, &mut out);
         }
         for (row, live) in &self.rows {
-            Entry::Hold { row: row.clone(), number: live.hold }.write(&mut out);
+            let hold = Entry::Hold { row: row.clone(), number: live.hold };
+            hold.write(head, &mut out);
             if let Some((version, columns)) = &live.unwritten {
-                Entry::Rows { rows: vec![(row.clone(), *version, columns.clone())] }.write(&mut out);
+                Entry::Rows { rows: vec![(row.clone(), *version, columns.clone())] }.write(head, &mut out);
+                if !live.begun {
+                    hold.write(head, &mut out);
+                }
             }
         }
         out

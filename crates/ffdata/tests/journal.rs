@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "that is how tests fail, in their helpers, too")]
 
-use ffdata::journal::{Entry, FRAME_HEAD, Table, read, write_head};
+use ffdata::journal::{Entry, FRAME_HEAD, Head, Table, read};
 use ffdata::{Live, RowId, Value};
 
 fn table() -> Entry {
@@ -23,10 +23,18 @@ fn rows(key: &str, version: i64, coins: i64) -> Entry {
     Entry::Rows { rows: vec![(row(key), version, vec![Value::Text(key.into()), Value::Int(coins)])] }
 }
 
+fn head() -> Head {
+    Head { id: "game.1:7".into(), boot: "1f3c".into(), salt: Some(0x1234_5678_9abc_def0) }
+}
+
 fn file(entries: &[Entry]) -> Vec<u8> {
+    file_with(&head(), entries)
+}
+
+fn file_with(head: &Head, entries: &[Entry]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write_head("game.1:7", &mut bytes);
-    entries.iter().for_each(|entry| entry.write(&mut bytes));
+    head.write(&mut bytes);
+    entries.iter().for_each(|entry| entry.write(head, &mut bytes));
     bytes
 }
 
@@ -40,8 +48,22 @@ fn live(entries: &[Entry]) -> Live {
 fn a_file_reads_as_it_was_written() {
     let entries = vec![table(), hold("ann", 3), rows("ann", 5, 10)];
     let read = read(&file(&entries)).unwrap();
-    assert_eq!((read.id.as_str(), read.torn), ("game.1:7", false));
+    assert_eq!((&read.head, read.damaged, read.torn), (&head(), 0, false));
     assert_eq!(read.entries, entries);
+}
+
+#[test]
+fn a_file_of_version_1_is_read_up_to_the_first_damage() {
+    let entries = vec![table(), hold("ann", 3), rows("ann", 5, 10)];
+    let head = Head { id: "game.1:7".into(), ..Head::default() };
+    let mut bytes = file_with(&head, &entries);
+    assert_eq!(bytes[..8], *b"ffjrnl1\n");
+    let whole = read(&bytes).unwrap();
+    assert_eq!((&whole.head, &whole.entries, whole.torn), (&head, &entries, false));
+    let at = file_with(&head, &entries[..1]).len() + FRAME_HEAD;
+    bytes[at] ^= 1;
+    let read = read(&bytes).unwrap();
+    assert_eq!((read.entries.len(), read.damaged, read.torn), (1, 0, true));
 }
 
 #[test]
@@ -62,13 +84,62 @@ fn wherever_a_file_is_cut_the_whole_frames_before_it_count() {
 }
 
 #[test]
-fn a_flipped_bit_ends_the_file_there() {
-    let entries = vec![table(), rows("ann", 5, 10), rows("bob", 6, 20)];
+fn a_flipped_bit_takes_its_own_frame_and_no_other() {
+    let entries = vec![table(), hold("ann", 1), rows("ann", 5, 10), hold("bob", 2), rows("bob", 6, 20)];
+    let bytes = file(&entries);
+    let ends: Vec<usize> = (0..=entries.len()).map(|n| file(&entries[..n]).len()).collect();
+    for at in ends[0]..bytes.len() {
+        let hit = ends.iter().rposition(|end| *end <= at).unwrap();
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        let read = read(&damaged).unwrap();
+        let left = [&entries[..hit], &entries[hit + 1..]].concat();
+        assert_eq!(read.entries, left, "a bit of {at}");
+        let last = hit + 1 == entries.len();
+        assert_eq!((read.torn, read.damaged), (last, if last { 0 } else { ends[hit + 1] - ends[hit] }));
+    }
+}
+
+#[test]
+fn behind_damage_a_row_counts_whose_hold_is_missing() {
+    let entries = [table(), hold("ann", 1), rows("ann", 5, 10)];
     let mut bytes = file(&entries);
-    let at = file(&entries[..1]).len() + FRAME_HEAD + 3;
-    bytes[at] ^= 1;
-    let read = read(&bytes).unwrap();
-    assert_eq!((read.entries.len(), read.torn), (1, true));
+    bytes[file(&entries[..1]).len() + FRAME_HEAD] ^= 1;
+    let live = read(&bytes).unwrap().live();
+    let found = live.row(&row("ann")).unwrap();
+    assert_eq!((found.hold, found.unwritten.as_ref().unwrap().0), (0, 5));
+}
+
+/// A player who knows the format, but not the salt, and a disk that damages the very frame.
+#[test]
+fn what_a_player_has_written_is_never_taken_for_an_entry() {
+    let forged = |head: &Head| {
+        let mut frame = Vec::new();
+        rows("ann", 9, 1_000_000).write(head, &mut frame);
+        frame
+    };
+    let guesses =
+        [Head::default(), Head { salt: Some(0), ..head() }, Head { salt: Some(u64::MAX), ..head() }];
+    for guess in guesses {
+        let text = Value::Bytes(forged(&guess));
+        let told = Entry::Rows { rows: vec![(row("ann"), 5, vec![text, Value::Int(1)])] };
+        let mut bytes = file(&[table(), hold("ann", 1), told]);
+        let at = file(&[table(), hold("ann", 1)]).len();
+        bytes[at] ^= 1;
+        let read = read(&bytes).unwrap();
+        assert_eq!((read.entries.len(), read.torn), (2, true));
+    }
+}
+
+/// Lengths that make sense wherever one looks, in a frame that is cut.
+#[test]
+fn a_file_that_was_made_to_be_searched_for_ever_is_given_up() {
+    let length = 0x0001_0101_u32.to_le_bytes();
+    let text = Value::Bytes(length.iter().copied().cycle().take(8 * 1024 * 1024).collect());
+    let told = Entry::Rows { rows: vec![(row("ann"), 5, vec![text, Value::Int(1)])] };
+    let bytes = file(&[table(), hold("ann", 1), told]);
+    let read = read(&bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!((read.entries.len(), read.torn), (2, true));
 }
 
 #[test]
@@ -95,9 +166,22 @@ fn a_snapshot_leads_to_the_same_state_and_is_as_small_as_it_is() {
     let mut entries = vec![table(), hold("cid", 1), hold("ann", 2)];
     (0..1000).for_each(|n| entries.push(rows("ann", n, n)));
     let state = live(&entries);
-    let bytes = state.snapshot("x");
+    let bytes = state.snapshot(&head());
     assert_eq!(live(&read(&bytes).unwrap().entries), state);
     assert!(bytes.len() < 500 && state.bytes() < 500, "{} {}", bytes.len(), state.bytes());
+}
+
+#[test]
+fn a_hold_has_begun_when_something_was_written_since() {
+    let begun = |state: &Live| state.row(&row("ann")).unwrap().begun;
+    let mut entries = vec![table(), hold("ann", 1)];
+    assert!(!begun(&live(&entries)));
+    entries.push(rows("ann", 5, 10));
+    assert!(begun(&live(&entries)));
+    entries.push(hold("ann", 2));
+    let again = live(&entries);
+    assert!(!begun(&again) && again.row(&row("ann")).unwrap().unwritten.is_some());
+    assert_eq!(live(&read(&again.snapshot(&head())).unwrap().entries), again);
 }
 
 #[test]

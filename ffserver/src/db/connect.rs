@@ -24,29 +24,57 @@ impl Db {
     /// [`DbError::Url`], [`Unreachable`](DbError::Unreachable), [`Refused`](DbError::Refused) or
     /// [`File`](DbError::File); each names the config's key and the host, and no password.
     pub async fn connect(config: &ffconfig::Database) -> Result<Self, DbError> {
-        let (pool, target) = open(config).await?;
+        let (pool, target) = open(config, Make::Missing).await?;
         let mut reading = None;
         if let Some(url) = &config.read_url {
-            reading = Some(open(&ffconfig::Database { url: url.clone(), ..config.clone() }).await?.0);
+            let config = ffconfig::Database { url: url.clone(), ..config.clone() };
+            reading = Some(open(&config, Make::Missing).await?.0);
         }
+        Ok(Self::of(config, pool, target, reading))
+    }
+
+    /// As [`connect`](Self::connect), and makes and changes nothing; `None` when the database is a SQLite file that
+    /// a start would make.
+    pub(crate) async fn look(config: &ffconfig::Database) -> Result<Option<Self>, DbError> {
+        let read =
+            config.read_url.as_ref().map(|url| ffconfig::Database { url: url.clone(), ..config.clone() });
+        if is_to_be_made(config)? {
+            return Ok(None);
+        }
+        let (pool, target) = open(config, Make::Nothing).await?;
+        let reading = match read {
+            Some(read) if !is_to_be_made(&read)? => Some(open(&read, Make::Nothing).await?.0),
+            _ => None,
+        };
+        Ok(Some(Self::of(config, pool, target, reading)))
+    }
+
+    fn of(config: &ffconfig::Database, pool: Pool, target: Option<Target>, reading: Option<Pool>) -> Self {
         let health = Arc::new(Health::new(config.shown_url(), target));
         let turns = Turns::for_pool(&pool);
-        Ok(Self { pool, reading, deadline: DEADLINE, health, turns })
+        Self { pool, reading, deadline: DEADLINE, health, turns }
     }
 }
 
-async fn open(config: &ffconfig::Database) -> Result<(Pool, Option<Target>), DbError> {
-    let scheme = config.url.split_once(':').map_or("", |(scheme, _)| scheme);
-    match scheme {
-        "sqlite" => connect_sqlite(config).await,
-        "mysql" | "mariadb" => {
+/// What a connection may make of a SQLite database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Make {
+    /// What is missing: the folder, the file, its journal's mode.
+    Missing,
+    Nothing,
+}
+
+async fn open(config: &ffconfig::Database, make: Make) -> Result<(Pool, Option<Target>), DbError> {
+    match scheme(config) {
+        "sqlite" => connect_sqlite(config, make).await,
+        scheme @ ("mysql" | "mariadb") => {
             let options = parse::<MySqlConnectOptions>(config)?;
             let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
             reach(&options, config, |waited, e| unreached(target, waited, e)).await?;
             let pool = pool_options(config).connect_lazy_with(options.clone());
             Ok((Pool::MySql(pool), Some(Target::MySql(options))))
         }
-        "postgres" | "postgresql" => {
+        scheme @ ("postgres" | "postgresql") => {
             let options = parse::<PgConnectOptions>(config)?;
             let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
             reach(&options, config, |waited, e| unreached(target, waited, e)).await?;
@@ -58,6 +86,28 @@ async fn open(config: &ffconfig::Database) -> Result<(Pool, Option<Target>), DbE
             Err(DbError::Url { reason })
         }
     }
+}
+
+fn scheme(config: &ffconfig::Database) -> &str {
+    config.url.split_once(':').map_or("", |(scheme, _)| scheme)
+}
+
+/// Whether it is a SQLite file that is not there and that a start would make.
+fn is_to_be_made(config: &ffconfig::Database) -> Result<bool, DbError> {
+    if scheme(config) != "sqlite" || is_in_memory(config) || matches!(mode(config), Some("ro" | "rw")) {
+        return Ok(false);
+    }
+    Ok(!parse::<SqliteConnectOptions>(config)?.get_filename().exists())
+}
+
+/// The option `mode` of a SQLite URL.
+fn mode(config: &ffconfig::Database) -> Option<&str> {
+    let (_, query) = config.url.split_once('?')?;
+    query.split('&').find_map(|pair| pair.strip_prefix("mode="))
+}
+
+fn is_in_memory(config: &ffconfig::Database) -> bool {
+    mode(config) == Some("memory") || config.url.contains(":memory:")
 }
 
 /// The options of a URL. Statements are not logged one by one, slow ones are, without their values.
@@ -72,23 +122,23 @@ fn pool_options<D: sqlx::Database>(config: &ffconfig::Database) -> PoolOptions<D
     PoolOptions::new().max_connections(config.connections_max.max(1)).acquire_timeout(DEADLINE)
 }
 
-async fn connect_sqlite(config: &ffconfig::Database) -> Result<(Pool, Option<Target>), DbError> {
+async fn connect_sqlite(config: &ffconfig::Database, make: Make) -> Result<(Pool, Option<Target>), DbError> {
     let options = parse::<SqliteConnectOptions>(config)?.busy_timeout(SQLITE_BUSY);
-    let query = config.url.split_once('?').map_or("", |(_, query)| query);
-    let mode = query.split('&').find_map(|pair| pair.strip_prefix("mode="));
-    if mode == Some("memory") || config.url.contains(":memory:") {
+    if is_in_memory(config) {
         // It lives as long as its connection: one, and never closed.
         let pool = pool_options(config).max_connections(1).idle_timeout(None).max_lifetime(None);
         return Ok((Pool::Sqlite(pool.connect_lazy_with(options)), None));
     }
-    if mode == Some("ro") {
+    // What is there is opened as it is.
+    if mode(config) == Some("ro") || make == Make::Nothing {
+        let options = options.create_if_missing(false);
         let path = options.get_filename().to_owned();
         reach(&options, config, |_waited, e| DbError::File { path, source: cause(e) }).await?;
         let pool = pool_options(config).connect_lazy_with(options.clone());
         return Ok((Pool::Sqlite(pool), Some(Target::Sqlite(options))));
     }
     let options = options
-        .create_if_missing(mode != Some("rw"))
+        .create_if_missing(mode(config) != Some("rw"))
         .journal_mode(SqliteJournalMode::Wal)
         // A durable write is on the disk when it is answered. NORMAL would be several times as fast, and a power
         // cut could take the last commits with it.

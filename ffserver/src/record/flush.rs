@@ -308,7 +308,13 @@ impl<T: Record> Inner<T> {
             // No matter when it runs: it neither ends the hold nor goes over a newer version.
             let changed = self.write_batch(std::slice::from_ref(&due)).await?;
             if !changed.contains(&true) && self.is_there(&due).await? == There::Not {
-                return Ok(());
+                // Taken away; or still ours and not written, and then nobody may go over it.
+                return match self.slots.lock().known(key) {
+                    Some(known) if known.state == State::Held => {
+                        Err(RecordError::Contended { table: T::SHAPE.table, tries: 1 })
+                    }
+                    _ => Ok(()),
+                };
             }
             self.cx.journal.written(self.row(key), version);
             self.tell_shared(key, Some(&due.value), version).await;

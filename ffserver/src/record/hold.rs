@@ -1,17 +1,19 @@
 //! Holds: how a node becomes the holder of rows, so that nobody else writes them, and how it ends that. Many rows
 //! at a time: writers that come together share a statement.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ffdata::journal::Entry;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::db::{DbError, Sql, Value};
+use crate::db::{DbError, Row, Sql, Value};
 
 use super::RecordError;
 use super::batch::{Guard, Many, Part, Set};
@@ -32,13 +34,19 @@ pub(crate) struct Asked<K> {
 }
 
 impl<T: Record> Inner<T> {
-    /// Becomes the holder of a row as it was read; `false` when it is not as it was, or held. With its key locked.
-    pub(crate) async fn hold(&self, key: &T::Key, value: &Arc<T>, version: i64) -> Result<bool, RecordError> {
+    /// Becomes the holder of a row as it was read, and gives the version of the value then; `None` when the row is not
+    /// as it was, or held. With its key locked.
+    pub(crate) async fn hold(
+        &self,
+        key: &T::Key,
+        value: &Arc<T>,
+        version: i64,
+    ) -> Result<Option<i64>, RecordError> {
         let hold = self.cx.journal.next_hold();
         // First in the journal, so that whoever finds it after our death knows what to release.
         self.cx.journal.append(Entry::Hold { row: self.row(key), number: hold }).await?;
         // Until it is known, and when this future is dropped, the database may have it.
-        self.unsure.lock().push(Unsure { key: key.clone(), hold, since: Instant::now() });
+        self.doubt(key, hold, false);
         let (answer, answered) = oneshot::channel();
         {
             let mut asked = self.asked.lock();
@@ -48,15 +56,22 @@ impl<T: Record> Inner<T> {
             asked.push(Asked { key: key.clone(), version, hold, answer });
         }
         self.ask.notify_one();
-        let held = answered.await.map_err(|_ended| RecordError::Closed)??;
-        self.unsure.lock().retain(|unsure| unsure.hold != hold);
-        if held {
-            self.holds.lock().insert(key.clone(), hold);
-            self.slots.lock().hold(key, value, version, Instant::now());
-        } else {
-            self.cx.journal.released(self.row(key), hold);
+        let held = match answered.await.map_err(|_ended| RecordError::Closed)? {
+            Ok(held) => held,
+            // It never left, so nothing of it can come.
+            Err(e) if e.is_unsent() => {
+                self.ended(key, hold);
+                return Err(e.into());
+            }
+            Err(e) => return Err(e.into()),
+        };
+        if !held {
+            self.ended(key, hold);
+            return Ok(None);
         }
-        Ok(held)
+        self.unsure.lock().remove(&hold);
+        self.holds.lock().insert(key.clone(), hold);
+        Ok(Some(self.slots.lock().hold(key, value, version, Instant::now())))
     }
 
     /// Runs until the node stops: answers those that wait to hold rows, all that wait at a time.
@@ -111,16 +126,25 @@ impl<T: Record> Inner<T> {
                 asked.into_iter().for_each(|asked| asked.tell(Ok(false)));
             }
             // The database said how many, not which.
-            Ok(_) => {
-                for asked in asked {
-                    let row = self.db.fetch_optional(self.names().peek(), &[asked.key.to_value()]).await;
-                    let holder = row.map(|row| row.and_then(|row| row.at::<String>(1).ok()));
-                    let ours = holder.map(|holder| holder == Some(self.holder(asked.hold)));
-                    asked.tell(ours);
-                }
-            }
+            Ok(_) => match self.holders(&asked).await {
+                Ok(holders) => asked.into_iter().for_each(|asked| {
+                    let ours = holders.get(&asked.key) == Some(&self.holder(asked.hold));
+                    asked.tell(Ok(ours));
+                }),
+                Err(e) => asked.into_iter().for_each(|asked| asked.tell(Err(e.again()))),
+            },
             Err(e) => asked.into_iter().for_each(|asked| asked.tell(Err(e.again()))),
         }
+    }
+
+    async fn holders(&self, asked: &[Asked<T::Key>]) -> Result<FxHashMap<T::Key, String>, DbError> {
+        let keys: Vec<Value> = asked.iter().map(|asked| asked.key.to_value()).collect();
+        let rows = self.db.fetch_all(self.names().holders(keys.len()), &keys).await?;
+        let parse = |row: &Row| {
+            let key = T::Key::from_value(row.at::<Value>(0).ok()?).ok()?;
+            Some((key, row.at::<String>(1).ok()?))
+        };
+        Ok(rows.iter().filter_map(parse).collect())
     }
 
     pub(crate) fn many(&self, guard: Guard, set: Set) -> Many<'static> {
@@ -136,8 +160,13 @@ impl<T: Record> Inner<T> {
     pub(crate) fn begin_release(&self, key: &T::Key) {
         self.slots.lock().release(key, Instant::now());
         if let Some(hold) = self.holds.lock().remove(key) {
-            self.unsure.lock().push(Unsure { key: key.clone(), hold, since: Instant::now() });
+            self.doubt(key, hold, true);
         }
+    }
+
+    fn doubt(&self, key: &T::Key, hold: u64, begun: bool) {
+        let unsure = Unsure { key: key.clone(), since: Instant::now(), begun };
+        self.unsure.lock().insert(hold, unsure);
     }
 
     /// Ends holds in the database.
@@ -151,7 +180,7 @@ impl<T: Record> Inner<T> {
     }
 
     fn ended(&self, key: &T::Key, hold: u64) {
-        self.unsure.lock().retain(|unsure| unsure.hold != hold);
+        self.unsure.lock().remove(&hold);
         self.cx.journal.released(self.row(key), hold);
     }
 
@@ -179,6 +208,13 @@ impl<T: Record> Inner<T> {
     }
 
     async fn release_many(&self, ending: &[(T::Key, u64)]) -> Result<(), RecordError> {
+        self.end_in_database(ending).await?;
+        ending.iter().for_each(|(key, hold)| self.ended(key, *hold));
+        Ok(())
+    }
+
+    /// In one transaction, many by one statement.
+    async fn end_in_database(&self, ending: &[(T::Key, u64)]) -> Result<(), DbError> {
         if ending.is_empty() {
             return Ok(());
         }
@@ -194,27 +230,38 @@ impl<T: Record> Inner<T> {
             let (sql, args) = many.statement(run);
             tx.execute(sql, &args).await?;
         }
-        tx.commit().await?;
-        ending.iter().for_each(|(key, hold)| self.ended(key, *hold));
-        Ok(())
+        tx.commit().await
     }
 
-    /// Ends holds that the database may have. They stay unsure until no late statement can make them.
+    /// Ends holds that the database may have. Those whose beginning was not seen stay unsure for as long as `keep`:
+    /// until no late statement can make them.
     pub(crate) async fn end_unsure(&self, keep: Duration) {
-        let unsure = self.unsure.lock().clone();
-        for Unsure { key, hold, since } in unsure {
+        let mut by_key: BTreeMap<T::Key, Vec<u64>> = BTreeMap::new();
+        for (hold, unsure) in &*self.unsure.lock() {
+            by_key.entry(unsure.key.clone()).or_default().push(*hold);
+        }
+        let by_key: Vec<_> = by_key.into_iter().collect();
+        for some in by_key.chunks(KEYS_AT_ONCE) {
             // Who is about to become the holder has the lock, and knows better in a moment.
-            let Some(_flight) = self.locks.try_lock(&key) else { continue };
-            if !self.unsure.lock().iter().any(|unsure| unsure.hold == hold) {
-                continue;
-            }
-            let args = [Value::Text(self.holder(hold)), key.to_value()];
-            if let Err(e) = self.db.execute(self.names().release(1), &args).await {
+            let flights: Vec<_> = some
+                .iter()
+                .filter_map(|(key, holds)| Some((key, holds, self.locks.try_lock(key)?)))
+                .collect();
+            let all =
+                flights.iter().flat_map(|(key, holds, _)| holds.iter().map(|hold| ((*key).clone(), *hold)));
+            let ending: Vec<_> = {
+                let unsure = self.unsure.lock();
+                all.filter(|(_, hold)| unsure.contains_key(hold)).collect()
+            };
+            if let Err(e) = self.end_in_database(&ending).await {
                 warn!("{}: holds cannot be ended yet: {}", T::SHAPE.table, fftelemetry::chain(&e));
                 return;
             }
-            if since.elapsed() >= keep {
-                self.ended(&key, hold);
+            for (key, hold) in ending {
+                let over = |unsure: &Unsure<T::Key>| unsure.begun || unsure.since.elapsed() >= keep;
+                if self.unsure.lock().get(&hold).is_some_and(over) {
+                    self.ended(&key, hold);
+                }
             }
         }
     }

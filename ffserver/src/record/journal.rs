@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ffdata::journal::{Entry, Table};
+use ffdata::journal::{Entry, Head, Table};
 use ffdata::{Live, RowId};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -35,6 +35,7 @@ pub(crate) struct Journal {
 
 struct Shared {
     id: Arc<str>,
+    head: Head,
     folder: PathBuf,
     bytes_max: usize,
     queue: Mutex<Queue>,
@@ -67,7 +68,10 @@ impl Journal {
     pub(crate) fn new(id: Arc<str>, folder: PathBuf, bytes_max: usize) -> Self {
         let queue = Mutex::default();
         let (live, holds) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let shared = Shared { id, folder, bytes_max, queue, wake: Condvar::new(), live, holds };
+        // Whoever cannot know it cannot make what passes for an entry. Without one of the system's, an old form.
+        let salt = getrandom::u64().ok();
+        let head = Head { id: id.to_string(), boot: boot(), salt };
+        let shared = Shared { id, head, folder, bytes_max, queue, wake: Condvar::new(), live, holds };
         Self { shared: Arc::new(shared) }
     }
 
@@ -249,7 +253,7 @@ impl Writer {
         let mut bytes = Vec::new();
         for op in &ops {
             if let Op::Append(entry, ..) = op {
-                entry.write(&mut bytes);
+                entry.write(&self.shared.head, &mut bytes);
             }
         }
         let written = if bytes.is_empty() { Ok(()) } else { self.write(&bytes).map_err(Arc::new) };
@@ -259,7 +263,10 @@ impl Writer {
         for op in ops {
             match op {
                 Op::Append(entry, done) => {
-                    if written.is_ok() {
+                    // Nobody appends a table again: it comes with the file that is written anew.
+                    let is_table = matches!(entry, Entry::Table { .. });
+                    self.damaged |= is_table && written.is_err();
+                    if written.is_ok() || is_table {
                         self.live.apply(&entry);
                     }
                     if let Some(done) = done {
@@ -313,7 +320,7 @@ impl Writer {
     }
 
     fn replace_by(&mut self, new: &Path) -> io::Result<()> {
-        let bytes = self.live.snapshot(&self.shared.id);
+        let bytes = self.live.snapshot(&self.shared.head);
         // Appending, so that a write that was cut off and taken back leaves no hole.
         let mut file = File::options().create(true).append(true).open(new)?;
         file.set_len(0)?;
@@ -338,6 +345,8 @@ impl Writer {
                 Err(e) => {
                     error!("the journal {} cannot be written to the disk: {e}", self.path.display());
                     self.damaged = true;
+                    // Tried again then, not at once.
+                    self.unsynced = Some(Instant::now());
                     if let Err(e) = self.write_anew() {
                         warn!("the journal {} cannot be written anew: {e}", self.path.display());
                     }
@@ -345,6 +354,13 @@ impl Writer {
             }
         }
     }
+}
+
+/// Which boot of this host it is; empty when the system does not say. What was written in an earlier boot may have
+/// lost what was not yet on the disk.
+pub(crate) fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().into())
 }
 
 /// So that the name survives a power cut, too.

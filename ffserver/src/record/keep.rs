@@ -15,7 +15,7 @@ impl<T: Record> Table<T> {
     /// Loads a record for a session, at its login. From now on the app changes it with
     /// [`Save::BestEffort`](super::Save::BestEffort) or [`within`](super::within), which saves it every few
     /// seconds; when the session ends, what waits is written at once, and the record may be held elsewhere. Also when
-    /// another process goes on with the node meanwhile.
+    /// another process goes on with the node meanwhile. For a session that has ended already it is only read.
     ///
     /// # Errors
     /// As [`Table::get`].
@@ -23,6 +23,10 @@ impl<T: Record> Table<T> {
         let found = self.get(key).await?;
         if found.is_some() {
             self.0.keep_key(session, key.clone());
+            // Its end may have come before: of that nobody tells again.
+            if !self.0.cx.lives(session) {
+                self.0.session_ended(session);
+            }
         }
         Ok(found)
     }
@@ -148,6 +152,12 @@ mod tests {
         })
         .await
         .expect("it was written at the end of its session");
+        // A login that was still running when its client had gone.
+        new.set_lives(move |session| session == living);
+        assert_eq!(purses.keep(ended, &ann).await.unwrap().unwrap().coins, 5);
+        assert!(new.kept().is_empty(), "{:?}", new.kept());
+        purses.keep(living, &ann).await.unwrap();
+        assert_eq!(new.kept().len(), 1);
         new.close(Instant::now() + Duration::from_secs(5)).await;
     }
 }

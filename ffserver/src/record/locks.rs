@@ -30,8 +30,10 @@ impl<K: Eq + Hash + Clone> Locks<K> {
     /// The lock, when nobody has it.
     pub(crate) fn try_lock(&self, key: &K) -> Option<Guard<'_, K>> {
         let lock = self.0.lock().entry(key.clone()).or_default().clone();
-        let held = lock.try_lock_owned().ok()?;
-        Some(Guard { locks: self, key: key.clone(), held: Some(held) })
+        // As above: whoever has it may end while this clone of the lock is still there.
+        let mut guard = Guard { locks: self, key: key.clone(), held: None };
+        guard.held = Some(lock.try_lock_owned().ok()?);
+        Some(guard)
     }
 }
 

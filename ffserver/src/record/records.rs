@@ -4,8 +4,8 @@ use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ffproto::SessionId;
@@ -21,7 +21,7 @@ use crate::db::Db;
 
 use super::counters::{RecordCounters, add};
 use super::journal::Journal;
-use super::recover::recover;
+use super::recover::Recovery;
 use super::schema::{SchemaError, check};
 use super::shape::{Record, Shape};
 use super::slots::{Backlog, Bounds};
@@ -52,6 +52,8 @@ pub struct TableStats {
     pub bytes: usize,
     /// Rows that this node holds.
     pub held: usize,
+    /// Records that are kept for sessions.
+    pub kept: usize,
     /// How long the oldest record waits to be written; zero when none does.
     pub oldest_dirty: Duration,
 }
@@ -69,7 +71,10 @@ impl<T: Record> AnyTable for Inner<T> {
         let slots = self.slots.lock();
         let (records, bytes) = slots.size();
         let oldest_dirty = slots.oldest_dirty().map_or(Duration::ZERO, |since| now - since);
-        TableStats { records, bytes, held: slots.held(), oldest_dirty }
+        let held = slots.held();
+        drop(slots);
+        let kept = self.kept.lock().values().map(Vec::len).sum();
+        TableStats { records, bytes, held, kept, oldest_dirty }
     }
 
     fn session_ended(&self, session: SessionId) {
@@ -152,6 +157,7 @@ impl Records {
             dirty_bytes_max: limits.dirty_bytes_max,
             shared,
             stop: CancellationToken::new(),
+            sessions: OnceLock::new(),
         };
         Self {
             databases,
@@ -200,9 +206,10 @@ impl Records {
     /// # Errors
     /// None: what cannot be written now is in the log, and tried again.
     pub async fn recover(&self) {
-        let (folder, databases) = (self.data_dir.clone(), self.databases.clone());
+        let folder = self.data_dir.clone();
+        let mut recovery = Recovery::new(folder.clone(), self.databases.clone());
         let counters = self.cx.counters.clone();
-        let once = async move |complain: bool| match recover(&folder, &databases).await {
+        let mut once = async move |complain: bool| match recovery.once().await {
             Ok((recovered, failed)) => {
                 add(&counters.recovered, recovered.rows);
                 failed.is_some()
@@ -250,6 +257,11 @@ impl Records {
         self.all.iter().for_each(|table| table.session_ended(session));
     }
 
+    /// Whom to ask whether a session lives; once.
+    pub(crate) fn set_lives(&self, lives: impl Fn(SessionId) -> bool + Send + Sync + 'static) {
+        let _set_once = self.cx.sessions.set(Box::new(lives));
+    }
+
     /// The records of sessions, for a successor.
     pub(crate) fn kept(&self) -> Vec<KeptRecord> {
         self.all.iter().flat_map(|table| table.kept()).collect()
@@ -269,9 +281,10 @@ impl Records {
     pub fn counters(&self) -> Vec<(String, u64)> {
         let now = Instant::now();
         let stats = self.all.iter().map(|table| table.stats(now));
-        let (mut held, mut oldest) = (0, Duration::ZERO);
+        let (mut held, mut kept, mut oldest) = (0, 0, Duration::ZERO);
         for stats in stats {
             held += stats.held as u64;
+            kept += stats.kept as u64;
             oldest = oldest.max(stats.oldest_dirty);
         }
         let gauges = [
@@ -279,6 +292,7 @@ impl Records {
             ("record_dirty_bytes", self.cx.backlog.bytes.load(Ordering::Relaxed) as u64),
             ("record_dirty_oldest_ms", u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX)),
             ("record_held", held),
+            ("record_kept", kept),
         ];
         let all = self.cx.counters.list().into_iter().chain(gauges);
         all.filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)).collect()

@@ -200,20 +200,22 @@ impl<T: Record> Slots<T> {
         }
     }
 
-    /// The row of this version now names this node's journal.
-    pub(crate) fn hold(&mut self, key: &T::Key, value: &Arc<T>, version: i64, now: Instant) {
+    /// The row of this version now names this node's journal. Gives the version of the value: the next one when it is
+    /// a loose one, which the row does not have.
+    pub(crate) fn hold(&mut self, key: &T::Key, value: &Arc<T>, version: i64, now: Instant) -> i64 {
         // It may have left since it was read.
         if !self.slots.contains_key(key) {
             self.insert(key, Some(value.clone()), version, now);
         }
-        if let Some(slot) = self.slots.get_mut(key) {
-            if slot.state != State::Held {
-                self.held += 1;
-            }
-            slot.state = State::Held;
-            // Whatever was read meanwhile: the row was this when it became ours.
-            (slot.value, slot.version, slot.wrote) = (Some(value.clone()), version, now);
+        let Some(slot) = self.slots.get_mut(key) else { return version };
+        let version = if slot.dirty.is_some() && slot.state == State::Loose { version + 1 } else { version };
+        if slot.state != State::Held {
+            self.held += 1;
         }
+        slot.state = State::Held;
+        // Whatever was read meanwhile: the row was this when it became ours.
+        (slot.value, slot.version, slot.wrote) = (Some(value.clone()), version, now);
+        version
     }
 
     /// The row names no journal any more: the slot is a copy of the database's row.

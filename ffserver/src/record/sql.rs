@@ -10,7 +10,7 @@ use super::shape::{Column, Kind, Shape};
 pub(crate) const VERSION: &str = "version";
 pub(crate) const HOLDER: &str = "holder";
 /// Longer than any holder's name: a node's name, its incarnation, and a random part.
-const HOLDER_CHARS: usize = 160;
+pub(crate) const HOLDER_CHARS: i64 = 160;
 
 /// Whether a name can stand in a statement: letters, digits and `_`, 63 of them at most, no digit first.
 pub(crate) fn is_name(name: &str) -> bool {
@@ -108,6 +108,18 @@ impl<'a> Names<'a> {
         Sql::trusted(format!("SELECT {VERSION}, {HOLDER} FROM {table} WHERE {key} = ?"))
     }
 
+    /// `(keys …)` → key, holder.
+    pub(crate) fn holders(&self, count: usize) -> Sql {
+        let (table, key, marks) = (self.quote(self.table), self.quote(self.key), vec!["?"; count].join(", "));
+        Sql::trusted(format!("SELECT {key}, {HOLDER} FROM {table} WHERE {key} IN ({marks})"))
+    }
+
+    /// `(a pattern of LIKE)` → key, holder.
+    pub(crate) fn held_by(&self) -> Sql {
+        let (table, key) = (self.quote(self.table), self.quote(self.key));
+        Sql::trusted(format!("SELECT {key}, {HOLDER} FROM {table} WHERE {HOLDER} LIKE ?"))
+    }
+
     /// `(key)`: only when nobody holds the row.
     pub(crate) fn delete(&self) -> Sql {
         let (table, key) = (self.quote(self.table), self.quote(self.key));
@@ -163,6 +175,72 @@ pub(crate) fn add_column(shape: &Shape, dialect: Dialect, column: &str, nopad: &
             .unwrap_or_default(),
     };
     format!("ALTER TABLE {} ADD COLUMN {definition}", names.quote(shape.table))
+}
+
+/// What of a table is not as the framework needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// The record's key is not unique by itself.
+    Key,
+    /// The column of the version.
+    Version,
+    /// The column of the holder.
+    Holder,
+}
+
+/// The statements that mend a table.
+pub(crate) fn mend(shape: &Shape, dialect: Dialect, nopad: &str, unfit: &[Unfit]) -> Vec<String> {
+    // SQLite changes no columns, and makes keys only of a primary one: the table is made anew, and the old one kept.
+    let anew = |unfit: &Unfit| *unfit != Unfit::Key || shape.auto;
+    if dialect == Dialect::Sqlite && unfit.iter().any(anew) {
+        return make_anew(shape, nopad);
+    }
+    unfit.iter().flat_map(|unfit| mend_one(shape, dialect, *unfit)).collect()
+}
+
+fn mend_one(shape: &Shape, dialect: Dialect, unfit: Unfit) -> Vec<String> {
+    let names = Names::of(shape, dialect);
+    let (table, key) = (names.quote(shape.table), names.quoted_key());
+    let (name, empty) = match unfit {
+        Unfit::Key => {
+            let index = names.quote(&format!("{}_{}", shape.table, shape.key_column().name));
+            return vec![format!("CREATE UNIQUE INDEX {index} ON {table} ({key})")];
+        }
+        Unfit::Version => (VERSION, "0"),
+        Unfit::Holder => (HOLDER, "''"),
+    };
+    let definition = framework_columns(dialect).find(|(column, _)| *column == name);
+    let definition = definition.map(|(_, definition)| definition).unwrap_or_default();
+    let filled = format!("UPDATE {table} SET {name} = {empty} WHERE {name} IS NULL");
+    let changed = match dialect {
+        Dialect::Postgres => {
+            let kind = if name == VERSION { "BIGINT".to_owned() } else { format!("VARCHAR({HOLDER_CHARS})") };
+            format!(
+                "ALTER TABLE {table} ALTER COLUMN {name} TYPE {kind}, ALTER COLUMN {name} SET NOT NULL, \
+                 ALTER COLUMN {name} SET DEFAULT {empty}"
+            )
+        }
+        _ => format!("ALTER TABLE {table} MODIFY COLUMN {definition}"),
+    };
+    vec![filled, changed]
+}
+
+/// With the record's columns; whatever else the table has stays in the old one.
+fn make_anew(shape: &Shape, nopad: &str) -> Vec<String> {
+    let names = Names::of(shape, Dialect::Sqlite);
+    let (table, before) = (names.quote(shape.table), names.quote(&format!("{}_before", shape.table)));
+    let mut statements = vec![format!("ALTER TABLE {table} RENAME TO {before}")];
+    if let Some(owner) = shape.owner {
+        let index = names.quote(&format!("{}_{}", shape.table, shape.columns[owner].name));
+        statements.push(format!("DROP INDEX IF EXISTS {index}"));
+    }
+    statements.extend(create(shape, Dialect::Sqlite, nopad));
+    let columns = names.list();
+    statements.push(format!(
+        "INSERT INTO {table} ({columns}, {VERSION}, {HOLDER}) \
+         SELECT {columns}, COALESCE({VERSION}, 0), COALESCE({HOLDER}, '') FROM {before}"
+    ));
+    statements
 }
 
 fn zero(kind: Kind, dialect: Dialect) -> &'static str {

@@ -1,8 +1,8 @@
 //! One table of records, as handlers see it: reading. Memory first, then memcached, then the database; one
 //! flight per key; what is not there is remembered, too.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ffdata::{RowId, codec};
@@ -40,6 +40,15 @@ pub(crate) struct Context {
     /// memcached; `None` when the node has only its own memory.
     pub(crate) shared: Option<Cache>,
     pub(crate) stop: CancellationToken,
+    /// Whether a session lives, as far as the node knows.
+    pub(crate) sessions: OnceLock<Box<dyn Fn(SessionId) -> bool + Send + Sync>>,
+}
+
+impl Context {
+    /// Without a node all of them do.
+    pub(crate) fn lives(&self, session: SessionId) -> bool {
+        self.sessions.get().is_none_or(|lives| lives(session))
+    }
 }
 
 /// A table of records of type `T`: an argument of a handler, and [`Node::table`](crate::Node::table).
@@ -76,7 +85,8 @@ pub(crate) struct Inner<T: Record> {
     pub(crate) asked: Mutex<Vec<Asked<T::Key>>>,
     pub(crate) ask: Notify,
     /// Holds that the database may still have: to be released until it says that it has not.
-    pub(crate) unsure: Mutex<Vec<Unsure<T::Key>>>,
+    /// By their numbers.
+    pub(crate) unsure: Mutex<BTreeMap<u64, Unsure<T::Key>>>,
     /// Keys in memcached that may be older than the database's row: to be deleted.
     pub(crate) untold: Mutex<FxHashSet<T::Key>>,
     /// The records of sessions, see [`Table::keep`].
@@ -87,8 +97,9 @@ pub(crate) struct Inner<T: Record> {
 #[derive(Debug, Clone)]
 pub(crate) struct Unsure<K> {
     pub(crate) key: K,
-    pub(crate) hold: u64,
     pub(crate) since: Instant,
+    /// Its beginning was seen, so no late statement can make it: one that ends it is enough.
+    pub(crate) begun: bool,
 }
 
 /// A row as the database has it.
@@ -195,7 +206,7 @@ impl<T: Record> Table<T> {
         let rows = inner.db.fetch_all(sql, std::slice::from_ref(&owner)).await?;
         add(&inner.cx.counters.misses, 1);
         let now = Instant::now();
-        let mut all = std::collections::BTreeMap::new();
+        let mut all = BTreeMap::new();
         for row in &rows {
             let found = inner.parse(row)?;
             let key = found.value.key().clone();

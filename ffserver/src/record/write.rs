@@ -236,7 +236,7 @@ impl<T: Record> Inner<T> {
             }
             let tried = match save {
                 Save::Durable => self.write_durable(&writes).await?,
-                Save::Within(within) => self.write_behind(&writes, within).await?,
+                Save::Within(within) => self.write_behind(&mut writes, within).await?,
                 Save::BestEffort => self.write_loose(&writes)?,
             };
             if matches!(tried, Tried::Written) {
@@ -389,13 +389,15 @@ impl<T: Record> Inner<T> {
     }
 
     /// To rows that this node holds, or becomes the holder of: in the journal, then in memory.
-    async fn write_behind(&self, writes: &[Write<T>], within: Duration) -> Result<Tried, RecordError> {
+    async fn write_behind(&self, writes: &mut [Write<T>], within: Duration) -> Result<Tried, RecordError> {
         self.check_backlog(writes)?;
-        for write in writes.iter().filter(|write| write.state != State::Held) {
-            if !self.hold(&write.key, &write.old, write.version).await? {
-                return self.unheld(&write.key).await;
+        for write in writes.iter_mut().filter(|write| write.state != State::Held) {
+            match self.hold(&write.key, &write.old, write.version).await? {
+                Some(version) => write.version = version,
+                None => return self.unheld(&write.key).await,
             }
         }
+        let writes = &*writes;
         let rows = writes.iter().map(|write| (self.row(&write.key), write.version + 1, write.new.values()));
         let entry = Entry::Rows { rows: rows.collect() };
         // When the future is dropped meanwhile, all of it is in the file or none: so it is here, too.

@@ -279,8 +279,13 @@ async fn stop_and_judge(
             if dirty.is_empty() { Ok(()) } else { Err(dirty.join("; ")) }
         })
         .await?;
-        let files = left();
-        // Each living node may keep an empty one.
+        // Each living node may keep an empty one; that of a dead one stays while a late claim of its may come.
+        let until = Instant::now() + Duration::from_secs(90);
+        let mut files = left();
+        while files.len() > 2 && Instant::now() < until {
+            sleep(Duration::from_millis(200)).await;
+            files = left();
+        }
         verdict.hold(files.len() <= 2, format_args!("journals are left: {files:?}"));
         running.stop().await?;
     }

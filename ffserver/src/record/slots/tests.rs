@@ -177,3 +177,21 @@ fn a_record_that_was_just_read_is_there_though_nothing_else_can_leave() {
     }
     check(&slots);
 }
+
+#[test]
+fn a_loose_value_of_a_row_that_becomes_held_is_a_state_of_its_own() {
+    let now = Instant::now();
+    let mut slots = slots(1 << 20);
+    slots.learn(&1, Some(row(1, "a")), 5, now, now);
+    assert_eq!(slots.hold(&1, &row(1, "a"), 5, now), 5, "the row has it");
+    slots.release(&1, now);
+    slots.write(&1, row(1, "loose"), 5, now + SECOND, now);
+    let value = slots.known(&1).unwrap().value.unwrap();
+    assert_eq!(slots.hold(&1, &value, 5, now), 6, "the row does not have it");
+    let taken = slots.take_due(now + SECOND, 10, 1 << 20);
+    assert_eq!((taken[0].version, taken[0].state), (6, State::Held), "so it goes over the row's version");
+    slots.write(&1, row(1, "b"), 6, now + SECOND, now);
+    assert_eq!(slots.known(&1).unwrap().version, 7);
+    slots.written(&taken[0], 6, now);
+    check(&slots);
+}
