@@ -70,3 +70,74 @@ async fn open_database(settings: &ffconfig::Database) -> Result<Db, DbError> {
     }
     Ok(db)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ffproto::handover::KnownSession;
+    use ffproto::relay::SessionState;
+    use ffproto::{Incarnation, NodeName, SessionId};
+
+    use crate::Record;
+    use crate::node::{Node, States};
+    use crate::record::ddl;
+
+    use super::*;
+
+    #[derive(Record, Clone, PartialEq)]
+    #[record(table = "purse")]
+    struct Purse {
+        #[record(key)]
+        id: i64,
+    }
+
+    #[tokio::test]
+    async fn a_node_keeps_records_for_sessions_that_live_and_for_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("game.db").display());
+        let db = Db::connect(&ffconfig::Database::at(url)).await.unwrap();
+        for statement in ddl::<Purse>(&db).await.unwrap() {
+            db.execute(crate::db::Sql::trusted(statement), &[]).await.unwrap();
+        }
+        let config =
+            r#"{ "master": { "rootport": 1, "webport": 2 }, "servers": { "game": { "app": "game" } } }"#;
+        let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
+        let config = cluster.node("game").cloned().unwrap();
+        let limits = config.limits.clone();
+        let node = Node::new(&cluster, config, Incarnation(1), States::new(), vec![]);
+        let settings = record::Settings {
+            id: "game".into(),
+            data_dir: folder.path().join("data"),
+            limits,
+            shared: None,
+        };
+        let mut records = Records::new(BTreeMap::from([(String::new(), db)]), settings);
+        let purses = records.open::<Purse>().await.unwrap();
+        node.set_records(records);
+        purses.insert(Purse { id: 1 }).await.unwrap();
+
+        let (known, unknown) = (SessionId(7), SessionId(8));
+        let state = SessionState {
+            version: 1,
+            address: "127.0.0.1:1".parse().unwrap(),
+            user: None,
+            attributes: BTreeMap::new(),
+        };
+        let via = NodeName::try_from("gate").unwrap();
+        let session = KnownSession { id: known, via, from_parent: true, state, here: true, entered: 0 };
+        node.cluster().known.take_over(session);
+        let kept = || node.records().unwrap().kept().len();
+        purses.keep(unknown, &1).await.unwrap();
+        assert_eq!(kept(), 0);
+        purses.keep(known, &1).await.unwrap();
+        assert_eq!(kept(), 1);
+        // Its end was told, and a handler of it still runs.
+        node.cluster().known.ended(known);
+        node.session_ended(known);
+        assert_eq!(kept(), 0);
+        assert!(purses.keep(known, &1).await.unwrap().is_some());
+        assert_eq!(kept(), 0);
+        node.records().unwrap().close(Instant::now() + Duration::from_secs(5)).await;
+    }
+}
