@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::time::Instant;
-
 use crate::dispatch::Shared;
 use crate::guarded::run_hook;
 use crate::sessions::Session;
@@ -18,7 +16,7 @@ impl Shared {
         let known = node.cluster().changes();
         if sticky.looked_at.swap(known, Ordering::Relaxed) != known || sticky.misses() {
             let others: BTreeSet<_> = node.cluster().others().into_values().map(|other| other.name).collect();
-            sticky.forget_lost(|end| others.contains(end), Instant::now(), node.config().limits.park);
+            sticky.forget_lost(|end| others.contains(end), |end| node.may_be_reached_soon(end));
         }
     }
 

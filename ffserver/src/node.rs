@@ -1,11 +1,13 @@
 //! The handle to one running node: its name, state, sessions and links. No global knows it; everything
 //! that needs the node is given this handle, so one process can host many.
 
+mod sessions;
+
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,11 +18,8 @@ use ffnet::handshake::{Local, Peer};
 use ffnet::link::{Change, LinkLimits};
 use ffproto::control::NodeStatus;
 use ffproto::handshake::Refusal;
-use ffproto::link::Client;
 use ffproto::relay::MoveOrder;
-use ffproto::{
-    ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId, handover,
-};
+use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, SessionId};
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
@@ -36,8 +35,8 @@ use crate::neighbours::Neighbours;
 use crate::park::{Park, ParkLimits, Side};
 use crate::places::Places;
 use crate::record::{Record, Records, Table};
-use crate::routing::{SESSION_ENDED, Sticky};
-use crate::session::{Course, LocalSession, Luggage, Stage, Wire};
+use crate::routing::Sticky;
+use crate::session::{Course, LocalSession};
 use crate::users::Users;
 
 /// Where a node is in its life.
@@ -443,132 +442,6 @@ impl Node {
     /// Begins a new second for [`Node::may_log_call`].
     pub(crate) fn end_log_second(&self) {
         self.0.call_lines.store(0, Ordering::Relaxed);
-    }
-}
-
-/// Sessions.
-impl Node {
-    pub(crate) fn set_number(&self, number: NodeNumber) {
-        let mut sessions = self.0.sessions.lock();
-        // Told again after every reconnect to the master; the ids go on.
-        sessions.next.get_or_insert_with(|| SessionId::first(number, self.0.incarnation));
-    }
-
-    /// Opens a session.
-    pub(crate) fn open_session(&self, address: SocketAddr) -> Result<LocalSession, NotOpened> {
-        let limits = &self.0.config.limits;
-        let mut sessions = self.0.sessions.lock();
-        if sessions.open.len() >= limits.sessions_max {
-            return Err(NotOpened::TooMany);
-        }
-        let id = sessions.next.ok_or(NotOpened::NoNumber)?;
-        let from_there = sessions.by_address.entry(address.ip()).or_default();
-        if limits.connections_per_address.is_some_and(|max| *from_there >= max) {
-            return Err(NotOpened::TooManyFromThere);
-        }
-        *from_there += 1;
-        sessions.next = Some(id.next());
-        let stage = if self.0.config.login.is_some() { Stage::Awaited } else { Stage::In };
-        let session =
-            LocalSession::new(id, address, stage, Wire::of(&self.0.config), self.0.counters.clone());
-        session.set_course(sessions.course);
-        sessions.open.insert(id, session.clone());
-        drop(sessions);
-        self.0.changed.notify_one();
-        Ok(session)
-    }
-
-    /// Takes over a session that another process of this node has opened.
-    pub(crate) fn adopt_session(&self, record: &handover::Session, luggage: Luggage) -> LocalSession {
-        let (groups, user, stamp) = (luggage.groups.clone(), luggage.user(), luggage.stamp);
-        let heard = luggage.heard;
-        let session = LocalSession::adopt(record, luggage, Wire::of(&self.0.config), self.0.counters.clone());
-        if self.0.config.login.is_none() {
-            session.set_stage(Stage::In);
-        }
-        for group in groups {
-            self.0.cluster.groups.join(&group, &session, usize::MAX);
-        }
-        let mut sessions = self.0.sessions.lock();
-        *sessions.by_address.entry(record.address.ip()).or_default() += 1;
-        sessions.open.insert(record.id, session.clone());
-        drop(sessions);
-        self.0.cluster.held.arrived(session.id(), heard);
-        if let Some(user) = user {
-            let lost = self.0.cluster.users.arrived(&user, session.id(), stamp.unwrap_or_default());
-            lost.into_iter().for_each(|lost| self.kick(lost, &user));
-        }
-        self.0.changed.notify_one();
-        session
-    }
-
-    /// Forgets a session, here and at the nodes that its messages went to.
-    pub(crate) fn end_session(&self, session: &LocalSession) {
-        session.end();
-        self.forget_session(session);
-        self.session_ended(session.id());
-    }
-
-    /// Forgets a session that goes on in another process of this node; gives the nodes that its messages went
-    /// to, for that one to know.
-    pub(crate) fn session_left(&self, session: &LocalSession) -> Vec<handover::Sticky> {
-        self.forget_session(session);
-        self.0.sticky.leave(session.id())
-    }
-
-    /// Every session has come that was on its way here from the process that this one replaces.
-    pub(crate) fn all_arrived(&self) {
-        self.0.cluster.held.expect(false);
-        self.0.cluster.users.all_arrived();
-    }
-
-    fn forget_session(&self, session: &LocalSession) {
-        self.0.cluster.groups.leave_all(session.id());
-        if let Some(user) = &session.state().user {
-            self.0.cluster.users.free(user, session.id());
-        }
-        let mut sessions = self.0.sessions.lock();
-        sessions.open.remove(&session.id());
-        let ip = session.address().ip();
-        if let Some(from_there) = sessions.by_address.get_mut(&ip) {
-            *from_there -= 1;
-            if *from_there == 0 {
-                sessions.by_address.remove(&ip);
-            }
-        }
-        drop(sessions);
-        self.0.changed.notify_one();
-    }
-
-    /// Tells every session's connection what to do next, those that open later included.
-    pub(crate) fn set_course(&self, course: Course) {
-        let mut sessions = self.0.sessions.lock();
-        sessions.course = course;
-        sessions.open.values().for_each(|session| session.set_course(course));
-    }
-
-    /// What sessions that open later do; gives those that are open, to be told one by one. Those that hold do so
-    /// until then.
-    pub(crate) fn begin_course(&self, course: Course) -> Vec<LocalSession> {
-        let mut sessions = self.0.sessions.lock();
-        sessions.course = course;
-        sessions.open.values().cloned().collect()
-    }
-
-    /// Whether something runs for a session, here or elsewhere.
-    pub(crate) fn has_session_at_work(&self) -> bool {
-        self.0.sessions.lock().open.values().any(LocalSession::is_at_work)
-    }
-
-    /// Forgets the way of a session's messages and tells those along it.
-    pub(crate) fn session_ended(&self, session: SessionId) {
-        if let Some(records) = self.records() {
-            records.session_ended(session);
-        }
-        let client = Client { session, command: CommandId(0), stateless: false };
-        for name in self.0.sticky.forget(session) {
-            self.tell(&name, SESSION_ENDED, &[], client);
-        }
     }
 }
 

@@ -3,15 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ffnet::Link;
 use ffproto::{NodeName, NodeNumber, SessionId, handover};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use crate::park::Side;
 use crate::places::Places;
@@ -256,8 +254,8 @@ pub(crate) struct Sticky {
     chosen: Mutex<FxHashMap<SessionId, Vec<Choice>>>,
     /// While this process hands over, its successor hears of every choice.
     heard_by: Mutex<Option<Arc<Unheard>>>,
-    /// Nodes that sessions have and that are out of reach, and since when.
-    missed: Mutex<FxHashMap<NodeName, Instant>>,
+    /// At the last look, nodes that sessions have were out of reach and might be back.
+    misses: AtomicBool,
     /// What was known of the cluster at the last look for those.
     pub(crate) looked_at: AtomicU64,
     /// Sessions of this node that have lost theirs, for the app to be told.
@@ -445,34 +443,31 @@ impl Sticky {
         chosen.iter().flat_map(of).collect()
     }
 
-    /// Forgets the choices whose node has been out of reach for `patience`; those sessions have lost it.
+    /// Forgets the choices whose node is out of reach and will not be back soon; those sessions have lost it.
     pub(crate) fn forget_lost(
         &self,
         is_reached: impl Fn(&NodeName) -> bool,
-        now: Instant,
-        patience: Duration,
+        may_be_back: impl Fn(&NodeName) -> bool,
     ) {
-        let mut missed = self.missed.lock();
-        let mut seen = BTreeSet::new();
+        let mut misses = false;
         self.chosen.lock().retain(|session, choices| {
             choices.retain(|choice| {
                 let Some(end) = choice.end.as_ref().filter(|end| !is_reached(end)) else { return true };
-                seen.insert(end.clone());
-                let since = *missed.entry(end.clone()).or_insert(now);
-                let is_lost = now.duration_since(since) >= patience;
+                let is_lost = !may_be_back(end);
                 if is_lost {
                     self.lose(*session, end.clone());
                 }
+                misses |= !is_lost;
                 !is_lost
             });
             !choices.is_empty()
         });
-        missed.retain(|name, _| seen.contains(name));
+        self.misses.store(misses, Ordering::Relaxed);
     }
 
     /// Whether a node that sessions have was out of reach at the last look.
     pub(crate) fn misses(&self) -> bool {
-        !self.missed.lock().is_empty()
+        self.misses.load(Ordering::Relaxed)
     }
 
     /// The app of a client's node will be told.
@@ -638,22 +633,19 @@ mod tests {
 
     #[test]
     fn a_node_out_of_reach_is_lost_once_when_its_time_is_over() {
-        let (sticky, now) = (Sticky::default(), Instant::now());
-        let (park, name) = (Duration::from_secs(2), |name: &str| NodeName::try_from(name).unwrap());
+        let (sticky, name) = (Sticky::default(), |name: &str| NodeName::try_from(name).unwrap());
         let at = (Direction::Down, name("net"));
         sticky.prefer(SessionId(1), "game", name("game.1"), &at);
         sticky.prefer(SessionId(2), "game", name("game.2"), &at);
         let reached = |node: &NodeName| *node == *"game.2";
-        sticky.forget_lost(reached, now, park);
+        sticky.forget_lost(reached, |_| true);
         assert!(sticky.misses() && sticky.take_lost().is_empty());
-        // It was back in between.
-        sticky.forget_lost(|_| true, now + park, park);
+        sticky.forget_lost(|_| true, |_| false);
+        assert!(!sticky.misses() && sticky.take_lost().is_empty());
+        sticky.forget_lost(reached, |_| false);
         assert!(!sticky.misses());
-        sticky.forget_lost(reached, now + park, park);
-        assert!(sticky.take_lost().is_empty());
-        sticky.forget_lost(reached, now + park * 2, park);
         assert_eq!(sticky.take_lost(), [(SessionId(1), name("game.1"))]);
-        sticky.forget_lost(reached, now + park * 3, park);
+        sticky.forget_lost(reached, |_| false);
         assert!(sticky.take_lost().is_empty());
         assert!(
             sticky.get(SessionId(1), "game", 0).is_none() && sticky.get(SessionId(2), "game", 0).is_some()
