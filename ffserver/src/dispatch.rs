@@ -625,6 +625,14 @@ impl Service for Methods {
         }
     }
 
+    fn begin(&self) {
+        crate::session::gather();
+    }
+
+    fn settle(&self) {
+        crate::session::write_gathered();
+    }
+
     fn changed(&self, link: &Link, change: Change) {
         self.shared.node.link_changed(link, change);
         if change == Change::Switched {

@@ -84,7 +84,7 @@ impl Entry {
     /// Tells its caller that it ends here.
     pub(crate) fn fail(&self, fault: &Fault) {
         if let Some((sink, token)) = &self.sink {
-            sink.end(*token, Err(fault));
+            sink.clone().end(*token, Err(fault));
         }
     }
 
@@ -233,7 +233,7 @@ struct SlotState {
 }
 
 impl Sink for Slot {
-    fn end(&self, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+    fn end(self: Arc<Self>, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let mut state = self.0.lock();
         state.outcome = Some(match outcome {
             Ok(body) => Ok(Bytes::copy_from_slice(body.unwrap_or_default())),

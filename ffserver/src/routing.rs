@@ -174,6 +174,11 @@ struct Choice {
     from: Option<At>,
 }
 
+/// Most sessions have one, and a vector that grows by itself would make room for four.
+fn for_one() -> Vec<Choice> {
+    Vec::with_capacity(1)
+}
+
 impl Choice {
     fn tell(&self, session: SessionId) -> Option<handover::Sticky> {
         let from = self.from.as_ref().map(|(side, name)| (*side == Direction::Up, name.clone()));
@@ -288,7 +293,7 @@ impl Sticky {
         from: Option<&At>,
     ) -> Option<Moved> {
         let mut chosen = self.chosen.lock();
-        let choices = chosen.entry(session).or_default();
+        let choices = chosen.entry(session).or_insert_with(for_one);
         let at = choices.iter().position(|choice| choice.target == *target).unwrap_or_else(|| {
             let (target, from) = (target.clone(), from.cloned());
             choices.push(Choice { target, via: None, hop: None, end: None, from });
@@ -315,7 +320,7 @@ impl Sticky {
         from: &At,
     ) -> Option<NodeName> {
         let mut chosen = self.chosen.lock();
-        let choices = chosen.entry(session).or_default();
+        let choices = chosen.entry(session).or_insert_with(for_one);
         let at = choices.iter().position(|choice| *choice.target == *target);
         let known = at.map(|at| choices.swap_remove(at));
         let (same, other) = match known {
@@ -404,7 +409,7 @@ impl Sticky {
 
     fn put(&self, session: SessionId, choice: Choice) {
         let mut chosen = self.chosen.lock();
-        let choices = chosen.entry(session).or_default();
+        let choices = chosen.entry(session).or_insert_with(for_one);
         choices.retain(|known| known.target != choice.target);
         choices.push(choice);
     }

@@ -69,7 +69,7 @@ struct Asked {
 }
 
 impl Sink for Asked {
-    fn end(&self, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+    fn end(self: Arc<Self>, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let outcome = outcome.map(|body| body.map(Bytes::copy_from_slice)).map_err(Clone::clone);
         decide(&self.session, &self.shared, outcome);
     }

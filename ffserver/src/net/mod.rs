@@ -8,6 +8,7 @@ mod spoken;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ use crate::node::Node;
 use crate::session::{Course, LocalSession};
 use crate::sessions::Session;
 use connection::{Closed, Connection};
+
+/// The rest of a connection's task.
+type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Connections that may wait to be sent to a successor; the others wait in their own tasks.
 const LEAVING_MAX: usize = 64;
@@ -134,27 +138,38 @@ impl Clients {
         Ok(())
     }
 
-    fn run(&self, mut connection: Connection) {
-        let clients = self.clone();
+    /// The one task of a connection. The room for its end is made at its end: ten thousand idle ones shall not own
+    /// it.
+    fn run(&self, connection: Connection) {
+        let (clients, mut connection) = (self.clone(), Box::new(connection));
         self.connections.spawn(async move {
-            loop {
+            let end = loop {
                 let closed = (&mut connection).await;
-                if !matches!(closed, Closed::Leaving) {
-                    return clients.close(connection, closed).await;
-                }
-                if let Some((socket, record)) = connection.leave() {
-                    let session = connection.session().clone();
-                    drop(connection);
-                    let sticky = clients.shared.node.session_left(&session);
-                    return clients.send(Leaving { socket, record, sticky }).await;
+                match clients.end(connection, closed) {
+                    Ok(end) => break end,
+                    Err(stays) => connection = stays,
                 }
                 // Something has begun for it meanwhile, or there is no descriptor to spare: a little later.
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
+                Box::pin(tokio::time::sleep(LOOK_EVERY)).await;
+            };
+            end.await;
         });
     }
 
-    async fn send(&self, leaving: Leaving) {
+    /// What is to be done for a connection whose turn is over; gives it back when it cannot leave now.
+    fn end(&self, mut connection: Box<Connection>, closed: Closed) -> Result<End, Box<Connection>> {
+        let clients = self.clone();
+        if !matches!(closed, Closed::Leaving) {
+            return Ok(Box::pin(clients.close(connection, closed)));
+        }
+        let Some((socket, record)) = connection.leave() else { return Err(connection) };
+        let session = connection.session().clone();
+        drop(connection);
+        let sticky = self.shared.node.session_left(&session);
+        Ok(Box::pin(clients.send(Leaving { socket, record, sticky })))
+    }
+
+    async fn send(self, leaving: Leaving) {
         let successor = self.successor.lock().clone();
         let back = match successor {
             Some(successor) => successor.send(leaving).await.err().map(|refused| refused.0),
@@ -175,7 +190,7 @@ impl Clients {
         }
     }
 
-    async fn close(self, mut connection: Connection, closed: Closed) {
+    async fn close(self, mut connection: Box<Connection>, closed: Closed) {
         let (shared, session) = (&self.shared, connection.session().clone());
         shared.node.end_session(&session);
         shared.node.tell_ended(&session);

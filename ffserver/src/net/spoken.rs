@@ -176,12 +176,12 @@ impl Connection {
         let said = async {
             let mut rest = self.writing.take();
             rest.extend_from_slice(&farewell);
-            self.stream.write_all(&rest).await?;
-            self.stream.shutdown().await?;
+            self.socket.write_all(&rest).await?;
+            self.socket.shutdown().await?;
             // Were bytes left unread, the kernel would reset the connection, and the client might never
             // read what was written.
             let mut ignored = [0; 1024];
-            while self.stream.read(&mut ignored).await? > 0 {}
+            while self.socket.read(&mut ignored).await? > 0 {}
             std::io::Result::Ok(())
         };
         let _ = timeout(FAREWELL, said).await;

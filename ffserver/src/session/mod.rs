@@ -1,6 +1,8 @@
 //! One client connection as its net node sees it: its id, its state, and what waits to be written.
 
+mod gather;
 mod outbox;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::counters::Counters;
+pub(crate) use gather::{gather, write_gathered};
 pub use outbox::PushError;
-pub(crate) use outbox::{Encoded, Reason};
+pub(crate) use outbox::{Encoded, KEEP_BYTES, Reason};
 use outbox::{Outbox, wake};
+pub(crate) use socket::Socket;
 
 /// What all sessions of a node have in common.
 #[derive(Debug, Clone, Copy)]
@@ -271,7 +275,7 @@ impl LocalSession {
         if self.waiting_requests() > 0 || self.is_moving() || outbox.closing.is_some() {
             return None;
         }
-        (outbox.gone, outbox.left) = (true, true);
+        (outbox.gone, outbox.left, outbox.socket) = (true, true, None);
         let record = handover::Session {
             id: self.0.id,
             address: self.0.address,

@@ -13,9 +13,13 @@ use ffproto::frame::{Firefly, Form, websocket};
 use ffproto::{CommandId, Fault};
 use tokio::time::Instant;
 
-use super::{Inner, LocalSession, Wire};
+use super::{Inner, LocalSession, Socket, Wire, gather};
 use crate::counters::count;
 use crate::unwritten::Unwritten;
+
+/// What an outbox and its connection each keep of their buffers: a small reply needs no allocation, and ten thousand
+/// idle clients cost a few MiB at most.
+pub(crate) const KEEP_BYTES: usize = 512;
 
 /// The code of a WebSocket's close that says: not by the rules of this server (RFC 6455, 7.4.1).
 const POLICY: u16 = 1008;
@@ -28,6 +32,12 @@ pub(super) struct Outbox {
     /// Handed to the connection and not yet written: it counts against the bound.
     in_flight: usize,
     waker: Option<Waker>,
+    /// Until the session is gone.
+    pub(super) socket: Option<Socket>,
+    /// The connection has nothing to do before the client says something: what is queued needs no turn of it.
+    at_rest: bool,
+    /// It is among those that will be written to, see [`gather`].
+    gathered: bool,
     pub(super) closing: Option<(Reason, Instant)>,
     /// The client reads too slowly to be waited for: the connection ends with bytes unwritten.
     cut: bool,
@@ -104,7 +114,9 @@ impl LocalSession {
             if out.share(message.bytes(form, &self.0.wire.framing)) {
                 count(&self.0.counters.pushes_shared);
             }
-        })
+        })?;
+        self.0.see_to(&mut outbox);
+        Ok(())
     }
 
     /// Answers a request. Unlike a push it is never dropped for a slow client, who would wait for ever.
@@ -179,12 +191,19 @@ impl LocalSession {
         true
     }
 
-    /// Moves what is queued into the empty `writing`, or remembers who to wake. `Some` says why the
-    /// connection shall end: nothing is left to write.
-    pub(crate) fn take_queued(&self, writing: &mut Unwritten, waker: &Waker) -> Option<Reason> {
+    /// Moves what is queued into the empty `writing`, or remembers who to wake; `at_rest` says that the connection
+    /// then has nothing to do before the client says something. `Some` says why the connection shall end: nothing
+    /// is left to write.
+    pub(crate) fn take_queued(
+        &self,
+        writing: &mut Unwritten,
+        at_rest: bool,
+        waker: &Waker,
+    ) -> Option<Reason> {
         let mut outbox = self.0.outbox.lock();
         outbox.in_flight = outbox.out.len();
         std::mem::swap(&mut outbox.out, writing);
+        outbox.at_rest = at_rest && writing.is_empty();
         if writing.is_empty() {
             if let Some((why, _)) = &outbox.closing {
                 return Some(why.clone());
@@ -214,8 +233,13 @@ impl LocalSession {
     /// Nothing is taken any more.
     pub(crate) fn end(&self) {
         let mut outbox = self.0.outbox.lock();
-        outbox.gone = true;
+        (outbox.gone, outbox.socket) = (true, None);
         outbox.out = Unwritten::default();
+    }
+
+    /// Where the client is written to.
+    pub(crate) fn set_socket(&self, socket: Socket) {
+        self.0.outbox.lock().socket = Some(socket);
     }
 }
 
@@ -234,13 +258,20 @@ impl Outbox {
 }
 
 impl Inner {
-    fn push(&self, command: CommandId, body: &[u8], policy: SlowClient) -> Result<(), PushError> {
+    fn push(self: &Arc<Self>, command: CommandId, body: &[u8], policy: SlowClient) -> Result<(), PushError> {
         self.queue(policy, |form, out| form.write(&self.wire.framing, command, body, out))
     }
 
     /// Queues what `write` writes in the session's form.
-    fn queue(&self, policy: SlowClient, write: impl FnOnce(Form, &mut Vec<u8>)) -> Result<(), PushError> {
-        self.queue_in(&mut self.outbox.lock(), policy, write)
+    fn queue(
+        self: &Arc<Self>,
+        policy: SlowClient,
+        write: impl FnOnce(Form, &mut Vec<u8>),
+    ) -> Result<(), PushError> {
+        let mut outbox = self.outbox.lock();
+        self.queue_in(&mut outbox, policy, write)?;
+        self.see_to(&mut outbox);
+        Ok(())
     }
 
     fn queue_in(
@@ -275,8 +306,34 @@ impl Inner {
             return Err(PushError::TooSlow);
         }
         write(outbox.form, &mut outbox.out);
-        wake(outbox);
         Ok(())
+    }
+
+    /// Sees to it that what is queued is written, and that the connection goes on if it had paused.
+    fn see_to(self: &Arc<Self>, outbox: &mut Outbox) {
+        if outbox.at_rest && (outbox.out.is_empty() || outbox.gathered || gather::add(self)) {
+            outbox.gathered = !outbox.out.is_empty();
+        } else {
+            wake(outbox);
+        }
+    }
+
+    /// Writes what is queued without a turn of the connection; that has to take over what the socket does not take,
+    /// and to find out why.
+    pub(super) fn write_at_rest(&self) {
+        let mut outbox = self.outbox.lock();
+        let Outbox { out, socket, at_rest, gathered, .. } = &mut *outbox;
+        *gathered = false;
+        if !*at_rest || out.is_empty() {
+            return;
+        }
+        match socket.as_ref().map(|socket| socket.try_write(out)) {
+            Some(Ok(())) => out.clear(KEEP_BYTES),
+            _ => {
+                *at_rest = false;
+                wake(&mut outbox);
+            }
+        }
     }
 
     fn close(&self, outbox: &mut Outbox, reason: Reason) {
@@ -285,7 +342,7 @@ impl Inner {
         wake(outbox);
     }
 
-    fn push_fault(&self, command: CommandId, fault: &Fault) {
+    fn push_fault(self: &Arc<Self>, command: CommandId, fault: &Fault) {
         let Wire { framing, error_command, .. } = &self.wire;
         let write = |form: Form, out: &mut Vec<u8>| {
             form.write_error(framing, *error_command, command, fault, out);
@@ -295,10 +352,9 @@ impl Inner {
     }
 }
 
-/// The outcome of a forwarded request comes back: the connection is woken to write it, and to read on if
-/// it had paused.
+/// The outcome of a forwarded request comes back.
 impl Sink for Inner {
-    fn end(&self, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+    fn end(self: Arc<Self>, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let command = CommandId(token as u32); // The token was made from a command.
         let Wire { framing, error_command, .. } = &self.wire;
         // In one step: who sees that nothing waits must see the answer as well.
@@ -314,12 +370,139 @@ impl Sink for Inner {
                 form.write_error(framing, *error_command, command, fault, out);
             }),
         };
-        wake(&mut outbox);
+        self.see_to(&mut outbox);
     }
 }
 
 pub(super) fn wake(outbox: &mut Outbox) {
     if let Some(waker) = outbox.waker.take() {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use ffproto::SessionId;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::{Stage, gather, write_gathered};
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A session with its client's end, all that was sent, and how often its connection was woken.
+    struct Scene {
+        session: LocalSession,
+        client: TcpStream,
+        sent: Vec<u8>,
+        woken: Arc<Woken>,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, address) = listener.accept().await.unwrap();
+            stream.writable().await.unwrap();
+            let framing = Firefly { head: [1, 2, 3, 4], proto_version: 5, server_version: 6 };
+            let error_command = CommandId(0);
+            let slow_client = SlowClient::Disconnect;
+            let wire = Wire { framing, error_command, outbox_bytes_max: usize::MAX, slow_client };
+            let session = LocalSession::new(SessionId(1), address, Stage::In, wire, Arc::default());
+            session.set_socket(Socket::new(stream));
+            Self { session, client, sent: Vec::new(), woken: Arc::default() }
+        }
+
+        /// The end of a turn of the connection: takes what is queued.
+        fn turn(&self, at_rest: bool) -> Vec<u8> {
+            let mut writing = Unwritten::default();
+            let waker = self.woken.clone().into();
+            assert_eq!(self.session.take_queued(&mut writing, at_rest, &waker), None);
+            writing.take()
+        }
+
+        fn push(&mut self, body: &[u8]) {
+            self.session.push(CommandId(1), body).unwrap();
+            Form::default().write(&self.session.framing(), CommandId(1), body, &mut self.sent);
+        }
+
+        fn woken(&self) -> usize {
+            self.woken.0.load(Ordering::Relaxed)
+        }
+
+        /// What the client reads is what was sent.
+        async fn arrives(&mut self, bytes: usize) {
+            let mut read = vec![0; bytes];
+            self.client.read_exact(&mut read).await.unwrap();
+            assert!(read == self.sent[..bytes]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_link_brings_is_written_without_a_turn_of_a_connection_at_rest() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        gather();
+        scene.push(b"one");
+        scene.push(b"two");
+        write_gathered();
+        assert!(!scene.session.has_queued());
+        scene.arrives(scene.sent.len()).await;
+        assert_eq!(scene.woken(), 0);
+        scene.push(b"outside of a link");
+        assert_eq!(scene.woken(), 1);
+        assert!(scene.sent.ends_with(&scene.turn(true)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_something_to_do_writes_by_itself() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(false).is_empty());
+        gather();
+        scene.push(b"one");
+        write_gathered();
+        assert_eq!(scene.woken(), 1);
+        assert_eq!(scene.turn(true), scene.sent);
+        // It writes that now, so the next must not go past it.
+        gather();
+        scene.push(b"two");
+        write_gathered();
+        assert!(scene.session.has_queued());
+    }
+
+    #[tokio::test]
+    async fn what_a_full_socket_does_not_take_is_left_to_the_connection_in_order() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        while scene.woken() == 0 {
+            gather();
+            scene.push(&[scene.sent.len() as u8; 10_000]);
+            write_gathered();
+        }
+        let left = scene.turn(true);
+        assert!(!left.is_empty() && scene.sent.ends_with(&left));
+        scene.arrives(scene.sent.len() - left.len()).await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_to_a_session_that_is_gone() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        gather();
+        scene.push(b"one");
+        scene.session.end();
+        write_gathered();
+        assert_eq!(scene.client.read(&mut [0; 8]).await.unwrap(), 0, "its socket is closed");
     }
 }

@@ -37,21 +37,24 @@ fn main() -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "a program for the terminal")]
 fn run(args: &Args) -> Result<()> {
     let address = args.address.to_socket_addrs()?.next().context("no such address")?;
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
         .with_context(|| format!("no server at {address}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut out = std::io::stdout();
     for &command in &args.commands {
-        println!("----------------");
-        println!("send commandId: {command}");
+        if writeln!(out, "----------------\nsend commandId: {command}").is_err() {
+            return Ok(()); // Nobody reads on, as with `client | head`.
+        }
         let (got, body) = request(&mut stream, CommandId(command), args.body.as_bytes())?;
         let text = String::from_utf8_lossy(&body);
         if got.0 != command {
             bail!("command {command} was answered by {got}: {text}");
         }
-        println!("{text}");
+        if writeln!(out, "{text}").is_err() {
+            return Ok(());
+        }
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ type Outcome = Result<Bytes, Fault>;
 pub trait Sink: Send + Sync {
     /// The call that was forwarded with this token has ended: with a body, with nothing to send
     /// (`Ok(None)`), or with a fault. Runs inside the link's driver, so it must not block.
-    fn end(&self, token: u64, outcome: Result<Option<&[u8]>, &Fault>);
+    fn end(self: Arc<Self>, token: u64, outcome: Result<Option<&[u8]>, &Fault>);
 }
 
 /// A forwarded call that has ended, still to be told: outside of the table's lock, because a sink takes
@@ -47,7 +47,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn tell(&self, outcome: Result<Option<&[u8]>, &Fault>) {
+    pub(super) fn tell(self, outcome: Result<Option<&[u8]>, &Fault>) {
         self.sink.end(self.token, outcome);
     }
 }
@@ -302,7 +302,7 @@ mod tests {
     fn a_forwarded_call_is_told_to_its_sink_once() {
         struct Count(std::sync::atomic::AtomicU64);
         impl Sink for Count {
-            fn end(&self, token: u64, _: Result<Option<&[u8]>, &Fault>) {
+            fn end(self: Arc<Self>, token: u64, _: Result<Option<&[u8]>, &Fault>) {
                 self.0.fetch_add(token, std::sync::atomic::Ordering::Relaxed);
             }
         }
@@ -323,7 +323,7 @@ mod tests {
     fn calls_that_end_together_are_told_in_the_order_in_which_they_were_made() {
         struct Tokens(parking_lot::Mutex<Vec<u64>>);
         impl Sink for Tokens {
-            fn end(&self, token: u64, _: Result<Option<&[u8]>, &Fault>) {
+            fn end(self: Arc<Self>, token: u64, _: Result<Option<&[u8]>, &Fault>) {
                 self.0.lock().push(token);
             }
         }
@@ -351,7 +351,7 @@ mod tests {
     fn a_retired_table_knows_whose_messages_wait() {
         struct Nobody;
         impl Sink for Nobody {
-            fn end(&self, _: u64, _: Result<Option<&[u8]>, &Fault>) {}
+            fn end(self: Arc<Self>, _: u64, _: Result<Option<&[u8]>, &Fault>) {}
         }
         let (alice, bob) = (SessionId(1), SessionId(2));
         let mut table = CallTable::default();

@@ -32,6 +32,10 @@ pub trait Service {
     fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant);
     /// The peer says something about the link as a whole.
     fn changed(&self, link: &Link, change: Change);
+    /// What one read has brought is handled now: every complete frame of it, and the ends of calls.
+    fn begin(&self) {}
+    /// All of that is handled; what it led to may go out together. Follows each [`begin`](Self::begin).
+    fn settle(&self) {}
 }
 
 /// Why a link ended.
@@ -166,17 +170,10 @@ where
 
     fn handle_frames(&mut self) -> Result<(), Closed> {
         let max = self.link.0.limits.frame_bytes_max;
-        let mut at = 0;
-        loop {
-            match link::read(&self.read[at..self.have], max) {
-                Ok(Some(frame)) => {
-                    at += frame.bytes;
-                    handle(&self.link, &self.service, &frame.head, frame.body, self.last_seen)?;
-                }
-                Ok(None) => break,
-                Err(fault) => return Err(Closed::Frame(fault)),
-            }
-        }
+        self.service.begin();
+        let handled = self.handle_complete(max);
+        self.service.settle();
+        let at = handled?;
         if at > 0 && self.link.has(flag::RETIRED) {
             self.service.changed(&self.link, Change::Quieter);
         }
@@ -184,6 +181,16 @@ where
         self.have -= at;
         self.fit_buffer(max);
         Ok(())
+    }
+
+    /// Says how many bytes the complete frames are.
+    fn handle_complete(&self, max: u32) -> Result<usize, Closed> {
+        let mut at = 0;
+        while let Some(frame) = link::read(&self.read[at..self.have], max).map_err(Closed::Frame)? {
+            at += frame.bytes;
+            handle(&self.link, &self.service, &frame.head, frame.body, self.last_seen)?;
+        }
+        Ok(at)
     }
 
     /// Grows the buffer for a frame that is larger than it (its length has been checked), and shrinks it
@@ -237,7 +244,7 @@ where
                 self.link.fault(Code::Timeout, Executed::Unknown, message)
             };
             let told = self.link.0.calls.lock().expire(Instant::now(), late);
-            told.iter().for_each(|told| told.tell(Err(&late())));
+            told.into_iter().for_each(|told| told.tell(Err(&late())));
             if self.link.has(flag::RETIRED) {
                 self.service.changed(&self.link, Change::Quieter);
             }
@@ -310,7 +317,7 @@ fn end(link: &Link, written: u64) {
         link.fault(Code::LinkLost, executed, format!("the link to `{peer}` ended before the answer"))
     };
     let told = link.0.calls.lock().end_all(written, lost);
-    told.iter().for_each(|(told, fault)| told.tell(Err(fault)));
+    told.into_iter().for_each(|(told, fault)| told.tell(Err(&fault)));
 }
 
 fn handle<V: Service>(
@@ -463,7 +470,7 @@ mod tests {
 
     struct Nobody;
     impl Sink for Nobody {
-        fn end(&self, _: u64, _: Result<Option<&[u8]>, &Fault>) {}
+        fn end(self: Arc<Self>, _: u64, _: Result<Option<&[u8]>, &Fault>) {}
     }
 
     fn forward(link: &Link, method: u16, message_of: Option<SessionId>, nested: bool) -> Result<(), NotSent> {

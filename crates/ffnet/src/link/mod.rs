@@ -538,7 +538,7 @@ impl Inner {
 
 /// What is forwarded for the peer ends on the link that it came from, under the peer's own call id.
 impl Sink for Inner {
-    fn end(&self, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+    fn end(self: Arc<Self>, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         self.end_call(token as u32, outcome); // The token was made from a call id.
     }
 }
