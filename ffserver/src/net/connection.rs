@@ -97,6 +97,8 @@ pub(super) struct Connection {
     pub(super) spoken: Spoken,
     /// `unread` starts with a whole frame that may not start yet.
     pub(super) stalled: bool,
+    /// What it waits for then happens elsewhere: a move of the session, or its requests on other nodes.
+    waits_for_others: bool,
     running: Option<Running>,
     allowance: Option<Allowance>,
     /// The session's own way for the kind of its last stateful message: the next one mostly takes it, too.
@@ -147,6 +149,7 @@ impl Connection {
             unread: Vec::new(),
             spoken: Spoken::default(),
             stalled: false,
+            waits_for_others: false,
             running: None,
             allowance,
             hop: None,
@@ -316,20 +319,35 @@ impl Connection {
     /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
     /// to its allowance. When it may not, what ends the wait wakes this connection.
     pub(super) fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
-        if self.waits_for_handler() || self.session.is_ending() || self.session.is_moving() {
+        self.waits_for_others = false;
+        if self.waits_for_handler() || self.session.is_ending() {
+            return false;
+        }
+        self.waits_for_others = self.must_wait_for_others();
+        if self.waits_for_others {
             return false;
         }
         if self.session.stage() == Stage::Asked {
             // Nothing is accepted now, which the client is to hear at once.
             return true;
         }
-        if self.session.waiting_requests() >= self.shared.node.config().limits.session_calls_max {
-            return false;
-        }
         match self.allowance.as_mut().map(|allowance| allowance.take(now)) {
             None | Some(Ok(())) => true,
             Some(Err(again)) => self.poll_timer(again, cx).is_ready(),
         }
+    }
+
+    fn must_wait_for_others(&self) -> bool {
+        let max = self.shared.node.config().limits.session_calls_max;
+        self.session.is_moving()
+            || self.session.waiting_requests() >= max && self.session.stage() != Stage::Asked
+    }
+
+    /// Whether something has happened elsewhere since this turn has looked for it. From now on that wakes the
+    /// connection, but before it did not sleep.
+    fn has_missed(&self) -> bool {
+        let may_start = || self.stalled && self.waits_for_others && !self.must_wait_for_others();
+        self.course != self.session.course() || self.course == Course::Run && may_start()
     }
 
     pub(super) fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
@@ -492,6 +510,9 @@ impl Connection {
                 return Poll::Ready(Ok(why));
             }
             if self.writing.is_empty() {
+                if self.has_missed() {
+                    cx.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
         }

@@ -367,7 +367,7 @@ impl LocalSession {
     /// One request fewer waits: the connection may go on reading, if it had paused.
     pub(crate) fn request_ended(&self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        wake(&mut self.0.outbox.lock());
+        self.0.go_on(&mut self.0.outbox.lock());
     }
 
     /// Keeps it from leaving, moving and ending quietly, as a request does that runs beside its order, until the

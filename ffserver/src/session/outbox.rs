@@ -1,6 +1,6 @@
 //! What waits to be written to a client: pushes, answers, and why it ends.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -23,6 +23,14 @@ pub(crate) const KEEP_BYTES: usize = 512;
 
 /// The code of a WebSocket's close that says: not by the rules of this server (RFC 6455, 7.4.1).
 const POLICY: u16 = 1008;
+
+/// What a thread keeps of the room for one answer.
+const ANSWER_KEEP_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where an answer is put together that is written at once; empty between two of them.
+    static ANSWER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 #[derive(Default)]
 pub(super) struct Outbox {
@@ -121,8 +129,11 @@ impl LocalSession {
 
     /// Answers a request. Unlike a push it is never dropped for a slow client, who would wait for ever.
     pub(crate) fn reply(&self, command: CommandId, body: &[u8]) {
-        // A client that is gone needs no reply; a slow one is being disconnected.
-        let _ = self.0.push(command, body, SlowClient::Disconnect);
+        let mut outbox = self.0.outbox.lock();
+        // It counts among those that wait when it ran beside its session's order.
+        let last = self.waiting_requests() == 1;
+        let framing = &self.0.wire.framing;
+        self.0.answer(&mut outbox, last, |form, out| form.write(framing, command, body, out));
     }
 
     /// Tells the client that its request failed, see [`Form::write_error`].
@@ -309,13 +320,50 @@ impl Inner {
         Ok(())
     }
 
-    /// Sees to it that what is queued is written, and that the connection goes on if it had paused.
+    /// Sees to it that what is queued is written.
     fn see_to(self: &Arc<Self>, outbox: &mut Outbox) {
-        if outbox.at_rest && (outbox.out.is_empty() || outbox.gathered || gather::add(self)) {
-            outbox.gathered = !outbox.out.is_empty();
+        if outbox.at_rest && (outbox.gathered || gather::add(self)) {
+            outbox.gathered = true;
         } else {
             wake(outbox);
         }
+    }
+
+    /// The connection goes on if it had paused.
+    pub(super) fn go_on(&self, outbox: &mut Outbox) {
+        if !outbox.at_rest {
+            wake(outbox);
+        }
+    }
+
+    /// Queues an answer. The last one that the client waits for is written at once when its connection is at rest:
+    /// nothing more comes that could go with it.
+    fn answer(self: &Arc<Self>, outbox: &mut Outbox, last: bool, write: impl FnOnce(Form, &mut Vec<u8>)) {
+        if last && outbox.at_rest && outbox.out.is_empty() && outbox.closing.is_none() {
+            return self.write_now(outbox, write);
+        }
+        // A client that is gone needs no answer; a slow one is being disconnected.
+        if self.queue_in(outbox, SlowClient::Disconnect, write).is_ok() {
+            self.see_to(outbox);
+        }
+    }
+
+    /// Writes to a client for whom nothing is queued; what its socket does not take is left to its connection.
+    fn write_now(&self, outbox: &mut Outbox, write: impl FnOnce(Form, &mut Vec<u8>)) {
+        // None when the session is gone.
+        let Some(socket) = &outbox.socket else { return };
+        let mut answer = ANSWER.take();
+        write(outbox.form, &mut answer);
+        let n = socket.try_write_bytes(&answer);
+        if n < answer.len() {
+            outbox.out.own().extend_from_slice(&answer[n..]);
+            outbox.at_rest = false;
+            wake(outbox);
+        }
+        // A large one is rare, and its room is not kept.
+        answer.clear();
+        answer.shrink_to(ANSWER_KEEP_BYTES);
+        ANSWER.set(answer);
     }
 
     /// Writes what is queued without a turn of the connection; that has to take over what the socket does not take,
@@ -359,18 +407,17 @@ impl Sink for Inner {
         let Wire { framing, error_command, .. } = &self.wire;
         // In one step: who sees that nothing waits must see the answer as well.
         let mut outbox = self.outbox.lock();
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        // A client that is gone needs no answer; a slow one is being disconnected.
-        let _ = match outcome {
-            Ok(Some(body)) => self.queue_in(&mut outbox, SlowClient::Disconnect, |form, out| {
+        let last = self.waiting.fetch_sub(1, Ordering::Relaxed) == 1;
+        match outcome {
+            Ok(Some(body)) => self.answer(&mut outbox, last, |form, out| {
                 form.write(framing, command, body, out);
             }),
-            Ok(None) => Ok(()),
-            Err(fault) => self.queue_in(&mut outbox, SlowClient::Disconnect, |form, out| {
+            Ok(None) => {}
+            Err(fault) => self.answer(&mut outbox, last, |form, out| {
                 form.write_error(framing, *error_command, command, fault, out);
             }),
-        };
-        self.see_to(&mut outbox);
+        }
+        self.go_on(&mut outbox);
     }
 }
 
@@ -437,6 +484,11 @@ mod tests {
             Form::default().write(&self.session.framing(), CommandId(1), body, &mut self.sent);
         }
 
+        fn answer(&mut self, body: &[u8]) {
+            self.session.0.clone().end(1, Ok(Some(body)));
+            Form::default().write(&self.session.framing(), CommandId(1), body, &mut self.sent);
+        }
+
         fn woken(&self) -> usize {
             self.woken.0.load(Ordering::Relaxed)
         }
@@ -463,6 +515,39 @@ mod tests {
         scene.push(b"outside of a link");
         assert_eq!(scene.woken(), 1);
         assert!(scene.sent.ends_with(&scene.turn(true)));
+    }
+
+    #[tokio::test]
+    async fn the_last_answer_is_written_at_once_and_others_wait_for_it() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        for _ in 0..2 {
+            scene.session.request_waits();
+        }
+        gather();
+        for (body, queued) in [(b"one", true), (b"two", true)] {
+            scene.answer(body);
+            assert_eq!(scene.session.has_queued(), queued);
+        }
+        write_gathered();
+        scene.session.request_waits();
+        scene.answer(b"alone");
+        assert!(!scene.session.has_queued());
+        scene.arrives(scene.sent.len()).await;
+        assert_eq!(scene.woken(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_a_full_socket_takes_in_part_is_left_to_the_connection() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        while scene.woken() == 0 {
+            scene.session.request_waits();
+            scene.answer(&[scene.sent.len() as u8; 10_000]);
+        }
+        let left = scene.turn(true);
+        assert!(!left.is_empty() && scene.sent.ends_with(&left));
+        scene.arrives(scene.sent.len() - left.len()).await;
     }
 
     #[tokio::test]

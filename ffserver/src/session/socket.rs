@@ -45,6 +45,12 @@ impl Socket {
         Ok(())
     }
 
+    /// Writes bytes; says how many of them the socket has taken.
+    pub(crate) fn try_write_bytes(&self, bytes: &[u8]) -> usize {
+        // Why it takes none is found out by the connection, which has to write the rest.
+        self.0.try_write(bytes).unwrap_or(0)
+    }
+
     /// Writes all, or remembers who to wake when the socket takes more.
     pub(crate) fn poll_write_all(
         &self,

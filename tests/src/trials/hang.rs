@@ -49,7 +49,11 @@ const SLACK: Duration = Duration::from_millis(700);
 /// # Errors
 /// The promise is not kept.
 pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
-    let cluster = Cluster::processes(Fixture::trial_with(size.call_timeout_ms)?).await?;
+    // It shall go on by itself: the master kills what hangs for longer.
+    let hang_s = size.stop_ms / 1000 + 20;
+    let limits = format!("\"limits\": {{ \"hang_s\": {hang_s}, ");
+    let fixture = Fixture::trial_with(size.call_timeout_ms)?.replace("\"limits\": { ", &limits);
+    let cluster = Cluster::processes(fixture).await?;
     let result = try_it(&cluster, size, say).await;
     with_log(cluster, result)?.stop().await
 }
