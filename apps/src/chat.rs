@@ -74,6 +74,10 @@ async fn says(node: Node, session: Session, Body(text): Body<String>) -> Result<
     if text.is_empty() || text.chars().count() > TEXT_CHARS_MAX {
         return Err(HandlerError::new(format!("a text has 1 to {TEXT_CHARS_MAX} letters")));
     }
+    // Who talks at once may be faster than `comes`, and shall hear himself.
+    if node.state::<Room>().is_some_and(|room| !room.lock().contains_key(&session.id())) {
+        session.join(EVERYBODY).await?;
+    }
     let from = session.user().unwrap_or_default();
     to_all(&node, SAID, &Said { from: &from, text, at: now_ms() });
     Ok(())

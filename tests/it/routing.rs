@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tests::client::Client;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
 use tests::single::Single;
 use tests::trials::order;
 use tests::wait;
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn pipelined_requests_of_a_session_run_in_order_and_one_at_a_time_while_others_die() -> Result<()> {
@@ -69,6 +70,37 @@ async fn a_client_that_pipelines_deeper_than_its_bound_is_paused_and_loses_nothi
     for n in 1..=20 {
         let (command, answer) = client.receive().await?;
         assert!(answer.starts_with(format!("{n} ok ").as_bytes()), "{command}: {answer:?}");
+    }
+    cluster.stop().await
+}
+
+/// The end of a call on another node and the pause of the connection meet on different threads, thousands of times.
+#[tokio::test]
+async fn a_paused_client_goes_on_when_several_threads_serve_it() -> Result<()> {
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 4000;
+    let fixture = Fixture::trial()?
+        .replace("\"call_timeout_ms\": 1000", "\"call_timeout_ms\": 9000, \"session_calls_max\": 1")
+        .replace("\"app\": \"trialnet\"", "\"app\": \"trialnet\", \"threads\": 4");
+    let cluster = Cluster::processes(fixture).await?;
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let mut client = cluster.client().await?;
+        clients.spawn(async move {
+            let mut sent = 1;
+            for n in 1..REQUESTS {
+                while sent < REQUESTS.min(n + 32) {
+                    client.send(1000, format!("{sent} 0").as_bytes()).await?;
+                    sent += 1;
+                }
+                let (command, answer) = client.receive().await.with_context(|| format!("request {n}"))?;
+                ensure!(answer.starts_with(format!("{n} ok ").as_bytes()), "{command}: {answer:?}");
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client??;
     }
     cluster.stop().await
 }
