@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ffconfig::Cluster;
 use ffnet::listen::Inherited;
+use ffnet::notify::{self, Notifier};
 use ffproto::{Incarnation, NodeNumber};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
@@ -16,7 +17,7 @@ use tracing::{error, warn};
 use crate::app::App;
 use crate::doing::{Watch, Word};
 use crate::hub::Hub;
-use crate::node::Node;
+use crate::node::{Node, Phase};
 use crate::server::{BuildError, FFServer, RunError};
 use crate::stop::Stop;
 
@@ -83,7 +84,7 @@ pub fn own_node(
     allow_descriptors()?;
     let incarnation = incarnation(env(INCARNATION_ENV))?;
     let server = FFServer::new(cluster, node, apps, incarnation)?.own_process(env(SUCCEEDS_ENV).is_some());
-    watch_loop(&server.node())?;
+    watch_loop(&server.node(), env(notify::ENV))?;
     Ok(server)
 }
 
@@ -110,13 +111,15 @@ pub fn allow_descriptors() -> io::Result<u64> {
 }
 
 /// Watches from a thread of its own whether the node's loop turns, and logs where it stands when it does not
-/// for a second: the name of the handler is then the last line before the master ends the process.
+/// for a second: the name of the handler is then the last line before the master ends the process. Who listens at
+/// the socket `manager` ([`notify::ENV`]) is told that the node is ready, and that its loop turns.
 ///
 /// # Errors
 /// When the system has no threads left.
-pub fn watch_loop(node: &Node) -> io::Result<()> {
+pub fn watch_loop(node: &Node, manager: Option<String>) -> io::Result<()> {
     const LOOK_EVERY: Duration = Duration::from_millis(250);
-    let doing = node.doing().clone();
+    let (node, doing) = (node.clone(), node.doing().clone());
+    let mut told = manager.map(|socket| Told::new(&socket)).transpose()?;
     #[allow(clippy::disallowed_methods, reason = "it is a thread of its own that sleeps, and not the loop")]
     let watch = move || {
         let (mut watch, mut looked) = (Watch::default(), Instant::now());
@@ -124,6 +127,9 @@ pub fn watch_loop(node: &Node) -> io::Result<()> {
             std::thread::sleep(LOOK_EVERY);
             let away = looked.elapsed();
             looked = Instant::now();
+            if let Some(told) = &mut told {
+                told.tell(node.phase(), doing.beats());
+            }
             match watch.look(doing.beats(), away) {
                 Some(Word::Stands(still)) => {
                     let place = doing.handler().unwrap_or("no handler (a task or a hook of the app)");
@@ -135,6 +141,39 @@ pub fn watch_loop(node: &Node) -> io::Result<()> {
         }
     };
     std::thread::Builder::new().name("watch".into()).spawn(watch).map(drop)
+}
+
+/// What the manager of this process has been told.
+struct Told {
+    notifier: Notifier,
+    phase: Phase,
+    beats: u64,
+}
+
+impl Told {
+    fn new(socket: &str) -> io::Result<Self> {
+        let wrong = |e: io::Error| io::Error::new(e.kind(), format!("{}={socket}: {e}", notify::ENV));
+        let notifier = Notifier::to(socket).map_err(wrong)?;
+        Ok(Self { notifier, phase: Phase::Starting, beats: 0 })
+    }
+
+    fn tell(&mut self, phase: Phase, beats: u64) {
+        if phase != self.phase {
+            let taken = match phase {
+                Phase::Ready => self.notifier.say(notify::Word::Ready),
+                Phase::Stopping => self.notifier.say(notify::Word::Stopping),
+                Phase::Starting | Phase::HandedOver => true,
+            };
+            if taken {
+                self.phase = phase;
+            }
+        }
+        if beats != self.beats {
+            self.beats = beats;
+            // When it is not taken, the next one is.
+            let _ = self.notifier.say(notify::Word::Turns);
+        }
+    }
 }
 
 /// Runs every node of a config in this process, with links in memory and without a master. Nodes stop in

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use ffconfig::{Cluster, LoadError, Loaded};
+use ffnet::notify::{self, Notifier, Word};
 use master::cli::{Args, Asked, exit};
 use master::console::Console;
 use master::signals::Signals;
@@ -103,6 +104,9 @@ async fn cluster(
     let running = master::start(setup).await?;
     let signals = tokio::spawn(signals.obey(running.handle()));
     tokio::spawn(teach(running.handle(), config));
+    if let Ok(manager) = std::env::var(notify::ENV) {
+        tokio::spawn(tell_manager(running.handle(), manager));
+    }
     let end = running.ended().await;
     signals.abort();
     match end {
@@ -122,6 +126,17 @@ async fn single(
     let signals = Signals::new().context("no signals")?;
     let single = Single::new(loaded.cluster, node, Box::new(launcher), console)?;
     Ok(single.run(signals).await)
+}
+
+/// Once the cluster is up: says so to the service manager that has started this program.
+async fn tell_manager(handle: Handle, manager: String) {
+    if handle.up().await {
+        match Notifier::to(&manager) {
+            Ok(notifier) if notifier.say(Word::Ready) => {}
+            Ok(_) => warn!("{}={manager}: the service manager does not listen", notify::ENV),
+            Err(e) => warn!("{}={manager}: {e}", notify::ENV),
+        }
+    }
 }
 
 /// Once the cluster is up: how to try it.

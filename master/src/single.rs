@@ -1,13 +1,18 @@
 //! `master single NODE CONFIG`: starts one node on this host and starts it again when it ends.
 //!
-//! The node registers at the configured master by itself, so what is known here is its process alone.
+//! The node registers at the configured master by itself; what is known here is its process, and what it tells by
+//! `ffnet::notify`: that it is ready, and that its loop turns.
+
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ffconfig::{Cluster, Node};
 use ffnet::backoff::Backoff;
+use ffnet::notify::{NotifyListener, Word};
 use ffproto::Incarnation;
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
@@ -15,9 +20,11 @@ use crate::console::Console;
 use crate::output::{Logs, NodeOutput};
 use crate::signals::{Asked, Signals};
 use crate::sockets::{PortFault, Sockets};
-use crate::supervisor::machine::{End, Exit};
-use crate::supervisor::moment;
-use crate::supervisor::process::{LaunchSpec, Launched, Launcher};
+use crate::supervisor::machine::{End, Exit, SILENT};
+use crate::supervisor::process::{self, LaunchSpec, Launched, Launcher};
+use crate::supervisor::{moment, proc};
+
+use watch::{Act, Watch};
 
 /// From SIGTERM to SIGKILL, beyond what the node may take to drain.
 const FIRM: Duration = Duration::from_secs(3);
@@ -46,6 +53,18 @@ pub struct Single {
     launcher: Box<dyn Launcher>,
     output: NodeOutput,
     incarnation: Option<Incarnation>,
+}
+
+/// A process of the node that runs.
+struct Process {
+    exit: BoxFuture<'static, Exit>,
+    signals: Box<dyn process::Signals>,
+    pid: u32,
+    /// What it says of itself.
+    notified: NotifyListener,
+    watch: Watch,
+    /// Why it was killed here.
+    killed: Option<String>,
 }
 
 /// What ended the wait for a process.
@@ -79,14 +98,16 @@ impl Single {
         Ok(Self { cluster, node, sockets, launcher, output, incarnation: None })
     }
 
-    /// Supervises it until it stops in order (exit code 0) or a signal says so.
+    /// Supervises it until it stops in order (exit code 0), a signal says so, or it has ended quickly too often
+    /// (`master.restart.max`).
     pub async fn run(mut self, mut signals: Signals) -> End {
         let restart = self.cluster.master.restart.clone();
+        let name = self.node.name.clone();
         let mut backoff = Backoff::new(restart.backoff.min, restart.backoff.max, restart.healthy);
         loop {
             let born = Instant::now();
             let how = match self.launch() {
-                Ok(launched) => match self.wait(launched, &mut signals).await {
+                Ok(mut process) => match self.wait(&mut process, &mut signals).await {
                     // It was told to stop, by its master or by a person.
                     Waited::Exited(Exit::Code(0)) => return End::Stopped,
                     Waited::Leave(end) => return end,
@@ -94,18 +115,27 @@ impl Single {
                         backoff.reset();
                         continue;
                     }
-                    Waited::Exited(exit) => exit.to_string(),
+                    Waited::Exited(exit) => match process.killed {
+                        Some(why) => format!("{exit}; {why}"),
+                        None => exit.to_string(),
+                    },
                 },
                 Err(error) => error.to_string(),
             };
             let wait = backoff.next(moment().chance, born.elapsed());
             let quick = backoff.quick_ends();
+            if restart.max.is_some_and(|max| quick >= max) {
+                let why = format!(
+                    "{name} ended: {how}; {quick} quick ends (master.restart.max): not tried any more"
+                );
+                return End::Failed(why);
+            }
             let note = if quick >= restart.crash_loop {
                 format!("; a crash loop, {quick} quick ends")
             } else {
                 String::new()
             };
-            warn!("{} ended: {how}{note}; again in {} ms", self.node.name, wait.as_millis());
+            warn!("{name} ended: {how}{note}; again in {} ms", wait.as_millis());
             tokio::select! {
                 () = sleep(wait) => {}
                 asked = signals.next() => if !matches!(asked, Asked::Reload | Asked::Detach) {
@@ -115,19 +145,22 @@ impl Single {
         }
     }
 
-    fn launch(&mut self) -> std::io::Result<Launched> {
+    fn launch(&mut self) -> std::io::Result<Process> {
         let incarnation = Incarnation::next(moment().unix_ms, self.incarnation);
         self.incarnation = Some(incarnation);
-        let launched = self.launcher.launch(LaunchSpec {
+        let notified = NotifyListener::open()?;
+        let Launched { pid, exit, signals } = self.launcher.launch(LaunchSpec {
             node: Arc::clone(&self.node),
             cluster: Arc::clone(&self.cluster),
             incarnation,
             succeeds: None,
             listeners: self.sockets.of(&self.node)?,
             output: self.output.clone(),
+            notify: Some(notified.env_value()),
         })?;
-        info!("{} is started, pid {}; it registers at {}", self.node.name, launched.pid, self.master());
-        Ok(launched)
+        info!("{} is started, pid {pid}; it registers at {}", self.node.name, self.master());
+        let watch = Watch::new(&self.node.limits, Instant::now());
+        Ok(Process { exit, signals, pid, notified, watch, killed: None })
     }
 
     fn master(&self) -> String {
@@ -135,14 +168,14 @@ impl Single {
     }
 
     /// Waits for the process, and for signals: polite, firm, killed.
-    async fn wait(&self, launched: Launched, signals: &mut Signals) -> Waited {
-        let Launched { mut exit, signals: process, .. } = launched;
+    async fn wait(&self, process: &mut Process, signals: &mut Signals) -> Waited {
         let mut asked = None;
         let mut kill_at = None;
         loop {
             let far = Instant::now() + Duration::from_secs(3_600);
+            let silent_at = process.watch.due();
             tokio::select! {
-                exit = &mut exit => return match asked {
+                exit = &mut process.exit => return match asked {
                     None | Some(Asked::Detach) => Waited::Exited(exit),
                     Some(Asked::Reload) => Waited::Restart,
                     Some(Asked::Stop) => Waited::Leave(End::Stopped),
@@ -154,18 +187,63 @@ impl Single {
                         continue;
                     }
                     asked = Some(signal);
+                    process.watch.leaves();
                     if signal == Asked::Kill {
-                        process.kill();
+                        process.signals.kill();
                     } else {
-                        process.terminate();
+                        process.signals.terminate();
                         kill_at = Some(Instant::now() + self.node.drain + FIRM);
                     }
                 }
+                Ok(words) = process.notified.next() => self.heard(process, &words),
+                () = sleep_until(silent_at.unwrap_or(far)), if silent_at.is_some() => self.silent(process),
                 () = sleep_until(kill_at.unwrap_or(far)), if kill_at.is_some() => {
                     warn!("{} takes too long: killed", self.node.name);
                     kill_at = None;
-                    process.kill();
+                    process.signals.kill();
                 }
+            }
+        }
+    }
+
+    fn heard(&self, process: &mut Process, words: &[Word]) {
+        let now = Instant::now();
+        for word in words {
+            match word {
+                Word::Ready => {
+                    info!("{} serves, and shows that its loop turns", self.node.name);
+                    process.watch.ready(now);
+                }
+                Word::Turns => {
+                    if let Some(hung) = process.watch.turns(now) {
+                        info!("{} goes on: it hung for {} ms", self.node.name, hung.as_millis());
+                    }
+                }
+                Word::Stopping => process.watch.leaves(),
+            }
+        }
+    }
+
+    fn silent(&self, process: &mut Process) {
+        let name = &self.node.name;
+        match process.watch.act(Instant::now()) {
+            None => {}
+            Some(Act::Report) => {
+                let does = proc::describe(process.pid);
+                let then = match self.node.limits.hang {
+                    Some(limit) => format!("; killed after {} s", limit.as_secs()),
+                    None => String::new(),
+                };
+                warn!(
+                    "{name} hangs: nothing heard for {} ms, its process is {does}{then}",
+                    SILENT.as_millis()
+                );
+            }
+            Some(Act::Kill(why)) => {
+                let does = proc::describe(process.pid);
+                warn!("{name}: {why}; its process was {does}: killed, to be started again");
+                process.killed = Some(why);
+                process.signals.kill();
             }
         }
     }

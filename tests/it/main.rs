@@ -27,6 +27,7 @@ mod rollback;
 mod replacement;
 mod routing;
 mod sessions;
+mod single;
 mod succession;
 mod supervision;
 mod targets;

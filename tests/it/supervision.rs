@@ -4,7 +4,6 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use tests::cluster::{Cluster, is_alive};
 use tests::fixtures::Fixture;
-use tests::single::Single;
 use tests::wait;
 
 async fn a_killed_node_comes_back(name: &str) -> Result<()> {
@@ -217,17 +216,6 @@ async fn a_node_with_cpu_runs_on_those_processors_only() -> Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.pid("gate").await?))?;
     assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
     cluster.stop().await
-}
-
-#[tokio::test]
-async fn a_single_node_registers_at_the_master_that_did_not_start_it() -> Result<()> {
-    let cluster = Cluster::processes(Fixture::demo()?).await?;
-    assert_eq!(cluster.admin("POST", "/nodes/game1/stop").await?.status, 200);
-    let single = Single::start("game1", &cluster.folder().join("config.json"))?;
-    cluster.until("game1", "ready again, by `master single`", |node| node["state"] == "ready").await?;
-    cluster.until_answered(300).await?;
-    cluster.stop().await?;
-    single.stopped_with_the_cluster().await
 }
 
 /// A child that says that it leaves has not been lost, whatever is under way when it does.

@@ -65,8 +65,20 @@ impl Cluster {
     /// # Errors
     /// The program cannot be started.
     pub fn launch(fixture: Fixture) -> Result<Self> {
+        Self::launch_for(fixture, None)
+    }
+
+    /// The same as a service manager does it: the master is to tell it at that socket (`NOTIFY_SOCKET`).
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn notifying(fixture: Fixture, manager: &str) -> Result<Self> {
+        Self::launch_for(fixture, Some(manager))
+    }
+
+    fn launch_for(fixture: Fixture, manager: Option<&str>) -> Result<Self> {
         let folder = Self::folder_for(&fixture)?;
-        let master = spawn_master(folder.path())?;
+        let master = spawn_master(folder.path(), manager)?;
         Ok(Self { fixture, folder: Some(folder), master: Master::Process(master) })
     }
 
@@ -91,7 +103,7 @@ impl Cluster {
             format!("#!/bin/sh\nfolder='{at}' real='{real}'\n{script}\nexec $real \"$@\"\n"),
         )?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-        let master = spawn_master(folder.path())?;
+        let master = spawn_master(folder.path(), None)?;
         let mut cluster = Self { fixture, folder: Some(folder), master: Master::Process(master) };
         cluster.until_up().await?;
         Ok(cluster)
@@ -356,7 +368,7 @@ impl Cluster {
     pub fn launch_master_again(&mut self) -> Result<()> {
         let old = (1..).map(|n| self.folder().join(format!("master.{n}.log"))).find(|path| !path.exists());
         std::fs::rename(self.log_path(), old.unwrap_or_default())?;
-        self.master = Master::Process(spawn_master(self.folder())?);
+        self.master = Master::Process(spawn_master(self.folder(), None)?);
         Ok(())
     }
 
@@ -521,12 +533,15 @@ fn wait_a_moment_for(child: &mut Child, limit: Duration) {
     }
 }
 
-fn spawn_master(folder: &Path) -> Result<Child> {
+fn spawn_master(folder: &Path, manager: Option<&str>) -> Result<Child> {
     let log = std::fs::File::create(folder.join("master.log"))?;
     let program = bins::folder()?.join("master");
     let mut command = Command::new(&program);
     if folder.join(APPMAIN).exists() {
         command.env("FF_APPMAIN", folder.join(APPMAIN));
+    }
+    if let Some(manager) = manager {
+        command.env(ffnet::notify::ENV, manager);
     }
     command
         .arg(folder.join("config.json"))

@@ -1,7 +1,7 @@
 //! A node that a `master single` of its own supervises, as one on another host.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,10 @@ use tokio::time::timeout;
 use crate::{bins, wait};
 
 /// A `master single`, which is killed with this value.
-pub struct Single(Child);
+pub struct Single {
+    process: Child,
+    log: PathBuf,
+}
 
 impl Single {
     /// `master single NODE CONFIG`. What it prints is in `single.log` beside the config.
@@ -27,7 +30,8 @@ impl Single {
     /// # Errors
     /// It cannot be started.
     pub fn start_by(program: &[&str], node: &str, config: &Path) -> Result<Self> {
-        let log = File::create(config.with_file_name("single.log"))?;
+        let path = config.with_file_name("single.log");
+        let log = File::create(&path)?;
         let master = bins::folder()?.join("master");
         let mut command = match program {
             [] => Command::new(master),
@@ -39,16 +43,42 @@ impl Single {
         };
         command.args(["single", node]).arg(config);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-        Ok(Self(command.spawn().with_context(|| format!("{command:?}"))?))
+        Ok(Self { process: command.spawn().with_context(|| format!("{command:?}"))?, log: path })
+    }
+
+    /// Everything that it and its node have printed.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until its log has the text.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn until_logged(&self, text: &str) -> Result<()> {
+        wait::until(&format!("`{text}` in {}", self.log.display()), async || {
+            if self.log().contains(text) { Ok(()) } else { Err(self.log()) }
+        })
+        .await
+    }
+
+    /// Waits until it leaves, and gives its exit code.
+    ///
+    /// # Errors
+    /// It stays.
+    pub async fn exit_code(mut self) -> Result<Option<i32>> {
+        Ok(timeout(wait::PATIENCE, self.process.wait()).await.context("`master single` stays")??.code())
     }
 
     /// Waits until it leaves because its node was told to stop with the cluster.
     ///
     /// # Errors
     /// It stays, or something failed.
-    pub async fn stopped_with_the_cluster(mut self) -> Result<()> {
-        let ended = timeout(wait::PATIENCE, self.0.wait()).await.context("`master single` stays")??;
-        ensure!(ended.code() == Some(0), "`master single` was not told to stop with the cluster: {ended}");
+    pub async fn stopped_with_the_cluster(self) -> Result<()> {
+        let log = self.log();
+        let code = self.exit_code().await?;
+        ensure!(code == Some(0), "`master single` was not told to stop with the cluster: {code:?}\n{log}");
         Ok(())
     }
 }

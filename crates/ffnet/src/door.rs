@@ -41,9 +41,7 @@ impl DoorListener {
     /// # Errors
     /// No more descriptors, or no randomness.
     pub fn open() -> io::Result<Self> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|e| io::Error::other(e.to_string()))?;
-        let name = random.iter().fold("ff-".to_owned(), |name, byte| name + &format!("{byte:02x}"));
+        let name = random_name()?;
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
         Ok(Self { door: Door(name), listener: UnixListener::from_std(listener)? })
@@ -67,6 +65,13 @@ impl DoorListener {
             }
         }
     }
+}
+
+/// For a socket in the abstract namespace.
+pub(crate) fn random_name() -> io::Result<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|e| io::Error::other(e.to_string()))?;
+    Ok(random.iter().fold("ff-".to_owned(), |name, byte| name + &format!("{byte:02x}")))
 }
 
 /// Goes to a door. Needs a tokio runtime.

@@ -37,6 +37,7 @@ pub use view::{
 };
 
 use job::Job;
+pub(crate) use seat::SILENT;
 use seat::{Seat, State};
 use stop::Stop;
 

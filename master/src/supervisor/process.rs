@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ffconfig::{Cluster, Node};
 use ffnet::listen::{self, Port};
+use ffnet::notify;
 use ffproto::Incarnation;
 use futures_util::future::BoxFuture;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -48,6 +49,8 @@ pub struct LaunchSpec {
     pub listeners: Vec<(Port, TcpListener)>,
     /// Where its lines go.
     pub output: NodeOutput,
+    /// Where it says that it is ready and that its loop turns: the value of [`notify::ENV`].
+    pub notify: Option<String>,
 }
 
 /// A node that has been started.
@@ -150,6 +153,11 @@ impl Launcher for ProcessLauncher {
             .process_group(0)
             // A node outlives a master that was killed.
             .kill_on_drop(false);
+        match spec.notify {
+            Some(socket) => command.env(notify::ENV, socket),
+            // What this process was given is for itself.
+            None => command.env_remove(notify::ENV),
+        };
         if let Some(old) = spec.succeeds {
             command.env(SUCCEEDS_ENV, old.to_string());
         }
@@ -281,7 +289,7 @@ mod tests {
         let logs = Logs::default();
         let output = logs.of(&node.name, Incarnation(42), 4);
         let incarnation = Incarnation(42);
-        let spec = LaunchSpec { node, cluster, incarnation, succeeds: None, listeners, output };
+        let spec = LaunchSpec { node, cluster, incarnation, succeeds: None, listeners, output, notify: None };
         (launcher.launch(spec).unwrap(), logs)
     }
 

@@ -350,6 +350,7 @@ impl Shell {
             incarnation,
             succeeds,
             output: self.logs.of(name, incarnation, width),
+            notify: None,
         };
         let Launched { pid, exit, signals } = self.launcher.launch(spec)?;
         // One that has ended already is gone by the time anybody looks for it.

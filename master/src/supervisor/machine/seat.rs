@@ -15,7 +15,7 @@ use super::replace::Second;
 use super::topology::reachable;
 
 /// A node that says nothing for so long hangs: it speaks twice a second.
-pub(super) const SILENT: Duration = Duration::from_millis(1_500);
+pub(crate) const SILENT: Duration = Duration::from_millis(1_500);
 
 /// Where a node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,0 +1,89 @@
+//! A node that a `master single` supervises, as on another host; and what a service manager is told.
+
+use anyhow::Result;
+use ffnet::notify::{NotifyListener, Word};
+use nix::sys::signal::Signal;
+use tests::cluster::Cluster;
+use tests::fixtures::Fixture;
+use tests::single::Single;
+use tests::wait;
+
+/// The demo, in which a `master single` has taken `game1`.
+async fn with_single(master: &str, limits: &str) -> Result<(Cluster, Single)> {
+    let fixture = Fixture::demo()?
+        .replace("\"servers\": {", &format!("\"limits\": {{ {limits} }}, \"servers\": {{"))
+        .replace("\"master\": {", &format!("\"master\": {{ {master}"));
+    let cluster = Cluster::processes(fixture).await?;
+    assert_eq!(cluster.admin("POST", "/nodes/game1/stop").await?.status, 200);
+    let single = Single::start("game1", &cluster.folder().join("config.json"))?;
+    cluster.until("game1", "ready again, by `master single`", |node| node["state"] == "ready").await?;
+    single.until_logged("game1 serves, and shows that its loop turns").await?;
+    Ok((cluster, single))
+}
+
+#[tokio::test]
+async fn a_single_node_registers_at_the_master_that_did_not_start_it() -> Result<()> {
+    let (cluster, single) = with_single("", "").await?;
+    cluster.until_answered(300).await?;
+    cluster.stop().await?;
+    single.stopped_with_the_cluster().await
+}
+
+#[tokio::test]
+async fn a_single_node_that_hangs_is_reported_and_started_anew_after_hang_s() -> Result<()> {
+    let (cluster, single) = with_single("", "\"hang_s\": 3").await?;
+    let old = cluster.signal("game1", Signal::SIGSTOP).await?;
+    single
+        .until_logged("game1 hangs: nothing heard for 1500 ms, its process is stopped by a signal (SIGSTOP)")
+        .await?;
+    cluster.until_back("game1", old).await?;
+    let log = single.log();
+    assert!(log.contains("its loop did not turn for 3 s (limits.hang_s)"), "{log}");
+    cluster.until_answered(300).await?;
+    cluster.stop().await?;
+    single.stopped_with_the_cluster().await
+}
+
+#[tokio::test]
+async fn a_single_node_that_goes_on_in_time_is_left_alone() -> Result<()> {
+    let (cluster, single) = with_single("", "\"hang_s\": 20").await?;
+    let old = cluster.signal("game1", Signal::SIGSTOP).await?;
+    single.until_logged("game1 hangs").await?;
+    cluster.signal("game1", Signal::SIGCONT).await?;
+    single.until_logged("game1 goes on: it hung for").await?;
+    cluster.until("game1", "ready again", |node| node["state"] == "ready" && node["pid"] == old).await?;
+    cluster.stop().await?;
+    single.stopped_with_the_cluster().await
+}
+
+#[tokio::test]
+async fn a_single_node_that_ends_too_often_is_given_up() -> Result<()> {
+    let restart = r#""restart": { "max": 3, "crash_loop": 2, "wait_ms_min": 10, "wait_ms_max": 20 },"#;
+    let (cluster, single) = with_single(restart, "").await?;
+    for _ in 0..2 {
+        let old = cluster.kill_hard("game1").await?;
+        cluster.until_back("game1", old).await?;
+    }
+    cluster.kill_hard("game1").await?;
+    single.until_logged("3 quick ends (master.restart.max): not tried any more").await?;
+    let log = single.log();
+    assert!(log.contains("a crash loop, 2 quick ends"), "{log}");
+    assert_eq!(single.exit_code().await?, Some(1));
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_service_manager_is_told_when_the_cluster_is_up_and_only_by_the_master() -> Result<()> {
+    let manager = NotifyListener::open()?;
+    let cluster = Cluster::notifying(Fixture::demo()?, &manager.env_value())?;
+    let words = tokio::time::timeout(wait::PATIENCE, manager.next()).await??;
+    assert_eq!(words, [Word::Ready]);
+    assert!(cluster.log().contains("cluster is up"), "{}", cluster.log());
+    let pid = cluster.pid("gate").await?;
+    let environment = std::fs::read_to_string(format!("/proc/{pid}/environ"))?;
+    assert!(
+        environment.contains("FF_INCARNATION=") && !environment.contains("NOTIFY_SOCKET="),
+        "{environment:?}"
+    );
+    cluster.stop().await
+}
