@@ -9,6 +9,12 @@ use ffnet::listen::{self, Inherited};
 use ffserver::process::{self, Hangup};
 use ffserver::{FFServer, Stop};
 
+/// A handler that waits is a task, and tokio's tasks begin on cache lines: glibc takes a slow way for those
+/// (docs/performance.md has what this saves). How soon memory that is free goes back to the system: `MIMALLOC_PURGE_DELAY`
+/// in milliseconds, which the master sets.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs one node of a cluster. The master starts it; by hand it is for debugging: `appmain gate config.json`.
 #[derive(Parser)]
 #[command(version)]

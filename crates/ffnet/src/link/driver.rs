@@ -17,8 +17,11 @@ use super::{Change, Link, flag};
 
 /// Large enough that a busy link is read a few hundred frames at a time; one per link, so it may be.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
-/// A written buffer larger than this is given back once it is empty.
-const KEEP_BYTES: usize = 1024 * 1024;
+/// A written buffer larger than this is given back once it is empty: a thousand clients with 1 KiB each fill one of
+/// more than a MiB in every turn, and to make it anew each time costs a page fault for every four messages.
+const KEEP_BYTES: usize = 4 * 1024 * 1024;
+/// The same on a link on which nothing comes.
+const KEEP_AT_REST_BYTES: usize = 64 * 1024;
 /// A link that is silent for this many heartbeats is dead.
 const MISSED_HEARTBEATS: u32 = 3;
 
@@ -220,7 +223,11 @@ where
                 return Err(Closed::Silent);
             }
             if silent >= beat / 2 {
-                Link::push(&mut self.link.0.out.lock(), &Head::new(Kind::Ping), &[]);
+                let mut out = self.link.0.out.lock();
+                [&mut out.bytes, &mut self.writing]
+                    .into_iter()
+                    .for_each(|bytes| fit(bytes, KEEP_AT_REST_BYTES));
+                Link::push(&mut out, &Head::new(Kind::Ping), &[]);
             }
         }
         Ok(())
@@ -279,9 +286,7 @@ where
             }
             self.written = 0;
             self.writing.clear();
-            if self.writing.capacity() > KEEP_BYTES {
-                self.writing = Vec::new();
-            }
+            fit(&mut self.writing, KEEP_BYTES);
             let mut out = self.link.0.out.lock();
             if out.bytes.is_empty() {
                 let Some(why) = out.closing.clone() else {
@@ -302,6 +307,13 @@ where
             }
             std::mem::swap(&mut out.bytes, &mut self.writing);
         }
+    }
+}
+
+/// Gives an empty buffer back that is larger than that.
+fn fit(bytes: &mut Vec<u8>, keep: usize) {
+    if bytes.is_empty() && bytes.capacity() > keep {
+        *bytes = Vec::new();
     }
 }
 
