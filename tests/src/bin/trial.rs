@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tests::trials::{adopt, chaos, coins, data, halfopen, hang, order, outcome, reload, rollback, slow};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Tries a cluster of real processes under load and faults; fails when a promise is not kept.
 #[derive(Parser)]
@@ -45,12 +46,26 @@ enum Trial {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    match run(&args.trial, &|line| println!("{line}")).await {
+    let ended = tokio::select! {
+        ended = run(&args.trial, &|line| println!("{line}")) => ended,
+        // What is dropped here ends its processes.
+        signal = a_signal() => signal.and_then(|name| Err(anyhow::anyhow!("{name}: its cluster is killed"))),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("trial: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Which of the signals that mean an end has come.
+async fn a_signal() -> Result<&'static str> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
     }
 }
 
