@@ -119,7 +119,7 @@ pub fn allow_descriptors() -> io::Result<u64> {
 pub fn watch_loop(node: &Node, manager: Option<String>) -> io::Result<()> {
     const LOOK_EVERY: Duration = Duration::from_millis(250);
     let (node, doing) = (node.clone(), node.doing().clone());
-    let mut told = manager.map(|socket| Told::new(&socket)).transpose()?;
+    let (mut manager, mut told) = (manager, None);
     #[allow(clippy::disallowed_methods, reason = "it is a thread of its own that sleeps, and not the loop")]
     let watch = move || {
         let (mut watch, mut looked) = (Watch::default(), Instant::now());
@@ -127,6 +127,9 @@ pub fn watch_loop(node: &Node, manager: Option<String>) -> io::Result<()> {
             std::thread::sleep(LOOK_EVERY);
             let away = looked.elapsed();
             looked = Instant::now();
+            if let Some(socket) = manager.take() {
+                told = Told::new(&socket);
+            }
             if let Some(told) = &mut told {
                 told.tell(node.phase(), doing.beats());
             }
@@ -151,10 +154,15 @@ struct Told {
 }
 
 impl Told {
-    fn new(socket: &str) -> io::Result<Self> {
-        let wrong = |e: io::Error| io::Error::new(e.kind(), format!("{}={socket}: {e}", notify::ENV));
-        let notifier = Notifier::to(socket).map_err(wrong)?;
-        Ok(Self { notifier, phase: Phase::Starting, beats: 0 })
+    /// `None` when nobody listens there: a node serves without a manager, too.
+    fn new(socket: &str) -> Option<Self> {
+        match Notifier::to(socket) {
+            Ok(notifier) => Some(Self { notifier, phase: Phase::Starting, beats: 0 }),
+            Err(e) => {
+                warn!("{}={socket}: nobody is told that the loop turns: {e}", notify::ENV);
+                None
+            }
+        }
     }
 
     fn tell(&mut self, phase: Phase, beats: u64) {

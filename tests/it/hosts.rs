@@ -118,6 +118,5 @@ async fn a_node_on_another_host_is_started_there_registers_and_is_seen_here() ->
         client.call(300, b"behind the new gate").await.map(drop).map_err(|error| format!("{error:#}"))
     })
     .await?;
-    cluster.stop().await?;
-    single.stopped_with_the_cluster().await
+    cluster.stop_with(single).await
 }

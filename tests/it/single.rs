@@ -25,8 +25,7 @@ async fn with_single(master: &str, limits: &str) -> Result<(Cluster, Single)> {
 async fn a_single_node_registers_at_the_master_that_did_not_start_it() -> Result<()> {
     let (cluster, single) = with_single("", "").await?;
     cluster.until_answered(300).await?;
-    cluster.stop().await?;
-    single.stopped_with_the_cluster().await
+    cluster.stop_with(single).await
 }
 
 #[tokio::test]
@@ -40,8 +39,7 @@ async fn a_single_node_that_hangs_is_reported_and_started_anew_after_hang_s() ->
     let log = single.log();
     assert!(log.contains("its loop did not turn for 3 s (limits.hang_s)"), "{log}");
     cluster.until_answered(300).await?;
-    cluster.stop().await?;
-    single.stopped_with_the_cluster().await
+    cluster.stop_with(single).await
 }
 
 #[tokio::test]
@@ -52,8 +50,7 @@ async fn a_single_node_that_goes_on_in_time_is_left_alone() -> Result<()> {
     cluster.signal("game1", Signal::SIGCONT).await?;
     single.until_logged("game1 goes on: it hung for").await?;
     cluster.until("game1", "ready again", |node| node["state"] == "ready" && node["pid"] == old).await?;
-    cluster.stop().await?;
-    single.stopped_with_the_cluster().await
+    cluster.stop_with(single).await
 }
 
 #[tokio::test]
@@ -78,7 +75,8 @@ async fn a_service_manager_is_told_when_the_cluster_is_up_and_only_by_the_master
     let cluster = Cluster::notifying(Fixture::demo()?, &manager.env_value())?;
     let words = tokio::time::timeout(wait::PATIENCE, manager.next()).await??;
     assert_eq!(words, [Word::Ready]);
-    assert!(cluster.log().contains("cluster is up"), "{}", cluster.log());
+    let status = cluster.status().await?;
+    assert_eq!(status["state"], "up", "{status}");
     let pid = cluster.pid("gate").await?;
     let environment = std::fs::read_to_string(format!("/proc/{pid}/environ"))?;
     assert!(
@@ -86,4 +84,28 @@ async fn a_service_manager_is_told_when_the_cluster_is_up_and_only_by_the_master
         "{environment:?}"
     );
     cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_node_whose_manager_does_not_listen_serves_and_says_so() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let fixture = Fixture::demo()?;
+    let config = folder.path().join("config.json");
+    std::fs::write(&config, &fixture.text)?;
+    let log = std::fs::File::create(folder.path().join("gate.log"))?;
+    let mut gate = tokio::process::Command::new(tests::bins::folder()?.join("appmain"))
+        .arg("gate")
+        .arg(&config)
+        .env("NOTIFY_SOCKET", "/nowhere/at/all")
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()?;
+    let text = || std::fs::read_to_string(folder.path().join("gate.log")).unwrap_or_default();
+    wait::until("it says so", async || {
+        if text().contains("NOTIFY_SOCKET=/nowhere/at/all: nobody is told") { Ok(()) } else { Err(text()) }
+    })
+    .await?;
+    assert_eq!(gate.try_wait()?, None, "{}", text());
+    Ok(())
 }

@@ -22,6 +22,7 @@ use ffserver::{Stop, process};
 
 use crate::client::Client;
 use crate::fixtures::Fixture;
+use crate::single::Single;
 use crate::{bins, http, wait};
 
 /// Where trial's game nodes note what they have begun, see [`crate::ledger`].
@@ -433,12 +434,29 @@ impl Cluster {
             joined.map_err(|panic| anyhow::anyhow!("a node panicked: {panic:?}"))??;
             return self.nothing_left(&[]);
         }
+        let pids = self.stop_master().await?;
+        self.nothing_left(&pids)
+    }
+
+    /// The same with a node that a `master single` supervises: the master tells it to stop, and does not wait for its
+    /// process.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub async fn stop_with(mut self, single: Single) -> Result<()> {
+        let pids = self.stop_master().await?;
+        single.stopped_with_the_cluster().await?;
+        self.nothing_left(&pids)
+    }
+
+    /// `/stop`, and the end of the master; gives the process ids that its nodes had.
+    async fn stop_master(&mut self) -> Result<Vec<i32>> {
         let pids = self.pids().await?;
         let answer = self.admin("POST", "/stop").await?;
         ensure!(answer.status < 300, "/stop: {answer:?}");
         let code = self.exit_code().await?;
         ensure!(code == Some(0), "exit code {code:?}\n{}", tail(&self.log()));
-        self.nothing_left(&pids)
+        Ok(pids)
     }
 
     /// Kills it and keeps its folder, which it returns.
