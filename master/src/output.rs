@@ -10,8 +10,10 @@ use crate::console::Console;
 
 /// Lines that are kept of each node.
 pub const LINES_KEPT: usize = 200;
-/// The last of them that are told of a process that has ended.
+/// The last of them that a crash report has.
 pub const LINES_OF_END: usize = 20;
+/// A panic's message may have so many lines.
+const MESSAGE_LINES_MAX: usize = 20;
 /// A longer line is cut: with this and [`LINES_KEPT`] a node costs at most 800 KiB.
 const LINE_BYTES_MAX: usize = 4 * 1024;
 
@@ -42,14 +44,12 @@ impl Logs {
         kept.map(|kept| kept.lock().last.iter().map(|(_, line)| line.clone()).collect()).unwrap_or_default()
     }
 
-    /// The last lines of one process of a node, oldest first.
+    /// The lines that are kept of one process of a node, oldest first.
     pub fn of_life(&self, node: &NodeName, incarnation: Incarnation) -> Vec<String> {
         let Some(kept) = self.nodes.lock().get(node).cloned() else { return Vec::new() };
         let kept = kept.lock();
-        let of_life = kept.last.iter().rev().filter(|(of, _)| *of == incarnation);
-        let mut lines: Vec<String> = of_life.take(LINES_OF_END).map(|(_, line)| line.clone()).collect();
-        lines.reverse();
-        lines
+        let of_life = kept.last.iter().filter(|(of, _)| *of == incarnation);
+        of_life.map(|(_, line)| line.clone()).collect()
     }
 
     /// Where the lines of a process of a node go; `width` is the length of the longest name.
@@ -94,6 +94,27 @@ impl NodeOutput {
         }
         kept.last.push_back((self.incarnation, text.to_owned()));
     }
+}
+
+/// Why a process has ended, as far as its lines say: the last one, or what it panicked with, which stands before the
+/// backtrace and the notes of Rust's panic hook.
+pub(crate) fn last_words(lines: &[String]) -> Option<String> {
+    let of_backtrace = |line: &str| {
+        let line = line.trim_start();
+        let frame = line.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+        frame
+            || line.is_empty()
+            || line.starts_with("at ")
+            || line.starts_with("note: ")
+            || line == "stack backtrace:"
+    };
+    let last = lines.iter().rposition(|line| !of_backtrace(line))?;
+    let said = lines.get(..=last)?;
+    // `thread 'main' (42) panicked at src/main.rs:7:9:`, and then the message.
+    let is_panic = |line: &&String| line.starts_with("thread '") && line.contains(" panicked at ");
+    let message_lines = said.iter().rev().take(MESSAGE_LINES_MAX).position(|line| is_panic(&line));
+    let begin = message_lines.filter(|_| last + 1 < lines.len()).map_or(last, |lines| last - lines);
+    Some(said.get(begin..)?.join(" "))
 }
 
 /// Makes lines out of whatever a pipe gives: long ones are cut, broken UTF-8 is replaced.
@@ -175,6 +196,24 @@ mod tests {
     }
 
     #[test]
+    fn why_a_process_has_ended_is_its_last_line_or_its_panic() {
+        let words = |text: &str| last_words(&text.lines().map(str::to_owned).collect::<Vec<_>>());
+        let of = |text: &str| words(text).unwrap();
+        assert_eq!(words(""), None);
+        assert_eq!(of("one\nservers.gate.db: no such server"), "servers.gate.db: no such server");
+        let note = "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace";
+        let panic = "thread 'main' (42) panicked at apps/src/gate.rs:7:9:";
+        let said = format!("{panic} no config");
+        assert_eq!(of(&format!("up\n\n{panic}\nno config\n{note}\n")), said);
+        let frames =
+            "   0: __rustc::rust_begin_unwind\n             at /rustc/x/panicking.rs:689:5\n  12: main";
+        assert_eq!(of(&format!("{panic}\nno config\nstack backtrace:\n{frames}\nnote: Some details")), said);
+        assert_eq!(of(&format!("{panic}\nleft: 1\nright: 2\n{note}")), format!("{panic} left: 1 right: 2"));
+        // One that was survived is not why.
+        assert_eq!(of(&format!("{panic}\nno config\n{note}\nthe disk is full")), "the disk is full");
+    }
+
+    #[test]
     fn the_last_lines_are_kept_and_the_console_has_them_with_the_name() {
         let (to, from) = std::sync::mpsc::channel();
         struct Sink(std::sync::mpsc::Sender<String>);
@@ -204,6 +243,6 @@ mod tests {
         output.line("the old one's");
         assert_eq!(logs.of_life(&name("net"), Incarnation(2)), ["the successor's"]);
         let old = logs.of_life(&name("net"), Incarnation(1));
-        assert_eq!((old.len(), old[LINES_OF_END - 1].as_str()), (LINES_OF_END, "the old one's"));
+        assert_eq!((old.len(), old[old.len() - 1].as_str()), (LINES_KEPT - 1, "the old one's"));
     }
 }

@@ -141,7 +141,8 @@ mod tests {
         let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
         assert_eq!(keys, ["servers.net1.netport", "servers.net3.netport"]);
         assert!(faults[0].to_string().contains(&format!("(pid {})", std::process::id())), "{}", faults[0]);
-        listen::open(at(free)).unwrap();
+        // To open the port again would be a bet: another program may have got it meanwhile.
+        assert!(sockets.open.is_empty(), "{:?}", sockets.open);
     }
 
     #[test]

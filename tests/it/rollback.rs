@@ -48,11 +48,13 @@ async fn reload_with(fixture: Fixture, how: &str) -> Result<(u16, String)> {
 
 #[tokio::test]
 async fn a_new_program_that_panics_at_its_start_is_rolled_back() -> Result<()> {
-    let how = "echo \"thread 'main' panicked at apps/src/gateserver.rs:7\" >&2; exit 101";
+    // As Rust's panic hook prints it.
+    let how = r#"printf "\nthread 'main' (42) panicked at apps/src/gateserver.rs:7:9:\nno such map\n" >&2
+        printf 'note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n' >&2; exit 101"#;
     let (status, why) = reload_with(Fixture::demo()?, how).await?;
     assert_eq!(status, 500);
-    let expected = "rolled back: the new process ended: thread 'main' panicked at apps/src/gateserver.rs:7 \
-                    (exit code 101); the old process goes on";
+    let expected = "rolled back: the new process ended: thread 'main' (42) panicked at \
+                    apps/src/gateserver.rs:7:9: no such map (exit code 101); the old process goes on";
     assert_eq!(why, expected);
     Ok(())
 }

@@ -182,7 +182,8 @@ async fn a_command_for_one_node_goes_there_and_waits_for_it_only() -> Result<()>
 #[tokio::test]
 async fn when_gates_die_their_sessions_go_on_over_the_others_at_the_same_node() -> Result<()> {
     // The only hub may be away for longer than the default on a busy machine; then its rooms would rightly be lost.
-    let patient = Fixture::maze()?.replace("\"servers\":", "\"limits\": { \"park_ms\": 4000 }, \"servers\":");
+    let patient =
+        Fixture::maze()?.replace("\"servers\":", "\"limits\": { \"park_ms\": 20000 }, \"servers\":");
     let cluster = Cluster::processes(patient).await?;
     let mut sessions = Vec::new();
     for _ in 0..12 {

@@ -111,6 +111,8 @@ async fn a_far_node_that_is_killed_is_waited_for_and_what_it_ran_is_lost_with_it
     let cluster = Cluster::processes(patient).await?;
     let (mut running, mut waiting) = (cluster.client().await?, cluster.client().await?);
     running.send(3900, b"name room.1 wait 4000").await?;
+    // What has not begun there waits for the next start of the room, and is answered by it.
+    cluster.until_logged("call method wait").await?;
     let old = cluster.kill_hard("room.1").await?;
     let lost = tests::client::parse_error(&running.receive().await?.1)?;
     assert_eq!((lost.code.as_str(), lost.executed.as_str()), ("link_lost", "unknown"));

@@ -36,7 +36,8 @@ const RUN: &str = "run";
 /// The program that runs a node, when a test has put one of its own into the folder.
 const APPMAIN: &str = "appmain";
 
-/// A running cluster. Dropping it kills it; its folder with config and logs is kept when the test panics.
+/// A running cluster. Dropping it kills it; its folder with config and logs is
+/// kept unless it was stopped in order.
 pub struct Cluster {
     fixture: Fixture,
     folder: Option<TempDir>,
@@ -435,7 +436,9 @@ impl Cluster {
             return self.nothing_left(&[]);
         }
         let pids = self.stop_master().await?;
-        self.nothing_left(&pids)
+        self.nothing_left(&pids)?;
+        self.folder = None;
+        Ok(())
     }
 
     /// The same with a node that a `master single` supervises: the master tells it to stop, and does not wait for its
@@ -446,7 +449,9 @@ impl Cluster {
     pub async fn stop_with(mut self, single: Single) -> Result<()> {
         let pids = self.stop_master().await?;
         single.stopped_with_the_cluster().await?;
-        self.nothing_left(&pids)
+        self.nothing_left(&pids)?;
+        self.folder = None;
+        Ok(())
     }
 
     /// `/stop`, and the end of the master; gives the process ids that its nodes had.
@@ -534,9 +539,8 @@ impl Drop for Cluster {
         for pid in left.into_values().flatten() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        if std::thread::panicking()
-            && let Some(folder) = self.folder.take()
-        {
+        // A test that fails, by a panic or an error, has not stopped its cluster.
+        if let Some(folder) = self.folder.take() {
             let kept = folder.keep();
             eprintln!("the cluster's config and log are kept in {}", kept.display());
         }

@@ -115,7 +115,7 @@ pub enum Seen {
         incarnation: Incarnation,
         /// How.
         exit: Exit,
-        /// The last lines that it printed, oldest first.
+        /// The lines that are kept of it, oldest first.
         lines: Vec<String>,
     },
     /// An adopted node has given its listening sockets, or has not.

@@ -7,6 +7,7 @@ use ffproto::{Incarnation, NodeName};
 
 use super::seat::{Hang, Life, SILENT, Seat, State};
 use super::{CrashView, Do, Exit, Machine, Moment, Report};
+use crate::output::LINES_OF_END;
 use crate::utc::utc;
 
 /// When the master itself was away for longer than this, silence says nothing of its nodes.
@@ -92,6 +93,7 @@ impl Machine {
 impl Seat {
     fn crash_report(&self, exit: &Exit, lines: &[String], now: Moment) -> Option<CrashView> {
         let Life { incarnation, pid, born, reason, .. } = &self.life;
+        let lines = lines.get(lines.len().saturating_sub(LINES_OF_END)..).unwrap_or_default();
         let lived = now.at.saturating_duration_since(*born).as_millis();
         Some(CrashView {
             node: self.name().clone(),

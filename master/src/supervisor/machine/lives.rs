@@ -10,6 +10,7 @@ use super::replace::{Second, TAKE_BACK, Turn};
 use super::seat::{Leaving, Life, Stage, State, Why};
 use super::stop::FIRM;
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase, Report, Tell, Wire};
+use crate::output::last_words;
 
 impl Machine {
     /// Launches every node that waits for nobody any more.
@@ -229,9 +230,11 @@ impl Machine {
             return;
         }
         seat.last_exit = Some(exit.to_string());
-        if matches!(seat.state, State::Starting { .. }) {
-            // It has not said why it cannot start: its last line may.
-            seat.life.reason = seat.life.reason.take().or(lines.last().cloned());
+        // What Rust's runtime ends a process with whose main thread has panicked.
+        const PANICKED: Exit = Exit::Code(101);
+        if matches!(seat.state, State::Starting { .. }) || *exit == PANICKED {
+            // It has not said why it ends: what it printed last may.
+            seat.life.reason = seat.life.reason.take().or_else(|| last_words(lines));
         }
         let how = seat.end_in_words();
         let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::seat::{Life, Seat, Stage, State};
 use super::stop::{FIRM, KILLED, MARGIN};
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase};
+use crate::output::last_words;
 
 /// When a successor dies while its predecessor stands by: how long that one may take to say so.
 pub(super) const TAKE_BACK: Duration = Duration::from_secs(1);
@@ -207,7 +208,7 @@ impl Machine {
             return self.info(format!("{name}: the old process (pid {pid}) has left: {exit}"));
         }
         second.life.process = false;
-        let said = second.life.reason.take().or_else(|| lines.last().cloned());
+        let said = second.life.reason.take().or_else(|| last_words(lines));
         let why = match said {
             Some(said) => format!("the new process ended: {said} ({exit})"),
             None => format!("the new process ended: {exit}"),
