@@ -29,9 +29,9 @@ use crate::output::{NodeOutput, Splitter};
 pub const INCARNATION_ENV: &str = "FF_INCARNATION";
 /// The environment variable in which a successor finds which start of its node serves.
 pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
-/// How long a node's allocator keeps memory that is free, in milliseconds: mimalloc's own default, a second, shows an
-/// operator memory that nobody uses, and shorter than this costs page faults between two waves of messages.
-const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "100");
+/// How long a node's allocator keeps memory that is free, in milliseconds. mimalloc's own default, a second, lets a burst
+/// of slow clients cost more than their bound; none costs page faults in every wave of messages.
+const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
 /// How long `appmain --apps` may take.
 const APPS_MAX: Duration = Duration::from_secs(10);
 /// How long the last lines of an ended process are waited for; a grandchild may hold the pipe open.
