@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tests::bins;
 use tests::client::Client;
-use tests::cluster::{Cluster, is_alive};
+use tests::cluster::{Cluster, is_alive, until_stopped};
 use tests::fixtures::Fixture;
 use tests::wait;
 use tokio::sync::watch;
@@ -148,6 +148,7 @@ async fn a_node_that_hangs_when_a_new_master_comes_is_killed_and_started_anew() 
     cluster.kill_master().await?;
     // Not before: the kernel lets a stopped process go on when its parent dies (SIGHUP, SIGCONT).
     kill(Pid::from_raw(old), Signal::SIGSTOP)?;
+    until_stopped(old).await?;
     cluster.start_master_again().await?;
     cluster.until_back("game1", old).await?;
     assert!(cluster.log().contains("it did not register at the new master within 5 s"), "{}", cluster.log());
@@ -160,8 +161,7 @@ async fn a_node_that_is_stopped_when_its_master_dies_goes_on_with_its_clients() 
     let mut cluster = Cluster::processes(Fixture::demo()?).await?;
     let before = processes(&cluster).await?;
     let mut client = cluster.client().await?;
-    let net = cluster.pid("net").await?;
-    kill(Pid::from_raw(net), Signal::SIGSTOP)?;
+    cluster.signal("net", Signal::SIGSTOP).await?;
     cluster.kill_master().await?;
     // The kernel sends it SIGHUP and lets it go on, as nobody else is left who would.
     client.call(300, b"without a master").await?;

@@ -182,14 +182,13 @@ async fn a_gate_that_hangs_is_noticed_by_its_heartbeat_and_linked_again_when_it_
     let cluster = Cluster::processes(Fixture::demo()?).await?;
     let mut client = cluster.client().await?;
     client.call(300, b"before").await?;
-    let gate = nix::unistd::Pid::from_raw(cluster.pid("gate").await?);
-    nix::sys::signal::kill(gate, Signal::SIGSTOP)?;
+    cluster.signal("gate", Signal::SIGSTOP).await?;
     let start = tokio::time::Instant::now();
     let error = client.call_error(300, b"during").await?;
     let took = start.elapsed();
     assert_eq!((error.code.as_str(), error.executed.as_str()), ("link_lost", "unknown"));
     assert!(took.as_millis() < 4_000, "before the deadline of 5 s: {took:?}");
-    nix::sys::signal::kill(gate, Signal::SIGCONT)?;
+    cluster.signal("gate", Signal::SIGCONT).await?;
     cluster.until_answered(300).await?;
     client.call(300, b"after, on the same connection").await?;
     cluster.stop().await
@@ -200,10 +199,9 @@ async fn a_net_node_that_hangs_answers_when_it_goes_on() -> Result<()> {
     let cluster = Cluster::processes(Fixture::demo()?).await?;
     let mut client = cluster.client().await?;
     client.call(100, b"before").await?;
-    let net = nix::unistd::Pid::from_raw(cluster.pid("net").await?);
-    nix::sys::signal::kill(net, Signal::SIGSTOP)?;
+    cluster.signal("net", Signal::SIGSTOP).await?;
     client.send(100, b"during").await?;
-    nix::sys::signal::kill(net, Signal::SIGCONT)?;
+    cluster.signal("net", Signal::SIGCONT).await?;
     assert_eq!(client.receive().await?, (100, "netHandle_100 completed".into()));
     cluster.stop().await
 }

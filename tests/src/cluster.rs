@@ -295,13 +295,16 @@ impl Cluster {
         self.signal(name, Signal::SIGKILL).await
     }
 
-    /// Sends a signal to a node; returns its process id.
+    /// Sends a signal to a node; returns its process id. After SIGSTOP it has stopped.
     ///
     /// # Errors
     /// It has no process now.
     pub async fn signal(&self, name: &str, signal: Signal) -> Result<i32> {
         let pid = self.pid(name).await?;
         kill(Pid::from_raw(pid), signal)?;
+        if signal == Signal::SIGSTOP {
+            until_stopped(pid).await?;
+        }
         Ok(pid)
     }
 
@@ -499,6 +502,25 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Waits until a process that was sent SIGSTOP has stopped: the signal is a request, and each of its threads
+/// comes to it when it runs next.
+///
+/// # Errors
+/// It has not.
+pub async fn until_stopped(pid: i32) -> Result<()> {
+    wait::until("every thread is stopped", async || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| e.to_string())?;
+        for task in tasks.flatten() {
+            let stat = std::fs::read_to_string(task.path().join("stat")).map_err(|e| e.to_string())?;
+            if !stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')) {
+                return Err(stat);
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Whether a process runs. A zombie does not: whose parent was killed belongs to init, which may be slow to
