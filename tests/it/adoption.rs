@@ -72,8 +72,12 @@ async fn a_new_master_adopts_the_nodes_of_a_killed_one_and_clients_notice_nothin
     assert_eq!(processes(&cluster).await?, before, "{}", cluster.log());
     assert!(cluster.log().contains("is adopted"), "{}", cluster.log());
     // What they print is read by the new master, and their ports are its own again.
-    let lines = cluster.admin("GET", "/nodes/net").await?.json()?["lines"].to_string();
-    assert!(lines.contains("netHandle_300"), "{lines}");
+    wait::until("the new master has what net says of a request", async || {
+        let answer = cluster.admin("GET", "/nodes/net").await.and_then(|answer| answer.json());
+        let lines = answer.map(|answer| answer["lines"].to_string()).map_err(|e| e.to_string())?;
+        if lines.contains("netHandle_300") { Ok(()) } else { Err(lines) }
+    })
+    .await?;
     assert!(!cluster.log().contains("keeps its listening sockets"), "{}", cluster.log());
 
     let answer = cluster.admin("POST", "/reload").await?;
