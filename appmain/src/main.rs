@@ -92,7 +92,7 @@ fn run_all(config: &Path) -> Result<()> {
     let _log = fftelemetry::init(fftelemetry::Options { file: cluster.master.log.clone(), json: false })?;
     process::allow_descriptors()?;
     let stop = Stop::new(Default::default());
-    process::runtime(1)?.block_on(async {
+    process::runtime_of_all()?.block_on(async {
         tokio::spawn(process::stop_on_signals(stop.clone(), Hangup::Stops));
         process::run_all(&cluster, apps::all, process::incarnation(None)?, stop).await.map_err(Into::into)
     })

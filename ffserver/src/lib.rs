@@ -49,6 +49,7 @@ mod claims;
 mod moves;
 mod broadcast;
 mod latest;
+mod linger;
 mod net;
 mod hub;
 mod root;

@@ -17,6 +17,7 @@ use tracing::{error, warn};
 use crate::app::App;
 use crate::doing::{Watch, Word};
 use crate::hub::Hub;
+use crate::linger;
 use crate::node::{Node, Phase};
 use crate::server::{BuildError, FFServer, RunError};
 use crate::stop::Stop;
@@ -53,9 +54,24 @@ pub fn runtime(threads: usize) -> io::Result<Runtime> {
     if threads > 1 {
         builder.worker_threads(threads);
     }
+    tuned(&mut builder).build()
+}
+
+/// The runtime of [`run_all`]: one thread, which stays awake for a moment (50 us) between messages of clients that
+/// follow each other closely.
+///
+/// # Errors
+/// When the system has no threads or descriptors left.
+pub fn runtime_of_all() -> io::Result<Runtime> {
+    let mut builder = Builder::new_current_thread();
+    tuned(&mut builder);
+    linger::build(builder)
+}
+
+fn tuned(builder: &mut Builder) -> &mut Builder {
     // Between two looks at the sockets this many tasks are polled: with tokio's 61, a thousand clients cost
     // seventeen looks where four do, and the links' writes gather fewer messages.
-    builder.event_interval(EVENT_INTERVAL).enable_all().build()
+    builder.event_interval(EVENT_INTERVAL).enable_all()
 }
 
 /// Lets this thread, and the threads that it starts, run on these processors only.

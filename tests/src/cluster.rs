@@ -124,7 +124,7 @@ impl Cluster {
         let ended = std::thread::spawn(move || {
             let incarnation = process::incarnation(None)?;
             let all = process::run_all(&config, apps::all, incarnation, stopped);
-            Ok(process::runtime(1)?.block_on(all)?)
+            Ok(process::runtime_of_all()?.block_on(all)?)
         });
         let mut cluster =
             Self { fixture, folder: Some(folder), master: Master::Here { stop, ended: Some(ended) } };

@@ -40,6 +40,7 @@ use crate::error::HandlerError;
 use crate::forward::Forwarded;
 use crate::guarded::{Guarded, log_error, poll_once, until};
 use crate::handler::{From, Outcome, Request};
+use crate::linger;
 use crate::routing::Hop;
 use crate::session::{Course, KEEP_BYTES, LocalSession, Luggage, Reason, Socket, Stage};
 use crate::sessions::Session;
@@ -472,6 +473,7 @@ impl Connection {
             self.spoken.settle();
             return Ok(());
         }
+        linger::heard();
         if !self.unread.is_empty() || self.waits_for_handler() {
             self.unread.extend_from_slice(bytes);
             return Ok(());
