@@ -26,7 +26,7 @@ use crate::supervisor::{moment, proc};
 
 use watch::{Act, Watch};
 
-/// From SIGTERM to SIGKILL, beyond what the node may take to drain.
+/// From SIGTERM, or from the node's word that it stops, to SIGKILL, beyond what it may take to drain.
 const FIRM: Duration = Duration::from_secs(3);
 
 /// Why the node is not supervised.
@@ -65,6 +65,8 @@ struct Process {
     watch: Watch,
     /// Why it was killed here.
     killed: Option<String>,
+    /// It was killed because it did not leave, as it had said.
+    stayed: bool,
 }
 
 /// What ended the wait for a process.
@@ -160,7 +162,7 @@ impl Single {
         })?;
         info!("{} is started, pid {pid}; it registers at {}", self.node.name, self.master());
         let watch = Watch::new(&self.node.limits, Instant::now());
-        Ok(Process { exit, signals, pid, notified, watch, killed: None })
+        Ok(Process { exit, signals, pid, notified, watch, killed: None, stayed: false })
     }
 
     fn master(&self) -> String {
@@ -176,6 +178,7 @@ impl Single {
             let silent_at = process.watch.due();
             tokio::select! {
                 exit = &mut process.exit => return match asked {
+                    None if process.stayed => Waited::Leave(End::Forced),
                     None | Some(Asked::Detach) => Waited::Exited(exit),
                     Some(Asked::Reload) => Waited::Restart,
                     Some(Asked::Stop) => Waited::Leave(End::Stopped),
@@ -187,7 +190,7 @@ impl Single {
                         continue;
                     }
                     asked = Some(signal);
-                    process.watch.leaves();
+                    process.watch.leaves(None);
                     if signal == Asked::Kill {
                         process.signals.kill();
                     } else {
@@ -219,7 +222,11 @@ impl Single {
                         info!("{} goes on: it hung for {} ms", self.node.name, hung.as_millis());
                     }
                 }
-                Word::Stopping => process.watch.leaves(),
+                Word::Stopping => {
+                    let limit = self.node.drain + FIRM;
+                    info!("{} stops, and is killed in {} s if it does not", self.node.name, limit.as_secs());
+                    process.watch.leaves(Some(now + limit));
+                }
             }
         }
     }
@@ -238,6 +245,12 @@ impl Single {
                     "{name} hangs: nothing heard for {} ms, its process is {does}{then}",
                     SILENT.as_millis()
                 );
+            }
+            Some(Act::End) => {
+                let does = proc::describe(process.pid);
+                warn!("{name} takes too long to stop, its process is {does}: killed");
+                process.stayed = true;
+                process.signals.kill();
             }
             Some(Act::Kill(why)) => {
                 let does = proc::describe(process.pid);

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use ffnet::notify::{NotifyListener, Word};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
 use tests::single::Single;
@@ -13,11 +14,16 @@ async fn with_single(master: &str, limits: &str) -> Result<(Cluster, Single)> {
     let fixture = Fixture::demo()?
         .replace("\"servers\": {", &format!("\"limits\": {{ {limits} }}, \"servers\": {{"))
         .replace("\"master\": {", &format!("\"master\": {{ {master}"));
+    taken(fixture, "game1").await
+}
+
+/// A cluster in which a `master single` has taken a node.
+async fn taken(fixture: Fixture, node: &str) -> Result<(Cluster, Single)> {
     let cluster = Cluster::processes(fixture).await?;
-    assert_eq!(cluster.admin("POST", "/nodes/game1/stop").await?.status, 200);
-    let single = Single::start("game1", &cluster.folder().join("config.json"))?;
-    cluster.until("game1", "ready again, by `master single`", |node| node["state"] == "ready").await?;
-    single.until_logged("game1 serves, and shows that its loop turns").await?;
+    assert_eq!(cluster.admin("POST", &format!("/nodes/{node}/stop")).await?.status, 200);
+    let single = Single::start(node, &cluster.folder().join("config.json"))?;
+    cluster.until(node, "ready again, by `master single`", |node| node["state"] == "ready").await?;
+    single.until_logged(&format!("{node} serves, and shows that its loop turns")).await?;
     Ok((cluster, single))
 }
 
@@ -65,6 +71,27 @@ async fn a_single_node_that_ends_too_often_is_given_up() -> Result<()> {
     single.until_logged("3 quick ends (master.restart.max): not tried any more").await?;
     let log = single.log();
     assert!(log.contains("a crash loop, 2 quick ends"), "{log}");
+    assert_eq!(single.exit_code().await?, Some(1));
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_single_node_that_hangs_while_it_stops_is_killed_and_not_started_again() -> Result<()> {
+    let fixture = Fixture::trial_with(20_000)?
+        .replace("\"count\": 2, ", "")
+        .replace("\"app\": \"trialgame\"", "\"app\": \"trialgame\", \"drain_s\": 4");
+    let (cluster, single) = taken(fixture, "game").await?;
+    let pid = cluster.pid("game").await?;
+    // It waits for this request before it leaves.
+    let mut client = cluster.client().await?;
+    client.send(1000, b"0 15000").await?;
+    single.until_logged("call command 1000").await?;
+    kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+    single.until_logged("game stops, and is killed in 7 s if it does not").await?;
+    kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
+    single
+        .until_logged("game takes too long to stop, its process is stopped by a signal (SIGSTOP): killed")
+        .await?;
     assert_eq!(single.exit_code().await?, Some(1));
     cluster.stop().await
 }

@@ -14,8 +14,10 @@ const OWN_ABSENCE: Duration = Duration::from_millis(500);
 pub(super) enum Act {
     /// Nothing was heard for [`SILENT`].
     Report,
-    /// It was not heard for `limits.hang_s`, or not ready within `limits.start_s`.
+    /// It was not heard for `limits.hang_s`, or not ready within `limits.start_s`: killed, to be started again.
     Kill(String),
+    /// It has said that it leaves, and is still there: killed, and that was all.
+    End,
 }
 
 /// One process of a node, from its start.
@@ -28,12 +30,14 @@ pub(super) struct Watch {
     heard: Option<Instant>,
     reported: bool,
     done: bool,
+    /// Until when it may stay, since it has said that it leaves.
+    leaves_by: Option<Instant>,
 }
 
 impl Watch {
     pub(super) fn new(limits: &ffconfig::Limits, now: Instant) -> Self {
         let (start, hang) = (limits.start, limits.hang);
-        Self { born: now, start, hang, heard: None, reported: false, done: false }
+        Self { born: now, start, hang, heard: None, reported: false, done: false, leaves_by: None }
     }
 
     /// It is ready.
@@ -49,15 +53,17 @@ impl Watch {
         std::mem::take(&mut self.reported).then_some(silent)
     }
 
-    /// It leaves, or is ended: from now on its silence means nothing.
-    pub(super) fn leaves(&mut self) {
+    /// It leaves, or is ended: from now on its silence means nothing. It may take until `by`; `None`: somebody else
+    /// sees to that.
+    pub(super) fn leaves(&mut self, by: Option<Instant>) {
         self.done = true;
+        self.leaves_by = by;
     }
 
     /// When [`act`](Self::act) has something to say.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.heard {
-            _ if self.done => None,
+            _ if self.done => self.leaves_by,
             None => Some(self.born + self.start),
             Some(heard) if !self.reported => Some(heard + SILENT),
             Some(heard) => self.hang.map(|hang| heard + hang.max(SILENT)),
@@ -68,6 +74,10 @@ impl Watch {
     pub(super) fn act(&mut self, now: Instant) -> Option<Act> {
         let due = self.due().filter(|due| *due <= now)?;
         let away = now.saturating_duration_since(due);
+        if self.done {
+            self.leaves_by = None;
+            return Some(Act::End);
+        }
         if let Some(heard) = self.heard.as_mut().filter(|_| away > OWN_ABSENCE) {
             // Nobody listened: the node has another chance to be heard.
             *heard = now - SILENT / 2;
@@ -126,8 +136,17 @@ mod tests {
         assert_eq!(watch.turns(start + S * 5), Some(S * 5));
         assert_eq!(watch.turns(start + S * 6), None);
         assert_eq!(watch.due(), Some(start + S * 6 + SILENT));
-        watch.leaves();
+        watch.leaves(None);
         assert_eq!(watch.due(), None);
+    }
+
+    #[test]
+    fn a_node_that_leaves_may_be_silent_but_not_stay() {
+        let (mut watch, start) = ready();
+        watch.leaves(Some(start + S * 13));
+        assert_eq!((watch.due(), watch.act(start + S * 12)), (Some(start + S * 13), None));
+        assert_eq!(watch.act(start + S * 13), Some(Act::End));
+        assert_eq!(watch.due(), None, "once");
     }
 
     #[test]
