@@ -15,9 +15,15 @@ pub(crate) struct Unwritten {
     own: Vec<u8>,
     /// How much of `own` is written.
     written: usize,
+    /// Messages in common with others, of which most clients have none most of the time: room is made when there is one.
+    shared: Option<Box<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     /// Each with its place: it comes before the byte of `own` there.
-    shared: VecDeque<(usize, Bytes)>,
-    shared_bytes: usize,
+    messages: VecDeque<(usize, Bytes)>,
+    bytes: usize,
 }
 
 impl From<Vec<u8>> for Unwritten {
@@ -30,7 +36,7 @@ impl Unwritten {
     /// How many bytes are not written.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.own.len() - self.written + self.shared_bytes
+        self.own.len() - self.written + self.shared.as_ref().map_or(0, |shared| shared.bytes)
     }
 
     #[inline]
@@ -50,21 +56,23 @@ impl Unwritten {
             self.own.extend_from_slice(message);
             return false;
         }
-        self.shared_bytes += message.len();
-        self.shared.push_back((self.own.len(), message.clone()));
+        let shared = self.shared.get_or_insert_default();
+        shared.bytes += message.len();
+        shared.messages.push_back((self.own.len(), message.clone()));
         true
     }
 
     /// All of it, when it is one piece.
     #[inline]
     pub(crate) fn whole(&self) -> Option<&[u8]> {
-        self.shared.is_empty().then(|| self.own.get(self.written..).unwrap_or_default())
+        self.shared.is_none().then(|| self.own.get(self.written..).unwrap_or_default())
     }
 
     /// Fills `room` with the first pieces; says how many.
     pub(crate) fn pieces<'a>(&'a self, room: &mut [IoSlice<'a>]) -> usize {
         let (mut at, mut n) = (self.written, 0);
-        let shared = self.shared.iter().map(|(place, message)| (*place, &message[..]));
+        let shared = self.shared.iter().flat_map(|shared| &shared.messages);
+        let shared = shared.map(|(place, message)| (*place, &message[..]));
         for (place, message) in shared.chain([(self.own.len(), &[][..])]) {
             let own = self.own.get(at..place).unwrap_or_default();
             for piece in [own, message].into_iter().filter(|piece| !piece.is_empty()) {
@@ -80,17 +88,22 @@ impl Unwritten {
     /// The first `n` bytes are written.
     pub(crate) fn advance(&mut self, mut n: usize) {
         while n > 0 {
-            let place = self.shared.front().map_or(self.own.len(), |(place, _)| *place);
+            let next = self.shared.as_ref().and_then(|shared| shared.messages.front());
+            let place = next.map_or(self.own.len(), |(place, _)| *place);
             let own = n.min(place.saturating_sub(self.written));
             self.written += own;
             n -= own;
-            let Some((_, message)) = self.shared.front_mut().filter(|_| n > 0) else { return };
+            let Some(shared) = self.shared.as_mut().filter(|_| n > 0) else { return };
+            let Some((_, message)) = shared.messages.front_mut() else { return };
             let part = n.min(message.len());
             bytes::Buf::advance(message, part);
-            self.shared_bytes -= part;
+            shared.bytes -= part;
             n -= part;
             if message.is_empty() {
-                self.shared.pop_front();
+                shared.messages.pop_front();
+                if shared.messages.is_empty() {
+                    self.shared = None;
+                }
             }
         }
     }
@@ -99,18 +112,18 @@ impl Unwritten {
     pub(crate) fn clear(&mut self, keep: usize) {
         self.own.clear();
         self.own.shrink_to(keep);
-        (self.written, self.shared_bytes, self.shared) = (0, 0, VecDeque::new());
+        (self.written, self.shared) = (0, None);
     }
 
     /// Takes all of it out, as one piece.
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        let Self { mut own, written, shared, .. } = std::mem::take(self);
-        if shared.is_empty() {
+        let Self { mut own, written, shared } = std::mem::take(self);
+        let Some(shared) = shared else {
             own.drain(..written);
             return own;
-        }
+        };
         let (mut all, mut at) = (Vec::new(), written);
-        for (place, message) in shared {
+        for (place, message) in shared.messages {
             all.extend_from_slice(own.get(at..place).unwrap_or_default());
             all.extend_from_slice(&message);
             at = place;

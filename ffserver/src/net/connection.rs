@@ -618,7 +618,7 @@ mod tests {
     /// Ten thousand idle clients have one each: `bench idle` asks for less than 2 KiB for all that a client has.
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Connection>() <= 288, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 256, "{}", size_of::<Connection>());
     }
 
     #[test]

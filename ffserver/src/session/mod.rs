@@ -461,3 +461,14 @@ impl fmt::Debug for LocalSession {
         write!(f, "session {} of {}", self.0.id, self.0.address)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As of a connection: with the two counters of its `Arc` it fills one of the allocator's sizes.
+    #[test]
+    fn a_session_is_small() {
+        assert!(size_of::<Inner>() + 16 <= 384, "{}", size_of::<Inner>());
+    }
+}
