@@ -32,7 +32,7 @@ pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 /// How long a node's allocator keeps memory that is free, in milliseconds. mimalloc's own default, a second, lets a burst
 /// of slow clients cost more than their bound; none costs page faults in every wave of messages.
 const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
-/// Pages of 2 MiB make a node's process 9 MiB larger and an idle client up to 0.4 KiB, and save no time that could be measured.
+/// Pages of 2 MiB make a node's process 9 MiB larger and an idle client up to 0.4 KiB, and save no time but perhaps a little of a single client.
 const HUGE_PAGES: (&str, &str) = ("MIMALLOC_ALLOW_THP", "0");
 /// How long `appmain --apps` may take.
 const APPS_MAX: Duration = Duration::from_secs(10);
