@@ -220,8 +220,8 @@ struct Book {
     unique: bool,
     random: Random,
     sent: u32,
-    /// How often its connection ended with its net node.
-    lost: u64,
+    /// What had been sent each time that its connection ended with its net node: what follows is another session's.
+    lost_after: Vec<u32>,
     /// When the last answer came.
     answered: (Instant, SystemTime),
     entries: Vec<Entry>,
@@ -243,7 +243,7 @@ impl Book {
             unique: plan.unique,
             random: Random::new(connection.into()),
             sent: 0,
-            lost: 0,
+            lost_after: Vec::new(),
             answered: (Instant::now(), SystemTime::now()),
             entries: Vec::new(),
             waiting: VecDeque::new(),
@@ -266,7 +266,7 @@ impl Book {
         while let Err(error) = self.requests(&mut connected.client, &plan, begin, &stop).await {
             match connected.again().await {
                 Ok(true) => {
-                    self.lost += 1;
+                    self.lost_after.push(self.sent);
                     self.end_waiting(End::Lost);
                     continue;
                 }
@@ -406,7 +406,9 @@ pub struct Ledger {
     entries: Vec<Entry>,
     faults: Vec<String>,
     /// Connections that ended with their net node.
-    pub lost: u64,
+    pub lost: usize,
+    /// What each connection had sent when it ended so.
+    lost_after: HashMap<u64, Vec<u32>>,
     /// Error frames by code and `executed`.
     pub errors: BTreeMap<(String, String), u64>,
     /// The nodes that answered each connection.
@@ -422,7 +424,8 @@ pub struct Ledger {
 impl Ledger {
     fn add(&mut self, book: Book) {
         self.connections += 1;
-        self.lost += book.lost;
+        self.lost += book.lost_after.len();
+        self.lost_after.insert(book.connection.into(), book.lost_after);
         self.entries.extend(book.entries);
         self.faults.extend(book.faults);
         for (kind, n) in book.errors {
@@ -467,7 +470,7 @@ impl Ledger {
     /// # Errors
     /// The notes cannot be read.
     pub fn faults_of_notes(&self, folder: &Path, deadline: Duration) -> Result<Vec<String>> {
-        let notes = Notes::read(folder)?;
+        let notes = Notes::read(folder, &self.lost_after)?;
         let mut faults = notes.disorder;
         for Entry { number, turn, end } in &self.entries {
             let began = notes.began.get(number).map_or(&[][..], Vec::as_slice);
@@ -532,12 +535,14 @@ impl fmt::Display for Ledger {
 struct Notes {
     /// When each number began.
     began: HashMap<u64, Vec<SystemTime>>,
-    /// Numbers of one connection that began in another order than they were sent.
+    /// Numbers of one session that began in another order than they were sent.
     disorder: Vec<String>,
 }
 
 impl Notes {
-    fn read(folder: &Path) -> Result<Self> {
+    /// `lost_after` has for each connection what its sessions but the last had sent: what a session has left behind may
+    /// begin beside what the client sends over its next connection.
+    fn read(folder: &Path, lost_after: &HashMap<u64, Vec<u32>>) -> Result<Self> {
         let mut all = Vec::new();
         for file in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
             let path = file?.path();
@@ -549,11 +554,13 @@ impl Notes {
         }
         all.sort();
         let mut notes = Self { began: HashMap::new(), disorder: Vec::new() };
-        let mut last: HashMap<u64, (u64, String)> = HashMap::new();
+        let mut last: HashMap<(u64, usize), (u64, String)> = HashMap::new();
         for (micros, number, node) in all {
             let (connection, n) = (number >> 32, number & 0xffff_ffff);
             notes.began.entry(number).or_default().push(UNIX_EPOCH + Duration::from_micros(micros));
-            if let Some((before, there)) = last.insert(connection, (n, node.clone()))
+            let lost_after = lost_after.get(&connection).map_or(&[][..], Vec::as_slice);
+            let session = lost_after.partition_point(|sent| u64::from(*sent) < n);
+            if let Some((before, there)) = last.insert((connection, session), (n, node.clone()))
                 && n < before
             {
                 notes.disorder.push(format!(
@@ -573,4 +580,29 @@ fn few(mut faults: Vec<String>) -> Vec<String> {
         faults.push(format!("… and {more} more"));
     }
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disorder_is_found_within_a_session_and_not_between_a_killed_one_and_the_next() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let note = |n: u64, at: u64| format!("{} {at}\n", 7 << 32 | n);
+        std::fs::write(folder.path().join("game.1"), [note(1, 10), note(3, 40)].concat())?;
+        std::fs::write(folder.path().join("game.2"), [note(2, 50), note(4, 20), note(5, 30)].concat())?;
+        // 1 4 5 3 2 began in this order.
+        let disorder = |lost_after: &[u32]| -> Result<Vec<String>> {
+            let lost_after = HashMap::from([(7, lost_after.to_vec())]);
+            Ok(Notes::read(folder.path(), &lost_after)?.disorder)
+        };
+        let late = |n, there, before, at| {
+            format!("request {n} of connection 7 began at {there} after {before} at {at}")
+        };
+        assert_eq!(disorder(&[])?, [late(3, "game.1", 5, "game.2"), late(2, "game.2", 3, "game.1")]);
+        assert_eq!(disorder(&[3])?, [late(2, "game.2", 3, "game.1")]);
+        assert_eq!(disorder(&[2, 3])?, [""; 0]);
+        Ok(())
+    }
 }
