@@ -67,13 +67,15 @@ pub struct Door {
     kills: Arc<AtomicU32>,
     /// Whether nobody has held its port since the last time.
     unheld: Arc<AtomicBool>,
+    /// Its process is ending, and its port with it.
+    ending: Arc<AtomicBool>,
 }
 
 impl Door {
     /// To a net node at that address.
     #[must_use]
     pub fn to(at: SocketAddr) -> Self {
-        Self { at, kills: Arc::default(), unheld: Arc::default() }
+        Self { at, kills: Arc::default(), unheld: Arc::default(), ending: Arc::default() }
     }
 
     /// The node is about to be killed: connections that are open now may end. What they waited for is lost,
@@ -83,11 +85,18 @@ impl Door {
         self.kills.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The same while no master has the node's listening sockets: new connections are refused until one has
-    /// started the node.
+    /// The same while no master has the node's listening sockets: those that its process takes until it is gone end
+    /// with it, too, and then new ones are refused until a master has started the node.
     pub fn kill_unheld(&self) {
+        self.ending.store(true, Ordering::SeqCst);
         self.unheld.store(true, Ordering::SeqCst);
         self.kills.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The process that [`kill_unheld`](Self::kill_unheld) announced the end of is gone.
+    pub fn gone(&self) {
+        self.kills.fetch_add(1, Ordering::SeqCst);
+        self.ending.store(false, Ordering::SeqCst);
     }
 
     async fn connect(&self) -> Result<Client> {
@@ -175,6 +184,10 @@ struct Connected {
 impl Connected {
     /// Connects again when the node was killed since; false when it was not.
     async fn again(&mut self) -> Result<bool> {
+        let until = Instant::now() + UNHELD_MAX;
+        while self.door.ending.load(Ordering::SeqCst) && Instant::now() < until {
+            sleep(UNHELD_AGAIN).await;
+        }
         let kills = self.door.kills();
         if kills == self.kills {
             return Ok(false);

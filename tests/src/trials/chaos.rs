@@ -19,6 +19,7 @@ use crate::fixtures::Fixture;
 use crate::http;
 use crate::ledger::{Door, Load};
 use crate::random::Random;
+use crate::wait;
 
 /// How large the trial is.
 #[derive(Debug, Clone, Args)]
@@ -192,10 +193,19 @@ impl Chaos {
         Ok(match act {
             Act::Kill(node) => {
                 let pids = self.pids(node)?;
-                if let (Some(door), false) = (self.doors.get(node), pids.is_empty()) {
-                    if self.holds_port_of(node) { door.kill() } else { door.kill_unheld() }
+                let door = self.doors.get(node).filter(|_| !pids.is_empty());
+                let unheld = door.filter(|_| !self.holds_port_of(node));
+                match (unheld, door) {
+                    (Some(door), _) => door.kill_unheld(),
+                    (None, Some(door)) => door.kill(),
+                    (None, None) => {}
                 }
                 pids.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+                if let Some(door) = unheld {
+                    let left = || pids.iter().find(|pid| cluster::is_alive(**pid));
+                    wait::until("killed", async || left().map_or(Ok(()), Err)).await?;
+                    door.gone();
+                }
                 format!("{pids:?}")
             }
             Act::Stop(node, length) => match self.pids(node)?.first() {
