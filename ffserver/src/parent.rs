@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffnet::Link;
 use ffnet::backoff::Backoff;
 use ffnet::handshake::{HandshakeError, Local, Peer, dial, dial_start};
 use ffnet::link::{Closed, Driver};
 use ffproto::Incarnation;
 use ffproto::handshake::Purpose;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -125,11 +125,12 @@ impl Keeper {
         let (mut own, keeper) = (whereabouts.clone(), self.clone());
         let (end, ended) = oneshot::channel::<()>();
         links.spawn(async move {
-            let gone = async {
+            let gone = async move {
                 // Gone is gone; a newer start alone is not: it may be this one's successor.
                 let _ = own.wait_for(Option::is_none).await;
+                "the master says that it is gone".to_owned()
             };
-            keeper.serve(stream, peer, gone).await;
+            keeper.serve(peer, |link, methods| Driver::new(link, stream, methods).until(gone)).await;
             drop(end);
         });
         tokio::select! {
@@ -146,7 +147,7 @@ impl Keeper {
             let begun = Instant::now();
             let mut stream = hub.dial(&self.config.name).await;
             match dial(&mut stream, Purpose::Link, &self.local, &self.config.name).await {
-                Ok(peer) => self.serve(stream, peer, std::future::pending::<()>()).await,
+                Ok(peer) => self.serve(peer, |link, methods| Driver::new(link, stream, methods)).await,
                 Err(error) => warn!(parent = %self.config.name, "parent not linked: {error}"),
             }
             tokio::time::sleep(backoff.next(random01(), begun.elapsed())).await;
@@ -163,11 +164,8 @@ impl Keeper {
         Ok((stream, peer))
     }
 
-    /// Runs the link until it ends, or until `gone`.
-    async fn serve<S, G>(&self, stream: S, peer: Peer, gone: impl Future<Output = G>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+    /// Runs the link with the driver that is made for it until it ends.
+    async fn serve<D: Future<Output = Closed>>(&self, peer: Peer, driver: impl FnOnce(Link, Methods) -> D) {
         let node = &self.shared.node;
         let (name, incarnation) = (peer.name.clone(), peer.incarnation);
         let link = node.new_link(peer);
@@ -176,12 +174,7 @@ impl Keeper {
         info!(parent = %name, %incarnation, "parent linked");
         let at = (Direction::Up, name.clone());
         let methods = Methods::new(self.shared.clone(), at, self.routes.clone(), self.taken.clone());
-        let driver = Driver::new(link.clone(), stream, methods);
-        let why = tokio::select! {
-            closed = driver => closed,
-            // Dropping the driver fails its calls at once, before a heartbeat would.
-            _ = gone => Closed::Here("the master says that it is gone".to_owned()),
-        };
+        let why = driver(link.clone(), methods).await;
         self.shared.link_down(Direction::Up, &link);
         let lost = node.remove_parent(&link);
         match why {

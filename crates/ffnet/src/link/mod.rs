@@ -6,6 +6,7 @@
 //!
 //! Every call ends exactly once: with a reply, a fault, its deadline, or the end of the link.
 
+mod bell;
 mod calls;
 mod driver;
 
@@ -149,8 +150,10 @@ struct Outbox {
     /// How many bytes this outbox has ever taken: a call's frame is unsent while the driver's count of
     /// written bytes is below where the frame starts.
     taken: u64,
-    /// The driver's, while it sleeps.
+    /// The driver's, since its first turn.
     waker: Option<Waker>,
+    /// The driver has written everything, and is woken for more.
+    asleep: bool,
     /// Set once: nothing more is taken.
     closed: bool,
     /// Set by [`Link::close`]: the driver writes what is queued, says Bye and ends.
@@ -543,10 +546,12 @@ impl Sink for Inner {
     }
 }
 
-/// The driver is woken only when it sleeps: its waker is taken, so later frames of the same turn join.
+/// The driver is woken only when it sleeps, and once: later frames of the same turn join.
 fn wake(out: &mut Outbox) {
-    if let Some(waker) = out.waker.take() {
-        waker.wake();
+    if std::mem::take(&mut out.asleep)
+        && let Some(waker) = &out.waker
+    {
+        waker.wake_by_ref();
     }
 }
 
