@@ -50,7 +50,7 @@ pub(crate) fn run(args: &BroadcastArgs) -> anyhow::Result<()> {
 fn measure(args: &BroadcastArgs, run: usize, window: u32, running: &Running) -> anyhow::Result<Sample> {
     let Rounds { secs, warm, .. } = args.rounds;
     let way = Way::Broadcast { window };
-    let plan = Plan { way, conns: args.conns as usize, body: args.body, secs, warm };
+    let plan = Plan { way, conns: args.conns as usize, body: args.body, secs, warm, cpu: None };
     let frames = || running.web.map(|web| ours::counter(web, "net", "broadcasts")).transpose();
     let mut before = None;
     let taken = taken::take_with(running, &plan, run, &args.rounds, || {

@@ -32,8 +32,10 @@ Systems:
   ours-websocket       ours-forward for clients that speak WebSocket: binary messages, masked as a browser's are
 
 Numbers of a shared machine are worth their ratios only: compare pairs samples that lie seconds apart.
-(1,1) depends on which processor each process lands on (a factor of two for the same code), so judge it by
-many short runs: bench compare --points 1:1 --runs 15 --secs 0.5";
+Where the scheduler puts four processes that wake each other is worth a factor of two at (1,1), for the same code and
+for as long as they live. So compare measures it twice: \"spin\" as the scheduler has it, ten times a run, a quarter as
+long, with a new client each time; and \"one cpu\" with all processes on one processor, where five runs agree within a
+few percent and every microsecond of the servers counts.";
 
 /// Measures the cluster against the floor of this machine.
 #[derive(Debug, Parser)]
@@ -114,6 +116,9 @@ pub(crate) struct CompareArgs {
     /// how a virtual machine's host wakes it up
     #[arg(long, value_enum, default_value_t = Spin::Auto)]
     pub(crate) spin: Spin,
+    /// Where the servers and the load client run
+    #[arg(long, value_enum, default_value_t = Place::Auto)]
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -308,6 +313,9 @@ pub(crate) struct LoadArgs {
     /// Seconds of load before that
     #[arg(long, default_value_t = 0.3)]
     pub(crate) warm: f64,
+    /// The processor to run on
+    #[arg(long)]
+    pub(crate) cpu: Option<usize>,
     /// Processes of the server, separated by commas, whose CPU time is taken meanwhile
     #[arg(long, value_delimiter = ',')]
     pub(crate) watch: Vec<i32>,
@@ -330,6 +338,38 @@ impl Spin {
             Self::Never => false,
         }
     }
+}
+
+/// Where the processes of a system run, and its load client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Place {
+    /// As the scheduler has it; a single request at a time also on one processor
+    Auto,
+    /// As the scheduler has it
+    Free,
+    /// On one processor
+    OneCpu,
+}
+
+impl Place {
+    /// The grounds on which a point is measured.
+    pub(crate) fn grounds(self, point: Point) -> &'static [Ground] {
+        match self {
+            Self::Auto if (point.conns, point.pipe) == (1, 1) => &[Ground::Free, Ground::OneCpu],
+            Self::Auto | Self::Free => &[Ground::Free],
+            Self::OneCpu => &[Ground::OneCpu],
+        }
+    }
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Ground {
+    /// Wherever the scheduler puts them.
+    Free,
+    /// All on the last processor that this program may use.
+    OneCpu,
 }
 
 /// How many connections, and how many requests outstanding on each.
@@ -392,6 +432,12 @@ mod tests {
         let points: Vec<_> = args.points.iter().map(|p| (p.conns, p.pipe)).collect();
         assert_eq!(points, [(1, 1), (1, 64), (100, 1), (100, 16), (1000, 1)]);
         assert_eq!((args.bodies, args.rounds.runs, args.which.systems.len()), (vec![64, 1024], 5, 4));
+        let grounds = points.iter().map(|&(conns, pipe)| args.place.grounds(Point { conns, pipe }).len());
+        assert_eq!(
+            grounds.collect::<Vec<_>>(),
+            [2, 1, 1, 1, 1],
+            "one request at a time is measured on one processor, too"
+        );
     }
 
     #[test]

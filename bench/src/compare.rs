@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cli::{CompareArgs, Point, Rounds};
+use crate::cli::{CompareArgs, Ground, Point, Rounds};
 use crate::load::{Outcome, Plan, Way};
-use crate::machine::Spinners;
+use crate::machine::{self, Spinners};
 use crate::report::{self, Column};
 use crate::stats::Spread;
 use crate::system::System;
@@ -19,6 +19,7 @@ use crate::turns::{self, Run};
 struct Sample {
     body: usize,
     point: Point,
+    ground: Ground,
     spin: bool,
     #[serde(flatten)]
     taken: Taken,
@@ -29,7 +30,9 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
         let mut samples = Vec::new();
         for &body in &args.bodies {
             for &point in &args.points {
-                samples.extend(measure_point(args, run, body, point)?);
+                for &ground in args.place.grounds(point) {
+                    samples.extend(measure_point(args, run, (body, point, ground))?);
+                }
             }
         }
         Ok(samples)
@@ -38,23 +41,52 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     report::show(&table(&rows), &rows, &samples, args.common.json.as_deref())
 }
 
-fn measure_point(args: &CompareArgs, run: &Run, body: usize, point: Point) -> anyhow::Result<Vec<Sample>> {
-    let spin = args.spin.spins(point.conns);
+fn measure_point(
+    args: &CompareArgs,
+    run: &Run,
+    (body, point, ground): (usize, Point, Ground),
+) -> anyhow::Result<Vec<Sample>> {
+    let cpu = match ground {
+        Ground::Free => None,
+        Ground::OneCpu => Some(machine::last_cpu()?),
+    };
+    // One processor that has all the work does not halt.
+    let spin = cpu.is_none() && args.spin.spins(point.conns);
     let _spinners = spin.then(Spinners::start);
+    let times = times(point, ground);
+    let part = if times > 1 { SHORT } else { 1.0 };
     let Rounds { secs, warm, .. } = args.rounds;
-    let plan = Plan { way: Way::Closed { pipe: point.pipe }, conns: point.conns, body, secs, warm };
-    run.in_turn(|running| {
-        let taken = taken::take(running, &plan, run.number, &args.rounds)?;
-        eprintln!("{}", taken.progress(args.rounds.runs, &format!("{point:>9} {body:>4} B")));
-        Ok(Sample { body, point, spin, taken })
-    })
+    let (secs, warm) = (secs * part, warm * part);
+    let plan = Plan { way: Way::Closed { pipe: point.pipe }, conns: point.conns, body, secs, warm, cpu };
+    let place = if cpu.is_some() { "one cpu" } else { "" };
+    let mut samples = Vec::new();
+    for number in run.number * times..(run.number + 1) * times {
+        samples.extend(run.in_turn_from(number, |running| {
+            let taken = taken::take(running, &plan, number, &args.rounds)?;
+            let what = format!("{point:>9} {place:<7} {body:>4} B");
+            eprintln!("{}", taken.progress(args.rounds.runs * times, &what));
+            Ok(Sample { body, point, ground, spin, taken })
+        })?);
+    }
+    Ok(samples)
 }
+
+/// How often a run measures a system at a point, with a new client each time. One request at a time is handed from process to
+/// process, and where the scheduler has put them, the new client among them, is worth a factor of two for as long as
+/// they live: many short samples are worth more than one long one.
+fn times(point: Point, ground: Ground) -> usize {
+    if (point.conns, point.pipe) == (1, 1) && ground == Ground::Free { 10 } else { 1 }
+}
+
+/// How long one of several samples is, as a part of one that is alone.
+const SHORT: f64 = 0.25;
 
 /// What the samples of one system at one point add up to.
 #[derive(Debug, Clone, Serialize)]
 struct Row {
     body: usize,
     point: Point,
+    ground: Ground,
     system: System,
     spin: bool,
     runs: usize,
@@ -73,11 +105,14 @@ struct Row {
     faults: Vec<String>,
 }
 
-/// One row per body, point and system, in the order of the first run.
+/// What a row is about.
+type Key = (usize, Point, Ground, System);
+
+/// One row per body, point, ground and system, in the order of the first run.
 fn rows_of(samples: &[Sample]) -> Vec<Row> {
-    let mut keys: Vec<(usize, Point, System)> = Vec::new();
+    let mut keys: Vec<Key> = Vec::new();
     for sample in samples {
-        let key = (sample.body, sample.point, sample.taken.system);
+        let key = (sample.body, sample.point, sample.ground, sample.taken.system);
         if !keys.contains(&key) {
             keys.push(key);
         }
@@ -85,8 +120,9 @@ fn rows_of(samples: &[Sample]) -> Vec<Row> {
     keys.into_iter().map(|key| row_of(key, samples)).collect()
 }
 
-fn row_of((body, point, system): (usize, Point, System), samples: &[Sample]) -> Row {
-    let here: Vec<&Sample> = samples.iter().filter(|s| s.body == body && s.point == point).collect();
+fn row_of((body, point, ground, system): Key, samples: &[Sample]) -> Row {
+    let same = |s: &&Sample| (s.body, s.point, s.ground) == (body, point, ground);
+    let here: Vec<&Sample> = samples.iter().filter(same).collect();
     let spin = here.iter().any(|s| s.spin);
     let group = Group::of(here.iter().map(|s| &s.taken), system);
     let ratios = |value: fn(&Outcome) -> f64| -> BTreeMap<System, f64> {
@@ -104,6 +140,7 @@ fn row_of((body, point, system): (usize, Point, System), samples: &[Sample]) -> 
     Row {
         body,
         point,
+        ground,
         system,
         spin,
         runs: group.own.len(),
@@ -121,13 +158,22 @@ fn row_of((body, point, system): (usize, Point, System), samples: &[Sample]) -> 
     }
 }
 
+/// Under which conditions beside the point, for the table.
+fn how(row: &Row) -> &'static str {
+    match (row.ground, row.spin) {
+        (Ground::OneCpu, _) => " one cpu",
+        (Ground::Free, true) => " spin",
+        (Ground::Free, false) => "",
+    }
+}
+
 fn table(rows: &[Row]) -> String {
     let ms = |us: f64| format!("{:.3}", us / 1e3);
     let times = |ratios: &BTreeMap<System, f64>, to: System| {
         ratios.get(&to).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
     };
     let columns: [Column<Row>; 13] = [
-        ("point", Box::new(|r| format!("{}{}", r.point, if r.spin { " spin" } else { "" }))),
+        ("point", Box::new(|r| format!("{}{}", r.point, how(r)))),
         ("body", Box::new(|r| r.body.to_string())),
         ("system", Box::new(|r| r.system.to_string())),
         ("runs", Box::new(|r| report::runs(r.runs, r.disturbed))),
@@ -157,7 +203,7 @@ mod tests {
         let point = Point { conns: 100, pipe: 1 };
         let nodes = vec!["net".to_owned(), "gate".to_owned()];
         let taken = Taken { run, system, disturbed: run == 2, nodes, outcome };
-        Sample { body: 64, point, spin: false, taken }
+        Sample { body: 64, point, ground: Ground::Free, spin: false, taken }
     }
 
     fn samples() -> Vec<Sample> {
@@ -191,6 +237,16 @@ mod tests {
         let ours = text.lines().find(|line| line.contains("ours-forward")).unwrap();
         assert!(ours.contains("met: req/s 0.90 >= 0.80 of floor-epoll"), "{ours}");
         assert!(ours.contains("met: CPU 1.20 <= 1.30 of floor-epoll"), "{ours}");
+    }
+
+    #[test]
+    fn what_was_measured_on_one_processor_is_a_row_of_its_own() {
+        let mut samples = samples();
+        let pinned = samples.clone().into_iter().map(|s| Sample { ground: Ground::OneCpu, ..s });
+        samples.extend(pinned);
+        let text = table(&rows_of(&samples));
+        assert_eq!(text.lines().count(), 6);
+        assert_eq!(text.matches("(100,1) one cpu").count(), 2, "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ const SYSTEMS: [System; 3] = [System::FloorEpoll, System::OursForward, System::O
 pub(crate) fn run(args: &LoginsArgs) -> anyhow::Result<()> {
     let Rounds { secs, warm, runs, .. } = args.rounds;
     let way = Way::Cycles { requests: args.requests };
-    let plan = Plan { way, conns: args.conns as usize, body: args.body, secs, warm };
+    let plan = Plan { way, conns: args.conns as usize, body: args.body, secs, warm, cpu: None };
     let samples = turns::each_run(runs, &SYSTEMS, &args.common, |run| {
         run.in_turn(|running| {
             let taken = taken::take(running, &plan, run.number, &args.rounds)?;

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -68,6 +68,60 @@ pub(crate) fn exec_on_a_leash(command: &[String]) -> anyhow::Result<()> {
     Err(Command::new(program).args(args).exec()).with_context(|| program.clone())
 }
 
+/// The last processor that this process may use: interrupts tend to be the first one's.
+pub(crate) fn last_cpu() -> anyhow::Result<usize> {
+    let own = sched_getaffinity(Pid::from_raw(0))?;
+    let allowed = |cpu: &usize| own.is_set(*cpu).unwrap_or(false);
+    (0..CpuSet::count()).rev().find(allowed).context("this process may use no processor")
+}
+
+/// Keeps the calling thread on a processor.
+pub(crate) fn run_on(cpu: usize) -> anyhow::Result<()> {
+    sched_setaffinity(Pid::from_raw(0), &only(cpu)?).with_context(|| format!("running on processor {cpu}"))
+}
+
+fn only(cpu: usize) -> nix::Result<CpuSet> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    Ok(set)
+}
+
+/// Processes that are kept on one processor, with all their threads; when this is dropped they run again wherever
+/// this one may.
+pub(crate) struct Pinned {
+    pids: Vec<i32>,
+    before: CpuSet,
+}
+
+impl Pinned {
+    pub(crate) fn to(cpu: usize, pids: Vec<i32>) -> anyhow::Result<Self> {
+        let pinned = Self { pids, before: sched_getaffinity(Pid::from_raw(0))? };
+        pinned.put_all(&only(cpu)?).with_context(|| format!("putting the servers on processor {cpu}"))?;
+        Ok(pinned)
+    }
+
+    fn put_all(&self, on: &CpuSet) -> anyhow::Result<()> {
+        for pid in &self.pids {
+            for thread in crate::proc::threads(*pid) {
+                match sched_setaffinity(Pid::from_raw(thread), on) {
+                    // It has ended meanwhile.
+                    Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Err(error) = self.put_all(&self.before) {
+            eprintln!("bench: the servers stay on one processor: {error:#}");
+        }
+    }
+}
+
 /// A thread of idle priority on each processor that keeps it from halting: on a virtual machine, waking a
 /// halted one costs more than the servers do. They end when this is dropped.
 pub(crate) struct Spinners {
@@ -106,9 +160,7 @@ impl Drop for Spinners {
 }
 
 fn become_idle_on(cpu: usize) -> anyhow::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &set)?;
+    run_on(cpu)?;
     set_idle_priority().context("SCHED_IDLE")
 }
 
@@ -148,6 +200,20 @@ mod tests {
         let spinners = Spinners::start();
         assert!(!spinners.threads.is_empty());
         drop(spinners);
+    }
+
+    #[test]
+    fn a_pinned_process_runs_on_one_processor_and_then_wherever_this_one_may() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let set = || sched_getaffinity(Pid::from_raw(child.id() as i32)).unwrap();
+        let (own, last) = (sched_getaffinity(Pid::from_raw(0)).unwrap(), last_cpu().unwrap());
+        assert!(own.is_set(last).unwrap());
+        let pinned = Pinned::to(last, vec![child.id() as i32]).unwrap();
+        assert_eq!(set(), only(last).unwrap());
+        drop(pinned);
+        assert_eq!(set(), own);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

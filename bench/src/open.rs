@@ -37,7 +37,7 @@ pub(crate) fn run(args: &OpenArgs) -> anyhow::Result<()> {
 
 fn plan(args: &OpenArgs, rate: Option<f64>) -> Plan {
     let way = rate.map_or(Way::Closed { pipe: 1 }, |rate| Way::Open { rate });
-    Plan { way, conns: args.conns, body: args.body, secs: args.secs, warm: args.warm }
+    Plan { way, conns: args.conns, body: args.body, secs: args.secs, warm: args.warm, cpu: None }
 }
 
 /// What the slowest of the systems does in a closed loop of one request per connection. Deeper pipelines

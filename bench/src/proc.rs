@@ -9,12 +9,19 @@ const TICKS_PER_SEC: f64 = 100.0;
 
 /// Nanoseconds of CPU that all threads of a process have used; 0 when it is gone.
 pub(crate) fn cpu_ns(pid: i32) -> u64 {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
-    threads
+    let schedstat = |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok();
+    threads(pid).into_iter().filter_map(schedstat).map(|text| first_number(&text)).sum()
+}
+
+/// The threads of a process; none when it is gone.
+pub(crate) fn threads(pid: i32) -> Vec<i32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"));
+    entries
+        .into_iter()
         .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok())
-        .map(|text| first_number(&text))
-        .sum()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 fn first_number(text: &str) -> u64 {

@@ -40,7 +40,16 @@ impl Run {
         &self,
         measure: impl FnMut(&Running) -> anyhow::Result<S>,
     ) -> anyhow::Result<Vec<S>> {
-        rotated(&self.systems, self.number).map(measure).collect()
+        self.in_turn_from(self.number, measure)
+    }
+
+    /// The same where a run measures more than once: `from` says which system is the first this time.
+    pub(crate) fn in_turn_from<S>(
+        &self,
+        from: usize,
+        measure: impl FnMut(&Running) -> anyhow::Result<S>,
+    ) -> anyhow::Result<Vec<S>> {
+        rotated(&self.systems, from).map(measure).collect()
     }
 }
 

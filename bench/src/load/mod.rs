@@ -113,10 +113,13 @@ pub(crate) struct Plan {
     pub(crate) body: usize,
     pub(crate) secs: f64,
     pub(crate) warm: f64,
+    /// The processor on which the servers and the client run; `None`: wherever the scheduler puts them.
+    pub(crate) cpu: Option<usize>,
 }
 
 /// Loads a system from a process of its own.
 pub(crate) fn measure(running: &Running, plan: &Plan) -> anyhow::Result<Outcome> {
+    let _pinned = plan.cpu.map(|cpu| machine::Pinned::to(cpu, running.pids())).transpose()?;
     let pids: Vec<_> = running.pids().iter().map(i32::to_string).collect();
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("load").args(["--addr", &running.addr.to_string()]);
@@ -132,6 +135,9 @@ pub(crate) fn measure(running: &Running, plan: &Plan) -> anyhow::Result<Outcome>
         Way::Broadcast { window } => command.args(["--broadcast", &window.to_string()]),
         Way::Cycles { requests } => command.args(["--cycles", &requests.to_string()]),
     };
+    if let Some(cpu) = plan.cpu {
+        command.args(["--cpu", &cpu.to_string()]);
+    }
     if let Some(login) = running.system.login() {
         command.args(["--login", &login.to_string()]);
     }
@@ -146,6 +152,9 @@ pub(crate) fn measure(running: &Running, plan: &Plan) -> anyhow::Result<Outcome>
 /// `bench load`.
 pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<()> {
     machine::die_with_parent(Signal::SIGKILL)?;
+    if let Some(cpu) = args.cpu {
+        machine::run_on(cpu)?;
+    }
     let needed = args.conns as u64 + 16;
     let limit = machine::descriptor_limit()?;
     ensure!(
