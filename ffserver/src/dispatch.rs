@@ -588,9 +588,11 @@ impl Service for Methods {
             return link.reply_fault(head.call, &node.fault(Code::Stopping, Executed::No, text));
         }
         if let Some(client) = head.client.filter(|_| link.is_young()) {
-            node.neighbours(self.at.0.into()).turned(link, client.session);
-            // What waits for it goes before what this starts.
-            node.look_at_parked();
+            let first = node.neighbours(self.at.0.into()).turned(link, client.session);
+            if first {
+                // What waits for it goes before what this starts.
+                node.look_at_parked_of(client.session);
+            }
         }
         let number = usize::from(head.method);
         if self.reserved(number) == Some(TO) {

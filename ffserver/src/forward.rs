@@ -326,6 +326,14 @@ impl Node {
         }
     }
 
+    /// The same for one session.
+    pub(crate) fn look_at_parked_of(&self, session: SessionId) {
+        if self.park().any() {
+            let now = Instant::now();
+            self.park().look_of(session, |entry, free| self.look_at(entry, free, now));
+        }
+    }
+
     fn look_at(&self, entry: Entry, free: bool, now: Instant) -> Look {
         if entry.deadline <= now {
             let text = "the deadline passed while it waited for another node";

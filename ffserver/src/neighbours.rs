@@ -234,14 +234,12 @@ impl Neighbours {
         }
     }
 
-    /// A message of that session has come over the current link.
-    pub(crate) fn turned(&mut self, link: &Link, session: SessionId) {
+    /// A message of that session has come over the current link. True for the first.
+    pub(crate) fn turned(&mut self, link: &Link, session: SessionId) -> bool {
         let known = self.known.get_mut(&link.peer().name);
         let is_current =
             |known: &&mut Neighbour| known.current.as_ref().is_some_and(|current| current.same(link));
-        if let Some(known) = known.filter(is_current) {
-            known.turned.insert(session);
-        }
+        known.filter(is_current).is_some_and(|known| known.turned.insert(session))
     }
 
     /// What was sent over an older link is waited for, or no longer. False when the link is not an older one.

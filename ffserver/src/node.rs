@@ -509,7 +509,11 @@ impl Node {
                 self.0.parents.lock().resumed(link);
                 self.0.children.lock().resumed(link);
             }
-            Change::Quieter | Change::Switched => {}
+            Change::Quieter => {
+                // This comes with every read: only those are looked at that have waited for it.
+                return link.take_released().into_iter().for_each(|session| self.look_at_parked_of(session));
+            }
+            Change::Switched => {}
         }
         self.look_at_parked();
     }

@@ -1,7 +1,7 @@
 //! Messages that wait for a neighbour that has ended or is being replaced: in order, bounded in count, bytes
 //! and time. Pure but for its lock; [`crate::forward`] says when one may go.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use bytes::Bytes;
 use ffnet::link::Sink;
 use ffproto::link::Client;
 use ffproto::{Fault, SessionId};
-use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use parking_lot::{Mutex, MutexGuard};
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use crate::reach::{At, Direction};
@@ -121,15 +121,67 @@ pub(crate) struct Park {
 
 #[derive(Default)]
 struct Waiting {
-    queue: VecDeque<Entry>,
+    /// By the number of their coming. Those that somebody looks at are in their hands, and count on in all the others.
+    messages: BTreeMap<u64, Entry>,
+    next: u64,
+    count: usize,
     bytes: usize,
     keys: FxHashMap<Key, u32>,
+    sessions: FxHashMap<SessionId, BTreeSet<u64>>,
     /// Somebody looks at the clock until nothing waits any more.
     watched: bool,
-    /// Somebody looks at what waits: so many messages are in their hands, and count on.
-    looked_at: Option<usize>,
-    /// Something has come or changed since they began.
-    again: bool,
+    /// Somebody looks at what waits.
+    looked_at: bool,
+    /// What is to be looked at after that.
+    again: Again,
+}
+
+/// What has come or changed meanwhile.
+#[derive(Default)]
+struct Again {
+    all: bool,
+    sessions: Vec<SessionId>,
+}
+
+impl Waiting {
+    fn add(&mut self, entry: Entry) {
+        (self.count, self.bytes) = (self.count + 1, self.bytes + entry.body.len());
+        *self.keys.entry(entry.key()).or_insert(0) += 1;
+        if let Some(session) = entry.session() {
+            self.sessions.entry(session).or_default().insert(self.next);
+        }
+        self.messages.insert(self.next, entry);
+        self.next += 1;
+    }
+
+    /// One that was in hand is gone; `bytes` are those of its body.
+    fn gone(&mut self, number: u64, key: &Key, bytes: usize) {
+        (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
+        if let Some(n) = self.keys.get_mut(key) {
+            *n -= 1;
+            if *n == 0 {
+                self.keys.remove(key);
+            }
+        }
+        if let Some(session) = key.1
+            && let Some(numbers) = self.sessions.get_mut(&session)
+        {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.sessions.remove(&session);
+            }
+        }
+    }
+
+    /// The numbers of those that are to be looked at next, in order; `None` when there are no more.
+    fn take_again(&mut self) -> Option<Vec<u64>> {
+        if std::mem::take(&mut self.again.all) {
+            self.again.sessions.clear();
+            return Some(self.messages.keys().copied().collect());
+        }
+        let session = self.again.sessions.pop()?;
+        Some(self.sessions.get(&session).into_iter().flatten().copied().collect())
+    }
 }
 
 /// What became of a message that shall wait.
@@ -162,15 +214,18 @@ impl Park {
     /// Lets a message wait behind all others.
     pub(crate) fn park(&self, entry: Entry) -> Parked {
         let mut waiting = self.waiting.lock();
-        let full = waiting.queue.len() + waiting.looked_at.unwrap_or_default() >= self.limits.messages_max
+        let full = waiting.count >= self.limits.messages_max
             || waiting.bytes.saturating_add(entry.body.len()) > self.limits.bytes_max;
         if full {
             return Parked::Full;
         }
-        waiting.bytes += entry.body.len();
-        *waiting.keys.entry(entry.key()).or_insert(0) += 1;
-        waiting.queue.push_back(entry);
-        waiting.again = true;
+        if waiting.looked_at {
+            match entry.session() {
+                Some(session) => waiting.again.sessions.push(session),
+                None => waiting.again.all = true,
+            }
+        }
+        waiting.add(entry);
         self.any.store(true, Ordering::Release);
         Parked::Waits { watch: !std::mem::replace(&mut waiting.watched, true) }
     }
@@ -178,45 +233,58 @@ impl Park {
     /// Looks at every waiting message in order. One whose predecessor still waits is not looked at, unless its
     /// time is over: `look` is told which. It may let others wait; those are looked at next. When somebody looks
     /// already, they look once more.
-    pub(crate) fn look(&self, mut look: impl FnMut(Entry, bool) -> Look) {
-        if !self.any() {
+    pub(crate) fn look(&self, look: impl FnMut(Entry, bool) -> Look) {
+        if self.any() {
+            let mut waiting = self.waiting.lock();
+            waiting.again.all = true;
+            self.look_again(waiting, look);
+        }
+    }
+
+    /// The same for the messages of one session, whatever else waits: for what changes with every message.
+    pub(crate) fn look_of(&self, session: SessionId, look: impl FnMut(Entry, bool) -> Look) {
+        if self.any() {
+            let mut waiting = self.waiting.lock();
+            if waiting.sessions.contains_key(&session) {
+                waiting.again.sessions.push(session);
+                self.look_again(waiting, look);
+            }
+        }
+    }
+
+    fn look_again<'a>(
+        &'a self,
+        mut waiting: MutexGuard<'a, Waiting>,
+        mut look: impl FnMut(Entry, bool) -> Look,
+    ) {
+        if std::mem::replace(&mut waiting.looked_at, true) {
             return;
         }
-        let mut waiting = self.waiting.lock();
-        waiting.again = true;
-        if waiting.looked_at.is_some() {
-            return;
-        }
-        while std::mem::take(&mut waiting.again) {
-            let queue = std::mem::take(&mut waiting.queue);
-            // Their keys and bytes stay, so that what comes meanwhile waits behind them.
-            waiting.looked_at = Some(queue.len());
-            drop(waiting);
-            let (mut kept, mut keys) = (VecDeque::new(), FxHashMap::default());
-            for entry in queue {
-                let key = entry.key();
-                let free = !keys.contains_key(&key);
-                if let Look::Waits(entry) = look(entry, free) {
-                    *keys.entry(key).or_insert(0) += 1;
-                    kept.push_back(entry);
+        while let Some(numbers) = waiting.take_again() {
+            let mut held = FxHashSet::default();
+            for number in numbers {
+                let Some(entry) = waiting.messages.remove(&number) else { continue };
+                let (key, bytes) = (entry.key(), entry.body.len());
+                drop(waiting);
+                let looked = look(entry, !held.contains(&key));
+                waiting = self.waiting.lock();
+                match looked {
+                    Look::Gone => waiting.gone(number, &key, bytes),
+                    Look::Waits(entry) => {
+                        waiting.messages.insert(number, entry);
+                        held.insert(key);
+                    }
                 }
             }
-            waiting = self.waiting.lock();
-            for entry in std::mem::take(&mut waiting.queue) {
-                *keys.entry(entry.key()).or_insert(0) += 1;
-                kept.push_back(entry);
-            }
-            waiting.bytes = kept.iter().map(|entry| entry.body.len()).sum();
-            (waiting.queue, waiting.keys) = (kept, keys);
-            self.any.store(!waiting.queue.is_empty(), Ordering::Release);
         }
-        waiting.looked_at = None;
+        self.any.store(waiting.count > 0, Ordering::Release);
+        waiting.looked_at = false;
     }
 
     /// Whether nothing waits; then nobody need look at the clock any more.
     pub(crate) fn is_over(&self) -> bool {
         let mut waiting = self.waiting.lock();
-        let over = waiting.queue.is_empty() && waiting.looked_at.is_none();
+        let over = waiting.count == 0 && !waiting.looked_at;
         waiting.watched = !over;
         over
     }
@@ -344,6 +412,31 @@ mod tests {
         let seen: Vec<(&[u8], bool)> = seen.iter().map(|(body, free)| (&**body, *free)).collect();
         assert_eq!(seen, [(&b"a"[..], true), (b"b", true), (b"b", true), (b"c", true)]);
         assert!(park.any() && !park.blocks(&game, Some(SessionId(1))));
+    }
+
+    #[test]
+    fn a_look_at_one_session_leaves_the_others_alone() {
+        let park = Park::new(ParkLimits { messages_max: 10, bytes_max: 1000 });
+        for (session, kind, body) in [(1, "game", "a"), (2, "game", "b"), (1, "game", "c"), (1, "hall", "d")]
+        {
+            park.park(entry(session, kind, body));
+        }
+        let mut seen = Vec::new();
+        let mut look = |session, goes: fn(&Entry) -> bool| {
+            park.look_of(SessionId(session), |entry, free| {
+                seen.push((entry.body.clone(), free));
+                if goes(&entry) { Look::Gone } else { Look::Waits(entry) }
+            });
+            std::mem::take(&mut seen)
+        };
+        let waits = look(1, |_| false);
+        assert_eq!(waits, [("a".into(), true), ("c".into(), false), ("d".into(), true)]);
+        assert_eq!(look(1, |entry| entry.to != To::Target("game".into())).len(), 3);
+        assert_eq!(look(1, |_| true), [("a".into(), true), ("c".into(), true)]);
+        assert_eq!(look(1, |_| true), []);
+        assert!(park.any() && park.blocks(&To::Target("game".into()), Some(SessionId(2))));
+        assert_eq!(look(2, |_| true), [("b".into(), true)]);
+        assert!(!park.any() && park.is_over());
     }
 
     #[test]

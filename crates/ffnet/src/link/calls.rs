@@ -85,6 +85,8 @@ pub(super) struct CallTable {
     earliest: Option<Instant>,
     /// How many messages of each session wait; counted only on a link that has been retired.
     held: Option<FxHashMap<SessionId, u32>>,
+    /// Those of which none waits any more, since this was asked for.
+    released: Vec<SessionId>,
 }
 
 impl CallTable {
@@ -134,8 +136,14 @@ impl CallTable {
             *n -= 1;
             if *n == 0 {
                 held.remove(&session);
+                self.released.push(session);
             }
         }
+    }
+
+    /// The sessions of which no message waits any more on this retired link; each is told once.
+    pub(super) fn take_released(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.released)
     }
 
     fn add(

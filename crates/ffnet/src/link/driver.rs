@@ -585,6 +585,7 @@ mod tests {
         assert!(matches!(forward(&net, 0, Some(alice), false), Err(NotSent::Later)));
         until(|| gate.peer_has_switched()).await;
         until(|| !net.holds(alice)).await;
+        assert_eq!((net.take_released(), net.take_released()), (vec![alice], vec![]));
         assert!(net.holds(bob), "method 2 never answers");
     }
 

@@ -104,7 +104,8 @@ pub enum Change {
     Resumed,
     /// The peer sends what is new elsewhere, or leaves.
     Switched,
-    /// This side has switched to a newer link, and an outcome has come on this one.
+    /// This side has switched to a newer link, and outcomes have come on this one: [`Link::take_released`] tells whose
+    /// last ones.
     Quieter,
 }
 
@@ -279,7 +280,12 @@ impl Link {
         self.0.calls.lock().holds(session)
     }
 
-    /// The same for a link in use. Looks at every waiting call: not for every message.
+    /// The sessions that this retired link holds no more; each is told once.
+    pub fn take_released(&self) -> Vec<SessionId> {
+        self.0.calls.lock().take_released()
+    }
+
+    /// Whether a message of that session waits on a link in use. Looks at every waiting call: not for every message.
     pub fn has_message_of(&self, session: SessionId) -> bool {
         self.0.calls.lock().has_message_of(session)
     }
