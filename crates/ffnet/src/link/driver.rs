@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use ffproto::link::{self, Head, Kind, LinkFault};
+use ffproto::link::{self, Head, Kind};
 use ffproto::{Code, Executed, Fault};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
 use super::bell::{self, Bell};
 use super::calls::Ended;
+use super::service::{Closed, MISSED_HEARTBEATS, Service};
 use super::{Change, Link, flag};
 
 /// Large enough that a busy link is read a few hundred frames at a time; one per link, so it may be.
@@ -24,51 +25,6 @@ const READ_BUFFER_BYTES: usize = 256 * 1024;
 const KEEP_BYTES: usize = 4 * 1024 * 1024;
 /// The same on a link on which nothing comes.
 const KEEP_AT_REST_BYTES: usize = 64 * 1024;
-/// A link that is silent for this many heartbeats is dead.
-const MISSED_HEARTBEATS: u32 = 3;
-
-/// What a node does with what arrives on its links. Both run inside the driver, so they must not block;
-/// what takes time is moved to a task of its own.
-pub trait Service {
-    /// The peer calls a method: answer with [`Link::reply`], [`Link::reply_done`] or
-    /// [`Link::reply_fault`], exactly once. `now` is when the frame was read.
-    fn call(&self, link: &Link, head: &Head, body: &[u8], now: Instant);
-    /// The peer tells something.
-    fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant);
-    /// The peer says something about the link as a whole.
-    fn changed(&self, link: &Link, change: Change);
-    /// What one read has brought is handled now: every complete frame of it, and the ends of calls.
-    fn begin(&self) {}
-    /// All of that is handled; what it led to may go out together. Follows each [`begin`](Self::begin).
-    fn settle(&self) {}
-}
-
-/// Why a link ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Closed {
-    /// The peer closed the connection without a word, as a killed process does.
-    #[error("the connection was closed by the other side")]
-    ByPeer,
-    /// The peer said Bye.
-    #[error("the other side left: {0}")]
-    Bye(String),
-    /// This side called [`Link::close`].
-    #[error("closed by this side: {0}")]
-    Here(String),
-    /// No sign of life for three heartbeats.
-    #[error("no sign of life for {MISSED_HEARTBEATS} heartbeats")]
-    Silent,
-    /// This process itself did not run for three heartbeats (SIGSTOP, a suspended machine), so the peer has
-    /// given up on it, and what waits to be read is too old to be handled.
-    #[error("this process stood still for {MISSED_HEARTBEATS} heartbeats")]
-    StoodStill,
-    /// The bytes made no frame.
-    #[error("a malformed frame: {0}")]
-    Frame(LinkFault),
-    /// The connection broke.
-    #[error("the connection broke: {0}")]
-    Io(io::Error),
-}
 
 /// Reads, handles and writes until the link ends; then fails every call that still waits. When it is
 /// dropped before, the link ends as well.
@@ -463,6 +419,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use ffproto::link::LinkFault;
     use ffproto::{Incarnation, NodeName, SessionId};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::task::JoinHandle;

@@ -9,6 +9,7 @@
 mod bell;
 mod calls;
 mod driver;
+mod service;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,7 +28,8 @@ use tokio::time::Instant;
 use crate::handshake::Peer;
 pub use calls::Sink;
 use calls::{CallTable, Ticket};
-pub use driver::{Closed, Driver, Service};
+pub use driver::Driver;
+pub use service::{Closed, Service};
 
 /// What a frame needs beside its body, generously.
 const FRAME_ROOM_BYTES: usize = 64;
