@@ -6,8 +6,8 @@ use ffproto::link::Client;
 use ffproto::{CommandId, NodeNumber, SessionId, handover};
 
 use super::{Node, NotOpened};
-use crate::routing::SESSION_ENDED;
-use crate::session::{Course, LocalSession, Luggage, Stage, Wire};
+use crate::cluster::affinity::SESSION_ENDED;
+use crate::session::local::{Course, LocalSession, Luggage, Stage, Wire};
 
 impl Node {
     pub(crate) fn set_number(&self, number: NodeNumber) {

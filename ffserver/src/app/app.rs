@@ -1,0 +1,339 @@
+//! What an app author puts together: the list of handlers, the state, the hooks and the web routes.
+
+use std::any::TypeId;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ffproto::NodeName;
+
+use crate::app::handler::Route;
+use crate::error::HandlerError;
+use crate::node::{Node, States};
+use crate::record::{Record, Registered, Table};
+use crate::session::handle::Session;
+
+type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(crate) type NodeHook = Arc<dyn Fn(Node) -> Later<Result<(), HandlerError>> + Send + Sync>;
+pub(crate) type SessionHook = Arc<dyn Fn(Node, Session) -> Later<()> + Send + Sync>;
+pub(crate) type EnteredHook = Arc<dyn Fn(Node, Session, Entered) -> Later<()> + Send + Sync>;
+pub(crate) type FreezeHook = Arc<dyn Fn(Node) -> Later<Result<Vec<u8>, HandlerError>> + Send + Sync>;
+pub(crate) type ThawHook = Arc<dyn Fn(Node, Frozen) -> Later<Result<(), HandlerError>> + Send + Sync>;
+pub(crate) type LostNodeHook = Arc<dyn Fn(Node, Session, NodeName) -> Later<()> + Send + Sync>;
+pub(crate) type NotMovedHook = Arc<dyn Fn(Node, Session, NotMoved) -> Later<()> + Send + Sync>;
+pub(crate) type ChildHook = Arc<dyn Fn(Node, NodeName) -> Later<()> + Send + Sync>;
+
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) started: Option<NodeHook>,
+    pub(crate) stopping: Option<NodeHook>,
+    pub(crate) session_opened: Option<SessionHook>,
+    pub(crate) session_verified: Option<SessionHook>,
+    pub(crate) session_closed: Option<SessionHook>,
+    pub(crate) session_lost_node: Option<LostNodeHook>,
+    pub(crate) session_entered: Option<EnteredHook>,
+    pub(crate) session_left: Option<SessionHook>,
+    pub(crate) session_not_moved: Option<NotMovedHook>,
+    pub(crate) child_connected: Option<ChildHook>,
+    pub(crate) child_lost: Option<ChildHook>,
+    pub(crate) freeze: Option<(u32, FreezeHook)>,
+    pub(crate) thaw: Option<ThawHook>,
+}
+
+/// How a session has come to a node: see [`Session::move_to`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    /// The node where it was; the one that has moved it, when it was at none of that kind.
+    pub from: NodeName,
+    /// What was given to [`Session::move_to`].
+    pub extra: Bytes,
+}
+
+/// A move that has come to nothing: see [`Session::move_to`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotMoved {
+    /// The node that the session should have gone to.
+    pub to: NodeName,
+    /// What was given to [`Session::move_to`], and was not taken.
+    pub extra: Bytes,
+}
+
+/// The state of an app on its way from an old process to its successor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// The version that the old process gave to [`App::freeze`].
+    pub version: u32,
+    /// What its hook returned.
+    pub bytes: Vec<u8>,
+}
+
+/// The list of handlers, state and hooks that a node runs. A value: each node is built from its own.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(100)]
+/// async fn hello(Body(name): Body<String>) -> String {
+///     format!("hello {name}")
+/// }
+///
+/// fn app() -> App {
+///     App::new("greeter").handlers(handlers![hello])
+/// }
+/// # let _ = app();
+/// ```
+pub struct App {
+    pub(crate) name: &'static str,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) states: States,
+    pub(crate) tables: Vec<Registered>,
+    pub(crate) hooks: Hooks,
+    pub(crate) mounts: Vec<(&'static str, Vec<rocket::Route>)>,
+}
+
+impl App {
+    /// An app without handlers; `name` is what the config's `app` names.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            routes: Vec::new(),
+            states: States::new(),
+            tables: Vec::new(),
+            hooks: Hooks::default(),
+            mounts: Vec::new(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Adds handlers: `.handlers(handlers![login, enter])`. May be called several times.
+    #[must_use]
+    pub fn handlers(mut self, routes: Vec<Route>) -> Self {
+        self.routes.extend(routes);
+        self
+    }
+
+    /// Adds a value that handlers take as `State<T>`; one of each type.
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.states.insert(TypeId::of::<T>(), Arc::new(value));
+        self
+    }
+
+    /// Adds a table of records, which handlers take as `Table<T>`. Its schema is checked when the node
+    /// starts; the node needs `"db": true`.
+    #[must_use]
+    pub fn table<T: Record>(mut self) -> Self {
+        // What handlers that take it are checked against; the table itself comes with the database.
+        self.states.insert(TypeId::of::<Table<T>>(), Arc::new(()));
+        self.tables.push(Registered::of::<T>());
+        self
+    }
+
+    /// Mounts Rocket's own routes in the node's web server: `.web("/", rocket::routes![ranks])`. They
+    /// reach the node as `&rocket::State<Node>`.
+    #[must_use]
+    pub fn web(mut self, base: &'static str, routes: Vec<rocket::Route>) -> Self {
+        self.mounts.push((base, routes));
+        self
+    }
+
+    /// Runs when database, cache and listeners are there, before the node is ready. An error keeps the
+    /// node from starting.
+    #[must_use]
+    pub fn on_started<F>(mut self, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.hooks.started = Some(Arc::new(move |node| Box::pin(hook(node))));
+        self
+    }
+
+    /// Runs when the node stops in good order, after its sessions have ended and before its links close; also
+    /// in a process that has handed over to a successor, unless its state went there
+    /// ([`App::freeze`]).
+    #[must_use]
+    pub fn on_stopping<F>(mut self, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.hooks.stopping = Some(Arc::new(move |node| Box::pin(hook(node))));
+        self
+    }
+
+    /// Runs when a client has connected, before its first message is handled; on a node without that client's
+    /// connection, before its first message is handled there. Not again when the client goes over to a
+    /// successor of the node's process.
+    #[must_use]
+    pub fn on_session_opened<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_opened = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs once on each node that the session has touched, or touches later, as soon as it has a user: by the
+    /// verdict over its login, or by [`Session::bind`]. On its net node before the client's login is answered;
+    /// on a node that it touches later behind [`App::on_session_opened`].
+    #[must_use]
+    pub fn on_session_verified<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_verified = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs once when a client is gone, after the last of its messages: on its net node, and on every node that
+    /// has handled messages of it, also when the net node has been killed.
+    #[must_use]
+    pub fn on_session_closed<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_closed = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs on the node that [`Session::move_to`] has named, once for each move, before any message that the client
+    /// has sent since; behind [`App::on_session_opened`] when the session had not been there.
+    #[must_use]
+    pub fn on_session_entered<F>(
+        mut self,
+        hook: impl Fn(Node, Session, Entered) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_entered =
+            Some(Arc::new(move |node, session, entered| Box::pin(hook(node, session, entered))));
+        self
+    }
+
+    /// Runs on the node that a session was moved away from, behind the last of its messages there and when the new
+    /// node has taken it. [`App::on_session_closed`] still runs there when the session ends.
+    #[must_use]
+    pub fn on_session_left<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_left = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
+        self
+    }
+
+    /// Runs on the node that has called [`Session::move_to`] when that has begun, but the new node is lost before the
+    /// session has entered it: the session stays where it was, and its messages go on when this has run. What the node
+    /// has given away with the session it has back here. The new node may have run [`App::on_session_entered`] when it
+    /// was lost, or when only its answer was: it is told [`App::on_session_left`] then.
+    #[must_use]
+    pub fn on_session_not_moved<F>(
+        mut self,
+        hook: impl Fn(Node, Session, NotMoved) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_not_moved =
+            Some(Arc::new(move |node, session, failed| Box::pin(hook(node, session, failed))));
+        self
+    }
+
+    /// Runs on a session's net node when the node that its messages of a route went to is gone: they go to
+    /// another one now, or nobody has reached that node for `limits.park_ms`. Once for each node that the session
+    /// has lost so; not when a node is replaced, nor when only a gate on the way is lost.
+    #[must_use]
+    pub fn on_session_lost_node<F>(
+        mut self,
+        hook: impl Fn(Node, Session, NodeName) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.session_lost_node =
+            Some(Arc::new(move |node, session, lost| Box::pin(hook(node, session, lost))));
+        self
+    }
+
+    /// Makes the state of the app one that survives a replacement of the node (`/reload`): when nothing runs
+    /// on the node any more, and messages for it wait at its neighbours, `hook` gives the state as bytes. They
+    /// go to the successor's [`App::thaw`] with `version`, which a later version of the app may have to tell
+    /// apart. Without this hook the two processes overlap and each has its own state.
+    ///
+    /// All of it must be done within `limits.park_ms`. An error keeps the old process.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use ffserver::prelude::*;
+    ///
+    /// #[derive(Default)]
+    /// struct Visits(AtomicU64);
+    ///
+    /// fn app() -> App {
+    ///     let gone = || HandlerError::new("no visits");
+    ///     App::new("hall")
+    ///         .state(Visits::default())
+    ///         .freeze(1, move |node| async move {
+    ///             let visits = node.state::<Visits>().ok_or_else(gone)?;
+    ///             Ok(visits.0.load(Ordering::Relaxed).to_le_bytes().to_vec())
+    ///         })
+    ///         .thaw(move |node, frozen| async move {
+    ///             let visits = node.state::<Visits>().ok_or_else(gone)?;
+    ///             visits.0.store(u64::from_le_bytes(frozen.bytes.as_slice().try_into()?), Ordering::Relaxed);
+    ///             Ok(())
+    ///         })
+    /// }
+    /// # app();
+    /// ```
+    #[must_use]
+    pub fn freeze<F>(mut self, version: u32, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Vec<u8>, HandlerError>> + Send + 'static,
+    {
+        self.hooks.freeze = Some((version, Arc::new(move |node| Box::pin(hook(node)))));
+        self
+    }
+
+    /// Takes over what the old process has frozen, before the node handles anything. An error keeps the old
+    /// process: then, and when the successor dies soon after, this hook runs in the old process with its own
+    /// bytes, so that a `freeze` which took things apart can put them together again.
+    #[must_use]
+    pub fn thaw<F>(mut self, hook: impl Fn(Node, Frozen) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.hooks.thaw = Some(Arc::new(move |node, frozen| Box::pin(hook(node, frozen))));
+        self
+    }
+
+    /// Runs when a child has linked (firefly's `doChildConnect`).
+    #[must_use]
+    pub fn on_child_connected<F>(mut self, hook: impl Fn(Node, NodeName) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.child_connected = Some(Arc::new(move |node, child| Box::pin(hook(node, child))));
+        self
+    }
+
+    /// Runs when the link to a child has ended (firefly's `doChildLostConnect`).
+    #[must_use]
+    pub fn on_child_lost<F>(mut self, hook: impl Fn(Node, NodeName) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.child_lost = Some(Arc::new(move |node, child| Box::pin(hook(node, child))));
+        self
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "app {} with {} handlers", self.name, self.routes.len())
+    }
+}

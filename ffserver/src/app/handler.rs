@@ -1,0 +1,495 @@
+//! What a handler is: a plain async fn, whose arguments are taken out of a [`Request`] and whose value
+//! becomes a reply.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ffproto::link::Client;
+use ffproto::{CommandId, NodeName, SessionId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::cache::Cache;
+use crate::calls::neighbours::{Children, Origin, Parent, ParentName, Parents};
+use crate::calls::nodes::Nodes;
+use crate::db::{DatabaseName, Db, Named};
+use crate::error::HandlerError;
+use crate::node::Node;
+use crate::record::{Record, Table};
+use crate::session::handle::Session;
+use crate::session::local::LocalSession;
+
+/// One message on its way to its handler.
+pub struct Request {
+    pub(crate) node: Node,
+    pub(crate) from: From,
+    pub(crate) client: Option<Client>,
+    pub(crate) deadline: Instant,
+    pub(crate) body: Option<Bytes>,
+}
+
+/// Who sent it.
+pub(crate) enum From {
+    /// A client of this node.
+    Session(LocalSession),
+    /// A parent or a child.
+    Node(NodeName),
+    /// Another node; `by` is the neighbour that brought it, and waits for its end.
+    Far { node: NodeName, by: NodeName },
+}
+
+impl Request {
+    fn origin(&self) -> Origin {
+        let caller = match &self.from {
+            From::Session(_) => None,
+            From::Node(name) | From::Far { by: name, .. } => Some(name.clone()),
+        };
+        Origin { node: self.node.clone(), client: self.client, deadline: Some(self.deadline), caller }
+    }
+
+    fn take_body(&mut self) -> Result<Bytes, HandlerError> {
+        self.body
+            .take()
+            .ok_or_else(|| HandlerError::bad_request("two arguments of the handler take the body"))
+    }
+}
+
+/// What an extractor may know when the node starts, before any message.
+pub struct Facts<'a> {
+    pub(crate) config: &'a ffconfig::Node,
+    pub(crate) has_state: &'a dyn Fn(std::any::TypeId) -> bool,
+    /// Set by an argument that needs the session to be known here.
+    pub(crate) takes_session: &'a Cell<bool>,
+}
+
+/// An argument of a handler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no argument of a handler",
+    label = "this is taken from no message",
+    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Nodes, Node, Db, Named<N>, Table<T>, Cache"
+)]
+pub trait FromRequest: Sized {
+    /// Takes the argument out of the request.
+    ///
+    /// # Errors
+    /// The handler does not run then; the caller gets the error.
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError>;
+
+    /// Whether the node can provide the argument at all: asked once at start.
+    ///
+    /// # Errors
+    /// A sentence for the operator; the node does not start then.
+    fn check(_: &Facts<'_>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// What a body can be read as.
+pub trait FromBody: Sized {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A sentence that the client may see.
+    fn from_body(body: Bytes) -> Result<Self, String>;
+}
+
+/// The body of the message: bytes as they came, text, [`Json`] or [`Bincode`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body<T>(pub T);
+
+/// A JSON body, as an argument and as a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+/// A bincode body (version 1, fixed-size integers, little-endian), as an argument and as a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bincode<T>(pub T);
+
+impl FromBody for Bytes {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        Ok(body)
+    }
+}
+impl FromBody for Vec<u8> {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        Ok(body.into())
+    }
+}
+impl FromBody for String {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        String::from_utf8(body.into()).map_err(|e| format!("the body is no UTF-8 text: {e}"))
+    }
+}
+impl<T: DeserializeOwned> FromBody for Json<T> {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        serde_json::from_slice(&body).map(Json).map_err(|e| format!("the body is not the expected JSON: {e}"))
+    }
+}
+impl<T: DeserializeOwned> FromBody for Bincode<T> {
+    fn from_body(body: Bytes) -> Result<Self, String> {
+        use bincode::Options;
+        // The limit is the body itself: a length inside it cannot ask for more memory than has arrived.
+        let options = bincode::DefaultOptions::new().with_fixint_encoding().with_limit(body.len() as u64);
+        options
+            .deserialize(&body)
+            .map(Bincode)
+            .map_err(|e| format!("the body is not the expected bincode: {e}"))
+    }
+}
+
+fn read_body<T: FromBody>(request: &mut Request) -> Result<T, HandlerError> {
+    T::from_body(request.take_body()?).map_err(HandlerError::bad_request)
+}
+
+impl<T: FromBody> FromRequest for Body<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        read_body(request).map(Body)
+    }
+}
+impl<T: DeserializeOwned> FromRequest for Json<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        read_body(request)
+    }
+}
+impl<T: DeserializeOwned> FromRequest for Bincode<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        read_body(request)
+    }
+}
+
+/// The session of the client whose message is handled, or made this call; on every node.
+impl FromRequest for Session {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        if let From::Session(session) = &request.from {
+            return Ok(Session::here(request.node.clone(), session.clone()));
+        }
+        let client = request.client.ok_or_else(|| HandlerError::bad_request("no client made this call"))?;
+        let session = request.node.session(client.session);
+        session.ok_or_else(|| HandlerError::bad_request("the session has ended"))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        facts.takes_session.set(true);
+        Ok(())
+    }
+}
+
+/// The command that the client sent (of the message that made this call, when another node calls).
+impl FromRequest for CommandId {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        let client = request.client.ok_or_else(|| HandlerError::bad_request("no client made this call"))?;
+        Ok(client.command)
+    }
+}
+
+/// Who made the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The node that called: this node itself when a client of it did.
+    pub node: NodeName,
+    /// The client session whose message made the call, if one did.
+    pub session: Option<SessionId>,
+}
+
+impl FromRequest for Caller {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        let node = match &request.from {
+            From::Session(_) => request.node.name().clone(),
+            From::Node(name) | From::Far { node: name, .. } => name.clone(),
+        };
+        Ok(Self { node, session: request.client.map(|client| client.session) })
+    }
+}
+
+/// The app's value of type `T`, shared by all its handlers on this node.
+#[derive(Debug)]
+pub struct State<T>(Arc<T>);
+
+impl<T> Clone for State<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+impl<T> Deref for State<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+impl<T> State<T> {
+    /// A state for calling a handler in a unit test.
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(value))
+    }
+}
+
+impl<T: Send + Sync + 'static> FromRequest for State<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        request
+            .node
+            .state()
+            .map(Self)
+            .ok_or_else(|| HandlerError::internal("a State that the app does not have"))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        if (facts.has_state)(std::any::TypeId::of::<T>()) {
+            return Ok(());
+        }
+        let name = std::any::type_name::<T>();
+        Err(format!("takes State<{name}>, which the app does not have: add .state(…) to it"))
+    }
+}
+
+impl FromRequest for Node {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(request.node.clone())
+    }
+}
+impl FromRequest for Parents {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(Parents::new(request.origin()))
+    }
+}
+impl FromRequest for Nodes {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(Nodes::new(request.origin()))
+    }
+}
+impl FromRequest for Children {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(Children::new(request.origin()))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        match facts.config.rootport {
+            Some(_) => Ok(()),
+            None => Err("takes Children, but the node has no rootport".into()),
+        }
+    }
+}
+impl<N: ParentName> FromRequest for Parent<N> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(Parent::new(Parents::new(request.origin())))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        has_parent(facts.config, N::NAME)
+    }
+}
+
+pub(crate) fn has_parent(config: &ffconfig::Node, name: &str) -> Result<(), String> {
+    if config.parents.iter().any(|parent| parent.name == *name || parent.key == *name) {
+        return Ok(());
+    }
+    Err(format!("needs the parent `{name}`, which is not in the node's remoteport"))
+}
+
+impl FromRequest for Db {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        request.node.db().cloned().ok_or_else(|| HandlerError::internal("no database"))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        if facts.config.db {
+            Ok(())
+        } else {
+            Err("takes Db, but the node's config has no \"db\": true".into())
+        }
+    }
+}
+impl<N: DatabaseName> FromRequest for Named<N> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        let db = request.node.database(N::NAME).cloned();
+        db.map(Self::new).ok_or_else(|| HandlerError::internal("no such database"))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        if facts.config.databases.iter().any(|name| name == N::NAME) {
+            return Ok(());
+        }
+        let name = N::NAME;
+        Err(format!(
+            "takes the database `{name}`: that needs `databases.{name}`, and \"db\": true on the node"
+        ))
+    }
+}
+impl<T: Record> FromRequest for Table<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        request.node.table().ok_or_else(|| HandlerError::internal("no such table"))
+    }
+
+    fn check(facts: &Facts<'_>) -> Result<(), String> {
+        let name = std::any::type_name::<T>();
+        if !(facts.has_state)(std::any::TypeId::of::<Self>()) {
+            let last = name.rsplit("::").next().unwrap_or_default();
+            return Err(format!(
+                "takes Table<{name}>, which the app does not have: add .table::<{last}>() to it"
+            ));
+        }
+        if facts.config.db {
+            Ok(())
+        } else {
+            Err(format!("takes Table<{name}>, but the node's config has no \"db\": true"))
+        }
+    }
+}
+impl FromRequest for Cache {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        Ok(request.node.cache().clone())
+    }
+}
+
+/// How a handler ended: a reply, no reply (only for handlers without a value), or an error.
+pub type Outcome = Result<Option<Bytes>, HandlerError>;
+
+/// A running handler.
+pub type HandlerFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// What a handler may return. `()` replies nothing to a client (a call between nodes still ends, with an
+/// empty answer); every other value is a reply, also an empty one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no reply of a handler",
+    note = "replies are: (), Bytes, Vec<u8>, String, &'static str, Json<T>, Bincode<T>, and Result<reply, any error>"
+)]
+pub trait IntoReply {
+    /// The reply.
+    ///
+    /// # Errors
+    /// The handler's own error, or a value that cannot be encoded.
+    fn into_reply(self) -> Outcome;
+}
+
+impl IntoReply for () {
+    fn into_reply(self) -> Outcome {
+        Ok(None)
+    }
+}
+
+macro_rules! bytes_are_replies {
+    ($($ty:ty),+) => {
+        $(impl IntoReply for $ty {
+            fn into_reply(self) -> Outcome {
+                Ok(Some(self.into()))
+            }
+        })+
+    };
+}
+bytes_are_replies!(Bytes, Vec<u8>, String, &'static str);
+
+impl<T: Serialize> IntoReply for Json<T> {
+    fn into_reply(self) -> Outcome {
+        Ok(Some(serde_json::to_vec(&self.0)?.into()))
+    }
+}
+impl<T: Serialize> IntoReply for Bincode<T> {
+    fn into_reply(self) -> Outcome {
+        use bincode::Options;
+        let options = bincode::DefaultOptions::new().with_fixint_encoding();
+        Ok(Some(options.serialize(&self.0)?.into()))
+    }
+}
+impl<T: IntoReply, E: Into<HandlerError>> IntoReply for Result<T, E> {
+    fn into_reply(self) -> Outcome {
+        self.map_err(Into::into)?.into_reply()
+    }
+}
+
+/// Who may call a handler, and under which name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// Clients, by command.
+    Net(u32),
+    /// Clients, for every command that has neither a handler nor a route on the node.
+    Default,
+    /// Children of the node, by method.
+    Root(&'static str),
+    /// One parent of the node, by method.
+    Remote {
+        /// The parent's name or key.
+        parent: &'static str,
+        /// The method.
+        method: &'static str,
+    },
+    /// Every node of the cluster, by method.
+    Node(&'static str),
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Key::Net(command) => write!(f, "command {command}"),
+            Key::Default => f.write_str("commands without a handler"),
+            Key::Root(method) => write!(f, "method `{method}` for children"),
+            Key::Node(method) => write!(f, "method `{method}` for every node"),
+            Key::Remote { parent, method } => write!(f, "method `{method}` for the parent `{parent}`"),
+        }
+    }
+}
+
+type Check = fn(&Facts<'_>) -> Result<(), String>;
+
+/// A handler as a value: what the attributes write, and what tests and tools may write by hand.
+#[derive(Clone)]
+pub struct Route {
+    pub(crate) key: Key,
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(Request) -> HandlerFuture,
+    pub(crate) check: Check,
+    pub(crate) place: (&'static str, u32),
+    pub(crate) concurrent: bool,
+    /// Its place in the app's list, from 1; set when the list is checked.
+    pub(crate) number: u32,
+    /// Whether it takes a [`Session`]; known when the node is put together.
+    pub(crate) takes_session: bool,
+}
+
+impl Route {
+    /// A route to `run`, under `key`; `name` is for logs and error messages.
+    pub fn new(key: Key, name: &'static str, run: fn(Request) -> HandlerFuture) -> Self {
+        let check: Check = |_| Ok(());
+        let (place, concurrent, number, takes_session) = (("", 0), false, 0, false);
+        Self { key, name, run, check, place, concurrent, number, takes_session }
+    }
+
+    /// What must hold for the node that runs it.
+    #[must_use]
+    pub fn checked_by(mut self, check: Check) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// Where it is written, for faults at start.
+    #[must_use]
+    pub fn at(mut self, file: &'static str, line: u32) -> Self {
+        self.place = (file, line);
+        self
+    }
+
+    /// Whether it opts out of the session's order: it starts in order, and the next message does not
+    /// wait for its end.
+    #[must_use]
+    pub fn concurrent(mut self, concurrent: bool) -> Self {
+        self.concurrent = concurrent;
+        self
+    }
+}
+
+/// What the attributes implement for the type of the handler's name.
+pub trait Listed {
+    /// The handler's route.
+    fn route() -> Route;
+}
+
+/// The list of handlers: existence is stated here, facts are stated at the handler.
+#[macro_export]
+macro_rules! handlers {
+    ($($handler:path),* $(,)?) => {
+        ::std::vec![$(<$handler as $crate::app::handler::Listed>::route()),*]
+    };
+}

@@ -1,0 +1,6 @@
+//! What app authors write: the app with its hooks, and handlers as functions.
+
+#[allow(clippy::module_inception, reason = "the type that the room is named for")]
+pub(crate) mod app;
+pub mod handler;
+pub mod verdict;

@@ -1,0 +1,231 @@
+//! Calls to nodes that are no neighbours: by name anywhere in the cluster, or any or all of a kind. They go as
+//! envelopes, and run what the other node's app lists under `#[node_handle]`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ffproto::relay::{self, Op, Reachable, TO};
+use ffproto::{Code, Executed, Fault, NodeName};
+use tokio::time::Instant;
+
+use crate::calls::neighbours::{Calling, Origin};
+use crate::cluster::reachability::At;
+use crate::error::CallError;
+use crate::node::Node;
+
+/// How often a node that is waited for is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Who is meant.
+#[derive(Debug, Clone)]
+enum Whom {
+    Name(String),
+    Kind(String),
+}
+
+impl Whom {
+    fn means(&self, name: &NodeName, kind: &str) -> bool {
+        match self {
+            Self::Name(wanted) => *name == **wanted,
+            Self::Kind(wanted) => kind == wanted,
+        }
+    }
+}
+
+impl std::fmt::Display for Whom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "node `{name}`"),
+            Self::Kind(kind) => write!(f, "other node of kind `{kind}`"),
+        }
+    }
+}
+
+/// Every node of the cluster that can be reached, however far: an extractor of every handler, and
+/// [`Node::call_nodes`] elsewhere. A call runs the `#[node_handle]` of that name there. Neighbours can be called so,
+/// too; [`Parents`](crate::calls::neighbours::Parents) and [`Children`](crate::calls::neighbours::Children) spare them the look-up.
+///
+/// A node that has just ended, or cannot be reached for the moment, is waited for, at most `limits.park_ms`.
+#[derive(Debug, Clone)]
+pub struct Nodes {
+    origin: Origin,
+    timeout: Duration,
+}
+
+impl Nodes {
+    pub(crate) fn new(origin: Origin) -> Self {
+        let timeout = origin.node.config().limits.call_timeout;
+        Self { origin, timeout }
+    }
+
+    /// The same, waiting at most `timeout` (default `limits.call_timeout_ms`). A call made by a request never
+    /// outlives the request's own deadline.
+    #[must_use]
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The names of the other nodes of a kind that can be reached now.
+    pub fn of_kind(&self, kind: &str) -> Vec<NodeName> {
+        let whom = Whom::Kind(kind.to_owned());
+        self.origin.node.meant(&whom).into_iter().map(|node| node.name).collect()
+    }
+
+    /// Calls `method` of the node `name`. It is queued before this returns if the node can be reached now, so
+    /// calls made one after the other arrive in that order. Cancel-safe: dropping the future forgets the answer, a
+    /// call that was sent stays so.
+    ///
+    /// # Errors
+    /// [`CallError`], each call exactly one outcome: `NoNode` when there is no such node, or it cannot be reached;
+    /// `NoMethod` when it has no such `#[node_handle]`; else as [`Parents::call`](crate::calls::neighbours::Parents::call).
+    pub fn call(&self, name: &str, method: &str, body: impl AsRef<[u8]>) -> Calling {
+        self.call_one(Whom::Name(name.to_owned()), method, body.as_ref())
+    }
+
+    /// Calls `method` of one of the other nodes of a kind: the same for the same client session as long as the
+    /// nodes are the same, else by turns.
+    ///
+    /// # Errors
+    /// As [`Nodes::call`].
+    pub fn call_any(&self, kind: &str, method: &str, body: impl AsRef<[u8]>) -> Calling {
+        self.call_one(Whom::Kind(kind.to_owned()), method, body.as_ref())
+    }
+
+    /// Calls `method` of all the other nodes of a kind that can be reached now, at the same time, and waits for
+    /// all of them. Each has its own outcome. Nobody is waited for that is not there: an empty list is no error.
+    pub async fn call_all(
+        &self,
+        kind: &str,
+        method: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Vec<(NodeName, Result<Bytes, CallError>)> {
+        let called: Vec<(NodeName, Calling)> = {
+            let (whom, body) = (Whom::Kind(kind.to_owned()), body.as_ref());
+            let nodes = self.origin.node.meant(&whom).into_iter();
+            nodes.map(|node| (node.name.clone(), self.send_call(&node, method, body))).collect()
+        };
+        let mut outcomes = Vec::with_capacity(called.len());
+        for (name, call) in called {
+            outcomes.push((name, call.await));
+        }
+        outcomes
+    }
+
+    /// Tells the node `name` something and expects nothing; in order with calls.
+    ///
+    /// # Errors
+    /// [`CallError`] when it could not be sent: a notify does not wait for a node that is out of reach.
+    pub fn notify(&self, name: &str, method: &str, body: impl AsRef<[u8]>) -> Result<(), CallError> {
+        self.notify_one(&Whom::Name(name.to_owned()), method, body.as_ref())
+    }
+
+    /// Tells one of the other nodes of a kind, chosen as by [`Nodes::call_any`].
+    ///
+    /// # Errors
+    /// As [`Nodes::notify`].
+    pub fn notify_any(&self, kind: &str, method: &str, body: impl AsRef<[u8]>) -> Result<(), CallError> {
+        self.notify_one(&Whom::Kind(kind.to_owned()), method, body.as_ref())
+    }
+
+    /// Tells all the other nodes of a kind that can be reached now; gives how many.
+    ///
+    /// # Errors
+    /// [`CallError`] of the first that it could not be sent to; the others were told.
+    pub fn notify_all(&self, kind: &str, method: &str, body: impl AsRef<[u8]>) -> Result<usize, CallError> {
+        let (mut told, mut failed) = (0, None);
+        for node in self.origin.node.meant(&Whom::Kind(kind.to_owned())) {
+            match self.send_notify(&node, method, body.as_ref()) {
+                Ok(()) => told += 1,
+                Err(fault) => failed = failed.or(Some(fault)),
+            }
+        }
+        failed.map_or(Ok(told), |fault| Err(fault.into()))
+    }
+
+    fn call_one(&self, whom: Whom, method: &str, body: &[u8]) -> Calling {
+        match self.one(&whom) {
+            Ok(Some(node)) => self.send_call(&node, method, body),
+            Ok(None) => {
+                let (nodes, method, body) = (self.clone(), method.to_owned(), body.to_vec());
+                Calling::later(async move { nodes.call_when_there(whom, &method, &body).await })
+            }
+            Err(fault) => Calling::refused(fault),
+        }
+    }
+
+    async fn call_when_there(mut self, whom: Whom, method: &str, body: &[u8]) -> Result<Bytes, CallError> {
+        let begun = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if let Some(node) = self.one(&whom)? {
+                self.timeout = self.timeout.saturating_sub(begun.elapsed());
+                return self.send_call(&node, method, body).await;
+            }
+            let deadline = begun + self.timeout;
+            if Instant::now() >= self.origin.deadline.map_or(deadline, |outer| outer.min(deadline)) {
+                let text = format!("the deadline passed while {whom} was waited for");
+                return Err(self.origin.node.fault(Code::Timeout, Executed::No, text).into());
+            }
+        }
+    }
+
+    fn notify_one(&self, whom: &Whom, method: &str, body: &[u8]) -> Result<(), CallError> {
+        let node = self.one(whom)?.ok_or_else(|| self.origin.node.no_such_node(whom))?;
+        Ok(self.send_notify(&node, method, body)?)
+    }
+
+    /// The node that is meant; `None` when one may be back soon.
+    fn one(&self, whom: &Whom) -> Result<Option<Reachable>, Fault> {
+        let node = &self.origin.node;
+        if let Whom::Name(name) = whom
+            && *node.name() == **name
+        {
+            let text = format!("`{name}` would call itself");
+            return Err(node.fault(Code::NoNode, Executed::No, text));
+        }
+        let mut nodes = node.meant(whom);
+        if nodes.is_empty() {
+            let park = node.config().limits.park;
+            let is_awaited =
+                node.cluster().has_left(Instant::now(), park, |name, kind| whom.means(name, kind));
+            return if is_awaited { Ok(None) } else { Err(node.no_such_node(whom)) };
+        }
+        let turn = self.origin.client.map_or_else(|| node.next_turn(), |client| client.session.0);
+        Ok(Some(nodes.swap_remove((turn % nodes.len() as u64) as usize)))
+    }
+
+    fn send_call(&self, node: &Reachable, method: &str, body: &[u8]) -> Calling {
+        match self.envelope(node, method, body) {
+            Ok(((direction, name), body)) => {
+                self.origin.call(direction.into(), name.as_str(), TO, &body, self.timeout)
+            }
+            Err(fault) => Calling::refused(fault),
+        }
+    }
+
+    fn send_notify(&self, node: &Reachable, method: &str, body: &[u8]) -> Result<(), Fault> {
+        let ((direction, name), body) = self.envelope(node, method, body)?;
+        self.origin.notify(direction.into(), name.as_str(), TO, &body)
+    }
+
+    fn envelope(&self, node: &Reachable, method: &str, body: &[u8]) -> Result<(At, Vec<u8>), Fault> {
+        let payload = relay::Call { method, body }.write();
+        self.origin.node.envelope(node.number, Op::Call, self.origin.client, &payload, None)
+    }
+}
+
+impl Node {
+    /// To call any node of the cluster outside of a request, from a hook or a timer.
+    pub fn call_nodes(&self) -> Nodes {
+        Nodes::new(Origin::of(self))
+    }
+
+    fn meant(&self, whom: &Whom) -> Vec<Reachable> {
+        self.cluster().others().into_values().filter(|node| whom.means(&node.name, &node.kind)).collect()
+    }
+
+    fn no_such_node(&self, whom: &Whom) -> Fault {
+        self.fault(Code::NoNode, Executed::No, format!("`{}` reaches no {whom}", self.name()))
+    }
+}

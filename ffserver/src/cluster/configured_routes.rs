@@ -1,0 +1,152 @@
+//! What each neighbour of a node takes clients' messages for, as the config says it: kinds, and the nodes that
+//! a route names. A pure table, made once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ffconfig::{Cluster, Node, Target};
+use ffproto::NodeName;
+
+use crate::transit::park::Side;
+
+/// Keys of [`Target`]s.
+type Keys = BTreeSet<Arc<str>>;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// This node itself.
+    own: Keys,
+    children: BTreeMap<NodeName, Keys>,
+    parents: BTreeMap<NodeName, Keys>,
+}
+
+impl Places {
+    pub(crate) fn of(cluster: &Cluster, node: &Node) -> Self {
+        let tree = Tree::of(cluster);
+        let (mut below, mut all) = (HashMap::new(), HashMap::new());
+        let children = tree.children.get(&node.name).into_iter().flatten();
+        let children = children.map(|child| (child.name.clone(), tree.down(child, &mut below)));
+        let children = children.collect();
+        let parents = node.parents.iter().filter_map(|parent| cluster.node(parent.name.as_str()));
+        let parents = parents.map(|parent| (parent.name.clone(), tree.all(parent, &mut below, &mut all)));
+        Self { own: tree.own(node), children, parents: parents.collect() }
+    }
+
+    /// What this node itself takes messages for, if it handles any.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.own.iter()
+    }
+
+    /// What it passes on for neighbours on that side: a parent's go down only, a child's up as well.
+    pub(crate) fn passed_on_for(&self, side: Side) -> Keys {
+        let down = self.children.values().flatten();
+        let up = self.parents.values().flatten().filter(|_| side == Side::Child);
+        down.chain(up).cloned().collect()
+    }
+
+    /// Whether that neighbour takes messages for the target, itself or for others.
+    pub(crate) fn takes(&self, side: Side, name: &NodeName, target: &str) -> bool {
+        let neighbours = match side {
+            Side::Parent => &self.parents,
+            Side::Child => &self.children,
+        };
+        neighbours.get(name).is_some_and(|keys| keys.contains(target))
+    }
+}
+
+/// The nodes of a config by their parents.
+struct Tree<'c> {
+    cluster: &'c Cluster,
+    children: HashMap<&'c NodeName, Vec<&'c Node>>,
+    /// Those that a route names.
+    named: BTreeSet<&'c str>,
+}
+
+impl<'c> Tree<'c> {
+    fn of(cluster: &'c Cluster) -> Self {
+        let mut children: HashMap<&NodeName, Vec<&Node>> = HashMap::new();
+        for node in &cluster.nodes {
+            node.parents.iter().for_each(|parent| children.entry(&parent.name).or_default().push(node));
+        }
+        let rules = cluster.nodes.iter().flat_map(|node| node.route.rules());
+        Self { cluster, children, named: rules.filter_map(|rule| rule.to.as_node()).collect() }
+    }
+
+    fn own(&self, node: &Node) -> Keys {
+        let named = self.named.contains(node.name.as_str()).then(|| Target::node(node.name.as_str()));
+        let kind = Target::kind(&node.kind);
+        named.iter().chain([&kind]).map(|target| target.key().clone()).collect()
+    }
+
+    /// What a node takes that comes from above: itself and all below it. Parents make no circle.
+    fn down(&self, node: &'c Node, known: &mut HashMap<&'c NodeName, Keys>) -> Keys {
+        if let Some(keys) = known.get(&node.name) {
+            return keys.clone();
+        }
+        let mut keys = self.own(node);
+        for child in self.children.get(&node.name).into_iter().flatten() {
+            keys.extend(self.down(child, known));
+        }
+        known.insert(&node.name, keys.clone());
+        keys
+    }
+
+    /// What a node takes that comes from below: that, and what its parents take from it.
+    fn all(
+        &self,
+        node: &'c Node,
+        below: &mut HashMap<&'c NodeName, Keys>,
+        known: &mut HashMap<&'c NodeName, Keys>,
+    ) -> Keys {
+        if let Some(keys) = known.get(&node.name) {
+            return keys.clone();
+        }
+        let mut keys = self.down(node, below);
+        for parent in node.parents.iter().filter_map(|parent| self.cluster.node(parent.name.as_str())) {
+            keys.extend(self.all(parent, below, known));
+        }
+        known.insert(&node.name, keys.clone());
+        keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// net → gate → hub ← far ← game, and a chat that a route names.
+    fn places(of: &str) -> Places {
+        let text = r#"{"master": {"rootport": 9999, "webport": 9998}, "servers": {
+            "hub": {"app": "hub", "rootport": 10000},
+            "gate": {"app": "gate", "rootport": 10001, "remoteport": [{"rootname": "hub"}]},
+            "far": {"app": "far", "rootport": 10002, "remoteport": [{"rootname": "hub"}]},
+            "net": {"app": "net", "remoteport": [{"rootname": "gate"}], "route": {"to": {"chat": [1]}}},
+            "game": {"app": "game", "count": 2, "remoteport": [{"rootname": "far"}]},
+            "chat": {"app": "chat", "remoteport": [{"rootname": "far"}]}
+        }}"#;
+        let cluster = ffconfig::parse(text, Path::new("config.json"), &|_| None).unwrap().cluster;
+        Places::of(&cluster, cluster.node(of).unwrap())
+    }
+
+    fn keys(keys: &Keys) -> String {
+        keys.iter().map(|key| &**key).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn every_node_takes_for_its_neighbours_what_lies_behind_it() {
+        let far = places("far");
+        assert_eq!(keys(&far.own), "far");
+        assert_eq!(keys(&far.passed_on_for(Side::Parent)), "=chat chat game");
+        assert_eq!(keys(&far.passed_on_for(Side::Child)), "=chat chat far game gate hub net");
+        assert_eq!(keys(&places("chat").own), "=chat chat");
+        let (hub, name) = (places("hub"), |name: &str| NodeName::try_from(name).unwrap());
+        assert!(hub.takes(Side::Child, &name("far"), "game"));
+        assert!(!hub.takes(Side::Child, &name("gate"), "game"));
+        assert!(!hub.takes(Side::Parent, &name("far"), "game"));
+        assert!(places("net").takes(Side::Parent, &name("gate"), "=chat"));
+        assert_eq!(keys(&places("net").passed_on_for(Side::Parent)), "");
+    }
+}

@@ -1,0 +1,287 @@
+//! The node's place in its cluster: which link leads to which node, and which sessions of other nodes it
+//! knows. State only; what is done with it stands in `relay`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bincode::Options;
+use ffnet::Link;
+use ffproto::relay::{REACH, ReachChange, Reachable};
+use ffproto::{Incarnation, NodeName, NodeNumber, SessionId};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::cluster::reachability::{At, Direction, Nodes, Reach, Tell};
+use crate::session::broadcast_handoff::Passing;
+use crate::session::groups::Groups;
+use crate::session::remote_sessions::Known;
+use crate::session::user_directory::Users;
+use crate::transit::envelope_hold::Held;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Cluster {
+    table: Mutex<Table>,
+    /// Counts the changes of the table, so that what was looked up need not be looked up again.
+    changes: AtomicU64,
+    pub(crate) known: Known,
+    pub(crate) held: Held,
+    pub(crate) passing: Passing,
+    pub(crate) groups: Groups,
+    pub(crate) users: Users,
+    succeeds: AtomicBool,
+}
+
+#[derive(Default)]
+struct Table {
+    reach: Reach,
+    /// Several while a neighbour's process is being replaced: the last is the one that is used.
+    links: BTreeMap<At, Vec<Linked>>,
+    /// Net nodes with sessions here that cannot be reached, and since when.
+    lost: BTreeMap<NodeNumber, Instant>,
+    /// Nodes that could be reached before, with their kind, and since when they cannot.
+    left: BTreeMap<NodeName, (String, Instant)>,
+    /// When this process began to look.
+    begun: Option<Instant>,
+}
+
+/// For how long it is known of a node that it has left: longer than anybody waits.
+const LEFT_KNOWN: Duration = Duration::from_secs(60);
+
+impl Table {
+    /// Notes which of those are reached no more.
+    fn note_left(&mut self, candidates: Vec<Reachable>, now: Instant) {
+        self.left.retain(|_, (_, since)| now.duration_since(*since) < LEFT_KNOWN);
+        let others = self.reach.others();
+        for node in candidates.into_iter().filter(|node| !others.contains_key(&node.number)) {
+            self.left.insert(node.name, (node.kind, now));
+        }
+    }
+
+    fn link(&self, at: &At) -> Option<&Link> {
+        self.links.get(at)?.last().map(|linked| &linked.link)
+    }
+}
+
+struct Linked {
+    link: Link,
+    /// What was said on it. A process that is replaced may still send what it had, when its successor has
+    /// said less.
+    said: Nodes,
+}
+
+/// How the typed payloads are written: bincode 1, fixed-size integers, little-endian, as in handshakes.
+fn coding(bytes_max: usize) -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(bytes_max as u64)
+}
+
+/// Bytes of a typed payload.
+pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
+    // Maps, texts and numbers always have a form.
+    bincode::DefaultOptions::new().with_fixint_encoding().serialize(value).unwrap_or_default()
+}
+
+/// A typed payload; `None` when it is malformed. No length in it can ask for more memory than has arrived.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    coding(bytes.len()).deserialize(bytes).ok()
+}
+
+/// Net nodes whose sessions here must be looked at.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Reached: those before `since` have ended with an earlier start of the node.
+    pub(crate) reached: Vec<(NodeNumber, SessionId)>,
+    /// Given up.
+    pub(crate) lost: Vec<NodeNumber>,
+}
+
+impl Cluster {
+    pub(crate) fn new(users: Users) -> Self {
+        Self { users, ..Self::default() }
+    }
+
+    /// This node has its number. Said again after every reconnect to the master.
+    pub(crate) fn set_me(&self, me: Reachable) {
+        let mut table = self.table.lock();
+        if table.reach.me().is_none() {
+            table.begun = Some(Instant::now());
+            let tell = table.reach.set_me(me);
+            self.tell(&table, tell);
+        }
+    }
+
+    /// This process replaces another one, whose sessions will come.
+    pub(crate) fn succeed(&self) {
+        self.succeeds.store(true, Ordering::Relaxed);
+        self.held.expect(true);
+        let mut table = self.table.lock();
+        if let Some(mut me) = table.reach.me().cloned() {
+            me.since = self.since(me.number, me.incarnation);
+            let tell = table.reach.set_me(me);
+            self.tell(&table, tell);
+        }
+    }
+
+    /// The first session that this node may have.
+    pub(crate) fn since(&self, number: NodeNumber, incarnation: Incarnation) -> SessionId {
+        let succeeds = self.succeeds.load(Ordering::Relaxed);
+        SessionId::first(number, if succeeds { Incarnation(0) } else { incarnation })
+    }
+
+    /// The number of this node, once it has one.
+    pub(crate) fn number(&self) -> Option<NodeNumber> {
+        self.table.lock().reach.me().map(|me| me.number)
+    }
+
+    /// A link is about to be used: what it is told first is whom this node reaches.
+    pub(crate) fn link_up(&self, direction: Direction, link: &Link) {
+        let at = (direction, link.peer().name.clone());
+        let mut table = self.table.lock();
+        let linked = Linked { link: link.clone(), said: Nodes::new() };
+        table.links.entry(at.clone()).or_default().push(linked);
+        let tell = table.reach.up(at);
+        self.tell(&table, tell);
+    }
+
+    /// A link has ended. If it was to take the place of another one, that is used again.
+    pub(crate) fn link_down(&self, direction: Direction, link: &Link) {
+        let at = (direction, link.peer().name.clone());
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let Some(links) = table.links.get_mut(&at) else { return };
+        let was_used = links.last().is_some_and(|last| last.link.same(link));
+        links.retain(|known| !known.link.same(link));
+        let left = links.last().map(|last| last.said.values().cloned().collect());
+        let said = table.reach.said(&at);
+        let tell = match left {
+            None => {
+                table.links.remove(&at);
+                table.reach.down(&at)
+            }
+            // The process that was to be replaced goes on.
+            Some(add) if was_used => {
+                let mut tell = table.reach.heard(&at, ReachChange { all: true, add, remove: Vec::new() });
+                tell.extend(table.reach.up(at));
+                tell
+            }
+            Some(_) => return,
+        };
+        table.note_left(said, Instant::now());
+        self.tell(table, tell);
+    }
+
+    /// A neighbour says on `link` whom it reaches.
+    pub(crate) fn heard(&self, at: &At, link: &Link, change: ReachChange) {
+        let mut table = self.table.lock();
+        let Some(links) = table.links.get_mut(at) else { return };
+        let used = links.last().is_some_and(|last| last.link.same(link));
+        if let Some(linked) = links.iter_mut().find(|linked| linked.link.same(link)) {
+            change.apply(&mut linked.said);
+        }
+        if used {
+            let said =
+                if change.all || !change.remove.is_empty() { table.reach.said(at) } else { Vec::new() };
+            let tell = table.reach.heard(at, change);
+            table.note_left(said, Instant::now());
+            self.tell(&table, tell);
+        }
+        self.changes.fetch_add(1, Ordering::Release);
+        self.held.changed.notify_one();
+    }
+
+    /// Under the lock, so that each neighbour hears the changes in their order.
+    fn tell(&self, table: &Table, tell: Vec<Tell>) {
+        self.changes.fetch_add(1, Ordering::Release);
+        for (at, change) in tell {
+            if let Some(link) = table.link(&at) {
+                // A link that takes nothing any more ends soon, and is told everything when it is back.
+                let _ = link.notify(REACH, &encode(&change), None);
+            }
+        }
+    }
+
+    /// The neighbour on the way to a node, see [`Reach::next`].
+    pub(crate) fn way(
+        &self,
+        to: NodeNumber,
+        from: Option<&At>,
+        prefer: Option<&At>,
+        pick: u64,
+    ) -> Option<At> {
+        self.table.lock().reach.next(to, from, prefer, pick).cloned()
+    }
+
+    /// Whether what is said on `link` on behalf of others may come from `to`.
+    pub(crate) fn leads(&self, at: &At, link: &Link, to: NodeNumber) -> bool {
+        let table = self.table.lock();
+        let on_link = table.links.get(at).into_iter().flatten().find(|linked| linked.link.same(link));
+        on_link.is_some_and(|linked| linked.said.contains_key(&to)) || table.reach.leads(at, to)
+    }
+
+    /// Whether a neighbour leads to a node now.
+    pub(crate) fn leads_now(&self, at: &At, to: NodeNumber) -> bool {
+        self.table.lock().reach.leads(at, to)
+    }
+
+    /// A number that is another one after each change of what [`Cluster::leads`] says.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// The net nodes that a neighbour leads to, itself included.
+    pub(crate) fn nets_at(&self, at: &At) -> Vec<NodeNumber> {
+        let said = self.table.lock().reach.said(at);
+        said.into_iter().filter(|node| node.net).map(|node| node.number).collect()
+    }
+
+    /// The name of a node that can be reached.
+    pub(crate) fn name(&self, number: NodeNumber) -> Option<NodeName> {
+        self.table.lock().reach.others().remove(&number).map(|node| node.name)
+    }
+
+    /// Whether a neighbour leads to a node that is meant.
+    pub(crate) fn reaches(&self, at: &At, is_meant: impl Fn(&Reachable) -> bool) -> bool {
+        self.table.lock().reach.reaches(at, is_meant)
+    }
+
+    /// Every other node that can be reached now.
+    pub(crate) fn others(&self) -> Nodes {
+        self.table.lock().reach.others()
+    }
+
+    /// Whether a node that is meant may be back soon: it was reached within `patience`, or this process has not
+    /// looked for so long.
+    pub(crate) fn has_left(
+        &self,
+        now: Instant,
+        patience: Duration,
+        is_meant: impl Fn(&NodeName, &str) -> bool,
+    ) -> bool {
+        let mut table = self.table.lock();
+        let begun = *table.begun.get_or_insert(now);
+        let soon = |since: Instant| now.duration_since(since) < patience;
+        let mut left = table.left.iter();
+        soon(begun) || left.any(|(name, (kind, since))| soon(*since) && is_meant(name, kind))
+    }
+
+    /// Looks at those net nodes, which have sessions here; one that cannot be reached for `patience` is given up.
+    pub(crate) fn look(&self, nodes: &BTreeSet<NodeNumber>, now: Instant, patience: Duration) -> Look {
+        let mut table = self.table.lock();
+        let others = table.reach.others();
+        table.lost.retain(|number, _| nodes.contains(number) && !others.contains_key(number));
+        let mut look = Look::default();
+        for number in nodes {
+            match others.get(number) {
+                Some(node) => look.reached.push((*number, node.since)),
+                None if now.duration_since(*table.lost.entry(*number).or_insert(now)) >= patience => {
+                    look.lost.push(*number);
+                }
+                None => {}
+            }
+        }
+        look
+    }
+}

@@ -1,0 +1,93 @@
+//! Runs what the app has written: with its panic caught, its deadline kept, and its errors in the log.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use ffproto::Code;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::app::handler::{HandlerFuture, Outcome, Request, Route};
+use crate::error::HandlerError;
+use crate::identity::watchdog::Doing;
+use crate::node::Node;
+
+/// A handler whose panic becomes an error.
+pub(crate) struct Guarded {
+    handler: HandlerFuture,
+    /// Where it is noted that it runs, and as what.
+    noted: Option<(Arc<Doing>, u32)>,
+}
+
+impl Guarded {
+    /// Runs the route on `request`. Nothing happens before the first poll.
+    pub(crate) fn new(route: &Route, request: Request) -> Self {
+        let run = route.run;
+        let noted = Some((request.node.doing().clone(), route.number));
+        // The extraction of arguments runs inside as well, so a panic there is caught, too.
+        Self { handler: Box::pin(async move { run(request).await }), noted }
+    }
+
+    /// Any other future of the app, such as a hook.
+    pub(crate) fn hook(hook: impl Future<Output = Outcome> + Send + 'static) -> Self {
+        Self { handler: Box::pin(hook), noted: None }
+    }
+}
+
+impl Future for Guarded {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let Self { handler, noted } = &mut *self;
+        if let Some((doing, number)) = noted {
+            doing.begin(*number);
+        }
+        let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
+        if let Some((doing, _)) = noted {
+            doing.end();
+        }
+        match polled {
+            Ok(polled) => polled,
+            Err(payload) => {
+                let text = payload
+                    .downcast_ref::<&str>()
+                    .map(|text| (*text).to_owned())
+                    .or_else(|| payload.downcast_ref::<String>().cloned())
+                    .unwrap_or_default();
+                Poll::Ready(Err(HandlerError::panic(text)))
+            }
+        }
+    }
+}
+
+/// Runs a handler that is late or detached to its deadline.
+pub(crate) async fn until(deadline: Instant, handler: Guarded) -> Outcome {
+    tokio::time::timeout_at(deadline, handler).await.unwrap_or_else(|_| Err(HandlerError::timeout()))
+}
+
+/// Polls a handler once, where its message was read. The waker is of no use: a handler that waits is
+/// polled again by a task of its own, which registers that task's.
+pub(crate) fn poll_once(handler: &mut Guarded) -> Poll<Outcome> {
+    Pin::new(handler).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Faults of other nodes are logged where they happened; here only what this node's handler did.
+pub(crate) fn log_error(method: &str, error: &HandlerError) {
+    if matches!(error.code(), Code::Handler | Code::Panic | Code::BadRequest | Code::Timeout) {
+        warn!(code = %error.code(), "handler {method}: {}", error.log_text());
+    }
+}
+
+/// Runs a hook that has no outcome, at most as long as a call may take; `name` is for the log.
+pub(crate) async fn run_hook(node: &Node, name: &str, hook: impl Future<Output = ()> + Send + 'static) {
+    let ended = Guarded::hook(async move {
+        hook.await;
+        Ok(None)
+    });
+    if let Err(error) = until(Instant::now() + node.session_timeout(), ended).await {
+        log_error(name, &error);
+    }
+}

@@ -1,0 +1,295 @@
+//! Game clients: the acceptor, and one task per connection. The only place, with `ffproto::frame`, that
+//! knows client framings.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ffproto::handover;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::connection::{Closed, Connection};
+use crate::app::app::Hooks;
+use crate::exec::dispatch::Dispatch;
+use crate::exec::execution::run_hook;
+use crate::identity::counters::count;
+use crate::node::Node;
+use crate::session::handle::Session;
+use crate::session::local::{Course, LocalSession};
+
+/// The rest of a connection's task.
+type End = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Connections that may wait to be sent to a successor; the others wait in their own tasks.
+const LEAVING_MAX: usize = 64;
+
+/// How often it is looked whether what a client has begun has ended, when that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// What every connection of a node shares.
+pub(crate) struct Shared {
+    pub(crate) node: Node,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) hooks: Hooks,
+}
+
+/// A connection on its way to the node's successor.
+pub(crate) struct Leaving {
+    pub(crate) socket: OwnedFd,
+    pub(crate) record: handover::Session,
+    /// The nodes that its messages went to.
+    pub(crate) sticky: Vec<handover::Sticky>,
+}
+
+/// The clients of a node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    shared: Arc<Shared>,
+    connections: TaskTracker,
+    /// Where connections go that leave; while there is nobody, none leaves.
+    successor: Arc<Mutex<Option<mpsc::Sender<Leaving>>>>,
+}
+
+impl Clients {
+    pub(crate) fn new(shared: Shared) -> Self {
+        let connections = TaskTracker::new();
+        Self { shared: Arc::new(shared), connections, successor: Arc::default() }
+    }
+
+    /// Accepts clients while `open`, until `stop`; then tells every connection to drain and waits until they
+    /// have.
+    pub(crate) async fn serve(self, listener: TcpListener, mut open: Open, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = open.accept(&listener) => match accepted {
+                    Ok((stream, _)) => self.open(stream),
+                    Err(error) => accept_failed("netport", &error).await,
+                },
+            }
+        }
+        drop(listener);
+        self.shared.node.set_course(Course::Drain);
+        self.connections.close();
+        self.connections.wait().await;
+    }
+
+    /// Sends every connection to the successor, each when nothing runs for it. They go a few at a time, so that
+    /// one that is busy stands still for its own way only. What is taken and cannot be sent is to be given
+    /// back to [`Clients::take_back`].
+    pub(crate) fn leave(&self) -> Departure {
+        let (sender, leaving) = mpsc::channel(LEAVING_MAX);
+        *self.successor.lock() = Some(sender);
+        let node = &self.shared.node;
+        Departure { leaving, to_tell: node.begin_course(Course::Leave), clients: self.clone() }
+    }
+
+    /// Nobody leaves any more: those that are here go on.
+    pub(crate) fn stay(&self) {
+        *self.successor.lock() = None;
+        self.shared.node.set_course(Course::Run);
+    }
+
+    fn are_gone(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    fn open(&self, stream: TcpStream) {
+        // Coalescing is ours (one write per turn), so the kernel's would only add delay.
+        let _ = stream.set_nodelay(true);
+        let Ok(address) = stream.peer_addr() else { return };
+        let session = match self.shared.node.open_session(address) {
+            Ok(session) => session,
+            Err(why) => {
+                count(&self.shared.node.counters().clients_refused);
+                if self.shared.node.may_log_call() {
+                    warn!(%address, "client refused: {why}");
+                }
+                return;
+            }
+        };
+        info!(session = %session.id(), %address, "client logged in");
+        self.run(Connection::new(stream, session, self.shared.clone()));
+    }
+
+    /// Goes on with a connection of another process of this node.
+    ///
+    /// # Errors
+    /// The socket or the record is of no use; the client is disconnected.
+    pub(crate) fn adopt(&self, socket: OwnedFd, record: handover::Session) -> io::Result<()> {
+        let stream = std::net::TcpStream::from(socket);
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
+        let connection = Connection::adopt(stream, record, self.shared.clone());
+        self.run(connection.map_err(io::Error::other)?);
+        Ok(())
+    }
+
+    /// The one task of a connection. The room for its end is made at its end: ten thousand idle ones shall not own
+    /// it.
+    fn run(&self, connection: Connection) {
+        let (clients, mut connection) = (self.clone(), Box::new(connection));
+        self.connections.spawn(async move {
+            let end = loop {
+                let closed = (&mut connection).await;
+                match clients.end(connection, closed) {
+                    Ok(end) => break end,
+                    Err(stays) => connection = stays,
+                }
+                // Something has begun for it meanwhile, or there is no descriptor to spare: a little later.
+                Box::pin(tokio::time::sleep(LOOK_EVERY)).await;
+            };
+            end.await;
+        });
+    }
+
+    /// What is to be done for a connection whose turn is over; gives it back when it cannot leave now.
+    fn end(&self, mut connection: Box<Connection>, closed: Closed) -> Result<End, Box<Connection>> {
+        let clients = self.clone();
+        if !matches!(closed, Closed::Leaving) {
+            return Ok(Box::pin(clients.close(connection, closed)));
+        }
+        let Some((socket, record)) = connection.leave() else { return Err(connection) };
+        let session = connection.session().clone();
+        drop(connection);
+        let sticky = self.shared.node.session_left(&session);
+        Ok(Box::pin(clients.send(Leaving { socket, record, sticky })))
+    }
+
+    async fn send(self, leaving: Leaving) {
+        let successor = self.successor.lock().clone();
+        let back = match successor {
+            Some(successor) => successor.send(leaving).await.err().map(|refused| refused.0),
+            None => Some(leaving),
+        };
+        if let Some(leaving) = back {
+            self.take_back(leaving);
+        }
+    }
+
+    /// The successor does not take it after all.
+    pub(crate) fn take_back(&self, leaving: Leaving) {
+        let Leaving { socket, record, sticky } = leaving;
+        let id = record.id;
+        sticky.into_iter().for_each(|sticky| self.shared.node.sticky().take_over(sticky));
+        if let Err(error) = self.adopt(socket, record) {
+            warn!(session = %id, "the client is lost: {error}");
+        }
+    }
+
+    async fn close(self, mut connection: Box<Connection>, closed: Closed) {
+        let (shared, session) = (&self.shared, connection.session().clone());
+        shared.node.end_session(&session);
+        shared.node.tell_ended(&session);
+        connection.say_why(&closed).await;
+        drop(connection);
+        if let Some(hook) = &shared.hooks.session_closed {
+            // Behind what it has begun, which runs to its end or its deadline although the client is gone.
+            let last = Instant::now() + shared.node.session_timeout();
+            while session.has_requests() && Instant::now() < last {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            let _turn = session.turn().lock().await;
+            let hook = hook(shared.node.clone(), Session::here(shared.node.clone(), session.clone()));
+            run_hook(&shared.node, "on_session_closed", hook).await;
+        }
+        info!(session = %session.id(), "client logged out: {closed}");
+    }
+}
+
+/// The connections of a node on their way to its successor. Dropping it brings back those that have not been
+/// taken.
+pub(crate) struct Departure {
+    leaving: mpsc::Receiver<Leaving>,
+    /// Those that have not been told yet.
+    to_tell: Vec<LocalSession>,
+    clients: Clients,
+}
+
+impl Departure {
+    /// The next one that leaves; for ever none when there is none left. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Leaving {
+        match self.leaving.recv().await {
+            Some(one) => {
+                self.tell(1);
+                one
+            }
+            // The other end lives as long as the clients.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells some more: one for which something runs must not hold up the others. To be called every few
+    /// milliseconds.
+    pub(crate) fn tell_more(&mut self) {
+        self.tell(LEAVING_MAX);
+    }
+
+    /// Whether all have left or ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.clients.are_gone() && self.leaving.is_empty()
+    }
+
+    fn tell(&mut self, n: usize) {
+        let rest = self.to_tell.len().saturating_sub(n);
+        self.to_tell.drain(rest..).for_each(|session| session.set_course(Course::Leave));
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        // Who has not been taken yet comes back by itself.
+        self.leaving.close();
+        while let Ok(one) = self.leaving.try_recv() {
+            self.clients.take_back(one);
+        }
+    }
+}
+
+/// Whether a node's ports accept. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Open(watch::Receiver<bool>);
+
+impl Open {
+    pub(crate) fn new(open: watch::Receiver<bool>) -> Self {
+        Self(open)
+    }
+
+    /// Accepts as `listener` does, while the ports are open. Cancel-safe.
+    pub(crate) async fn accept(
+        &mut self,
+        listener: &TcpListener,
+    ) -> io::Result<(TcpStream, std::net::SocketAddr)> {
+        loop {
+            if !*self.0.borrow_and_update() {
+                // Whoever opens and closes the ports is gone only with the node.
+                if self.0.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                changed = self.0.changed() => if changed.is_err() {
+                    return listener.accept().await;
+                },
+                accepted = listener.accept() => return accepted,
+            }
+        }
+    }
+}
+
+/// Out of descriptors, or a client that left while it waited: neither ends the acceptor, and the wait
+/// keeps the first from turning into a busy loop.
+pub(crate) async fn accept_failed(port: &str, error: &io::Error) {
+    warn!("{port}: a connection could not be accepted: {error}");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}

@@ -1,0 +1,637 @@
+//! One client connection: a future that reads, runs the session's handlers one after the other, and
+//! writes everything that is queued at once.
+//!
+//! ```text
+//! turn:  the running handler ──ended──▶ the next frame that waits ──none──▶ read ──▶ write what is queued
+//! ```
+//!
+//! While a handler waits, frames behind it wait in `unread` (up to one largest frame, then the socket is
+//! not read: a client that sends faster than its handlers answer is paused by TCP). An idle connection
+//! owns no buffer: all read into one scratch buffer per thread, and only a partial frame is kept.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ffconfig::RouteRule;
+use ffnet::link::NotSent;
+use ffproto::frame::FrameFault;
+use ffproto::frame::upgrade::REQUEST_BYTES_MAX;
+use ffproto::frame::websocket::WebSocketFault;
+use ffproto::link::Client;
+use ffproto::{Code, CommandId, Executed, handover};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tracing::{info, warn};
+
+use super::acceptor::Shared;
+use super::busy_poll;
+use super::login_stage::{self as login, Admitted};
+use super::protocol_detection::Spoken;
+use crate::app::handler::{From, Outcome, Request};
+use crate::cluster::affinity::Hop;
+use crate::error::HandlerError;
+use crate::exec::execution::{Guarded, log_error, poll_once, until};
+use crate::session::handle::Session;
+use crate::session::local::write_buffer::Unwritten;
+use crate::session::local::{Course, KEEP_BYTES, LocalSession, Luggage, Reason, Socket, Stage};
+use crate::transit::next_hop::Forwarded;
+
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where every connection of this thread reads into; taken while in use.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Why a connection ended, for the log.
+pub(super) enum Closed {
+    ByPeer,
+    /// The reason given to [`Session::close`], a slow reader's included.
+    Here(Reason),
+    Frame(FrameFault),
+    WebSocket(WebSocketFault),
+    Draining,
+    /// It may go on in the node's successor, see [`Connection::leave`].
+    Leaving,
+    Io(io::Error),
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Closed::ByPeer => f.write_str("closed by the client"),
+            Closed::Here(why) => write!(f, "closed by the server: {}", why.text),
+            Closed::Frame(fault) => write!(f, "illegal frame: {fault}"),
+            Closed::WebSocket(fault) => write!(f, "illegal: {fault}"),
+            Closed::Draining => f.write_str("the node is stopping"),
+            Closed::Leaving => f.write_str("it goes on in the successor"),
+            Closed::Io(error) => write!(f, "the connection broke: {error}"),
+        }
+    }
+}
+
+/// A handler that waits for something.
+struct Running {
+    handler: Guarded,
+    /// `None` for the hook at the opening, which has no reply.
+    command: Option<CommandId>,
+    name: &'static str,
+    deadline: Instant,
+}
+
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    pub(super) session: LocalSession,
+    pub(super) shared: Arc<Shared>,
+    /// With `spoken` all that is known of what the client has sent and nobody has handled.
+    unread: Vec<u8>,
+    pub(super) spoken: Spoken,
+    /// `unread` starts with a whole frame that may not start yet.
+    pub(super) stalled: bool,
+    /// What it waits for then happens elsewhere: a move of the session, or its requests on other nodes.
+    waits_for_others: bool,
+    running: Option<Running>,
+    allowance: Option<Allowance>,
+    /// The session's own way for the kind of its last stateful message: the next one mostly takes it, too.
+    hop: Option<(Arc<str>, Hop)>,
+    /// How often the session had been moved when `hop` was chosen.
+    moves: u32,
+    timer: Option<Pin<Box<Sleep>>>,
+    pub(super) writing: Unwritten,
+    /// The client will send no more; what it has sent is handled and answered first.
+    pub(super) ended: bool,
+    course: Course,
+}
+
+/// What this layer knows of a connection, for another process of the node.
+#[derive(Serialize, Deserialize)]
+struct Extra {
+    spoken: Spoken,
+    luggage: Luggage,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, session: LocalSession, shared: Arc<Shared>) -> Self {
+        let limits = &shared.node.config().limits;
+        let running = shared.hooks.session_opened.as_ref().map(|hook| {
+            let hook = hook(shared.node.clone(), Session::here(shared.node.clone(), session.clone()));
+            let handler = Guarded::hook(async move {
+                hook.await;
+                Ok(None)
+            });
+            let deadline = Instant::now() + limits.call_timeout;
+            Running { handler, command: None, name: "on_session_opened", deadline }
+        });
+        session.set_running(running.is_some());
+        let mut connection = Self::silent(stream, session, shared.clone());
+        connection.running = running;
+        connection
+    }
+
+    /// A connection of which nothing has been read and for which nothing runs.
+    fn silent(stream: TcpStream, session: LocalSession, shared: Arc<Shared>) -> Self {
+        let socket = Socket::new(stream);
+        session.set_socket(socket.clone());
+        let per_s = shared.node.config().limits.requests_per_s;
+        let allowance = per_s.map(|per_s| Allowance::new(per_s, Instant::now()));
+        Self {
+            socket,
+            session,
+            unread: Vec::new(),
+            spoken: Spoken::default(),
+            stalled: false,
+            waits_for_others: false,
+            running: None,
+            allowance,
+            hop: None,
+            moves: 0,
+            timer: None,
+            writing: Unwritten::default(),
+            ended: false,
+            course: Course::Run,
+            shared,
+        }
+    }
+
+    /// Goes on with a connection of another process of this node.
+    ///
+    /// # Errors
+    /// The record is of another version of the program.
+    pub(super) fn adopt(
+        stream: TcpStream,
+        record: handover::Session,
+        shared: Arc<Shared>,
+    ) -> Result<Self, bincode::Error> {
+        let Extra { spoken, luggage } = bincode::deserialize(&record.extra)?;
+        let session = shared.node.adopt_session(&record, luggage);
+        let mut connection = Self::silent(stream, session, shared);
+        (connection.unread, connection.ended) = (record.unread, record.ended);
+        connection.spoken = spoken;
+        Ok(connection)
+    }
+
+    /// The socket and all that must be known to go on in another process; the session is gone from this one.
+    /// `None` when it cannot leave: it is being closed, or something runs for it after all.
+    pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
+        let socket = self.socket.as_fd().try_clone_to_owned().ok()?;
+        let extra = |luggage| bincode::serialize(&Extra { spoken: self.spoken.clone(), luggage }).ok();
+        let cluster = self.shared.node.cluster();
+        let (left, heard) = cluster.passing.leave(|| self.session.leave());
+        let (mut record, mut luggage) = left?;
+        luggage.heard = heard;
+        luggage.groups = cluster.groups.leave_all(record.id);
+        luggage.stamp = luggage.user().and_then(|user| cluster.users.free(&user, record.id));
+        let mut unsent = self.writing.take();
+        unsent.append(&mut record.unsent);
+        record.unsent = unsent;
+        record.extra = extra(luggage)?;
+        record.unread = std::mem::take(&mut self.unread);
+        record.ended = self.ended;
+        Some((socket, record))
+    }
+
+    pub(super) fn session(&self) -> &LocalSession {
+        &self.session
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        self.course = self.session.course();
+        loop {
+            self.poll_running(cx);
+            if let Err(closed) = self.handle_unread(cx) {
+                // Answers of earlier frames are still written, as far as the socket takes them.
+                let _ = self.poll_flush(cx);
+                return Poll::Ready(closed);
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(closed)) => return Poll::Ready(closed),
+                Poll::Pending => break,
+            }
+        }
+        match self.poll_flush(cx) {
+            Poll::Ready(Ok(why)) => Poll::Ready(Closed::Here(why)),
+            Poll::Ready(Err(e)) => Poll::Ready(Closed::Io(e)),
+            Poll::Pending => self.poll_ended(),
+        }
+    }
+
+    /// Whether all is answered and written that the client, or the node, still waits for.
+    fn poll_ended(&self) -> Poll<Closed> {
+        let answering = self.running.is_some() || self.session.waiting_requests() > 0;
+        let busy = answering || !self.writing.is_empty();
+        match self.course {
+            _ if !busy && self.ended && !self.stalled => Poll::Ready(Closed::ByPeer),
+            Course::Drain if !busy => Poll::Ready(Closed::Draining),
+            // What is not written yet goes with it.
+            Course::Leave if !answering && self.session.may_leave() => Poll::Ready(Closed::Leaving),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_running(&mut self, cx: &mut Context<'_>) {
+        let Some(running) = &mut self.running else { return };
+        let outcome = match Pin::new(&mut running.handler).poll(cx) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => {
+                let deadline = running.deadline;
+                if self.poll_timer(deadline, cx).is_pending() {
+                    return;
+                }
+                // The handler is dropped where it waits: were it left to go on, the session's next
+                // message would run beside it.
+                Err(HandlerError::timeout())
+            }
+        };
+        if let Some(Running { command, name, .. }) = self.running.take() {
+            self.session.set_running(false);
+            finish(&self.session, &self.shared, command, name, outcome);
+        }
+    }
+
+    pub(super) fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    /// Whether frames wait for the running handler. Those behind a login do not: they are not accepted.
+    fn waits_for_handler(&self) -> bool {
+        self.running.is_some() && self.session.stage() != Stage::Asked
+    }
+
+    fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
+        if self.waits_for_handler() || self.unread.is_empty() || self.course != Course::Run {
+            return Ok(());
+        }
+        let mut bytes = std::mem::take(&mut self.unread);
+        let at = self.handle_frames(&bytes, Instant::now(), cx)?;
+        if at < bytes.len() {
+            bytes.drain(..at);
+            self.unread = bytes;
+        }
+        Ok(())
+    }
+
+    /// Handles frames until one of them has to wait; says how many bytes are done with.
+    fn handle_frames(&mut self, bytes: &[u8], now: Instant, cx: &mut Context<'_>) -> Result<usize, Closed> {
+        self.stalled = false;
+        match self.spoken {
+            Spoken::Firefly => self.handle_firefly(bytes, now, cx).map_err(Closed::Frame),
+            Spoken::WebSocket(_) => self.handle_messages(bytes, now, cx).map_err(Closed::WebSocket),
+            Spoken::Unknown => self.handle_first(bytes, now, cx),
+        }
+    }
+
+    pub(super) fn handle_firefly(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Result<usize, FrameFault> {
+        let (framing, max) = (self.session.framing(), self.shared.node.config().limits.frame_bytes_max);
+        let mut at = 0;
+        while let Some(frame) = framing.read(&bytes[at..], max)? {
+            if !self.may_start(now, cx) {
+                self.stalled = true;
+                break;
+            }
+            if at == 0 {
+                self.session.heard(now);
+            }
+            at += frame.bytes;
+            self.handle(frame.command, frame.body, now, cx);
+        }
+        Ok(at)
+    }
+
+    /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
+    /// to its allowance. When it may not, what ends the wait wakes this connection.
+    pub(super) fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        self.waits_for_others = false;
+        if self.waits_for_handler() || self.session.is_ending() {
+            return false;
+        }
+        self.waits_for_others = self.must_wait_for_others();
+        if self.waits_for_others {
+            return false;
+        }
+        if self.session.stage() == Stage::Asked {
+            // Nothing is accepted now, which the client is to hear at once.
+            return true;
+        }
+        match self.allowance.as_mut().map(|allowance| allowance.take(now)) {
+            None | Some(Ok(())) => true,
+            Some(Err(again)) => self.poll_timer(again, cx).is_ready(),
+        }
+    }
+
+    fn must_wait_for_others(&self) -> bool {
+        let max = self.shared.node.config().limits.session_calls_max;
+        self.session.is_moving()
+            || self.session.waiting_requests() >= max && self.session.stage() != Stage::Asked
+    }
+
+    /// Whether something has happened elsewhere since this turn has looked for it. From now on that wakes the
+    /// connection, but before it did not sleep.
+    fn has_missed(&self) -> bool {
+        let may_start = || self.stalled && self.waits_for_others && !self.must_wait_for_others();
+        self.course != self.session.course() || self.course == Course::Run && may_start()
+    }
+
+    pub(super) fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
+        if login::admit(&self.session, &self.shared, command) == Admitted::No {
+            return;
+        }
+        let deadline = now + self.shared.node.config().limits.call_timeout;
+        let Some(route) = self.shared.dispatch.net(command) else {
+            return self.forward(command, body, deadline, now);
+        };
+        let node = &self.shared.node;
+        if node.may_log_call() {
+            info!(session = %self.session.id(), "call command {command}: {}", route.name);
+        }
+        let request = Request {
+            node: node.clone(),
+            from: From::Session(self.session.clone()),
+            client: Some(Client { session: self.session.id(), command, stateless: false }),
+            deadline,
+            body: Some(Bytes::copy_from_slice(body)),
+        };
+        let mut handler = Guarded::new(route, request);
+        let polled = if route.concurrent { poll_once(&mut handler) } else { Pin::new(&mut handler).poll(cx) };
+        match polled {
+            Poll::Pending if route.concurrent => {
+                let (session, shared, name) = (self.session.clone(), self.shared.clone(), route.name);
+                session.request_waits();
+                node.calls().spawn(async move {
+                    let outcome = until(deadline, handler).await;
+                    finish(&session, &shared, Some(command), name, outcome);
+                    session.request_ended();
+                });
+            }
+            Poll::Ready(outcome) => finish(&self.session, &self.shared, Some(command), route.name, outcome),
+            Poll::Pending => {
+                let running = Running { handler, command: Some(command), name: route.name, deadline };
+                self.running = Some(running);
+                self.session.set_running(true);
+                self.poll_running(cx); // Arms the deadline.
+            }
+        }
+    }
+
+    /// A command without a handler here follows the route; its outcome comes back to the session.
+    fn forward(&mut self, command: CommandId, body: &[u8], deadline: Instant, now: Instant) {
+        let node = &self.shared.node;
+        let Some(RouteRule { to, stateless, .. }) = self.shared.dispatch.route(command) else {
+            let text = format!("no handler and no route for command {command}");
+            return self.session.push_fault(command, &node.fault(Code::NoRoute, Executed::No, text));
+        };
+        let client = Client { session: self.session.id(), command, stateless: *stateless };
+        let target = to.key();
+        let (from, routed_here, hops) = (None, true, 0);
+        let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
+        let asked = self.session.stage() == Stage::Asked;
+        let sink = if asked { login::sink(&self.session, &self.shared) } else { self.session.sink() };
+        let token = command.0.into();
+        self.session.request_waits();
+        let moves = self.session.moves();
+        if moves != self.moves {
+            (self.moves, self.hop) = (moves, None);
+        }
+        // Mostly the way of the last message is still open, and nothing of this node waits for another one.
+        let changes = node.cluster().changes();
+        let known = self.hop.as_ref().filter(|(known, hop)| {
+            known == target && !*stateless && hop.holds(changes) && !node.park().any()
+        });
+        let sent = match known {
+            Some((_, hop)) => hop.forward(&message, sink.clone(), token).or_else(|not_sent| match not_sent {
+                NotSent::Fault(fault) => Err(fault),
+                NotSent::Later => node.forward(&message, sink, token),
+            }),
+            None => {
+                let sent = node.forward(&message, sink, token);
+                if !*stateless {
+                    self.hop = node.open_hop(client.session, target).map(|hop| (target.clone(), hop));
+                }
+                sent
+            }
+        };
+        if let Err(fault) = sent {
+            if asked {
+                return login::decide(&self.session, &self.shared, Err(fault));
+            }
+            self.session.request_ended();
+            self.session.push_fault(command, &fault);
+        }
+    }
+
+    /// Reads once. `Ready(Ok)` means that there may be more to do, `Pending` that there is not.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        // Room for one largest frame with its headers: what waits here is bounded by that and one read.
+        let mut max = self.shared.node.config().limits.frame_bytes_max as usize + 64;
+        if self.spoken == Spoken::Unknown {
+            max = max.max(REQUEST_BYTES_MAX);
+        }
+        if self.ended || self.course != Course::Run || self.unread.len() > max {
+            return Poll::Pending;
+        }
+        let mut scratch = SCRATCH.take();
+        if scratch.is_empty() {
+            scratch = vec![0; SCRATCH_BYTES];
+        }
+        let mut room = ReadBuf::new(&mut scratch);
+        let polled = Pin::new(&mut self.socket).poll_read(cx, &mut room);
+        let n = room.filled().len();
+        let result = match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => Poll::Ready(self.take_read(&scratch[..n], cx)),
+            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
+                Poll::Ready(Err(Closed::ByPeer))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(Closed::Io(e))),
+        };
+        SCRATCH.set(scratch);
+        result
+    }
+
+    fn take_read(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Closed> {
+        if bytes.is_empty() {
+            self.ended = true;
+            self.spoken.settle();
+            return Ok(());
+        }
+        busy_poll::heard();
+        if !self.unread.is_empty() || self.waits_for_handler() {
+            self.unread.extend_from_slice(bytes);
+            return Ok(());
+        }
+        // The common case: whole frames, handled where they were read, nothing kept.
+        match self.handle_frames(bytes, Instant::now(), cx) {
+            Ok(at) => {
+                self.unread.extend_from_slice(&bytes[at..]);
+                Ok(())
+            }
+            Err(closed) => {
+                let _ = self.poll_flush(cx);
+                Err(closed)
+            }
+        }
+    }
+
+    /// Writes what is queued. Ready when the session was closed here and everything before is written, or
+    /// the client is not waited for.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Reason>> {
+        if self.spoken == Spoken::Unknown && self.poll_spoken(cx).is_pending() {
+            return Poll::Pending;
+        }
+        loop {
+            match self.socket.poll_write_all(&mut self.writing, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => match self.session.blocked(cx.waker()) {
+                    Some(why) => return Poll::Ready(Ok(why)),
+                    None => return Poll::Pending,
+                },
+            }
+            self.writing.clear(KEEP_BYTES);
+            let at_rest = self.is_at_rest();
+            if let Some(why) = self.session.take_queued(&mut self.writing, at_rest, cx.waker()) {
+                return Poll::Ready(Ok(why));
+            }
+            if self.writing.is_empty() {
+                if self.has_missed() {
+                    cx.waker().wake_by_ref();
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Whether there is nothing to do before the client says something.
+    fn is_at_rest(&self) -> bool {
+        self.course == Course::Run && self.running.is_none() && !self.stalled && !self.ended
+    }
+
+    /// A handler that has begun runs to its end although its client is gone: half a trade is worse than an
+    /// answer that nobody reads. Frames behind it are dropped with the connection.
+    pub(super) fn detach(&mut self) {
+        let Some(Running { handler, name, deadline, .. }) = self.running.take() else { return };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return warn!("handler {name} was cut off by the end of the node");
+        }
+        let stays = self.session.stay();
+        self.session.set_running(false);
+        self.shared.node.calls().spawn(async move {
+            if let Err(error) = until(deadline, handler).await {
+                log_error(name, &error);
+            }
+            drop(stays);
+        });
+    }
+}
+
+/// How many messages a client may still send now: `limits.requests_per_s`, with one second's worth at once.
+struct Allowance {
+    per_s: u32,
+    /// When the allowance would be untouched again; each message moves it on.
+    full_at: Instant,
+}
+
+impl Allowance {
+    fn new(per_s: u32, now: Instant) -> Self {
+        Self { per_s: per_s.max(1), full_at: now }
+    }
+
+    /// Takes one; `Err` says when there is one again.
+    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        let second = Duration::from_secs(1);
+        let after = self.full_at.max(now) + second / self.per_s;
+        if after > now + second {
+            return Err(after - second);
+        }
+        self.full_at = after;
+        Ok(())
+    }
+}
+
+/// The end of one request: a reply, an error frame, or nothing where the handler has no value.
+fn finish(
+    session: &LocalSession,
+    shared: &Arc<Shared>,
+    command: Option<CommandId>,
+    name: &str,
+    outcome: Outcome,
+) {
+    if command.is_some() && session.stage() == Stage::Asked {
+        // The one request that may run now is the login.
+        session.request_waits();
+        let outcome = outcome.map_err(|error| {
+            log_error(name, &error);
+            error.into_fault(shared.node.name())
+        });
+        return login::decide(session, shared, outcome);
+    }
+    let error = match (outcome, command) {
+        (Ok(Some(body)), Some(command)) => {
+            return session.reply(command, &body);
+        }
+        (Ok(_), _) => return,
+        (Err(error), _) => error,
+    };
+    log_error(name, &error);
+    if let Some(command) = command {
+        session.push_fault(command, &error.into_fault(shared.node.name()));
+    }
+}
+
+impl Future for Connection {
+    type Output = Closed;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
+        self.poll_turn(cx)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten thousand idle clients have one each: `bench idle` asks for less than 2 KiB for all that a client has.
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Connection>() <= 256, "{}", size_of::<Connection>());
+    }
+
+    #[test]
+    fn an_allowance_gives_a_seconds_worth_at_once_and_then_one_after_the_other() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(10, start);
+        for _ in 0..10 {
+            assert_eq!(allowance.take(start), Ok(()));
+        }
+        let again = allowance.take(start).unwrap_err();
+        assert_eq!(again, start + Duration::from_millis(100));
+        assert_eq!(allowance.take(again), Ok(()));
+        assert!(allowance.take(again).is_err());
+        assert_eq!(allowance.take(start + Duration::from_secs(60)), Ok(()));
+    }
+}

@@ -1,0 +1,248 @@
+//! The node's connection to its master: registers, tells its status, and does what it is told. The data
+//! path does not need it: without a master the node goes on and keeps trying.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ffnet::backoff::Backoff;
+use ffnet::control::NodeSide;
+use ffnet::door;
+use ffnet::handshake::{HandshakeError, dial};
+use ffproto::control::{Door, ToMaster, ToNode};
+use ffproto::handshake::{Purpose, Refusal};
+use ffproto::{NodeName, handover};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use crate::identity::stop::Stop;
+use crate::node::{Node, Phase};
+use crate::runtime::parent_dialer::{Whereabouts, random01};
+
+/// At most this often is the status told.
+const STATUS_EVERY_MIN: Duration = Duration::from_millis(100);
+/// At least this often, so that the master sees that the node's loop turns.
+const STATUS_EVERY_MAX: Duration = Duration::from_millis(500);
+
+/// How long a new master may take for the listening sockets.
+const HAND_BACK_MAX: Duration = Duration::from_secs(5);
+
+/// What the rest of the node tells the master through this task.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Word {
+    /// Nothing yet.
+    Starting,
+    /// [`ToMaster::Ready`], [`ToMaster::CannotStart`] or [`ToMaster::Stopping`]; said again after a
+    /// reconnect.
+    Say(ToMaster),
+}
+
+pub(crate) struct Control {
+    pub(crate) node: Node,
+    pub(crate) master: ffconfig::Master,
+    pub(crate) parents: HashMap<NodeName, watch::Sender<Whereabouts>>,
+    pub(crate) word: watch::Receiver<Word>,
+    /// Becomes the last word that the master has been sent.
+    pub(crate) said: watch::Sender<Word>,
+    /// Becomes true with the first registration.
+    pub(crate) registered: watch::Sender<bool>,
+    pub(crate) stop: Stop,
+    /// Becomes true when there is no connection to the master any more, or none could be made.
+    pub(crate) lost: watch::Sender<bool>,
+    /// Where a successor waits.
+    pub(crate) hand_over: mpsc::Sender<Door>,
+    /// The listening sockets, for a new master; `None` in a process that is not the node's own.
+    pub(crate) sockets: Option<Arc<Sockets>>,
+}
+
+/// Copies of a node's listening sockets.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    pub(crate) net: OnceLock<OwnedFd>,
+    pub(crate) root: OnceLock<OwnedFd>,
+    pub(crate) web: OnceLock<OwnedFd>,
+}
+
+impl Control {
+    /// Runs for as long as it is polled.
+    pub(crate) async fn run(mut self) {
+        // Until a new master has the listening sockets nobody else holds them, so it is found soon.
+        let mut backoff =
+            Backoff::new(Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(5));
+        let mut complained = false;
+        loop {
+            let begun = Instant::now();
+            let why = match self.open().await {
+                Ok(connection) => {
+                    complained = false;
+                    info!("registered at the master");
+                    match self.talk(connection).await {
+                        Ok(()) => "it closed the connection".to_owned(),
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Err(error) => {
+                    self.leave_if_newer_serves(&error);
+                    fftelemetry::chain(&error)
+                }
+            };
+            self.lost.send_replace(true);
+            if !complained && !self.stop.is_stopping() {
+                complained = true;
+                if self.sockets.is_some()
+                    && let Err(e) = print_to_nobody()
+                {
+                    warn!("the standard streams of the old master cannot be closed: {e}");
+                }
+                let (host, port) = self.master_address();
+                warn!("no master at {host}:{port}, going on without and trying on: {why}");
+            }
+            tokio::time::sleep(backoff.next(random01(), begun.elapsed())).await;
+        }
+    }
+
+    /// A newer start of this node has this one's place: what this one has ends in good order. One that has
+    /// handed over does so anyway.
+    fn leave_if_newer_serves(&self, error: &HandshakeError) {
+        if let HandshakeError::RefusedByPeer(Refusal::Older { newer, older, .. }) = error
+            && matches!(self.node.phase(), Phase::Starting | Phase::Ready)
+            && !self.stop.is_stopping()
+        {
+            warn!("a newer start of this node ({newer}) has its place: this one ({older}) stops");
+            self.stop.begin(None);
+        }
+    }
+
+    /// `roothost`, or where rootport listens when that is a single address beyond loopback.
+    fn master_address(&self) -> (String, u16) {
+        let ip = self.master.rootport.ip();
+        let host = if self.master.roothost == "localhost" && !ip.is_unspecified() {
+            ip.to_string()
+        } else {
+            self.master.roothost.clone()
+        };
+        (host, self.master.rootport.port())
+    }
+
+    async fn open(&self) -> Result<TcpStream, HandshakeError> {
+        let connecting = TcpStream::connect(self.master_address());
+        let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
+        let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        stream.set_nodelay(true)?;
+        dial(&mut stream, Purpose::Control, &self.node.local(Vec::new()), &NodeName::master()).await?;
+        Ok(stream)
+    }
+
+    async fn talk(&mut self, stream: TcpStream) -> io::Result<()> {
+        let mut master = NodeSide::new(stream);
+        let mut last_status = None;
+        self.word.mark_changed();
+        loop {
+            tokio::select! {
+                told = master.next() => match told {
+                    Some(told) => self.obey(told?),
+                    None => return Ok(()),
+                },
+                Ok(()) = self.word.changed() => {
+                    let word = self.word.borrow_and_update().clone();
+                    if let Word::Say(message) = &word {
+                        // So that whoever sees the node ready sees its links as well.
+                        master.send(ToMaster::Status(self.node.status())).await?;
+                        master.send(message.clone()).await?;
+                    }
+                    self.said.send_replace(word);
+                }
+                () = status_due(&self.node, last_status) => {
+                    last_status = Some(Instant::now());
+                    master.send(ToMaster::Status(self.node.status())).await?;
+                }
+            }
+        }
+    }
+
+    fn obey(&self, told: ToNode) {
+        match told {
+            ToNode::Registered { number } => {
+                self.node.set_number(number);
+                self.node.introduce(number);
+                self.registered.send_replace(true);
+            }
+            ToNode::ParentUp { name, at, incarnation } => {
+                if let Some(parent) = self.parents.get(&name) {
+                    parent.send_replace(Some((at, incarnation)));
+                }
+            }
+            ToNode::ParentGone { name, incarnation } => {
+                if let Some(parent) = self.parents.get(&name) {
+                    parent.send_if_modified(|place| {
+                        let gone = place.is_some_and(|(_, known)| known <= incarnation);
+                        if gone {
+                            *place = None;
+                        }
+                        gone
+                    });
+                }
+            }
+            ToNode::Stop { drain_ms } => self.stop.begin(Some(Duration::from_millis(drain_ms))),
+            ToNode::HandOver { door } => {
+                // One at a time: the master waits for what becomes of the first.
+                let _ = self.hand_over.try_send(door);
+            }
+            ToNode::HandBack { door } => {
+                let Some(sockets) = self.sockets.clone() else { return };
+                tokio::spawn(async move {
+                    match timeout(HAND_BACK_MAX, hand_back(&door, &sockets)).await {
+                        Ok(Ok(())) => info!("the new master has the listening sockets"),
+                        Ok(Err(e)) => warn!("the new master did not take the listening sockets: {e}"),
+                        Err(_) => warn!("the new master did not take the listening sockets in time"),
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Gives a new master copies of the listening sockets, and takes new pipes for what is printed: the old ones
+/// ended with the old master.
+async fn hand_back(door: &Door, sockets: &Sockets) -> io::Result<()> {
+    let mut passage = door::enter::<handover::Output, handover::Listeners>(door)?;
+    let (net, root, web) = (sockets.net.get(), sockets.root.get(), sockets.web.get());
+    let said = handover::Listeners { net: net.is_some(), root: root.is_some(), web: web.is_some() };
+    let descriptors: Vec<_> = [net, root, web].into_iter().flatten().map(AsFd::as_fd).collect();
+    passage.send(&said, &descriptors).await?;
+    let Some((handover::Output, pipes)) = passage.receive().await? else { return Ok(()) };
+    if let [stdout, stderr] = pipes.as_slice() {
+        rustix::stdio::dup2_stdout(stdout)?;
+        rustix::stdio::dup2_stderr(stderr)?;
+    }
+    Ok(())
+}
+
+/// Without a master nobody reads what is printed: an app's `println!` must not fail for that.
+fn print_to_nobody() -> io::Result<()> {
+    let broken = |fd| -> io::Result<bool> {
+        let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::OUT)];
+        rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default()))?;
+        Ok(fds[0].revents().contains(rustix::event::PollFlags::ERR))
+    };
+    let nobody = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    if broken(rustix::stdio::stdout())? {
+        rustix::stdio::dup2_stdout(&nobody)?;
+    }
+    if broken(rustix::stdio::stderr())? {
+        rustix::stdio::dup2_stderr(&nobody)?;
+    }
+    Ok(())
+}
+
+/// Returns when the status should be told: on a change, but not too often, and at least twice a second.
+async fn status_due(node: &Node, last: Option<Instant>) {
+    let Some(last) = last else { return };
+    let _ = tokio::time::timeout_at(last + STATUS_EVERY_MAX, node.changed().notified()).await;
+    tokio::time::sleep_until(last + STATUS_EVERY_MIN).await;
+}

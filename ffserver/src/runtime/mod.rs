@@ -1,0 +1,10 @@
+//! Puts a node together and runs it as a part of a process, or as a process of its own.
+
+pub(crate) mod child_listener;
+pub(crate) mod control;
+pub(crate) mod in_process;
+pub(crate) mod parent_dialer;
+pub(crate) mod preflight;
+pub mod process;
+pub(crate) mod server;
+pub(crate) mod web;

@@ -1,0 +1,291 @@
+//! What a process that runs one node has around it: its incarnation, its runtime, its processors, its
+//! signals. A process that hosts several nodes uses none of this.
+
+use std::io;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ffconfig::Cluster;
+use ffnet::listen::Inherited;
+use ffnet::notify::{self, Notifier};
+use ffproto::{Incarnation, NodeNumber};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinError, JoinSet};
+use tracing::{error, warn};
+
+use crate::app::app::App;
+use crate::gateway::busy_poll;
+use crate::identity::stop::Stop;
+use crate::identity::watchdog::{Watch, Word};
+use crate::node::{Node, Phase};
+use crate::runtime::in_process::Hub;
+use crate::runtime::server::{BuildError, FFServer, RunError};
+
+/// The environment variable in which the master says which start this is.
+pub const INCARNATION_ENV: &str = "FF_INCARNATION";
+
+/// The environment variable in which the master names the start that this process takes over from.
+pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
+
+const EVENT_INTERVAL: u32 = 256;
+
+/// Which start of its node this process is: what the master said (`said`), or the clock for a start by
+/// hand.
+///
+/// # Errors
+/// `InvalidInput` when `said` is no number.
+pub fn incarnation(said: Option<String>) -> io::Result<Incarnation> {
+    if let Some(said) = said {
+        let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{INCARNATION_ENV}={said}"));
+        return said.parse().map(Incarnation).map_err(wrong);
+    }
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Incarnation(u64::try_from(clock.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// The runtime of a node: everything on one thread for `threads: 1`, which is how nodes scale best (by
+/// processes); a work-stealing one otherwise.
+///
+/// # Errors
+/// When the system has no threads or descriptors left.
+pub fn runtime(threads: usize) -> io::Result<Runtime> {
+    let mut builder = if threads <= 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    tuned(&mut builder).build()
+}
+
+/// The runtime of [`run_all`]: one thread, which stays awake for a moment (50 us) between messages of clients that
+/// follow each other closely.
+///
+/// # Errors
+/// When the system has no threads or descriptors left.
+pub fn runtime_of_all() -> io::Result<Runtime> {
+    let mut builder = Builder::new_current_thread();
+    tuned(&mut builder);
+    busy_poll::build(builder)
+}
+
+fn tuned(builder: &mut Builder) -> &mut Builder {
+    // Between two looks at the sockets this many tasks are polled: with tokio's 61, a thousand clients cost
+    // seventeen looks where four do, and the links' writes gather fewer messages.
+    builder.event_interval(EVENT_INTERVAL).enable_all()
+}
+
+/// Lets this thread, and the threads that it starts, run on these processors only.
+///
+/// # Errors
+/// When the system refuses: no such processor, or none of them is allowed.
+pub fn pin_to_cpus(cpus: &[usize]) -> io::Result<()> {
+    let mut set = nix::sched::CpuSet::new();
+    for &cpu in cpus {
+        set.set(cpu)?;
+    }
+    Ok(nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?)
+}
+
+/// Puts the node of this process together: which start it is and whether it takes over are in the environment
+/// (`env`), its loop is watched, and it may have as many descriptors as the system gives.
+///
+/// # Errors
+/// The node cannot be put together, or the system refuses.
+pub fn own_node(
+    cluster: &Cluster,
+    node: &str,
+    apps: Vec<App>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<FFServer, OwnError> {
+    allow_descriptors()?;
+    let incarnation = incarnation(env(INCARNATION_ENV))?;
+    let server = FFServer::new(cluster, node, apps, incarnation)?.own_process(env(SUCCEEDS_ENV).is_some());
+    watch_loop(&server.node(), env(notify::ENV))?;
+    Ok(server)
+}
+
+/// Why a process cannot run its node.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    /// The node cannot be put together.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The system refuses, or the master's word is no number.
+    #[error("this process cannot run a node: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Allows this process as many descriptors as the system lets it have: the usual soft limit of 1,024 would end
+/// a net node at its thousandth client. Gives what is allowed now.
+///
+/// # Errors
+/// When the system refuses.
+pub fn allow_descriptors() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+/// Watches from a thread of its own whether the node's loop turns, and logs where it stands when it does not
+/// for a second: the name of the handler is then the last line before the master ends the process. Who listens at
+/// the socket `manager` ([`notify::ENV`]) is told that the node is ready, and that its loop turns.
+///
+/// # Errors
+/// When the system has no threads left.
+pub fn watch_loop(node: &Node, manager: Option<String>) -> io::Result<()> {
+    const LOOK_EVERY: Duration = Duration::from_millis(250);
+    let (node, doing) = (node.clone(), node.doing().clone());
+    let (mut manager, mut told) = (manager, None);
+    #[allow(clippy::disallowed_methods, reason = "it is a thread of its own that sleeps, and not the loop")]
+    let watch = move || {
+        let (mut watch, mut looked) = (Watch::default(), Instant::now());
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            let away = looked.elapsed();
+            looked = Instant::now();
+            if let Some(socket) = manager.take() {
+                told = Told::new(&socket);
+            }
+            if let Some(told) = &mut told {
+                told.tell(node.phase(), doing.beats());
+            }
+            match watch.look(doing.beats(), away) {
+                Some(Word::Stands(still)) => {
+                    let place = doing.handler().unwrap_or("no handler (a task or a hook of the app)");
+                    error!("the loop has not turned for {still:?}: it is in {place}");
+                }
+                Some(Word::TurnsAgain(still)) => warn!("the loop turns again, after {still:?}"),
+                None => {}
+            }
+        }
+    };
+    std::thread::Builder::new().name("watch".into()).spawn(watch).map(drop)
+}
+
+/// What the manager of this process has been told.
+struct Told {
+    notifier: Notifier,
+    phase: Phase,
+    beats: u64,
+}
+
+impl Told {
+    /// `None` when nobody listens there: a node serves without a manager, too.
+    fn new(socket: &str) -> Option<Self> {
+        match Notifier::to(socket) {
+            Ok(notifier) => Some(Self { notifier, phase: Phase::Starting, beats: 0 }),
+            Err(e) => {
+                warn!("{}={socket}: nobody is told that the loop turns: {e}", notify::ENV);
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, phase: Phase, beats: u64) {
+        if phase != self.phase {
+            let taken = match phase {
+                Phase::Ready => self.notifier.say(notify::Word::Ready),
+                Phase::Stopping => self.notifier.say(notify::Word::Stopping),
+                Phase::Starting | Phase::HandedOver => true,
+            };
+            if taken {
+                self.phase = phase;
+            }
+        }
+        if beats != self.beats {
+            self.beats = beats;
+            // When it is not taken, the next one is.
+            let _ = self.notifier.say(notify::Word::Turns);
+        }
+    }
+}
+
+/// Runs every node of a config in this process, with links in memory and without a master. Nodes stop in
+/// the order in which a cluster does: those with clients first.
+///
+/// # Errors
+/// The first node that cannot be put together or started; the others are stopped.
+pub async fn run_all(
+    cluster: &Cluster,
+    apps: impl Fn() -> Vec<App>,
+    incarnation: Incarnation,
+    stop: Stop,
+) -> Result<(), AllError> {
+    let hub = Hub::default();
+    let (mut running, mut stops) = (JoinSet::new(), Vec::new());
+    for (config, number) in cluster.nodes.iter().zip(1..) {
+        let server = FFServer::new(cluster, config.name.as_str(), apps(), incarnation)?;
+        let server = server.in_process(hub.clone(), NodeNumber(number));
+        stops.push((config.netport.is_none(), server.stop_handle()));
+        running.spawn(server.run(Inherited::default()));
+    }
+    stops.sort_by_key(|(inner, _)| *inner);
+    let mut outcome = Ok(());
+    tokio::select! {
+        () = stop.begun() => {}
+        Some(ended) = running.join_next() => outcome = flatten(ended),
+    }
+    for (_, stop) in stops {
+        stop.begin(None);
+        if let Some(ended) = running.join_next().await {
+            outcome = outcome.and(flatten(ended));
+        }
+    }
+    outcome
+}
+
+fn flatten(ended: Result<Result<(), RunError>, JoinError>) -> Result<(), AllError> {
+    Ok(ended??)
+}
+
+/// Why a process with all nodes ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AllError {
+    /// A node cannot be put together.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A node cannot start.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A node's task ended by a fault of the framework.
+    #[error("a node's task ended")]
+    Task(#[from] JoinError),
+}
+
+/// SIGTERM and SIGINT stop the node in good order; a second one leaves at once. SIGHUP does so where a person
+/// has started the node, whose terminal is gone; a node of a master goes on (`hangup`).
+#[allow(clippy::exit, reason = "a second signal means: now")]
+pub async fn stop_on_signals(stop: Stop, hangup: Hangup) {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return };
+    let Ok(mut hung_up) = signal(SignalKind::hangup()) else { return };
+    for exit in [false, true] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hung_up.recv(), if hangup == Hangup::Stops => {}
+        }
+        if exit {
+            std::process::exit(130);
+        }
+        stop.begin(None);
+    }
+}
+
+/// What SIGHUP does to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// It stops in good order.
+    Stops,
+    /// Nothing. A node does not need its master; but the kernel sends SIGHUP to a process that happens to be
+    /// stopped (SIGSTOP, a debugger) when its master dies, because nobody is left who would let it go on
+    /// (POSIX, `_exit`: orphaned process groups). It comes with SIGCONT, and the node serves on.
+    Ignored,
+}
+
+impl Hangup {
+    /// Of this process: whether a master has started it is in the environment (`env`).
+    pub fn of(env: &dyn Fn(&str) -> Option<String>) -> Self {
+        if env(INCARNATION_ENV).is_some() { Self::Ignored } else { Self::Stops }
+    }
+}

@@ -1,0 +1,90 @@
+//! Why a node cannot be put together, or cannot start.
+
+use ffnet::listen::ListenError;
+use ffproto::NodeName;
+
+use crate::handover::receiver::InheritError;
+use crate::record::SchemaError;
+
+/// Why a node cannot be put together: nothing has been opened yet.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The config has no such node.
+    #[error("servers has no `{name}`; it has: {known}")]
+    NoNode {
+        /// The node that was asked for.
+        name: String,
+        /// The nodes that there are.
+        known: String,
+    },
+    /// No app of that name.
+    #[error("servers.{node}.app: there is no app `{app}`; there are: {known}")]
+    NoApp {
+        /// The node.
+        node: NodeName,
+        /// What its config says.
+        app: String,
+        /// The apps that there are.
+        known: String,
+    },
+    /// The app does not fit the node: every fault of it.
+    #[error("app {app} does not fit node {node}:{}", .faults.iter().map(|f| format!("\n  {f}")).collect::<String>())]
+    Faults {
+        /// The app.
+        app: String,
+        /// The node.
+        node: NodeName,
+        /// One sentence each.
+        faults: Vec<String>,
+    },
+}
+
+/// Why a node cannot start. Its text is one line that names the key in the config.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A port is taken.
+    #[error("servers.{node}.{key}")]
+    Listen {
+        /// The node.
+        node: NodeName,
+        /// `netport`, `rootport` or `webport`.
+        key: &'static str,
+        /// Which address, and who holds it where that is known.
+        #[source]
+        source: ListenError,
+    },
+    /// A listening socket cannot be used.
+    #[error("servers.{node}.{key}")]
+    Socket {
+        /// The node.
+        node: NodeName,
+        /// `netport`, `rootport` or `webport`.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database does not answer.
+    #[error(transparent)]
+    Db(#[from] crate::db::DbError),
+    /// memcached does not answer.
+    #[error(transparent)]
+    Cache(#[from] crate::cache::CacheError),
+    /// A table is not as its record expects it.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The web server does not start.
+    #[error("servers.{node}.webport: the web server does not start: {why}")]
+    Web {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        why: String,
+    },
+    /// The app's start hook failed.
+    #[error("the app's on_started hook failed: {0}")]
+    Hook(String),
+    /// The old process of the node goes on.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
+}

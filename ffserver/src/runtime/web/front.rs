@@ -1,0 +1,282 @@
+//! The front of a node's webport: it accepts HTTP connections, serves them with Rocket behind it, and gives
+//! those that are between two requests away when another process takes over.
+
+use std::io;
+use std::net::TcpStream as StdStream;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use super::connection::{self, End, Service};
+use crate::gateway::acceptor::accept_failed;
+
+/// Where a front is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It accepts and serves.
+    Serves,
+    /// It accepts nothing; connections are given away as soon as they are between two requests.
+    Retires { until: Instant },
+    /// It accepts nothing; connections end with their running request.
+    Ends { until: Instant },
+}
+
+impl Phase {
+    /// When what is left is cut.
+    pub(super) fn until(self) -> Option<Instant> {
+        match self {
+            Self::Serves => None,
+            Self::Retires { until } | Self::Ends { until } => Some(until),
+        }
+    }
+}
+
+/// A connection that another process can go on with: its socket, and what has been read of its next request.
+pub(crate) type Traveller = (StdStream, Vec<u8>);
+
+/// Serves the connections of one listening socket. Dropping it cuts them.
+#[derive(Debug)]
+pub(crate) struct Front {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    service: Service,
+    connections_max: usize,
+    runtime: Handle,
+    phase: watch::Sender<Phase>,
+    open: watch::Sender<Open>,
+    /// Who takes the connections of a retirement.
+    taker: Mutex<Option<mpsc::Sender<(TcpStream, Bytes)>>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    accepts: bool,
+    connections: usize,
+}
+
+impl Front {
+    /// Serves `listener` on `runtime`, at most `connections_max` at a time; more wait in the backlog.
+    pub(super) fn start(
+        listener: std::net::TcpListener,
+        service: Service,
+        connections_max: usize,
+        runtime: Handle,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = {
+            let _here = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        let shared = Arc::new(Shared {
+            service,
+            connections_max,
+            runtime,
+            phase: watch::Sender::new(Phase::Serves),
+            open: watch::Sender::default(),
+            taker: Mutex::default(),
+        });
+        shared.runtime.spawn(accept(listener, shared.clone()));
+        Ok(Self { shared })
+    }
+
+    /// Accepts nothing from now on (who connects waits in the backlog, for this process or its successor) and
+    /// gives its connections away: each one as soon as it is between two requests, with what has been read
+    /// of the next. Those whose request is running finish it first, and are cut at `until`.
+    pub(crate) fn retire(&self, until: Instant) -> Retirement {
+        // Each connection goes in once; those of a predecessor that could have more are among the open ones.
+        let open = self.shared.open.borrow().connections;
+        let (give, take) = mpsc::channel(self.shared.connections_max.max(open) + 1);
+        *self.shared.taker.lock() = Some(give);
+        self.shared.phase.send_replace(Phase::Retires { until });
+        Retirement {
+            shared: self.shared.clone(),
+            take,
+            open: self.shared.open.subscribe(),
+            until,
+            ended: false,
+        }
+    }
+
+    /// Accepts and serves again after a retirement: the successor has failed.
+    pub(crate) fn resume(&self) {
+        self.shared.resume();
+    }
+
+    /// Serves a connection that another process has given away; `unread` is what that has read of it.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub(crate) fn adopt(&self, stream: StdStream, unread: Vec<u8>) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        let stream = {
+            let _here = self.shared.runtime.enter();
+            TcpStream::from_std(stream)?
+        };
+        self.shared.open(stream, unread.into());
+        Ok(())
+    }
+
+    /// Accepts nothing from now on, ends the connections that are between two requests, and waits until the
+    /// others have finished their request (the answer says `Connection: close`) or `until` has come, when
+    /// they are cut. Cancel-safe; begun is begun.
+    pub(crate) async fn end(&self, until: Instant) {
+        self.shared.phase.send_replace(Phase::Ends { until });
+        let mut open = self.shared.open.subscribe();
+        tokio::select! {
+            _ = open.wait_for(Open::is_over) => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    /// Connections now.
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> usize {
+        self.shared.open.borrow().connections
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.shared.phase.send_replace(Phase::Ends { until: Instant::now() });
+    }
+}
+
+/// The connections of a front that retires. Dropping it before its end resumes the front, with those that
+/// have not been taken.
+#[derive(Debug)]
+pub(crate) struct Retirement {
+    shared: Arc<Shared>,
+    take: mpsc::Receiver<(TcpStream, Bytes)>,
+    open: watch::Receiver<Open>,
+    until: Instant,
+    ended: bool,
+}
+
+impl Retirement {
+    /// The next connection to be given away; `None` when there is none left, or the time is over. Cancel-safe:
+    /// nothing is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Option<Traveller> {
+        while !self.ended {
+            let (stream, unread) = tokio::select! {
+                biased;
+                next = self.take.recv() => next?,
+                _ = self.open.wait_for(Open::is_over) => match self.take.try_recv() {
+                    Ok(next) => next,
+                    Err(_) => break,
+                },
+                () = sleep_until(self.until) => break,
+            };
+            match stream.into_std() {
+                Ok(stream) => return Some((stream, unread.into())),
+                Err(e) => debug!("webport: a connection cannot be given away: {e}"),
+            }
+        }
+        self.ended = true;
+        None
+    }
+}
+
+impl Drop for Retirement {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.shared.resume();
+        self.take.close();
+        while let Ok((stream, unread)) = self.take.try_recv() {
+            self.shared.open(stream, unread);
+        }
+    }
+}
+
+impl Open {
+    fn is_over(&self) -> bool {
+        !self.accepts && self.connections == 0
+    }
+}
+
+impl Shared {
+    fn resume(&self) {
+        self.taker.lock().take();
+        self.phase.send_replace(Phase::Serves);
+    }
+
+    fn open(self: &Arc<Self>, stream: TcpStream, unread: Bytes) {
+        self.open.send_modify(|open| open.connections += 1);
+        let counted = Counted(self.clone());
+        self.runtime.spawn(async move { counted.0.serve(stream, unread).await });
+    }
+
+    async fn serve(&self, stream: TcpStream, unread: Bytes) {
+        let Ok(peer) = stream.peer_addr() else { return };
+        // Whole answers are written at once, so the kernel's coalescing would only add delay.
+        let _ = stream.set_nodelay(true);
+        let mut phases = self.phase.subscribe();
+        let mut one = (stream, unread);
+        loop {
+            let (stream, unread) = one;
+            one = match connection::serve(stream, peer.ip(), unread, self.service, &mut phases).await {
+                End::Closed => return,
+                End::Travels(stream, unread) => (stream, unread),
+            };
+            one = match self.give_away(one) {
+                Ok(()) => return,
+                Err(one) => one,
+            };
+            if let Phase::Retires { .. } = *self.phase.borrow() {
+                return debug!("webport: a connection was cut: nobody takes it any more");
+            }
+        }
+    }
+
+    fn give_away(&self, one: (TcpStream, Bytes)) -> Result<(), (TcpStream, Bytes)> {
+        match &*self.taker.lock() {
+            Some(taker) => taker.try_send(one).map_err(TrySendError::into_inner),
+            None => Err(one),
+        }
+    }
+}
+
+/// One open connection.
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| open.connections -= 1);
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let (mut phases, mut open) = (shared.phase.subscribe(), shared.open.subscribe());
+    loop {
+        let phase = *phases.borrow_and_update();
+        let serves = phase == Phase::Serves;
+        // From here on nothing is accepted that a retirement does not see.
+        shared.open.send_modify(|open| open.accepts = serves);
+        if let Phase::Ends { .. } = phase {
+            return;
+        }
+        let accepted = async {
+            let _ = open.wait_for(|open| open.connections < shared.connections_max).await;
+            listener.accept().await
+        };
+        tokio::select! {
+            biased;
+            changed = phases.changed() => if changed.is_err() { return },
+            accepted = accepted, if serves => match accepted {
+                Ok((stream, _)) => shared.open(stream, Bytes::new()),
+                Err(e) => accept_failed("webport", &e).await,
+            },
+        }
+    }
+}

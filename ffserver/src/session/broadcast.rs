@@ -1,0 +1,178 @@
+//! One message for many clients: one frame per net node, encoded there once for each form of message.
+
+use ffproto::relay::{Audience, Broadcast, Op};
+use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
+
+use crate::error::CallError;
+use crate::identity::counters::count;
+use crate::node::Node;
+use crate::session::local::{Encoded, LocalSession};
+
+/// Sends messages to many clients, from any node: [`Node::broadcasts`].
+///
+/// Each message goes once to every net node that is concerned, over each link at most once for each of them,
+/// and is queued there for every client as a push is: `limits.slow_client` says what happens to those who do not
+/// read. Messages of one node arrive in their order.
+#[derive(Debug, Clone)]
+pub struct Broadcasts(Node);
+
+impl Node {
+    /// To send messages to many clients.
+    pub fn broadcasts(&self) -> Broadcasts {
+        Broadcasts(self.clone())
+    }
+
+    /// Queues a broadcast for this node's own sessions, in whichever of its processes they are.
+    pub(crate) fn broadcast_here(&self, broadcast: &Broadcast<'_>) {
+        count(&self.counters().broadcasts);
+        let bytes_max = self.config().limits.park_bytes_max;
+        let cluster = self.cluster();
+        if !cluster.passing.broadcast(broadcast, bytes_max, |broadcast| self.queue_here(broadcast)) {
+            count(&self.counters().broadcasts_lost);
+        }
+    }
+
+    /// Queues a message for a session that goes on in the process that replaces this one. False when it is lost.
+    pub(crate) fn push_to_left(&self, session: SessionId, command: CommandId, body: &[u8]) -> bool {
+        let audience = Audience::Sessions(&[session.0.to_le_bytes()]);
+        let bytes_max = self.config().limits.park_bytes_max;
+        self.cluster().passing.push(&Broadcast { command, audience, body }, bytes_max)
+    }
+
+    /// A broadcast of the process that this one replaces, which comes after the sessions that have left it before.
+    pub(crate) fn broadcast_passed(&self, payload: &[u8]) {
+        self.cluster().held.pass(payload, self.config().limits.park_bytes_max);
+        self.release_arrived();
+        match Broadcast::read(payload) {
+            Some(broadcast) => self.queue_here(&broadcast),
+            None => tracing::warn!("a malformed broadcast of the old process is ignored"),
+        }
+    }
+
+    /// Gives those that have arrived from the process that this one replaces what they have missed on their way.
+    pub(crate) fn release_arrived(&self) {
+        while let Some((session, missed)) = self.cluster().held.next_arrived() {
+            for broadcast in missed.iter().filter_map(|payload| Broadcast::read(payload)) {
+                self.broadcast_late(session, &broadcast);
+            }
+        }
+    }
+
+    fn queue_here(&self, broadcast: &Broadcast<'_>) {
+        let message = Encoded::new(broadcast.command, broadcast.body);
+        // Who has left meanwhile, or reads too slowly, is counted where that is noticed.
+        let push = |session: LocalSession| {
+            let _ = session.push_encoded(&message);
+        };
+        match broadcast.audience {
+            Audience::All => self.local_sessions().into_iter().for_each(push),
+            Audience::Group(name) => self.cluster().groups.members(name).into_iter().for_each(push),
+            Audience::Sessions(ids) => {
+                for id in ids.iter().map(|id| SessionId(u64::from_le_bytes(*id))) {
+                    match self.local_session(id) {
+                        Some(session) => push(session),
+                        None => count(&self.counters().pushes_to_gone),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A broadcast of this node's own.
+    fn broadcast_own(&self, broadcast: &Broadcast<'_>) {
+        let held = &self.cluster().held;
+        if held.is_expecting() {
+            // Who is on the way here from the process that this one replaces gets it, too.
+            let mut payload = Vec::new();
+            broadcast.write(&mut payload);
+            held.keep(&payload, self.config().limits.park_bytes_max);
+        }
+        self.broadcast_here(broadcast);
+    }
+
+    /// Queues a broadcast for one session that was on its way here when it came.
+    fn broadcast_late(&self, session: SessionId, broadcast: &Broadcast<'_>) {
+        let is_meant = match broadcast.audience {
+            Audience::All => true,
+            Audience::Group(name) => self.cluster().groups.has(name, session),
+            Audience::Sessions(ids) => ids.contains(&session.0.to_le_bytes()),
+        };
+        if let Some(local) = self.local_session(session).filter(|_| is_meant) {
+            let _ = local.push_encoded(&Encoded::new(broadcast.command, broadcast.body));
+        }
+    }
+}
+
+impl Broadcasts {
+    pub(crate) fn node(&self) -> &Node {
+        &self.0
+    }
+
+    /// Sends to every client of the cluster. Returns how many net nodes it is on its way to.
+    pub fn to_all(&self, command: CommandId, body: &[u8]) -> usize {
+        self.to_nodes(&Broadcast { command, audience: Audience::All, body })
+    }
+
+    /// Sends to the clients in a group ([`Session::join`](crate::Session::join)). Returns how many net nodes it
+    /// is on its way to.
+    pub fn to_group(&self, group: &str, command: CommandId, body: &[u8]) -> usize {
+        self.to_nodes(&Broadcast { command, audience: Audience::Group(group), body })
+    }
+
+    /// Sends to every client of one net node.
+    ///
+    /// # Errors
+    /// [`CallError`]: it is not reached now.
+    pub fn to_all_of(&self, net: &NodeName, command: CommandId, body: &[u8]) -> Result<(), CallError> {
+        let broadcast = Broadcast { command, audience: Audience::All, body };
+        if net == self.0.name() {
+            self.0.broadcast_own(&broadcast);
+            return Ok(());
+        }
+        let others = self.0.cluster().others();
+        let number = others.values().find(|node| node.name == *net).map(|node| node.number);
+        let number = number.ok_or_else(|| {
+            let text = format!("`{}` does not reach `{net}`", self.0.name());
+            self.0.fault(Code::NoNode, Executed::No, text)
+        })?;
+        Ok(self.send(number, &broadcast)?)
+    }
+
+    /// Sends to these clients, wherever they are. Returns how many net nodes it is on its way to; a session that
+    /// is gone is counted (`pushes_to_gone`) by its net node.
+    pub fn to_sessions(&self, sessions: &[SessionId], command: CommandId, body: &[u8]) -> usize {
+        let mut sorted = sessions.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut sent = 0;
+        for of_one in sorted.chunk_by(|a, b| a.node() == b.node()) {
+            let ids: Vec<[u8; 8]> = of_one.iter().map(|id| id.0.to_le_bytes()).collect();
+            let broadcast = Broadcast { command, audience: Audience::Sessions(&ids), body };
+            let number = of_one[0].node();
+            if self.0.cluster().number() == Some(number) {
+                self.0.broadcast_own(&broadcast);
+                sent += 1;
+            } else {
+                sent += usize::from(self.send(number, &broadcast).is_ok());
+            }
+        }
+        sent
+    }
+
+    fn to_nodes(&self, broadcast: &Broadcast<'_>) -> usize {
+        let mut sent = 0;
+        if self.0.config().netport.is_some() {
+            self.0.broadcast_own(broadcast);
+            sent += 1;
+        }
+        let nets: Vec<NodeNumber> =
+            self.0.cluster().others().values().filter(|node| node.net).map(|node| node.number).collect();
+        sent + nets.into_iter().filter(|number| self.send(*number, broadcast).is_ok()).count()
+    }
+
+    fn send(&self, to: NodeNumber, broadcast: &Broadcast<'_>) -> Result<(), Fault> {
+        let mut payload = Vec::new();
+        broadcast.write(&mut payload);
+        self.0.tell_node(to, Op::Broadcast, None, &payload, None)
+    }
+}

@@ -1,0 +1,235 @@
+//! A user has one session in the whole cluster: net nodes ask each other before a session gets its user, tell each
+//! other what they have missed when a link is back, and close the sessions that have lost theirs.
+
+use std::sync::Arc;
+
+use ffconfig::SecondLogin;
+use ffproto::relay::{CLAIMS_MAX, Claim, Op, SessionChange, SessionState};
+use ffproto::{Code, CommandId, Executed, NodeNumber, SessionId};
+use futures_util::future::join_all;
+
+use crate::cluster::membership::encode;
+use crate::identity::counters::count;
+use crate::node::{Node, Phase};
+use crate::session::handle::SessionError;
+use crate::session::local::LocalSession;
+use crate::session::user_directory::Begun;
+
+/// Why a session does not get its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// Another session has it, and keeps it.
+    Taken,
+    /// A later login of the same user has won.
+    Lost,
+}
+
+/// A claim that nobody has agreed to yet: its user is free again when it is dropped.
+struct Freed<'a> {
+    node: &'a Node,
+    user: &'a str,
+    id: SessionId,
+    settled: bool,
+}
+
+impl Drop for Freed<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.node.cluster().users.free(self.user, self.id);
+        }
+    }
+}
+
+/// Claims in lists that fit in a frame: of at most [`CLAIMS_MAX`], and of little more than 64 KiB of names.
+fn pieces(claims: &[Claim]) -> Vec<&[Claim]> {
+    const NAMES_BYTES: usize = 64 * 1024;
+    let (mut pieces, mut begin, mut bytes) = (Vec::new(), 0, 0);
+    for (at, claim) in claims.iter().enumerate() {
+        bytes += claim.user.len();
+        if bytes >= NAMES_BYTES || at + 1 - begin == CLAIMS_MAX || at + 1 == claims.len() {
+            pieces.push(&claims[begin..=at]);
+            (begin, bytes) = (at + 1, 0);
+        }
+    }
+    pieces
+}
+
+impl Node {
+    /// Makes `user` a session's, when every net node that can be reached has agreed. Older sessions of it are closed,
+    /// or this one is refused. Cancel-safe: when it is dropped the user is free again.
+    pub(crate) async fn claim_user(&self, session: &LocalSession, user: &str) -> Result<(), NotTaken> {
+        let (users, id) = (&self.cluster().users, session.id());
+        let stamp = match users.begin(user, id, self.now_ms()) {
+            Begun::Already => return Ok(()),
+            Begun::Taken => return Err(NotTaken::Taken),
+            Begun::Claims { stamp, loser } => {
+                loser.into_iter().for_each(|loser| self.kick(loser, user));
+                stamp
+            }
+        };
+        let mut begun = Freed { node: self, user, id, settled: false };
+        let claim = Claim { session: id, stamp, held: false, user: user.to_owned() };
+        let payload = encode(&vec![claim]);
+        let asked =
+            users.others().into_iter().map(async |number| (number, self.ask_net(number, &payload).await));
+        let mut agreed = true;
+        for (number, answer) in join_all(asked).await {
+            match answer {
+                Some(losers) => agreed &= !losers.contains(&id),
+                // It is told when it is there again.
+                None => users.owe(number, stamp),
+            }
+        }
+        if agreed && users.settle(user, id) {
+            begun.settled = true;
+            return Ok(());
+        }
+        drop(begun);
+        Err(match users.policy() {
+            SecondLogin::KickOld => NotTaken::Lost,
+            SecondLogin::RefuseNew => NotTaken::Taken,
+        })
+    }
+
+    /// Changes the state of a session of this node; with a user in it that has to be the session's alone. The
+    /// session does not leave for a successor meanwhile.
+    pub(crate) async fn bind_session(
+        &self,
+        session: &LocalSession,
+        change: SessionChange,
+        but: Option<NodeNumber>,
+    ) -> Result<Arc<SessionState>, SessionError> {
+        // A handler that outlives its client must not take the user from the session that came after it.
+        if session.is_ending() || session.is_gone() {
+            return Err(SessionError::Gone);
+        }
+        let Some(user) = change.user.clone() else { return self.change_session(session, change, but) };
+        let max = self.config().limits.session_state_bytes_max;
+        let bytes = session.state().with(change.clone()).bytes();
+        if bytes > max {
+            return Err(SessionError::TooLarge { bytes, max });
+        }
+        let _stays = session.stay();
+        match self.claim_user(session, &user).await {
+            Ok(()) => self.bind_claimed(session, change, but),
+            Err(NotTaken::Taken) => Err(SessionError::UserTaken),
+            Err(NotTaken::Lost) => {
+                self.kick(session.id(), &user);
+                Err(SessionError::Gone)
+            }
+        }
+    }
+
+    fn bind_claimed(
+        &self,
+        session: &LocalSession,
+        change: SessionChange,
+        but: Option<NodeNumber>,
+    ) -> Result<Arc<SessionState>, SessionError> {
+        let before = session.state().user.clone();
+        let changed = self.change_session(session, change.clone(), but);
+        self.free_replaced(session, before, change.user, changed.is_ok());
+        changed
+    }
+
+    /// After a change of a session's user: what it does not have, or has no longer, is free again.
+    pub(crate) fn free_replaced(
+        &self,
+        session: &LocalSession,
+        before: Option<String>,
+        now: Option<String>,
+        changed: bool,
+    ) {
+        let free = |user: Option<&String>| {
+            if let Some(user) = user {
+                self.cluster().users.free(user, session.id());
+            }
+        };
+        if before != now {
+            free(if changed { before.as_ref() } else { now.as_ref() });
+        }
+        if session.is_gone() {
+            // It ended meanwhile, and nobody else would do it.
+            free(now.as_ref());
+        }
+    }
+
+    /// What other nodes' claims come to: the sessions of theirs that lose, u64 each.
+    pub(crate) fn judge(&self, claims: &[Claim]) -> Vec<u8> {
+        let is_here = |id| self.local_session(id).is_some();
+        let judged = self.cluster().users.judge(claims, is_here);
+        for id in judged.ours {
+            let user = self.local_session(id).and_then(|session| session.state().user.clone());
+            self.kick(id, &user.unwrap_or_default());
+        }
+        judged.theirs.iter().flat_map(|id| id.0.to_le_bytes()).collect()
+    }
+
+    /// Closes a session that has lost its user to another one, and tells its client.
+    pub(crate) fn kick(&self, id: SessionId, user: &str) {
+        let Some(session) = self.local_session(id) else {
+            // On its way here from the process that this one replaces; or it has ended.
+            if self.cluster().held.is_expecting() {
+                self.cluster().users.note_lost(id);
+            }
+            return;
+        };
+        let command = self.config().login.map_or(CommandId(0), |login| login.command);
+        let text = format!("`{user}` has another session");
+        if session.close_with(command, &self.fault(Code::Kicked, Executed::No, text)) {
+            count(&self.counters().users_kicked);
+        }
+    }
+
+    /// Notes which net nodes are reached, and tells those what they have missed.
+    pub(crate) fn tell_claims(&self) {
+        if self.config().netport.is_none() || self.phase() == Phase::HandedOver {
+            return;
+        }
+        let users = &self.cluster().users;
+        let others = self.cluster().others().into_values().filter(|node| node.net);
+        users.reached(self.incarnation(), others.map(|node| (node.number, node.incarnation)).collect());
+        for (number, from, claims) in users.take_owed() {
+            let node = self.clone();
+            drop(self.calls().spawn(async move { node.tell_owed(number, from, &claims).await }));
+        }
+    }
+
+    async fn tell_owed(&self, number: NodeNumber, from: u64, claims: &[Claim]) {
+        for some in pieces(claims) {
+            let Some(losers) = self.ask_net(number, &encode(&some)).await else {
+                return self.cluster().users.owe(number, from);
+            };
+            for lost in some.iter().filter(|claim| losers.contains(&claim.session)) {
+                let had = self.cluster().users.free(&lost.user, lost.session).is_some();
+                // One that has only begun finds out when it settles.
+                if had && lost.held {
+                    self.kick(lost.session, &lost.user);
+                }
+            }
+        }
+    }
+
+    /// Which of the claims lose; `None` when the node cannot be asked.
+    async fn ask_net(&self, number: NodeNumber, payload: &[u8]) -> Option<Vec<SessionId>> {
+        let answer = self.ask_node(number, Op::Claim, payload).await.ok()?;
+        let (ids, _) = answer.as_chunks::<8>();
+        Some(ids.iter().map(|id| SessionId(u64::from_le_bytes(*id))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_told_in_lists_that_are_bounded_in_count_and_bytes() {
+        let claim =
+            |bytes: usize| Claim { session: SessionId(1), stamp: 1, held: true, user: "x".repeat(bytes) };
+        let lengths = |claims: &[Claim]| pieces(claims).into_iter().map(<[Claim]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[]), [0; 0]);
+        assert_eq!(lengths(&vec![claim(3); CLAIMS_MAX]), [CLAIMS_MAX]);
+        assert_eq!(lengths(&vec![claim(3); CLAIMS_MAX + 2]), [CLAIMS_MAX, 2]);
+        assert_eq!(lengths(&[claim(40_000), claim(40_000), claim(70_000), claim(1)]), [2, 1, 1]);
+    }
+}

@@ -1,0 +1,475 @@
+//! One client connection as its net node sees it: its id, its state, and what waits to be written.
+
+mod outbox;
+mod socket;
+mod write_batch;
+pub(crate) mod write_buffer;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ffconfig::SlowClient;
+use ffproto::frame::{Firefly, Form};
+use ffproto::relay::{SessionChange, SessionState};
+use ffproto::{CommandId, NodeNumber, SessionId, handover};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::identity::counters::Counters;
+pub use outbox::PushError;
+pub(crate) use outbox::{Encoded, KEEP_BYTES, Reason};
+use outbox::{Outbox, wake};
+pub(crate) use socket::Socket;
+pub(crate) use write_batch::{gather, write_gathered};
+
+/// What all sessions of a node have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wire {
+    pub(crate) framing: Firefly,
+    pub(crate) error_command: CommandId,
+    pub(crate) outbox_bytes_max: usize,
+    pub(crate) slow_client: SlowClient,
+}
+
+impl Wire {
+    pub(crate) fn of(config: &ffconfig::Node) -> Self {
+        let (client, limits) = (&config.client, &config.limits);
+        Self {
+            framing: Firefly {
+                head: client.head,
+                proto_version: client.proto_version,
+                server_version: client.server_version,
+            },
+            error_command: client.error_command,
+            outbox_bytes_max: limits.outbox_bytes_max,
+            slow_client: limits.slow_client,
+        }
+    }
+}
+
+/// A client connection of this node. Cheap to clone; usable from any task.
+#[derive(Clone)]
+pub(crate) struct LocalSession(Arc<Inner>);
+
+struct Inner {
+    id: SessionId,
+    address: SocketAddr,
+    told: Mutex<Told>,
+    opened: Instant,
+    wire: Wire,
+    counters: Arc<Counters>,
+    outbox: Mutex<Outbox>,
+    /// Requests that run on another node, or beside the session's order.
+    waiting: AtomicUsize,
+    /// When the client was last heard, in milliseconds after `opened`; 0 before its first message.
+    heard_ms: AtomicU64,
+    /// A handler of it runs on its connection.
+    running: AtomicBool,
+    /// A [`Course`].
+    course: AtomicU8,
+    /// A [`Stage`].
+    stage: AtomicU8,
+    /// It is being closed, and starts nothing more.
+    ending: AtomicBool,
+    /// The app has been told that it has a user.
+    verified: AtomicBool,
+    /// It is being moved to another node: what its client sends waits.
+    moving: AtomicBool,
+    /// How often it has been moved.
+    moves: AtomicU32,
+    /// Hooks of it run one at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// How far a client's login is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// It is in, or need not log in.
+    #[default]
+    In,
+    /// Its next message must be the login.
+    Awaited,
+    /// The login is being decided over.
+    Asked,
+}
+
+/// What a session's connection does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub(crate) enum Course {
+    /// It handles what comes.
+    #[default]
+    Run,
+    /// It starts nothing new, until it runs again.
+    Hold,
+    /// It starts nothing new, and leaves for the node's successor when all is answered.
+    Leave,
+    /// It starts nothing new, and ends when all is answered.
+    Drain,
+}
+
+/// What of a session travels to another process of its node beside its connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Luggage {
+    /// How messages are written.
+    form: Form,
+    state: SessionState,
+    watchers: Vec<NodeNumber>,
+    /// Never [`Stage::Asked`]: what is being decided over does not travel.
+    stage: Stage,
+    /// The groups that it is in; filled in by the node, which knows them.
+    pub(crate) groups: Vec<String>,
+    /// How often it has been moved to another node.
+    moves: u32,
+    /// The stamp of the claim that gave it its user; as `groups`.
+    pub(crate) stamp: Option<u64>,
+    /// How many of the broadcasts that the old process passes on it has got there; as `groups`.
+    pub(crate) heard: u32,
+}
+
+impl Luggage {
+    /// The session's user.
+    pub(crate) fn user(&self) -> Option<String> {
+        self.state.user.clone()
+    }
+}
+
+/// What other nodes are told, and which.
+struct Told {
+    state: Arc<SessionState>,
+    /// The nodes that handle its messages.
+    watchers: Vec<NodeNumber>,
+}
+
+/// User and attributes would take too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StateTooLarge {
+    pub(crate) bytes: usize,
+    pub(crate) max: usize,
+}
+
+impl LocalSession {
+    pub(crate) fn new(
+        id: SessionId,
+        address: SocketAddr,
+        stage: Stage,
+        wire: Wire,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let outbox = Mutex::default();
+        let (waiting, heard_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let (running, course) = (AtomicBool::new(false), AtomicU8::new(Course::Run as u8));
+        let opened = Instant::now();
+        let state = SessionState { version: 1, address, user: None, attributes: BTreeMap::new() };
+        let told = Mutex::new(Told { state: Arc::new(state), watchers: Vec::new() });
+        Self(Arc::new(Inner {
+            id,
+            address,
+            told,
+            opened,
+            wire,
+            counters,
+            outbox,
+            waiting,
+            heard_ms,
+            running,
+            course,
+            stage: AtomicU8::new(stage as u8),
+            ending: AtomicBool::new(false),
+            verified: AtomicBool::new(false),
+            moving: AtomicBool::new(false),
+            moves: AtomicU32::new(0),
+            turn: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// A session that another process of this node has opened.
+    pub(crate) fn adopt(
+        record: &handover::Session,
+        luggage: Luggage,
+        wire: Wire,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let Luggage { form, state, watchers, stage, moves, .. } = luggage;
+        let verified = AtomicBool::new(state.user.is_some());
+        let told = Mutex::new(Told { state: Arc::new(state), watchers });
+        let now = Instant::now();
+        let opened = now.checked_sub(Duration::from_millis(record.open_ms)).unwrap_or(now);
+        let outbox = Outbox::adopt(record.unsent.clone(), form);
+        Self(Arc::new(Inner {
+            id: record.id,
+            address: record.address,
+            told,
+            opened,
+            wire,
+            counters,
+            outbox: Mutex::new(outbox),
+            waiting: AtomicUsize::new(0),
+            heard_ms: AtomicU64::new(record.heard_ms),
+            running: AtomicBool::new(false),
+            course: AtomicU8::new(Course::Run as u8),
+            stage: AtomicU8::new(stage as u8),
+            ending: AtomicBool::new(false),
+            verified,
+            moving: AtomicBool::new(false),
+            moves: AtomicU32::new(moves),
+            turn: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Whether something runs for it that has to be answered.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.has_requests() || self.is_moving()
+    }
+
+    /// Whether a request of it runs, here or elsewhere.
+    pub(crate) fn has_requests(&self) -> bool {
+        self.waiting_requests() > 0 || self.0.running.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is being moved to another node.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.0.moving.load(Ordering::Acquire)
+    }
+
+    /// It is being moved from now on: nothing of it starts. False when it is already.
+    pub(crate) fn begin_move(&self) -> bool {
+        !self.0.moving.swap(true, Ordering::AcqRel)
+    }
+
+    /// What has waited goes on.
+    pub(crate) fn end_move(&self) {
+        self.0.moving.store(false, Ordering::Release);
+        wake(&mut self.0.outbox.lock());
+    }
+
+    /// The number of a new move.
+    pub(crate) fn next_move(&self) -> u32 {
+        self.0.moves.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How often it has been moved.
+    pub(crate) fn moves(&self) -> u32 {
+        self.0.moves.load(Ordering::Relaxed)
+    }
+
+    /// A handler of it runs on its connection, or has ended.
+    pub(crate) fn set_running(&self, running: bool) {
+        self.0.running.store(running, Ordering::Relaxed);
+    }
+
+    /// Whether [`LocalSession::leave`] would give something.
+    pub(crate) fn may_leave(&self) -> bool {
+        let outbox = self.0.outbox.lock();
+        self.waiting_requests() == 0 && !self.is_moving() && outbox.closing.is_none()
+    }
+
+    /// What another process of this node must know to go on with it; nothing is taken here any more. `None` while something still runs for it, or it is being closed.
+    pub(crate) fn leave(&self) -> Option<(handover::Session, Luggage)> {
+        let mut outbox = self.0.outbox.lock();
+        if self.waiting_requests() > 0 || self.is_moving() || outbox.closing.is_some() {
+            return None;
+        }
+        (outbox.gone, outbox.left, outbox.socket) = (true, true, None);
+        let record = handover::Session {
+            id: self.0.id,
+            address: self.0.address,
+            open_ms: self.0.opened.elapsed().as_millis() as u64,
+            heard_ms: self.0.heard_ms.load(Ordering::Relaxed),
+            unread: Vec::new(),
+            unsent: outbox.out.take(),
+            ended: false,
+            extra: Vec::new(),
+        };
+        let told = self.0.told.lock();
+        let (state, watchers) = ((*told.state).clone(), told.watchers.clone());
+        let (form, stage, moves) = (outbox.form, self.stage(), self.moves());
+        let (groups, stamp, heard) = (Vec::new(), None, 0);
+        Some((record, Luggage { form, state, watchers, stage, groups, moves, stamp, heard }))
+    }
+
+    /// The id, unique in the cluster and never reused.
+    pub(crate) fn id(&self) -> SessionId {
+        self.0.id
+    }
+
+    /// Where the client connects from.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// What the whole cluster knows of it.
+    pub(crate) fn state(&self) -> Arc<SessionState> {
+        self.0.told.lock().state.clone()
+    }
+
+    /// That node hears of every change from now on, and of the end. Returns the state so far.
+    pub(crate) fn watch(&self, node: NodeNumber) -> Arc<SessionState> {
+        let mut told = self.0.told.lock();
+        if !told.watchers.contains(&node) {
+            told.watchers.push(node);
+        }
+        told.state.clone()
+    }
+
+    /// The nodes that hear of it.
+    pub(crate) fn watchers(&self) -> Vec<NodeNumber> {
+        self.0.told.lock().watchers.clone()
+    }
+
+    /// Changes the state, which may take `bytes_max`; `tell` is called with the new one under the lock, so that
+    /// states leave in the order of their versions.
+    pub(crate) fn change(
+        &self,
+        change: SessionChange,
+        bytes_max: usize,
+        tell: impl FnOnce(&SessionState, &[NodeNumber]),
+    ) -> Result<Arc<SessionState>, StateTooLarge> {
+        let mut told = self.0.told.lock();
+        let next = told.state.with(change);
+        if next.bytes() > bytes_max {
+            return Err(StateTooLarge { bytes: next.bytes(), max: bytes_max });
+        }
+        told.state = Arc::new(next);
+        tell(&told.state, &told.watchers);
+        Ok(told.state.clone())
+    }
+
+    /// When it connected.
+    pub(crate) fn opened(&self) -> Instant {
+        self.0.opened
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.outbox.lock().gone
+    }
+
+    /// Whether it goes on in the process that replaces this one.
+    pub(crate) fn has_left(&self) -> bool {
+        self.0.outbox.lock().left
+    }
+
+    pub(crate) fn framing(&self) -> Firefly {
+        self.0.wire.framing
+    }
+
+    /// One more request runs elsewhere: on another node, or beside the session's order.
+    pub(crate) fn request_waits(&self) {
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One request fewer waits: the connection may go on reading, if it had paused.
+    pub(crate) fn request_ended(&self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.go_on(&mut self.0.outbox.lock());
+    }
+
+    /// Keeps it from leaving, moving and ending quietly, as a request does that runs beside its order, until the
+    /// guard is dropped.
+    pub(crate) fn stay(&self) -> Stays {
+        self.request_waits();
+        Stays(self.clone())
+    }
+
+    /// How many requests run elsewhere.
+    pub(crate) fn waiting_requests(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The client sent something that is no message: it lives, if it has ever said something.
+    pub(crate) fn beat(&self, now: Instant) {
+        if self.0.heard_ms.load(Ordering::Relaxed) != 0 {
+            self.heard(now);
+        }
+    }
+
+    /// The client sent a message.
+    pub(crate) fn heard(&self, now: Instant) {
+        let ms = now.saturating_duration_since(self.0.opened).as_millis() as u64;
+        self.0.heard_ms.store(ms.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether the client has sent no whole message yet, and for how long it has been silent.
+    pub(crate) fn silence(&self) -> (bool, Duration) {
+        let heard = self.0.heard_ms.load(Ordering::Relaxed);
+        (heard == 0, self.0.opened.elapsed().saturating_sub(Duration::from_millis(heard)))
+    }
+
+    /// Tells the connection what to do next.
+    pub(crate) fn set_course(&self, course: Course) {
+        self.0.course.store(course as u8, Ordering::Relaxed);
+        wake(&mut self.0.outbox.lock());
+    }
+
+    /// What it was told last.
+    pub(crate) fn course(&self) -> Course {
+        match self.0.course.load(Ordering::Relaxed) {
+            1 => Course::Hold,
+            2 => Course::Leave,
+            3 => Course::Drain,
+            _ => Course::Run,
+        }
+    }
+
+    /// How far its login is.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.0.stage.load(Ordering::Acquire) {
+            1 => Stage::Awaited,
+            2 => Stage::Asked,
+            _ => Stage::In,
+        }
+    }
+
+    /// Its login is at another stage now.
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        self.0.stage.store(stage as u8, Ordering::Release);
+    }
+
+    /// Whether the app must be told that the session has a user: true for one caller, once it has one.
+    pub(crate) fn becomes_verified(&self) -> bool {
+        self.state().user.is_some() && !self.0.verified.swap(true, Ordering::AcqRel)
+    }
+
+    /// Held while a hook of it runs, so that they come in their order.
+    pub(crate) fn turn(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.turn
+    }
+
+    /// Whether it is being closed: nothing more of it may start.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.ending.load(Ordering::Acquire)
+    }
+}
+
+/// See [`LocalSession::stay`]. A handler is dropped at its deadline, and its connection must end all the same.
+pub(crate) struct Stays(LocalSession);
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
+impl fmt::Debug for LocalSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {} of {}", self.0.id, self.0.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As of a connection: with the two counters of its `Arc` it fills one of the allocator's sizes.
+    #[test]
+    fn a_session_is_small() {
+        assert!(size_of::<Inner>() + 16 <= 384, "{}", size_of::<Inner>());
+    }
+}

@@ -1,0 +1,594 @@
+//! What waits to be written to a client: pushes, answers, and why it ends.
+
+use std::cell::{OnceCell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ffconfig::SlowClient;
+use ffnet::link::Sink;
+use ffproto::frame::{Firefly, Form, websocket};
+use ffproto::{CommandId, Fault};
+use tokio::time::Instant;
+
+use super::write_batch as gather;
+use super::{Inner, LocalSession, Socket, Wire};
+use crate::identity::counters::count;
+use crate::session::local::write_buffer::Unwritten;
+
+/// What an outbox and its connection each keep of their buffers: a small reply needs no allocation, and ten thousand
+/// idle clients cost a few MiB at most.
+pub(crate) const KEEP_BYTES: usize = 512;
+
+/// The code of a WebSocket's close that says: not by the rules of this server (RFC 6455, 7.4.1).
+const POLICY: u16 = 1008;
+
+/// What a thread keeps of the room for one answer.
+const ANSWER_KEEP_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where an answer is put together that is written at once; empty between two of them.
+    static ANSWER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Default)]
+pub(super) struct Outbox {
+    pub(super) out: Unwritten,
+    /// How messages are written; known when the client has spoken.
+    pub(super) form: Form,
+    /// Handed to the connection and not yet written: it counts against the bound.
+    in_flight: usize,
+    waker: Option<Waker>,
+    /// Until the session is gone.
+    pub(super) socket: Option<Socket>,
+    /// The connection has nothing to do before the client says something: what is queued needs no turn of it.
+    at_rest: bool,
+    /// It is among those that will be written to, see [`gather`].
+    gathered: bool,
+    pub(super) closing: Option<(Reason, Instant)>,
+    /// The client reads too slowly to be waited for: the connection ends with bytes unwritten.
+    cut: bool,
+    pub(super) gone: bool,
+    /// It is gone because it goes on in another process of its node.
+    pub(super) left: bool,
+}
+
+/// Why a session is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reason {
+    /// For the log, and for a WebSocket's client.
+    pub(crate) text: String,
+    /// The code of a WebSocket's close.
+    pub(crate) close_code: u16,
+}
+
+impl Reason {
+    /// The app's, or a limit's.
+    fn normal(text: impl Into<String>) -> Self {
+        Self { text: text.into(), close_code: 1000 }
+    }
+}
+
+/// A message for many clients of a node, encoded once for each form that one of them has.
+pub(crate) struct Encoded<'a> {
+    command: CommandId,
+    body: &'a [u8],
+    forms: [OnceCell<Bytes>; 3],
+}
+
+impl<'a> Encoded<'a> {
+    pub(crate) fn new(command: CommandId, body: &'a [u8]) -> Self {
+        Self { command, body, forms: Default::default() }
+    }
+
+    fn bytes(&self, form: Form, framing: &Firefly) -> &Bytes {
+        self.forms[form as usize].get_or_init(|| {
+            let mut out = Vec::new();
+            form.write(framing, self.command, self.body, &mut out);
+            out.into()
+        })
+    }
+}
+
+/// Why a push was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// The session has ended, or is ending.
+    #[error("the session is gone")]
+    Gone,
+    /// The client reads too slowly: its outbox is over `limits.outbox_bytes_max`. It is disconnected.
+    #[error("the client reads too slowly")]
+    TooSlow,
+    /// The session's net node cannot be reached from here now; the session may be open.
+    #[error("the session's net node cannot be reached")]
+    Unreachable,
+}
+
+/// What waits for the client.
+impl LocalSession {
+    /// Sends a message to the client. It is queued at once, after everything queued before.
+    ///
+    /// # Errors
+    /// [`PushError`]; the client will not see the message then.
+    pub(crate) fn push(&self, command: CommandId, body: &[u8]) -> Result<(), PushError> {
+        self.0.push(command, body, self.0.wire.slow_client)
+    }
+
+    /// Sends a message that was encoded for many, and lies in memory once.
+    pub(crate) fn push_encoded(&self, message: &Encoded<'_>) -> Result<(), PushError> {
+        let mut outbox = self.0.outbox.lock();
+        self.0.queue_out(&mut outbox, self.0.wire.slow_client, |form, out| {
+            if out.share(message.bytes(form, &self.0.wire.framing)) {
+                count(&self.0.counters.pushes_shared);
+            }
+        })?;
+        self.0.see_to(&mut outbox);
+        Ok(())
+    }
+
+    /// Answers a request. Unlike a push it is never dropped for a slow client, who would wait for ever.
+    pub(crate) fn reply(&self, command: CommandId, body: &[u8]) {
+        let mut outbox = self.0.outbox.lock();
+        // It counts among those that wait when it ran beside its session's order.
+        let last = self.waiting_requests() == 1;
+        let framing = &self.0.wire.framing;
+        self.0.answer(&mut outbox, last, |form, out| form.write(framing, command, body, out));
+    }
+
+    /// Tells the client that its request failed, see [`Form::write_error`].
+    pub(crate) fn push_fault(&self, command: CommandId, fault: &Fault) {
+        self.0.push_fault(command, fault);
+    }
+
+    /// This session as the sink of its forwarded requests; the token is the command.
+    pub(crate) fn sink(&self) -> Arc<dyn Sink> {
+        self.0.clone()
+    }
+
+    /// The client speaks WebSocket: `response` goes first, and what was queued before in messages.
+    pub(crate) fn upgrade(&self, response: &[u8]) {
+        let mut outbox = self.0.outbox.lock();
+        let queued = outbox.out.take();
+        outbox.out = response.to_vec().into();
+        outbox.form = Form::Binary;
+        let mut rest = &queued[..];
+        while let Ok(Some(frame)) = self.0.wire.framing.read(rest, u32::MAX) {
+            Form::Binary.write(&self.0.wire.framing, frame.command, frame.body, outbox.out.own());
+            rest = &rest[frame.bytes..];
+        }
+    }
+
+    /// How messages to the client are written from now on.
+    pub(crate) fn set_form(&self, form: Form) {
+        self.0.outbox.lock().form = form;
+    }
+
+    /// Queues a WebSocket control frame, under the bound that replies have.
+    pub(crate) fn control(&self, opcode: websocket::Opcode, payload: &[u8]) {
+        let write = |_: Form, out: &mut Vec<u8>| websocket::write(opcode, payload, out);
+        let _ = self.0.queue(SlowClient::Disconnect, write);
+    }
+
+    /// Whether something waits to be taken by the connection.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.0.outbox.lock().out.is_empty()
+    }
+
+    /// Remembers who writes what will be queued.
+    pub(crate) fn remember(&self, waker: &Waker) {
+        self.0.outbox.lock().remember(waker);
+    }
+
+    /// Ends the session: what is queued is written first. `reason` is logged.
+    pub(crate) fn close(&self, reason: &str) {
+        self.0.close(&mut self.0.outbox.lock(), Reason::normal(reason));
+    }
+
+    /// Ends the session as [`LocalSession::close`] does, and tells the client why: an error frame for `command`.
+    /// False when it is being closed already.
+    pub(crate) fn close_with(&self, command: CommandId, fault: &Fault) -> bool {
+        let Wire { framing, error_command, .. } = &self.0.wire;
+        let mut outbox = self.0.outbox.lock();
+        if outbox.gone || outbox.closing.is_some() {
+            return false;
+        }
+        // A slow one is disconnected with what it has not read.
+        let _ = self.0.queue_in(&mut outbox, SlowClient::Disconnect, |form, out| {
+            form.write_error(framing, *error_command, command, fault, out);
+        });
+        let text = format!("{}: {}", fault.code, fault.message);
+        self.0.close(&mut outbox, Reason { text, close_code: POLICY });
+        true
+    }
+
+    /// Moves what is queued into the empty `writing`, or remembers who to wake; `at_rest` says that the connection
+    /// then has nothing to do before the client says something. `Some` says why the connection shall end: nothing
+    /// is left to write.
+    pub(crate) fn take_queued(
+        &self,
+        writing: &mut Unwritten,
+        at_rest: bool,
+        waker: &Waker,
+    ) -> Option<Reason> {
+        let mut outbox = self.0.outbox.lock();
+        outbox.in_flight = outbox.out.len();
+        std::mem::swap(&mut outbox.out, writing);
+        outbox.at_rest = at_rest && writing.is_empty();
+        if writing.is_empty() {
+            if let Some((why, _)) = &outbox.closing {
+                return Some(why.clone());
+            }
+            outbox.remember(waker);
+        }
+        None
+    }
+
+    /// The socket takes no more: remembers who to wake when the client shall not be waited for. `Some`
+    /// says why that is so now.
+    pub(crate) fn blocked(&self, waker: &Waker) -> Option<Reason> {
+        let mut outbox = self.0.outbox.lock();
+        outbox.remember(waker);
+        outbox.closing.as_ref().filter(|_| outbox.cut).map(|(why, _)| why.clone())
+    }
+
+    /// Cuts a session off that was closed `linger` ago and whose client has not read all since.
+    pub(crate) fn cut_after(&self, linger: Duration) {
+        let mut outbox = self.0.outbox.lock();
+        if outbox.closing.as_ref().is_some_and(|(_, since)| since.elapsed() > linger) {
+            outbox.cut = true;
+            wake(&mut outbox);
+        }
+    }
+
+    /// Nothing is taken any more.
+    pub(crate) fn end(&self) {
+        let mut outbox = self.0.outbox.lock();
+        (outbox.gone, outbox.socket) = (true, None);
+        outbox.out = Unwritten::default();
+    }
+
+    /// Where the client is written to.
+    pub(crate) fn set_socket(&self, socket: Socket) {
+        self.0.outbox.lock().socket = Some(socket);
+    }
+}
+
+impl Outbox {
+    /// Of a session that another process of the node has opened.
+    pub(super) fn adopt(unsent: Vec<u8>, form: Form) -> Self {
+        Self { out: unsent.into(), form, ..Self::default() }
+    }
+
+    fn remember(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}
+
+impl Inner {
+    fn push(self: &Arc<Self>, command: CommandId, body: &[u8], policy: SlowClient) -> Result<(), PushError> {
+        self.queue(policy, |form, out| form.write(&self.wire.framing, command, body, out))
+    }
+
+    /// Queues what `write` writes in the session's form.
+    fn queue(
+        self: &Arc<Self>,
+        policy: SlowClient,
+        write: impl FnOnce(Form, &mut Vec<u8>),
+    ) -> Result<(), PushError> {
+        let mut outbox = self.outbox.lock();
+        self.queue_in(&mut outbox, policy, write)?;
+        self.see_to(&mut outbox);
+        Ok(())
+    }
+
+    fn queue_in(
+        &self,
+        outbox: &mut Outbox,
+        policy: SlowClient,
+        write: impl FnOnce(Form, &mut Vec<u8>),
+    ) -> Result<(), PushError> {
+        self.queue_out(outbox, policy, |form, out| write(form, out.own()))
+    }
+
+    fn queue_out(
+        &self,
+        outbox: &mut Outbox,
+        policy: SlowClient,
+        write: impl FnOnce(Form, &mut Unwritten),
+    ) -> Result<(), PushError> {
+        if outbox.gone || outbox.closing.is_some() {
+            return Err(PushError::Gone);
+        }
+        let queued = outbox.out.len() + outbox.in_flight;
+        // What is queued may pass the bound by one message, so that a message above it can travel at all.
+        if queued > self.wire.outbox_bytes_max {
+            if policy == SlowClient::Disconnect {
+                outbox.out = Unwritten::default();
+                outbox.cut = true;
+                count(&self.counters.outbox_full);
+                self.close(outbox, Reason::normal("slow reader: limits.outbox_bytes_max"));
+            } else {
+                count(&self.counters.pushes_dropped);
+            }
+            return Err(PushError::TooSlow);
+        }
+        write(outbox.form, &mut outbox.out);
+        Ok(())
+    }
+
+    /// Sees to it that what is queued is written.
+    fn see_to(self: &Arc<Self>, outbox: &mut Outbox) {
+        if outbox.at_rest && (outbox.gathered || gather::add(self)) {
+            outbox.gathered = true;
+        } else {
+            wake(outbox);
+        }
+    }
+
+    /// The connection goes on if it had paused.
+    pub(super) fn go_on(&self, outbox: &mut Outbox) {
+        if !outbox.at_rest {
+            wake(outbox);
+        }
+    }
+
+    /// Queues an answer. The last one that the client waits for is written at once when its connection is at rest:
+    /// nothing more comes that could go with it.
+    fn answer(self: &Arc<Self>, outbox: &mut Outbox, last: bool, write: impl FnOnce(Form, &mut Vec<u8>)) {
+        if last && outbox.at_rest && outbox.out.is_empty() && outbox.closing.is_none() {
+            return self.write_now(outbox, write);
+        }
+        // A client that is gone needs no answer; a slow one is being disconnected.
+        if self.queue_in(outbox, SlowClient::Disconnect, write).is_ok() {
+            self.see_to(outbox);
+        }
+    }
+
+    /// Writes to a client for whom nothing is queued; what its socket does not take is left to its connection.
+    fn write_now(&self, outbox: &mut Outbox, write: impl FnOnce(Form, &mut Vec<u8>)) {
+        // None when the session is gone.
+        let Some(socket) = &outbox.socket else { return };
+        let mut answer = ANSWER.take();
+        write(outbox.form, &mut answer);
+        let n = socket.try_write_bytes(&answer);
+        if n < answer.len() {
+            outbox.out.own().extend_from_slice(&answer[n..]);
+            outbox.at_rest = false;
+            wake(outbox);
+        }
+        // A large one is rare, and its room is not kept.
+        answer.clear();
+        answer.shrink_to(ANSWER_KEEP_BYTES);
+        ANSWER.set(answer);
+    }
+
+    /// Writes what is queued without a turn of the connection; that has to take over what the socket does not take,
+    /// and to find out why.
+    pub(super) fn write_at_rest(&self) {
+        let mut outbox = self.outbox.lock();
+        let Outbox { out, socket, at_rest, gathered, .. } = &mut *outbox;
+        *gathered = false;
+        if !*at_rest || out.is_empty() {
+            return;
+        }
+        match socket.as_ref().map(|socket| socket.try_write(out)) {
+            Some(Ok(())) => out.clear(KEEP_BYTES),
+            _ => {
+                *at_rest = false;
+                wake(&mut outbox);
+            }
+        }
+    }
+
+    fn close(&self, outbox: &mut Outbox, reason: Reason) {
+        outbox.closing.get_or_insert_with(|| (reason, Instant::now()));
+        self.ending.store(true, Ordering::Release);
+        wake(outbox);
+    }
+
+    fn push_fault(self: &Arc<Self>, command: CommandId, fault: &Fault) {
+        let Wire { framing, error_command, .. } = &self.wire;
+        let write = |form: Form, out: &mut Vec<u8>| {
+            form.write_error(framing, *error_command, command, fault, out);
+        };
+        // A client that is gone needs no error; a slow one is being disconnected.
+        let _ = self.queue(SlowClient::Disconnect, write);
+    }
+}
+
+/// The outcome of a forwarded request comes back.
+impl Sink for Inner {
+    fn end(self: Arc<Self>, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+        let command = CommandId(token as u32); // The token was made from a command.
+        let Wire { framing, error_command, .. } = &self.wire;
+        // In one step: who sees that nothing waits must see the answer as well.
+        let mut outbox = self.outbox.lock();
+        let last = self.waiting.fetch_sub(1, Ordering::Relaxed) == 1;
+        match outcome {
+            Ok(Some(body)) => self.answer(&mut outbox, last, |form, out| {
+                form.write(framing, command, body, out);
+            }),
+            Ok(None) => {}
+            Err(fault) => self.answer(&mut outbox, last, |form, out| {
+                form.write_error(framing, *error_command, command, fault, out);
+            }),
+        }
+        self.go_on(&mut outbox);
+    }
+}
+
+pub(super) fn wake(outbox: &mut Outbox) {
+    if let Some(waker) = outbox.waker.take() {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use ffproto::SessionId;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::{Stage, gather, write_gathered};
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A session with its client's end, all that was sent, and how often its connection was woken.
+    struct Scene {
+        session: LocalSession,
+        client: TcpStream,
+        sent: Vec<u8>,
+        woken: Arc<Woken>,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, address) = listener.accept().await.unwrap();
+            stream.writable().await.unwrap();
+            let framing = Firefly { head: [1, 2, 3, 4], proto_version: 5, server_version: 6 };
+            let error_command = CommandId(0);
+            let slow_client = SlowClient::Disconnect;
+            let wire = Wire { framing, error_command, outbox_bytes_max: usize::MAX, slow_client };
+            let session = LocalSession::new(SessionId(1), address, Stage::In, wire, Arc::default());
+            session.set_socket(Socket::new(stream));
+            Self { session, client, sent: Vec::new(), woken: Arc::default() }
+        }
+
+        /// The end of a turn of the connection: takes what is queued.
+        fn turn(&self, at_rest: bool) -> Vec<u8> {
+            let mut writing = Unwritten::default();
+            let waker = self.woken.clone().into();
+            assert_eq!(self.session.take_queued(&mut writing, at_rest, &waker), None);
+            writing.take()
+        }
+
+        fn push(&mut self, body: &[u8]) {
+            self.session.push(CommandId(1), body).unwrap();
+            Form::default().write(&self.session.framing(), CommandId(1), body, &mut self.sent);
+        }
+
+        fn answer(&mut self, body: &[u8]) {
+            self.session.0.clone().end(1, Ok(Some(body)));
+            Form::default().write(&self.session.framing(), CommandId(1), body, &mut self.sent);
+        }
+
+        fn woken(&self) -> usize {
+            self.woken.0.load(Ordering::Relaxed)
+        }
+
+        /// What the client reads is what was sent.
+        async fn arrives(&mut self, bytes: usize) {
+            let mut read = vec![0; bytes];
+            self.client.read_exact(&mut read).await.unwrap();
+            assert!(read == self.sent[..bytes]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_link_brings_is_written_without_a_turn_of_a_connection_at_rest() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        gather();
+        scene.push(b"one");
+        scene.push(b"two");
+        write_gathered();
+        assert!(!scene.session.has_queued());
+        scene.arrives(scene.sent.len()).await;
+        assert_eq!(scene.woken(), 0);
+        scene.push(b"outside of a link");
+        assert_eq!(scene.woken(), 1);
+        assert!(scene.sent.ends_with(&scene.turn(true)));
+    }
+
+    #[tokio::test]
+    async fn the_last_answer_is_written_at_once_and_others_wait_for_it() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        for _ in 0..2 {
+            scene.session.request_waits();
+        }
+        gather();
+        for (body, queued) in [(b"one", true), (b"two", true)] {
+            scene.answer(body);
+            assert_eq!(scene.session.has_queued(), queued);
+        }
+        write_gathered();
+        scene.session.request_waits();
+        scene.answer(b"alone");
+        assert!(!scene.session.has_queued());
+        scene.arrives(scene.sent.len()).await;
+        assert_eq!(scene.woken(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_a_full_socket_takes_in_part_is_left_to_the_connection() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        while scene.woken() == 0 {
+            scene.session.request_waits();
+            scene.answer(&[scene.sent.len() as u8; 10_000]);
+        }
+        let left = scene.turn(true);
+        assert!(!left.is_empty() && scene.sent.ends_with(&left));
+        scene.arrives(scene.sent.len() - left.len()).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_something_to_do_writes_by_itself() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(false).is_empty());
+        gather();
+        scene.push(b"one");
+        write_gathered();
+        assert_eq!(scene.woken(), 1);
+        assert_eq!(scene.turn(true), scene.sent);
+        // It writes that now, so the next must not go past it.
+        gather();
+        scene.push(b"two");
+        write_gathered();
+        assert!(scene.session.has_queued());
+    }
+
+    #[tokio::test]
+    async fn what_a_full_socket_does_not_take_is_left_to_the_connection_in_order() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        while scene.woken() == 0 {
+            gather();
+            scene.push(&[scene.sent.len() as u8; 10_000]);
+            write_gathered();
+        }
+        let left = scene.turn(true);
+        assert!(!left.is_empty() && scene.sent.ends_with(&left));
+        scene.arrives(scene.sent.len() - left.len()).await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_to_a_session_that_is_gone() {
+        let mut scene = Scene::new().await;
+        assert!(scene.turn(true).is_empty());
+        gather();
+        scene.push(b"one");
+        scene.session.end();
+        write_gathered();
+        assert_eq!(scene.client.read(&mut [0; 8]).await.unwrap(), 0, "its socket is closed");
+    }
+}

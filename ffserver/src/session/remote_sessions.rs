@@ -1,0 +1,468 @@
+//! The sessions of other nodes that this node handles, as far as it has been told of them.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry as MapEntry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+use ffproto::handover::KnownSession;
+use ffproto::relay::SessionState;
+use ffproto::{Fault, NodeNumber, SessionId};
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::cluster::reachability::{At, Direction};
+use crate::session::queue::QueueLimits;
+
+/// A session of another node.
+pub(crate) struct Remote {
+    pub(crate) id: SessionId,
+    /// The neighbour that its messages come from: what is sent to it goes there, behind their answers.
+    via: Mutex<At>,
+    state: Mutex<Arc<SessionState>>,
+    gone: AtomicBool,
+    /// The hook at its opening has run.
+    opened: AtomicBool,
+    /// The app has been told that it has a user.
+    verified: AtomicBool,
+    /// Its messages come here: it has not been moved away.
+    here: AtomicBool,
+    /// The last of its moves that it came here with.
+    entered: AtomicU32,
+    /// Held while a hook of it runs, so that they come in their order.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+}
+
+impl Remote {
+    /// A session whose opening the app knows of, and its user if it has one, when `opened`.
+    fn new(id: SessionId, via: At, state: SessionState, opened: bool) -> Self {
+        let verified = AtomicBool::new(opened && state.user.is_some());
+        let (state, gone, turn) = (Mutex::new(Arc::new(state)), AtomicBool::new(false), Default::default());
+        let (here, entered, via) = (AtomicBool::new(false), AtomicU32::new(0), Mutex::new(via));
+        Self { id, via, state, gone, opened: AtomicBool::new(opened), verified, here, entered, turn }
+    }
+
+    /// The neighbour that leads to it.
+    pub(crate) fn via(&self) -> At {
+        self.via.lock().clone()
+    }
+
+    /// Another neighbour leads to it from now on: that one did not any more.
+    pub(crate) fn turn_to(&self, via: At) {
+        *self.via.lock() = via;
+    }
+
+    /// One of its moves brings it here. False when that is known.
+    pub(crate) fn enters(&self, number: u32) -> bool {
+        let new = self.entered.fetch_max(number, Ordering::SeqCst) < number;
+        if new {
+            self.here.store(true, Ordering::SeqCst);
+        }
+        new
+    }
+
+    /// It was moved away. False when it was not here.
+    pub(crate) fn leaves(&self) -> bool {
+        self.here.swap(false, Ordering::SeqCst)
+    }
+
+    /// The hook at its opening has run.
+    pub(crate) fn set_opened(&self) {
+        self.opened.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the app must be told that the session has a user: true for one caller, when it has one and its
+    /// opening has been told.
+    pub(crate) fn becomes_verified(&self) -> bool {
+        self.opened.load(Ordering::SeqCst)
+            && self.state().user.is_some()
+            && !self.verified.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn state(&self) -> Arc<SessionState> {
+        self.state.lock().clone()
+    }
+
+    /// Takes a state over, unless it is older than what is known.
+    pub(crate) fn update(&self, state: SessionState) {
+        let mut known = self.state.lock();
+        if state.version > known.version {
+            *known = Arc::new(state);
+        }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+}
+
+/// What waits until a session is known: it is told whether it is, and then goes on.
+pub(crate) type Job = Box<dyn FnOnce(Result<(), Fault>) + Send>;
+
+enum Entry {
+    /// Its net node has been asked, or the hook at its opening runs.
+    Opening(Opening),
+    Open(Arc<Remote>),
+}
+
+#[derive(Default)]
+struct Opening {
+    jobs: VecDeque<Job>,
+    /// What they keep in memory; counted for all that have come, as it lasts a moment only.
+    bytes: usize,
+    remote: Option<Arc<Remote>>,
+    /// What came before the answer of the net node had been looked at.
+    newer: Option<SessionState>,
+    ended: bool,
+}
+
+/// What becomes of a job.
+pub(crate) enum Admitted {
+    /// The session is known: run it now.
+    Now(Job),
+    /// It waits.
+    Waits,
+    /// It waits, and is the first: the net node must be asked.
+    First,
+    /// Too many wait.
+    Full(Job),
+}
+
+/// The table. One entry per session whose messages have come here, until it has ended.
+#[derive(Default)]
+pub(crate) struct Known {
+    entries: Mutex<FxHashMap<SessionId, Entry>>,
+    /// How many have ended and are not closed yet: mostly none, and then nobody need look.
+    ending: AtomicUsize,
+}
+
+impl Known {
+    /// The session, if it is known.
+    pub(crate) fn get(&self, id: SessionId) -> Option<Arc<Remote>> {
+        match self.entries.lock().get(&id)? {
+            Entry::Open(remote) => Some(remote.clone()),
+            Entry::Opening(opening) => opening.remote.clone(),
+        }
+    }
+
+    /// Whether messages of the session may run at once.
+    pub(crate) fn is_open(&self, id: SessionId) -> bool {
+        matches!(self.entries.lock().get(&id), Some(Entry::Open(_)))
+    }
+
+    /// A message of the session is handled here, and came by way of `via`, which leads to the session from now on
+    /// unless another neighbour `leads` to it. Whether it may run at once; when `stays`, the session is here.
+    pub(crate) fn takes_message(
+        &self,
+        id: SessionId,
+        stays: bool,
+        via: &At,
+        leads: impl Fn(&At) -> bool,
+    ) -> bool {
+        match self.entries.lock().get(&id) {
+            Some(Entry::Open(remote)) => {
+                if stays && !remote.here.load(Ordering::Relaxed) {
+                    remote.here.store(true, Ordering::SeqCst);
+                }
+                let mut known = remote.via.lock();
+                if *known != *via && !leads(&known) {
+                    known.clone_from(via);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The same, of a message that has waited for the session.
+    pub(crate) fn is_here(&self, id: SessionId) {
+        if let Some(remote) = self.get(id) {
+            remote.here.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Lets a job run, which keeps so many bytes, now or when the session is known, behind those before it, within
+    /// the limits. The first always waits.
+    pub(crate) fn admit(&self, id: SessionId, limits: QueueLimits, bytes: usize, job: Job) -> Admitted {
+        let mut entries = self.entries.lock();
+        match entries.get_mut(&id) {
+            None => {
+                let opening = Opening { jobs: VecDeque::from([job]), bytes, ..Opening::default() };
+                entries.insert(id, Entry::Opening(opening));
+                Admitted::First
+            }
+            Some(Entry::Opening(opening))
+                if opening.jobs.len() >= limits.messages_max
+                    || opening.bytes.saturating_add(bytes) > limits.bytes_max =>
+            {
+                Admitted::Full(job)
+            }
+            Some(Entry::Opening(opening)) => {
+                opening.bytes += bytes;
+                opening.jobs.push_back(job);
+                Admitted::Waits
+            }
+            Some(Entry::Open(_)) => Admitted::Now(job),
+        }
+    }
+
+    /// Its net node has told of the session; jobs still wait.
+    pub(crate) fn told(&self, id: SessionId, state: SessionState, via: At) -> Arc<Remote> {
+        let new = Arc::new(Remote::new(id, via, state, false));
+        if let Some(Entry::Opening(opening)) = self.entries.lock().get_mut(&id) {
+            opening.newer.take().into_iter().for_each(|state| new.update(state));
+            opening.remote = Some(new.clone());
+            if opening.ended {
+                self.gone(&new);
+            }
+        }
+        new
+    }
+
+    /// Its net node tells of a new state. The session, if it is known.
+    pub(crate) fn update(&self, id: SessionId, state: SessionState) -> Option<Arc<Remote>> {
+        match self.entries.lock().get_mut(&id) {
+            Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
+                remote.update(state);
+                return Some(remote.clone());
+            }
+            Some(Entry::Opening(opening)) => opening.newer = Some(state),
+            None => {}
+        }
+        None
+    }
+
+    /// The next job; when none waits the session is open, and later ones run at once.
+    pub(crate) fn next_job(&self, id: SessionId) -> Option<Job> {
+        let mut entries = self.entries.lock();
+        let entry = entries.get_mut(&id)?;
+        let Entry::Opening(opening) = entry else { return None };
+        let job = opening.jobs.pop_front();
+        if job.is_none()
+            && let Some(remote) = opening.remote.take()
+        {
+            *entry = Entry::Open(remote);
+        }
+        job
+    }
+
+    /// Its net node does not know it, or cannot be asked: what waits is told so.
+    pub(crate) fn not_known(&self, id: SessionId) -> VecDeque<Job> {
+        match self.entries.lock().remove(&id) {
+            Some(Entry::Opening(opening)) => opening.jobs,
+            _ => VecDeque::new(),
+        }
+    }
+
+    /// A session has ended: nothing can be sent to it from now on.
+    pub(crate) fn ended(&self, id: SessionId) {
+        match self.entries.lock().get_mut(&id) {
+            Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
+                self.gone(remote);
+            }
+            Some(Entry::Opening(opening)) => opening.ended = true,
+            None => {}
+        }
+    }
+
+    fn gone(&self, remote: &Remote) {
+        if !remote.gone.swap(true, Ordering::Relaxed) {
+            self.ending.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets a session that has ended and whose last message has been handled; `Some` for one caller only.
+    pub(crate) fn close(&self, id: SessionId) -> Option<Arc<Remote>> {
+        if self.ending.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut entries = self.entries.lock();
+        match entries.get(&id)? {
+            Entry::Open(remote) if remote.is_gone() => {
+                let remote = remote.clone();
+                entries.remove(&id);
+                self.ending.fetch_sub(1, Ordering::Relaxed);
+                Some(remote)
+            }
+            _ => None,
+        }
+    }
+
+    /// The sessions that are open here, for a successor of this process.
+    pub(crate) fn hand_over(&self) -> Vec<KnownSession> {
+        let entries = self.entries.lock();
+        let open = entries.values().filter_map(|entry| match entry {
+            Entry::Open(remote) if !remote.is_gone() => Some(remote),
+            _ => None,
+        });
+        let known = |remote: &Arc<Remote>| {
+            let (direction, via) = remote.via();
+            let from_parent = direction == Direction::Up;
+            let (here, entered) = (&remote.here, &remote.entered);
+            let (here, entered) = (here.load(Ordering::SeqCst), entered.load(Ordering::SeqCst));
+            KnownSession { id: remote.id, via, from_parent, state: (*remote.state()).clone(), here, entered }
+        };
+        open.map(known).collect()
+    }
+
+    /// A session was opened by the process that this one replaces.
+    pub(crate) fn take_over(&self, session: KnownSession) {
+        let KnownSession { id, via, from_parent, state, here, entered } = session;
+        let via = (if from_parent { Direction::Up } else { Direction::Down }, via);
+        match self.entries.lock().entry(id) {
+            // Told before: this is what the old process has heard since, when it is newer.
+            MapEntry::Occupied(known) => {
+                if let Entry::Open(remote) = known.get() {
+                    remote.update(state);
+                    if remote.entered.fetch_max(entered, Ordering::SeqCst) < entered {
+                        remote.here.store(here, Ordering::SeqCst);
+                    }
+                }
+            }
+            MapEntry::Vacant(place) => {
+                let remote = Remote::new(id, via, state, true);
+                remote.here.store(here, Ordering::SeqCst);
+                remote.entered.store(entered, Ordering::SeqCst);
+                place.insert(Entry::Open(Arc::new(remote)));
+            }
+        }
+    }
+
+    /// The sessions of that net node.
+    pub(crate) fn of(&self, node: NodeNumber) -> Vec<SessionId> {
+        self.entries.lock().keys().copied().filter(|id| id.node() == node).collect()
+    }
+
+    /// The net nodes that have sessions here.
+    pub(crate) fn nodes(&self) -> Vec<NodeNumber> {
+        let mut nodes: Vec<NodeNumber> = self.entries.lock().keys().map(|id| id.node()).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ffproto::NodeName;
+
+    use super::*;
+
+    fn gate() -> At {
+        (Direction::Up, NodeName::try_from("gate").unwrap())
+    }
+
+    const ALICE: SessionId = SessionId(1);
+    const LIMITS: QueueLimits = QueueLimits { messages_max: 2, bytes_max: 100 };
+
+    fn state(version: u64) -> SessionState {
+        let address = "127.0.0.1:1".parse().unwrap();
+        SessionState { version, address, user: None, attributes: Default::default() }
+    }
+
+    #[test]
+    fn what_waits_for_a_session_runs_in_order_before_what_comes_later() {
+        let (known, ran) = (Known::default(), Arc::new(Mutex::new(Vec::new())));
+        let job = |n: u32| -> Job {
+            let ran = ran.clone();
+            Box::new(move |outcome| ran.lock().push((n, outcome.is_ok())))
+        };
+        assert!(matches!(known.admit(ALICE, LIMITS, 60, job(1)), Admitted::First));
+        assert!(matches!(known.admit(ALICE, LIMITS, 41, job(2)), Admitted::Full(_)), "too many bytes");
+        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(2)), Admitted::Waits));
+        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(3)), Admitted::Full(_)), "too many");
+        known.told(ALICE, state(1), gate());
+        assert!(!known.is_open(ALICE), "the hook at its opening runs");
+        known.next_job(ALICE).unwrap()(Ok(()));
+        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(4)), Admitted::Waits), "behind the second");
+        while let Some(job) = known.next_job(ALICE) {
+            job(Ok(()));
+        }
+        let Admitted::Now(fifth) = known.admit(ALICE, LIMITS, 0, job(5)) else { panic!("it is open") };
+        fifth(Ok(()));
+        assert_eq!(*ran.lock(), [(1, true), (2, true), (4, true), (5, true)]);
+    }
+
+    #[test]
+    fn a_session_is_closed_once_and_an_older_state_changes_nothing() {
+        let known = Known::default();
+        known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
+        known.update(ALICE, state(5));
+        let remote = known.told(ALICE, state(3), gate());
+        assert_eq!(remote.state().version, 5, "it came behind the answer and was looked at before");
+        remote.update(state(4));
+        assert_eq!(remote.state().version, 5);
+        remote.update(state(6));
+        assert_eq!(remote.state().version, 6);
+        known.ended(ALICE);
+        assert!(known.close(ALICE).is_none(), "its first message has not run");
+        known.next_job(ALICE).unwrap()(Ok(()));
+        assert!(known.next_job(ALICE).is_none());
+        assert!(remote.is_gone());
+        assert!(known.close(ALICE).is_some());
+        assert!(known.close(ALICE).is_none());
+    }
+
+    #[test]
+    fn what_the_old_process_has_heard_since_it_told_of_a_session_is_taken_over_too() {
+        let known = Known::default();
+        let session = |version, here, entered| KnownSession {
+            id: ALICE,
+            via: gate().1,
+            from_parent: true,
+            state: state(version),
+            here,
+            entered,
+        };
+        known.take_over(session(1, false, 0));
+        known.take_over(session(3, true, 1));
+        let remote = known.get(ALICE).unwrap();
+        assert_eq!(remote.state().version, 3);
+        assert!(!remote.enters(1) && remote.leaves(), "it has come to the old process");
+        known.take_over(session(2, true, 1));
+        assert_eq!(remote.state().version, 3, "what this process has heard is newer");
+        assert!(!remote.leaves(), "it has left since");
+    }
+
+    #[test]
+    fn a_session_turns_to_another_neighbour_when_its_own_leads_there_no_more() {
+        let known = Known::default();
+        known.take_over(KnownSession {
+            id: ALICE,
+            via: gate().1,
+            from_parent: true,
+            state: state(1),
+            here: true,
+            entered: 0,
+        });
+        let other = (Direction::Up, NodeName::try_from("gate2").unwrap());
+        assert!(known.takes_message(ALICE, true, &other, |_| true));
+        assert_eq!(
+            known.get(ALICE).unwrap().via(),
+            gate(),
+            "pushes keep their way as long as it leads there"
+        );
+        assert!(known.takes_message(ALICE, true, &other, |_| false));
+        assert_eq!(known.get(ALICE).unwrap().via(), other);
+    }
+
+    #[test]
+    fn an_end_that_overtakes_the_answer_is_not_forgotten() {
+        let known = Known::default();
+        known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
+        known.ended(ALICE);
+        assert!(known.told(ALICE, state(1), gate()).is_gone());
+        known.next_job(ALICE).unwrap()(Ok(()));
+        assert!(known.next_job(ALICE).is_none());
+        assert!(known.close(ALICE).is_some());
+    }
+
+    #[test]
+    fn a_session_that_its_net_node_does_not_know_gives_back_what_waits() {
+        let known = Known::default();
+        known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
+        known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
+        assert_eq!(known.not_known(ALICE).len(), 2);
+        assert_eq!(known.nodes(), []);
+    }
+}

@@ -1,0 +1,58 @@
+//! The last step away from the old process of a neighbour: what goes to clients over the new process does not overtake
+//! what still goes over the old one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ffnet::Link;
+use ffnet::link::{CallOptions, Forward};
+use ffproto::NodeNumber;
+use ffproto::relay::{self, Op, TO};
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use crate::cluster::reachability::At;
+use crate::exec::dispatch::Shared;
+use crate::transit::park::{Outcome, Slot};
+
+/// How long a net node may take to answer. It takes a millisecond; one that hangs holds up the others no longer.
+const FENCE_MAX: Duration = Duration::from_millis(500);
+
+impl Shared {
+    /// The old process of a neighbour sends nothing new and waits for nothing: what is for clients leaves it, behind a
+    /// Fence to each net node there.
+    pub(crate) fn leave_old_link(self: &Arc<Self>, at: &At, old: &Link) {
+        let node = self.node.clone();
+        let nets = node.cluster().nets_at(at);
+        if nets.is_empty() || !node.neighbours(at.0.into()).fence(old, true) {
+            return;
+        }
+        let fences: Vec<Outcome> = nets.iter().filter_map(|to| self.fence(old, *to)).collect();
+        let (at, old) = (at.clone(), old.clone());
+        // Not among the calls: nothing of the node waits for it.
+        drop(tokio::spawn(async move {
+            let deadline = Instant::now() + FENCE_MAX;
+            for fence in fences {
+                // What fails is lost with the link, and what was sent before it.
+                if timeout_at(deadline, fence).await.is_err() {
+                    warn!(neighbour = %at.1, "a net node does not answer: pushes may overtake others");
+                }
+            }
+            node.neighbours(at.0.into()).fence(&old, false);
+            node.look_at_parked();
+        }));
+    }
+
+    fn fence(&self, link: &Link, to: NodeNumber) -> Option<Outcome> {
+        let (from, mut body) = (self.node.cluster().number()?, Vec::new());
+        relay::write(to, from, Op::Fence, &[], &mut body);
+        let (slot, now) = (Arc::new(Slot::default()), Instant::now());
+        let options = CallOptions { deadline: now + FENCE_MAX, client: None };
+        let (method, sink) = (link.method_number(TO)?, slot.clone());
+        // It is for the old process, which takes nothing else.
+        let (message_of, hops, nested, token) = (None, 0, true, 0);
+        let call = Forward { method, body: &body, options, message_of, hops, nested, sink, token };
+        link.forward(call, now).ok()?;
+        Some(Outcome(slot))
+    }
+}

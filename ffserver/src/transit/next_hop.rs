@@ -1,0 +1,505 @@
+//! The way of messages to other nodes: which link a message takes now, or how long it waits for one. No task,
+//! no channel and no allocation per message that goes at once: the body is copied once, into the outbox of
+//! the link.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ffconfig::Target;
+use ffnet::Link;
+use ffnet::link::{CallOptions, Forward, NotSent, Sink};
+use ffproto::link::Client;
+use ffproto::relay::{self, Op, STICK, Stick, StickWhat, TO};
+use ffproto::{Code, Executed, Fault, NodeName, SessionId};
+use tokio::time::Instant;
+
+use crate::cluster::affinity::{Chosen, Hop, Kept, Moved, Pick, Way, WayState, pick};
+use crate::cluster::peers::{self, Neighbour, Turn};
+use crate::cluster::reachability::{At, Direction};
+use crate::identity::counters::count;
+use crate::node::Node;
+use crate::transit::park::{Entry, Look, Parked, Side, To, What};
+
+/// How often those that wait are looked at, beside every change of a link: their time may be over.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A client's message on its way.
+#[derive(Clone, Copy)]
+pub(crate) struct Forwarded<'a> {
+    /// The key of a [`Target`].
+    pub(crate) target: &'a Arc<str>,
+    /// The neighbour that it came from; `None` from a client of this node.
+    pub(crate) from: Option<&'a At>,
+    /// Whether this node's own route has given the target: then it may go up although it came from there.
+    pub(crate) routed_here: bool,
+    /// How many links it has crossed.
+    pub(crate) hops: u8,
+    pub(crate) client: Client,
+    pub(crate) body: &'a [u8],
+    pub(crate) deadline: Instant,
+    pub(crate) now: Instant,
+}
+
+/// Where a message goes now.
+pub(crate) enum Found<T> {
+    /// This way.
+    Go(T),
+    /// Nowhere yet: a node may be back, or an earlier message of the session may end.
+    Wait,
+    /// Nowhere.
+    None,
+}
+
+/// How a message has come that a way is looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Coming<'a> {
+    pub(crate) from: Option<&'a At>,
+    pub(crate) routed_here: bool,
+}
+
+impl Coming<'_> {
+    /// Whether it may go to that neighbour. What has come from a parent does not go up again, so no message goes
+    /// in a circle; when this node's route has given it a new target it may go back to that parent, which knows
+    /// the session.
+    fn may_go_to(&self, side: Side, name: &NodeName) -> bool {
+        match self.from {
+            Some((Direction::Up, from)) if side == Side::Parent => self.routed_here && from == name,
+            Some((Direction::Down, from)) if side == Side::Child => self.routed_here || from != name,
+            _ => true,
+        }
+    }
+
+    /// Who hears of the node that is chosen: nobody else when the target is this node's own business.
+    fn heard_by(&self) -> Option<&At> {
+        self.from.filter(|_| !self.routed_here)
+    }
+}
+
+impl Node {
+    /// The way for messages to `target`: the session's own, or the best one now (which a stateful session
+    /// keeps).
+    pub(crate) fn hop(
+        &self,
+        target: &Arc<str>,
+        client: Client,
+        coming: Coming<'_>,
+        now: Instant,
+    ) -> Found<Hop> {
+        let known = self.cluster().changes();
+        if client.stateless {
+            let (ways, mut links) = self.ways(target, client.session, None, coming, now);
+            return match pick(&ways, None, self.next_turn()) {
+                Pick::Go(at) | Pick::Leave(at) => links
+                    .swap_remove(at)
+                    .and_then(|link| Hop::new(link, target, known))
+                    .map_or(Found::None, Found::Go),
+                Pick::Wait => Found::Wait,
+                Pick::None => Found::None,
+            };
+        }
+        let Kept { via, link, end } = match self.sticky().get(client.session, target, known) {
+            Some(Chosen::Hop(hop)) => return Found::Go(hop),
+            Some(Chosen::Kept(kept)) => kept,
+            None => Kept::default(),
+        };
+        let (ways, mut links) = self.ways(target, client.session, end.as_ref(), coming, now);
+        let at = match pick(&ways, via.as_ref(), self.next_turn()) {
+            Pick::Go(at) => at,
+            Pick::Leave(at) => match self.leave_way(via.as_ref(), target, client) {
+                true => at,
+                false => return Found::Wait,
+            },
+            Pick::Wait => return Found::Wait,
+            Pick::None => return Found::None,
+        };
+        let Some(hop) = links.swap_remove(at).and_then(|link| Hop::new(link, target, known)) else {
+            return Found::None;
+        };
+        let way = &ways[at];
+        // Who is new on the way hears first which node the session has.
+        let is_new = link.is_none_or(|link| !link.same(&hop.link));
+        if let Some(end) = end.filter(|_| is_new && !way.end) {
+            let stick = Stick { what: StickWhat::Prefer, target, node: end.as_str() };
+            if hop.link.notify(STICK, &stick.write(), Some(client)).is_err() {
+                return Found::Wait;
+            }
+        }
+        let end = way.end.then(|| way.name.clone());
+        let moved = self.sticky().set(client.session, target, hop.clone(), end, coming.heard_by());
+        self.tell_moved(client, target, moved);
+        Found::Go(hop)
+    }
+
+    /// Leaves the way that a session had. False as long as something of the session is on it.
+    fn leave_way(&self, via: Option<&NodeName>, target: &str, client: Client) -> bool {
+        let linked = |name: &NodeName| {
+            let child = self.child_nodes().get(name.as_str()).and_then(|known| known.link().cloned());
+            child.or_else(|| self.parents().get(name.as_str())?.link().cloned())
+        };
+        let Some(link) = via.and_then(linked) else { return true };
+        if link.has_message_of(client.session) {
+            return false;
+        }
+        let stick = Stick { what: StickWhat::Forget, target, node: "" };
+        // What it keeps without hearing this ends with the session, see Op::Ways.
+        let _ = link.notify(STICK, &stick.write(), Some(client));
+        true
+    }
+
+    /// A session's node is another one than before: its client's node hears of it, by way of where the messages
+    /// come from.
+    pub(crate) fn tell_moved(&self, client: Client, target: &str, moved: Option<Moved>) {
+        match moved {
+            Some(Moved { from: Some((_, from)), .. }) => {
+                let Some(end) = self.sticky().end(client.session, target) else { return };
+                let stick = Stick { what: StickWhat::Chosen, target, node: end.as_str() };
+                self.tell(&from, STICK, &stick.write(), client);
+            }
+            Some(Moved { from: None, lost: Some(lost) }) => self.sticky().lose(client.session, lost),
+            _ => {}
+        }
+    }
+
+    /// The way that a session's messages for a target took last, if it is open.
+    pub(crate) fn open_hop(&self, session: SessionId, target: &str) -> Option<Hop> {
+        match self.sticky().get(session, target, self.cluster().changes())? {
+            Chosen::Hop(hop) => Some(hop),
+            Chosen::Kept(_) => None,
+        }
+    }
+
+    /// The neighbours that take messages for the target, with their links. `end` is the node that the session
+    /// has.
+    fn ways(
+        &self,
+        target: &Arc<str>,
+        session: SessionId,
+        end: Option<&NodeName>,
+        coming: Coming<'_>,
+        now: Instant,
+    ) -> (Vec<Way>, Vec<Option<Link>>) {
+        let (mut ways, mut links) = (Vec::new(), Vec::new());
+        let meant = Target::of_key(target.clone());
+        let park = self.config().limits.park;
+        for side in [Side::Child, Side::Parent] {
+            for known in self.neighbours(side).iter() {
+                if !coming.may_go_to(side, &known.name) {
+                    continue;
+                }
+                let at = (side.into(), known.name.clone());
+                // What one takes that has never been linked is what the config says.
+                let takes = match known.last_link() {
+                    Some(link) => Hop::new(link.clone(), target, 0).is_some(),
+                    None => self.places().takes(side, &known.name, target),
+                };
+                if !takes {
+                    continue;
+                }
+                let (state, link) = match known.way(now, park) {
+                    peers::Way::Open(_) if known.holds(session) => (WayState::Soon, None),
+                    peers::Way::Open(link) => (WayState::Open(link.waiting_calls()), Some(link)),
+                    peers::Way::Replaced => (WayState::Soon, None),
+                    peers::Way::Missed => (WayState::Missed, None),
+                    peers::Way::Gone => continue,
+                };
+                ways.push(self.way(known, side, state, &meant, end, &at));
+                links.push(link);
+            }
+        }
+        (ways, links)
+    }
+
+    fn way(
+        &self,
+        known: &Neighbour,
+        side: Side,
+        state: WayState,
+        meant: &Target,
+        end: Option<&NodeName>,
+        at: &At,
+    ) -> Way {
+        let kind = known.last_link().map_or("", |link| link.peer().kind.as_str());
+        let cluster = self.cluster();
+        Way {
+            side,
+            name: known.name.clone(),
+            state,
+            end: meant.means(known.name.as_str(), kind),
+            leads: cluster.reaches(at, |node| meant.means(node.name.as_str(), &node.kind)),
+            to_kept: end
+                .is_some_and(|end| known.name == *end || cluster.reaches(at, |node| node.name == *end)),
+        }
+    }
+
+    /// The link to a parent or a child; of several, the same for the same client session.
+    pub(crate) fn link_to(
+        &self,
+        side: Side,
+        who: &str,
+        session: Option<SessionId>,
+        now: Instant,
+    ) -> Found<Link> {
+        let known = self.neighbours(side);
+        let park = self.config().limits.park;
+        let (mut there, mut missed) = (Vec::new(), false);
+        for known in known.meant(who) {
+            match known.way(now, park) {
+                peers::Way::Open(link) => there.push(Found::Go(link)),
+                peers::Way::Replaced => there.push(Found::Wait),
+                peers::Way::Missed => missed = true,
+                peers::Way::Gone => {}
+            }
+        }
+        drop(known);
+        if there.is_empty() {
+            return if missed { Found::Wait } else { Found::None };
+        }
+        let turn = if there.len() == 1 { 0 } else { session.map_or_else(|| self.next_turn(), |id| id.0) };
+        let at = (turn % there.len() as u64) as usize;
+        there.swap_remove(at)
+    }
+
+    /// Sends a client's message on towards its target, or lets it wait. The body is copied once.
+    ///
+    /// # Errors
+    /// The fault for the client; the sink will not be told.
+    pub(crate) fn forward(
+        &self,
+        message: &Forwarded<'_>,
+        sink: Arc<dyn Sink>,
+        token: u64,
+    ) -> Result<(), Fault> {
+        let Forwarded { target, from, routed_here, hops, client, body, deadline, now } = *message;
+        let wait = |sink| {
+            let to = To::Target(target.clone());
+            let what = What::Message { from: from.cloned(), routed_here, hops };
+            let body = Bytes::copy_from_slice(body);
+            let (client, sink) = (Some(client), Some((sink, token)));
+            self.wait(Entry { to, what, body, client, deadline, sink })
+        };
+        // Behind its session's earlier ones, as long as they wait.
+        if self.park().any() && self.park().blocks(&To::Target(target.clone()), Some(client.session)) {
+            return wait(sink);
+        }
+        match self.hop(target, client, Coming { from, routed_here }, now) {
+            Found::Go(hop) => match hop.forward(message, sink.clone(), token) {
+                Ok(()) => Ok(()),
+                Err(NotSent::Fault(fault)) => Err(fault),
+                Err(NotSent::Later) => wait(sink),
+            },
+            Found::Wait => wait(sink),
+            Found::None => Err(self.no_hop(target)),
+        }
+    }
+
+    /// Lets a message wait for its neighbour.
+    ///
+    /// # Errors
+    /// Too much waits already.
+    pub(crate) fn wait(&self, entry: Entry) -> Result<(), Fault> {
+        match self.park().park(entry) {
+            Parked::Waits { watch: false } => Ok(()),
+            Parked::Waits { watch: true } => {
+                let node = self.clone();
+                drop(tokio::spawn(async move {
+                    while !node.park().is_over() {
+                        tokio::time::sleep(LOOK_EVERY).await;
+                        node.look_at_parked();
+                    }
+                }));
+                Ok(())
+            }
+            Parked::Full => {
+                count(&self.counters().park_full);
+                let text = format!("too much waits at `{}` for another node: limits.park_max", self.name());
+                Err(self.fault(Code::Overloaded, Executed::No, text))
+            }
+        }
+    }
+
+    /// Sends what has waited and can go now, in order; ends what has waited for too long.
+    pub(crate) fn look_at_parked(&self) {
+        if self.park().any() {
+            let now = Instant::now();
+            self.park().look(|entry, free| self.look_at(entry, free, now));
+        }
+    }
+
+    /// The same for one session.
+    pub(crate) fn look_at_parked_of(&self, session: SessionId) {
+        if self.park().any() {
+            let now = Instant::now();
+            self.park().look_of(session, |entry, free| self.look_at(entry, free, now));
+        }
+    }
+
+    fn look_at(&self, entry: Entry, free: bool, now: Instant) -> Look {
+        if entry.deadline <= now {
+            let text = "the deadline passed while it waited for another node";
+            entry.fail(&self.fault(Code::Timeout, Executed::No, text));
+            return Look::Gone;
+        }
+        // What a client that is gone has said is not begun; what handlers have sent for it goes on.
+        let is_said = matches!(entry.what, What::Message { .. });
+        if is_said && entry.session().is_some_and(|id| self.has_ended(id)) {
+            entry.fail(&self.fault(Code::NoNode, Executed::No, "the session has ended"));
+            return Look::Gone;
+        }
+        if !free {
+            return Look::Waits(entry);
+        }
+        match self.send_parked(&entry, now) {
+            Ok(()) => Look::Gone,
+            Err(NotSent::Fault(fault)) => {
+                entry.fail(&fault);
+                Look::Gone
+            }
+            Err(NotSent::Later) => Look::Waits(entry),
+        }
+    }
+
+    fn send_parked(&self, entry: &Entry, now: Instant) -> Result<(), NotSent> {
+        let options = CallOptions { deadline: entry.deadline, client: entry.client };
+        match (&entry.to, entry.client, &entry.what) {
+            (To::Target(target), Some(client), What::Message { from, routed_here, hops }) => {
+                let coming = Coming { from: from.as_ref(), routed_here: *routed_here };
+                let hop = match self.hop(target, client, coming, now) {
+                    Found::Go(hop) => hop,
+                    Found::Wait => return Err(NotSent::Later),
+                    Found::None => return Err(self.no_hop(target).into()),
+                };
+                let Some((sink, token)) = entry.sink.clone() else { return Ok(()) };
+                let (method, body, message_of) = (hop.method, &entry.body, entry.session());
+                let (hops, nested) = (*hops, false);
+                hop.link
+                    .forward(Forward { method, body, options, message_of, hops, nested, sink, token }, now)
+            }
+            (To::Neighbour(side, who), _, What::Call(method) | What::Notify(method)) => {
+                let link = match self.link_to(*side, who, entry.session(), now) {
+                    Found::Go(link) => link,
+                    Found::Wait => return Err(NotSent::Later),
+                    Found::None => return Err(self.not_there(*side, who).into()),
+                };
+                let Some((sink, token)) = entry.sink.clone() else {
+                    return self.notify_over(&link, *side, method, &entry.body, entry.client);
+                };
+                let Some(number) = link.method_number(method) else {
+                    let text = format!("`{}` has no method `{method}`", link.peer().name);
+                    return Err(self.fault(Code::NoMethod, Executed::No, text).into());
+                };
+                let (method, body, message_of) = (number, &entry.body, None);
+                let (hops, nested) = (0, false);
+                link.forward(Forward { method, body, options, message_of, hops, nested, sink, token }, now)
+            }
+            // Clients' messages go to targets, and handlers' to neighbours.
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells a neighbour something over its link, or over an older one of a process that is being replaced: what is for
+    /// a client goes the way of the answer that may follow it.
+    pub(crate) fn notify_over(
+        &self,
+        link: &Link,
+        side: Side,
+        method: &str,
+        body: &[u8],
+        client: Option<Client>,
+    ) -> Result<(), NotSent> {
+        match client.filter(|_| link.is_young() && is_for_client(method, body)) {
+            None => link.notify(method, body, client),
+            Some(Client { session, .. }) => match self.turn(side, link, session) {
+                Turn::Old(old) => match old.notify_beside(method, body, client) {
+                    Ok(()) => Ok(()),
+                    // It has just ended.
+                    Err(_) => link.notify(method, body, client),
+                },
+                Turn::New => link.notify(method, body, client),
+                Turn::Wait => Err(NotSent::Later),
+            },
+        }
+    }
+
+    fn turn(&self, side: Side, link: &Link, session: SessionId) -> Turn {
+        let name = &link.peer().name;
+        let is_its_own = self.cluster().name(session.node()).is_some_and(|net| net == *name);
+        let at_work = is_its_own.then(|| {
+            let others = self.links().into_iter().filter(|other| other.peer().name != *name);
+            self.runs_here(session) || others.into_iter().any(|other| other.has_message_of(session))
+        });
+        let known = self.neighbours(side);
+        known.get(name.as_str()).map_or(Turn::New, |known| known.turn(session, at_work))
+    }
+
+    /// Tells a neighbour something about a session, now or when it is back.
+    pub(crate) fn tell(&self, name: &NodeName, method: &str, body: &[u8], client: Client) {
+        let now = Instant::now();
+        let is_child = self.child_nodes().get(name.as_str()).is_some();
+        let side = if is_child { Side::Child } else { Side::Parent };
+        match self.link_to(side, name.as_str(), None, now) {
+            Found::Go(link) => match link.notify(method, body, Some(client)) {
+                Err(NotSent::Later) => {}
+                // What is lost with a link is found out by the next Check or Ways.
+                Ok(()) | Err(NotSent::Fault(_)) => return,
+            },
+            Found::Wait => {}
+            Found::None => return,
+        }
+        let to = To::Neighbour(side, name.as_str().into());
+        let (what, client) = (What::Notify(method.to_owned()), Some(client));
+        let deadline = now + self.config().limits.call_timeout;
+        // What does not fit is found out in the same way.
+        let _ =
+            self.wait(Entry { to, what, body: Bytes::copy_from_slice(body), client, deadline, sink: None });
+    }
+
+    /// Why there is no way.
+    pub(crate) fn no_hop(&self, target: &Arc<str>) -> Fault {
+        let text = format!("no {} is connected to `{}`", Target::of_key(target.clone()), self.name());
+        self.fault(Code::NoNode, Executed::No, text)
+    }
+
+    /// Why a message goes no further.
+    pub(crate) fn too_many_hops(&self, hops: u8) -> Fault {
+        let text = format!("the message has crossed {hops} links and is not there: limits.hops_max");
+        self.fault(Code::TooManyHops, Executed::No, text)
+    }
+
+    /// Why a neighbour cannot be called.
+    pub(crate) fn not_there(&self, side: Side, who: &str) -> Fault {
+        let text = match side {
+            Side::Parent if self.parents().meant(who).is_empty() => {
+                format!("`{}` has no parent `{who}`", self.name())
+            }
+            Side::Parent => format!("parent `{who}` is not connected to `{}`", self.name()),
+            Side::Child => format!("child `{who}` is not connected to `{}`", self.name()),
+        };
+        self.fault(Code::NoNode, Executed::No, text)
+    }
+}
+
+/// Whether a message is for a client, and the order of answers matters to it.
+pub(crate) fn is_for_client(method: &str, body: &[u8]) -> bool {
+    let op = || relay::read(body).and_then(|envelope| envelope.op);
+    method == TO && matches!(op(), Some(Op::Push | Op::Close))
+}
+
+impl Hop {
+    /// Sends a client's message this way.
+    ///
+    /// # Errors
+    /// [`NotSent`]; the sink will not be told.
+    pub(crate) fn forward(
+        &self,
+        message: &Forwarded<'_>,
+        sink: Arc<dyn Sink>,
+        token: u64,
+    ) -> Result<(), NotSent> {
+        let Forwarded { client, body, deadline, hops, now, .. } = *message;
+        let options = CallOptions { deadline, client: Some(client) };
+        let (method, message_of) = (self.method, Some(client.session));
+        let call = Forward { method, body, options, message_of, hops, nested: false, sink, token };
+        self.link.forward(call, now)
+    }
+}

@@ -1,0 +1,452 @@
+//! Messages that wait for a neighbour that has ended or is being replaced: in order, bounded in count, bytes
+//! and time. Pure but for its lock; [`crate::transit::next_hop`] says when one may go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use ffnet::link::Sink;
+use ffproto::link::Client;
+use ffproto::{Fault, SessionId};
+use parking_lot::{Mutex, MutexGuard};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::time::Instant;
+
+use crate::cluster::reachability::{At, Direction};
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum To {
+    /// A node of a kind, or one node: the key of a target.
+    Target(Arc<str>),
+    /// A neighbour on that side: a parent by its name or key, a child by its name or kind.
+    Neighbour(Side, Arc<str>),
+}
+
+/// Where a neighbour stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Side {
+    Parent,
+    Child,
+}
+
+impl From<Direction> for Side {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Up => Side::Parent,
+            Direction::Down => Side::Child,
+        }
+    }
+}
+
+impl From<Side> for Direction {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Parent => Direction::Up,
+            Side::Child => Direction::Down,
+        }
+    }
+}
+
+/// What kind of message it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A client's message, sent on: where it came from, whether this node's route has given its target, and how
+    /// many links it has crossed.
+    Message { from: Option<At>, routed_here: bool, hops: u8 },
+    /// The call of a handler.
+    Call(String),
+    /// Nothing comes back.
+    Notify(String),
+}
+
+/// A message that waits.
+pub(crate) struct Entry {
+    pub(crate) to: To,
+    pub(crate) what: What,
+    pub(crate) body: Bytes,
+    pub(crate) client: Option<Client>,
+    /// When its caller stops waiting.
+    pub(crate) deadline: Instant,
+    /// Who is told the outcome, and with which token.
+    pub(crate) sink: Option<(Arc<dyn Sink>, u64)>,
+}
+
+impl Entry {
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.client.map(|client| client.session)
+    }
+
+    /// Tells its caller that it ends here.
+    pub(crate) fn fail(&self, fault: &Fault) {
+        if let Some((sink, token)) = &self.sink {
+            sink.clone().end(*token, Err(fault));
+        }
+    }
+
+    fn key(&self) -> Key {
+        (self.to.clone(), self.session())
+    }
+}
+
+/// Messages with the same key keep their order.
+type Key = (To, Option<SessionId>);
+
+/// How much may wait at one node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ParkLimits {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+/// What a look at a waiting message came to.
+pub(crate) enum Look {
+    /// It is gone: sent, or failed.
+    Gone,
+    /// It waits on.
+    Waits(Entry),
+}
+
+/// Everything that waits at one node.
+pub(crate) struct Park {
+    limits: ParkLimits,
+    /// Whether anything waits, for a look without the lock.
+    any: AtomicBool,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// By the number of their coming. Those that somebody looks at are in their hands, and count on in all the others.
+    messages: BTreeMap<u64, Entry>,
+    next: u64,
+    count: usize,
+    bytes: usize,
+    keys: FxHashMap<Key, u32>,
+    sessions: FxHashMap<SessionId, BTreeSet<u64>>,
+    /// Somebody looks at the clock until nothing waits any more.
+    watched: bool,
+    /// Somebody looks at what waits.
+    looked_at: bool,
+    /// What is to be looked at after that.
+    again: Again,
+}
+
+/// What has come or changed meanwhile.
+#[derive(Default)]
+struct Again {
+    all: bool,
+    sessions: Vec<SessionId>,
+}
+
+impl Waiting {
+    fn add(&mut self, entry: Entry) {
+        (self.count, self.bytes) = (self.count + 1, self.bytes + entry.body.len());
+        *self.keys.entry(entry.key()).or_insert(0) += 1;
+        if let Some(session) = entry.session() {
+            self.sessions.entry(session).or_default().insert(self.next);
+        }
+        self.messages.insert(self.next, entry);
+        self.next += 1;
+    }
+
+    /// One that was in hand is gone; `bytes` are those of its body.
+    fn gone(&mut self, number: u64, key: &Key, bytes: usize) {
+        (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
+        if let Some(n) = self.keys.get_mut(key) {
+            *n -= 1;
+            if *n == 0 {
+                self.keys.remove(key);
+            }
+        }
+        if let Some(session) = key.1
+            && let Some(numbers) = self.sessions.get_mut(&session)
+        {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.sessions.remove(&session);
+            }
+        }
+    }
+
+    /// The numbers of those that are to be looked at next, in order; `None` when there are no more.
+    fn take_again(&mut self) -> Option<Vec<u64>> {
+        if std::mem::take(&mut self.again.all) {
+            self.again.sessions.clear();
+            return Some(self.messages.keys().copied().collect());
+        }
+        let session = self.again.sessions.pop()?;
+        Some(self.sessions.get(&session).into_iter().flatten().copied().collect())
+    }
+}
+
+/// What became of a message that shall wait.
+pub(crate) enum Parked {
+    /// It waits. `watch` is true for the first: somebody must look at the clock from now on.
+    Waits {
+        /// Whether this is the first one.
+        watch: bool,
+    },
+    /// Too much waits already.
+    Full,
+}
+
+impl Park {
+    pub(crate) fn new(limits: ParkLimits) -> Self {
+        Self { limits, any: AtomicBool::new(false), waiting: Mutex::default() }
+    }
+
+    /// Whether anything waits.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Whether a message to that place must wait because an earlier one of the same session waits.
+    pub(crate) fn blocks(&self, to: &To, session: Option<SessionId>) -> bool {
+        self.any() && self.waiting.lock().keys.contains_key(&(to.clone(), session))
+    }
+
+    /// Lets a message wait behind all others.
+    pub(crate) fn park(&self, entry: Entry) -> Parked {
+        let mut waiting = self.waiting.lock();
+        let full = waiting.count >= self.limits.messages_max
+            || waiting.bytes.saturating_add(entry.body.len()) > self.limits.bytes_max;
+        if full {
+            return Parked::Full;
+        }
+        if waiting.looked_at {
+            match entry.session() {
+                Some(session) => waiting.again.sessions.push(session),
+                None => waiting.again.all = true,
+            }
+        }
+        waiting.add(entry);
+        self.any.store(true, Ordering::Release);
+        Parked::Waits { watch: !std::mem::replace(&mut waiting.watched, true) }
+    }
+
+    /// Looks at every waiting message in order. One whose predecessor still waits is not looked at, unless its
+    /// time is over: `look` is told which. It may let others wait; those are looked at next. When somebody looks
+    /// already, they look once more.
+    pub(crate) fn look(&self, look: impl FnMut(Entry, bool) -> Look) {
+        if self.any() {
+            let mut waiting = self.waiting.lock();
+            waiting.again.all = true;
+            self.look_again(waiting, look);
+        }
+    }
+
+    /// The same for the messages of one session, whatever else waits: for what changes with every message.
+    pub(crate) fn look_of(&self, session: SessionId, look: impl FnMut(Entry, bool) -> Look) {
+        if self.any() {
+            let mut waiting = self.waiting.lock();
+            if waiting.sessions.contains_key(&session) {
+                waiting.again.sessions.push(session);
+                self.look_again(waiting, look);
+            }
+        }
+    }
+
+    fn look_again<'a>(
+        &'a self,
+        mut waiting: MutexGuard<'a, Waiting>,
+        mut look: impl FnMut(Entry, bool) -> Look,
+    ) {
+        if std::mem::replace(&mut waiting.looked_at, true) {
+            return;
+        }
+        while let Some(numbers) = waiting.take_again() {
+            let mut held = FxHashSet::default();
+            for number in numbers {
+                let Some(entry) = waiting.messages.remove(&number) else { continue };
+                let (key, bytes) = (entry.key(), entry.body.len());
+                drop(waiting);
+                let looked = look(entry, !held.contains(&key));
+                waiting = self.waiting.lock();
+                match looked {
+                    Look::Gone => waiting.gone(number, &key, bytes),
+                    Look::Waits(entry) => {
+                        waiting.messages.insert(number, entry);
+                        held.insert(key);
+                    }
+                }
+            }
+        }
+        self.any.store(waiting.count > 0, Ordering::Release);
+        waiting.looked_at = false;
+    }
+
+    /// Whether nothing waits; then nobody need look at the clock any more.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut waiting = self.waiting.lock();
+        let over = waiting.count == 0 && !waiting.looked_at;
+        waiting.watched = !over;
+        over
+    }
+}
+
+/// Where the outcome of a handler's call goes that had to wait, or that goes out past a Pause.
+#[derive(Default)]
+pub(crate) struct Slot(Mutex<SlotState>);
+
+#[derive(Default)]
+struct SlotState {
+    outcome: Option<Result<Bytes, Fault>>,
+    waker: Option<Waker>,
+}
+
+impl Sink for Slot {
+    fn end(self: Arc<Self>, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+        let mut state = self.0.lock();
+        state.outcome = Some(match outcome {
+            Ok(body) => Ok(Bytes::copy_from_slice(body.unwrap_or_default())),
+            Err(fault) => Err(fault.clone()),
+        });
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The outcome of a call that goes to a [`Slot`].
+pub(crate) struct Outcome(pub(crate) Arc<Slot>);
+
+impl Future for Outcome {
+    type Output = Result<Bytes, Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.0.lock();
+        match state.outcome.take() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ffproto::CommandId;
+
+    use super::*;
+
+    const LIMITS: ParkLimits = ParkLimits { messages_max: 3, bytes_max: 100 };
+
+    fn entry(session: u64, kind: &str, body: &'static str) -> Entry {
+        Entry {
+            to: To::Target(kind.into()),
+            what: What::Message { from: None, routed_here: false, hops: 0 },
+            body: body.into(),
+            client: Some(Client { session: SessionId(session), command: CommandId(1), stateless: false }),
+            deadline: Instant::now() + Duration::from_secs(5),
+            sink: None,
+        }
+    }
+
+    fn parked(park: &Park, entry: Entry) -> &'static str {
+        match park.park(entry) {
+            Parked::Waits { watch: true } => "waits, watch",
+            Parked::Waits { watch: false } => "waits",
+            Parked::Full => "full",
+        }
+    }
+
+    #[test]
+    fn a_message_waits_behind_those_of_its_session_and_kind_only() {
+        let park = Park::new(LIMITS);
+        let game = To::Target("game".into());
+        assert!(!park.blocks(&game, Some(SessionId(1))));
+        assert_eq!(parked(&park, entry(1, "game", "a")), "waits, watch");
+        assert_eq!(parked(&park, entry(1, "game", "b")), "waits");
+        assert_eq!(parked(&park, entry(2, "game", "c")), "waits");
+        assert!(park.blocks(&game, Some(SessionId(1))));
+        assert!(!park.blocks(&game, Some(SessionId(3))));
+        assert!(!park.blocks(&To::Target("hall".into()), Some(SessionId(1))));
+        // Session 1 still waits, so its second message is not free; session 2 goes.
+        let mut seen = Vec::new();
+        park.look(|entry, free| {
+            seen.push((entry.body.clone(), free));
+            if entry.session() == Some(SessionId(2)) { Look::Gone } else { Look::Waits(entry) }
+        });
+        assert_eq!(seen, [("a".into(), true), ("b".into(), false), ("c".into(), true)]);
+        assert!(!park.blocks(&game, Some(SessionId(2))));
+        assert!(!park.is_over());
+        let mut order = Vec::new();
+        park.look(|entry, free| {
+            assert!(free);
+            order.push(entry.body);
+            Look::Gone
+        });
+        assert_eq!(order, ["a", "b"]);
+        assert!(park.is_over() && !park.any());
+        assert_eq!(parked(&park, entry(1, "game", "d")), "waits, watch", "watched again");
+    }
+
+    #[test]
+    fn who_looks_may_let_others_wait_which_are_looked_at_next_and_count() {
+        let park = Park::new(LIMITS);
+        let game = To::Target("game".into());
+        assert_eq!(parked(&park, entry(1, "game", "a")), "waits, watch");
+        assert_eq!(parked(&park, entry(2, "game", "b")), "waits");
+        let mut seen = Vec::new();
+        park.look(|entry, free| {
+            seen.push((entry.body.clone(), free));
+            if seen.len() == 1 {
+                // While it is in hand, later ones of its session wait behind it, and it counts.
+                assert!(park.any() && park.blocks(&game, Some(SessionId(1))) && !park.is_over());
+                assert_eq!(parked(&park, self::entry(1, "game", "c")), "waits");
+                assert_eq!(parked(&park, self::entry(1, "game", "d")), "full");
+                park.look(|_, _| unreachable!("somebody looks already"));
+            }
+            if entry.session() == Some(SessionId(1)) { Look::Gone } else { Look::Waits(entry) }
+        });
+        let seen: Vec<(&[u8], bool)> = seen.iter().map(|(body, free)| (&**body, *free)).collect();
+        assert_eq!(seen, [(&b"a"[..], true), (b"b", true), (b"b", true), (b"c", true)]);
+        assert!(park.any() && !park.blocks(&game, Some(SessionId(1))));
+    }
+
+    #[test]
+    fn a_look_at_one_session_leaves_the_others_alone() {
+        let park = Park::new(ParkLimits { messages_max: 10, bytes_max: 1000 });
+        for (session, kind, body) in [(1, "game", "a"), (2, "game", "b"), (1, "game", "c"), (1, "hall", "d")]
+        {
+            park.park(entry(session, kind, body));
+        }
+        let mut seen = Vec::new();
+        let mut look = |session, goes: fn(&Entry) -> bool| {
+            park.look_of(SessionId(session), |entry, free| {
+                seen.push((entry.body.clone(), free));
+                if goes(&entry) { Look::Gone } else { Look::Waits(entry) }
+            });
+            std::mem::take(&mut seen)
+        };
+        let waits = look(1, |_| false);
+        assert_eq!(waits, [("a".into(), true), ("c".into(), false), ("d".into(), true)]);
+        assert_eq!(look(1, |entry| entry.to != To::Target("game".into())).len(), 3);
+        assert_eq!(look(1, |_| true), [("a".into(), true), ("c".into(), true)]);
+        assert_eq!(look(1, |_| true), []);
+        assert!(park.any() && park.blocks(&To::Target("game".into()), Some(SessionId(2))));
+        assert_eq!(look(2, |_| true), [("b".into(), true)]);
+        assert!(!park.any() && park.is_over());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_count_and_bytes() {
+        let park = Park::new(LIMITS);
+        let long = "123456789012345678901234567890123456789012345678901234567890";
+        assert_eq!(parked(&park, entry(1, "game", long)), "waits, watch");
+        assert_eq!(parked(&park, entry(1, "game", long)), "full", "120 bytes");
+        assert_eq!(parked(&park, entry(1, "game", "x")), "waits");
+        assert_eq!(parked(&park, entry(1, "game", "x")), "waits");
+        assert_eq!(parked(&park, entry(1, "game", "x")), "full", "the fourth");
+    }
+}
