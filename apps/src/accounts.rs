@@ -90,7 +90,7 @@ async fn login(
     if hashed(who.password, account.salt.clone()).await? != account.password {
         return Err(wrong());
     }
-    let shown = accounts.update(&who.name, within(100), |account| {
+    let shown = accounts.update(&who.name, Save::within_ms(100), |account| {
         account.logins += 1;
         Shown::from(&*account)
     });
@@ -103,7 +103,7 @@ async fn login(
 #[net_handle(402)]
 async fn find_coin(accounts: Table<Account>, session: Session) -> Result<Json<i64>, HandlerError> {
     let name = name_of(&session)?;
-    let coins = accounts.update(&name, within(100), |account| {
+    let coins = accounts.update(&name, Save::within_ms(100), |account| {
         account.coins += 1;
         account.coins
     });

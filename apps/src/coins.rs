@@ -28,7 +28,7 @@ async fn move_coins(
         return Err(HandlerError::new("NUMBER|FROM|TO|COINS|MS is expected"));
     };
     let (number, coins, ms): (u32, i64, u64) = (number.parse()?, coins.parse()?, ms.parse()?);
-    let save = if ms == 0 { Save::Durable } else { within(ms) };
+    let save = if ms == 0 { Save::Durable } else { Save::within_ms(ms) };
     let (from, to) = (from.to_owned(), to.to_owned());
     let moved = purses.update_two(&from, &to, save, |from, to| {
         // A request is never sent twice, so a number that is there already would be a fault of ours.

@@ -11,9 +11,6 @@ extern crate self as ffserver;
 pub mod error;
 mod identity;
 mod cluster;
-pub mod db;
-pub mod cache;
-pub mod record;
 mod transit;
 mod calls;
 mod session;
@@ -28,17 +25,15 @@ mod runtime;
 pub use app::app::{App, Entered, Frozen, NotMoved};
 pub use app::handler::{self, Bincode, Body, Caller, Json, Route, State};
 pub use app::verdict::{self as login, Verdict};
-pub use cache::Cache;
 pub use calls::neighbours::{self as rpc, Children, Parent, ParentName, Parents};
 pub use calls::nodes::{self as targets, Nodes};
-pub use db::{Db, Named};
 pub use error::{CallError, HandlerError};
 pub use ffmacros::{Record, net_handle, node_handle, remote_handle, root_handle};
 pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId};
+pub use ffstore::{Cache, Db, NamedDb, Record, Save, Table, cache, databases, db, record};
 pub use handover::receiver as inherit;
 pub use identity::stop::Stop;
 pub use node::{Node, Phase};
-pub use record::{Record, Save, Table, within};
 pub use runtime::in_process::Hub;
 pub use runtime::preflight::Finding;
 pub use runtime::process;
@@ -53,8 +48,8 @@ pub use {bytes, rocket, tracing};
 pub mod prelude {
     pub use crate::{
         App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Entered, Frozen, HandlerError,
-        Json, Named, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save, Session, State, Table,
-        Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle, root_handle, within,
+        Json, NamedDb, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save, Session, State, Table,
+        Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle, root_handle,
     };
     pub use bytes::Bytes;
 }

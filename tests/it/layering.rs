@@ -1,4 +1,5 @@
-//! Keeps the first invariants of ARCHITECTURE.md: who may import whom, packages and the modules of `ffserver`.
+//! Keeps the first invariants of ARCHITECTURE.md: who may import whom, packages, the modules of `ffserver` and the rooms
+//! of `ffstore`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,14 +13,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ffconfig", &["ffproto"]),
     ("ffnet", &["ffproto"]),
     ("fftelemetry", &[]),
-    ("ffdata", &[]),
+    ("ffstore", &["ffproto", "ffconfig", "fftelemetry"]),
     ("ffmacros", &[]),
-    ("ffserver", &["ffdata", "ffmacros", "ffnet", "ffproto", "ffconfig", "fftelemetry"]),
+    ("ffserver", &["ffstore", "ffmacros", "ffnet", "ffproto", "ffconfig", "fftelemetry"]),
     ("apps", &["ffserver"]),
     ("appmain", &["apps", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
     ("master", &["ffconfig", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
-    ("fuzzchecks", &["ffdata", "ffproto", "ffconfig"]),
+    ("fuzzchecks", &["ffstore", "ffproto", "ffconfig"]),
     ("tests", &["ffproto", "ffconfig", "ffnet", "fftelemetry", "ffserver", "apps", "master"]),
 ];
 
@@ -27,8 +28,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const NEVER: &[(&str, &[&str])] = &[
     ("ffproto", &["tokio", "rocket", "sqlx", "nix"]),
     ("ffconfig", &["tokio", "rocket", "sqlx"]),
-    ("ffdata", &["tokio", "rocket", "sqlx", "nix"]),
-    ("master", &["sqlx", "sqlx-core", "memcache", "ffserver", "apps"]),
+    ("ffstore", &["rocket", "hyper", "ffnet", "ffserver"]),
+    ("master", &["sqlx", "sqlx-core", "memcache", "ffstore", "ffserver", "apps"]),
 ];
 
 struct Graph {
@@ -188,4 +189,69 @@ fn a_module_of_the_runtime_imports_only_those_before_it_as_the_architecture_list
 fn imports_are_found_in_paths_and_in_lists() {
     let text = "use crate::a::B;\n// crate::no\nuse crate::{b, c::D};\nlet x = crate::e::f();\n#[cfg(test)]\nuse crate::g;";
     assert_eq!(imports(text), BTreeSet::from(["a", "b", "c", "e"]));
+}
+
+/// Drivers that one room of `ffstore` alone names, and that no other package depends on.
+const DRIVERS: &[(&str, &str)] = &[("sqlx", "db"), ("memcache", "cache")];
+
+/// What the pure room of `ffstore` does not name: I/O, clocks, and any other room.
+const IMPURE: &[&str] =
+    &["tokio", "sqlx", "memcache", "std::fs", "std::io", "std::net", "std::thread", "std::time", "crate::"];
+
+/// Whether a source names a path, in code that is not its tests'.
+fn names(text: &str, path: &str) -> bool {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    lines.any(|line| {
+        line.match_indices(path).any(|(at, _)| {
+            let after = line[at + path.len()..].chars().next();
+            !is_part(line[..at].chars().next_back()) && (path.ends_with(':') || !is_part(after))
+        })
+    })
+}
+
+/// The rooms of `ffstore` in the order of its `lib.rs`.
+const STORE: &[&str] = &["rows", "db", "cache", "record", "stores"];
+
+#[test]
+fn a_room_of_the_store_imports_only_those_before_it_and_the_pure_one_nothing() -> Result<()> {
+    let src = tests::bins::root().join("crates/ffstore/src");
+    let lib = std::fs::read_to_string(src.join("lib.rs"))?;
+    let rooms = lib.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
+    assert_eq!(rooms.map(|room| room.trim_end_matches(';')).collect::<Vec<_>>(), STORE);
+    let mut faults = vec![];
+    for (at, room) in STORE.iter().enumerate() {
+        for file in sources(&src, room)? {
+            let (text, shown) = (std::fs::read_to_string(&file)?, file.display());
+            let later = STORE[at + 1..].iter().filter(|later| imports(&text).contains(**later));
+            faults.extend(later.map(|later| format!("{shown} imports {later}, which comes later")));
+            let driver = DRIVERS.iter().filter(|(driver, owner)| owner != room && names(&text, driver));
+            faults
+                .extend(driver.map(|(driver, owner)| format!("{shown} names {driver}, which is {owner}'s")));
+            let impure = IMPURE.iter().filter(|path| *room == "rows" && names(&text, path));
+            faults.extend(impure.map(|path| format!("{shown} names {path}, and is to be pure")));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn only_the_store_depends_on_the_drivers_of_databases_and_memcached() -> Result<()> {
+    let graph = Graph::read()?;
+    for (driver, _) in DRIVERS {
+        let with = |member: &&String| graph.direct[*member].contains(*driver);
+        let users: Vec<&String> = graph.members.iter().filter(with).collect();
+        assert_eq!(users, ["ffstore"], "{driver}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_named_path_is_found_in_code_and_nowhere_else() {
+    let text =
+        "//! tokio\nuse std::fs::File;\nlet x = crate::y();\nlet mytokio = 1;\n#[cfg(test)]\nuse sqlx::Row;";
+    let found: Vec<_> = IMPURE.iter().copied().filter(|path| names(text, path)).collect();
+    assert_eq!(found, ["std::fs", "crate::"]);
 }

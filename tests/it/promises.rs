@@ -11,7 +11,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ffserver", "ffserver/src"),
     ("ffnet", "crates/ffnet/src"),
     ("ffproto", "crates/ffproto/src"),
-    ("ffdata", "crates/ffdata/src"),
+    ("ffstore", "crates/ffstore/src"),
     ("ffconfig", "crates/ffconfig/src"),
     ("master", "master/src"),
 ];

@@ -12,7 +12,7 @@ use anyhow::Result;
 use ffserver::cache::Cache;
 use ffserver::db::{Db, Dialect, Sql, Value, args};
 use ffserver::record::{RecordError, Records, SchemaError, Settings, ddl};
-use ffserver::{Record, Save, Table, within};
+use ffserver::{Record, Save, Table};
 use tests::servers::{hostile, shared, unique};
 use tests::wait;
 use tokio::task::JoinSet;
@@ -119,13 +119,14 @@ impl Place {
     ) -> Result<(Records, Table<T>)> {
         let mut limits = ffconfig::Limits { record_fresh: Duration::from_millis(50), ..Default::default() };
         change(&mut limits);
-        let shared = match &self.memcached {
+        let mirror = match &self.memcached {
             Some(config) => Some(Cache::connect(config).await?),
             None => None,
         };
         let data_dir = self.folder.path().join("data");
-        let settings = Settings { id: unique("node"), data_dir, limits, shared };
-        let mut records = Records::new(BTreeMap::from([(String::new(), self.db().await)]), settings);
+        let settings = Settings { id: unique("node"), data_dir, limits, mirror };
+        let mut records =
+            Records::new(BTreeMap::from([(String::new(), self.db().await)]), settings, |_| true);
         records.recover().await;
         let table = records.open().await?;
         Ok((records, table))
@@ -263,7 +264,7 @@ async fn hostile_texts_are_stored_and_read_back_equal(place: Place) -> Result<()
         let found = elsewhere.get(key).await?.unwrap_or_else(|| panic!("no {key:?}"));
         assert_eq!((&found.name, found.coins), (key, n), "{key:?}");
         assert_eq!(found.note.as_deref(), Some(&[key.as_bytes(), b"\0'\\\xff"].concat()[..]));
-        elsewhere.update(key, within(5), |record| record.coins += 1000).await?;
+        elsewhere.update(key, Save::within_ms(5), |record| record.coins += 1000).await?;
     }
     close(other).await;
     for (n, key) in (0..).zip(&keys) {
@@ -327,12 +328,12 @@ async fn what_is_written_behind_is_coalesced_and_other_nodes_wait_for_it(place: 
     accounts.insert(Behind::new("ann", "g", 0)).await?;
     elsewhere.get(&ann).await?;
     for _ in 0..99 {
-        accounts.update(&ann, within(600_000), |ann| ann.coins += 1).await?;
+        accounts.update(&ann, Save::within_ms(600_000), |ann| ann.coins += 1).await?;
     }
     assert_eq!(accounts.get(&ann).await?.unwrap().coins, 99, "its own node sees it at once");
     assert_eq!(accounts.by_owner(&"g".to_owned()).await?[0].coins, 99);
     assert_eq!(coins(&db, "account_behind", "ann").await, 0, "the database has it later");
-    accounts.update(&ann, within(200), |ann| ann.coins += 1).await?;
+    accounts.update(&ann, Save::within_ms(200), |ann| ann.coins += 1).await?;
     let flushed = |records: &Records| {
         records.counters().into_iter().find(|(name, _)| name == "record_flushed").map_or(0, |(_, n)| n)
     };
@@ -343,19 +344,19 @@ async fn what_is_written_behind_is_coalesced_and_other_nodes_wait_for_it(place: 
     })
     .await?;
     // Another node's write waits until the record is released, and is made over what was written behind.
-    accounts.update(&ann, within(200), |ann| ann.coins += 1).await?;
+    accounts.update(&ann, Save::within_ms(200), |ann| ann.coins += 1).await?;
     let sum = elsewhere.update(&ann, Save::Durable, |ann| {
         ann.coins += 1000;
         ann.coins
     });
     assert_eq!(sum.await?, 1101);
     // And the other way round, with a durable write of the node that holds it in between.
-    elsewhere.update(&ann, within(60_000), |ann| ann.coins += 1).await?;
+    elsewhere.update(&ann, Save::within_ms(60_000), |ann| ann.coins += 1).await?;
     elsewhere.update(&ann, Save::Durable, |ann| ann.coins += 1).await?;
     assert_eq!(coins(&db, "account_behind", "ann").await, 1103);
-    assert_eq!(accounts.update(&ann, within(10), |ann| ann.coins).await?, 1103);
+    assert_eq!(accounts.update(&ann, Save::within_ms(10), |ann| ann.coins).await?, 1103);
     // Everything is written at the stop, however late it was due.
-    elsewhere.update(&ann, within(600_000), |ann| ann.coins += 1).await?;
+    elsewhere.update(&ann, Save::within_ms(600_000), |ann| ann.coins += 1).await?;
     close(other).await;
     assert_eq!(coins(&db, "account_behind", "ann").await, 1104);
     close(one).await;
@@ -373,13 +374,13 @@ async fn what_a_dead_node_has_written_behind_is_written_by_another(place: Place)
     }
     let (ann, bob, cid) = ("ann".to_owned(), "bob".to_owned(), "cid".to_owned());
     accounts
-        .update_two(&ann, &bob, within(600_000), |ann, bob| {
+        .update_two(&ann, &bob, Save::within_ms(600_000), |ann, bob| {
             ann.coins -= 30;
             bob.coins += 30;
         })
         .await?;
-    accounts.update(&ann, within(600_000), |ann| ann.coins -= 1).await?;
-    accounts.update(&cid, within(1), |cid| cid.coins = 7).await?;
+    accounts.update(&ann, Save::within_ms(600_000), |ann| ann.coins -= 1).await?;
+    accounts.update(&cid, Save::within_ms(1), |cid| cid.coins = 7).await?;
     until_coins(&db, "account_crashed", "cid", 7).await?;
     assert_eq!(coins(&db, "account_crashed", "ann").await, 100);
 
@@ -416,11 +417,11 @@ async fn a_node_whose_record_was_taken_away_overwrites_nothing(place: Place) -> 
     let (other, elsewhere) = place.node::<Fenced>().await?;
     let ann = "ann".to_owned();
     accounts.insert(Fenced::new("ann", "g", 1)).await?;
-    accounts.update(&ann, within(600_000), |ann| ann.coins = 2).await?;
+    accounts.update(&ann, Save::within_ms(600_000), |ann| ann.coins = 2).await?;
     // What an operator does when a host has burnt down.
     db.execute("UPDATE account_fenced SET holder = ''", &[]).await?;
     elsewhere.update(&ann, Save::Durable, |ann| ann.coins = 50).await?;
-    accounts.update(&ann, within(1), |ann| ann.coins = 3).await?;
+    accounts.update(&ann, Save::within_ms(1), |ann| ann.coins = 3).await?;
     wait::until("the stale node has noticed", async || {
         let counters = stale.counters();
         if counters.iter().any(|(name, _)| name == "record_fenced") { Ok(()) } else { Err(counters) }
@@ -560,7 +561,7 @@ async fn a_key_or_a_column_that_is_not_what_the_framework_needs_is_refused_and_m
             close(node?.0).await;
         }
         let (node, accounts) = place.node::<Mended>().await?;
-        accounts.update(&"ann".to_owned(), within(1), |ann| ann.coins += 1).await?;
+        accounts.update(&"ann".to_owned(), Save::within_ms(1), |ann| ann.coins += 1).await?;
         close(node).await;
         assert_eq!(coins(&db, "account_mended", "ann").await, 2, "{table}");
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use ffserver::cache::Cache;
 use ffserver::db::{Db, Sql, Value};
 use ffserver::record::{RecordError, Records, Settings, ddl};
-use ffserver::{Record, Save, Table, within};
+use ffserver::{Record, Save, Table};
 use tests::servers::{Database, Memcached, unique};
 use tests::wait;
 use tokio::io::AsyncWriteExt as _;
@@ -48,7 +48,7 @@ async fn fill(url: &str, rows: i64) -> Result<Db> {
 async fn node(
     url: &str,
     data_dir: &Path,
-    shared: Option<Cache>,
+    mirror: Option<Cache>,
     change: impl FnOnce(&mut ffconfig::Limits),
 ) -> Result<(Records, Table<Purse>)> {
     let mut limits = ffconfig::Limits::default();
@@ -56,8 +56,8 @@ async fn node(
     let db = Db::connect(&ffconfig::Database::at(url)).await?;
     let watched = db.clone();
     tokio::spawn(async move { watched.health().watch("db").await });
-    let settings = Settings { id: unique("node"), data_dir: data_dir.to_owned(), limits, shared };
-    let mut records = Records::new(BTreeMap::from([(String::new(), db)]), settings);
+    let settings = Settings { id: unique("node"), data_dir: data_dir.to_owned(), limits, mirror };
+    let mut records = Records::new(BTreeMap::from([(String::new(), db)]), settings, |_| true);
     records.recover().await;
     let purses = records.open().await?;
     Ok((records, purses))
@@ -151,9 +151,9 @@ async fn a_record_that_the_database_refuses_keeps_no_other_and_no_stop_waiting()
     db.execute("CREATE UNIQUE INDEX purse_padding ON purse (padding)", &[]).await?;
     let data_dir = folder.path().join("data");
     let (records, purses) = node(&url, &data_dir, None, |_| {}).await?;
-    purses.update(&0, within(1), |purse| purse.padding = "1".into()).await?;
+    purses.update(&0, Save::within_ms(1), |purse| purse.padding = "1".into()).await?;
     for id in 1..4 {
-        purses.update(&id, within(1), |purse| purse.coins = 7).await?;
+        purses.update(&id, Save::within_ms(1), |purse| purse.coins = 7).await?;
     }
     let written = async |how_many: i64| -> Result<(), i64> {
         let rows = db.fetch_all("SELECT count(*) FROM purse WHERE coins = 7", &[]).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_record_that_the_database_refuses_keeps_no_other_and_no_stop_waiting()
     };
     wait::until("the others are written", async || written(3).await).await?;
     // What the stop finds is tried once, and what can be released is.
-    purses.update(&1, within(600_000), |purse| purse.coins = 8).await?;
+    purses.update(&1, Save::within_ms(600_000), |purse| purse.coins = 8).await?;
     let started = Instant::now();
     close(records).await;
     ensure!(started.elapsed() < Duration::from_secs(5), "the stop took {:?}", started.elapsed());
@@ -188,7 +188,7 @@ async fn damage_in_a_journal_takes_what_is_damaged_and_the_file_is_kept() -> Res
     let data_dir = folder.path().join("data");
     let (dead, purses) = node(&url, &data_dir, None, |_| {}).await?;
     for id in 0..4 {
-        purses.update(&id, within(600_000), |purse| purse.coins = 7).await?;
+        purses.update(&id, Save::within_ms(600_000), |purse| purse.coins = 7).await?;
     }
     drop((purses, dead));
     let path = wait::until("the journal is left", async || {
@@ -199,8 +199,8 @@ async fn damage_in_a_journal_takes_what_is_damaged_and_the_file_is_kept() -> Res
     })
     .await?;
     let mut bytes = std::fs::read(&path)?;
-    let file = ffdata::journal::read(&bytes)?;
-    // Of 1 what was written, and of 2 the hold before it: the table, and a hold and a write of each.
+    let file = ffstore::rows::journal::read(&bytes)?;
+    // Of 1 what was written, and of 2 the lease before it: the table, and a lease and a write of each.
     let end = |entries: usize| {
         let mut start = Vec::new();
         file.head.write(&mut start);
@@ -231,7 +231,7 @@ async fn an_update_of_two_that_is_dropped_is_done_for_both_or_for_none() -> Resu
     let db = fill(&url, 2).await?;
     let data_dir = folder.path().join("data");
     let (dead, purses) = node(&url, &data_dir, None, |_| {}).await?;
-    let later = within(600_000);
+    let later = Save::within_ms(600_000);
     for id in 0..2 {
         purses.update(&id, later, |purse| purse.coins = 100).await?;
     }
@@ -277,11 +277,11 @@ async fn a_database_outage_is_backpressure_and_no_loss() -> Result<()> {
     .await?;
     // What waits is held for as long as it waits, however slow the machine is.
     for id in 0..BOUND {
-        purses.update(&id, within(600_000), |purse| purse.coins = 1).await?;
+        purses.update(&id, Save::within_ms(600_000), |purse| purse.coins = 1).await?;
     }
     purses.get(&BOUND).await?;
     mariadb.kill().await?;
-    let full = purses.update(&BOUND, within(1), |purse| purse.coins = 2).await.unwrap_err();
+    let full = purses.update(&BOUND, Save::within_ms(1), |purse| purse.coins = 2).await.unwrap_err();
     assert!(matches!(full, RecordError::Backlog { records: 20, .. }) && full.is_unsent(), "{full:?}");
     let started = Instant::now();
     let away = purses.update(&(BOUND + 1), Save::Durable, |purse| purse.coins = 2).await.unwrap_err();
@@ -289,7 +289,7 @@ async fn a_database_outage_is_backpressure_and_no_loss() -> Result<()> {
     assert!(started.elapsed() < Duration::from_secs(20), "it has a deadline: {:?}", started.elapsed());
     // What is held is taken, and is due at once.
     for id in 0..BOUND {
-        purses.update(&id, within(1), |purse| purse.coins += 1).await?;
+        purses.update(&id, Save::within_ms(1), |purse| purse.coins += 1).await?;
     }
     wait::until("the failure is counted", async || match counter(&records, "record_flush_failures") {
         0 => Err("none"),
@@ -323,7 +323,7 @@ async fn holds_that_an_outage_kept_from_ending_are_ended_together_after_it() -> 
     wait::until("all are held when the database goes", async || {
         let write = |id| {
             let purses = purses.clone();
-            async move { purses.update(&id, within(1), |purse| purse.coins += 1).await }
+            async move { purses.update(&id, Save::within_ms(1), |purse| purse.coins += 1).await }
         };
         let mut writers: JoinSet<_> = (0..ROWS).map(write).collect();
         while let Some(written) = writers.join_next().await {
@@ -373,7 +373,7 @@ async fn what_cannot_be_written_at_the_stop_is_written_by_the_next_start() -> Re
     let folder = tempfile::tempdir()?;
     let db = fill(&mariadb.url(), 3).await?;
     let (records, purses) = node(&mariadb.url(), folder.path(), None, |_| {}).await?;
-    purses.update(&1, within(60_000), |purse| purse.coins = 7).await?;
+    purses.update(&1, Save::within_ms(60_000), |purse| purse.coins = 7).await?;
     mariadb.kill().await?;
     records.close(Instant::now() + Duration::from_millis(500)).await;
     drop((records, purses));
@@ -394,13 +394,13 @@ async fn a_disk_that_takes_no_journal_is_a_typed_error_and_changes_nothing() -> 
     let file = folder.path().join("no-folder");
     std::fs::write(&file, "")?;
     let (records, purses) = node(&url, &file.join("data"), None, |_| {}).await?;
-    let error = purses.update(&1, within(10), |purse| purse.coins = 9).await.unwrap_err();
+    let error = purses.update(&1, Save::within_ms(10), |purse| purse.coins = 9).await.unwrap_err();
     assert!(matches!(error, RecordError::Journal { .. }) && error.is_unsent(), "{error:?}");
     assert_eq!(purses.get(&1).await?.unwrap().coins, 0);
     // What needs no journal goes on, and so does the rest when the disk is back.
     purses.update(&1, Save::Durable, |purse| purse.coins = 1).await?;
     std::fs::remove_file(&file)?;
-    purses.update(&1, within(1), |purse| purse.coins += 1).await?;
+    purses.update(&1, Save::within_ms(1), |purse| purse.coins += 1).await?;
     close(records).await;
     let rows = db.fetch_all("SELECT coins FROM purse WHERE id = 1 AND holder = ''", &[]).await?;
     assert_eq!(rows[0].get::<i64>("coins")?, 2);
@@ -443,7 +443,7 @@ async fn on_a_disk_that_becomes_full(disk: &Path) -> Result<()> {
     let (records, purses) = node(&url, disk, None, |_| {}).await?;
     let (mut answered, mut refused) = (Vec::new(), 0);
     for id in 0..ROWS {
-        match purses.update(&id, within(600_000), |purse| purse.coins = 7).await {
+        match purses.update(&id, Save::within_ms(600_000), |purse| purse.coins = 7).await {
             Ok(()) => answered.push(id),
             Err(error) => {
                 assert!(matches!(error, RecordError::Journal { .. }) && error.is_unsent(), "{error:?}");
@@ -461,7 +461,7 @@ async fn on_a_disk_that_becomes_full(disk: &Path) -> Result<()> {
     // The disk has space again: the same journal goes on behind what was cut.
     std::fs::remove_file(&ballast)?;
     for id in ROWS - 5..ROWS {
-        purses.update(&id, within(600_000), |purse| purse.coins = 7).await?;
+        purses.update(&id, Save::within_ms(600_000), |purse| purse.coins = 7).await?;
         answered.push(id);
     }
     // As with kill -9: what another start finds in the journal is all that there is.
@@ -486,7 +486,7 @@ async fn idle_records_leave_memory() -> Result<()> {
     let idle = |limits: &mut ffconfig::Limits| limits.record_idle = Duration::from_millis(600);
     let (records, purses) = node(&url, folder.path(), None, idle).await?;
     for id in 0..100 {
-        purses.update(&id, within(20), |purse| purse.coins += 1).await?;
+        purses.update(&id, Save::within_ms(20), |purse| purse.coins += 1).await?;
     }
     assert_eq!(records.stats()[0].1.records, 100);
     wait::until("memory is empty", async || match records.stats()[0].1 {

@@ -189,7 +189,7 @@ pub(crate) static TOP: Section = Section {
         key(
             "databases",
             Kind::Map(&Kind::Section(&DB)),
-            "Further databases for the same nodes, each under its name: a handler takes `Named<Logs>`.",
+            "Further databases for the same nodes, each under its name: a handler takes `NamedDb<Logs>`.",
         )
         .or("{}"),
         key(

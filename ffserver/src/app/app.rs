@@ -12,8 +12,8 @@ use ffproto::NodeName;
 use crate::app::handler::Route;
 use crate::error::HandlerError;
 use crate::node::{Node, States};
-use crate::record::{Record, Registered, Table};
 use crate::session::handle::Session;
+use ffstore::{Record, Registered, Table};
 
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) type NodeHook = Arc<dyn Fn(Node) -> Later<Result<(), HandlerError>> + Send + Sync>;

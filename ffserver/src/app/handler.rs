@@ -14,15 +14,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::cache::Cache;
 use crate::calls::neighbours::{Children, Origin, Parent, ParentName, Parents};
 use crate::calls::nodes::Nodes;
-use crate::db::{DatabaseName, Db, Named};
 use crate::error::HandlerError;
 use crate::node::Node;
-use crate::record::{Record, Table};
 use crate::session::handle::Session;
 use crate::session::local::LocalSession;
+use ffstore::cache::Cache;
+use ffstore::db::{DatabaseName, Db, NamedDb};
+use ffstore::record::{Record, Table};
 
 /// One message on its way to its handler.
 pub struct Request {
@@ -71,7 +71,7 @@ pub struct Facts<'a> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no argument of a handler",
     label = "this is taken from no message",
-    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Nodes, Node, Db, Named<N>, Table<T>, Cache"
+    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Nodes, Node, Db, NamedDb<N>, Table<T>, Cache"
 )]
 pub trait FromRequest: Sized {
     /// Takes the argument out of the request.
@@ -303,7 +303,7 @@ impl FromRequest for Db {
         }
     }
 }
-impl<N: DatabaseName> FromRequest for Named<N> {
+impl<N: DatabaseName> FromRequest for NamedDb<N> {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
         let db = request.node.database(N::NAME).cloned();
         db.map(Self::new).ok_or_else(|| HandlerError::internal("no such database"))

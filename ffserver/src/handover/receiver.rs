@@ -134,7 +134,7 @@ impl Inheriting {
         estate.node.all_arrived();
         if let Some(records) = estate.node.records() {
             // Of those that ended at the old process nobody tells this one.
-            records.keep_only(&|session| estate.node.session(session).is_some());
+            records.retain_bindings(&|session| estate.node.session(session).is_some());
         }
         tokio::time::sleep_until(serves + estate.node.config().limits.prove).await;
         // The old process may have been told to leave by somebody else meanwhile.
@@ -235,7 +235,7 @@ fn take_known(node: &Node, all: Vec<KnownSession>) {
 
 fn take_kept(node: &Node, all: &[KeptRecord]) {
     if let Some(records) = node.records() {
-        records.keep_again(all);
+        records.bind_again(all);
     }
 }
 

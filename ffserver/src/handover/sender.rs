@@ -25,10 +25,10 @@ use crate::error::HandlerError;
 use crate::exec::execution::Guarded;
 use crate::gateway::acceptor::{Clients, Departure, Leaving};
 use crate::node::{Node, Phase};
-use crate::record::Records;
 use crate::runtime::web::{Front, Retirement, Traveller};
 use crate::session::local::Course;
 use crate::transit::envelope_hold::ASKED_MAX;
+use ffstore::record::Records;
 
 /// The other process answers a greeting within this, or is none of ours.
 pub(crate) const GREETING_MAX: Duration = Duration::from_secs(2);
@@ -250,7 +250,7 @@ impl Estate {
         for some in self.node.cluster().known.hand_over().chunks(1024) {
             passage.send(&FromOld::Known(some.to_vec()), &[]).await?;
         }
-        let kept = self.node.records().map(Records::kept).unwrap_or_default();
+        let kept = self.node.records().map(Records::bindings).unwrap_or_default();
         for some in kept.chunks(1024) {
             passage.send(&FromOld::Kept(some.to_vec()), &[]).await?;
         }

@@ -4,7 +4,7 @@
 mod sessions;
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
@@ -20,21 +20,20 @@ use ffproto::control::NodeStatus;
 use ffproto::handshake::Refusal;
 use ffproto::relay::MoveOrder;
 use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, SessionId};
+use ffstore::record::Records;
+use ffstore::{Cache, Db, Record, Stores, Table};
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::Cache;
 use crate::cluster::affinity::Sticky;
 use crate::cluster::configured_routes::Places;
 use crate::cluster::membership::Cluster;
 use crate::cluster::peers::Neighbours;
-use crate::db::Db;
 use crate::identity::counters::Counters;
 use crate::identity::watchdog::Doing;
-use crate::record::{Record, Records, Table};
 use crate::session::local::{Course, LocalSession};
 use crate::session::user_directory::Users;
 use crate::transit::park::{Park, ParkLimits, Side};
@@ -64,10 +63,7 @@ struct Inner {
     incarnation: Incarnation,
     phase: watch::Sender<Phase>,
     states: States,
-    db: OnceLock<Db>,
-    databases: OnceLock<BTreeMap<String, Db>>,
-    cache: OnceLock<Cache>,
-    records: OnceLock<Records>,
+    stores: OnceLock<Stores>,
     verified: OnceLock<Verified>,
     running: OnceLock<Running>,
     not_moved: OnceLock<NotMoved>,
@@ -146,10 +142,7 @@ impl Node {
             incarnation,
             phase: watch::Sender::new(Phase::Starting),
             states,
-            db: OnceLock::new(),
-            databases: OnceLock::new(),
-            cache: OnceLock::new(),
-            records: OnceLock::new(),
+            stores: OnceLock::new(),
             verified: OnceLock::new(),
             running: OnceLock::new(),
             not_moved: OnceLock::new(),
@@ -209,34 +202,32 @@ impl Node {
 
     /// The database, when the config says `"db": true`.
     pub fn db(&self) -> Option<&Db> {
-        self.0.db.get()
+        self.0.stores.get()?.db.as_ref()
     }
 
     /// The database of that name under the config's `databases`, when the config says `"db": true`.
     pub fn database(&self, name: &str) -> Option<&Db> {
-        self.0.databases.get()?.get(name)
+        self.0.stores.get()?.databases.get(name)
     }
 
     /// Every database of this node, each under what the config calls it: `db`, and those of `databases`.
     pub fn databases(&self) -> impl Iterator<Item = (&str, &Db)> {
-        let named = self.0.databases.get().into_iter().flatten();
-        let named = named.map(|(name, db)| (name.as_str(), db));
-        self.db().map(|db| ("db", db)).into_iter().chain(named)
+        self.0.stores.get().into_iter().flat_map(Stores::all_databases)
     }
 
     /// The cache: memcached when the config says `"mem": true`, else in this process.
     pub fn cache(&self) -> &Cache {
-        self.0.cache.get_or_init(|| Cache::in_process(self.0.config.limits.cache_bytes_max))
+        &self.0.stores.get_or_init(|| Stores::in_process(self.0.config.limits.cache_bytes_max)).cache
     }
 
     /// The table of a record that the app has named with [`App::table`](crate::App::table).
     pub fn table<T: Record>(&self) -> Option<Table<T>> {
-        self.0.records.get()?.table()
+        self.records()?.table()
     }
 
     /// The records of this node, when its app has tables.
     pub fn records(&self) -> Option<&Records> {
-        self.0.records.get()
+        self.0.stores.get()?.records.as_ref()
     }
 
     /// The app's value of type `T` ([`App::state`](crate::App::state)).
@@ -317,23 +308,19 @@ impl Node {
         self.0.phase.send_replace(phase);
     }
 
-    pub(crate) fn set_db(&self, db: Db) {
-        // Set once at start; a second value would be ignored.
-        let _ = self.0.db.set(db);
+    /// Gives the node its stores: once, before anything serves.
+    pub(crate) fn set_stores(&self, stores: Stores) {
+        let set = self.0.stores.set(stores);
+        debug_assert!(set.is_ok(), "{} has its stores already", self.name());
     }
 
-    pub(crate) fn set_databases(&self, databases: BTreeMap<String, Db>) {
-        let _ = self.0.databases.set(databases);
-    }
-
-    pub(crate) fn set_records(&self, records: Records) {
-        // What it has does not keep the node.
+    /// Whether a session lives, as far as the node knows. What has the answer does not keep the node.
+    pub(crate) fn session_lives(&self) -> impl Fn(SessionId) -> bool + Send + Sync + 'static {
         let node = Arc::downgrade(&self.0);
-        records.set_lives(move |session| {
-            let session = node.upgrade().and_then(|node| Node(node).session(session));
+        move |session| {
+            let session = node.upgrade().and_then(|node| Self(node).session(session));
             session.is_some_and(|session| !session.is_gone())
-        });
-        let _ = self.0.records.set(records);
+        }
     }
 
     pub(crate) fn set_verified(&self, told: Verified) {
@@ -357,10 +344,6 @@ impl Node {
                 drop(stays);
             }));
         }
-    }
-
-    pub(crate) fn set_cache(&self, cache: Cache) {
-        let _ = self.0.cache.set(cache);
     }
 
     /// What this node says of itself in a handshake.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::cache::Cache;
-use crate::db::{Db, DbError};
-use crate::record::{Registered, check_table};
 use crate::runtime::server::FFServer;
+use ffstore::cache::Cache;
+use ffstore::db::{Db, DbError};
+use ffstore::{Registered, check_table};
 
 /// How long a neighbour may take to accept a connection.
 const NEIGHBOUR: Duration = Duration::from_secs(1);
@@ -163,7 +163,7 @@ fn existing(folder: &Path) -> Result<&Path, String> {
 }
 
 async fn version(db: &Db) -> Result<String, DbError> {
-    use crate::db::Dialect;
+    use ffstore::db::Dialect;
     let (kind, sql) = match db.dialect() {
         Dialect::Sqlite => ("SQLite ", "SELECT sqlite_version()"),
         Dialect::MySql => ("", "SELECT VERSION()"),

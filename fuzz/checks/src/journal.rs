@@ -1,7 +1,7 @@
 //! The file of a journal.
 
-use ffdata::Live;
-use ffdata::journal::{File, read};
+use ffstore::rows::Live;
+use ffstore::rows::journal::{File, read};
 
 fn write(file: &File) -> Vec<u8> {
     let mut bytes = Vec::new();

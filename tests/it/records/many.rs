@@ -20,7 +20,7 @@ pub(super) async fn a_thousand_hot_records_reach_the_database_and_are_released(p
             writers.spawn(async move {
                 for n in 0..50 {
                     let key = format!("a{}", part * 50 + n);
-                    accounts.update(&key, within(100), |account| account.coins += 1).await?;
+                    accounts.update(&key, Save::within_ms(100), |account| account.coins += 1).await?;
                 }
                 anyhow::Ok(())
             });
@@ -90,7 +90,7 @@ pub(super) async fn many_records_of_every_type_are_written_behind_together(place
                     item.text = some.then(|| format!("ü{id}"));
                     item.blob = some.then(|| vec![255, 0]);
                 };
-                items.update(&id, within(20), change).await
+                items.update(&id, Save::within_ms(20), change).await
             });
         }
         while let Some(written) = writers.join_next().await {
@@ -138,9 +138,9 @@ pub(super) async fn a_row_that_was_taken_away_keeps_no_other_from_being_written(
         }
         writers.join_all().await.into_iter().collect::<Result<(), _>>()
     };
-    write(1, within(600_000)).await?;
+    write(1, Save::within_ms(600_000)).await?;
     db.execute("UPDATE account_apart SET holder = '', coins = 50 WHERE name = 'a7'", &[]).await?;
-    write(2, within(1)).await?;
+    write(2, Save::within_ms(1)).await?;
     wait::until("the others are in the database", async || {
         let rows = db.fetch_all("SELECT name FROM account_apart WHERE coins = 2", &[]).await.unwrap();
         if rows.len() == 39 { Ok(()) } else { Err(rows.len()) }
@@ -166,7 +166,7 @@ pub(super) async fn holds_that_a_power_cut_took_from_the_journal_are_ended_by_wh
 ) -> Result<()> {
     let db = place.make_table::<Cut>().await?;
     let (dead, accounts) = place.node::<Cut>().await?;
-    let later = within(600_000);
+    let later = Save::within_ms(600_000);
     for name in ["ann", "bob", "cid", "dan"] {
         accounts.insert(Cut::new(name, "g", 100)).await?;
     }
@@ -211,7 +211,7 @@ pub(super) async fn a_hold_that_comes_after_the_end_of_its_node_is_ended(place: 
     let (dead, accounts) = place.node::<Late>().await?;
     let ann = "ann".to_owned();
     accounts.insert(Late::new("ann", "g", 1)).await?;
-    accounts.update(&ann, within(600_000), |ann| ann.coins += 1).await?;
+    accounts.update(&ann, Save::within_ms(600_000), |ann| ann.coins += 1).await?;
     let holder = async || -> Result<String> {
         Ok(db.fetch_all("SELECT holder FROM account_late", &[]).await?[0].at(0)?)
     };
@@ -233,7 +233,7 @@ pub(super) async fn a_hold_that_comes_after_the_end_of_its_node_is_ended(place: 
 }
 
 /// Changes the only journal when its node has left it.
-async fn edit_journal(data_dir: &Path, change: impl FnOnce(&mut ffdata::journal::File)) -> Result<()> {
+async fn edit_journal(data_dir: &Path, change: impl FnOnce(&mut ffstore::rows::journal::File)) -> Result<()> {
     let path = wait::until("the journal is left", async || {
         let mut files: Vec<_> =
             std::fs::read_dir(data_dir).unwrap().map(|file| file.unwrap().path()).collect();
@@ -243,7 +243,7 @@ async fn edit_journal(data_dir: &Path, change: impl FnOnce(&mut ffdata::journal:
         Ok(path.clone())
     })
     .await?;
-    let mut file = ffdata::journal::read(&std::fs::read(&path)?)?;
+    let mut file = ffstore::rows::journal::read(&std::fs::read(&path)?)?;
     assert!(!file.torn && !file.head.boot.is_empty());
     change(&mut file);
     let mut bytes = Vec::new();

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use ffserver::db::{Db, Sql, Value};
 use ffserver::record::{Records, Settings, ddl};
-use ffserver::{Save, Table, within};
+use ffserver::{Save, Table};
 use nix::sys::signal::{Signal, kill};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -78,8 +78,8 @@ async fn speeds(
     tx.commit().await?;
     let data_dir = folder.join(what);
     let limits = ffconfig::Limits { record_fresh: Duration::from_secs(3600), ..Default::default() };
-    let settings = Settings { id: format!("speed-{what}"), data_dir, limits, shared: None };
-    let mut records = Records::new(BTreeMap::from([(String::new(), db.clone())]), settings);
+    let settings = Settings { id: format!("speed-{what}"), data_dir, limits, mirror: None };
+    let mut records = Records::new(BTreeMap::from([(String::new(), db.clone())]), settings, |_| true);
     let purses = records.open::<Purse>().await?;
     let keys: Vec<String> = (0..size.records).map(key).collect();
     purses.get_many(&keys).await?;
@@ -92,10 +92,10 @@ async fn speeds(
     let durable = writes(&purses, &keys, size.writers, Save::Durable, size.seconds).await?;
     // Every record is held once before it is hot.
     for key in &keys {
-        purses.update(key, within(100), |purse| purse.coins += 1).await?;
+        purses.update(key, Save::within_ms(100), |purse| purse.coins += 1).await?;
     }
     let begun = Instant::now();
-    let behind = writes(&purses, &keys, size.writers, within(100), size.seconds).await?;
+    let behind = writes(&purses, &keys, size.writers, Save::within_ms(100), size.seconds).await?;
     let busy = begun.elapsed();
     while records.counters().iter().any(|(name, _)| name == "record_dirty") {
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -2,9 +2,10 @@
 
 use ffnet::listen::ListenError;
 use ffproto::NodeName;
+use ffstore::OpenError;
+use ffstore::record::SchemaError;
 
 use crate::handover::receiver::InheritError;
-use crate::record::SchemaError;
 
 /// Why a node cannot be put together: nothing has been opened yet.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +67,10 @@ pub enum RunError {
     },
     /// The database does not answer.
     #[error(transparent)]
-    Db(#[from] crate::db::DbError),
+    Db(#[from] ffstore::db::DbError),
     /// memcached does not answer.
     #[error(transparent)]
-    Cache(#[from] crate::cache::CacheError),
+    Cache(#[from] ffstore::cache::CacheError),
     /// A table is not as its record expects it.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -87,4 +88,14 @@ pub enum RunError {
     /// The old process of the node goes on.
     #[error(transparent)]
     Inherit(#[from] InheritError),
+}
+
+impl From<OpenError> for RunError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Db(error) => Self::Db(error),
+            OpenError::Cache(error) => Self::Cache(error),
+            OpenError::Schema(error) => Self::Schema(error),
+        }
+    }
 }

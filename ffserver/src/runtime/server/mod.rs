@@ -34,7 +34,6 @@ use crate::handover::sender::{Estate, HandOverError, Kept};
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::BEAT_EVERY;
 use crate::node::{Node, Phase};
-use crate::record::Registered;
 use crate::runtime::child_listener;
 use crate::runtime::control::{Control, Sockets, Word};
 use crate::runtime::in_process::Hub;
@@ -44,6 +43,7 @@ use crate::runtime::web::{Front, Web};
 use crate::session::migration;
 use crate::session::queue::{QueueLimits, Queues};
 use crate::transit::park::Side;
+use ffstore::Registered;
 
 /// How long a node waits for its parents before it is ready without them: they may be late.
 const PARENTS_WAIT: Duration = Duration::from_secs(2);

@@ -30,9 +30,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::db::Db;
 use crate::node::{Node, Phase};
-use crate::record::{Records, TableStats};
+use ffstore::db::Db;
+use ffstore::record::{Records, TableStats};
 pub(crate) use front::{Front, Retirement, Traveller};
 
 /// Threads of the front and Rocket together: a route that blocks one leaves the other.
