@@ -66,7 +66,7 @@ fn run(args: Args) -> Result<ExitCode> {
 fn check_node(node: &str, config: &Path) -> Result<ExitCode> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let server = FFServer::new(&cluster, node, apps::all(), process::incarnation(None)?)?;
-    let findings = process::runtime(1)?.block_on(server.check());
+    let findings = process::runtime(1)?.block_on(ffserver::check(&server));
     findings.iter().for_each(|finding| println!("{finding}"));
     let fault = findings.iter().any(|finding| finding.fault);
     Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -75,7 +75,7 @@ fn check_node(node: &str, config: &Path) -> Result<ExitCode> {
 fn run_node(node: &str, config: &Path) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let server = process::own_node(&cluster, node, apps::all(), &env)?;
-    let settings = server.node().config().clone();
+    let settings = server.config().clone();
     let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false })?;
     if let Some(cpus) = &settings.cpu {
         process::pin_to_cpus(cpus).with_context(|| format!("servers.{}.cpu", settings.key))?;

@@ -102,7 +102,7 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
                 }
                 #[allow(unused_variables)]
                 fn check(
-                    facts: &::ffserver::handler::Facts<'_>,
+                    facts: &::ffserver::handler::CheckContext<'_>,
                 ) -> ::core::result::Result<(), ::std::string::String> {
                     #(#check)*
                     ::core::result::Result::Ok(())

@@ -248,6 +248,70 @@ pub struct Entry {
     pub number: u32,
 }
 
+/// What an [`Op::Join`] or [`Op::Leave`] came to, as the byte of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupAnswer {
+    /// The session is in the group, or no longer.
+    Done,
+    /// The session has ended.
+    Gone,
+    /// The session is in too many groups, or the group's name is too long.
+    TooMany,
+}
+
+impl GroupAnswer {
+    /// The byte.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Gone => 1,
+            Self::TooMany => 2,
+        }
+    }
+
+    /// What a byte says; `None` for one of a later version.
+    pub fn from_number(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::Done,
+            1 => Self::Gone,
+            2 => Self::TooMany,
+            _ => return None,
+        })
+    }
+}
+
+/// What an [`Op::Push`] that was a call came to, as the byte of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushAnswer {
+    /// The message is queued for the client.
+    Queued,
+    /// The session has ended.
+    Gone,
+    /// The client reads too slowly.
+    TooSlow,
+}
+
+impl PushAnswer {
+    /// The byte.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Queued => 0,
+            Self::Gone => 1,
+            Self::TooSlow => 2,
+        }
+    }
+
+    /// What a byte says; `None` for one of a later version.
+    pub fn from_number(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::Queued,
+            1 => Self::Gone,
+            2 => Self::TooSlow,
+            _ => return None,
+        })
+    }
+}
+
 /// What a [`Op::Move`] came to, as the byte of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MoveAnswer {

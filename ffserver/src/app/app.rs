@@ -3,71 +3,16 @@
 use std::any::TypeId;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ffproto::NodeName;
 
 use crate::app::handler::Route;
+use crate::app::hooks::{Entered, Frozen, Hooks, Later, NotMoved, SessionEvent, SessionEventKind};
 use crate::error::HandlerError;
 use crate::node::{Node, States};
 use crate::session::handle::Session;
 use ffstore::{Record, Registered, Table};
-
-type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-pub(crate) type NodeHook = Arc<dyn Fn(Node) -> Later<Result<(), HandlerError>> + Send + Sync>;
-pub(crate) type SessionHook = Arc<dyn Fn(Node, Session) -> Later<()> + Send + Sync>;
-pub(crate) type EnteredHook = Arc<dyn Fn(Node, Session, Entered) -> Later<()> + Send + Sync>;
-pub(crate) type FreezeHook = Arc<dyn Fn(Node) -> Later<Result<Vec<u8>, HandlerError>> + Send + Sync>;
-pub(crate) type ThawHook = Arc<dyn Fn(Node, Frozen) -> Later<Result<(), HandlerError>> + Send + Sync>;
-pub(crate) type LostNodeHook = Arc<dyn Fn(Node, Session, NodeName) -> Later<()> + Send + Sync>;
-pub(crate) type NotMovedHook = Arc<dyn Fn(Node, Session, NotMoved) -> Later<()> + Send + Sync>;
-pub(crate) type ChildHook = Arc<dyn Fn(Node, NodeName) -> Later<()> + Send + Sync>;
-
-#[derive(Clone, Default)]
-pub(crate) struct Hooks {
-    pub(crate) started: Option<NodeHook>,
-    pub(crate) stopping: Option<NodeHook>,
-    pub(crate) session_opened: Option<SessionHook>,
-    pub(crate) session_verified: Option<SessionHook>,
-    pub(crate) session_closed: Option<SessionHook>,
-    pub(crate) session_lost_node: Option<LostNodeHook>,
-    pub(crate) session_entered: Option<EnteredHook>,
-    pub(crate) session_left: Option<SessionHook>,
-    pub(crate) session_not_moved: Option<NotMovedHook>,
-    pub(crate) child_connected: Option<ChildHook>,
-    pub(crate) child_lost: Option<ChildHook>,
-    pub(crate) freeze: Option<(u32, FreezeHook)>,
-    pub(crate) thaw: Option<ThawHook>,
-}
-
-/// How a session has come to a node: see [`Session::move_to`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entered {
-    /// The node where it was; the one that has moved it, when it was at none of that kind.
-    pub from: NodeName,
-    /// What was given to [`Session::move_to`].
-    pub extra: Bytes,
-}
-
-/// A move that has come to nothing: see [`Session::move_to`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotMoved {
-    /// The node that the session should have gone to.
-    pub to: NodeName,
-    /// What was given to [`Session::move_to`], and was not taken.
-    pub extra: Bytes,
-}
-
-/// The state of an app on its way from an old process to its successor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frozen {
-    /// The version that the old process gave to [`App::freeze`].
-    pub version: u32,
-    /// What its hook returned.
-    pub bytes: Vec<u8>,
-}
 
 /// The list of handlers, state and hooks that a node runs. A value: each node is built from its own.
 ///
@@ -170,61 +115,58 @@ impl App {
     /// connection, before its first message is handled there. Not again when the client goes over to a
     /// successor of the node's process.
     #[must_use]
-    pub fn on_session_opened<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    pub fn on_session_opened<F>(self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.hooks.session_opened = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
-        self
+        self.on_session(SessionEventKind::Opened, move |node, session, _| Some(hook(node, session)))
     }
 
     /// Runs once on each node that the session has touched, or touches later, as soon as it has a user: by the
     /// verdict over its login, or by [`Session::bind`]. On its net node before the client's login is answered;
     /// on a node that it touches later behind [`App::on_session_opened`].
     #[must_use]
-    pub fn on_session_verified<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    pub fn on_session_verified<F>(self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.hooks.session_verified = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
-        self
+        self.on_session(SessionEventKind::Verified, move |node, session, _| Some(hook(node, session)))
     }
 
     /// Runs once when a client is gone, after the last of its messages: on its net node, and on every node that
     /// has handled messages of it, also when the net node has been killed.
     #[must_use]
-    pub fn on_session_closed<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    pub fn on_session_closed<F>(self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.hooks.session_closed = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
-        self
+        self.on_session(SessionEventKind::Closed, move |node, session, _| Some(hook(node, session)))
     }
 
     /// Runs on the node that [`Session::move_to`] has named, once for each move, before any message that the client
     /// has sent since; behind [`App::on_session_opened`] when the session had not been there.
     #[must_use]
     pub fn on_session_entered<F>(
-        mut self,
+        self,
         hook: impl Fn(Node, Session, Entered) -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.hooks.session_entered =
-            Some(Arc::new(move |node, session, entered| Box::pin(hook(node, session, entered))));
-        self
+        self.on_session(SessionEventKind::Entered, move |node, session, event| match event {
+            SessionEvent::Entered(entered) => Some(hook(node, session, entered)),
+            _ => None,
+        })
     }
 
     /// Runs on the node that a session was moved away from, behind the last of its messages there and when the new
     /// node has taken it. [`App::on_session_closed`] still runs there when the session ends.
     #[must_use]
-    pub fn on_session_left<F>(mut self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
+    pub fn on_session_left<F>(self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.hooks.session_left = Some(Arc::new(move |node, session| Box::pin(hook(node, session))));
-        self
+        self.on_session(SessionEventKind::Left, move |node, session, _| Some(hook(node, session)))
     }
 
     /// Runs on the node that has called [`Session::move_to`] when that has begun, but the new node is lost before the
@@ -233,15 +175,16 @@ impl App {
     /// was lost, or when only its answer was: it is told [`App::on_session_left`] then.
     #[must_use]
     pub fn on_session_not_moved<F>(
-        mut self,
+        self,
         hook: impl Fn(Node, Session, NotMoved) -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.hooks.session_not_moved =
-            Some(Arc::new(move |node, session, failed| Box::pin(hook(node, session, failed))));
-        self
+        self.on_session(SessionEventKind::NotMoved, move |node, session, event| match event {
+            SessionEvent::NotMoved(failed) => Some(hook(node, session, failed)),
+            _ => None,
+        })
     }
 
     /// Runs on a session's net node when the node that its messages of a route went to is gone: they go to
@@ -249,14 +192,34 @@ impl App {
     /// has lost so; not when a node is replaced, nor when only a gate on the way is lost.
     #[must_use]
     pub fn on_session_lost_node<F>(
-        mut self,
+        self,
         hook: impl Fn(Node, Session, NodeName) -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.hooks.session_lost_node =
-            Some(Arc::new(move |node, session, lost| Box::pin(hook(node, session, lost))));
+        self.on_session(SessionEventKind::LostNode, move |node, session, event| match event {
+            SessionEvent::LostNode(lost) => Some(hook(node, session, lost)),
+            _ => None,
+        })
+    }
+
+    fn on_session<F>(
+        mut self,
+        kind: SessionEventKind,
+        hook: impl Fn(Node, Session, SessionEvent) -> Option<F> + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let hook = Arc::new(hook);
+        let run = move |node: Node, session: Session, event: SessionEvent| -> Later<()> {
+            match hook(node, session, event) {
+                Some(hook) => Box::pin(hook),
+                None => Box::pin(std::future::ready(())),
+            }
+        };
+        self.hooks.set(kind, Arc::new(run));
         self
     }
 

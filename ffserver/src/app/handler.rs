@@ -14,12 +14,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::calls::neighbours::{Children, Origin, Parent, ParentName, Parents};
+use crate::calls::neighbours::{Children, Parent, ParentName, Parents};
 use crate::calls::nodes::Nodes;
 use crate::error::HandlerError;
 use crate::node::Node;
 use crate::session::handle::Session;
 use crate::session::local::LocalSession;
+use crate::transit::call::Origin;
 use ffstore::cache::Cache;
 use ffstore::db::{DatabaseName, Db, NamedDb};
 use ffstore::record::{Record, Table};
@@ -49,7 +50,12 @@ impl Request {
             From::Session(_) => None,
             From::Node(name) | From::Far { by: name, .. } => Some(name.clone()),
         };
-        Origin { node: self.node.clone(), client: self.client, deadline: Some(self.deadline), caller }
+        Origin {
+            transit: self.node.transit().clone(),
+            client: self.client,
+            deadline: Some(self.deadline),
+            caller,
+        }
     }
 
     fn take_body(&mut self) -> Result<Bytes, HandlerError> {
@@ -60,7 +66,7 @@ impl Request {
 }
 
 /// What an extractor may know when the node starts, before any message.
-pub struct Facts<'a> {
+pub struct CheckContext<'a> {
     pub(crate) config: &'a ffconfig::Node,
     pub(crate) has_state: &'a dyn Fn(std::any::TypeId) -> bool,
     /// Set by an argument that needs the session to be known here.
@@ -84,7 +90,7 @@ pub trait FromRequest: Sized {
     ///
     /// # Errors
     /// A sentence for the operator; the node does not start then.
-    fn check(_: &Facts<'_>) -> Result<(), String> {
+    fn check(_: &CheckContext<'_>) -> Result<(), String> {
         Ok(())
     }
 }
@@ -166,14 +172,14 @@ impl<T: DeserializeOwned> FromRequest for Bincode<T> {
 impl FromRequest for Session {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
         if let From::Session(session) = &request.from {
-            return Ok(Session::here(request.node.clone(), session.clone()));
+            return Ok(Session::here(request.node.known_sessions().clone(), session.clone()));
         }
         let client = request.client.ok_or_else(|| HandlerError::bad_request("no client made this call"))?;
         let session = request.node.session(client.session);
         session.ok_or_else(|| HandlerError::bad_request("the session has ended"))
     }
 
-    fn check(facts: &Facts<'_>) -> Result<(), String> {
+    fn check(facts: &CheckContext<'_>) -> Result<(), String> {
         facts.takes_session.set(true);
         Ok(())
     }
@@ -237,7 +243,7 @@ impl<T: Send + Sync + 'static> FromRequest for State<T> {
             .ok_or_else(|| HandlerError::internal("a State that the app does not have"))
     }
 
-    fn check(facts: &Facts<'_>) -> Result<(), String> {
+    fn check(facts: &CheckContext<'_>) -> Result<(), String> {
         if (facts.has_state)(std::any::TypeId::of::<T>()) {
             return Ok(());
         }
@@ -266,7 +272,7 @@ impl FromRequest for Children {
         Ok(Children::new(request.origin()))
     }
 
-    fn check(facts: &Facts<'_>) -> Result<(), String> {
+    fn check(facts: &CheckContext<'_>) -> Result<(), String> {
         match facts.config.rootport {
             Some(_) => Ok(()),
             None => Err("takes Children, but the node has no rootport".into()),
@@ -278,7 +284,7 @@ impl<N: ParentName> FromRequest for Parent<N> {
         Ok(Parent::new(Parents::new(request.origin())))
     }
 
-    fn check(facts: &Facts<'_>) -> Result<(), String> {
+    fn check(facts: &CheckContext<'_>) -> Result<(), String> {
         has_parent(facts.config, N::NAME)
     }
 }
@@ -295,7 +301,7 @@ impl FromRequest for Db {
         request.node.db().cloned().ok_or_else(|| HandlerError::internal("no database"))
     }
 
-    fn check(facts: &Facts<'_>) -> Result<(), String> {
+    fn check(facts: &CheckContext<'_>) -> Result<(), String> {
         if facts.config.db {
             Ok(())
         } else {
@@ -309,7 +315,7 @@ impl<N: DatabaseName> FromRequest for NamedDb<N> {
         db.map(Self::new).ok_or_else(|| HandlerError::internal("no such database"))
     }
 
-    fn check(facts: &Facts<'_>) -> Result<(), String> {
+    fn check(facts: &CheckContext<'_>) -> Result<(), String> {
         if facts.config.databases.iter().any(|name| name == N::NAME) {
             return Ok(());
         }
@@ -324,7 +330,7 @@ impl<T: Record> FromRequest for Table<T> {
         request.node.table().ok_or_else(|| HandlerError::internal("no such table"))
     }
 
-    fn check(facts: &Facts<'_>) -> Result<(), String> {
+    fn check(facts: &CheckContext<'_>) -> Result<(), String> {
         let name = std::any::type_name::<T>();
         if !(facts.has_state)(std::any::TypeId::of::<Self>()) {
             let last = name.rsplit("::").next().unwrap_or_default();
@@ -432,7 +438,7 @@ impl std::fmt::Display for Key {
     }
 }
 
-type Check = fn(&Facts<'_>) -> Result<(), String>;
+type Check = fn(&CheckContext<'_>) -> Result<(), String>;
 
 /// A handler as a value: what the attributes write, and what tests and tools may write by hand.
 #[derive(Clone)]
@@ -490,6 +496,6 @@ pub trait Listed {
 #[macro_export]
 macro_rules! handlers {
     ($($handler:path),* $(,)?) => {
-        ::std::vec![$(<$handler as $crate::app::handler::Listed>::route()),*]
+        ::std::vec![$(<$handler as $crate::handler::Listed>::route()),*]
     };
 }

@@ -3,4 +3,5 @@
 #[allow(clippy::module_inception, reason = "the type that the room is named for")]
 pub(crate) mod app;
 pub mod handler;
+pub(crate) mod hooks;
 pub mod verdict;

@@ -3,7 +3,7 @@
 use ffproto::login::{self, MARK};
 
 use crate::app::handler::{IntoReply, Outcome};
-use crate::cluster::membership::{decode, encode};
+use crate::cluster::payload::{decode, encode};
 
 /// The answer of the handler of `login.command`: who the client is, or why it may not come in. The handler is one
 /// of the net node, or of the node that the net node's `route` leads to.

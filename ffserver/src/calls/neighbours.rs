@@ -1,191 +1,14 @@
 //! Calls to other nodes: who is meant, how long the caller waits, and for which client.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use ffnet::Link;
-use ffnet::link::{Call, CallOptions, Forward, NotSent, Sink};
-use ffproto::link::Client;
-use ffproto::{Fault, NodeName, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 
+use crate::cluster::side::Side;
 use crate::error::{CallError, HandlerError};
-use crate::node::Node;
-use crate::transit::next_hop::{Found, is_for_client};
-use crate::transit::park::{Entry, Outcome, Side, Slot, To, What};
-
-/// How far a call may go in time, and whose message made it.
-#[derive(Debug, Clone)]
-pub(crate) struct Origin {
-    pub(crate) node: Node,
-    pub(crate) client: Option<Client>,
-    /// When the request that makes the call ends; `None` outside of a request.
-    pub(crate) deadline: Option<Instant>,
-    /// The neighbour that waits for the request that makes the call.
-    pub(crate) caller: Option<NodeName>,
-}
-
-impl Origin {
-    pub(crate) fn of(node: &Node) -> Self {
-        Self { node: node.clone(), client: None, deadline: None, caller: None }
-    }
-
-    /// The call's own timeout, but never beyond the request that makes it.
-    fn options(&self, timeout: Duration) -> CallOptions {
-        let own = Instant::now() + timeout;
-        CallOptions { deadline: self.deadline.map_or(own, |outer| outer.min(own)), client: self.client }
-    }
-
-    fn session(&self) -> Option<SessionId> {
-        self.client.map(|client| client.session)
-    }
-
-    /// The link to a neighbour; `None` when the message must wait for it.
-    fn link(&self, side: Side, who: &str, now: Instant) -> Result<Option<Link>, Fault> {
-        let (node, session) = (&self.node, self.session());
-        if node.park().any() && node.park().blocks(&To::Neighbour(side, who.into()), session) {
-            return Ok(None);
-        }
-        match node.link_to(side, who, session, now) {
-            Found::Go(link) => Ok(Some(link)),
-            Found::Wait => Ok(None),
-            Found::None => Err(node.not_there(side, who)),
-        }
-    }
-
-    pub(crate) fn call(
-        &self,
-        side: Side,
-        who: &str,
-        method: &str,
-        body: &[u8],
-        timeout: Duration,
-    ) -> Calling {
-        match self.link(side, who, Instant::now()) {
-            Ok(Some(link)) => Calling(CallingState::Sent(link.call(method, body, self.options(timeout)))),
-            Ok(None) => self.call_later(side, who, method, body, timeout).unwrap_or_else(Calling::refused),
-            Err(fault) => Calling::refused(fault),
-        }
-    }
-
-    fn call_later(
-        &self,
-        side: Side,
-        who: &str,
-        method: &str,
-        body: &[u8],
-        timeout: Duration,
-    ) -> Result<Calling, Fault> {
-        let (slot, options) = (Arc::new(Slot::default()), self.options(timeout));
-        let calling = Calling(CallingState::Waits(Outcome(slot.clone())));
-        if let Some((link, method)) = self.nested(side, who, method) {
-            let call = Forward {
-                method,
-                body,
-                options,
-                message_of: None,
-                hops: 0,
-                nested: true,
-                sink: slot.clone(),
-                token: 0,
-            };
-            match link.forward(call, Instant::now()) {
-                Ok(()) => return Ok(calling),
-                Err(NotSent::Fault(fault)) => return Err(fault),
-                Err(NotSent::Later) => {}
-            }
-        }
-        let (what, body) = (What::Call(method.to_owned()), Bytes::copy_from_slice(body));
-        let (client, deadline) = (self.client, options.deadline);
-        let (to, sink) = (To::Neighbour(side, who.into()), Some((slot as Arc<dyn Sink>, 0)));
-        self.node.wait(Entry { to, what, body, client, deadline, sink })?;
-        Ok(calling)
-    }
-
-    /// The paused link of the neighbour that waits for the request that makes the call: it cannot end before
-    /// this call has, so the call must not wait for its end.
-    fn nested(&self, side: Side, who: &str, method: &str) -> Option<(Link, u16)> {
-        let known = self.node.neighbours(side);
-        let link = known.get(self.caller.as_ref()?.as_str())?.link()?.clone();
-        let meant = known.meant(who).iter().any(|known| known.name == link.peer().name);
-        let number = link.method_number(method)?;
-        (meant && link.is_paused()).then_some((link, number))
-    }
-
-    /// The paused link of a neighbour that a message for clients goes over all the same: an answer may follow it there,
-    /// and the app that is being frozen does not see it.
-    fn paused(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Option<Link> {
-        let link = self.node.neighbours(side).get(who)?.link().filter(|link| link.is_paused())?.clone();
-        let blocked = self.node.park().blocks(&To::Neighbour(side, who.into()), self.session());
-        (!blocked && is_for_client(method, body)).then_some(link)
-    }
-
-    pub(crate) fn notify(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Result<(), Fault> {
-        let now = Instant::now();
-        let sent = match self.link(side, who, now)? {
-            Some(link) => self.node.notify_over(&link, side, method, body, self.client),
-            None => match self.paused(side, who, method, body) {
-                Some(link) => link.notify_beside(method, body, self.client),
-                None => Err(NotSent::Later),
-            },
-        };
-        match sent {
-            Ok(()) => return Ok(()),
-            Err(NotSent::Fault(fault)) => return Err(fault),
-            Err(NotSent::Later) => {}
-        }
-        let (to, what) = (To::Neighbour(side, who.into()), What::Notify(method.to_owned()));
-        let (client, body) = (self.client, Bytes::copy_from_slice(body));
-        let deadline = now + self.node.config().limits.call_timeout;
-        self.node.wait(Entry { to, what, body, client, deadline, sink: None })
-    }
-}
-
-/// A call on its way. Cancel-safe: dropping it forgets the answer, the call itself has been sent, or is sent
-/// when the node that is waited for is there.
-#[must_use = "a call does nothing for its caller unless its outcome is awaited"]
-pub struct Calling(CallingState);
-
-enum CallingState {
-    Sent(Call),
-    Waits(Outcome),
-    Refused(Option<CallError>),
-    Later(Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send>>),
-}
-
-impl Calling {
-    pub(crate) fn refused(fault: Fault) -> Self {
-        Self(CallingState::Refused(Some(fault.into())))
-    }
-
-    /// A call that is made when its node is there.
-    pub(crate) fn later(call: impl Future<Output = Result<Bytes, CallError>> + Send + 'static) -> Self {
-        Self(CallingState::Later(Box::pin(call)))
-    }
-}
-
-impl Future for Calling {
-    type Output = Result<Bytes, CallError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            CallingState::Sent(call) => Pin::new(call).poll(cx).map_err(CallError::from),
-            CallingState::Later(call) => call.as_mut().poll(cx),
-            CallingState::Waits(outcome) => Pin::new(outcome).poll(cx).map_err(CallError::from),
-            // Not even sent. Like every future, it may be polled once after its end at most.
-            CallingState::Refused(refused) => match refused.take() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
-            },
-        }
-    }
-}
+pub use crate::transit::call::Calling;
+use crate::transit::call::Origin;
 
 macro_rules! neighbours {
     ($(#[$doc:meta])* $name:ident, $to:ident, $one:literal) => {
@@ -198,7 +21,7 @@ macro_rules! neighbours {
 
         impl $name {
             pub(crate) fn new(origin: Origin) -> Self {
-                let timeout = origin.node.config().limits.call_timeout;
+                let timeout = origin.transit.identity().limits().call_timeout;
                 Self { origin, timeout }
             }
 
@@ -261,18 +84,6 @@ neighbours! {
     /// The children of this node (firefly's `root.callChild`): an extractor of every handler, and
     /// [`Node::call_children`] elsewhere. `who` is a child's name or a kind of children.
     Children, Child, "child"
-}
-
-impl Node {
-    /// To call parents outside of a request, from a hook or a timer.
-    pub fn call_parents(&self) -> Parents {
-        Parents::new(Origin::of(self))
-    }
-
-    /// To call children outside of a request, from a hook or a timer.
-    pub fn call_children(&self) -> Children {
-        Children::new(Origin::of(self))
-    }
 }
 
 /// Names a parent in an argument's type; [`parents!`](crate::parents) writes it.

@@ -6,15 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffproto::relay::{self, Op, Reachable, TO};
 use ffproto::{Code, Executed, Fault, NodeName};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use crate::calls::neighbours::{Calling, Origin};
-use crate::cluster::reachability::At;
+use crate::cluster::side::PeerKey;
 use crate::error::CallError;
-use crate::node::Node;
-
-/// How often a node that is waited for is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+use crate::transit::call::{Calling, Origin};
 
 /// Who is meant.
 #[derive(Debug, Clone)]
@@ -54,7 +50,7 @@ pub struct Nodes {
 
 impl Nodes {
     pub(crate) fn new(origin: Origin) -> Self {
-        let timeout = origin.node.config().limits.call_timeout;
+        let timeout = origin.transit.identity().limits().call_timeout;
         Self { origin, timeout }
     }
 
@@ -69,7 +65,7 @@ impl Nodes {
     /// The names of the other nodes of a kind that can be reached now.
     pub fn of_kind(&self, kind: &str) -> Vec<NodeName> {
         let whom = Whom::Kind(kind.to_owned());
-        self.origin.node.meant(&whom).into_iter().map(|node| node.name).collect()
+        self.meant(&whom).into_iter().map(|node| node.name).collect()
     }
 
     /// Calls `method` of the node `name`. It is queued before this returns if the node can be reached now, so
@@ -102,7 +98,7 @@ impl Nodes {
     ) -> Vec<(NodeName, Result<Bytes, CallError>)> {
         let called: Vec<(NodeName, Calling)> = {
             let (whom, body) = (Whom::Kind(kind.to_owned()), body.as_ref());
-            let nodes = self.origin.node.meant(&whom).into_iter();
+            let nodes = self.meant(&whom).into_iter();
             nodes.map(|node| (node.name.clone(), self.send_call(&node, method, body))).collect()
         };
         let mut outcomes = Vec::with_capacity(called.len());
@@ -134,7 +130,7 @@ impl Nodes {
     /// [`CallError`] of the first that it could not be sent to; the others were told.
     pub fn notify_all(&self, kind: &str, method: &str, body: impl AsRef<[u8]>) -> Result<usize, CallError> {
         let (mut told, mut failed) = (0, None);
-        for node in self.origin.node.meant(&Whom::Kind(kind.to_owned())) {
+        for node in self.meant(&Whom::Kind(kind.to_owned())) {
             match self.send_notify(&node, method, body.as_ref()) {
                 Ok(()) => told += 1,
                 Err(fault) => failed = failed.or(Some(fault)),
@@ -156,76 +152,72 @@ impl Nodes {
 
     async fn call_when_there(mut self, whom: Whom, method: &str, body: &[u8]) -> Result<Bytes, CallError> {
         let begun = Instant::now();
+        let deadline = begun + self.timeout;
+        let deadline = self.origin.deadline.map_or(deadline, |outer| outer.min(deadline));
+        let mut reached = self.origin.transit.membership().reached();
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
             if let Some(node) = self.one(&whom)? {
                 self.timeout = self.timeout.saturating_sub(begun.elapsed());
                 return self.send_call(&node, method, body).await;
             }
-            let deadline = begun + self.timeout;
-            if Instant::now() >= self.origin.deadline.map_or(deadline, |outer| outer.min(deadline)) {
+            if Instant::now() >= deadline {
                 let text = format!("the deadline passed while {whom} was waited for");
-                return Err(self.origin.node.fault(Code::Timeout, Executed::No, text).into());
+                return Err(self.origin.transit.identity().fault(Code::Timeout, Executed::No, text).into());
             }
+            // The patience for a node that has left ends by the clock.
+            let patience = Instant::now() + self.origin.transit.identity().limits().park;
+            let _ = timeout_at(deadline.min(patience), reached.changed()).await;
         }
     }
 
     fn notify_one(&self, whom: &Whom, method: &str, body: &[u8]) -> Result<(), CallError> {
-        let node = self.one(whom)?.ok_or_else(|| self.origin.node.no_such_node(whom))?;
+        let node = self.one(whom)?.ok_or_else(|| self.no_such_node(whom))?;
         Ok(self.send_notify(&node, method, body)?)
     }
 
     /// The node that is meant; `None` when one may be back soon.
     fn one(&self, whom: &Whom) -> Result<Option<Reachable>, Fault> {
-        let node = &self.origin.node;
+        let (transit, identity) = (&self.origin.transit, self.origin.transit.identity());
         if let Whom::Name(name) = whom
-            && *node.name() == **name
+            && *identity.name() == **name
         {
             let text = format!("`{name}` would call itself");
-            return Err(node.fault(Code::NoNode, Executed::No, text));
+            return Err(identity.fault(Code::NoNode, Executed::No, text));
         }
-        let mut nodes = node.meant(whom);
+        let mut nodes = self.meant(whom);
         if nodes.is_empty() {
-            let park = node.config().limits.park;
-            let is_awaited =
-                node.cluster().has_left(Instant::now(), park, |name, kind| whom.means(name, kind));
-            return if is_awaited { Ok(None) } else { Err(node.no_such_node(whom)) };
+            let (now, park) = (Instant::now(), identity.limits().park);
+            let is_awaited = transit.membership().has_left(now, park, |name, kind| whom.means(name, kind));
+            return if is_awaited { Ok(None) } else { Err(self.no_such_node(whom)) };
         }
-        let turn = self.origin.client.map_or_else(|| node.next_turn(), |client| client.session.0);
+        let turn = self.origin.client.map_or_else(|| transit.next_turn(), |client| client.session.0);
         Ok(Some(nodes.swap_remove((turn % nodes.len() as u64) as usize)))
+    }
+
+    fn meant(&self, whom: &Whom) -> Vec<Reachable> {
+        let others = self.origin.transit.membership().others();
+        others.into_values().filter(|node| whom.means(&node.name, &node.kind)).collect()
+    }
+
+    fn no_such_node(&self, whom: &Whom) -> Fault {
+        let identity = self.origin.transit.identity();
+        identity.fault(Code::NoNode, Executed::No, format!("`{}` reaches no {whom}", identity.name()))
     }
 
     fn send_call(&self, node: &Reachable, method: &str, body: &[u8]) -> Calling {
         match self.envelope(node, method, body) {
-            Ok(((direction, name), body)) => {
-                self.origin.call(direction.into(), name.as_str(), TO, &body, self.timeout)
-            }
+            Ok(((side, name), body)) => self.origin.call(side, name.as_str(), TO, &body, self.timeout),
             Err(fault) => Calling::refused(fault),
         }
     }
 
     fn send_notify(&self, node: &Reachable, method: &str, body: &[u8]) -> Result<(), Fault> {
-        let ((direction, name), body) = self.envelope(node, method, body)?;
-        self.origin.notify(direction.into(), name.as_str(), TO, &body)
+        let ((side, name), body) = self.envelope(node, method, body)?;
+        self.origin.notify(side, name.as_str(), TO, &body)
     }
 
-    fn envelope(&self, node: &Reachable, method: &str, body: &[u8]) -> Result<(At, Vec<u8>), Fault> {
+    fn envelope(&self, node: &Reachable, method: &str, body: &[u8]) -> Result<(PeerKey, Vec<u8>), Fault> {
         let payload = relay::Call { method, body }.write();
-        self.origin.node.envelope(node.number, Op::Call, self.origin.client, &payload, None)
-    }
-}
-
-impl Node {
-    /// To call any node of the cluster outside of a request, from a hook or a timer.
-    pub fn call_nodes(&self) -> Nodes {
-        Nodes::new(Origin::of(self))
-    }
-
-    fn meant(&self, whom: &Whom) -> Vec<Reachable> {
-        self.cluster().others().into_values().filter(|node| whom.means(&node.name, &node.kind)).collect()
-    }
-
-    fn no_such_node(&self, whom: &Whom) -> Fault {
-        self.fault(Code::NoNode, Executed::No, format!("`{}` reaches no {whom}", self.name()))
+        self.origin.transit.envelope(node.number, Op::Call, self.origin.client, &payload, None)
     }
 }

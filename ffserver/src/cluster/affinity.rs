@@ -1,5 +1,5 @@
-//! Which node runs a client's message that has no handler here: the config's `route` gives a target (a kind,
-//! or one node), the neighbours tell what they take, and a session keeps the node that was chosen.
+//! Affinity: which way each session's messages for a target go, chosen once and kept, also while a process on the way is
+//! replaced.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,49 +11,16 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
-use crate::cluster::configured_routes::Places;
-use crate::cluster::reachability::{At, Direction};
-use crate::transit::park::Side;
-
-/// In a handshake, `@KIND` among the methods says: this end takes clients' messages for nodes of KIND,
-/// itself or for others; `@=NODE` says so of one node. No handler's name has an `@`.
-const MARK: char = '@';
-/// A notify under this name says that the session in its header has ended.
-pub(crate) const SESSION_ENDED: &str = "@";
-
-/// The method under which messages for a target are taken.
-pub(crate) fn method_of(target: &str) -> String {
-    format!("{MARK}{target}")
-}
-
-/// Whether a handler's method may be named so.
-pub(crate) fn is_reserved(method: &str) -> bool {
-    method.contains(MARK)
-}
-
-/// What a node takes clients' messages for, beside its handlers: one entry per target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// This node's own handlers, and its own route.
-    Here,
-    /// Others, on the far side of this node.
-    Beyond(Arc<str>),
-}
-
-/// What a node tells its neighbours on that side that it takes.
-pub(crate) fn taken(places: &Places, side: Side, has_handlers: bool) -> Vec<(String, Taken)> {
-    let own: BTreeSet<Arc<str>> = places.own().filter(|_| has_handlers).cloned().collect();
-    let here = own.iter().map(|key| (key.to_string(), Taken::Here)).collect::<Vec<_>>();
-    let beyond = places.passed_on_for(side).into_iter().filter(|key| !own.contains(key));
-    here.into_iter().chain(beyond.map(|key| (key.to_string(), Taken::Beyond(key)))).collect()
-}
+use crate::cluster::affinity_delta::AffinityDelta;
+use crate::cluster::served::method_of;
+use crate::cluster::side::{PeerKey, Side};
 
 /// A link that takes messages for a target, and the method's number there.
 #[derive(Clone)]
 pub(crate) struct Hop {
     pub(crate) link: Link,
     pub(crate) method: u16,
-    /// What was known of the cluster when it was chosen ([`crate::cluster::membership::Cluster::changes`]): it is looked at
+    /// What was known of the cluster when it was chosen ([`crate::cluster::membership::Membership::changes`]): it is looked at
     /// again when that has changed.
     pub(crate) known: u64,
 }
@@ -71,95 +38,6 @@ impl Hop {
     }
 }
 
-/// A neighbour that takes messages for a target and may be there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Way {
-    pub(crate) side: Side,
-    pub(crate) name: NodeName,
-    pub(crate) state: WayState,
-    /// It is meant itself.
-    pub(crate) end: bool,
-    /// A node that is meant lives behind it.
-    pub(crate) leads: bool,
-    /// The node that the session has is it, or lives behind it.
-    pub(crate) to_kept: bool,
-}
-
-/// How it stands with a neighbour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WayState {
-    /// So many calls wait for their outcome there.
-    Open(usize),
-    /// It is back soon with all that it knows, or an earlier message of the session must end first.
-    Soon,
-    /// It has ended, and may be back.
-    Missed,
-}
-
-/// What to do with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pick {
-    /// That way.
-    Go(usize),
-    /// That way, when nothing of the session is left on the one that it had.
-    Leave(usize),
-    /// It waits.
-    Wait,
-    /// There is none.
-    None,
-}
-
-/// Chooses a way: the one that the session has as long as it leads to a node that is meant; else the one to the
-/// node that the session has; else below before above, the node itself before one on the way, and of those the
-/// one with the least load, by turns among equals. When nothing leads there now, a way on which somebody may be
-/// waited for.
-pub(crate) fn pick(ways: &[Way], kept: Option<&NodeName>, turn: u64) -> Pick {
-    let others = || best(ways, turn, |way| (way.end || way.leads) && Some(&way.name) != kept);
-    if let Some(at) = kept.and_then(|kept| ways.iter().position(|way| way.name == *kept)) {
-        return match ways[at].state {
-            WayState::Soon => Pick::Wait,
-            WayState::Open(_) if ways[at].end || ways[at].leads => Pick::Go(at),
-            WayState::Open(_) => others().map_or(Pick::Go(at), Pick::Leave),
-            WayState::Missed => others().map_or(Pick::Wait, Pick::Go),
-        };
-    }
-    if ways.iter().any(|way| way.to_kept && way.state == WayState::Soon) {
-        return Pick::Wait;
-    }
-    if let Some(at) = best(ways, turn, |way| way.to_kept) {
-        return Pick::Go(at);
-    }
-    // Who has just been told which node the session has, after a start of its own or a move, waits for that.
-    if kept.is_none() && ways.iter().any(|way| way.to_kept && way.state == WayState::Missed) {
-        return Pick::Wait;
-    }
-    for side in [Side::Child, Side::Parent] {
-        if let Some(at) = best(ways, turn, |way| way.side == side && (way.end || way.leads)) {
-            return Pick::Go(at);
-        }
-        let is_soon = |way: &Way| way.side == side && !matches!(way.state, WayState::Open(_));
-        if ways.iter().any(is_soon) {
-            return Pick::Wait;
-        }
-    }
-    best(ways, turn, |_| true).map_or(Pick::None, Pick::Go)
-}
-
-/// The best of the open ways that are meant.
-fn best(ways: &[Way], turn: u64, is_meant: impl Fn(&Way) -> bool) -> Option<usize> {
-    let n = ways.len();
-    let start = (turn % n.max(1) as u64) as usize;
-    let open = (0..n).map(|i| (start + i) % n).filter_map(|at| match ways[at].state {
-        WayState::Open(load) if is_meant(&ways[at]) => Some((at, load)),
-        _ => None,
-    });
-    let rank = |(at, load): &(usize, usize)| {
-        let way = &ways[*at];
-        (!way.to_kept, way.side == Side::Parent, !way.end, *load)
-    };
-    open.min_by_key(rank).map(|(at, _)| at)
-}
-
 /// Which way a session's messages for a target go.
 #[derive(Clone)]
 struct Choice {
@@ -171,7 +49,7 @@ struct Choice {
     /// The node that handles them, when that is known.
     end: Option<NodeName>,
     /// Where they come from; `None` for a client of this node.
-    from: Option<At>,
+    from: Option<PeerKey>,
 }
 
 /// Most sessions have one, and a vector that grows by itself would make room for four.
@@ -181,7 +59,7 @@ fn for_one() -> Vec<Choice> {
 
 impl Choice {
     fn tell(&self, session: SessionId) -> Option<handover::Sticky> {
-        let from = self.from.as_ref().map(|(side, name)| (*side == Direction::Up, name.clone()));
+        let from = self.from.as_ref().map(|(side, name)| (*side == Side::Parent, name.clone()));
         let (kind, node, end) = (self.target.to_string(), self.via.clone(), self.end.clone());
         if node.is_none() && end.is_none() {
             return None;
@@ -213,53 +91,20 @@ pub(crate) struct Kept {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Moved {
     /// The neighbour that its messages come from.
-    pub(crate) from: Option<At>,
+    pub(crate) from: Option<PeerKey>,
     /// The node that it had.
     pub(crate) lost: Option<NodeName>,
-}
-
-/// Choices that a successor has not heard of: the last one for each session and target, so there are never more
-/// of them than there are choices.
-#[derive(Default)]
-pub(crate) struct Unheard {
-    last: Mutex<FxHashMap<(SessionId, String), handover::Sticky>>,
-    some: Notify,
-}
-
-impl Unheard {
-    fn put(&self, sticky: handover::Sticky) {
-        self.last.lock().insert((sticky.session, sticky.kind.clone()), sticky);
-        self.some.notify_one();
-    }
-
-    /// Waits for some, at most `max`. Cancel-safe.
-    pub(crate) async fn next(&self, max: usize) -> Vec<handover::Sticky> {
-        loop {
-            {
-                let mut last = self.last.lock();
-                let keys: Vec<_> = last.keys().take(max).cloned().collect();
-                let some: Vec<_> = keys.iter().filter_map(|key| last.remove(key)).collect();
-                if !some.is_empty() {
-                    if !last.is_empty() {
-                        self.some.notify_one();
-                    }
-                    return some;
-                }
-            }
-            self.some.notified().await;
-        }
-    }
 }
 
 /// Which way each session's messages for a target go: chosen once and kept, also while a process on the way is
 /// replaced.
 #[derive(Default)]
-pub(crate) struct Sticky {
+pub(crate) struct Affinity {
     /// A session uses few targets, so a list is faster than a map.
     chosen: Mutex<FxHashMap<SessionId, Vec<Choice>>>,
     /// While this process hands over, its successor hears of every choice.
-    heard_by: Mutex<Option<Arc<Unheard>>>,
-    /// At the last look, nodes that sessions have were out of reach and might be back.
+    heard_by: Mutex<Option<Arc<AffinityDelta>>>,
+    /// PeerKey the last look, nodes that sessions have were out of reach and might be back.
     misses: AtomicBool,
     /// What was known of the cluster at the last look for those.
     pub(crate) looked_at: AtomicU64,
@@ -268,7 +113,7 @@ pub(crate) struct Sticky {
     pub(crate) lost_one: Notify,
 }
 
-impl Sticky {
+impl Affinity {
     /// `known` is what is known of the cluster now.
     pub(crate) fn get(&self, session: SessionId, target: &str, known: u64) -> Option<Chosen> {
         let chosen = self.chosen.lock();
@@ -290,7 +135,7 @@ impl Sticky {
         target: &Arc<str>,
         hop: Hop,
         end: Option<NodeName>,
-        from: Option<&At>,
+        from: Option<&PeerKey>,
     ) -> Option<Moved> {
         let mut chosen = self.chosen.lock();
         let choices = chosen.entry(session).or_insert_with(for_one);
@@ -317,7 +162,7 @@ impl Sticky {
         session: SessionId,
         target: &str,
         end: NodeName,
-        from: &At,
+        from: &PeerKey,
     ) -> Option<NodeName> {
         let mut chosen = self.chosen.lock();
         let choices = chosen.entry(session).or_insert_with(for_one);
@@ -402,7 +247,7 @@ impl Sticky {
     /// Takes over a choice of this node's predecessor.
     pub(crate) fn take_over(&self, sticky: handover::Sticky) {
         let handover::Sticky { session, kind, node, end, from } = sticky;
-        let direction = |up| if up { Direction::Up } else { Direction::Down };
+        let direction = |up| if up { Side::Parent } else { Side::Child };
         let from = from.map(|(up, name)| (direction(up), name));
         self.put(session, Choice { target: kind.into(), via: node, hop: None, end, from });
     }
@@ -438,7 +283,7 @@ impl Sticky {
     }
 
     /// Everything that is known now; what is chosen later goes to `successor` as well.
-    pub(crate) fn hand_over(&self, successor: Arc<Unheard>) -> Vec<handover::Sticky> {
+    pub(crate) fn hand_over(&self, successor: Arc<AffinityDelta>) -> Vec<handover::Sticky> {
         // Before the list is made: what is chosen between is told twice, and not never.
         *self.heard_by.lock() = Some(successor);
         let chosen = self.chosen.lock();
@@ -501,79 +346,23 @@ impl Choice {
 mod tests {
     use super::*;
 
-    fn way(text: &str) -> Way {
-        // `child game.1 end open 3`, `parent gate leads soon`.
-        let words: Vec<&str> = text.split(' ').collect();
-        let state = match words.iter().position(|word| *word == "open") {
-            Some(at) => WayState::Open(words[at + 1].parse().unwrap()),
-            None if words.contains(&"soon") => WayState::Soon,
-            None => WayState::Missed,
-        };
-        Way {
-            side: if words[0] == "child" { Side::Child } else { Side::Parent },
-            name: NodeName::try_from(words[1]).unwrap(),
-            state,
-            end: words.contains(&"end"),
-            leads: words.contains(&"leads"),
-            to_kept: words.contains(&"kept"),
-        }
-    }
-
-    #[track_caller]
-    fn picks(ways: &[&str], kept: &str, expected: &str) {
-        let ways: Vec<Way> = ways.iter().map(|text| way(text)).collect();
-        let kept = NodeName::try_from(kept).ok();
-        let name = |at: usize| ways[at].name.to_string();
-        let picked = match pick(&ways, kept.as_ref(), 0) {
-            Pick::Go(at) => name(at),
-            Pick::Leave(at) => format!("leave for {}", name(at)),
-            Pick::Wait => "wait".into(),
-            Pick::None => "none".into(),
-        };
-        assert_eq!(picked, expected, "{ways:?}, kept {kept:?}");
-    }
-
-    #[tokio::test]
-    async fn a_successor_hears_the_last_choice_of_each_session_in_pieces_and_waits_for_the_next() {
-        let unheard = Unheard::default();
-        let choice = |session, node: &str| handover::Sticky {
-            session: SessionId(session),
-            kind: "game".into(),
-            node: Some(NodeName::try_from(node).unwrap()),
-            end: None,
-            from: None,
-        };
-        for node in ["a", "b", "c"] {
-            (1..=3).for_each(|session| unheard.put(choice(session, node)));
-        }
-        let mut heard = unheard.next(2).await;
-        heard.extend(unheard.next(2).await);
-        heard.sort_by_key(|sticky| sticky.session);
-        assert_eq!(heard, [choice(1, "c"), choice(2, "c"), choice(3, "c")]);
-        let (next, ()) = tokio::join!(unheard.next(2), async {
-            tokio::task::yield_now().await;
-            unheard.put(choice(1, "d"));
-        });
-        assert_eq!(next, [choice(1, "d")]);
-    }
-
     #[test]
     fn where_a_session_was_moved_is_told_before_it_has_said_anything_there() {
-        let (sticky, session, game) = (Sticky::default(), SessionId(7), Arc::<str>::from("game"));
+        let (sticky, session, game) = (Affinity::default(), SessionId(7), Arc::<str>::from("game"));
         let hall = NodeName::try_from("hall.2").unwrap();
         sticky.lead(session, &game, hall.clone());
         let told = sticky.hand_over(Arc::default());
         assert_eq!((told.len(), &told[0].node, &told[0].end), (1, &None, &Some(hall.clone())));
-        let successor = Sticky::default();
+        let successor = Affinity::default();
         told.into_iter().for_each(|sticky| successor.take_over(sticky));
         assert_eq!(successor.end(session, "game"), Some(hall));
     }
 
     #[test]
     fn who_was_used_for_another_node_is_given_back_to_be_told_and_who_is_right_stays() {
-        let (sticky, session) = (Sticky::default(), SessionId(7));
+        let (sticky, session) = (Affinity::default(), SessionId(7));
         let name = |name: &str| NodeName::try_from(name).unwrap();
-        let net = (Direction::Up, name("net"));
+        let net = (Side::Parent, name("net"));
         let kept = handover::Sticky {
             session,
             kind: "hall".into(),
@@ -591,55 +380,9 @@ mod tests {
     }
 
     #[test]
-    fn a_new_session_takes_the_nearest_and_of_those_the_least_loaded() {
-        picks(&["child a end open 3", "child b end open 2", "parent p end open 0"], "", "b");
-        picks(&["child a leads open 0", "child b end open 9"], "", "b");
-        picks(&["parent p leads open 1", "child a leads open 2"], "", "a");
-        picks(&["parent p leads open 1", "parent q leads open 0"], "", "q");
-        picks(&[], "", "none");
-    }
-
-    #[test]
-    fn where_nobody_is_now_one_that_may_be_back_is_waited_for_or_asked() {
-        picks(&["child a end missed"], "", "wait");
-        picks(&["child a end missed", "parent p leads open 0"], "", "wait");
-        // Nobody lives behind it now; it knows whether somebody is to come.
-        picks(&["parent p open 0"], "", "p");
-        picks(&["child a open 0", "parent p leads open 0"], "", "p");
-    }
-
-    #[test]
-    fn a_session_keeps_its_way_as_long_as_that_leads_somewhere() {
-        picks(&["child a end open 9", "child b end open 0"], "a", "a");
-        picks(&["parent p leads open 9", "parent q leads open 0"], "p", "p");
-        picks(&["child a end soon", "child b end open 0"], "a", "wait");
-        // It has ended: another one at once, or it is waited for.
-        picks(&["child a end missed", "child b end open 0"], "a", "b");
-        picks(&["child a end missed"], "a", "wait");
-        // Nothing lives behind it any more.
-        picks(&["parent p open 0", "parent q leads open 5"], "p", "leave for q");
-        picks(&["parent p open 0", "parent q open 0"], "p", "p");
-    }
-
-    #[test]
-    fn a_node_that_is_known_from_elsewhere_only_is_waited_for_before_another_one_is_chosen() {
-        picks(&["child a kept missed", "child b end open 0"], "", "wait");
-        picks(&["child a kept end open 9", "child b end open 0"], "", "a");
-        picks(&["child b end open 0"], "", "b");
-    }
-
-    #[test]
-    fn the_node_that_a_session_has_is_reached_another_way_when_its_gate_is_gone() {
-        picks(&["parent q leads open 0", "parent r leads kept open 7"], "p", "r");
-        picks(&["parent p missed", "parent q leads open 0", "parent r leads kept open 7"], "p", "r");
-        picks(&["child a leads open 0", "parent r leads kept open 7"], "", "r");
-        picks(&["child a leads open 0", "parent r leads kept soon"], "", "wait");
-    }
-
-    #[test]
     fn a_node_out_of_reach_is_lost_once_when_its_time_is_over() {
-        let (sticky, name) = (Sticky::default(), |name: &str| NodeName::try_from(name).unwrap());
-        let at = (Direction::Down, name("net"));
+        let (sticky, name) = (Affinity::default(), |name: &str| NodeName::try_from(name).unwrap());
+        let at = (Side::Child, name("net"));
         sticky.prefer(SessionId(1), "game", name("game.1"), &at);
         sticky.prefer(SessionId(2), "game", name("game.2"), &at);
         let reached = |node: &NodeName| *node == *"game.2";

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use ffconfig::{Cluster, Node, Target};
 use ffproto::NodeName;
 
-use crate::transit::park::Side;
+use crate::cluster::side::Side;
 
 /// Keys of [`Target`]s.
 type Keys = BTreeSet<Arc<str>>;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct ConfiguredRoutes {
     /// This node itself.
     own: Keys,
     children: BTreeMap<NodeName, Keys>,
     parents: BTreeMap<NodeName, Keys>,
 }
 
-impl Places {
+impl ConfiguredRoutes {
     pub(crate) fn of(cluster: &Cluster, node: &Node) -> Self {
         let tree = Tree::of(cluster);
         let (mut below, mut all) = (HashMap::new(), HashMap::new());
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     /// net → gate → hub ← far ← game, and a chat that a route names.
-    fn places(of: &str) -> Places {
+    fn places(of: &str) -> ConfiguredRoutes {
         let text = r#"{"master": {"rootport": 9999, "webport": 9998}, "servers": {
             "hub": {"app": "hub", "rootport": 10000},
             "gate": {"app": "gate", "rootport": 10001, "remoteport": [{"rootname": "hub"}]},
@@ -128,7 +128,7 @@ mod tests {
             "chat": {"app": "chat", "remoteport": [{"rootname": "far"}]}
         }}"#;
         let cluster = ffconfig::parse(text, Path::new("config.json"), &|_| None).unwrap().cluster;
-        Places::of(&cluster, cluster.node(of).unwrap())
+        ConfiguredRoutes::of(&cluster, cluster.node(of).unwrap())
     }
 
     fn keys(keys: &Keys) -> String {

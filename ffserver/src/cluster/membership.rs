@@ -1,45 +1,36 @@
-//! The node's place in its cluster: which link leads to which node, and which sessions of other nodes it
-//! knows. State only; what is done with it stands in `relay`.
+//! Membership: which nodes of the cluster are reached now, over which link, and which have left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bincode::Options;
 use ffnet::Link;
 use ffproto::relay::{REACH, ReachChange, Reachable};
 use ffproto::{Incarnation, NodeName, NodeNumber, SessionId};
 use parking_lot::Mutex;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cluster::reachability::{At, Direction, Nodes, Reach, Tell};
-use crate::session::broadcast_handoff::Passing;
-use crate::session::groups::Groups;
-use crate::session::remote_sessions::Known;
-use crate::session::user_directory::Users;
-use crate::transit::envelope_hold::Held;
+use crate::cluster::payload::encode;
+use crate::cluster::reachability::{Nodes, Reachability, Tell};
+use crate::cluster::side::{PeerKey, Side};
 
-/// See the module.
+/// The membership of the cluster as one node sees it.
 #[derive(Default)]
-pub(crate) struct Cluster {
+pub(crate) struct Membership {
     table: Mutex<Table>,
     /// Counts the changes of the table, so that what was looked up need not be looked up again.
     changes: AtomicU64,
-    pub(crate) known: Known,
-    pub(crate) held: Held,
-    pub(crate) passing: Passing,
-    pub(crate) groups: Groups,
-    pub(crate) users: Users,
+    /// Tells that other nodes may be reached than before.
+    reached: watch::Sender<()>,
     succeeds: AtomicBool,
 }
 
 #[derive(Default)]
 struct Table {
-    reach: Reach,
+    reach: Reachability,
     /// Several while a neighbour's process is being replaced: the last is the one that is used.
-    links: BTreeMap<At, Vec<Linked>>,
+    links: BTreeMap<PeerKey, Vec<Linked>>,
     /// Net nodes with sessions here that cannot be reached, and since when.
     lost: BTreeMap<NodeNumber, Instant>,
     /// Nodes that could be reached before, with their kind, and since when they cannot.
@@ -61,7 +52,7 @@ impl Table {
         }
     }
 
-    fn link(&self, at: &At) -> Option<&Link> {
+    fn link(&self, at: &PeerKey) -> Option<&Link> {
         self.links.get(at)?.last().map(|linked| &linked.link)
     }
 }
@@ -73,22 +64,6 @@ struct Linked {
     said: Nodes,
 }
 
-/// How the typed payloads are written: bincode 1, fixed-size integers, little-endian, as in handshakes.
-fn coding(bytes_max: usize) -> impl Options {
-    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(bytes_max as u64)
-}
-
-/// Bytes of a typed payload.
-pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
-    // Maps, texts and numbers always have a form.
-    bincode::DefaultOptions::new().with_fixint_encoding().serialize(value).unwrap_or_default()
-}
-
-/// A typed payload; `None` when it is malformed. No length in it can ask for more memory than has arrived.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    coding(bytes.len()).deserialize(bytes).ok()
-}
-
 /// Net nodes whose sessions here must be looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Look {
@@ -98,11 +73,7 @@ pub(crate) struct Look {
     pub(crate) lost: Vec<NodeNumber>,
 }
 
-impl Cluster {
-    pub(crate) fn new(users: Users) -> Self {
-        Self { users, ..Self::default() }
-    }
-
+impl Membership {
     /// This node has its number. Said again after every reconnect to the master.
     pub(crate) fn set_me(&self, me: Reachable) {
         let mut table = self.table.lock();
@@ -116,7 +87,6 @@ impl Cluster {
     /// This process replaces another one, whose sessions will come.
     pub(crate) fn succeed(&self) {
         self.succeeds.store(true, Ordering::Relaxed);
-        self.held.expect(true);
         let mut table = self.table.lock();
         if let Some(mut me) = table.reach.me().cloned() {
             me.since = self.since(me.number, me.incarnation);
@@ -137,7 +107,7 @@ impl Cluster {
     }
 
     /// A link is about to be used: what it is told first is whom this node reaches.
-    pub(crate) fn link_up(&self, direction: Direction, link: &Link) {
+    pub(crate) fn link_up(&self, direction: Side, link: &Link) {
         let at = (direction, link.peer().name.clone());
         let mut table = self.table.lock();
         let linked = Linked { link: link.clone(), said: Nodes::new() };
@@ -147,7 +117,7 @@ impl Cluster {
     }
 
     /// A link has ended. If it was to take the place of another one, that is used again.
-    pub(crate) fn link_down(&self, direction: Direction, link: &Link) {
+    pub(crate) fn link_down(&self, direction: Side, link: &Link) {
         let at = (direction, link.peer().name.clone());
         let mut table = self.table.lock();
         let table = &mut *table;
@@ -171,10 +141,11 @@ impl Cluster {
         };
         table.note_left(said, Instant::now());
         self.tell(table, tell);
+        self.reached.send_replace(());
     }
 
     /// A neighbour says on `link` whom it reaches.
-    pub(crate) fn heard(&self, at: &At, link: &Link, change: ReachChange) {
+    pub(crate) fn heard(&self, at: &PeerKey, link: &Link, change: ReachChange) {
         let mut table = self.table.lock();
         let Some(links) = table.links.get_mut(at) else { return };
         let used = links.last().is_some_and(|last| last.link.same(link));
@@ -189,7 +160,7 @@ impl Cluster {
             self.tell(&table, tell);
         }
         self.changes.fetch_add(1, Ordering::Release);
-        self.held.changed.notify_one();
+        self.reached.send_replace(());
     }
 
     /// Under the lock, so that each neighbour hears the changes in their order.
@@ -203,36 +174,41 @@ impl Cluster {
         }
     }
 
-    /// The neighbour on the way to a node, see [`Reach::next`].
+    /// The neighbour on the way to a node, see [`Reachability::next`].
     pub(crate) fn way(
         &self,
         to: NodeNumber,
-        from: Option<&At>,
-        prefer: Option<&At>,
+        from: Option<&PeerKey>,
+        prefer: Option<&PeerKey>,
         pick: u64,
-    ) -> Option<At> {
+    ) -> Option<PeerKey> {
         self.table.lock().reach.next(to, from, prefer, pick).cloned()
     }
 
     /// Whether what is said on `link` on behalf of others may come from `to`.
-    pub(crate) fn leads(&self, at: &At, link: &Link, to: NodeNumber) -> bool {
+    pub(crate) fn leads(&self, at: &PeerKey, link: &Link, to: NodeNumber) -> bool {
         let table = self.table.lock();
         let on_link = table.links.get(at).into_iter().flatten().find(|linked| linked.link.same(link));
         on_link.is_some_and(|linked| linked.said.contains_key(&to)) || table.reach.leads(at, to)
     }
 
     /// Whether a neighbour leads to a node now.
-    pub(crate) fn leads_now(&self, at: &At, to: NodeNumber) -> bool {
+    pub(crate) fn leads_now(&self, at: &PeerKey, to: NodeNumber) -> bool {
         self.table.lock().reach.leads(at, to)
     }
 
-    /// A number that is another one after each change of what [`Cluster::leads`] says.
+    /// Tells each receiver when other nodes may be reached than before.
+    pub(crate) fn reached(&self) -> watch::Receiver<()> {
+        self.reached.subscribe()
+    }
+
+    /// A number that is another one after each change of what [`Membership::leads`] says.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
     /// The net nodes that a neighbour leads to, itself included.
-    pub(crate) fn nets_at(&self, at: &At) -> Vec<NodeNumber> {
+    pub(crate) fn nets_at(&self, at: &PeerKey) -> Vec<NodeNumber> {
         let said = self.table.lock().reach.said(at);
         said.into_iter().filter(|node| node.net).map(|node| node.number).collect()
     }
@@ -243,7 +219,7 @@ impl Cluster {
     }
 
     /// Whether a neighbour leads to a node that is meant.
-    pub(crate) fn reaches(&self, at: &At, is_meant: impl Fn(&Reachable) -> bool) -> bool {
+    pub(crate) fn reaches(&self, at: &PeerKey, is_meant: impl Fn(&Reachable) -> bool) -> bool {
         self.table.lock().reach.reaches(at, is_meant)
     }
 

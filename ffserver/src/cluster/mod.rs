@@ -1,7 +1,12 @@
 //! Who is where in the cluster, and which node a session's messages go to: tables, no I/O.
 
 pub(crate) mod affinity;
+pub(crate) mod affinity_delta;
 pub(crate) mod configured_routes;
 pub(crate) mod membership;
+pub(crate) mod payload;
 pub(crate) mod peers;
 pub(crate) mod reachability;
+pub(crate) mod select;
+pub(crate) mod served;
+pub(crate) mod side;

@@ -12,12 +12,12 @@ use tokio::time::Instant;
 
 /// The parents of a node, or its children.
 #[derive(Default)]
-pub(crate) struct Neighbours {
-    known: BTreeMap<NodeName, Neighbour>,
+pub(crate) struct Peers {
+    known: BTreeMap<NodeName, KnownPeer>,
 }
 
 /// One neighbour.
-pub(crate) struct Neighbour {
+pub(crate) struct KnownPeer {
     pub(crate) name: NodeName,
     /// What several have in common: a child's kind, a parent's key in the config.
     pub(crate) group: String,
@@ -60,7 +60,7 @@ pub(crate) enum Way {
     Gone,
 }
 
-impl Neighbour {
+impl KnownPeer {
     fn new(name: NodeName, group: String, now: Instant) -> Self {
         let (incarnation, current, older) = (None, None, Vec::new());
         let (turned, fenced) = (FxHashSet::default(), false);
@@ -166,10 +166,10 @@ impl Neighbour {
     }
 }
 
-impl Neighbours {
+impl Peers {
     /// These are to be there soon, counted from `now`.
     pub(crate) fn expect(names: impl Iterator<Item = (NodeName, String)>, now: Instant) -> Self {
-        let new = |(name, group): (NodeName, String)| (name.clone(), Neighbour::new(name, group, now));
+        let new = |(name, group): (NodeName, String)| (name.clone(), KnownPeer::new(name, group, now));
         Self { known: names.map(new).collect() }
     }
 
@@ -181,16 +181,16 @@ impl Neighbours {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Neighbour> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &KnownPeer> {
         self.known.values()
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Neighbour> {
+    pub(crate) fn get(&self, name: &str) -> Option<&KnownPeer> {
         self.known.get(name)
     }
 
     /// Those that `who` means: the one of that name, else all of that group.
-    pub(crate) fn meant(&self, who: &str) -> Vec<&Neighbour> {
+    pub(crate) fn meant(&self, who: &str) -> Vec<&KnownPeer> {
         match self.known.get(who) {
             Some(one) => vec![one],
             None => self.known.values().filter(|known| known.group == *who).collect(),
@@ -209,7 +209,7 @@ impl Neighbours {
         if self.admit(&name, link.peer().incarnation).is_err() {
             return false;
         }
-        let new = || Neighbour::new(name.clone(), group(), now);
+        let new = || KnownPeer::new(name.clone(), group(), now);
         self.known.entry(name.clone()).or_insert_with(new).take(link);
         true
     }
@@ -238,7 +238,7 @@ impl Neighbours {
     pub(crate) fn turned(&mut self, link: &Link, session: SessionId) -> bool {
         let known = self.known.get_mut(&link.peer().name);
         let is_current =
-            |known: &&mut Neighbour| known.current.as_ref().is_some_and(|current| current.same(link));
+            |known: &&mut KnownPeer| known.current.as_ref().is_some_and(|current| current.same(link));
         known.filter(is_current).is_some_and(|known| known.turned.insert(session))
     }
 
@@ -263,7 +263,7 @@ impl Neighbours {
 
     /// Every link that lives.
     pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
-        self.known.values().flat_map(Neighbour::links)
+        self.known.values().flat_map(KnownPeer::links)
     }
 }
 
@@ -294,13 +294,13 @@ mod tests {
         Link::new(NodeName::try_from("gate").unwrap(), peer, limits, Default::default())
     }
 
-    fn take(all: &mut Neighbours, incarnation: u64, now: Instant) -> Link {
+    fn take(all: &mut Peers, incarnation: u64, now: Instant) -> Link {
         let link = link(incarnation);
         assert!(all.take(link.clone(), || "game".into(), now));
         link
     }
 
-    fn way(all: &Neighbours, now: Instant) -> String {
+    fn way(all: &Peers, now: Instant) -> String {
         match all.get("game1").unwrap().way(now, PARK) {
             Way::Open(link) => format!("open {}", link.peer().incarnation),
             Way::Replaced => "replaced".into(),
@@ -313,7 +313,7 @@ mod tests {
     fn an_expected_neighbour_is_waited_for_and_then_gone() {
         let now = Instant::now();
         let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
-        let all = Neighbours::expect([game].into_iter(), now);
+        let all = Peers::expect([game].into_iter(), now);
         assert_eq!(way(&all, now), "missed");
         assert_eq!(way(&all, now + PARK), "gone");
         assert_eq!(all.meant("game").len(), 1);
@@ -324,7 +324,7 @@ mod tests {
     fn a_neighbour_of_the_predecessor_is_on_its_way_until_its_time_is_over() {
         let now = Instant::now();
         let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
-        let mut all = Neighbours::expect([game].into_iter(), now);
+        let mut all = Peers::expect([game].into_iter(), now);
         all.expect_from(now + PARK, true);
         assert_eq!(way(&all, now + PARK), "replaced");
         assert_eq!(way(&all, now + PARK * 2), "gone");
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_lost_neighbour_is_waited_for_from_its_end_and_an_older_start_is_fenced() {
-        let (mut all, now) = (Neighbours::default(), Instant::now());
+        let (mut all, now) = (Peers::default(), Instant::now());
         let first = take(&mut all, 5, now);
         assert_eq!(way(&all, now), "open 5");
         first.close("killed");
@@ -347,10 +347,9 @@ mod tests {
 
     #[test]
     fn what_is_for_a_client_goes_the_old_way_until_its_messages_come_the_new_way() {
-        let (mut all, now) = (Neighbours::default(), Instant::now());
+        let (mut all, now) = (Peers::default(), Instant::now());
         let (alice, bob) = (SessionId(1), SessionId(2));
-        let turn = |all: &Neighbours, session, at_work| match all.get("game1").unwrap().turn(session, at_work)
-        {
+        let turn = |all: &Peers, session, at_work| match all.get("game1").unwrap().turn(session, at_work) {
             Turn::Old(link) => format!("old {}", link.peer().incarnation),
             Turn::New => "new".into(),
             Turn::Wait => "wait".into(),
@@ -378,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_successors_link_retires_the_old_one_which_comes_back_when_the_successor_fails() {
-        let (mut all, now) = (Neighbours::default(), Instant::now());
+        let (mut all, now) = (Peers::default(), Instant::now());
         let old = take(&mut all, 5, now);
         let new = take(&mut all, 6, now);
         assert_eq!(way(&all, now), "open 6");

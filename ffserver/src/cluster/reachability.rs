@@ -1,5 +1,5 @@
-//! Which neighbour leads to which node of the cluster. Pure: what is heard goes in, what must be told comes
-//! out.
+//! Reachability: which neighbour leads to which node of the cluster. Pure: a neighbour's message goes in, the messages to
+//! the other neighbours come out.
 //!
 //! Everybody tells its parents what is below it, and its children what it reaches on every other link. So a
 //! way goes up any number of times and then only down: what has come from a parent is never sent up again,
@@ -7,29 +7,19 @@
 
 use std::collections::BTreeMap;
 
+use ffproto::NodeNumber;
 use ffproto::relay::{ReachChange, Reachable};
-use ffproto::{NodeName, NodeNumber};
 
-/// Where a neighbour stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Direction {
-    /// A parent.
-    Up,
-    /// A child.
-    Down,
-}
-
-/// A neighbour. By name, for its process may be replaced.
-pub(crate) type At = (Direction, NodeName);
+use crate::cluster::side::{PeerKey, Side};
 
 /// A set of nodes.
 pub(crate) type Nodes = BTreeMap<NodeNumber, Reachable>;
 
 /// What a node knows.
 #[derive(Debug, Default)]
-pub(crate) struct Reach {
+pub(crate) struct Reachability {
     me: Option<Reachable>,
-    neighbours: BTreeMap<At, Neighbour>,
+    neighbours: BTreeMap<PeerKey, Neighbour>,
 }
 
 #[derive(Debug, Default)]
@@ -41,9 +31,9 @@ struct Neighbour {
 }
 
 /// What a neighbour must be told now.
-pub(crate) type Tell = (At, ReachChange);
+pub(crate) type Tell = (PeerKey, ReachChange);
 
-impl Reach {
+impl Reachability {
     /// This node has its number.
     pub(crate) fn set_me(&mut self, me: Reachable) -> Vec<Tell> {
         self.me = Some(me);
@@ -56,20 +46,20 @@ impl Reach {
     }
 
     /// A neighbour has linked: it says anew what it reaches, and is told everything.
-    pub(crate) fn up(&mut self, at: At) -> Vec<Tell> {
+    pub(crate) fn up(&mut self, at: PeerKey) -> Vec<Tell> {
         // What a predecessor reached holds until this one has said what it does.
         self.neighbours.entry(at).or_default().told = None;
         self.tell()
     }
 
     /// A neighbour's link has ended.
-    pub(crate) fn down(&mut self, at: &At) -> Vec<Tell> {
+    pub(crate) fn down(&mut self, at: &PeerKey) -> Vec<Tell> {
         self.neighbours.remove(at);
         self.tell()
     }
 
     /// A neighbour says what has changed.
-    pub(crate) fn heard(&mut self, at: &At, change: ReachChange) -> Vec<Tell> {
+    pub(crate) fn heard(&mut self, at: &PeerKey, change: ReachChange) -> Vec<Tell> {
         let Some(neighbour) = self.neighbours.get_mut(at) else { return Vec::new() };
         change.apply(&mut neighbour.reaches);
         self.tell()
@@ -80,10 +70,10 @@ impl Reach {
     pub(crate) fn next(
         &self,
         to: NodeNumber,
-        from: Option<&At>,
-        prefer: Option<&At>,
+        from: Option<&PeerKey>,
+        prefer: Option<&PeerKey>,
         pick: u64,
-    ) -> Option<&At> {
+    ) -> Option<&PeerKey> {
         let leading = |direction| {
             self.neighbours
                 .iter()
@@ -91,9 +81,9 @@ impl Reach {
                 .map(|(at, _)| at)
                 .filter(move |at| Some(*at) != from)
         };
-        let mut ways: Vec<&At> = leading(Direction::Down).collect();
-        if ways.is_empty() && from.is_none_or(|(direction, _)| *direction == Direction::Down) {
-            ways = leading(Direction::Up).collect();
+        let mut ways: Vec<&PeerKey> = leading(Side::Child).collect();
+        if ways.is_empty() && from.is_none_or(|(direction, _)| *direction == Side::Child) {
+            ways = leading(Side::Parent).collect();
         }
         let preferred = ways.iter().copied().find(|way| prefer == Some(way));
         preferred.or_else(|| {
@@ -103,17 +93,17 @@ impl Reach {
     }
 
     /// Whether that neighbour leads to the node: what it says on behalf of others comes from there.
-    pub(crate) fn leads(&self, at: &At, to: NodeNumber) -> bool {
+    pub(crate) fn leads(&self, at: &PeerKey, to: NodeNumber) -> bool {
         self.neighbours.get(at).is_some_and(|known| known.reaches.contains_key(&to))
     }
 
     /// What a neighbour has said that it reaches.
-    pub(crate) fn said(&self, at: &At) -> Vec<Reachable> {
+    pub(crate) fn said(&self, at: &PeerKey) -> Vec<Reachable> {
         self.neighbours.get(at).map(|known| known.reaches.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Whether that neighbour leads to a node that is meant.
-    pub(crate) fn reaches(&self, at: &At, is_meant: impl Fn(&Reachable) -> bool) -> bool {
+    pub(crate) fn reaches(&self, at: &PeerKey, is_meant: impl Fn(&Reachable) -> bool) -> bool {
         self.neighbours.get(at).is_some_and(|known| known.reaches.values().any(is_meant))
     }
 
@@ -128,7 +118,7 @@ impl Reach {
     }
 
     fn tell(&mut self) -> Vec<Tell> {
-        let wanted: Vec<(At, Nodes)> =
+        let wanted: Vec<(PeerKey, Nodes)> =
             self.neighbours.keys().map(|at| (at.clone(), self.to_be_told(at))).collect();
         let mut all = Vec::new();
         for (at, nodes) in wanted {
@@ -142,10 +132,10 @@ impl Reach {
         all
     }
 
-    fn to_be_told(&self, at: &At) -> Nodes {
+    fn to_be_told(&self, at: &PeerKey) -> Nodes {
         let mut nodes = Nodes::new();
         for (other, known) in &self.neighbours {
-            if other != at && (at.0 == Direction::Down || other.0 == Direction::Down) {
+            if other != at && (at.0 == Side::Child || other.0 == Side::Child) {
                 merge(&mut nodes, &known.reaches);
             }
         }
@@ -181,7 +171,7 @@ fn difference(told: Option<&Nodes>, now: &Nodes) -> ReachChange {
 mod tests {
     use std::collections::VecDeque;
 
-    use ffproto::{Incarnation, SessionId};
+    use ffproto::{Incarnation, NodeName, SessionId};
 
     use super::*;
 
@@ -193,8 +183,8 @@ mod tests {
 
     /// A cluster of pure nodes whose links are queues.
     struct World {
-        nodes: BTreeMap<NodeName, Reach>,
-        said: VecDeque<(NodeName, NodeName, Direction, ReachChange)>,
+        nodes: BTreeMap<NodeName, Reachability>,
+        said: VecDeque<(NodeName, NodeName, Side, ReachChange)>,
         frames: usize,
     }
 
@@ -203,7 +193,7 @@ mod tests {
         fn new(names: &str, links: &[(&str, &str)]) -> Self {
             let mut world = World { nodes: BTreeMap::new(), said: VecDeque::new(), frames: 0 };
             for name in names.split(' ') {
-                let mut reach = Reach::default();
+                let mut reach = Reachability::default();
                 let number = u16::from(name.as_bytes()[0] - b'a' + 1);
                 assert!(reach.set_me(node(number, name)).is_empty());
                 world.nodes.insert(NodeName::try_from(name).unwrap(), reach);
@@ -215,21 +205,21 @@ mod tests {
         }
 
         fn link(&mut self, child: &str, parent: &str) {
-            self.with(child, |reach| reach.up(at(Direction::Up, parent)));
-            self.with(parent, |reach| reach.up(at(Direction::Down, child)));
+            self.with(child, |reach| reach.up(at(Side::Parent, parent)));
+            self.with(parent, |reach| reach.up(at(Side::Child, child)));
             self.settle();
         }
 
         fn cut(&mut self, child: &str, parent: &str) {
-            self.with(child, |reach| reach.down(&at(Direction::Up, parent)));
-            self.with(parent, |reach| reach.down(&at(Direction::Down, child)));
+            self.with(child, |reach| reach.down(&at(Side::Parent, parent)));
+            self.with(parent, |reach| reach.down(&at(Side::Child, child)));
             self.settle();
         }
 
-        fn with(&mut self, name: &str, what: impl FnOnce(&mut Reach) -> Vec<Tell>) {
+        fn with(&mut self, name: &str, what: impl FnOnce(&mut Reachability) -> Vec<Tell>) {
             for ((direction, to), change) in what(self.nodes.get_mut(name).unwrap()) {
                 // Seen from the other end.
-                let seen = if direction == Direction::Up { Direction::Down } else { Direction::Up };
+                let seen = if direction == Side::Parent { Side::Child } else { Side::Parent };
                 self.said.push_back((NodeName::try_from(name).unwrap(), to, seen, change));
             }
         }
@@ -252,7 +242,7 @@ mod tests {
                 else {
                     return format!("{way} ?");
                 };
-                let back = if direction == Direction::Up { Direction::Down } else { Direction::Up };
+                let back = if direction == Side::Parent { Side::Child } else { Side::Parent };
                 came = Some((back, NodeName::try_from(here.as_str()).unwrap()));
                 here = name.as_str().to_owned();
                 way = format!("{way} {here}");
@@ -262,7 +252,7 @@ mod tests {
         }
     }
 
-    fn at(direction: Direction, name: &str) -> At {
+    fn at(direction: Side, name: &str) -> PeerKey {
         (direction, NodeName::try_from(name).unwrap())
     }
 
@@ -292,7 +282,7 @@ mod tests {
     #[test]
     fn what_came_from_above_is_never_sent_up_again() {
         let world = World::new("a n g", &[("n", "a"), ("g", "a")]);
-        let from_above = at(Direction::Up, "a");
+        let from_above = at(Side::Parent, "a");
         assert_eq!(world.nodes["n"].next(NodeNumber(7), Some(&from_above), None, 0), None);
         assert!(world.nodes["n"].next(NodeNumber(7), None, None, 0).is_some());
     }
@@ -313,21 +303,21 @@ mod tests {
         let mut world = World::new("a n g", &[("n", "a"), ("g", "a")]);
         world.frames = 0;
         // The links of n's next process come up while those of the old one are there.
-        let told = world.nodes.get_mut("a").unwrap().up(at(Direction::Down, "n"));
-        assert!(told.iter().all(|(to, _)| *to == at(Direction::Down, "n")), "g hears nothing: {told:?}");
+        let told = world.nodes.get_mut("a").unwrap().up(at(Side::Child, "n"));
+        assert!(told.iter().all(|(to, _)| *to == at(Side::Child, "n")), "g hears nothing: {told:?}");
         assert!(told[0].1.all, "the new process hears everything");
         assert_eq!(world.way("g", "n"), "g a n");
         let all = ReachChange { all: true, add: vec![node(14, "n")], remove: vec![] };
-        assert!(world.nodes.get_mut("a").unwrap().heard(&at(Direction::Down, "n"), all).is_empty());
+        assert!(world.nodes.get_mut("a").unwrap().heard(&at(Side::Child, "n"), all).is_empty());
         assert_eq!(world.way("g", "n"), "g a n");
     }
 
     #[test]
     fn the_preferred_way_is_taken_while_it_leads_there() {
         let mut world = World::new("a b n g", &[("n", "a"), ("n", "b"), ("g", "a"), ("g", "b")]);
-        let (n, b) = (NodeNumber(14), at(Direction::Up, "b"));
+        let (n, b) = (NodeNumber(14), at(Side::Parent, "b"));
         assert_eq!(world.nodes["g"].next(n, None, Some(&b), 0), Some(&b));
         world.cut("n", "b");
-        assert_eq!(world.nodes["g"].next(n, None, Some(&b), 0), Some(&at(Direction::Up, "a")));
+        assert_eq!(world.nodes["g"].next(n, None, Some(&b), 0), Some(&at(Side::Parent, "a")));
     }
 }

@@ -1,44 +1,44 @@
-//! Sessions of this node whose node for a route is gone: they are found once a second, and the app is told.
+//! The affinity sweep: sessions of this node whose node for a route is gone are found once a second, and the app is told.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::exec::dispatch::Shared;
-use crate::exec::execution::run_hook;
+use crate::app::hooks::{SessionEvent, SessionEventKind};
+use crate::exec::events::tell_session;
+use crate::exec::executor::Executor;
 use crate::session::handle::Session;
+use crate::transit::Transit;
 
-impl Shared {
-    /// Forgets the choices whose node has been out of reach for too long. Called once a second; a look at
-    /// every session is needed only when the cluster has changed.
-    pub(crate) fn look_at_ends(&self) {
-        let (node, sticky) = (&self.node, self.node.sticky());
-        let known = node.cluster().changes();
-        if sticky.looked_at.swap(known, Ordering::Relaxed) != known || sticky.misses() {
-            let others: BTreeSet<_> = node.cluster().others().into_values().map(|other| other.name).collect();
-            sticky.forget_lost(|end| others.contains(end), |end| node.may_be_reached_soon(end));
-        }
+/// Forgets the choices whose node has been out of reach for too long. Called once a second; a look at
+/// every session is needed only when the cluster has changed.
+pub(crate) fn forget_lost_nodes(transit: &Transit) {
+    let (membership, affinity) = (transit.membership(), transit.affinity());
+    let known = membership.changes();
+    if affinity.looked_at.swap(known, Ordering::Relaxed) != known || affinity.misses() {
+        let others: BTreeSet<_> = membership.others().into_values().map(|other| other.name).collect();
+        affinity.forget_lost(|end| others.contains(end), |end| transit.may_be_reached_soon(end));
     }
+}
 
-    /// Runs the app's hook for sessions that have lost a node. Runs as long as the node.
-    pub(crate) async fn tell_lost_nodes(self: Arc<Self>) {
-        loop {
-            self.node.sticky().lost_one.notified().await;
-            for (id, lost) in self.node.sticky().take_lost() {
-                let (Some(hook), Some(session)) =
-                    (&self.hooks.session_lost_node, self.node.local_session(id))
-                else {
-                    continue;
-                };
-                // What the hook changes is not lost with a session that leaves for a successor meanwhile.
-                let stays = session.stay();
-                let node = self.node.clone();
-                let hook = hook(node.clone(), Session::here(node.clone(), session), lost);
-                self.node.calls().spawn(async move {
-                    run_hook(&node, "on_session_lost_node", hook).await;
-                    drop(stays);
-                });
-            }
+/// Runs the app's hook for sessions that have lost a node. Runs as long as the node.
+pub(crate) async fn tell_lost_nodes(executor: Arc<Executor>) {
+    let affinity = executor.node.transit().affinity();
+    loop {
+        affinity.lost_one.notified().await;
+        for (id, lost) in affinity.take_lost() {
+            let sessions = executor.node.known_sessions();
+            let (Some(_), Some(local)) = (executor.hooks.of(SessionEventKind::LostNode), sessions.local(id))
+            else {
+                continue;
+            };
+            // What the hook changes is not lost with a session that leaves for a successor meanwhile.
+            let pin = local.pin();
+            let (told, session) = (executor.clone(), Session::here(sessions.clone(), local));
+            drop(executor.node.identity().tasks().calls().spawn(async move {
+                tell_session(&told.hooks, &told.node, session, SessionEvent::LostNode(lost)).await;
+                drop(pin);
+            }));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Runs what the app has written: with its panic caught, its deadline kept, and its errors in the log.
+//! The execution of what an app has written: with its panic caught, its deadline kept, and its errors in the log.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,21 +12,21 @@ use tracing::warn;
 
 use crate::app::handler::{HandlerFuture, Outcome, Request, Route};
 use crate::error::HandlerError;
-use crate::identity::watchdog::Doing;
-use crate::node::Node;
+use crate::identity::Identity;
+use crate::identity::watchdog::Watchdog;
 
 /// A handler whose panic becomes an error.
-pub(crate) struct Guarded {
+pub(crate) struct Execution {
     handler: HandlerFuture,
     /// Where it is noted that it runs, and as what.
-    noted: Option<(Arc<Doing>, u32)>,
+    noted: Option<(Arc<Watchdog>, u32)>,
 }
 
-impl Guarded {
+impl Execution {
     /// Runs the route on `request`. Nothing happens before the first poll.
-    pub(crate) fn new(route: &Route, request: Request) -> Self {
+    pub(crate) fn new(route: &Route, request: Request, watchdog: &Arc<Watchdog>) -> Self {
         let run = route.run;
-        let noted = Some((request.node.doing().clone(), route.number));
+        let noted = Some((watchdog.clone(), route.number));
         // The extraction of arguments runs inside as well, so a panic there is caught, too.
         Self { handler: Box::pin(async move { run(request).await }), noted }
     }
@@ -37,17 +37,17 @@ impl Guarded {
     }
 }
 
-impl Future for Guarded {
+impl Future for Execution {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let Self { handler, noted } = &mut *self;
-        if let Some((doing, number)) = noted {
-            doing.begin(*number);
+        if let Some((watchdog, number)) = noted {
+            watchdog.begin(*number);
         }
         let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
-        if let Some((doing, _)) = noted {
-            doing.end();
+        if let Some((watchdog, _)) = noted {
+            watchdog.end();
         }
         match polled {
             Ok(polled) => polled,
@@ -64,13 +64,13 @@ impl Future for Guarded {
 }
 
 /// Runs a handler that is late or detached to its deadline.
-pub(crate) async fn until(deadline: Instant, handler: Guarded) -> Outcome {
+pub(crate) async fn until(deadline: Instant, handler: Execution) -> Outcome {
     tokio::time::timeout_at(deadline, handler).await.unwrap_or_else(|_| Err(HandlerError::timeout()))
 }
 
 /// Polls a handler once, where its message was read. The waker is of no use: a handler that waits is
 /// polled again by a task of its own, which registers that task's.
-pub(crate) fn poll_once(handler: &mut Guarded) -> Poll<Outcome> {
+pub(crate) fn poll_once(handler: &mut Execution) -> Poll<Outcome> {
     Pin::new(handler).poll(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -82,12 +82,16 @@ pub(crate) fn log_error(method: &str, error: &HandlerError) {
 }
 
 /// Runs a hook that has no outcome, at most as long as a call may take; `name` is for the log.
-pub(crate) async fn run_hook(node: &Node, name: &str, hook: impl Future<Output = ()> + Send + 'static) {
-    let ended = Guarded::hook(async move {
+pub(crate) async fn run_hook(
+    identity: &Identity,
+    name: &str,
+    hook: impl Future<Output = ()> + Send + 'static,
+) {
+    let ended = Execution::hook(async move {
         hook.await;
         Ok(None)
     });
-    if let Err(error) = until(Instant::now() + node.session_timeout(), ended).await {
+    if let Err(error) = until(Instant::now() + identity.session_timeout(), ended).await {
         log_error(name, &error);
     }
 }

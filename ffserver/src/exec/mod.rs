@@ -1,7 +1,8 @@
-//! Runs what authors write: in order, within a deadline, with its panics caught.
+//! The execution of authors' code: in order, within a deadline, with its panics caught.
 
 pub(crate) mod affinity_sweep;
-pub(crate) mod dispatch;
+pub(crate) mod events;
 pub(crate) mod execution;
+pub(crate) mod executor;
 pub(crate) mod replicas;
-pub(crate) mod verified;
+pub(crate) mod tables;

@@ -11,19 +11,18 @@ use ffproto::handover;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::connection::{Closed, Connection};
-use crate::app::app::Hooks;
-use crate::exec::dispatch::Dispatch;
-use crate::exec::execution::run_hook;
+use crate::app::hooks::{SessionEvent, SessionEventKind};
+use crate::exec::events::tell_session;
+use crate::exec::executor::Executor;
 use crate::identity::counters::count;
-use crate::node::Node;
 use crate::session::handle::Session;
-use crate::session::local::{Course, LocalSession};
+use crate::session::local::{Directive, LocalSession};
 
 /// The rest of a connection's task.
 type End = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -31,15 +30,8 @@ type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Connections that may wait to be sent to a successor; the others wait in their own tasks.
 const LEAVING_MAX: usize = 64;
 
-/// How often it is looked whether what a client has begun has ended, when that is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
-
-/// What every connection of a node shares.
-pub(crate) struct Shared {
-    pub(crate) node: Node,
-    pub(crate) dispatch: Dispatch,
-    pub(crate) hooks: Hooks,
-}
+/// How long a connection waits that may not leave after all, before it tries again: descriptors may be short.
+const LEAVE_AGAIN: Duration = Duration::from_millis(2);
 
 /// A connection on its way to the node's successor.
 pub(crate) struct Leaving {
@@ -52,16 +44,16 @@ pub(crate) struct Leaving {
 /// The clients of a node. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Clients {
-    shared: Arc<Shared>,
+    executor: Arc<Executor>,
     connections: TaskTracker,
     /// Where connections go that leave; while there is nobody, none leaves.
     successor: Arc<Mutex<Option<mpsc::Sender<Leaving>>>>,
 }
 
 impl Clients {
-    pub(crate) fn new(shared: Shared) -> Self {
+    pub(crate) fn new(executor: Arc<Executor>) -> Self {
         let connections = TaskTracker::new();
-        Self { shared: Arc::new(shared), connections, successor: Arc::default() }
+        Self { executor, connections, successor: Arc::default() }
     }
 
     /// Accepts clients while `open`, until `stop`; then tells every connection to drain and waits until they
@@ -77,7 +69,7 @@ impl Clients {
             }
         }
         drop(listener);
-        self.shared.node.set_course(Course::Drain);
+        self.executor.node.known_sessions().registry().direct(Directive::Drain);
         self.connections.close();
         self.connections.wait().await;
     }
@@ -88,14 +80,14 @@ impl Clients {
     pub(crate) fn leave(&self) -> Departure {
         let (sender, leaving) = mpsc::channel(LEAVING_MAX);
         *self.successor.lock() = Some(sender);
-        let node = &self.shared.node;
-        Departure { leaving, to_tell: node.begin_course(Course::Leave), clients: self.clone() }
+        let registry = self.executor.node.known_sessions().registry();
+        Departure { leaving, to_tell: registry.begin_directive(Directive::Leave), clients: self.clone() }
     }
 
     /// Nobody leaves any more: those that are here go on.
     pub(crate) fn stay(&self) {
         *self.successor.lock() = None;
-        self.shared.node.set_course(Course::Run);
+        self.executor.node.known_sessions().registry().direct(Directive::Run);
     }
 
     fn are_gone(&self) -> bool {
@@ -106,18 +98,19 @@ impl Clients {
         // Coalescing is ours (one write per turn), so the kernel's would only add delay.
         let _ = stream.set_nodelay(true);
         let Ok(address) = stream.peer_addr() else { return };
-        let session = match self.shared.node.open_session(address) {
+        let session = match self.executor.node.known_sessions().registry().open(address) {
             Ok(session) => session,
             Err(why) => {
-                count(&self.shared.node.counters().clients_refused);
-                if self.shared.node.may_log_call() {
+                let identity = self.executor.node.identity();
+                count(&identity.counters().clients_refused);
+                if identity.may_log_call() {
                     warn!(%address, "client refused: {why}");
                 }
                 return;
             }
         };
         info!(session = %session.id(), %address, "client logged in");
-        self.run(Connection::new(stream, session, self.shared.clone()));
+        self.run(Connection::new(stream, session, self.executor.clone()));
     }
 
     /// Goes on with a connection of another process of this node.
@@ -128,7 +121,7 @@ impl Clients {
         let stream = std::net::TcpStream::from(socket);
         stream.set_nonblocking(true)?;
         let stream = TcpStream::from_std(stream)?;
-        let connection = Connection::adopt(stream, record, self.shared.clone());
+        let connection = Connection::adopt(stream, record, self.executor.clone());
         self.run(connection.map_err(io::Error::other)?);
         Ok(())
     }
@@ -145,7 +138,7 @@ impl Clients {
                     Err(stays) => connection = stays,
                 }
                 // Something has begun for it meanwhile, or there is no descriptor to spare: a little later.
-                Box::pin(tokio::time::sleep(LOOK_EVERY)).await;
+                Box::pin(tokio::time::sleep(LEAVE_AGAIN)).await;
             };
             end.await;
         });
@@ -160,7 +153,7 @@ impl Clients {
         let Some((socket, record)) = connection.leave() else { return Err(connection) };
         let session = connection.session().clone();
         drop(connection);
-        let sticky = self.shared.node.session_left(&session);
+        let sticky = self.executor.node.known_sessions().left(&session);
         Ok(Box::pin(clients.send(Leaving { socket, record, sticky })))
     }
 
@@ -179,27 +172,25 @@ impl Clients {
     pub(crate) fn take_back(&self, leaving: Leaving) {
         let Leaving { socket, record, sticky } = leaving;
         let id = record.id;
-        sticky.into_iter().for_each(|sticky| self.shared.node.sticky().take_over(sticky));
+        sticky.into_iter().for_each(|sticky| self.executor.node.transit().affinity().take_over(sticky));
         if let Err(error) = self.adopt(socket, record) {
             warn!(session = %id, "the client is lost: {error}");
         }
     }
 
     async fn close(self, mut connection: Box<Connection>, closed: Closed) {
-        let (shared, session) = (&self.shared, connection.session().clone());
-        shared.node.end_session(&session);
-        shared.node.tell_ended(&session);
+        let (executor, session) = (&self.executor, connection.session().clone());
+        let sessions = executor.node.known_sessions();
+        sessions.end(&session);
+        sessions.tell_ended(&session);
         connection.say_why(&closed).await;
         drop(connection);
-        if let Some(hook) = &shared.hooks.session_closed {
+        if executor.hooks.of(SessionEventKind::Closed).is_some() {
             // Behind what it has begun, which runs to its end or its deadline although the client is gone.
-            let last = Instant::now() + shared.node.session_timeout();
-            while session.has_requests() && Instant::now() < last {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
+            let _ = timeout(executor.node.identity().session_timeout(), session.quiet()).await;
             let _turn = session.turn().lock().await;
-            let hook = hook(shared.node.clone(), Session::here(shared.node.clone(), session.clone()));
-            run_hook(&shared.node, "on_session_closed", hook).await;
+            let handle = Session::here(sessions.clone(), session.clone());
+            tell_session(&executor.hooks, &executor.node, handle, SessionEvent::Closed).await;
         }
         info!(session = %session.id(), "client logged out: {closed}");
     }
@@ -240,7 +231,7 @@ impl Departure {
 
     fn tell(&mut self, n: usize) {
         let rest = self.to_tell.len().saturating_sub(n);
-        self.to_tell.drain(rest..).for_each(|session| session.set_course(Course::Leave));
+        self.to_tell.drain(rest..).for_each(|session| session.set_directive(Directive::Leave));
     }
 }
 

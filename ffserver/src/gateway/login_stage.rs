@@ -18,115 +18,109 @@ use ffproto::relay::SessionChange;
 use ffproto::{Code, CommandId, Executed, Fault};
 use tracing::warn;
 
-use super::acceptor::Shared;
+use super::connection::Refusal;
 use crate::app::verdict::read;
+use crate::exec::executor::Executor;
+use crate::identity::Identity;
 use crate::identity::counters::count;
+use crate::session::errors::SessionError;
 use crate::session::exclusive_login::NotTaken;
-use crate::session::handle::SessionError;
 use crate::session::local::{LocalSession, Stage};
 
-/// What becomes of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admitted {
-    /// It is handled.
-    Yes,
-    /// It is not; the client has been told.
-    No,
-}
-
-/// Whether a message may be handled. The login itself may, and is asked for from now on.
-pub(super) fn admit(session: &LocalSession, shared: &Shared, command: CommandId) -> Admitted {
-    let Some(login) = &shared.node.config().login else { return Admitted::Yes };
-    let is_login = command == login.command;
-    match (session.stage(), is_login) {
-        (Stage::In, false) => return Admitted::Yes,
-        (Stage::In, true) => {
-            let fault = shared.node.fault(Code::BadRequest, Executed::No, "the client has logged in already");
+/// Tells a client that its message is not accepted: an error frame, and a message before the login ends the connection.
+pub(super) fn refuse_message(
+    session: &LocalSession,
+    identity: &Identity,
+    command: CommandId,
+    refusal: Refusal,
+) {
+    match refusal {
+        Refusal::LoggedIn => {
+            let fault = identity.fault(Code::BadRequest, Executed::No, "the client has logged in already");
             session.push_fault(command, &fault);
         }
-        (Stage::Awaited, true) => {
-            session.set_stage(Stage::Asked);
-            return Admitted::Yes;
-        }
-        (Stage::Awaited | Stage::Asked, _) => {
-            let text = format!("the login, command {}, comes first and alone", login.command);
-            if session.close_with(command, &shared.node.fault(Code::NotLoggedIn, Executed::No, text)) {
-                count(&shared.node.counters().logins_early);
+        Refusal::NotLoggedIn(login) => {
+            let text = format!("the login, command {login}, comes first and alone");
+            if session.close_with(command, &identity.fault(Code::NotLoggedIn, Executed::No, text)) {
+                count(&identity.counters().logins_early);
             }
         }
     }
-    Admitted::No
 }
 
 /// Where the answer to a login goes that was sent on.
-pub(super) fn sink(session: &LocalSession, shared: &Arc<Shared>) -> Arc<dyn Sink> {
-    Arc::new(Asked { session: session.clone(), shared: shared.clone() })
+pub(super) fn sink(session: &LocalSession, executor: &Arc<Executor>) -> Arc<dyn Sink> {
+    Arc::new(Asked { session: session.clone(), executor: executor.clone() })
 }
 
 struct Asked {
     session: LocalSession,
-    shared: Arc<Shared>,
+    executor: Arc<Executor>,
 }
 
 impl Sink for Asked {
     fn end(self: Arc<Self>, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let outcome = outcome.map(|body| body.map(Bytes::copy_from_slice)).map_err(Clone::clone);
-        decide(&self.session, &self.shared, outcome);
+        decide(&self.session, &self.executor, outcome);
     }
 }
 
 /// The handler has answered. The login counts among the requests that wait until this is through.
-pub(super) fn decide(session: &LocalSession, shared: &Arc<Shared>, outcome: Result<Option<Bytes>, Fault>) {
-    let node = &shared.node;
+pub(super) fn decide(
+    session: &LocalSession,
+    executor: &Arc<Executor>,
+    outcome: Result<Option<Bytes>, Fault>,
+) {
+    let node = &executor.node;
     let verdict = outcome.and_then(|body| {
         let verdict = read(&body.unwrap_or_default());
         verdict.ok_or_else(|| {
             warn!("the handler of login.command answers no Verdict");
-            node.fault(Code::Handler, Executed::Unknown, "the login was not decided over")
+            node.identity().fault(Code::Handler, Executed::Unknown, "the login was not decided over")
         })
     });
     match verdict {
         Ok(Verdict::Accept { user, greeting, attributes }) => {
-            let (session, shared) = (session.clone(), shared.clone());
+            let (session, executor) = (session.clone(), executor.clone());
             let accepted = async move {
-                if let Err(fault) = accept(&session, &shared, user, &greeting, attributes).await {
-                    not_decided(&session, &shared, &fault);
+                if let Err(fault) = accept(&session, &executor, user, &greeting, attributes).await {
+                    not_decided(&session, &executor, &fault);
                 }
                 session.request_ended();
             };
-            return drop(node.calls().spawn(accepted));
+            return drop(node.identity().tasks().calls().spawn(accepted));
         }
-        Ok(Verdict::Refuse { reason }) => refuse(session, shared, reason),
-        Err(fault) => not_decided(session, shared, &fault),
+        Ok(Verdict::Refuse { reason }) => refuse(session, executor, reason),
+        Err(fault) => not_decided(session, executor, &fault),
     }
     session.request_ended();
 }
 
 /// The client may try again, as long as `login.timeout_s` is not over.
-fn not_decided(session: &LocalSession, shared: &Shared, fault: &Fault) {
+fn not_decided(session: &LocalSession, executor: &Executor, fault: &Fault) {
     session.set_stage(Stage::Awaited);
-    session.push_fault(command(shared), fault);
+    session.push_fault(command(executor), fault);
 }
 
-fn refuse(session: &LocalSession, shared: &Shared, reason: String) {
-    let fault = shared.node.fault(Code::Refused, Executed::Unknown, reason);
-    if session.close_with(command(shared), &fault) {
-        count(&shared.node.counters().logins_refused);
+fn refuse(session: &LocalSession, executor: &Executor, reason: String) {
+    let fault = executor.node.identity().fault(Code::Refused, Executed::Unknown, reason);
+    if session.close_with(command(executor), &fault) {
+        count(&executor.node.identity().counters().logins_refused);
     }
 }
 
 /// Takes the client in: its session has its user, the app has been told, and then it is answered.
 async fn accept(
     session: &LocalSession,
-    shared: &Shared,
+    executor: &Executor,
     user: String,
     greeting: &[u8],
     attributes: Vec<(String, String)>,
 ) -> Result<(), Fault> {
-    let node = &shared.node;
+    let node = &executor.node;
     let failed = |text: String| {
         warn!(session = %session.id(), "{text}");
-        node.fault(Code::Handler, Executed::Unknown, "the login was not decided over")
+        node.identity().fault(Code::Handler, Executed::Unknown, "the login was not decided over")
     };
     if user.is_empty() {
         return Err(failed("the verdict over a login accepts a user without a name".to_owned()));
@@ -137,36 +131,36 @@ async fn accept(
     let attributes = attributes.into_iter().map(|(key, value)| (key, Some(value))).collect();
     let change = SessionChange { user: Some(user.clone()), attributes };
     let (bytes, max) =
-        (session.state().with(change.clone()).bytes(), node.config().limits.session_state_bytes_max);
+        (session.state().with(change.clone()).bytes(), node.identity().limits().session_state_bytes_max);
     if bytes > max {
         let error = SessionError::TooLarge { bytes, max };
         return Err(failed(format!("the verdict over a login cannot be kept: {error}")));
     }
-    match node.claim_user(session, &user).await {
+    match node.known_sessions().claim_user(session, &user).await {
         Ok(()) => {}
         Err(NotTaken::Lost) => {
-            node.kick(session.id(), &user);
+            node.known_sessions().kick(session.id(), &user);
             return Ok(());
         }
         Err(NotTaken::Taken) => {
-            refuse(session, shared, format!("`{user}` has another session"));
+            refuse(session, executor, format!("`{user}` has another session"));
             return Ok(());
         }
     }
     // An earlier try, or the handler itself, may have bound another one.
     let before = session.state().user.clone();
-    let changed = node.change_state(session, change, None);
-    node.free_replaced(session, before, Some(user), changed.is_ok());
+    let changed = node.known_sessions().change_quietly(session, change, None);
+    node.known_sessions().free_replaced(session, before, Some(user), changed.is_ok());
     changed.map_err(|error| failed(format!("the verdict over a login cannot be kept: {error}")))?;
     if session.becomes_verified() {
-        node.tell_verified(session.id()).await;
+        node.known_sessions().events().verified(session.id()).await;
     }
     session.set_stage(Stage::In);
-    session.reply(command(shared), greeting);
+    session.reply(command(executor), greeting);
     Ok(())
 }
 
 /// Only nodes with a login come here.
-fn command(shared: &Shared) -> CommandId {
-    shared.node.config().login.map_or(CommandId(0), |login| login.command)
+fn command(executor: &Executor) -> CommandId {
+    executor.node.config().login.map_or(CommandId(0), |login| login.command)
 }

@@ -1,8 +1,7 @@
-//! The client's edge: accepts connections, reads what clients say, and writes what they are told.
+//! The gateway: the client's edge of the cluster. Connections are accepted, what clients say is read, and decided over.
 
 pub(crate) mod acceptor;
 pub(crate) mod busy_poll;
 mod connection;
-mod idle_reaper;
+pub(crate) mod idle_reaper;
 mod login_stage;
-mod protocol_detection;

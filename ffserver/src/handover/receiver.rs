@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
-use crate::app::app::{Frozen, Hooks};
+use crate::app::hooks::{Frozen, Hooks};
 use crate::handover::sender::{Estate, GREETING_MAX, MARGIN, ToOld, is_kin, run_hook, who};
 use crate::identity::stop::Stop;
 use crate::node::Node;
-use crate::transit::envelope_hold::{ASKED_MAX, HeldFrame};
+use crate::transit::envelope_hold::{ASKED_MAX, HeldEnvelope};
 
 /// Why a successor cannot take over. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,8 @@ impl Inheriting {
         }
         // There before the first link is, on which it may be asked for.
         let asking = Asking::new(node);
-        node.cluster().succeed();
+        node.transit().hold().expect(true);
+        node.transit().membership().succeed();
         Ok(Self { passage, asking })
     }
 
@@ -103,7 +104,7 @@ impl Inheriting {
             let Ok(Some((said, mut descriptors))) = received else {
                 warn!("the old process has ended before it had handed over everything");
                 self.asking.end();
-                estate.node.all_arrived();
+                estate.node.known_sessions().all_arrived();
                 return Ok(());
             };
             match (said, descriptors.pop()) {
@@ -123,7 +124,7 @@ impl Inheriting {
                         warn!("an HTTP connection could not be taken over: {error}");
                     }
                 }
-                (FromOld::Broadcast(payload), _) => estate.node.broadcast_passed(&payload),
+                (FromOld::Broadcast(payload), _) => estate.node.known_sessions().broadcast_passed(&payload),
                 (FromOld::Answered { number, answer }, _) => self.asking.answered(number, answer),
                 (FromOld::TookBack, _) => return Err(alone()),
                 (FromOld::Done, _) => break,
@@ -131,12 +132,12 @@ impl Inheriting {
             }
         }
         self.asking.end();
-        estate.node.all_arrived();
+        estate.node.known_sessions().all_arrived();
         if let Some(records) = estate.node.records() {
             // Of those that ended at the old process nobody tells this one.
             records.retain_bindings(&|session| estate.node.session(session).is_some());
         }
-        tokio::time::sleep_until(serves + estate.node.config().limits.prove).await;
+        tokio::time::sleep_until(serves + estate.node.identity().limits().prove).await;
         // The old process may have been told to leave by somebody else meanwhile.
         let _ = self.passage.send(&FromNew::Proven, &[]).await;
         // It closes the door when it has read that; or it takes back after all.
@@ -150,19 +151,19 @@ impl Inheriting {
 /// What other nodes ask about sessions that have not come from the old process yet.
 struct Asking {
     node: Node,
-    frames: mpsc::Receiver<HeldFrame>,
-    asked: BTreeMap<u64, (SessionId, HeldFrame)>,
+    frames: mpsc::Receiver<HeldEnvelope>,
+    asked: BTreeMap<u64, (SessionId, HeldEnvelope)>,
     last: u64,
 }
 
 impl Asking {
     fn new(node: &Node) -> Self {
-        let frames = node.cluster().held.ask_old();
+        let frames = node.transit().hold().ask_old();
         Self { node: node.clone(), frames, asked: BTreeMap::new(), last: 0 }
     }
 
     /// What the old process is asked.
-    fn ask(&mut self, frame: HeldFrame) -> Option<FromNew> {
+    fn ask(&mut self, frame: HeldEnvelope) -> Option<FromNew> {
         let session = frame.head.client?.session;
         self.last += 1;
         let asked = FromNew::Asked { number: self.last, session, body: frame.body.clone() };
@@ -176,12 +177,13 @@ impl Asking {
         match answer {
             Told::Reply(body) => frame.link.reply(frame.head.call, &body),
             Told::Fault { code, body } => {
-                let malformed =
-                    || self.node.fault(Code::Unknown(code), Executed::Unknown, "a malformed answer");
+                let malformed = || {
+                    self.node.identity().fault(Code::Unknown(code), Executed::Unknown, "a malformed answer")
+                };
                 let fault = Fault::read_body(Code::from_number(code), &body).unwrap_or_else(|_| malformed());
                 frame.link.reply_fault(frame.head.call, &fault);
             }
-            Told::NotHere => self.node.hold_again(session, frame),
+            Told::NotHere => self.node.transit().hold_again(session, frame),
         }
     }
 
@@ -192,7 +194,7 @@ impl Asking {
             let _ = self.ask(frame);
         }
         for (session, frame) in std::mem::take(&mut self.asked).into_values() {
-            self.node.hold_again(session, frame);
+            self.node.transit().hold_again(session, frame);
         }
     }
 }
@@ -211,7 +213,9 @@ async fn take_state(
             FromOld::Sticky(all) => take_sticky(node, all),
             FromOld::Known(all) => take_known(node, all),
             FromOld::Kept(all) => take_kept(node, &all),
-            FromOld::Users(all) => all.into_iter().for_each(|claim| node.cluster().users.expect(claim)),
+            FromOld::Users(all) => {
+                all.into_iter().for_each(|claim| node.known_sessions().users().expect(claim))
+            }
             FromOld::State(piece) => bytes.extend_from_slice(&piece),
             FromOld::Frozen { version } => {
                 if let Some(version) = version {
@@ -230,7 +234,7 @@ async fn take_state(
 }
 
 fn take_known(node: &Node, all: Vec<KnownSession>) {
-    all.into_iter().for_each(|session| node.cluster().known.take_over(session));
+    all.into_iter().for_each(|session| node.known_sessions().remote().take_over(session));
 }
 
 fn take_kept(node: &Node, all: &[KeptRecord]) {
@@ -240,5 +244,5 @@ fn take_kept(node: &Node, all: &[KeptRecord]) {
 }
 
 fn take_sticky(node: &Node, all: Vec<Sticky>) {
-    all.into_iter().for_each(|sticky| node.sticky().take_over(sticky));
+    all.into_iter().for_each(|sticky| node.transit().affinity().take_over(sticky));
 }

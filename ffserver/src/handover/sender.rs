@@ -19,14 +19,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::app::app::{Frozen, Hooks};
-use crate::cluster::affinity::Unheard;
+use crate::app::hooks::{Frozen, Hooks};
+use crate::cluster::affinity_delta::AffinityDelta;
 use crate::error::HandlerError;
-use crate::exec::execution::Guarded;
+use crate::exec::execution::Execution;
 use crate::gateway::acceptor::{Clients, Departure, Leaving};
-use crate::node::{Node, Phase};
+use crate::identity::lifecycle::Phase;
+use crate::node::Node;
+use crate::ops::session_requests::answer_successor;
 use crate::runtime::web::{Front, Retirement, Traveller};
-use crate::session::local::Course;
+use crate::session::local::Directive;
 use crate::transit::envelope_hold::ASKED_MAX;
 use ffstore::record::Records;
 
@@ -88,7 +90,7 @@ pub(crate) struct HandingOver {
     passage: ToSuccessor,
     frozen: Option<Frozen>,
     /// What is chosen here meanwhile.
-    chosen: Arc<Unheard>,
+    chosen: Arc<AffinityDelta>,
 }
 
 /// How the sending of what leaves has ended.
@@ -112,7 +114,7 @@ pub(crate) struct Kept {
 }
 
 pub(crate) fn who(node: &Node) -> Who {
-    let cluster = node.local(Vec::new()).cluster.to_string();
+    let cluster = node.identity().local(Vec::new()).cluster.to_string();
     Who { cluster, name: node.name().clone(), incarnation: node.incarnation() }
 }
 
@@ -125,10 +127,10 @@ impl Estate {
     /// it needs. Not cancel-safe but for that.
     pub(crate) async fn hand_over(&self, door: &Door, kept: &mut Kept) -> Result<HandingOver, HandOverError> {
         let begun = Instant::now();
-        let park = self.node.config().limits.park;
+        let park = self.node.identity().limits().park;
         let mut passage = self.greet(door).await?;
         info!("handing over to the successor");
-        let chosen = Arc::<Unheard>::default();
+        let chosen = Arc::<AffinityDelta>::default();
         let frozen = match &self.hooks.freeze {
             None => None,
             Some((version, hook)) => {
@@ -183,8 +185,8 @@ impl Estate {
     async fn pause(&self, until: Instant, kept: &mut Kept) -> Result<(), HandOverError> {
         let begun = Instant::now();
         kept.http = self.retire();
-        self.node.set_course(Course::Hold);
-        let links = self.node.links();
+        self.node.known_sessions().registry().direct(Directive::Hold);
+        let links = self.node.transit().links();
         links.iter().for_each(Link::pause);
         let answered = wait(begun + PAUSE_MAX, || links.iter().all(Link::peer_is_paused));
         if !answered.await {
@@ -207,7 +209,7 @@ impl Estate {
         } else {
             format!("for answers of {}", names.join(", "))
         };
-        let (handlers, ms) = (self.node.running_calls(), begun.elapsed().as_millis());
+        let (handlers, ms) = (self.node.identity().tasks().running_calls(), begun.elapsed().as_millis());
         Err(HandOverError::Busy { handlers, waits, ms })
     }
 
@@ -219,24 +221,24 @@ impl Estate {
 
     /// Whether nothing runs here, for nobody.
     fn is_quiet(&self) -> bool {
-        self.node.running_calls() == 0
-            && !self.node.has_session_at_work()
-            && !self.node.park().any()
-            && self.node.links().iter().all(|link| link.waiting_calls() == 0)
+        self.node.identity().tasks().running_calls() == 0
+            && !self.node.known_sessions().registry().has_session_at_work()
+            && !self.node.transit().park().any()
+            && self.node.transit().links().iter().all(|link| link.waiting_calls() == 0)
     }
 
     async fn send_state(
         &self,
         passage: &ToSuccessor,
         frozen: Option<&Frozen>,
-        chosen: Arc<Unheard>,
+        chosen: Arc<AffinityDelta>,
     ) -> Result<(), HandOverError> {
-        let sticky = self.node.sticky().hand_over(chosen);
+        let sticky = self.node.transit().affinity().hand_over(chosen);
         for some in sticky.chunks(STICKY_AT_ONCE) {
             passage.send(&FromOld::Sticky(some.to_vec()), &[]).await?;
         }
         self.send_known(passage).await?;
-        for some in self.node.cluster().users.hand_over().chunks(1024) {
+        for some in self.node.known_sessions().users().hand_over().chunks(1024) {
             passage.send(&FromOld::Users(some.to_vec()), &[]).await?;
         }
         for piece in frozen.iter().flat_map(|frozen| frozen.bytes.chunks(STATE_PIECE_BYTES)) {
@@ -247,7 +249,7 @@ impl Estate {
     }
 
     async fn send_known(&self, passage: &ToSuccessor) -> io::Result<()> {
-        for some in self.node.cluster().known.hand_over().chunks(1024) {
+        for some in self.node.known_sessions().remote().hand_over().chunks(1024) {
             passage.send(&FromOld::Known(some.to_vec()), &[]).await?;
         }
         let kept = self.node.records().map(Records::bindings).unwrap_or_default();
@@ -277,14 +279,14 @@ impl Estate {
                 }
             }
         }
-        self.node.sticky().keep();
-        self.node.cluster().passing.end();
-        self.node.links().iter().for_each(Link::resume);
+        self.node.transit().affinity().keep();
+        self.node.known_sessions().handoff().end();
+        self.node.transit().links().iter().for_each(Link::resume);
         match &self.clients {
             Some(clients) => clients.stay(),
-            None => self.node.set_course(Course::Run),
+            None => self.node.known_sessions().registry().direct(Directive::Run),
         }
-        self.node.set_phase(Phase::Ready);
+        self.node.identity().lifecycle().set_phase(Phase::Ready);
         self.ports.send_replace(true);
     }
 
@@ -309,7 +311,7 @@ impl Estate {
     fn has_left(&self, leaving: Option<&Departure>, no_http: bool) -> bool {
         leaving.is_none_or(Departure::is_over)
             && no_http
-            && self.node.links().iter().all(Link::peer_has_switched)
+            && self.node.transit().links().iter().all(Link::peer_has_switched)
             && self.is_quiet()
     }
 
@@ -318,13 +320,13 @@ impl Estate {
     fn begins_nothing(&self, leaving: Option<&Departure>, no_http: bool) -> bool {
         leaving.is_none_or(Departure::is_over)
             && no_http
-            && self.node.child_nodes().links().all(Link::peer_has_switched)
+            && self.node.transit().children().links().all(Link::peer_has_switched)
             && self.is_quiet()
     }
 
     /// What [`Estate::has_left`] still waits for, for the operator.
     fn what_is_left(&self, no_http: bool) -> String {
-        let links = self.node.links();
+        let links = self.node.transit().links();
         let names = |of: &dyn Fn(&&Link) -> bool| {
             let names = links.iter().filter(of).map(|link| link.peer().name.as_str());
             names.collect::<Vec<_>>().join(", ")
@@ -332,8 +334,9 @@ impl Estate {
         let left = [
             (!self.node.sessions().is_empty()).then(|| format!("{} clients", self.node.sessions().len())),
             (!no_http).then(|| "HTTP connections".to_owned()),
-            (self.node.running_calls() > 0).then(|| format!("{} handlers", self.node.running_calls())),
-            self.node.park().any().then(|| "messages that wait for other nodes".to_owned()),
+            (self.node.identity().tasks().running_calls() > 0)
+                .then(|| format!("{} handlers", self.node.identity().tasks().running_calls())),
+            self.node.transit().park().any().then(|| "messages that wait for other nodes".to_owned()),
             Some(format!("links that were not switched: [{}]", names(&|link| !link.peer_has_switched()))),
             Some(format!("answers of: [{}]", names(&|link| link.waiting_calls() > 0))),
         ];
@@ -344,7 +347,7 @@ impl Estate {
     async fn send_all(
         &self,
         passage: &mut ToSuccessor,
-        chosen: &Unheard,
+        chosen: &AffinityDelta,
         leaving: &mut Option<Departure>,
         http: &mut Option<Retirement>,
         deadline: Instant,
@@ -355,7 +358,7 @@ impl Estate {
             // Also when nothing was left from the begin on: neighbours that are replaced next wait for it.
             if !said_last && self.begins_nothing(leaving.as_ref(), http.is_none()) {
                 said_last = true;
-                self.node.links().iter().for_each(Link::last_call);
+                self.node.transit().links().iter().for_each(Link::last_call);
             }
             if self.has_left(leaving.as_ref(), http.is_none()) {
                 break;
@@ -368,7 +371,7 @@ impl Estate {
                 biased;
                 said = passage.receive() => match said? {
                     Some((FromNew::Asked { number, session, body }, _)) => {
-                        self.node.answer_successor(&answer, number, session, &body);
+                        answer_successor(self.node.known_sessions(), &answer, number, session, &body);
                     }
                     said => if heard(said)? {
                         return Ok(Sent::SuccessorStops);
@@ -377,7 +380,7 @@ impl Estate {
                 Some(answered) = answers.recv() => passage.send(&answered, &[]).await?,
                 some = chosen.next(STICKY_AT_ONCE) => passage.send(&FromOld::Sticky(some), &[]).await?,
                 // Before the next client: it has got those that are queued.
-                payload = self.node.cluster().passing.next() => {
+                payload = self.node.known_sessions().handoff().next() => {
                     passage.send(&FromOld::Broadcast(payload), &[]).await?;
                 }
                 one = next_client(leaving) => if let Err(error) = send_client(passage, &one).await {
@@ -395,7 +398,7 @@ impl Estate {
                 () = tokio::time::sleep(LOOK_EVERY) => leaving.iter_mut().for_each(Departure::tell_more),
             }
         }
-        while let Some(payload) = self.node.cluster().passing.take() {
+        while let Some(payload) = self.node.known_sessions().handoff().take() {
             passage.send(&FromOld::Broadcast(payload), &[]).await?;
         }
         // What is not answered is asked of the successor itself.
@@ -412,7 +415,7 @@ impl Estate {
         kept: &mut Kept,
         ended: impl FnOnce(),
     ) -> Result<(), HandOverError> {
-        self.node.set_phase(Phase::HandedOver);
+        self.node.identity().lifecycle().set_phase(Phase::HandedOver);
         let HandingOver { passage, chosen, .. } = handing;
         while let Some((stream, unread)) = kept.travellers.pop() {
             passage.send(&FromOld::Http { unread }, &[stream.as_fd()]).await?;
@@ -420,7 +423,7 @@ impl Estate {
         // What neighbours have sent here for a session is done before the session leaves; what they send from
         // now on waits at the successor.
         if self.clients.is_some() {
-            let links = self.node.links();
+            let links = self.node.transit().links();
             if !wait(Instant::now() + PAUSE_MAX, || links.iter().all(Link::peer_has_switched)).await {
                 let late: Vec<String> = links
                     .iter()
@@ -430,7 +433,7 @@ impl Estate {
                 warn!("clients leave before these have turned to the successor: {}", late.join(", "));
             }
         }
-        self.node.cluster().passing.begin();
+        self.node.known_sessions().handoff().begin();
         let mut leaving = self.clients.as_ref().map(Clients::leave);
         if self.send_all(passage, chosen, &mut leaving, &mut kept.http, deadline).await?
             == Sent::SuccessorStops
@@ -442,7 +445,7 @@ impl Estate {
         self.send_known(passage).await?;
         passage.send(&FromOld::Done, &[]).await?;
         ended();
-        let proven = Instant::now() + self.node.config().limits.prove + MARGIN;
+        let proven = Instant::now() + self.node.identity().limits().prove + MARGIN;
         let said = timeout_at(proven, passage.receive()).await;
         tokio::time::sleep_until(lingers).await;
         match said {
@@ -523,7 +526,7 @@ pub(crate) async fn run_hook<T: Send + 'static>(
     hook: impl Future<Output = Result<T, HandlerError>> + Send + 'static,
 ) -> Result<T, HandlerError> {
     let (tell, told) = tokio::sync::oneshot::channel();
-    Guarded::hook(async move {
+    Execution::hook(async move {
         let _ = tell.send(hook.await?);
         Ok(None)
     })

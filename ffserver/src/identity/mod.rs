@@ -1,5 +1,204 @@
-//! What a node is and how it fares: the word to stop, its counters, and the watch of its loop.
+//! Who a node is and how it fares: its name and config, its clock, its phase, its tasks, its counters.
 
 pub(crate) mod counters;
+pub(crate) mod lifecycle;
 pub(crate) mod stop;
 pub(crate) mod watchdog;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ffconfig::Limits;
+use ffnet::Link;
+use ffnet::handshake::{Local, Peer};
+use ffnet::link::LinkLimits;
+use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName};
+use tokio::time::Instant;
+
+use counters::Counters;
+use lifecycle::{Lifecycle, Tasks};
+
+/// The identity of one node, which every other part of it is given. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Identity(Arc<Inner>);
+
+struct Inner {
+    cluster_name: ClusterName,
+    token: String,
+    config: ffconfig::Node,
+    incarnation: Incarnation,
+    clock: Clock,
+    log_budget: LogBudget,
+    counters: Arc<Counters>,
+    lifecycle: Lifecycle,
+    tasks: Tasks,
+}
+
+impl Identity {
+    pub(crate) fn new(cluster: &ffconfig::Cluster, config: ffconfig::Node, incarnation: Incarnation) -> Self {
+        Self(Arc::new(Inner {
+            cluster_name: cluster.name.clone(),
+            token: cluster.master.token.clone().unwrap_or_default(),
+            config,
+            incarnation,
+            clock: Clock::start(incarnation),
+            log_budget: LogBudget::default(),
+            counters: Arc::default(),
+            lifecycle: Lifecycle::default(),
+            tasks: Tasks::default(),
+        }))
+    }
+
+    /// The node's name: the key under `servers`.
+    pub(crate) fn name(&self) -> &NodeName {
+        &self.0.config.name
+    }
+
+    /// What the node is an instance of.
+    pub(crate) fn kind(&self) -> &str {
+        &self.0.config.kind
+    }
+
+    /// What the config says of the node.
+    pub(crate) fn config(&self) -> &ffconfig::Node {
+        &self.0.config
+    }
+
+    /// The node's limits.
+    #[inline]
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.config.limits
+    }
+
+    /// How long a call for a session may take.
+    pub(crate) fn session_timeout(&self) -> Duration {
+        self.limits().call_timeout
+    }
+
+    /// Which start of the node this is.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.0.incarnation
+    }
+
+    /// Milliseconds since 1970, as the system's clock said at the start of this process: never back.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.clock.now_ms()
+    }
+
+    /// What the node has refused, dropped or cut.
+    #[inline]
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.0.counters
+    }
+
+    /// Where the node is in its life.
+    #[inline]
+    pub(crate) fn lifecycle(&self) -> &Lifecycle {
+        &self.0.lifecycle
+    }
+
+    /// The tasks that a stop of the node waits for.
+    #[inline]
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    /// Runs a tick in a task of its own: a stop of the node waits for its end, a replacement does not.
+    pub(crate) fn spawn_tick(&self, tick: impl Future<Output = ()> + Send + 'static) {
+        let identity = self.clone();
+        identity.tasks().count_tick(true);
+        drop(self.tasks().calls().spawn(async move {
+            tick.await;
+            identity.tasks().count_tick(false);
+        }));
+    }
+
+    /// What this node says of itself in a handshake.
+    pub(crate) fn local(&self, methods: Vec<String>) -> Local {
+        Local {
+            cluster: self.0.cluster_name.clone(),
+            name: self.name().clone(),
+            kind: self.kind().to_owned(),
+            incarnation: self.0.incarnation,
+            methods,
+            token: self.0.token.clone(),
+        }
+    }
+
+    /// A link of this node to `peer`.
+    pub(crate) fn new_link(&self, peer: Peer) -> Link {
+        let limits = self.limits();
+        let limits = LinkLimits {
+            frame_bytes_max: limits.link_frame_bytes_max,
+            outbox_bytes_max: limits.link_outbox_bytes_max,
+            calls_max: limits.calls_max,
+            heartbeat: limits.heartbeat,
+        };
+        Link::new(self.name().clone(), peer, limits, self.counters().links.clone())
+    }
+
+    /// A fault that this node notices.
+    pub(crate) fn fault(&self, code: Code, executed: Executed, message: impl Into<String>) -> Fault {
+        Fault { code, at: self.name().clone(), executed, message: message.into() }
+    }
+
+    /// Whether one more call may be logged: the first few of each second are, so that a newcomer sees
+    /// what happens and a busy node does not drown. See [`Identity::end_log_second`].
+    #[inline]
+    pub(crate) fn may_log_call(&self) -> bool {
+        self.0.log_budget.take()
+    }
+
+    /// Begins a new second for [`Identity::may_log_call`].
+    pub(crate) fn end_log_second(&self) {
+        self.0.log_budget.refill();
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} ({:?})", self.name(), self.lifecycle().phase())
+    }
+}
+
+/// The wall clock as a process may use it to order its own and others' claims: it never goes back.
+struct Clock {
+    started: Instant,
+    started_ms: u64,
+}
+
+impl Clock {
+    fn start(incarnation: Incarnation) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(Duration::ZERO, |since| since);
+        let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        // The incarnation was given before the process was launched, which takes longer for one than for another:
+        // claims of two nodes would not compare.
+        Self { started: Instant::now(), started_ms: now_ms.max(incarnation.0) }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started_ms + self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// How many calls may still be logged in this second.
+#[derive(Default)]
+struct LogBudget {
+    lines: AtomicU32,
+}
+
+impl LogBudget {
+    const PER_SECOND: u32 = 20;
+
+    #[inline]
+    fn take(&self) -> bool {
+        self.lines.load(Ordering::Relaxed) < Self::PER_SECOND
+            && self.lines.fetch_add(1, Ordering::Relaxed) < Self::PER_SECOND
+    }
+
+    fn refill(&self) {
+        self.lines.store(0, Ordering::Relaxed);
+    }
+}

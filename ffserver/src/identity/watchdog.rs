@@ -9,14 +9,14 @@ pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
 
 /// Written by the loop, read by the watch. With several threads the handler is the one that began last.
 #[derive(Debug)]
-pub(crate) struct Doing {
+pub(crate) struct Watchdog {
     handlers: Vec<String>,
     /// The number of the handler that is being polled, from 1; 0 between two.
     handler: AtomicU32,
     beats: AtomicU64,
 }
 
-impl Doing {
+impl Watchdog {
     pub(crate) fn new(handlers: Vec<String>) -> Self {
         Self { handlers, handler: AtomicU32::new(0), beats: AtomicU64::new(0) }
     }
@@ -48,7 +48,7 @@ impl Doing {
 
 /// Whether a loop stands still: beats and times in, what to say out.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct LoopWatch {
     beats: u64,
     /// How long it has stood.
     still: Duration,
@@ -64,7 +64,7 @@ pub(crate) enum Word {
     TurnsAgain(Duration),
 }
 
-impl Watch {
+impl LoopWatch {
     /// A loop that does not turn for that long is worth a line: no handler may run for so long in one piece.
     pub(crate) const STILL_MAX: Duration = Duration::from_secs(1);
 
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_loop_that_stands_is_told_once_and_again_when_it_turns() {
-        let mut watch = Watch::default();
+        let mut watch = LoopWatch::default();
         assert_eq!((0..9).find_map(|_| watch.look(0, TICK)), None, "it has not begun");
         assert_eq!(watch.look(1, TICK), None);
         let said: Vec<_> = (0..9).filter_map(|_| watch.look(1, TICK)).collect();
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_process_that_stood_still_as_a_whole_is_not_its_loops_fault() {
-        let mut watch = Watch::default();
+        let mut watch = LoopWatch::default();
         watch.look(1, TICK);
         assert_eq!(watch.look(1, Duration::from_secs(60)), None);
         assert_eq!(watch.look(1, TICK), None, "counted from when it went on");
@@ -112,11 +112,11 @@ mod tests {
 
     #[test]
     fn the_handler_that_runs_is_named() {
-        let doing = Doing::new(vec!["`a` (command 1)".into(), "`b` (command 2)".into()]);
-        assert_eq!(doing.handler(), None);
-        doing.begin(2);
-        assert_eq!(doing.handler(), Some("`b` (command 2)"));
-        doing.end();
-        assert_eq!(doing.handler(), None);
+        let watchdog = Watchdog::new(vec!["`a` (command 1)".into(), "`b` (command 2)".into()]);
+        assert_eq!(watchdog.handler(), None);
+        watchdog.begin(2);
+        assert_eq!(watchdog.handler(), Some("`b` (command 2)"));
+        watchdog.end();
+        assert_eq!(watchdog.handler(), None);
     }
 }

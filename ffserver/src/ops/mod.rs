@@ -1,5 +1,13 @@
-//! What other nodes say and ask in envelopes.
+//! What other nodes say and ask: the service of a link, and one file for each kind of envelope.
 
-pub(crate) mod envelopes;
-pub(crate) mod node_calls;
+mod broadcast;
+mod claims;
+pub(crate) mod inbound;
+pub(crate) mod link_service;
+mod migration;
+mod node_calls;
+mod reach;
+mod refusal;
+mod session_notices;
 pub(crate) mod session_requests;
+mod stick;

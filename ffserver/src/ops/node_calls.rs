@@ -1,43 +1,50 @@
 //! Calls of nodes that are no neighbours, as they arrive: which handler runs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ffproto::relay::Call;
 use ffproto::{Code, Executed, NodeName};
 use tracing::warn;
 
-use crate::exec::dispatch::{Answer, LogOnly, Message, Shared};
-use crate::ops::envelopes::Arrived;
+use crate::exec::executor::{AnswerCall, Executor, LogOnly, NodeCall};
+use crate::ops::refusal::reply_bad;
+use crate::transit::inbound_envelope::InboundEnvelope;
 
-impl Shared {
-    /// Another node calls a method of this one.
-    pub(crate) fn called(self: &Arc<Self>, arrived: &Arrived<'_>, from: NodeName, payload: &[u8]) {
-        let (node, link, call) = (&self.node, arrived.link, arrived.head.call);
-        let Some(Call { method, body }) = Call::read(payload) else {
-            let text = "a malformed call";
-            return link.reply_fault(call, &node.fault(Code::BadRequest, Executed::No, text));
-        };
-        let Some(route) = self.dispatch.for_nodes(method) else {
-            let text = format!("`{}` has no method `{method}` for other nodes", node.name());
-            return link.reply_fault(call, &node.fault(Code::NoMethod, Executed::No, text));
-        };
-        let deadline = arrived.now + Duration::from_millis(arrived.head.time_left_ms.into());
-        let message = Message { link, head: arrived.head, body, deadline, from: Some(from) };
-        let done = Answer { link: link.clone(), call, method: route.name };
-        self.start_known(arrived.at, route, message, done);
-    }
+/// Another node calls a method of this one.
+pub(super) fn called(
+    executor: &Arc<Executor>,
+    inbound: &InboundEnvelope<'_>,
+    from: NodeName,
+    payload: &[u8],
+) {
+    let (identity, link, call) = (executor.node.identity(), inbound.link, inbound.head.call);
+    let Some(Call { method, body }) = Call::read(payload) else {
+        return reply_bad(executor, inbound, "a malformed call");
+    };
+    let Some(route) = executor.tables.for_nodes(method) else {
+        let text = format!("`{}` has no method `{method}` for other nodes", identity.name());
+        return link.reply_fault(call, &identity.fault(Code::NoMethod, Executed::No, text));
+    };
+    let deadline = inbound.deadline();
+    let message = NodeCall { link, head: inbound.head, body, deadline, from: Some(from) };
+    let done = AnswerCall { link: link.clone(), call, method: route.name };
+    executor.start_known(inbound.at, route, message, done);
+}
 
-    /// Another node tells a method of this one something.
-    pub(crate) fn notified(self: &Arc<Self>, arrived: &Arrived<'_>, from: NodeName, payload: &[u8]) {
-        let called = Call::read(payload);
-        let route = called.and_then(|called| Some((called.body, self.dispatch.for_nodes(called.method)?)));
-        let Some((body, route)) = route else {
-            warn!(%from, "a notify for a method that this node does not have is ignored");
-            return;
-        };
-        let deadline = arrived.now + self.node.config().limits.call_timeout;
-        let message = Message { link: arrived.link, head: arrived.head, body, deadline, from: Some(from) };
-        self.start_known(arrived.at, route, message, LogOnly { method: route.name });
-    }
+/// Another node tells a method of this one something.
+pub(super) fn notified(
+    executor: &Arc<Executor>,
+    inbound: &InboundEnvelope<'_>,
+    from: NodeName,
+    payload: &[u8],
+) {
+    let called = Call::read(payload);
+    let route = called.and_then(|called| Some((called.body, executor.tables.for_nodes(called.method)?)));
+    let Some((body, route)) = route else {
+        warn!(%from, "a notify for a method that this node does not have is ignored");
+        return;
+    };
+    let deadline = inbound.now + executor.node.identity().limits().call_timeout;
+    let message = NodeCall { link: inbound.link, head: inbound.head, body, deadline, from: Some(from) };
+    executor.start_known(inbound.at, route, message, LogOnly { method: route.name });
 }

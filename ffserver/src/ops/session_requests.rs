@@ -1,36 +1,35 @@
-//! What other nodes ask about sessions of this one, and what they are answered: directly, or by way of the successor of
-//! this process.
+//! Requests of other nodes about sessions of this one, answered directly, or by way of the successor of this process.
 
 use std::sync::Arc;
 
 use ffnet::Link;
 use ffproto::handover::{FromOld, Told};
-use ffproto::relay::{self, Envelope, MoveAnswer, MoveOrder, Op, SessionChange, SessionState};
+use ffproto::relay::{self, Envelope, GroupAnswer, MoveAnswer, MoveOrder, Op, SessionChange, SessionState};
 use ffproto::{Code, Executed, Fault, SessionId};
 use tokio::sync::mpsc;
 
-use crate::cluster::membership::{decode, encode};
-use crate::node::Node;
-use crate::session::handle::{MoveError, SessionError};
+use crate::cluster::payload::{decode, encode};
+use crate::identity::Identity;
+use crate::session::Sessions;
+use crate::session::errors::{MoveError, SessionError};
 use crate::session::local::LocalSession;
-use crate::transit::envelope_hold::HeldFrame;
 
-/// Whether it is one of those that [`Node::answer`] knows.
+/// Whether an envelope is one of those that [`answer`] knows.
 pub(crate) fn asks_session(body: &[u8]) -> bool {
     let op = relay::read(body).and_then(|envelope| envelope.op);
     matches!(op, Some(Op::Touch | Op::Set | Op::Join | Op::Leave | Op::Move))
 }
 
-/// Who gets the answer to what was asked about a session of this node.
+/// The way back to the node that has asked about a session of this one.
 #[derive(Clone)]
-pub(crate) enum Answer {
-    /// Whoever has called on the link.
+pub(crate) enum ReplyPath {
+    /// The call on the link.
     Link(Link, u32),
-    /// The successor of this process.
+    /// The successor of this process, which was asked.
     Successor(mpsc::Sender<FromOld>, u64),
 }
 
-impl Answer {
+impl ReplyPath {
     fn reply(&self, body: &[u8]) {
         match self {
             Self::Link(link, call) => link.reply(*call, body),
@@ -49,9 +48,9 @@ impl Answer {
         }
     }
 
-    pub(crate) fn unknown(&self, node: &Node) {
-        let text = format!("`{}` does not know what is asked", node.name());
-        self.fault(&node.fault(Code::NoMethod, Executed::No, text));
+    pub(crate) fn unknown(&self, identity: &Identity) {
+        let text = format!("`{}` does not know what is asked", identity.name());
+        self.fault(&identity.fault(Code::NoMethod, Executed::No, text));
     }
 }
 
@@ -60,86 +59,81 @@ fn tell(successor: &mpsc::Sender<FromOld>, number: u64, answer: Told) {
     let _ = successor.try_send(FromOld::Answered { number, answer });
 }
 
-/// What is asked about sessions of this node.
-impl Node {
-    /// Holds what the old process has no answer to until its session has arrived, or answers that too much waits.
-    pub(crate) fn hold_again(&self, session: SessionId, frame: HeldFrame) {
-        let bytes_max = self.config().limits.park_bytes_max;
-        if let Err(frame) = self.cluster().held.put_back(session, bytes_max, frame) {
-            let text = format!("too much waits at `{}` for its sessions: limits.park_bytes_max", self.name());
-            frame.link.reply_fault(frame.head.call, &self.fault(Code::Overloaded, Executed::No, text));
+/// The successor asks for another node about a session that is, perhaps, still here.
+pub(crate) fn answer_successor(
+    sessions: &Sessions,
+    successor: &mpsc::Sender<FromOld>,
+    number: u64,
+    session: SessionId,
+    body: &[u8],
+) {
+    match relay::read(body) {
+        Some(envelope) if sessions.registry().has(session) => {
+            answer(sessions, &ReplyPath::Successor(successor.clone(), number), session, &envelope);
         }
+        _ => tell(successor, number, Told::NotHere),
     }
+}
 
-    /// The successor asks for another node about a session that is, perhaps, still here.
-    pub(crate) fn answer_successor(
-        &self,
-        successor: &mpsc::Sender<FromOld>,
-        number: u64,
-        session: SessionId,
-        body: &[u8],
-    ) {
-        match relay::read(body) {
-            Some(envelope) if self.local_session(session).is_some() => {
-                self.answer(&Answer::Successor(successor.clone(), number), session, &envelope);
-            }
-            _ => tell(successor, number, Told::NotHere),
+/// Answers what another node asks about a session of this one.
+pub(crate) fn answer(sessions: &Sessions, path: &ReplyPath, session: SessionId, envelope: &Envelope<'_>) {
+    let local = sessions.local(session);
+    match (envelope.op, local) {
+        (Some(Op::Touch | Op::Set), None) => path.reply(&[]),
+        (Some(Op::Join | Op::Leave), None) => path.reply(&[GroupAnswer::Gone.number()]),
+        (Some(op @ (Op::Join | Op::Leave)), Some(session)) => {
+            let group = String::from_utf8_lossy(envelope.payload);
+            path.reply(&[sessions.change_group(op == Op::Join, &session, &group).number()]);
         }
+        (Some(Op::Touch), Some(session)) => path.reply(&encode(&*session.watch(envelope.from))),
+        (Some(Op::Set), Some(session)) => set(sessions, path, session, envelope),
+        (Some(Op::Move), local) => answer_move(sessions, path, local, envelope),
+        _ => path.unknown(sessions.identity()),
     }
+}
 
-    pub(crate) fn answer(&self, answer: &Answer, session: SessionId, envelope: &Envelope<'_>) {
-        let local = self.local_session(session);
-        match (envelope.op, local) {
-            (Some(Op::Touch | Op::Set), None) => answer.reply(&[]),
-            (Some(Op::Join | Op::Leave), None) => answer.reply(&[1]),
-            (Some(op @ (Op::Join | Op::Leave)), Some(session)) => {
-                let group = String::from_utf8_lossy(envelope.payload);
-                answer.reply(&[self.group_here(op == Op::Join, &session, &group)]);
-            }
-            (Some(Op::Touch), Some(session)) => answer.reply(&encode(&*session.watch(envelope.from))),
-            (Some(Op::Set), Some(session)) => self.set(answer, session, envelope),
-            (Some(Op::Move), local) => self.answer_move(answer, local, envelope),
-            _ => answer.unknown(self),
-        }
+fn answer_move(
+    sessions: &Sessions,
+    path: &ReplyPath,
+    session: Option<LocalSession>,
+    envelope: &Envelope<'_>,
+) {
+    let (Some(session), Some(order)) = (session, decode::<MoveOrder>(envelope.payload)) else {
+        return path.reply(&[MoveAnswer::Gone.number()]);
+    };
+    let from = envelope.from;
+    match sessions.begin_move(&session, from, order.clone()) {
+        Err(MoveError::NoNode(name)) if sessions.transit().may_be_reached_soon(&name) => {}
+        begun => return path.reply(&[move_answer(&begun).number()]),
     }
+    // It does not leave for a successor meanwhile.
+    let pin = session.pin();
+    let (mover, path) = (sessions.clone(), path.clone());
+    drop(sessions.identity().tasks().calls().spawn(async move {
+        let begun = mover.begin_move_soon(&session, from, order).await;
+        path.reply(&[move_answer(&begun).number()]);
+        drop(pin);
+    }));
+}
 
-    fn answer_move(&self, answer: &Answer, session: Option<LocalSession>, envelope: &Envelope<'_>) {
-        let (Some(session), Some(order)) = (session, decode::<MoveOrder>(envelope.payload)) else {
-            return answer.reply(&[MoveAnswer::Gone.number()]);
-        };
-        let from = envelope.from;
-        match self.begin_move(&session, from, order.clone()) {
-            Err(MoveError::NoNode(name)) if self.may_be_reached_soon(&name) => {}
-            begun => return answer.reply(&[move_answer(&begun).number()]),
-        }
-        // It does not leave for a successor meanwhile.
-        let stays = session.stay();
-        let (node, answer) = (self.clone(), answer.clone());
-        drop(self.calls().spawn(async move {
-            let begun = node.begin_move_soon(&session, from, order).await;
-            answer.reply(&[move_answer(&begun).number()]);
-            drop(stays);
-        }));
+/// Changes a session's state for another node; with a user in it the other net nodes are asked before.
+fn set(sessions: &Sessions, path: &ReplyPath, session: LocalSession, envelope: &Envelope<'_>) {
+    let identity = sessions.identity();
+    let Some(change) = decode::<SessionChange>(envelope.payload) else {
+        let text = "a malformed change of a session";
+        return path.fault(&identity.fault(Code::BadRequest, Executed::No, text));
+    };
+    let from = Some(envelope.from);
+    if change.user.is_none() {
+        return answer_set(identity, path, sessions.change(&session, change, from).map_err(Into::into));
     }
-
-    /// Changes a session's state for another node; with a user in it the other net nodes are asked before.
-    fn set(&self, answer: &Answer, session: LocalSession, envelope: &Envelope<'_>) {
-        let Some(change) = decode::<SessionChange>(envelope.payload) else {
-            let text = "a malformed change of a session";
-            return answer.fault(&self.fault(Code::BadRequest, Executed::No, text));
-        };
-        let from = Some(envelope.from);
-        if change.user.is_none() {
-            return answer_set(self, answer, self.change_session(&session, change, from));
-        }
-        // It does not leave for a successor before this has begun.
-        let stays = session.stay();
-        let (node, answer) = (self.clone(), answer.clone());
-        drop(self.calls().spawn(async move {
-            answer_set(&node, &answer, node.bind_session(&session, change, from).await);
-            drop(stays);
-        }));
-    }
+    // It does not leave for a successor before this has begun.
+    let pin = session.pin();
+    let (binder, path) = (sessions.clone(), path.clone());
+    drop(identity.tasks().calls().spawn(async move {
+        answer_set(binder.identity(), &path, binder.bind_session(&session, change, from).await);
+        drop(pin);
+    }));
 }
 
 fn move_answer(begun: &Result<(), MoveError>) -> MoveAnswer {
@@ -152,14 +146,14 @@ fn move_answer(begun: &Result<(), MoveError>) -> MoveAnswer {
     }
 }
 
-fn answer_set(node: &Node, answer: &Answer, changed: Result<Arc<SessionState>, SessionError>) {
+fn answer_set(identity: &Identity, path: &ReplyPath, changed: Result<Arc<SessionState>, SessionError>) {
     match changed {
-        Ok(state) => answer.reply(&encode(&*state)),
-        Err(SessionError::Gone) => answer.reply(&[]),
+        Ok(state) => path.reply(&encode(&*state)),
+        Err(SessionError::Gone) => path.reply(&[]),
         Err(error) => {
             let taken = error == SessionError::UserTaken;
             let code = if taken { Code::Refused } else { Code::BadRequest };
-            answer.fault(&node.fault(code, Executed::No, error.to_string()));
+            path.fault(&identity.fault(code, Executed::No, error.to_string()));
         }
     }
 }

@@ -1,34 +1,44 @@
 //! Children: the acceptor on rootport, and one task per child's link.
 
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use ffnet::Link;
 use ffnet::handshake::{Peer, accept};
 use ffnet::link::{Closed, Driver};
+use ffproto::NodeName;
 use ffproto::handshake::Purpose;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::app::app::{ChildHook, Hooks};
-use crate::cluster::affinity::Taken;
-use crate::cluster::reachability::Direction;
-use crate::exec::dispatch::{Methods, Shared, told_methods};
+use crate::app::hooks::ChildHook;
+use crate::cluster::served::Served;
+use crate::cluster::side::Side;
 use crate::exec::execution::run_hook;
+use crate::exec::executor::Executor;
 use crate::gateway::acceptor::{Open, accept_failed};
-use crate::node::Phase;
+use crate::identity::lifecycle::Phase;
+use crate::ops::inbound::Inbound;
+use crate::ops::link_service::{LinkService, told_methods};
 
 pub(crate) struct Root {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) hooks: Hooks,
+    pub(crate) inbound: Arc<Inbound>,
     /// The targets whose clients' messages children may send here.
     pub(crate) targets: Vec<String>,
-    pub(crate) taken: Arc<[Taken]>,
+    pub(crate) served: Arc<[Served]>,
     /// Every link of the node, so that a stop can wait for their last words.
     pub(crate) links: TaskTracker,
+    /// The last hook about each child that has ever linked: the channel closes when the hook has ended.
+    pub(crate) hook_of: Mutex<BTreeMap<NodeName, oneshot::Receiver<()>>>,
 }
 
 /// Accepts children while `open`, until `stop`; their links live on until they are closed.
@@ -68,42 +78,72 @@ fn take(stream: TcpStream, root: &Arc<Root>) {
 }
 
 async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String, root: Arc<Root>) {
-    let node = &root.shared.node;
-    let routes = root.shared.dispatch.for_children();
-    let local = node.local(told_methods(&routes, &root.targets));
-    let admit = |hello: &ffproto::handshake::Hello| node.admit_child(&hello.name, hello.incarnation);
+    let executor = &root.inbound.executor;
+    let (identity, transit) = (executor.node.identity(), executor.node.transit());
+    let routes = executor.tables.for_children();
+    let local = identity.local(told_methods(&routes, &root.targets));
+    let admit = |hello: &ffproto::handshake::Hello| transit.admit_child(&hello.name, hello.incarnation);
     let peer: Peer = match accept(&mut stream, Purpose::Link, &local, admit).await {
         Ok(peer) => peer,
         Err(error) => return warn!(%address, "no child: {}", fftelemetry::chain(&error)),
     };
-    let link = node.new_link(peer);
-    root.shared.link_up(Direction::Down, &link);
-    if !node.add_child(link.clone()) {
-        return root.shared.link_down(Direction::Down, &link);
+    let link = identity.new_link(peer);
+    transit.link_up(Side::Child, &link);
+    if !transit.add_child(link.clone()) {
+        return link_down(executor, &link);
     }
     let name = link.peer().name.clone();
     info!(child = %name, incarnation = %link.peer().incarnation, "child linked");
-    tell(&root, "on_child_connected", root.hooks.child_connected.as_ref(), &link).await;
-    let at = (Direction::Down, name.clone());
-    let methods = Methods::new(root.shared.clone(), at, routes, root.taken.clone());
-    let closed = Driver::new(link.clone(), stream, methods).await;
-    root.shared.link_down(Direction::Down, &link);
-    if node.remove_child(&link) {
+    drop(tell(&root, "on_child_connected", executor.hooks.child_connected.as_ref(), &link));
+    let at = (Side::Child, name.clone());
+    let service = LinkService::new(root.inbound.clone(), at, routes, root.served.clone());
+    let closed = Driver::new(link.clone(), stream, service).await;
+    link_down(executor, &link);
+    if transit.remove_child(&link) {
+        let phase = identity.lifecycle().phase();
         match closed {
             Closed::Bye(_) => info!(child = %name, "child left: {closed}"),
-            _ if matches!(root.shared.node.phase(), Phase::Stopping | Phase::HandedOver) => {}
+            _ if matches!(phase, Phase::Stopping | Phase::HandedOver) => {}
             _ => warn!(child = %name, "child lost: {closed}"),
         }
         // After a hand-over the child has not been lost: the successor has it.
-        if node.phase() != Phase::HandedOver {
-            tell(&root, "on_child_lost", root.hooks.child_lost.as_ref(), &link).await;
+        if phase != Phase::HandedOver
+            && let Some(told) = tell(&root, "on_child_lost", executor.hooks.child_lost.as_ref(), &link)
+        {
+            // A stop waits for this task, and so for the hook.
+            let _ = told.await;
         }
     }
 }
 
-async fn tell(root: &Root, name: &str, hook: Option<&ChildHook>, link: &Link) {
-    if let Some(hook) = hook {
-        let hook = hook(root.shared.node.clone(), link.peer().name.clone());
-        run_hook(&root.shared.node, name, hook).await;
+fn link_down(executor: &Executor, link: &Link) {
+    executor.node.transit().link_down(Side::Child, link);
+    executor.node.known_sessions().tell_claims();
+}
+
+/// Begins a hook about the link's child, in a task of its own: neither the link nor a message of the child waits for the
+/// hook. The hooks about one child run one after the other, in the order of the calls of this. What a hook does before
+/// it first waits is done when this returns, unless an earlier one still runs.
+fn tell(root: &Root, name: &'static str, hook: Option<&ChildHook>, link: &Link) -> Option<JoinHandle<()>> {
+    let (hook, node) = (hook?.clone(), root.inbound.executor.node.clone());
+    let child = link.peer().name.clone();
+    let (ends, ended) = oneshot::channel();
+    let mut before = root.hook_of.lock().insert(child.clone(), ended);
+    before.take_if(|before| before.try_recv() == Err(TryRecvError::Closed));
+    let tasks = node.identity().clone();
+    let mut hook = Box::pin(async move {
+        let (identity, about) = (node.identity().clone(), child.clone());
+        run_hook(&identity, name, async move { hook(node, about).await }).await;
+        drop::<oneshot::Sender<()>>(ends);
+    });
+    if before.is_none() && hook.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+        return None;
     }
+    Some(tasks.tasks().calls().spawn(async move {
+        if let Some(before) = before {
+            // An error is how it ends: nothing is ever sent.
+            let _ = before.await;
+        }
+        hook.await;
+    }))
 }

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffnet::backoff::Backoff;
 use ffnet::control::NodeSide;
 use ffnet::door;
 use ffnet::handshake::{HandshakeError, dial};
-use ffproto::control::{Door, ToMaster, ToNode};
+use ffproto::control::{Door, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{NodeName, handover};
 use futures_util::{SinkExt, StreamExt};
@@ -20,9 +20,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use crate::identity::Identity;
+use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
-use crate::node::{Node, Phase};
+use crate::node::{self, Node};
 use crate::runtime::parent_dialer::{Whereabouts, random01};
+use crate::session::registry::Registry;
+use crate::transit::Transit;
 
 /// At most this often is the status told.
 const STATUS_EVERY_MIN: Duration = Duration::from_millis(100);
@@ -43,7 +47,10 @@ pub(crate) enum Word {
 }
 
 pub(crate) struct Control {
-    pub(crate) node: Node,
+    pub(crate) transit: Transit,
+    pub(crate) registry: Arc<Registry>,
+    /// The node, as soon as its stores are open.
+    pub(crate) node: watch::Receiver<Option<Node>>,
     pub(crate) master: ffconfig::Master,
     pub(crate) parents: HashMap<NodeName, watch::Sender<Whereabouts>>,
     pub(crate) word: watch::Receiver<Word>,
@@ -56,16 +63,18 @@ pub(crate) struct Control {
     pub(crate) lost: watch::Sender<bool>,
     /// Where a successor waits.
     pub(crate) hand_over: mpsc::Sender<Door>,
-    /// The listening sockets, for a new master; `None` in a process that is not the node's own.
-    pub(crate) sockets: Option<Arc<Sockets>>,
+    /// Whether the process is the node's own.
+    pub(crate) own_process: bool,
+    /// The listening sockets, for a new master, as soon as they are open.
+    pub(crate) sockets: watch::Receiver<Option<Arc<Sockets>>>,
 }
 
 /// Copies of a node's listening sockets.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
-    pub(crate) net: OnceLock<OwnedFd>,
-    pub(crate) root: OnceLock<OwnedFd>,
-    pub(crate) web: OnceLock<OwnedFd>,
+    pub(crate) net: Option<OwnedFd>,
+    pub(crate) root: Option<OwnedFd>,
+    pub(crate) web: Option<OwnedFd>,
 }
 
 impl Control {
@@ -94,7 +103,7 @@ impl Control {
             self.lost.send_replace(true);
             if !complained && !self.stop.is_stopping() {
                 complained = true;
-                if self.sockets.is_some()
+                if self.own_process
                     && let Err(e) = print_to_nobody()
                 {
                     warn!("the standard streams of the old master cannot be closed: {e}");
@@ -110,7 +119,7 @@ impl Control {
     /// handed over does so anyway.
     fn leave_if_newer_serves(&self, error: &HandshakeError) {
         if let HandshakeError::RefusedByPeer(Refusal::Older { newer, older, .. }) = error
-            && matches!(self.node.phase(), Phase::Starting | Phase::Ready)
+            && matches!(self.transit.identity().lifecycle().phase(), Phase::Starting | Phase::Ready)
             && !self.stop.is_stopping()
         {
             warn!("a newer start of this node ({newer}) has its place: this one ({older}) stops");
@@ -134,7 +143,8 @@ impl Control {
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
         let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        dial(&mut stream, Purpose::Control, &self.node.local(Vec::new()), &NodeName::master()).await?;
+        dial(&mut stream, Purpose::Control, &self.transit.identity().local(Vec::new()), &NodeName::master())
+            .await?;
         Ok(stream)
     }
 
@@ -152,24 +162,28 @@ impl Control {
                     let word = self.word.borrow_and_update().clone();
                     if let Word::Say(message) = &word {
                         // So that whoever sees the node ready sees its links as well.
-                        master.send(ToMaster::Status(self.node.status())).await?;
+                        master.send(ToMaster::Status(self.status())).await?;
                         master.send(message.clone()).await?;
                     }
                     self.said.send_replace(word);
                 }
-                () = status_due(&self.node, last_status) => {
+                () = status_due(self.transit.identity(), last_status) => {
                     last_status = Some(Instant::now());
-                    master.send(ToMaster::Status(self.node.status())).await?;
+                    master.send(ToMaster::Status(self.status())).await?;
                 }
             }
         }
     }
 
+    fn status(&self) -> NodeStatus {
+        node::status(&self.transit, &self.registry, self.node.borrow().as_ref())
+    }
+
     fn obey(&self, told: ToNode) {
         match told {
             ToNode::Registered { number } => {
-                self.node.set_number(number);
-                self.node.introduce(number);
+                self.registry.set_number(number);
+                self.transit.introduce(number);
                 self.registered.send_replace(true);
             }
             ToNode::ParentUp { name, at, incarnation } => {
@@ -194,7 +208,7 @@ impl Control {
                 let _ = self.hand_over.try_send(door);
             }
             ToNode::HandBack { door } => {
-                let Some(sockets) = self.sockets.clone() else { return };
+                let Some(sockets) = self.sockets.borrow().clone() else { return };
                 tokio::spawn(async move {
                     match timeout(HAND_BACK_MAX, hand_back(&door, &sockets)).await {
                         Ok(Ok(())) => info!("the new master has the listening sockets"),
@@ -211,7 +225,7 @@ impl Control {
 /// ended with the old master.
 async fn hand_back(door: &Door, sockets: &Sockets) -> io::Result<()> {
     let mut passage = door::enter::<handover::Output, handover::Listeners>(door)?;
-    let (net, root, web) = (sockets.net.get(), sockets.root.get(), sockets.web.get());
+    let (net, root, web) = (sockets.net.as_ref(), sockets.root.as_ref(), sockets.web.as_ref());
     let said = handover::Listeners { net: net.is_some(), root: root.is_some(), web: web.is_some() };
     let descriptors: Vec<_> = [net, root, web].into_iter().flatten().map(AsFd::as_fd).collect();
     passage.send(&said, &descriptors).await?;
@@ -241,8 +255,10 @@ fn print_to_nobody() -> io::Result<()> {
 }
 
 /// Returns when the status should be told: on a change, but not too often, and at least twice a second.
-async fn status_due(node: &Node, last: Option<Instant>) {
+async fn status_due(identity: &Identity, last: Option<Instant>) {
     let Some(last) = last else { return };
-    let _ = tokio::time::timeout_at(last + STATUS_EVERY_MAX, node.changed().notified()).await;
+    let _ =
+        tokio::time::timeout_at(last + STATUS_EVERY_MAX, identity.lifecycle().status_changed().notified())
+            .await;
     tokio::time::sleep_until(last + STATUS_EVERY_MIN).await;
 }

@@ -17,12 +17,12 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::app::handler::Route;
-use crate::cluster::affinity::{Taken, taken};
-use crate::cluster::reachability::Direction;
-use crate::exec::dispatch::{Methods, Shared, told_methods};
-use crate::node::Phase;
+use crate::cluster::served::{Served, served};
+use crate::cluster::side::Side;
+use crate::identity::lifecycle::Phase;
+use crate::ops::inbound::Inbound;
+use crate::ops::link_service::{LinkService, told_methods};
 use crate::runtime::in_process::Hub;
-use crate::transit::park::Side;
 
 /// Where a parent is up, as the master says; `None` while it is not.
 pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
@@ -44,22 +44,23 @@ pub(crate) enum Way {
 
 /// What one parent's link needs.
 struct Keeper {
-    shared: Arc<Shared>,
+    inbound: Arc<Inbound>,
     config: ffconfig::Parent,
     routes: Arc<[Route]>,
     /// What the parent may send clients' messages for.
-    taken: Arc<[Taken]>,
+    served: Arc<[Served]>,
     local: Local,
 }
 
 /// Keeps the link to one parent for as long as it is polled.
-pub(crate) async fn keep(shared: Arc<Shared>, config: ffconfig::Parent, way: Way) {
-    let (node, dispatch) = (&shared.node, &shared.dispatch);
-    let routes = dispatch.for_parent(&config);
-    let taken = taken(node.places(), Side::Parent, dispatch.handles_clients());
-    let (targets, taken): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
-    let local = node.local(told_methods(&routes, &targets));
-    let keeper = Keeper { shared, config, routes, taken: taken.into(), local };
+pub(crate) async fn keep(inbound: Arc<Inbound>, config: ffconfig::Parent, way: Way) {
+    let executor = &inbound.executor;
+    let (node, tables) = (&executor.node, &executor.tables);
+    let routes = tables.for_parent(&config);
+    let served = served(node.transit().routes(), Side::Parent, tables.handles_clients());
+    let (targets, served): (Vec<_>, Vec<_>) = served.into_iter().unzip();
+    let local = node.identity().local(told_methods(&routes, &targets));
+    let keeper = Keeper { inbound, config, routes, served: served.into(), local };
     match way {
         Way::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,
         Way::Memory(hub) => keeper.keep_in_memory(hub).await,
@@ -81,7 +82,7 @@ impl Keeper {
                 }
                 continue;
             };
-            if keeper.shared.node.has_parent(&keeper.config.name, incarnation) {
+            if keeper.inbound.executor.node.transit().has_parent(&keeper.config.name, incarnation) {
                 // A successor has failed, and the old process goes on: its link lives.
                 let _ = tokio::time::timeout(LOOK_AGAIN, whereabouts.changed()).await;
                 if whereabouts.has_changed().is_err() {
@@ -165,21 +166,27 @@ impl Keeper {
     }
 
     /// Runs the link with the driver that is made for it until it ends.
-    async fn serve<D: Future<Output = Closed>>(&self, peer: Peer, driver: impl FnOnce(Link, Methods) -> D) {
-        let node = &self.shared.node;
+    async fn serve<D: Future<Output = Closed>>(
+        &self,
+        peer: Peer,
+        driver: impl FnOnce(Link, LinkService) -> D,
+    ) {
+        let executor = &self.inbound.executor;
+        let (identity, transit) = (executor.node.identity(), executor.node.transit());
         let (name, incarnation) = (peer.name.clone(), peer.incarnation);
-        let link = node.new_link(peer);
-        self.shared.link_up(Direction::Up, &link);
-        node.add_parent(link.clone());
+        let link = identity.new_link(peer);
+        transit.link_up(Side::Parent, &link);
+        transit.add_parent(link.clone());
         info!(parent = %name, %incarnation, "parent linked");
-        let at = (Direction::Up, name.clone());
-        let methods = Methods::new(self.shared.clone(), at, self.routes.clone(), self.taken.clone());
-        let why = driver(link.clone(), methods).await;
-        self.shared.link_down(Direction::Up, &link);
-        let lost = node.remove_parent(&link);
+        let at = (Side::Parent, name.clone());
+        let service = LinkService::new(self.inbound.clone(), at, self.routes.clone(), self.served.clone());
+        let why = driver(link.clone(), service).await;
+        transit.link_down(Side::Parent, &link);
+        executor.node.known_sessions().tell_claims();
+        let lost = transit.remove_parent(&link);
         match why {
             Closed::Bye(_) => info!(parent = %name, %incarnation, "parent left: {why}"),
-            _ if !lost || matches!(node.phase(), Phase::Stopping | Phase::HandedOver) => {}
+            _ if !lost || matches!(identity.lifecycle().phase(), Phase::Stopping | Phase::HandedOver) => {}
             _ => warn!(parent = %name, %incarnation, "parent lost: {why}"),
         }
     }

@@ -46,43 +46,40 @@ impl Findings {
     }
 }
 
-impl FFServer {
-    /// Tries the databases, their tables, memcached, the folder of the journals, the master and the parents.
-    pub async fn check(&self) -> Vec<Finding> {
-        let mut findings = Findings(Vec::new());
-        let (cluster, node) = (self.cluster(), self.node());
-        let config = node.config();
-        if config.db {
-            let named =
-                cluster.databases.iter().map(|(name, db)| (format!("databases.{name}"), name.as_str(), db));
-            let all = cluster.db.iter().map(|db| ("db".to_owned(), "", db)).chain(named);
-            for (what, name, settings) in all {
-                let tables = self.tables().iter().filter(|table| table.shape.database == name);
-                check_database(&mut findings, &what, settings, tables).await;
-            }
-            if !self.tables().is_empty() {
-                findings.add("data_dir", check_folder(&cluster.data_dir));
-            }
+/// Tries the databases, their tables, memcached, the folder of the journals, the master and the parents.
+pub async fn check(server: &FFServer) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    let (cluster, config) = (server.cluster(), server.config());
+    if config.db {
+        let named =
+            cluster.databases.iter().map(|(name, db)| (format!("databases.{name}"), name.as_str(), db));
+        let all = cluster.db.iter().map(|db| ("db".to_owned(), "", db)).chain(named);
+        for (what, name, settings) in all {
+            let tables = server.tables().iter().filter(|table| table.shape.database == name);
+            check_database(&mut findings, &what, settings, tables).await;
         }
-        if let Some(memcached) = cluster.memcached.as_ref().filter(|_| config.mem) {
-            for url in &memcached.urls {
-                let one = ffconfig::Memcached { urls: vec![url.clone()], ..memcached.clone() };
-                let asked = Instant::now();
-                let found = Cache::connect(&one).await;
-                let found = found.map(|_| format!("answers after {:.1?}", asked.elapsed()));
-                findings.add(format!("memcached {url}"), found.map_err(|e| fftelemetry::chain(&e)));
-            }
+        if !server.tables().is_empty() {
+            findings.add("data_dir", check_folder(&cluster.data_dir));
         }
-        let master = &cluster.master;
-        let at = format!("{}:{}", master.roothost, master.rootport.port());
-        findings.note(format!("master {at}"), neighbour(&at).await);
-        for parent in &config.parents {
-            let host = parent.host.clone().unwrap_or_else(|| "localhost".to_owned());
-            let at = format!("{host}:{}", parent.port);
-            findings.note(format!("parent {} {at}", parent.name), neighbour(&at).await);
-        }
-        findings.0
     }
+    if let Some(memcached) = cluster.memcached.as_ref().filter(|_| config.mem) {
+        for url in &memcached.urls {
+            let one = ffconfig::Memcached { urls: vec![url.clone()], ..memcached.clone() };
+            let asked = Instant::now();
+            let found = Cache::connect(&one).await;
+            let found = found.map(|_| format!("answers after {:.1?}", asked.elapsed()));
+            findings.add(format!("memcached {url}"), found.map_err(|e| fftelemetry::chain(&e)));
+        }
+    }
+    let master = &cluster.master;
+    let at = format!("{}:{}", master.roothost, master.rootport.port());
+    findings.note(format!("master {at}"), neighbour(&at).await);
+    for parent in &config.parents {
+        let host = parent.host.clone().unwrap_or_else(|| "localhost".to_owned());
+        let at = format!("{host}:{}", parent.port);
+        findings.note(format!("parent {} {at}", parent.name), neighbour(&at).await);
+    }
+    findings.0
 }
 
 async fn check_database(

@@ -2,6 +2,7 @@
 //! signals. A process that hosts several nodes uses none of this.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ffconfig::Cluster;
@@ -16,9 +17,10 @@ use tracing::{error, warn};
 
 use crate::app::app::App;
 use crate::gateway::busy_poll;
+use crate::identity::Identity;
+use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
-use crate::identity::watchdog::{Watch, Word};
-use crate::node::{Node, Phase};
+use crate::identity::watchdog::{LoopWatch, Watchdog, Word};
 use crate::runtime::in_process::Hub;
 use crate::runtime::server::{BuildError, FFServer, RunError};
 
@@ -100,7 +102,7 @@ pub fn own_node(
     allow_descriptors()?;
     let incarnation = incarnation(env(INCARNATION_ENV))?;
     let server = FFServer::new(cluster, node, apps, incarnation)?.own_process(env(SUCCEEDS_ENV).is_some());
-    watch_loop(&server.node(), env(notify::ENV))?;
+    watch_loop(server.identity().clone(), server.watchdog().clone(), env(notify::ENV))?;
     Ok(server)
 }
 
@@ -132,13 +134,16 @@ pub fn allow_descriptors() -> io::Result<u64> {
 ///
 /// # Errors
 /// When the system has no threads left.
-pub fn watch_loop(node: &Node, manager: Option<String>) -> io::Result<()> {
+pub(crate) fn watch_loop(
+    identity: Identity,
+    watchdog: Arc<Watchdog>,
+    manager: Option<String>,
+) -> io::Result<()> {
     const LOOK_EVERY: Duration = Duration::from_millis(250);
-    let (node, doing) = (node.clone(), node.doing().clone());
     let (mut manager, mut told) = (manager, None);
     #[allow(clippy::disallowed_methods, reason = "it is a thread of its own that sleeps, and not the loop")]
     let watch = move || {
-        let (mut watch, mut looked) = (Watch::default(), Instant::now());
+        let (mut watch, mut looked) = (LoopWatch::default(), Instant::now());
         loop {
             std::thread::sleep(LOOK_EVERY);
             let away = looked.elapsed();
@@ -147,11 +152,11 @@ pub fn watch_loop(node: &Node, manager: Option<String>) -> io::Result<()> {
                 told = Told::new(&socket);
             }
             if let Some(told) = &mut told {
-                told.tell(node.phase(), doing.beats());
+                told.tell(identity.lifecycle().phase(), watchdog.beats());
             }
-            match watch.look(doing.beats(), away) {
+            match watch.look(watchdog.beats(), away) {
                 Some(Word::Stands(still)) => {
-                    let place = doing.handler().unwrap_or("no handler (a task or a hook of the app)");
+                    let place = watchdog.handler().unwrap_or("no handler (a task or a hook of the app)");
                     error!("the loop has not turned for {still:?}: it is in {place}");
                 }
                 Some(Word::TurnsAgain(still)) => warn!("the loop turns again, after {still:?}"),

@@ -1,47 +1,45 @@
 //! One message for many clients: one frame per net node, encoded there once for each form of message.
 
+use std::time::Duration;
+
 use ffproto::relay::{Audience, Broadcast, Op};
 use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
 
+use super::Sessions;
 use crate::error::CallError;
+use crate::identity::Identity;
 use crate::identity::counters::count;
-use crate::node::Node;
+use crate::session::conflated_broadcast::Latest;
 use crate::session::local::{Encoded, LocalSession};
 
-/// Sends messages to many clients, from any node: [`Node::broadcasts`].
+/// Sends messages to many clients, from any node: [`Node::broadcasts`](crate::Node::broadcasts).
 ///
 /// Each message goes once to every net node that is concerned, over each link at most once for each of them,
 /// and is queued there for every client as a push is: `limits.slow_client` says what happens to those who do not
 /// read. Messages of one node arrive in their order.
 #[derive(Debug, Clone)]
-pub struct Broadcasts(Node);
+pub struct Broadcasts(Sessions);
 
-impl Node {
-    /// To send messages to many clients.
-    pub fn broadcasts(&self) -> Broadcasts {
-        Broadcasts(self.clone())
-    }
-
+impl Sessions {
     /// Queues a broadcast for this node's own sessions, in whichever of its processes they are.
     pub(crate) fn broadcast_here(&self, broadcast: &Broadcast<'_>) {
-        count(&self.counters().broadcasts);
-        let bytes_max = self.config().limits.park_bytes_max;
-        let cluster = self.cluster();
-        if !cluster.passing.broadcast(broadcast, bytes_max, |broadcast| self.queue_here(broadcast)) {
-            count(&self.counters().broadcasts_lost);
+        count(&self.identity().counters().broadcasts);
+        let bytes_max = self.identity().limits().park_bytes_max;
+        if !self.handoff().broadcast(broadcast, bytes_max, |broadcast| self.queue_here(broadcast)) {
+            count(&self.identity().counters().broadcasts_lost);
         }
     }
 
     /// Queues a message for a session that goes on in the process that replaces this one. False when it is lost.
     pub(crate) fn push_to_left(&self, session: SessionId, command: CommandId, body: &[u8]) -> bool {
         let audience = Audience::Sessions(&[session.0.to_le_bytes()]);
-        let bytes_max = self.config().limits.park_bytes_max;
-        self.cluster().passing.push(&Broadcast { command, audience, body }, bytes_max)
+        let bytes_max = self.identity().limits().park_bytes_max;
+        self.handoff().push(&Broadcast { command, audience, body }, bytes_max)
     }
 
     /// A broadcast of the process that this one replaces, which comes after the sessions that have left it before.
     pub(crate) fn broadcast_passed(&self, payload: &[u8]) {
-        self.cluster().held.pass(payload, self.config().limits.park_bytes_max);
+        self.transit().hold().pass(payload, self.identity().limits().park_bytes_max);
         self.release_arrived();
         match Broadcast::read(payload) {
             Some(broadcast) => self.queue_here(&broadcast),
@@ -51,7 +49,7 @@ impl Node {
 
     /// Gives those that have arrived from the process that this one replaces what they have missed on their way.
     pub(crate) fn release_arrived(&self) {
-        while let Some((session, missed)) = self.cluster().held.next_arrived() {
+        while let Some((session, missed)) = self.transit().hold().next_arrived() {
             for broadcast in missed.iter().filter_map(|payload| Broadcast::read(payload)) {
                 self.broadcast_late(session, &broadcast);
             }
@@ -65,13 +63,13 @@ impl Node {
             let _ = session.push_encoded(&message);
         };
         match broadcast.audience {
-            Audience::All => self.local_sessions().into_iter().for_each(push),
-            Audience::Group(name) => self.cluster().groups.members(name).into_iter().for_each(push),
+            Audience::All => self.registry().all().into_iter().for_each(push),
+            Audience::Group(name) => self.groups().members(name).into_iter().for_each(push),
             Audience::Sessions(ids) => {
                 for id in ids.iter().map(|id| SessionId(u64::from_le_bytes(*id))) {
-                    match self.local_session(id) {
+                    match self.local(id) {
                         Some(session) => push(session),
-                        None => count(&self.counters().pushes_to_gone),
+                        None => count(&self.identity().counters().pushes_to_gone),
                     }
                 }
             }
@@ -80,12 +78,12 @@ impl Node {
 
     /// A broadcast of this node's own.
     fn broadcast_own(&self, broadcast: &Broadcast<'_>) {
-        let held = &self.cluster().held;
-        if held.is_expecting() {
+        let hold = self.transit().hold();
+        if hold.is_expecting() {
             // Who is on the way here from the process that this one replaces gets it, too.
             let mut payload = Vec::new();
             broadcast.write(&mut payload);
-            held.keep(&payload, self.config().limits.park_bytes_max);
+            hold.keep(&payload, self.identity().limits().park_bytes_max);
         }
         self.broadcast_here(broadcast);
     }
@@ -94,18 +92,28 @@ impl Node {
     fn broadcast_late(&self, session: SessionId, broadcast: &Broadcast<'_>) {
         let is_meant = match broadcast.audience {
             Audience::All => true,
-            Audience::Group(name) => self.cluster().groups.has(name, session),
+            Audience::Group(name) => self.groups().has(name, session),
             Audience::Sessions(ids) => ids.contains(&session.0.to_le_bytes()),
         };
-        if let Some(local) = self.local_session(session).filter(|_| is_meant) {
+        if let Some(local) = self.local(session).filter(|_| is_meant) {
             let _ = local.push_encoded(&Encoded::new(broadcast.command, broadcast.body));
         }
     }
 }
 
 impl Broadcasts {
-    pub(crate) fn node(&self) -> &Node {
-        &self.0
+    pub(crate) fn new(sessions: Sessions) -> Self {
+        Self(sessions)
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        self.0.identity()
+    }
+
+    /// To send only the latest of each key, once every `tick`. What waits is bounded by
+    /// `limits.latest_bytes_max`; above it, it goes before its tick.
+    pub fn every(&self, tick: Duration) -> Latest {
+        Latest::new(self.clone(), tick)
     }
 
     /// Sends to every client of the cluster. Returns how many net nodes it is on its way to.
@@ -125,15 +133,15 @@ impl Broadcasts {
     /// [`CallError`]: it is not reached now.
     pub fn to_all_of(&self, net: &NodeName, command: CommandId, body: &[u8]) -> Result<(), CallError> {
         let broadcast = Broadcast { command, audience: Audience::All, body };
-        if net == self.0.name() {
+        if net == self.0.identity().name() {
             self.0.broadcast_own(&broadcast);
             return Ok(());
         }
-        let others = self.0.cluster().others();
+        let others = self.0.transit().membership().others();
         let number = others.values().find(|node| node.name == *net).map(|node| node.number);
         let number = number.ok_or_else(|| {
-            let text = format!("`{}` does not reach `{net}`", self.0.name());
-            self.0.fault(Code::NoNode, Executed::No, text)
+            let text = format!("`{}` does not reach `{net}`", self.0.identity().name());
+            self.0.identity().fault(Code::NoNode, Executed::No, text)
         })?;
         Ok(self.send(number, &broadcast)?)
     }
@@ -149,7 +157,7 @@ impl Broadcasts {
             let ids: Vec<[u8; 8]> = of_one.iter().map(|id| id.0.to_le_bytes()).collect();
             let broadcast = Broadcast { command, audience: Audience::Sessions(&ids), body };
             let number = of_one[0].node();
-            if self.0.cluster().number() == Some(number) {
+            if self.0.transit().membership().number() == Some(number) {
                 self.0.broadcast_own(&broadcast);
                 sent += 1;
             } else {
@@ -161,18 +169,25 @@ impl Broadcasts {
 
     fn to_nodes(&self, broadcast: &Broadcast<'_>) -> usize {
         let mut sent = 0;
-        if self.0.config().netport.is_some() {
+        if self.0.identity().config().netport.is_some() {
             self.0.broadcast_own(broadcast);
             sent += 1;
         }
-        let nets: Vec<NodeNumber> =
-            self.0.cluster().others().values().filter(|node| node.net).map(|node| node.number).collect();
+        let nets: Vec<NodeNumber> = self
+            .0
+            .transit()
+            .membership()
+            .others()
+            .values()
+            .filter(|node| node.net)
+            .map(|node| node.number)
+            .collect();
         sent + nets.into_iter().filter(|number| self.send(*number, broadcast).is_ok()).count()
     }
 
     fn send(&self, to: NodeNumber, broadcast: &Broadcast<'_>) -> Result<(), Fault> {
         let mut payload = Vec::new();
         broadcast.write(&mut payload);
-        self.0.tell_node(to, Op::Broadcast, None, &payload, None)
+        self.0.transit().tell_node(to, Op::Broadcast, None, &payload, None)
     }
 }

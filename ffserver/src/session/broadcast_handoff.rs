@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Passing {
+pub(crate) struct BroadcastHandoff {
     /// While this process hands over.
     state: Mutex<Option<State>>,
     some: Notify,
@@ -45,7 +45,7 @@ impl State {
     }
 }
 
-impl Passing {
+impl BroadcastHandoff {
     /// Clients leave from now on.
     pub(crate) fn begin(&self) {
         *self.state.lock() = Some(State::default());
@@ -122,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_passed_on_is_counted_for_who_leaves_and_bounded_in_bytes() {
-        let passing = Passing::default();
+        let passing = BroadcastHandoff::default();
         assert!(passing.broadcast(&broadcast(b"a"), 0, |_| {}), "nobody leaves");
         assert!(passing.take().is_none() && !passing.push(&broadcast(b"a"), 100));
         passing.begin();

@@ -3,7 +3,6 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,17 +75,12 @@ impl<S: Hash + Eq + Clone> Waiting<S> {
     }
 }
 
-impl Broadcasts {
-    /// To send only the latest of each key, once every `tick`. What waits is bounded by
-    /// `limits.latest_bytes_max`; above it, it goes before its tick.
-    pub fn every(&self, tick: Duration) -> Latest {
-        let (broadcasts, waiting) = (self.clone(), Mutex::default());
-        let bytes_max = self.node().config().limits.latest_bytes_max;
-        Latest(Arc::new(Inner { broadcasts, tick, bytes_max, waiting }))
-    }
-}
-
 impl Latest {
+    pub(super) fn new(broadcasts: Broadcasts, tick: Duration) -> Self {
+        let (bytes_max, waiting) = (broadcasts.identity().limits().latest_bytes_max, Mutex::default());
+        Self(Arc::new(Inner { broadcasts, tick, bytes_max, waiting }))
+    }
+
     /// Sends to the clients in a group with the next tick, unless another update of the same group, command and
     /// key comes before.
     pub fn to_group(&self, group: &str, command: CommandId, key: u64, body: impl Into<Bytes>) {
@@ -114,12 +108,7 @@ impl Latest {
         if begins {
             let latest = self.clone();
             // A node that stops waits for it: the last updates go as well.
-            let node = self.0.broadcasts.node().clone();
-            node.tickers().fetch_add(1, Ordering::Relaxed);
-            self.0.broadcasts.node().calls().spawn(async move {
-                latest.tick().await;
-                node.tickers().fetch_sub(1, Ordering::Relaxed);
-            });
+            self.0.broadcasts.identity().spawn_tick(latest.tick());
         }
     }
 

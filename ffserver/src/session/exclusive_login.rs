@@ -1,17 +1,17 @@
-//! A user has one session in the whole cluster: net nodes ask each other before a session gets its user, tell each
+//! Exclusive login: a user has one session in the whole cluster. Net nodes ask each other before a session gets its user, tell each
 //! other what they have missed when a link is back, and close the sessions that have lost theirs.
 
 use std::sync::Arc;
 
 use ffconfig::SecondLogin;
 use ffproto::relay::{CLAIMS_MAX, Claim, Op, SessionChange, SessionState};
-use ffproto::{Code, CommandId, Executed, NodeNumber, SessionId};
+use ffproto::{NodeNumber, SessionId};
 use futures_util::future::join_all;
 
-use crate::cluster::membership::encode;
-use crate::identity::counters::count;
-use crate::node::{Node, Phase};
-use crate::session::handle::SessionError;
+use super::Sessions;
+use crate::cluster::payload::encode;
+use crate::identity::lifecycle::Phase;
+use crate::session::errors::SessionError;
 use crate::session::local::LocalSession;
 use crate::session::user_directory::Begun;
 
@@ -25,17 +25,17 @@ pub(crate) enum NotTaken {
 }
 
 /// A claim that nobody has agreed to yet: its user is free again when it is dropped.
-struct Freed<'a> {
-    node: &'a Node,
+struct ClaimGuard<'a> {
+    sessions: &'a Sessions,
     user: &'a str,
     id: SessionId,
     settled: bool,
 }
 
-impl Drop for Freed<'_> {
+impl Drop for ClaimGuard<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            self.node.cluster().users.free(self.user, self.id);
+            self.sessions.users().free(self.user, self.id);
         }
     }
 }
@@ -54,12 +54,12 @@ fn pieces(claims: &[Claim]) -> Vec<&[Claim]> {
     pieces
 }
 
-impl Node {
+impl Sessions {
     /// Makes `user` a session's, when every net node that can be reached has agreed. Older sessions of it are closed,
     /// or this one is refused. Cancel-safe: when it is dropped the user is free again.
     pub(crate) async fn claim_user(&self, session: &LocalSession, user: &str) -> Result<(), NotTaken> {
-        let (users, id) = (&self.cluster().users, session.id());
-        let stamp = match users.begin(user, id, self.now_ms()) {
+        let (users, id) = (self.users(), session.id());
+        let stamp = match users.begin(user, id, self.identity().now_ms()) {
             Begun::Already => return Ok(()),
             Begun::Taken => return Err(NotTaken::Taken),
             Begun::Claims { stamp, loser } => {
@@ -67,7 +67,7 @@ impl Node {
                 stamp
             }
         };
-        let mut begun = Freed { node: self, user, id, settled: false };
+        let mut begun = ClaimGuard { sessions: self, user, id, settled: false };
         let claim = Claim { session: id, stamp, held: false, user: user.to_owned() };
         let payload = encode(&vec![claim]);
         let asked =
@@ -103,13 +103,15 @@ impl Node {
         if session.is_ending() || session.is_gone() {
             return Err(SessionError::Gone);
         }
-        let Some(user) = change.user.clone() else { return self.change_session(session, change, but) };
-        let max = self.config().limits.session_state_bytes_max;
+        let Some(user) = change.user.clone() else {
+            return Ok(self.change(session, change, but)?);
+        };
+        let max = self.identity().limits().session_state_bytes_max;
         let bytes = session.state().with(change.clone()).bytes();
         if bytes > max {
             return Err(SessionError::TooLarge { bytes, max });
         }
-        let _stays = session.stay();
+        let _pin = session.pin();
         match self.claim_user(session, &user).await {
             Ok(()) => self.bind_claimed(session, change, but),
             Err(NotTaken::Taken) => Err(SessionError::UserTaken),
@@ -127,9 +129,9 @@ impl Node {
         but: Option<NodeNumber>,
     ) -> Result<Arc<SessionState>, SessionError> {
         let before = session.state().user.clone();
-        let changed = self.change_session(session, change.clone(), but);
+        let changed = self.change(session, change.clone(), but);
         self.free_replaced(session, before, change.user, changed.is_ok());
-        changed
+        Ok(changed?)
     }
 
     /// After a change of a session's user: what it does not have, or has no longer, is free again.
@@ -142,7 +144,7 @@ impl Node {
     ) {
         let free = |user: Option<&String>| {
             if let Some(user) = user {
-                self.cluster().users.free(user, session.id());
+                self.users().free(user, session.id());
             }
         };
         if before != now {
@@ -156,52 +158,42 @@ impl Node {
 
     /// What other nodes' claims come to: the sessions of theirs that lose, u64 each.
     pub(crate) fn judge(&self, claims: &[Claim]) -> Vec<u8> {
-        let is_here = |id| self.local_session(id).is_some();
-        let judged = self.cluster().users.judge(claims, is_here);
+        let is_here = |id| self.local(id).is_some();
+        let judged = self.users().judge(claims, is_here);
         for id in judged.ours {
-            let user = self.local_session(id).and_then(|session| session.state().user.clone());
+            let user = self.local(id).and_then(|session| session.state().user.clone());
             self.kick(id, &user.unwrap_or_default());
         }
         judged.theirs.iter().flat_map(|id| id.0.to_le_bytes()).collect()
     }
 
-    /// Closes a session that has lost its user to another one, and tells its client.
-    pub(crate) fn kick(&self, id: SessionId, user: &str) {
-        let Some(session) = self.local_session(id) else {
-            // On its way here from the process that this one replaces; or it has ended.
-            if self.cluster().held.is_expecting() {
-                self.cluster().users.note_lost(id);
-            }
-            return;
-        };
-        let command = self.config().login.map_or(CommandId(0), |login| login.command);
-        let text = format!("`{user}` has another session");
-        if session.close_with(command, &self.fault(Code::Kicked, Executed::No, text)) {
-            count(&self.counters().users_kicked);
-        }
-    }
-
     /// Notes which net nodes are reached, and tells those what they have missed.
     pub(crate) fn tell_claims(&self) {
-        if self.config().netport.is_none() || self.phase() == Phase::HandedOver {
+        let identity = self.identity();
+        if identity.config().netport.is_none() || identity.lifecycle().phase() == Phase::HandedOver {
             return;
         }
-        let users = &self.cluster().users;
-        let others = self.cluster().others().into_values().filter(|node| node.net);
-        users.reached(self.incarnation(), others.map(|node| (node.number, node.incarnation)).collect());
+        let users = self.users();
+        let others = self.transit().membership().others().into_values().filter(|node| node.net);
+        users.reached(identity.incarnation(), others.map(|node| (node.number, node.incarnation)).collect());
         for (number, from, claims) in users.take_owed() {
-            let node = self.clone();
-            drop(self.calls().spawn(async move { node.tell_owed(number, from, &claims).await }));
+            let sessions = self.clone();
+            drop(
+                identity
+                    .tasks()
+                    .calls()
+                    .spawn(async move { sessions.tell_owed(number, from, &claims).await }),
+            );
         }
     }
 
     async fn tell_owed(&self, number: NodeNumber, from: u64, claims: &[Claim]) {
         for some in pieces(claims) {
             let Some(losers) = self.ask_net(number, &encode(&some)).await else {
-                return self.cluster().users.owe(number, from);
+                return self.users().owe(number, from);
             };
             for lost in some.iter().filter(|claim| losers.contains(&claim.session)) {
-                let had = self.cluster().users.free(&lost.user, lost.session).is_some();
+                let had = self.users().free(&lost.user, lost.session).is_some();
                 // One that has only begun finds out when it settles.
                 if had && lost.held {
                     self.kick(lost.session, &lost.user);
@@ -212,7 +204,7 @@ impl Node {
 
     /// Which of the claims lose; `None` when the node cannot be asked.
     async fn ask_net(&self, number: NodeNumber, payload: &[u8]) -> Option<Vec<SessionId>> {
-        let answer = self.ask_node(number, Op::Claim, payload).await.ok()?;
+        let answer = self.transit().ask_node(number, Op::Claim, payload).await.ok()?;
         let (ids, _) = answer.as_chunks::<8>();
         Some(ids.iter().map(|id| SessionId(u64::from_le_bytes(*id))).collect())
     }

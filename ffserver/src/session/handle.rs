@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ffproto::link::Client;
-use ffproto::relay::{MoveAnswer, MoveOrder, Op, SessionChange, SessionState};
+use ffproto::relay::{GroupAnswer, MoveAnswer, MoveOrder, Op, SessionChange, SessionState};
 use ffproto::{Code, CommandId, Fault, NodeName, SessionId};
 
-use crate::cluster::membership::{decode, encode};
-use crate::cluster::reachability::At;
-use crate::error::CallError;
+use super::Sessions;
+use crate::cluster::payload::{decode, encode};
+use crate::cluster::side::PeerKey;
 use crate::identity::counters::count;
-use crate::node::Node;
-use crate::session::local::{LocalSession, PushError, StateTooLarge};
-use crate::session::remote_sessions::Remote;
+pub use crate::session::errors::{MoveError, SessionError};
+use crate::session::local::{LocalSession, PushError};
+use crate::session::remote_sessions::RemoteSession;
 
 /// A client's connection, wherever in the cluster it is. Cheap to clone; usable from any task, and after
 /// the request that gave it.
@@ -25,85 +24,23 @@ use crate::session::remote_sessions::Remote;
 /// made on another node arrives a moment later.
 #[derive(Clone)]
 pub struct Session {
-    node: Node,
+    sessions: Sessions,
     at: Place,
 }
 
 #[derive(Clone)]
 enum Place {
     Here(LocalSession),
-    There(Arc<Remote>),
-}
-
-/// Why a session's state was not changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SessionError {
-    /// It has ended.
-    #[error("the session is gone")]
-    Gone,
-    /// User and attributes would take more than `limits.session_state_bytes_max`.
-    #[error("user and attributes of {bytes} bytes are above limits.session_state_bytes_max = {max}")]
-    TooLarge {
-        /// What they would take.
-        bytes: usize,
-        /// What they may take.
-        max: usize,
-    },
-    /// The user has another session, and the config says `"second_login": "refuse_new"`.
-    #[error("the user has another session")]
-    UserTaken,
-    /// A user without a name.
-    #[error("a user's name is not empty")]
-    NoName,
-    /// It is in `limits.session_groups_max` groups, or the group's name is longer than 128 bytes.
-    #[error("the session is in limits.session_groups_max groups, or the name is above 128 bytes")]
-    TooManyGroups,
-    /// Its net node could not be asked, or refused.
-    #[error(transparent)]
-    Call(#[from] CallError),
-}
-
-/// Why a session is not moved: everything stays as it was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MoveError {
-    /// It has ended.
-    #[error("the session is gone")]
-    Gone,
-    /// Its net node does not reach a node of that name now.
-    #[error("no node `{0}` is reached")]
-    NoNode(NodeName),
-    /// No command of its net node goes to nodes of that kind.
-    #[error("no command goes to nodes of the kind `{0}`")]
-    NotRouted(String),
-    /// Another move of it is under way.
-    #[error("the session is being moved already")]
-    Moving,
-    /// More than `limits.frame_bytes_max` shall go with it.
-    #[error("{bytes} bytes shall go with the session, above limits.frame_bytes_max = {max}")]
-    TooLarge {
-        /// What shall go.
-        bytes: usize,
-        /// What may go.
-        max: usize,
-    },
-    /// Its net node could not be asked.
-    #[error(transparent)]
-    Call(#[from] CallError),
-}
-
-impl From<StateTooLarge> for SessionError {
-    fn from(StateTooLarge { bytes, max }: StateTooLarge) -> Self {
-        Self::TooLarge { bytes, max }
-    }
+    There(Arc<RemoteSession>),
 }
 
 impl Session {
-    pub(crate) fn here(node: Node, session: LocalSession) -> Self {
-        Self { node, at: Place::Here(session) }
+    pub(crate) fn here(sessions: Sessions, session: LocalSession) -> Self {
+        Self { sessions, at: Place::Here(session) }
     }
 
-    pub(crate) fn there(node: Node, remote: Arc<Remote>) -> Self {
-        Self { node, at: Place::There(remote) }
+    pub(crate) fn there(sessions: Sessions, remote: Arc<RemoteSession>) -> Self {
+        Self { sessions, at: Place::There(remote) }
     }
 
     /// The id, unique in the cluster and never reused.
@@ -161,17 +98,17 @@ impl Session {
             Place::Here(session) => {
                 let pushed = session.push(command, body);
                 if pushed == Err(PushError::Gone) {
-                    if session.has_left() && self.node.push_to_left(session.id(), command, body) {
+                    if session.has_left() && self.sessions.push_to_left(session.id(), command, body) {
                         return Ok(());
                     }
-                    count(&self.node.counters().pushes_to_gone);
+                    count(&self.sessions.identity().counters().pushes_to_gone);
                 }
                 return pushed;
             }
             Place::There(remote) => remote,
         };
         if remote.is_gone() {
-            count(&self.node.counters().pushes_to_gone);
+            count(&self.sessions.identity().counters().pushes_to_gone);
             return Err(PushError::Gone);
         }
         self.tell(remote, Op::Push, command, body).map_err(|_| PushError::Unreachable)
@@ -248,22 +185,27 @@ impl Session {
     /// # Errors
     /// [`MoveError`]: everything stays as it was.
     pub async fn move_to(&self, node: &NodeName, extra: impl AsRef<[u8]>) -> Result<(), MoveError> {
-        let (extra, max) = (extra.as_ref(), self.node.config().limits.frame_bytes_max as usize);
+        let (extra, max) = (extra.as_ref(), self.sessions.identity().limits().frame_bytes_max as usize);
         if extra.len() > max {
             return Err(MoveError::TooLarge { bytes: extra.len(), max });
         }
         let order = MoveOrder { node: node.clone(), extra: extra.to_vec() };
         let remote = match &self.at {
             Place::Here(session) => {
-                return self.node.begin_move_soon(session, session.id().node(), order).await;
+                return self.sessions.begin_move_soon(session, session.id().node(), order).await;
             }
             Place::There(remote) => remote,
         };
         let kind = || {
-            let known = self.node.cluster().others().into_values().find(|other| other.name == *node);
-            known.map_or_else(|| self.node.kind().to_owned(), |other| other.kind)
+            let known =
+                self.sessions.transit().membership().others().into_values().find(|other| other.name == *node);
+            known.map_or_else(|| self.sessions.identity().kind().to_owned(), |other| other.kind)
         };
-        let answer = self.node.ask(remote.id, Op::Move, &encode(&order), Some(&self.via(remote))).await?;
+        let answer = self
+            .sessions
+            .transit()
+            .ask(remote.id, Op::Move, &encode(&order), Some(&self.via(remote)))
+            .await?;
         match answer.first().and_then(|byte| MoveAnswer::from_number(*byte)) {
             Some(MoveAnswer::Begun) => Ok(()),
             Some(MoveAnswer::NoNode) => Err(MoveError::NoNode(node.clone())),
@@ -275,17 +217,19 @@ impl Session {
 
     async fn group(&self, op: Op, group: &str) -> Result<(), SessionError> {
         let answer = match &self.at {
-            Place::Here(session) if session.is_gone() => 1,
-            Place::Here(session) => self.node.group_here(op == Op::Join, session, group),
+            Place::Here(session) if session.is_gone() => GroupAnswer::Gone,
+            Place::Here(session) => self.sessions.change_group(op == Op::Join, session, group),
             Place::There(remote) => {
-                let answer = self.node.ask(remote.id, op, group.as_bytes(), Some(&self.via(remote))).await?;
-                answer.first().copied().unwrap_or(1)
+                let (transit, via) = (self.sessions.transit(), self.via(remote));
+                let answer = transit.ask(remote.id, op, group.as_bytes(), Some(&via)).await?;
+                let byte = answer.first().copied().unwrap_or(GroupAnswer::Gone.number());
+                GroupAnswer::from_number(byte).unwrap_or(GroupAnswer::TooMany)
             }
         };
         match answer {
-            0 => Ok(()),
-            1 => Err(SessionError::Gone),
-            _ => Err(SessionError::TooManyGroups),
+            GroupAnswer::Done => Ok(()),
+            GroupAnswer::Gone => Err(SessionError::Gone),
+            GroupAnswer::TooMany => Err(SessionError::TooManyGroups),
         }
     }
 
@@ -294,15 +238,16 @@ impl Session {
             return Err(SessionError::NoName);
         }
         let remote = match &self.at {
-            Place::Here(session) => return self.node.bind_session(session, change, None).await.map(drop),
+            Place::Here(session) => return self.sessions.bind_session(session, change, None).await.map(drop),
             Place::There(remote) => remote,
         };
-        let max = self.node.config().limits.session_state_bytes_max;
+        let max = self.sessions.identity().limits().session_state_bytes_max;
         let next = remote.state().with(change.clone());
         if next.bytes() > max {
             return Err(SessionError::TooLarge { bytes: next.bytes(), max });
         }
-        let asked = self.node.ask(remote.id, Op::Set, &encode(&change), Some(&self.via(remote))).await;
+        let asked =
+            self.sessions.transit().ask(remote.id, Op::Set, &encode(&change), Some(&self.via(remote))).await;
         let answer = asked.map_err(|error| match error.fault().code {
             Code::Refused => SessionError::UserTaken,
             _ => SessionError::Call(error),
@@ -310,17 +255,17 @@ impl Session {
         let state = decode(&answer).ok_or(SessionError::Gone)?;
         remote.update(state);
         if remote.becomes_verified() {
-            self.node.spawn_verified(remote.id);
+            self.sessions.spawn_verified(remote.id);
         }
         Ok(())
     }
 
     /// The neighbour that leads to it: the one that its messages come from, or another one for good when that one does
     /// not any more, so that pushes keep their order.
-    fn via(&self, remote: &Remote) -> At {
+    fn via(&self, remote: &RemoteSession) -> PeerKey {
         let kept = remote.via();
-        let (cluster, id) = (self.node.cluster(), remote.id);
-        match cluster.way(id.node(), None, Some(&kept), id.0) {
+        let (membership, id) = (self.sessions.transit().membership(), remote.id);
+        match membership.way(id.node(), None, Some(&kept), id.0) {
             Some(way) if way != kept => {
                 remote.turn_to(way.clone());
                 way
@@ -329,32 +274,26 @@ impl Session {
         }
     }
 
-    fn tell(&self, remote: &Remote, op: Op, command: CommandId, payload: &[u8]) -> Result<(), Fault> {
+    fn tell(&self, remote: &RemoteSession, op: Op, command: CommandId, payload: &[u8]) -> Result<(), Fault> {
         let client = Client { session: remote.id, command, stateless: false };
-        self.node.tell_node(remote.id.node(), op, Some(client), payload, Some(&self.via(remote)))
+        self.sessions.transit().tell_node(
+            remote.id.node(),
+            op,
+            Some(client),
+            payload,
+            Some(&self.via(remote)),
+        )
     }
 }
 
-/// What [`Node`] can do for sessions.
-impl Node {
+impl Sessions {
     /// The open session of that id: of this node, or of another node if its messages come here.
-    pub fn session(&self, id: SessionId) -> Option<Session> {
-        let here = self.local_session(id).map(|session| Session::here(self.clone(), session));
+    pub(crate) fn session(&self, id: SessionId) -> Option<Session> {
+        let here = self.local(id).map(|session| Session::here(self.clone(), session));
         here.or_else(|| {
-            let remote = self.cluster().known.get(id)?;
+            let remote = self.remote().get(id)?;
             Some(Session::there(self.clone(), remote))
         })
-    }
-
-    /// Every open session whose net node this is.
-    pub fn sessions(&self) -> Vec<Session> {
-        let here = |session| Session::here(self.clone(), session);
-        self.local_sessions().into_iter().map(here).collect()
-    }
-
-    /// How long a call for a session may take.
-    pub(crate) fn session_timeout(&self) -> Duration {
-        self.config().limits.call_timeout
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct QueueLimits {
 }
 
 /// The sessions that have a handler running here, with what waits behind it. Pure but for its lock.
-pub(crate) struct Queues<M> {
+pub(crate) struct SessionQueues<M> {
     limits: QueueLimits,
     running: Mutex<FxHashMap<SessionId, Queue<M>>>,
 }
@@ -28,7 +28,7 @@ struct Queue<M> {
 /// What became of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admitted<M> {
-    /// Nothing of its session runs: run it now, then ask [`Queues::next`].
+    /// Nothing of its session runs: run it now, then ask [`SessionQueues::next`].
     Run(M, Bytes),
     /// It waits for its turn.
     Waits,
@@ -36,7 +36,7 @@ pub(crate) enum Admitted<M> {
     Overloaded(M),
 }
 
-impl<M> Queues<M> {
+impl<M> SessionQueues<M> {
     pub(crate) fn new(limits: QueueLimits) -> Self {
         Self { limits, running: Mutex::default() }
     }
@@ -88,8 +88,8 @@ mod tests {
     const ALICE: SessionId = SessionId(1);
     const BOB: SessionId = SessionId(2);
 
-    fn queues() -> Queues<u32> {
-        Queues::new(QueueLimits { messages_max: 2, bytes_max: 10 })
+    fn queues() -> SessionQueues<u32> {
+        SessionQueues::new(QueueLimits { messages_max: 2, bytes_max: 10 })
     }
 
     fn body(n: usize) -> Bytes {

@@ -11,14 +11,14 @@ use ffproto::{Fault, NodeNumber, SessionId};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::cluster::reachability::{At, Direction};
+use crate::cluster::side::{PeerKey, Side};
 use crate::session::queue::QueueLimits;
 
 /// A session of another node.
-pub(crate) struct Remote {
+pub(crate) struct RemoteSession {
     pub(crate) id: SessionId,
     /// The neighbour that its messages come from: what is sent to it goes there, behind their answers.
-    via: Mutex<At>,
+    via: Mutex<PeerKey>,
     state: Mutex<Arc<SessionState>>,
     gone: AtomicBool,
     /// The hook at its opening has run.
@@ -33,9 +33,9 @@ pub(crate) struct Remote {
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
-impl Remote {
+impl RemoteSession {
     /// A session whose opening the app knows of, and its user if it has one, when `opened`.
-    fn new(id: SessionId, via: At, state: SessionState, opened: bool) -> Self {
+    fn new(id: SessionId, via: PeerKey, state: SessionState, opened: bool) -> Self {
         let verified = AtomicBool::new(opened && state.user.is_some());
         let (state, gone, turn) = (Mutex::new(Arc::new(state)), AtomicBool::new(false), Default::default());
         let (here, entered, via) = (AtomicBool::new(false), AtomicU32::new(0), Mutex::new(via));
@@ -43,12 +43,12 @@ impl Remote {
     }
 
     /// The neighbour that leads to it.
-    pub(crate) fn via(&self) -> At {
+    pub(crate) fn via(&self) -> PeerKey {
         self.via.lock().clone()
     }
 
     /// Another neighbour leads to it from now on: that one did not any more.
-    pub(crate) fn turn_to(&self, via: At) {
+    pub(crate) fn turn_to(&self, via: PeerKey) {
         *self.via.lock() = via;
     }
 
@@ -102,7 +102,7 @@ pub(crate) type Job = Box<dyn FnOnce(Result<(), Fault>) + Send>;
 enum Entry {
     /// Its net node has been asked, or the hook at its opening runs.
     Opening(Opening),
-    Open(Arc<Remote>),
+    Open(Arc<RemoteSession>),
 }
 
 #[derive(Default)]
@@ -110,7 +110,7 @@ struct Opening {
     jobs: VecDeque<Job>,
     /// What they keep in memory; counted for all that have come, as it lasts a moment only.
     bytes: usize,
-    remote: Option<Arc<Remote>>,
+    remote: Option<Arc<RemoteSession>>,
     /// What came before the answer of the net node had been looked at.
     newer: Option<SessionState>,
     ended: bool,
@@ -130,15 +130,15 @@ pub(crate) enum Admitted {
 
 /// The table. One entry per session whose messages have come here, until it has ended.
 #[derive(Default)]
-pub(crate) struct Known {
+pub(crate) struct RemoteSessions {
     entries: Mutex<FxHashMap<SessionId, Entry>>,
     /// How many have ended and are not closed yet: mostly none, and then nobody need look.
     ending: AtomicUsize,
 }
 
-impl Known {
+impl RemoteSessions {
     /// The session, if it is known.
-    pub(crate) fn get(&self, id: SessionId) -> Option<Arc<Remote>> {
+    pub(crate) fn get(&self, id: SessionId) -> Option<Arc<RemoteSession>> {
         match self.entries.lock().get(&id)? {
             Entry::Open(remote) => Some(remote.clone()),
             Entry::Opening(opening) => opening.remote.clone(),
@@ -156,8 +156,8 @@ impl Known {
         &self,
         id: SessionId,
         stays: bool,
-        via: &At,
-        leads: impl Fn(&At) -> bool,
+        via: &PeerKey,
+        leads: impl Fn(&PeerKey) -> bool,
     ) -> bool {
         match self.entries.lock().get(&id) {
             Some(Entry::Open(remote)) => {
@@ -207,8 +207,8 @@ impl Known {
     }
 
     /// Its net node has told of the session; jobs still wait.
-    pub(crate) fn told(&self, id: SessionId, state: SessionState, via: At) -> Arc<Remote> {
-        let new = Arc::new(Remote::new(id, via, state, false));
+    pub(crate) fn told(&self, id: SessionId, state: SessionState, via: PeerKey) -> Arc<RemoteSession> {
+        let new = Arc::new(RemoteSession::new(id, via, state, false));
         if let Some(Entry::Opening(opening)) = self.entries.lock().get_mut(&id) {
             opening.newer.take().into_iter().for_each(|state| new.update(state));
             opening.remote = Some(new.clone());
@@ -220,7 +220,7 @@ impl Known {
     }
 
     /// Its net node tells of a new state. The session, if it is known.
-    pub(crate) fn update(&self, id: SessionId, state: SessionState) -> Option<Arc<Remote>> {
+    pub(crate) fn update(&self, id: SessionId, state: SessionState) -> Option<Arc<RemoteSession>> {
         match self.entries.lock().get_mut(&id) {
             Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
                 remote.update(state);
@@ -265,14 +265,14 @@ impl Known {
         }
     }
 
-    fn gone(&self, remote: &Remote) {
+    fn gone(&self, remote: &RemoteSession) {
         if !remote.gone.swap(true, Ordering::Relaxed) {
             self.ending.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Forgets a session that has ended and whose last message has been handled; `Some` for one caller only.
-    pub(crate) fn close(&self, id: SessionId) -> Option<Arc<Remote>> {
+    pub(crate) fn close(&self, id: SessionId) -> Option<Arc<RemoteSession>> {
         if self.ending.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -295,9 +295,9 @@ impl Known {
             Entry::Open(remote) if !remote.is_gone() => Some(remote),
             _ => None,
         });
-        let known = |remote: &Arc<Remote>| {
-            let (direction, via) = remote.via();
-            let from_parent = direction == Direction::Up;
+        let known = |remote: &Arc<RemoteSession>| {
+            let (side, via) = remote.via();
+            let from_parent = side == Side::Parent;
             let (here, entered) = (&remote.here, &remote.entered);
             let (here, entered) = (here.load(Ordering::SeqCst), entered.load(Ordering::SeqCst));
             KnownSession { id: remote.id, via, from_parent, state: (*remote.state()).clone(), here, entered }
@@ -308,7 +308,7 @@ impl Known {
     /// A session was opened by the process that this one replaces.
     pub(crate) fn take_over(&self, session: KnownSession) {
         let KnownSession { id, via, from_parent, state, here, entered } = session;
-        let via = (if from_parent { Direction::Up } else { Direction::Down }, via);
+        let via = (if from_parent { Side::Parent } else { Side::Child }, via);
         match self.entries.lock().entry(id) {
             // Told before: this is what the old process has heard since, when it is newer.
             MapEntry::Occupied(known) => {
@@ -320,7 +320,7 @@ impl Known {
                 }
             }
             MapEntry::Vacant(place) => {
-                let remote = Remote::new(id, via, state, true);
+                let remote = RemoteSession::new(id, via, state, true);
                 remote.here.store(here, Ordering::SeqCst);
                 remote.entered.store(entered, Ordering::SeqCst);
                 place.insert(Entry::Open(Arc::new(remote)));
@@ -348,8 +348,8 @@ mod tests {
 
     use super::*;
 
-    fn gate() -> At {
-        (Direction::Up, NodeName::try_from("gate").unwrap())
+    fn gate() -> PeerKey {
+        (Side::Parent, NodeName::try_from("gate").unwrap())
     }
 
     const ALICE: SessionId = SessionId(1);
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_session_runs_in_order_before_what_comes_later() {
-        let (known, ran) = (Known::default(), Arc::new(Mutex::new(Vec::new())));
+        let (known, ran) = (RemoteSessions::default(), Arc::new(Mutex::new(Vec::new())));
         let job = |n: u32| -> Job {
             let ran = ran.clone();
             Box::new(move |outcome| ran.lock().push((n, outcome.is_ok())))
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_session_is_closed_once_and_an_older_state_changes_nothing() {
-        let known = Known::default();
+        let known = RemoteSessions::default();
         known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         known.update(ALICE, state(5));
         let remote = known.told(ALICE, state(3), gate());
@@ -405,7 +405,7 @@ mod tests {
 
     #[test]
     fn what_the_old_process_has_heard_since_it_told_of_a_session_is_taken_over_too() {
-        let known = Known::default();
+        let known = RemoteSessions::default();
         let session = |version, here, entered| KnownSession {
             id: ALICE,
             via: gate().1,
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_session_turns_to_another_neighbour_when_its_own_leads_there_no_more() {
-        let known = Known::default();
+        let known = RemoteSessions::default();
         known.take_over(KnownSession {
             id: ALICE,
             via: gate().1,
@@ -435,7 +435,7 @@ mod tests {
             here: true,
             entered: 0,
         });
-        let other = (Direction::Up, NodeName::try_from("gate2").unwrap());
+        let other = (Side::Parent, NodeName::try_from("gate2").unwrap());
         assert!(known.takes_message(ALICE, true, &other, |_| true));
         assert_eq!(
             known.get(ALICE).unwrap().via(),
@@ -448,7 +448,7 @@ mod tests {
 
     #[test]
     fn an_end_that_overtakes_the_answer_is_not_forgotten() {
-        let known = Known::default();
+        let known = RemoteSessions::default();
         known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         known.ended(ALICE);
         assert!(known.told(ALICE, state(1), gate()).is_gone());
@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_session_that_its_net_node_does_not_know_gives_back_what_waits() {
-        let known = Known::default();
+        let known = RemoteSessions::default();
         known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         assert_eq!(known.not_known(ALICE).len(), 2);

@@ -21,7 +21,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 /// The users of a net node's sessions.
 #[derive(Default)]
-pub(crate) struct Users {
+pub(crate) struct UserDirectory {
     policy: SecondLogin,
     state: Mutex<State>,
 }
@@ -80,7 +80,7 @@ pub(crate) struct Judged {
     pub(crate) ours: Vec<SessionId>,
 }
 
-impl Users {
+impl UserDirectory {
     pub(crate) fn new(policy: SecondLogin) -> Self {
         Self { policy, state: Mutex::default() }
     }
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn of_two_logins_on_one_node_the_older_is_kicked_or_the_newer_refused() {
-        let users = Users::new(SecondLogin::KickOld);
+        let users = UserDirectory::new(SecondLogin::KickOld);
         assert_eq!(claims(users.begin("ann", session(1, 1), 100)), 100);
         assert!(users.settle("ann", session(1, 1)));
         assert_eq!(users.begin("ann", session(1, 1), 100), Begun::Already);
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(users.begin("ann", session(1, 3), 100), Begun::Claims { stamp: 102, loser: None });
         assert!(!users.settle("ann", session(1, 2)) && users.settle("ann", session(1, 3)));
 
-        let users = Users::new(SecondLogin::RefuseNew);
+        let users = UserDirectory::new(SecondLogin::RefuseNew);
         claims(users.begin("ann", session(1, 1), 100));
         assert_eq!(users.begin("ann", session(1, 2), 100), Begun::Taken);
         assert!(users.settle("ann", session(1, 1)));
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_is_heard_moves_the_clock_on() {
-        let users = Users::new(SecondLogin::KickOld);
+        let users = UserDirectory::new(SecondLogin::KickOld);
         assert_eq!(users.judge(&[claim(2, 1, 9000, true)], |_| true), Judged::default());
         assert_eq!(claims(users.begin("ann", session(1, 1), 100)), 9001);
     }
@@ -322,13 +322,13 @@ mod tests {
     #[test]
     fn who_has_lost_on_its_way_from_the_old_process_is_kicked_when_it_arrives() {
         for (policy, stamp) in [(SecondLogin::KickOld, 200), (SecondLogin::RefuseNew, 50)] {
-            let users = Users::new(policy);
+            let users = UserDirectory::new(policy);
             users.expect(claim(1, 1, 100, true));
             let judged = users.judge(&[claim(2, 1, stamp, true)], |_| false);
             assert_eq!(judged, Judged::default(), "it is not here yet");
             assert_eq!(users.arrived("ann", session(1, 1), 100), Some(session(1, 1)));
         }
-        let users = Users::new(SecondLogin::RefuseNew);
+        let users = UserDirectory::new(SecondLogin::RefuseNew);
         users.expect(claim(1, 1, 100, true));
         assert_eq!(users.begin("ann", session(1, 2), 100), Begun::Taken);
         users.all_arrived();
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn who_arrives_with_a_user_that_was_not_expected_is_told_of_and_a_name_that_it_left_is_free() {
-        let users = Users::new(SecondLogin::RefuseNew);
+        let users = UserDirectory::new(SecondLogin::RefuseNew);
         users.reached(Incarnation(1), [(NodeNumber(2), Incarnation(2))].into());
         assert!(users.take_owed().is_empty());
         users.expect(claim(1, 1, 100, true));
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_node_is_told_what_it_has_missed_and_the_younger_of_two_begins() {
         let (old, young) = (Incarnation(1), Incarnation(2));
-        let users = Users::new(SecondLogin::KickOld);
+        let users = UserDirectory::new(SecondLogin::KickOld);
         claims(users.begin("ann", session(1, 1), 100));
         users.reached(young, [(NodeNumber(2), old)].into());
         let owed = users.take_owed();
@@ -373,7 +373,7 @@ mod tests {
         users.owe(NodeNumber(2), owed[0].1);
         assert_eq!(users.take_owed().len(), 1, "it could not be told, and is told again");
 
-        let users = Users::new(SecondLogin::KickOld);
+        let users = UserDirectory::new(SecondLogin::KickOld);
         claims(users.begin("ann", session(1, 1), 100));
         users.reached(old, [(NodeNumber(2), young)].into());
         assert!(users.take_owed().is_empty(), "the other begins");
@@ -382,7 +382,7 @@ mod tests {
     /// Net nodes whose messages to each other wait in queues, which a seed empties in any order, and whose links
     /// are cut now and then. Every session wants the same user.
     struct World {
-        nodes: BTreeMap<u16, Users>,
+        nodes: BTreeMap<u16, UserDirectory>,
         calls: VecDeque<(u16, u16, Vec<Claim>)>,
         /// The claims that have begun: by session, how many answers are missing, and whether one was bad.
         asked: BTreeMap<SessionId, (usize, bool)>,
@@ -480,7 +480,7 @@ mod tests {
     fn whatever_the_order_and_whatever_is_lost_one_session_has_the_user_in_the_end() {
         for policy in [SecondLogin::KickOld, SecondLogin::RefuseNew] {
             for seed in 0..2000 {
-                let nodes = (1..=3).map(|node| (node, Users::new(policy))).collect();
+                let nodes = (1..=3).map(|node| (node, UserDirectory::new(policy))).collect();
                 let (calls, asked, open) = (VecDeque::new(), BTreeMap::new(), FxHashSet::default());
                 let mut world = World { nodes, calls, asked, open, cut: false, seed };
                 world.link(seed % 3 == 0);
@@ -500,7 +500,7 @@ mod tests {
                     world.step();
                     world.tell_owed();
                 }
-                let holders = world.nodes.values().flat_map(Users::hand_over).count();
+                let holders = world.nodes.values().flat_map(UserDirectory::hand_over).count();
                 assert_eq!((world.open.len(), holders), (1, 1), "{policy:?} seed {seed}: {:?}", world.open);
             }
         }

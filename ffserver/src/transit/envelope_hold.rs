@@ -13,7 +13,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::cluster::reachability::At;
+use crate::cluster::side::PeerKey;
+use crate::transit::inbound_envelope::InboundEnvelope;
 
 /// What a frame waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,17 +27,31 @@ pub(crate) enum For {
 pub(crate) const ASKED_MAX: usize = 1024;
 
 /// A frame that has arrived and waits.
-pub(crate) struct HeldFrame {
-    pub(crate) at: At,
+pub(crate) struct HeldEnvelope {
+    pub(crate) at: PeerKey,
     pub(crate) link: Link,
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
     pub(crate) now: Instant,
 }
 
+impl HeldEnvelope {
+    /// A copy of an envelope that has arrived.
+    pub(crate) fn of(inbound: &InboundEnvelope<'_>) -> Self {
+        let InboundEnvelope { at, link, head, body, now } = *inbound;
+        Self { at: at.clone(), link: link.clone(), head: *head, body: body.to_vec(), now }
+    }
+
+    /// The envelope as it has arrived.
+    pub(crate) fn inbound(&self) -> InboundEnvelope<'_> {
+        let Self { at, link, head, body, now } = self;
+        InboundEnvelope { at, link, head, body, now: *now }
+    }
+}
+
 /// The frames by what they wait for, in their order.
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct EnvelopeHold {
     state: Mutex<State>,
     /// Told when something may go.
     pub(crate) changed: Notify,
@@ -46,17 +61,17 @@ pub(crate) struct Held {
 struct State {
     /// Sessions are on their way here.
     expecting: bool,
-    sessions: FxHashMap<SessionId, VecDeque<HeldFrame>>,
+    sessions: FxHashMap<SessionId, VecDeque<HeldEnvelope>>,
     /// Of those, which may have arrived.
     due: VecDeque<SessionId>,
-    nodes: FxHashMap<NodeNumber, VecDeque<HeldFrame>>,
+    nodes: FxHashMap<NodeNumber, VecDeque<HeldEnvelope>>,
     bytes: usize,
     /// The broadcasts that came while sessions are expected: each is for those who arrive later, too.
     broadcasts: Vec<Arc<[u8]>>,
     /// Those that the old process has passed on, in its order; empty where one was too much to keep.
     passed: Vec<Arc<[u8]>>,
-    /// To the old process goes what is asked about sessions that have not come: see [`Held::ask_old`].
-    to_old: Option<mpsc::Sender<HeldFrame>>,
+    /// To the old process goes what is asked about sessions that have not come: see [`EnvelopeHold::ask_old`].
+    to_old: Option<mpsc::Sender<HeldEnvelope>>,
     arrived: VecDeque<Arrival>,
 }
 
@@ -79,7 +94,7 @@ impl State {
     }
 
     /// False when it would be more than `bytes_max`.
-    fn put(&mut self, what: For, bytes_max: usize, frame: HeldFrame) -> Result<(), HeldFrame> {
+    fn put(&mut self, what: For, bytes_max: usize, frame: HeldEnvelope) -> Result<(), HeldEnvelope> {
         if self.bytes + frame.body.len() > bytes_max {
             return Err(frame);
         }
@@ -92,7 +107,7 @@ impl State {
     }
 
     /// The next frame for a session that is there.
-    fn next_of_session(&mut self, ready: impl Fn(For) -> bool) -> Option<HeldFrame> {
+    fn next_of_session(&mut self, ready: impl Fn(For) -> bool) -> Option<HeldEnvelope> {
         loop {
             let id = match (self.expecting, self.due.front()) {
                 (_, Some(id)) => *id,
@@ -118,8 +133,8 @@ impl State {
         now: Instant,
         patience: Duration,
         ready: impl Fn(For) -> bool,
-    ) -> Option<HeldFrame> {
-        let may_go = |(number, frames): &(&NodeNumber, &VecDeque<HeldFrame>)| {
+    ) -> Option<HeldEnvelope> {
+        let may_go = |(number, frames): &(&NodeNumber, &VecDeque<HeldEnvelope>)| {
             ready(For::Node(**number)) || frames.front().is_none_or(|first| now - first.now >= patience)
         };
         let number = *self.nodes.iter().find(may_go)?.0;
@@ -139,7 +154,7 @@ impl State {
     }
 }
 
-impl Held {
+impl EnvelopeHold {
     /// Sessions are on their way here from now on, or no longer.
     pub(crate) fn expect(&self, expecting: bool) {
         let mut state = self.state.lock();
@@ -161,7 +176,7 @@ impl Held {
         what: For,
         ready: bool,
         bytes_max: usize,
-        frame: impl FnOnce() -> HeldFrame,
+        frame: impl FnOnce() -> HeldEnvelope,
     ) -> bool {
         let mut state = self.state.lock();
         let expected = matches!(what, For::Node(_)) || state.expecting;
@@ -174,14 +189,14 @@ impl Held {
     }
 
     /// The old process may be asked about sessions that have not come; while the receiver lives.
-    pub(crate) fn ask_old(&self) -> mpsc::Receiver<HeldFrame> {
+    pub(crate) fn ask_old(&self) -> mpsc::Receiver<HeldEnvelope> {
         let (sender, receiver) = mpsc::channel(ASKED_MAX);
         self.state.lock().to_old = Some(sender);
         receiver
     }
 
     /// Sends a frame to the old process instead of holding it; gives it back when that is not to be asked.
-    pub(crate) fn to_old(&self, frame: HeldFrame) -> Option<HeldFrame> {
+    pub(crate) fn to_old(&self, frame: HeldEnvelope) -> Option<HeldEnvelope> {
         let state = self.state.lock();
         let Some(old) = &state.to_old else { return Some(frame) };
         old.try_send(frame).err().map(mpsc::error::TrySendError::into_inner)
@@ -195,8 +210,8 @@ impl Held {
         &self,
         session: SessionId,
         bytes_max: usize,
-        frame: HeldFrame,
-    ) -> Result<(), HeldFrame> {
+        frame: HeldEnvelope,
+    ) -> Result<(), HeldEnvelope> {
         let mut state = self.state.lock();
         state.due.push_back(session);
         let held = state.put(For::Session(session), bytes_max, frame);
@@ -257,7 +272,7 @@ impl Held {
         now: Instant,
         patience: Duration,
         ready: impl Fn(For) -> bool,
-    ) -> Option<HeldFrame> {
+    ) -> Option<HeldEnvelope> {
         let mut state = self.state.lock();
         let frame = state.next_of_session(&ready).or_else(|| state.next_of_node(now, patience, &ready))?;
         state.bytes -= frame.body.len();

@@ -1,5 +1,5 @@
-//! The last step away from the old process of a neighbour: what goes to clients over the new process does not overtake
-//! what still goes over the old one.
+//! The flush barrier: the last step away from the old process of a neighbour. What goes to clients over the new process does
+//! not overtake what still goes over the old one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,24 +11,23 @@ use ffproto::relay::{self, Op, TO};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use crate::cluster::reachability::At;
-use crate::exec::dispatch::Shared;
+use super::Transit;
+use crate::cluster::side::PeerKey;
 use crate::transit::park::{Outcome, Slot};
 
 /// How long a net node may take to answer. It takes a millisecond; one that hangs holds up the others no longer.
 const FENCE_MAX: Duration = Duration::from_millis(500);
 
-impl Shared {
+impl Transit {
     /// The old process of a neighbour sends nothing new and waits for nothing: what is for clients leaves it, behind a
     /// Fence to each net node there.
-    pub(crate) fn leave_old_link(self: &Arc<Self>, at: &At, old: &Link) {
-        let node = self.node.clone();
-        let nets = node.cluster().nets_at(at);
-        if nets.is_empty() || !node.neighbours(at.0.into()).fence(old, true) {
+    pub(crate) fn leave_old_link(&self, at: &PeerKey, old: &Link) {
+        let nets = self.membership().nets_at(at);
+        if nets.is_empty() || !self.peers(at.0).fence(old, true) {
             return;
         }
         let fences: Vec<Outcome> = nets.iter().filter_map(|to| self.fence(old, *to)).collect();
-        let (at, old) = (at.clone(), old.clone());
+        let (transit, at, old) = (self.clone(), at.clone(), old.clone());
         // Not among the calls: nothing of the node waits for it.
         drop(tokio::spawn(async move {
             let deadline = Instant::now() + FENCE_MAX;
@@ -38,13 +37,13 @@ impl Shared {
                     warn!(neighbour = %at.1, "a net node does not answer: pushes may overtake others");
                 }
             }
-            node.neighbours(at.0.into()).fence(&old, false);
-            node.look_at_parked();
+            transit.peers(at.0).fence(&old, false);
+            transit.look_at_parked();
         }));
     }
 
     fn fence(&self, link: &Link, to: NodeNumber) -> Option<Outcome> {
-        let (from, mut body) = (self.node.cluster().number()?, Vec::new());
+        let (from, mut body) = (self.membership().number()?, Vec::new());
         relay::write(to, from, Op::Fence, &[], &mut body);
         let (slot, now) = (Arc::new(Slot::default()), Instant::now());
         let options = CallOptions { deadline: now + FENCE_MAX, client: None };

@@ -1,6 +1,174 @@
-//! Which link a message takes to another node, or how long it waits for one.
+//! Transit: which link a message takes to another node, or how long it waits for one.
 
+pub(crate) mod call;
+pub(crate) mod envelope;
 pub(crate) mod envelope_hold;
 pub(crate) mod flush_barrier;
+pub(crate) mod inbound_envelope;
+pub(crate) mod links;
 pub(crate) mod next_hop;
 pub(crate) mod park;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ffnet::Link;
+use ffproto::{NodeName, NodeNumber, SessionId};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::cluster::affinity::Affinity;
+use crate::cluster::configured_routes::ConfiguredRoutes;
+use crate::cluster::membership::Membership;
+use crate::cluster::peers::Peers;
+use crate::cluster::side::Side;
+use crate::identity::Identity;
+use envelope_hold::EnvelopeHold;
+use park::{Park, ParkLimits};
+
+/// The transit of one node: its links, what it knows of the ways behind them, and what waits for one of them. Cheap to
+/// clone.
+#[derive(Clone)]
+pub(crate) struct Transit(Arc<Parts>);
+
+struct Parts {
+    identity: Identity,
+    membership: Membership,
+    parents: Mutex<Peers>,
+    children: Mutex<Peers>,
+    routes: ConfiguredRoutes,
+    affinity: Affinity,
+    park: Park,
+    hold: EnvelopeHold,
+    turn: AtomicU64,
+    /// Rings when a link has come or ended.
+    linked: Notify,
+    work: Arc<dyn SessionWork>,
+}
+
+/// What the transit has to know of sessions, which later rooms own.
+pub(crate) trait SessionWork: Send + Sync {
+    /// Whether the session is open on this node, as its net node.
+    fn is_open(&self, session: SessionId) -> bool;
+
+    /// Whether a message of the session runs, or waits for its turn, at this node.
+    fn is_running(&self, session: SessionId) -> bool;
+}
+
+impl Transit {
+    pub(crate) fn new(identity: Identity, cluster: &ffconfig::Cluster, work: Arc<dyn SessionWork>) -> Self {
+        let (config, now) = (identity.config(), Instant::now());
+        let parents = config.parents.iter().map(|parent| (parent.name.clone(), parent.key.clone()));
+        let parents = Peers::expect(parents, now);
+        let children =
+            cluster.children_of(&config.name).map(|child| (child.name.clone(), child.kind.clone()));
+        let children = Peers::expect(children, now);
+        let (limits, routes) = (&config.limits, ConfiguredRoutes::of(cluster, config));
+        let park = ParkLimits { messages_max: limits.park_max, bytes_max: limits.park_bytes_max };
+        Self(Arc::new(Parts {
+            membership: Membership::default(),
+            parents: Mutex::new(parents),
+            children: Mutex::new(children),
+            routes,
+            affinity: Affinity::default(),
+            park: Park::new(park),
+            hold: EnvelopeHold::default(),
+            turn: AtomicU64::new(0),
+            linked: Notify::new(),
+            work,
+            identity,
+        }))
+    }
+
+    /// Who this node is.
+    #[inline]
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// Which nodes are reached now.
+    #[inline]
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.0.membership
+    }
+
+    pub(crate) fn parents(&self) -> MutexGuard<'_, Peers> {
+        self.0.parents.lock()
+    }
+
+    pub(crate) fn children(&self) -> MutexGuard<'_, Peers> {
+        self.0.children.lock()
+    }
+
+    pub(crate) fn peers(&self, side: Side) -> MutexGuard<'_, Peers> {
+        match side {
+            Side::Parent => self.parents(),
+            Side::Child => self.children(),
+        }
+    }
+
+    /// Every link that lives, of parents and children, also of those that are being replaced.
+    pub(crate) fn links(&self) -> Vec<Link> {
+        let mut links: Vec<Link> = self.parents().links().cloned().collect();
+        links.extend(self.children().links().cloned());
+        links
+    }
+
+    /// What its neighbours take clients' messages for, as the config says it.
+    pub(crate) fn routes(&self) -> &ConfiguredRoutes {
+        &self.0.routes
+    }
+
+    /// Which way each session's messages go.
+    #[inline]
+    pub(crate) fn affinity(&self) -> &Affinity {
+        &self.0.affinity
+    }
+
+    /// The messages that wait for a neighbour.
+    #[inline]
+    pub(crate) fn park(&self) -> &Park {
+        &self.0.park
+    }
+
+    /// The envelopes that wait for their session or node.
+    pub(crate) fn hold(&self) -> &EnvelopeHold {
+        &self.0.hold
+    }
+
+    /// A number for the choice among equals: another one each time.
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.0.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The number of this node; 0 until the master has given one, and nothing is linked before.
+    pub(crate) fn number(&self) -> NodeNumber {
+        self.membership().number().unwrap_or(NodeNumber(0))
+    }
+
+    /// Whether a client's session has ended, as far as this node knows: it is of this node, and is not here, nor on its
+    /// way here from the process that this one replaces.
+    pub(crate) fn has_ended(&self, session: SessionId) -> bool {
+        let is_own = self.membership().number() == Some(session.node());
+        is_own && !self.hold().is_expecting() && !self.0.work.is_open(session)
+    }
+
+    /// Whether a message of a session runs, or waits for its turn, at this node.
+    pub(crate) fn runs_here(&self, session: SessionId) -> bool {
+        self.0.work.is_running(session)
+    }
+
+    /// Whether a node that is not reached now was within `limits.park_ms`, or this process has not looked for so long.
+    pub(crate) fn may_be_reached_soon(&self, name: &NodeName) -> bool {
+        let park = self.identity().limits().park;
+        self.membership().has_left(Instant::now(), park, |left, _| left == name)
+    }
+}
+
+impl fmt::Debug for Transit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "transit of {:?}", self.identity())
+    }
+}

@@ -14,15 +14,17 @@ use ffproto::relay::{self, Op, STICK, Stick, StickWhat, TO};
 use ffproto::{Code, Executed, Fault, NodeName, SessionId};
 use tokio::time::Instant;
 
-use crate::cluster::affinity::{Chosen, Hop, Kept, Moved, Pick, Way, WayState, pick};
-use crate::cluster::peers::{self, Neighbour, Turn};
-use crate::cluster::reachability::{At, Direction};
+use super::Transit;
+use crate::cluster::affinity::{Chosen, Hop, Kept, Moved};
+use crate::cluster::peers::{self, KnownPeer, Turn};
+use crate::cluster::select::{Pick, Way, WayState, pick};
+use crate::cluster::side::{PeerKey, Side};
 use crate::identity::counters::count;
-use crate::node::Node;
-use crate::transit::park::{Entry, Look, Parked, Side, To, What};
+use crate::transit::park::{Entry, Look, Parked, To, What};
 
-/// How often those that wait are looked at, beside every change of a link: their time may be over.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long may pass between two looks at what waits: beside every event, and the end of every deadline, the patience for
+/// a lost neighbour ends by the clock.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A client's message on its way.
 #[derive(Clone, Copy)]
@@ -30,7 +32,7 @@ pub(crate) struct Forwarded<'a> {
     /// The key of a [`Target`].
     pub(crate) target: &'a Arc<str>,
     /// The neighbour that it came from; `None` from a client of this node.
-    pub(crate) from: Option<&'a At>,
+    pub(crate) from: Option<&'a PeerKey>,
     /// Whether this node's own route has given the target: then it may go up although it came from there.
     pub(crate) routed_here: bool,
     /// How many links it has crossed.
@@ -53,58 +55,75 @@ pub(crate) enum Found<T> {
 
 /// How a message has come that a way is looked for.
 #[derive(Clone, Copy)]
-pub(crate) struct Coming<'a> {
-    pub(crate) from: Option<&'a At>,
+pub(crate) struct Arrival<'a> {
+    pub(crate) from: Option<&'a PeerKey>,
     pub(crate) routed_here: bool,
 }
 
-impl Coming<'_> {
+impl Arrival<'_> {
     /// Whether it may go to that neighbour. What has come from a parent does not go up again, so no message goes
     /// in a circle; when this node's route has given it a new target it may go back to that parent, which knows
     /// the session.
     fn may_go_to(&self, side: Side, name: &NodeName) -> bool {
         match self.from {
-            Some((Direction::Up, from)) if side == Side::Parent => self.routed_here && from == name,
-            Some((Direction::Down, from)) if side == Side::Child => self.routed_here || from != name,
+            Some((Side::Parent, from)) if side == Side::Parent => self.routed_here && from == name,
+            Some((Side::Child, from)) if side == Side::Child => self.routed_here || from != name,
             _ => true,
         }
     }
 
     /// Who hears of the node that is chosen: nobody else when the target is this node's own business.
-    fn heard_by(&self) -> Option<&At> {
+    fn heard_by(&self) -> Option<&PeerKey> {
         self.from.filter(|_| !self.routed_here)
     }
 }
 
-impl Node {
+/// A neighbour that may take a message, and its link when that is open.
+struct Candidate {
+    way: Way,
+    link: Option<Link>,
+}
+
+impl Candidate {
+    fn hop(&self, target: &str, known: u64) -> Option<Hop> {
+        Hop::new(self.link.clone()?, target, known)
+    }
+}
+
+impl AsRef<Way> for Candidate {
+    fn as_ref(&self) -> &Way {
+        &self.way
+    }
+}
+
+impl Transit {
     /// The way for messages to `target`: the session's own, or the best one now (which a stateful session
     /// keeps).
     pub(crate) fn hop(
         &self,
         target: &Arc<str>,
         client: Client,
-        coming: Coming<'_>,
+        coming: Arrival<'_>,
         now: Instant,
     ) -> Found<Hop> {
-        let known = self.cluster().changes();
+        let known = self.membership().changes();
         if client.stateless {
-            let (ways, mut links) = self.ways(target, client.session, None, coming, now);
-            return match pick(&ways, None, self.next_turn()) {
-                Pick::Go(at) | Pick::Leave(at) => links
-                    .swap_remove(at)
-                    .and_then(|link| Hop::new(link, target, known))
-                    .map_or(Found::None, Found::Go),
+            let mut candidates = self.candidates(target, client.session, None, coming, now);
+            return match pick(&candidates, None, self.next_turn()) {
+                Pick::Go(at) | Pick::Leave(at) => {
+                    candidates.swap_remove(at).hop(target, known).map_or(Found::None, Found::Go)
+                }
                 Pick::Wait => Found::Wait,
                 Pick::None => Found::None,
             };
         }
-        let Kept { via, link, end } = match self.sticky().get(client.session, target, known) {
+        let Kept { via, link, end } = match self.affinity().get(client.session, target, known) {
             Some(Chosen::Hop(hop)) => return Found::Go(hop),
             Some(Chosen::Kept(kept)) => kept,
             None => Kept::default(),
         };
-        let (ways, mut links) = self.ways(target, client.session, end.as_ref(), coming, now);
-        let at = match pick(&ways, via.as_ref(), self.next_turn()) {
+        let mut candidates = self.candidates(target, client.session, end.as_ref(), coming, now);
+        let at = match pick(&candidates, via.as_ref(), self.next_turn()) {
             Pick::Go(at) => at,
             Pick::Leave(at) => match self.leave_way(via.as_ref(), target, client) {
                 true => at,
@@ -113,10 +132,9 @@ impl Node {
             Pick::Wait => return Found::Wait,
             Pick::None => return Found::None,
         };
-        let Some(hop) = links.swap_remove(at).and_then(|link| Hop::new(link, target, known)) else {
-            return Found::None;
-        };
-        let way = &ways[at];
+        let chosen = candidates.swap_remove(at);
+        let Some(hop) = chosen.hop(target, known) else { return Found::None };
+        let way = chosen.way;
         // Who is new on the way hears first which node the session has.
         let is_new = link.is_none_or(|link| !link.same(&hop.link));
         if let Some(end) = end.filter(|_| is_new && !way.end) {
@@ -126,7 +144,7 @@ impl Node {
             }
         }
         let end = way.end.then(|| way.name.clone());
-        let moved = self.sticky().set(client.session, target, hop.clone(), end, coming.heard_by());
+        let moved = self.affinity().set(client.session, target, hop.clone(), end, coming.heard_by());
         self.tell_moved(client, target, moved);
         Found::Go(hop)
     }
@@ -134,7 +152,7 @@ impl Node {
     /// Leaves the way that a session had. False as long as something of the session is on it.
     fn leave_way(&self, via: Option<&NodeName>, target: &str, client: Client) -> bool {
         let linked = |name: &NodeName| {
-            let child = self.child_nodes().get(name.as_str()).and_then(|known| known.link().cloned());
+            let child = self.children().get(name.as_str()).and_then(|known| known.link().cloned());
             child.or_else(|| self.parents().get(name.as_str())?.link().cloned())
         };
         let Some(link) = via.and_then(linked) else { return true };
@@ -152,18 +170,18 @@ impl Node {
     pub(crate) fn tell_moved(&self, client: Client, target: &str, moved: Option<Moved>) {
         match moved {
             Some(Moved { from: Some((_, from)), .. }) => {
-                let Some(end) = self.sticky().end(client.session, target) else { return };
+                let Some(end) = self.affinity().end(client.session, target) else { return };
                 let stick = Stick { what: StickWhat::Chosen, target, node: end.as_str() };
                 self.tell(&from, STICK, &stick.write(), client);
             }
-            Some(Moved { from: None, lost: Some(lost) }) => self.sticky().lose(client.session, lost),
+            Some(Moved { from: None, lost: Some(lost) }) => self.affinity().lose(client.session, lost),
             _ => {}
         }
     }
 
     /// The way that a session's messages for a target took last, if it is open.
     pub(crate) fn open_hop(&self, session: SessionId, target: &str) -> Option<Hop> {
-        match self.sticky().get(session, target, self.cluster().changes())? {
+        match self.affinity().get(session, target, self.membership().changes())? {
             Chosen::Hop(hop) => Some(hop),
             Chosen::Kept(_) => None,
         }
@@ -171,27 +189,27 @@ impl Node {
 
     /// The neighbours that take messages for the target, with their links. `end` is the node that the session
     /// has.
-    fn ways(
+    fn candidates(
         &self,
         target: &Arc<str>,
         session: SessionId,
         end: Option<&NodeName>,
-        coming: Coming<'_>,
+        coming: Arrival<'_>,
         now: Instant,
-    ) -> (Vec<Way>, Vec<Option<Link>>) {
-        let (mut ways, mut links) = (Vec::new(), Vec::new());
+    ) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
         let meant = Target::of_key(target.clone());
-        let park = self.config().limits.park;
+        let park = self.identity().limits().park;
         for side in [Side::Child, Side::Parent] {
-            for known in self.neighbours(side).iter() {
+            for known in self.peers(side).iter() {
                 if !coming.may_go_to(side, &known.name) {
                     continue;
                 }
-                let at = (side.into(), known.name.clone());
+                let at = (side, known.name.clone());
                 // What one takes that has never been linked is what the config says.
                 let takes = match known.last_link() {
                     Some(link) => Hop::new(link.clone(), target, 0).is_some(),
-                    None => self.places().takes(side, &known.name, target),
+                    None => self.routes().takes(side, &known.name, target),
                 };
                 if !takes {
                     continue;
@@ -203,32 +221,31 @@ impl Node {
                     peers::Way::Missed => (WayState::Missed, None),
                     peers::Way::Gone => continue,
                 };
-                ways.push(self.way(known, side, state, &meant, end, &at));
-                links.push(link);
+                candidates.push(Candidate { way: self.way(known, side, state, &meant, end, &at), link });
             }
         }
-        (ways, links)
+        candidates
     }
 
     fn way(
         &self,
-        known: &Neighbour,
+        known: &KnownPeer,
         side: Side,
         state: WayState,
         meant: &Target,
         end: Option<&NodeName>,
-        at: &At,
+        at: &PeerKey,
     ) -> Way {
         let kind = known.last_link().map_or("", |link| link.peer().kind.as_str());
-        let cluster = self.cluster();
+        let membership = self.membership();
         Way {
             side,
             name: known.name.clone(),
             state,
             end: meant.means(known.name.as_str(), kind),
-            leads: cluster.reaches(at, |node| meant.means(node.name.as_str(), &node.kind)),
+            leads: membership.reaches(at, |node| meant.means(node.name.as_str(), &node.kind)),
             to_kept: end
-                .is_some_and(|end| known.name == *end || cluster.reaches(at, |node| node.name == *end)),
+                .is_some_and(|end| known.name == *end || membership.reaches(at, |node| node.name == *end)),
         }
     }
 
@@ -240,8 +257,8 @@ impl Node {
         session: Option<SessionId>,
         now: Instant,
     ) -> Found<Link> {
-        let known = self.neighbours(side);
-        let park = self.config().limits.park;
+        let known = self.peers(side);
+        let park = self.identity().limits().park;
         let (mut there, mut missed) = (Vec::new(), false);
         for known in known.meant(who) {
             match known.way(now, park) {
@@ -282,8 +299,8 @@ impl Node {
         if self.park().any() && self.park().blocks(&To::Target(target.clone()), Some(client.session)) {
             return wait(sink);
         }
-        match self.hop(target, client, Coming { from, routed_here }, now) {
-            Found::Go(hop) => match hop.forward(message, sink.clone(), token) {
+        match self.hop(target, client, Arrival { from, routed_here }, now) {
+            Found::Go(hop) => match forward_over(&hop, message, sink.clone(), token) {
                 Ok(()) => Ok(()),
                 Err(NotSent::Fault(fault)) => Err(fault),
                 Err(NotSent::Later) => wait(sink),
@@ -301,20 +318,27 @@ impl Node {
         match self.park().park(entry) {
             Parked::Waits { watch: false } => Ok(()),
             Parked::Waits { watch: true } => {
-                let node = self.clone();
-                drop(tokio::spawn(async move {
-                    while !node.park().is_over() {
-                        tokio::time::sleep(LOOK_EVERY).await;
-                        node.look_at_parked();
-                    }
-                }));
+                drop(tokio::spawn(self.clone().watch_parked()));
                 Ok(())
             }
             Parked::Full => {
-                count(&self.counters().park_full);
-                let text = format!("too much waits at `{}` for another node: limits.park_max", self.name());
-                Err(self.fault(Code::Overloaded, Executed::No, text))
+                count(&self.identity().counters().park_full);
+                let text = format!(
+                    "too much waits at `{}` for another node: limits.park_max",
+                    self.identity().name()
+                );
+                Err(self.identity().fault(Code::Overloaded, Executed::No, text))
             }
+        }
+    }
+
+    /// Looks at what waits whenever the time of some of it is over, until nothing waits.
+    async fn watch_parked(self) {
+        while !self.park().is_over() {
+            let latest = Instant::now() + LOOK_EVERY;
+            let due = self.park().next_deadline().map_or(latest, |deadline| deadline.min(latest));
+            tokio::time::sleep_until(due).await;
+            self.look_at_parked();
         }
     }
 
@@ -337,13 +361,13 @@ impl Node {
     fn look_at(&self, entry: Entry, free: bool, now: Instant) -> Look {
         if entry.deadline <= now {
             let text = "the deadline passed while it waited for another node";
-            entry.fail(&self.fault(Code::Timeout, Executed::No, text));
+            entry.fail(&self.identity().fault(Code::Timeout, Executed::No, text));
             return Look::Gone;
         }
         // What a client that is gone has said is not begun; what handlers have sent for it goes on.
         let is_said = matches!(entry.what, What::Message { .. });
         if is_said && entry.session().is_some_and(|id| self.has_ended(id)) {
-            entry.fail(&self.fault(Code::NoNode, Executed::No, "the session has ended"));
+            entry.fail(&self.identity().fault(Code::NoNode, Executed::No, "the session has ended"));
             return Look::Gone;
         }
         if !free {
@@ -363,7 +387,7 @@ impl Node {
         let options = CallOptions { deadline: entry.deadline, client: entry.client };
         match (&entry.to, entry.client, &entry.what) {
             (To::Target(target), Some(client), What::Message { from, routed_here, hops }) => {
-                let coming = Coming { from: from.as_ref(), routed_here: *routed_here };
+                let coming = Arrival { from: from.as_ref(), routed_here: *routed_here };
                 let hop = match self.hop(target, client, coming, now) {
                     Found::Go(hop) => hop,
                     Found::Wait => return Err(NotSent::Later),
@@ -386,7 +410,7 @@ impl Node {
                 };
                 let Some(number) = link.method_number(method) else {
                     let text = format!("`{}` has no method `{method}`", link.peer().name);
-                    return Err(self.fault(Code::NoMethod, Executed::No, text).into());
+                    return Err(self.identity().fault(Code::NoMethod, Executed::No, text).into());
                 };
                 let (method, body, message_of) = (number, &entry.body, None);
                 let (hops, nested) = (0, false);
@@ -423,19 +447,19 @@ impl Node {
 
     fn turn(&self, side: Side, link: &Link, session: SessionId) -> Turn {
         let name = &link.peer().name;
-        let is_its_own = self.cluster().name(session.node()).is_some_and(|net| net == *name);
+        let is_its_own = self.membership().name(session.node()).is_some_and(|net| net == *name);
         let at_work = is_its_own.then(|| {
             let others = self.links().into_iter().filter(|other| other.peer().name != *name);
             self.runs_here(session) || others.into_iter().any(|other| other.has_message_of(session))
         });
-        let known = self.neighbours(side);
+        let known = self.peers(side);
         known.get(name.as_str()).map_or(Turn::New, |known| known.turn(session, at_work))
     }
 
     /// Tells a neighbour something about a session, now or when it is back.
     pub(crate) fn tell(&self, name: &NodeName, method: &str, body: &[u8], client: Client) {
         let now = Instant::now();
-        let is_child = self.child_nodes().get(name.as_str()).is_some();
+        let is_child = self.children().get(name.as_str()).is_some();
         let side = if is_child { Side::Child } else { Side::Parent };
         match self.link_to(side, name.as_str(), None, now) {
             Found::Go(link) => match link.notify(method, body, Some(client)) {
@@ -448,7 +472,7 @@ impl Node {
         }
         let to = To::Neighbour(side, name.as_str().into());
         let (what, client) = (What::Notify(method.to_owned()), Some(client));
-        let deadline = now + self.config().limits.call_timeout;
+        let deadline = now + self.identity().limits().call_timeout;
         // What does not fit is found out in the same way.
         let _ =
             self.wait(Entry { to, what, body: Bytes::copy_from_slice(body), client, deadline, sink: None });
@@ -456,26 +480,27 @@ impl Node {
 
     /// Why there is no way.
     pub(crate) fn no_hop(&self, target: &Arc<str>) -> Fault {
-        let text = format!("no {} is connected to `{}`", Target::of_key(target.clone()), self.name());
-        self.fault(Code::NoNode, Executed::No, text)
+        let text =
+            format!("no {} is connected to `{}`", Target::of_key(target.clone()), self.identity().name());
+        self.identity().fault(Code::NoNode, Executed::No, text)
     }
 
     /// Why a message goes no further.
     pub(crate) fn too_many_hops(&self, hops: u8) -> Fault {
         let text = format!("the message has crossed {hops} links and is not there: limits.hops_max");
-        self.fault(Code::TooManyHops, Executed::No, text)
+        self.identity().fault(Code::TooManyHops, Executed::No, text)
     }
 
     /// Why a neighbour cannot be called.
     pub(crate) fn not_there(&self, side: Side, who: &str) -> Fault {
         let text = match side {
             Side::Parent if self.parents().meant(who).is_empty() => {
-                format!("`{}` has no parent `{who}`", self.name())
+                format!("`{}` has no parent `{who}`", self.identity().name())
             }
-            Side::Parent => format!("parent `{who}` is not connected to `{}`", self.name()),
-            Side::Child => format!("child `{who}` is not connected to `{}`", self.name()),
+            Side::Parent => format!("parent `{who}` is not connected to `{}`", self.identity().name()),
+            Side::Child => format!("child `{who}` is not connected to `{}`", self.identity().name()),
         };
-        self.fault(Code::NoNode, Executed::No, text)
+        self.identity().fault(Code::NoNode, Executed::No, text)
     }
 }
 
@@ -485,21 +510,19 @@ pub(crate) fn is_for_client(method: &str, body: &[u8]) -> bool {
     method == TO && matches!(op(), Some(Op::Push | Op::Close))
 }
 
-impl Hop {
-    /// Sends a client's message this way.
-    ///
-    /// # Errors
-    /// [`NotSent`]; the sink will not be told.
-    pub(crate) fn forward(
-        &self,
-        message: &Forwarded<'_>,
-        sink: Arc<dyn Sink>,
-        token: u64,
-    ) -> Result<(), NotSent> {
-        let Forwarded { client, body, deadline, hops, now, .. } = *message;
-        let options = CallOptions { deadline, client: Some(client) };
-        let (method, message_of) = (self.method, Some(client.session));
-        let call = Forward { method, body, options, message_of, hops, nested: false, sink, token };
-        self.link.forward(call, now)
-    }
+/// Sends a client's message this way.
+///
+/// # Errors
+/// [`NotSent`]; the sink will not be told.
+pub(crate) fn forward_over(
+    hop: &Hop,
+    message: &Forwarded<'_>,
+    sink: Arc<dyn Sink>,
+    token: u64,
+) -> Result<(), NotSent> {
+    let Forwarded { client, body, deadline, hops, now, .. } = *message;
+    let options = CallOptions { deadline, client: Some(client) };
+    let (method, message_of) = (hop.method, Some(client.session));
+    let call = Forward { method, body, options, message_of, hops, nested: false, sink, token };
+    hop.link.forward(call, now)
 }

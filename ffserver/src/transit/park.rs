@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
-use crate::cluster::reachability::{At, Direction};
+use crate::cluster::side::{PeerKey, Side};
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,37 +27,12 @@ pub(crate) enum To {
     Neighbour(Side, Arc<str>),
 }
 
-/// Where a neighbour stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Side {
-    Parent,
-    Child,
-}
-
-impl From<Direction> for Side {
-    fn from(direction: Direction) -> Self {
-        match direction {
-            Direction::Up => Side::Parent,
-            Direction::Down => Side::Child,
-        }
-    }
-}
-
-impl From<Side> for Direction {
-    fn from(side: Side) -> Self {
-        match side {
-            Side::Parent => Direction::Up,
-            Side::Child => Direction::Down,
-        }
-    }
-}
-
 /// What kind of message it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
     /// A client's message, sent on: where it came from, whether this node's route has given its target, and how
     /// many links it has crossed.
-    Message { from: Option<At>, routed_here: bool, hops: u8 },
+    Message { from: Option<PeerKey>, routed_here: bool, hops: u8 },
     /// The call of a handler.
     Call(String),
     /// Nothing comes back.
@@ -279,6 +254,11 @@ impl Park {
         }
         self.any.store(waiting.count > 0, Ordering::Release);
         waiting.looked_at = false;
+    }
+
+    /// When the first deadline of what waits is over.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.waiting.lock().messages.values().map(|entry| entry.deadline).min()
     }
 
     /// Whether nothing waits; then nobody need look at the clock any more.

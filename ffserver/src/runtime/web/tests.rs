@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Web;
 use super::front::{Front, Retirement};
 use super::traffic::Patience;
-use crate::node::{Node, States};
+use crate::runtime::server::bare_node;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -61,8 +61,7 @@ async fn web(limits: &str) -> Result<Web> {
               "servers": {{ "web": {{ "webport": 3, "app": "web", "limits": {limits} }} }} }}"#
     );
     let cluster = ffconfig::parse(&config, Path::new("config.json"), &|_| None)?.cluster;
-    let node = cluster.node("web").cloned().context("no node")?;
-    let node = Node::new(&cluster, node, Incarnation(1), States::new(), vec![]);
+    let node = bare_node(&cluster, "web").context("no node")?;
     let routes = rocket::routes![hello, length, ignored, slow, held, ticks, whole, client, echo];
     Web::start(node, vec![("/", routes)]).await.map_err(anyhow::Error::msg)
 }

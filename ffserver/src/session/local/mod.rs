@@ -8,8 +8,10 @@ pub(crate) mod write_buffer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ffconfig::SlowClient;
@@ -70,8 +72,8 @@ struct Inner {
     heard_ms: AtomicU64,
     /// A handler of it runs on its connection.
     running: AtomicBool,
-    /// A [`Course`].
-    course: AtomicU8,
+    /// A [`Directive`].
+    directive: AtomicU8,
     /// A [`Stage`].
     stage: AtomicU8,
     /// It is being closed, and starts nothing more.
@@ -102,7 +104,7 @@ pub(crate) enum Stage {
 /// What a session's connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u8)]
-pub(crate) enum Course {
+pub(crate) enum Directive {
     /// It handles what comes.
     #[default]
     Run,
@@ -116,7 +118,7 @@ pub(crate) enum Course {
 
 /// What of a session travels to another process of its node beside its connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Luggage {
+pub(crate) struct SessionHandoff {
     /// How messages are written.
     form: Form,
     state: SessionState,
@@ -133,7 +135,7 @@ pub(crate) struct Luggage {
     pub(crate) heard: u32,
 }
 
-impl Luggage {
+impl SessionHandoff {
     /// The session's user.
     pub(crate) fn user(&self) -> Option<String> {
         self.state.user.clone()
@@ -148,7 +150,8 @@ struct Told {
 }
 
 /// User and attributes would take too much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("user and attributes of {bytes} bytes are above limits.session_state_bytes_max = {max}")]
 pub(crate) struct StateTooLarge {
     pub(crate) bytes: usize,
     pub(crate) max: usize,
@@ -164,7 +167,7 @@ impl LocalSession {
     ) -> Self {
         let outbox = Mutex::default();
         let (waiting, heard_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let (running, course) = (AtomicBool::new(false), AtomicU8::new(Course::Run as u8));
+        let (running, directive) = (AtomicBool::new(false), AtomicU8::new(Directive::Run as u8));
         let opened = Instant::now();
         let state = SessionState { version: 1, address, user: None, attributes: BTreeMap::new() };
         let told = Mutex::new(Told { state: Arc::new(state), watchers: Vec::new() });
@@ -179,7 +182,7 @@ impl LocalSession {
             waiting,
             heard_ms,
             running,
-            course,
+            directive,
             stage: AtomicU8::new(stage as u8),
             ending: AtomicBool::new(false),
             verified: AtomicBool::new(false),
@@ -192,11 +195,11 @@ impl LocalSession {
     /// A session that another process of this node has opened.
     pub(crate) fn adopt(
         record: &handover::Session,
-        luggage: Luggage,
+        luggage: SessionHandoff,
         wire: Wire,
         counters: Arc<Counters>,
     ) -> Self {
-        let Luggage { form, state, watchers, stage, moves, .. } = luggage;
+        let SessionHandoff { form, state, watchers, stage, moves, .. } = luggage;
         let verified = AtomicBool::new(state.user.is_some());
         let told = Mutex::new(Told { state: Arc::new(state), watchers });
         let now = Instant::now();
@@ -213,7 +216,7 @@ impl LocalSession {
             waiting: AtomicUsize::new(0),
             heard_ms: AtomicU64::new(record.heard_ms),
             running: AtomicBool::new(false),
-            course: AtomicU8::new(Course::Run as u8),
+            directive: AtomicU8::new(Directive::Run as u8),
             stage: AtomicU8::new(stage as u8),
             ending: AtomicBool::new(false),
             verified,
@@ -230,7 +233,7 @@ impl LocalSession {
 
     /// Whether a request of it runs, here or elsewhere.
     pub(crate) fn has_requests(&self) -> bool {
-        self.waiting_requests() > 0 || self.0.running.load(Ordering::Relaxed)
+        self.waiting_requests() > 0 || self.0.running.load(Ordering::SeqCst)
     }
 
     /// Whether it is being moved to another node.
@@ -240,7 +243,7 @@ impl LocalSession {
 
     /// It is being moved from now on: nothing of it starts. False when it is already.
     pub(crate) fn begin_move(&self) -> bool {
-        !self.0.moving.swap(true, Ordering::AcqRel)
+        !self.0.moving.swap(true, Ordering::SeqCst)
     }
 
     /// What has waited goes on.
@@ -261,7 +264,19 @@ impl LocalSession {
 
     /// A handler of it runs on its connection, or has ended.
     pub(crate) fn set_running(&self, running: bool) {
-        self.0.running.store(running, Ordering::Relaxed);
+        if running {
+            return self.0.running.store(true, Ordering::Relaxed);
+        }
+        // In one order with `begin_move`: either the mover sees that nothing runs, or this sees the mover.
+        self.0.running.store(false, Ordering::SeqCst);
+        if self.0.moving.load(Ordering::SeqCst) {
+            self.0.wake_quiet(&mut self.0.outbox.lock());
+        }
+    }
+
+    /// Waits until no request of the session runs, here or elsewhere. Cancel-safe; for one waiter at a time.
+    pub(crate) fn quiet(&self) -> Quiet<'_> {
+        Quiet(self)
     }
 
     /// Whether [`LocalSession::leave`] would give something.
@@ -271,7 +286,7 @@ impl LocalSession {
     }
 
     /// What another process of this node must know to go on with it; nothing is taken here any more. `None` while something still runs for it, or it is being closed.
-    pub(crate) fn leave(&self) -> Option<(handover::Session, Luggage)> {
+    pub(crate) fn leave(&self) -> Option<(handover::Session, SessionHandoff)> {
         let mut outbox = self.0.outbox.lock();
         if self.waiting_requests() > 0 || self.is_moving() || outbox.closing.is_some() {
             return None;
@@ -291,7 +306,7 @@ impl LocalSession {
         let (state, watchers) = ((*told.state).clone(), told.watchers.clone());
         let (form, stage, moves) = (outbox.form, self.stage(), self.moves());
         let (groups, stamp, heard) = (Vec::new(), None, 0);
-        Some((record, Luggage { form, state, watchers, stage, groups, moves, stamp, heard }))
+        Some((record, SessionHandoff { form, state, watchers, stage, groups, moves, stamp, heard }))
     }
 
     /// The id, unique in the cluster and never reused.
@@ -373,9 +388,9 @@ impl LocalSession {
 
     /// Keeps it from leaving, moving and ending quietly, as a request does that runs beside its order, until the
     /// guard is dropped.
-    pub(crate) fn stay(&self) -> Stays {
+    pub(crate) fn pin(&self) -> SessionPin {
         self.request_waits();
-        Stays(self.clone())
+        SessionPin(self.clone())
     }
 
     /// How many requests run elsewhere.
@@ -403,18 +418,18 @@ impl LocalSession {
     }
 
     /// Tells the connection what to do next.
-    pub(crate) fn set_course(&self, course: Course) {
-        self.0.course.store(course as u8, Ordering::Relaxed);
+    pub(crate) fn set_directive(&self, directive: Directive) {
+        self.0.directive.store(directive as u8, Ordering::Relaxed);
         wake(&mut self.0.outbox.lock());
     }
 
     /// What it was told last.
-    pub(crate) fn course(&self) -> Course {
-        match self.0.course.load(Ordering::Relaxed) {
-            1 => Course::Hold,
-            2 => Course::Leave,
-            3 => Course::Drain,
-            _ => Course::Run,
+    pub(crate) fn directive(&self) -> Directive {
+        match self.0.directive.load(Ordering::Relaxed) {
+            1 => Directive::Hold,
+            2 => Directive::Leave,
+            3 => Directive::Drain,
+            _ => Directive::Run,
         }
     }
 
@@ -448,10 +463,28 @@ impl LocalSession {
     }
 }
 
-/// See [`LocalSession::stay`]. A handler is dropped at its deadline, and its connection must end all the same.
-pub(crate) struct Stays(LocalSession);
+/// The wait for the end of a session's requests: see [`LocalSession::quiet`].
+pub(crate) struct Quiet<'a>(&'a LocalSession);
 
-impl Drop for Stays {
+impl Future for Quiet<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut outbox = self.0.0.outbox.lock();
+        // Registered before the look, so that no end is missed between the two.
+        outbox.quiet = Some(cx.waker().clone());
+        if self.0.has_requests() {
+            return Poll::Pending;
+        }
+        outbox.quiet = None;
+        Poll::Ready(())
+    }
+}
+
+/// See [`LocalSession::pin`]. A handler is dropped at its deadline, and its connection must end all the same.
+pub(crate) struct SessionPin(LocalSession);
+
+impl Drop for SessionPin {
     fn drop(&mut self) {
         self.0.request_ended();
     }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::write_batch as gather;
 use super::{Inner, LocalSession, Socket, Wire};
 use crate::identity::counters::count;
-use crate::session::local::write_buffer::Unwritten;
+use crate::session::local::write_buffer::WriteBuffer;
 
 /// What an outbox and its connection each keep of their buffers: a small reply needs no allocation, and ten thousand
 /// idle clients cost a few MiB at most.
@@ -35,12 +35,14 @@ thread_local! {
 
 #[derive(Default)]
 pub(super) struct Outbox {
-    pub(super) out: Unwritten,
+    pub(super) out: WriteBuffer,
     /// How messages are written; known when the client has spoken.
     pub(super) form: Form,
     /// Handed to the connection and not yet written: it counts against the bound.
     in_flight: usize,
     waker: Option<Waker>,
+    /// Woken when no request of the session runs any more.
+    pub(super) quiet: Option<Waker>,
     /// Until the session is gone.
     pub(super) socket: Option<Socket>,
     /// The connection has nothing to do before the client says something: what is queued needs no turn of it.
@@ -208,7 +210,7 @@ impl LocalSession {
     /// is left to write.
     pub(crate) fn take_queued(
         &self,
-        writing: &mut Unwritten,
+        writing: &mut WriteBuffer,
         at_rest: bool,
         waker: &Waker,
     ) -> Option<Reason> {
@@ -246,7 +248,7 @@ impl LocalSession {
     pub(crate) fn end(&self) {
         let mut outbox = self.0.outbox.lock();
         (outbox.gone, outbox.socket) = (true, None);
-        outbox.out = Unwritten::default();
+        outbox.out = WriteBuffer::default();
     }
 
     /// Where the client is written to.
@@ -299,7 +301,7 @@ impl Inner {
         &self,
         outbox: &mut Outbox,
         policy: SlowClient,
-        write: impl FnOnce(Form, &mut Unwritten),
+        write: impl FnOnce(Form, &mut WriteBuffer),
     ) -> Result<(), PushError> {
         if outbox.gone || outbox.closing.is_some() {
             return Err(PushError::Gone);
@@ -308,7 +310,7 @@ impl Inner {
         // What is queued may pass the bound by one message, so that a message above it can travel at all.
         if queued > self.wire.outbox_bytes_max {
             if policy == SlowClient::Disconnect {
-                outbox.out = Unwritten::default();
+                outbox.out = WriteBuffer::default();
                 outbox.cut = true;
                 count(&self.counters.outbox_full);
                 self.close(outbox, Reason::normal("slow reader: limits.outbox_bytes_max"));
@@ -330,8 +332,19 @@ impl Inner {
         }
     }
 
-    /// The connection goes on if it had paused.
+    /// Wakes whoever waits for the end of the session's requests, when none runs.
+    pub(super) fn wake_quiet(&self, outbox: &mut Outbox) {
+        let runs = self.waiting.load(Ordering::SeqCst) > 0 || self.running.load(Ordering::SeqCst);
+        if !runs && let Some(waker) = outbox.quiet.take() {
+            waker.wake();
+        }
+    }
+
+    /// The connection goes on if it had paused, after the end of a request.
     pub(super) fn go_on(&self, outbox: &mut Outbox) {
+        if outbox.quiet.is_some() {
+            self.wake_quiet(outbox);
+        }
         if !outbox.at_rest {
             wake(outbox);
         }
@@ -474,7 +487,7 @@ mod tests {
 
         /// The end of a turn of the connection: takes what is queued.
         fn turn(&self, at_rest: bool) -> Vec<u8> {
-            let mut writing = Unwritten::default();
+            let mut writing = WriteBuffer::default();
             let waker = self.woken.clone().into();
             assert_eq!(self.session.take_queued(&mut writing, at_rest, &waker), None);
             writing.take()

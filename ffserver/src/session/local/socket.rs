@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::session::local::write_buffer::Unwritten;
+use crate::session::local::write_buffer::WriteBuffer;
 
 /// Pieces of one write: what the shortest of them make together fills a socket's buffer for a while.
 const PIECES_MAX: usize = 64;
@@ -27,20 +27,20 @@ impl Socket {
     ///
     /// # Errors
     /// `WouldBlock` when it takes no more, and then some may be written; else it is broken.
-    pub(crate) fn try_write(&self, unwritten: &mut Unwritten) -> io::Result<()> {
-        while !unwritten.is_empty() {
-            let n = match unwritten.whole() {
+    pub(crate) fn try_write(&self, buffer: &mut WriteBuffer) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let n = match buffer.whole() {
                 Some(rest) => self.0.try_write(rest)?,
                 None => {
                     let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-                    let n = unwritten.pieces(&mut pieces);
+                    let n = buffer.pieces(&mut pieces);
                     self.0.try_write_vectored(&pieces[..n])?
                 }
             };
             if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            unwritten.advance(n);
+            buffer.advance(n);
         }
         Ok(())
     }
@@ -54,16 +54,16 @@ impl Socket {
     /// Writes all, or remembers who to wake when the socket takes more.
     pub(crate) fn poll_write_all(
         &self,
-        unwritten: &mut Unwritten,
+        buffer: &mut WriteBuffer,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
             // An empty one has nothing to be ready for.
-            if unwritten.is_empty() {
+            if buffer.is_empty() {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.0.poll_write_ready(cx))?;
-            match self.try_write(unwritten) {
+            match self.try_write(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }

@@ -11,7 +11,7 @@ pub(crate) const SHARED_BYTES_MIN: usize = 256;
 
 /// See the module. What is written is taken from the front, what is added comes at the end.
 #[derive(Debug, Default)]
-pub(crate) struct Unwritten {
+pub(crate) struct WriteBuffer {
     own: Vec<u8>,
     /// How much of `own` is written.
     written: usize,
@@ -26,13 +26,13 @@ struct Shared {
     bytes: usize,
 }
 
-impl From<Vec<u8>> for Unwritten {
+impl From<Vec<u8>> for WriteBuffer {
     fn from(own: Vec<u8>) -> Self {
         Self { own, ..Self::default() }
     }
 }
 
-impl Unwritten {
+impl WriteBuffer {
     /// How many bytes are not written.
     #[inline]
     pub(crate) fn len(&self) -> usize {
@@ -142,8 +142,8 @@ mod tests {
     }
 
     /// `own`, a shared one, two shared ones in a row, and own again: with what it says as one piece.
-    fn sample() -> (Unwritten, Vec<u8>) {
-        let (mut unwritten, mut all) = (Unwritten::from(b"first".to_vec()), b"first".to_vec());
+    fn sample() -> (WriteBuffer, Vec<u8>) {
+        let (mut unwritten, mut all) = (WriteBuffer::from(b"first".to_vec()), b"first".to_vec());
         for (byte, own) in [(1, &b""[..]), (2, b"between"), (3, b"last")] {
             assert!(unwritten.share(&message(byte)));
             unwritten.own().extend_from_slice(own);
@@ -153,7 +153,7 @@ mod tests {
         (unwritten, all)
     }
 
-    fn shown(unwritten: &Unwritten, room: usize) -> Vec<u8> {
+    fn shown(unwritten: &WriteBuffer, room: usize) -> Vec<u8> {
         let mut slots = vec![IoSlice::new(&[]); room];
         let n = unwritten.pieces(&mut slots);
         slots[..n].iter().flat_map(|slot| slot.iter().copied()).collect()
@@ -189,7 +189,7 @@ mod tests {
         unwritten.advance(300);
         assert_eq!(unwritten.take(), all[300..]);
         assert!(unwritten.is_empty());
-        let mut own = Unwritten::from(b"hello".to_vec());
+        let mut own = WriteBuffer::from(b"hello".to_vec());
         own.advance(2);
         assert_eq!(own.whole(), Some(&b"llo"[..]));
         assert_eq!(own.take(), b"llo");
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_short_message_is_copied() {
-        let mut unwritten = Unwritten::default();
+        let mut unwritten = WriteBuffer::default();
         assert!(!unwritten.share(&Bytes::from_static(b"short")));
         assert_eq!(unwritten.whole(), Some(&b"short"[..]));
     }

@@ -9,42 +9,50 @@
 //! not read: a client that sends faster than its handlers answer is paused by TCP). An idle connection
 //! owns no buffer: all read into one scratch buffer per thread, and only a partial frame is kept.
 
+mod allowance;
+mod closed;
+mod decision;
+mod protocol;
+
 use std::cell::RefCell;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use ffconfig::RouteRule;
-use ffnet::link::NotSent;
+use ffnet::link::{NotSent, Sink};
 use ffproto::frame::FrameFault;
 use ffproto::frame::upgrade::REQUEST_BYTES_MAX;
-use ffproto::frame::websocket::WebSocketFault;
 use ffproto::link::Client;
-use ffproto::{Code, CommandId, Executed, handover};
+use ffproto::{Code, CommandId, Executed, Fault, handover};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tracing::{info, warn};
 
-use super::acceptor::Shared;
 use super::busy_poll;
-use super::login_stage::{self as login, Admitted};
-use super::protocol_detection::Spoken;
-use crate::app::handler::{From, Outcome, Request};
+use super::login_stage;
+use crate::app::handler::{From, Outcome, Request, Route};
+use crate::app::hooks::{SessionEvent, SessionEventKind};
 use crate::cluster::affinity::Hop;
 use crate::error::HandlerError;
-use crate::exec::execution::{Guarded, log_error, poll_once, until};
+use crate::exec::execution::{Execution, log_error, poll_once, until};
+use crate::exec::executor::Executor;
 use crate::session::handle::Session;
-use crate::session::local::write_buffer::Unwritten;
-use crate::session::local::{Course, KEEP_BYTES, LocalSession, Luggage, Reason, Socket, Stage};
-use crate::transit::next_hop::Forwarded;
+use crate::session::local::write_buffer::WriteBuffer;
+use crate::session::local::{Directive, KEEP_BYTES, LocalSession, Reason, SessionHandoff, Socket, Stage};
+use crate::transit::Transit;
+use crate::transit::next_hop::{Forwarded, forward_over};
+use allowance::Allowance;
+pub(super) use closed::Closed;
+pub(super) use decision::Refusal;
+use decision::{Decision, decide};
+use protocol::Spoken;
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 
@@ -53,36 +61,9 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Why a connection ended, for the log.
-pub(super) enum Closed {
-    ByPeer,
-    /// The reason given to [`Session::close`], a slow reader's included.
-    Here(Reason),
-    Frame(FrameFault),
-    WebSocket(WebSocketFault),
-    Draining,
-    /// It may go on in the node's successor, see [`Connection::leave`].
-    Leaving,
-    Io(io::Error),
-}
-
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Closed::ByPeer => f.write_str("closed by the client"),
-            Closed::Here(why) => write!(f, "closed by the server: {}", why.text),
-            Closed::Frame(fault) => write!(f, "illegal frame: {fault}"),
-            Closed::WebSocket(fault) => write!(f, "illegal: {fault}"),
-            Closed::Draining => f.write_str("the node is stopping"),
-            Closed::Leaving => f.write_str("it goes on in the successor"),
-            Closed::Io(error) => write!(f, "the connection broke: {error}"),
-        }
-    }
-}
-
 /// A handler that waits for something.
 struct Running {
-    handler: Guarded,
+    handler: Execution,
     /// `None` for the hook at the opening, which has no reply.
     command: Option<CommandId>,
     name: &'static str,
@@ -90,14 +71,14 @@ struct Running {
 }
 
 pub(super) struct Connection {
-    pub(super) socket: Socket,
-    pub(super) session: LocalSession,
-    pub(super) shared: Arc<Shared>,
+    socket: Socket,
+    session: LocalSession,
+    executor: Arc<Executor>,
     /// With `spoken` all that is known of what the client has sent and nobody has handled.
     unread: Vec<u8>,
-    pub(super) spoken: Spoken,
+    spoken: Spoken,
     /// `unread` starts with a whole frame that may not start yet.
-    pub(super) stalled: bool,
+    stalled: bool,
     /// What it waits for then happens elsewhere: a move of the session, or its requests on other nodes.
     waits_for_others: bool,
     running: Option<Running>,
@@ -107,42 +88,43 @@ pub(super) struct Connection {
     /// How often the session had been moved when `hop` was chosen.
     moves: u32,
     timer: Option<Pin<Box<Sleep>>>,
-    pub(super) writing: Unwritten,
+    writing: WriteBuffer,
     /// The client will send no more; what it has sent is handled and answered first.
-    pub(super) ended: bool,
-    course: Course,
+    ended: bool,
+    directive: Directive,
 }
 
 /// What this layer knows of a connection, for another process of the node.
 #[derive(Serialize, Deserialize)]
 struct Extra {
     spoken: Spoken,
-    luggage: Luggage,
+    handoff: SessionHandoff,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, session: LocalSession, shared: Arc<Shared>) -> Self {
-        let limits = &shared.node.config().limits;
-        let running = shared.hooks.session_opened.as_ref().map(|hook| {
-            let hook = hook(shared.node.clone(), Session::here(shared.node.clone(), session.clone()));
-            let handler = Guarded::hook(async move {
+    pub(super) fn new(stream: TcpStream, session: LocalSession, executor: Arc<Executor>) -> Self {
+        let limits = &executor.node.identity().limits();
+        let running = executor.hooks.of(SessionEventKind::Opened).map(|hook| {
+            let opened = Session::here(executor.node.known_sessions().clone(), session.clone());
+            let hook = hook(executor.node.clone(), opened, SessionEvent::Opened);
+            let handler = Execution::hook(async move {
                 hook.await;
                 Ok(None)
             });
             let deadline = Instant::now() + limits.call_timeout;
-            Running { handler, command: None, name: "on_session_opened", deadline }
+            Running { handler, command: None, name: SessionEventKind::Opened.hook_name(), deadline }
         });
         session.set_running(running.is_some());
-        let mut connection = Self::silent(stream, session, shared.clone());
+        let mut connection = Self::silent(stream, session, executor.clone());
         connection.running = running;
         connection
     }
 
     /// A connection of which nothing has been read and for which nothing runs.
-    fn silent(stream: TcpStream, session: LocalSession, shared: Arc<Shared>) -> Self {
+    fn silent(stream: TcpStream, session: LocalSession, executor: Arc<Executor>) -> Self {
         let socket = Socket::new(stream);
         session.set_socket(socket.clone());
-        let per_s = shared.node.config().limits.requests_per_s;
+        let per_s = executor.node.identity().limits().requests_per_s;
         let allowance = per_s.map(|per_s| Allowance::new(per_s, Instant::now()));
         Self {
             socket,
@@ -156,10 +138,10 @@ impl Connection {
             hop: None,
             moves: 0,
             timer: None,
-            writing: Unwritten::default(),
+            writing: WriteBuffer::default(),
             ended: false,
-            course: Course::Run,
-            shared,
+            directive: Directive::Run,
+            executor,
         }
     }
 
@@ -170,11 +152,11 @@ impl Connection {
     pub(super) fn adopt(
         stream: TcpStream,
         record: handover::Session,
-        shared: Arc<Shared>,
+        executor: Arc<Executor>,
     ) -> Result<Self, bincode::Error> {
-        let Extra { spoken, luggage } = bincode::deserialize(&record.extra)?;
-        let session = shared.node.adopt_session(&record, luggage);
-        let mut connection = Self::silent(stream, session, shared);
+        let Extra { spoken, handoff } = bincode::deserialize(&record.extra)?;
+        let session = executor.node.known_sessions().adopt(&record, handoff);
+        let mut connection = Self::silent(stream, session, executor);
         (connection.unread, connection.ended) = (record.unread, record.ended);
         connection.spoken = spoken;
         Ok(connection)
@@ -184,17 +166,12 @@ impl Connection {
     /// `None` when it cannot leave: it is being closed, or something runs for it after all.
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.socket.as_fd().try_clone_to_owned().ok()?;
-        let extra = |luggage| bincode::serialize(&Extra { spoken: self.spoken.clone(), luggage }).ok();
-        let cluster = self.shared.node.cluster();
-        let (left, heard) = cluster.passing.leave(|| self.session.leave());
-        let (mut record, mut luggage) = left?;
-        luggage.heard = heard;
-        luggage.groups = cluster.groups.leave_all(record.id);
-        luggage.stamp = luggage.user().and_then(|user| cluster.users.free(&user, record.id));
+        let (mut record, handoff) = self.executor.node.known_sessions().leave(&self.session)?;
+        let extra = Extra { spoken: self.spoken.clone(), handoff };
+        record.extra = bincode::serialize(&extra).ok()?;
         let mut unsent = self.writing.take();
         unsent.append(&mut record.unsent);
         record.unsent = unsent;
-        record.extra = extra(luggage)?;
         record.unread = std::mem::take(&mut self.unread);
         record.ended = self.ended;
         Some((socket, record))
@@ -205,7 +182,7 @@ impl Connection {
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        self.course = self.session.course();
+        self.directive = self.session.directive();
         loop {
             self.poll_running(cx);
             if let Err(closed) = self.handle_unread(cx) {
@@ -230,11 +207,11 @@ impl Connection {
     fn poll_ended(&self) -> Poll<Closed> {
         let answering = self.running.is_some() || self.session.waiting_requests() > 0;
         let busy = answering || !self.writing.is_empty();
-        match self.course {
+        match self.directive {
             _ if !busy && self.ended && !self.stalled => Poll::Ready(Closed::ByPeer),
-            Course::Drain if !busy => Poll::Ready(Closed::Draining),
+            Directive::Drain if !busy => Poll::Ready(Closed::Draining),
             // What is not written yet goes with it.
-            Course::Leave if !answering && self.session.may_leave() => Poll::Ready(Closed::Leaving),
+            Directive::Leave if !answering && self.session.may_leave() => Poll::Ready(Closed::Leaving),
             _ => Poll::Pending,
         }
     }
@@ -255,11 +232,11 @@ impl Connection {
         };
         if let Some(Running { command, name, .. }) = self.running.take() {
             self.session.set_running(false);
-            finish(&self.session, &self.shared, command, name, outcome);
+            finish(&self.session, &self.executor, command, name, outcome);
         }
     }
 
-    pub(super) fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if timer.deadline() != at {
             timer.as_mut().reset(at);
@@ -273,7 +250,7 @@ impl Connection {
     }
 
     fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
-        if self.waits_for_handler() || self.unread.is_empty() || self.course != Course::Run {
+        if self.waits_for_handler() || self.unread.is_empty() || self.directive != Directive::Run {
             return Ok(());
         }
         let mut bytes = std::mem::take(&mut self.unread);
@@ -295,13 +272,13 @@ impl Connection {
         }
     }
 
-    pub(super) fn handle_firefly(
+    fn handle_firefly(
         &mut self,
         bytes: &[u8],
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Result<usize, FrameFault> {
-        let (framing, max) = (self.session.framing(), self.shared.node.config().limits.frame_bytes_max);
+        let (framing, max) = (self.session.framing(), self.executor.node.identity().limits().frame_bytes_max);
         let mut at = 0;
         while let Some(frame) = framing.read(&bytes[at..], max)? {
             if !self.may_start(now, cx) {
@@ -319,7 +296,7 @@ impl Connection {
 
     /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
     /// to its allowance. When it may not, what ends the wait wakes this connection.
-    pub(super) fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+    fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         self.waits_for_others = false;
         if self.waits_for_handler() || self.session.is_ending() {
             return false;
@@ -339,7 +316,7 @@ impl Connection {
     }
 
     fn must_wait_for_others(&self) -> bool {
-        let max = self.shared.node.config().limits.session_calls_max;
+        let max = self.executor.node.identity().limits().session_calls_max;
         self.session.is_moving()
             || self.session.waiting_requests() >= max && self.session.stage() != Stage::Asked
     }
@@ -348,41 +325,67 @@ impl Connection {
     /// connection, but before it did not sleep.
     fn has_missed(&self) -> bool {
         let may_start = || self.stalled && self.waits_for_others && !self.must_wait_for_others();
-        self.course != self.session.course() || self.course == Course::Run && may_start()
+        self.directive != self.session.directive() || self.directive == Directive::Run && may_start()
     }
 
-    pub(super) fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
-        if login::admit(&self.session, &self.shared, command) == Admitted::No {
-            return;
+    /// Does what is decided over one message of the client.
+    fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
+        let executor = self.executor.clone();
+        let identity = executor.node.identity();
+        let login = identity.config().login.as_ref().map(|login| login.command);
+        match decide(login, self.session.stage(), command, &executor.tables) {
+            Decision::Refuse(refusal) => {
+                login_stage::refuse_message(&self.session, identity, command, refusal)
+            }
+            Decision::Handle { route, is_login } => {
+                self.begin(is_login);
+                self.run(route, command, body, now, cx);
+            }
+            Decision::Forward { rule, is_login } => {
+                self.begin(is_login);
+                self.forward(rule, command, body, now);
+            }
+            Decision::NoRoute { is_login } => {
+                self.begin(is_login);
+                let text = format!("no handler and no route for command {command}");
+                self.session.push_fault(command, &identity.fault(Code::NoRoute, Executed::No, text));
+            }
         }
-        let deadline = now + self.shared.node.config().limits.call_timeout;
-        let Some(route) = self.shared.dispatch.net(command) else {
-            return self.forward(command, body, deadline, now);
-        };
-        let node = &self.shared.node;
-        if node.may_log_call() {
+    }
+
+    fn begin(&self, is_login: bool) {
+        if is_login {
+            self.session.set_stage(Stage::Asked);
+        }
+    }
+
+    /// Runs a handler of this node.
+    fn run(&mut self, route: &Route, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
+        let node = self.executor.node.clone();
+        let deadline = now + node.identity().limits().call_timeout;
+        if node.identity().may_log_call() {
             info!(session = %self.session.id(), "call command {command}: {}", route.name);
         }
         let request = Request {
-            node: node.clone(),
+            node,
             from: From::Session(self.session.clone()),
             client: Some(Client { session: self.session.id(), command, stateless: false }),
             deadline,
             body: Some(Bytes::copy_from_slice(body)),
         };
-        let mut handler = Guarded::new(route, request);
+        let mut handler = Execution::new(route, request, &self.executor.watchdog);
         let polled = if route.concurrent { poll_once(&mut handler) } else { Pin::new(&mut handler).poll(cx) };
         match polled {
             Poll::Pending if route.concurrent => {
-                let (session, shared, name) = (self.session.clone(), self.shared.clone(), route.name);
+                let (session, executor, name) = (self.session.clone(), self.executor.clone(), route.name);
                 session.request_waits();
-                node.calls().spawn(async move {
+                drop(self.executor.node.identity().tasks().calls().spawn(async move {
                     let outcome = until(deadline, handler).await;
-                    finish(&session, &shared, Some(command), name, outcome);
+                    finish(&session, &executor, Some(command), name, outcome);
                     session.request_ended();
-                });
+                }));
             }
-            Poll::Ready(outcome) => finish(&self.session, &self.shared, Some(command), route.name, outcome),
+            Poll::Ready(outcome) => finish(&self.session, &self.executor, Some(command), route.name, outcome),
             Poll::Pending => {
                 let running = Running { handler, command: Some(command), name: route.name, deadline };
                 self.running = Some(running);
@@ -392,60 +395,60 @@ impl Connection {
         }
     }
 
-    /// A command without a handler here follows the route; its outcome comes back to the session.
-    fn forward(&mut self, command: CommandId, body: &[u8], deadline: Instant, now: Instant) {
-        let node = &self.shared.node;
-        let Some(RouteRule { to, stateless, .. }) = self.shared.dispatch.route(command) else {
-            let text = format!("no handler and no route for command {command}");
-            return self.session.push_fault(command, &node.fault(Code::NoRoute, Executed::No, text));
-        };
+    /// Sends a command on that has no handler here; its outcome comes back to the session.
+    fn forward(&mut self, rule: &RouteRule, command: CommandId, body: &[u8], now: Instant) {
+        let RouteRule { to, stateless, .. } = rule;
+        let transit = self.executor.node.transit().clone();
         let client = Client { session: self.session.id(), command, stateless: *stateless };
-        let target = to.key();
+        let (target, deadline) = (to.key(), now + transit.identity().limits().call_timeout);
         let (from, routed_here, hops) = (None, true, 0);
         let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
         let asked = self.session.stage() == Stage::Asked;
-        let sink = if asked { login::sink(&self.session, &self.shared) } else { self.session.sink() };
-        let token = command.0.into();
+        let sink = if asked { login_stage::sink(&self.session, &self.executor) } else { self.session.sink() };
         self.session.request_waits();
-        let moves = self.session.moves();
-        if moves != self.moves {
-            (self.moves, self.hop) = (moves, None);
-        }
-        // Mostly the way of the last message is still open, and nothing of this node waits for another one.
-        let changes = node.cluster().changes();
-        let known = self.hop.as_ref().filter(|(known, hop)| {
-            known == target && !*stateless && hop.holds(changes) && !node.park().any()
-        });
-        let sent = match known {
-            Some((_, hop)) => hop.forward(&message, sink.clone(), token).or_else(|not_sent| match not_sent {
-                NotSent::Fault(fault) => Err(fault),
-                NotSent::Later => node.forward(&message, sink, token),
-            }),
-            None => {
-                let sent = node.forward(&message, sink, token);
-                if !*stateless {
-                    self.hop = node.open_hop(client.session, target).map(|hop| (target.clone(), hop));
-                }
-                sent
-            }
-        };
-        if let Err(fault) = sent {
+        if let Err(fault) = self.send(&transit, &message, sink) {
             if asked {
-                return login::decide(&self.session, &self.shared, Err(fault));
+                return login_stage::decide(&self.session, &self.executor, Err(fault));
             }
             self.session.request_ended();
             self.session.push_fault(command, &fault);
         }
     }
 
+    /// Sends a message the way that the session's last one took, when that is still open and nothing of this node waits for
+    /// another one; else the way that is found.
+    fn send(&mut self, transit: &Transit, message: &Forwarded<'_>, sink: Arc<dyn Sink>) -> Result<(), Fault> {
+        let (target, client, token) = (message.target, message.client, message.client.command.0.into());
+        let moves = self.session.moves();
+        if moves != self.moves {
+            (self.moves, self.hop) = (moves, None);
+        }
+        let changes = transit.membership().changes();
+        let known = self.hop.as_ref().filter(|(known, hop)| {
+            known == target && !client.stateless && hop.holds(changes) && !transit.park().any()
+        });
+        if let Some((_, hop)) = known {
+            return match forward_over(hop, message, sink.clone(), token) {
+                Ok(()) => Ok(()),
+                Err(NotSent::Fault(fault)) => Err(fault),
+                Err(NotSent::Later) => transit.forward(message, sink, token),
+            };
+        }
+        let sent = transit.forward(message, sink, token);
+        if !client.stateless {
+            self.hop = transit.open_hop(client.session, target).map(|hop| (target.clone(), hop));
+        }
+        sent
+    }
+
     /// Reads once. `Ready(Ok)` means that there may be more to do, `Pending` that there is not.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         // Room for one largest frame with its headers: what waits here is bounded by that and one read.
-        let mut max = self.shared.node.config().limits.frame_bytes_max as usize + 64;
+        let mut max = self.executor.node.identity().limits().frame_bytes_max as usize + 64;
         if self.spoken == Spoken::Unknown {
             max = max.max(REQUEST_BYTES_MAX);
         }
-        if self.ended || self.course != Course::Run || self.unread.len() > max {
+        if self.ended || self.directive != Directive::Run || self.unread.len() > max {
             return Poll::Pending;
         }
         let mut scratch = SCRATCH.take();
@@ -522,55 +525,31 @@ impl Connection {
 
     /// Whether there is nothing to do before the client says something.
     fn is_at_rest(&self) -> bool {
-        self.course == Course::Run && self.running.is_none() && !self.stalled && !self.ended
+        self.directive == Directive::Run && self.running.is_none() && !self.stalled && !self.ended
     }
 
     /// A handler that has begun runs to its end although its client is gone: half a trade is worse than an
     /// answer that nobody reads. Frames behind it are dropped with the connection.
-    pub(super) fn detach(&mut self) {
+    fn detach(&mut self) {
         let Some(Running { handler, name, deadline, .. }) = self.running.take() else { return };
         if tokio::runtime::Handle::try_current().is_err() {
             return warn!("handler {name} was cut off by the end of the node");
         }
-        let stays = self.session.stay();
+        let pin = self.session.pin();
         self.session.set_running(false);
-        self.shared.node.calls().spawn(async move {
+        self.executor.node.identity().tasks().calls().spawn(async move {
             if let Err(error) = until(deadline, handler).await {
                 log_error(name, &error);
             }
-            drop(stays);
+            drop(pin);
         });
-    }
-}
-
-/// How many messages a client may still send now: `limits.requests_per_s`, with one second's worth at once.
-struct Allowance {
-    per_s: u32,
-    /// When the allowance would be untouched again; each message moves it on.
-    full_at: Instant,
-}
-
-impl Allowance {
-    fn new(per_s: u32, now: Instant) -> Self {
-        Self { per_s: per_s.max(1), full_at: now }
-    }
-
-    /// Takes one; `Err` says when there is one again.
-    fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let second = Duration::from_secs(1);
-        let after = self.full_at.max(now) + second / self.per_s;
-        if after > now + second {
-            return Err(after - second);
-        }
-        self.full_at = after;
-        Ok(())
     }
 }
 
 /// The end of one request: a reply, an error frame, or nothing where the handler has no value.
 fn finish(
     session: &LocalSession,
-    shared: &Arc<Shared>,
+    executor: &Arc<Executor>,
     command: Option<CommandId>,
     name: &str,
     outcome: Outcome,
@@ -580,9 +559,9 @@ fn finish(
         session.request_waits();
         let outcome = outcome.map_err(|error| {
             log_error(name, &error);
-            error.into_fault(shared.node.name())
+            error.into_fault(executor.node.name())
         });
-        return login::decide(session, shared, outcome);
+        return login_stage::decide(session, executor, outcome);
     }
     let error = match (outcome, command) {
         (Ok(Some(body)), Some(command)) => {
@@ -593,7 +572,7 @@ fn finish(
     };
     log_error(name, &error);
     if let Some(command) = command {
-        session.push_fault(command, &error.into_fault(shared.node.name()));
+        session.push_fault(command, &error.into_fault(executor.node.name()));
     }
 }
 
@@ -619,19 +598,5 @@ mod tests {
     #[test]
     fn a_connection_is_small() {
         assert!(size_of::<Connection>() <= 256, "{}", size_of::<Connection>());
-    }
-
-    #[test]
-    fn an_allowance_gives_a_seconds_worth_at_once_and_then_one_after_the_other() {
-        let start = Instant::now();
-        let mut allowance = Allowance::new(10, start);
-        for _ in 0..10 {
-            assert_eq!(allowance.take(start), Ok(()));
-        }
-        let again = allowance.take(start).unwrap_err();
-        assert_eq!(again, start + Duration::from_millis(100));
-        assert_eq!(allowance.take(again), Ok(()));
-        assert!(allowance.take(again).is_err());
-        assert_eq!(allowance.take(start + Duration::from_secs(60)), Ok(()));
     }
 }

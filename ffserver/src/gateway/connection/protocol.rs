@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::connection::{Closed, Connection};
+use super::{Closed, Connection};
 
 /// How long a push waits for the client's first bytes, which tell its framing: a WebSocket's client sends
 /// its request as soon as it is connected.
@@ -101,7 +101,7 @@ impl Connection {
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Result<usize, WebSocketFault> {
-        let max = self.shared.node.config().limits.frame_bytes_max as usize + firefly::UNCOUNTED_BYTES;
+        let max = self.executor.node.identity().limits().frame_bytes_max as usize + firefly::UNCOUNTED_BYTES;
         let mut unmasked = UNMASKED.take();
         let mut at = 0;
         while let Spoken::WebSocket(socket) = &self.spoken
@@ -158,7 +158,7 @@ impl Connection {
             self.handle(command, &body, now, cx);
             return Ok(());
         }
-        let max = self.shared.node.config().limits.frame_bytes_max;
+        let max = self.executor.node.identity().limits().frame_bytes_max;
         match self.session.framing().read(payload, max)? {
             Some(frame) if frame.bytes == payload.len() => {
                 self.handle(frame.command, frame.body, now, cx);
@@ -170,7 +170,7 @@ impl Connection {
 
     /// Tells a WebSocket's client why it is closed, and a request that begins none: a firefly client is told
     /// nothing. Ends when the client has read it and closed, or after a second.
-    pub(super) async fn say_why(&mut self, closed: &Closed) {
+    pub(in crate::gateway) async fn say_why(&mut self, closed: &Closed) {
         let Some(farewell) = self.farewell(closed) else { return };
         self.detach();
         let said = async {

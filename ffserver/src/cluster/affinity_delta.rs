@@ -1,0 +1,70 @@
+//! The affinity delta: what sessions have chosen since their affinity was handed over to a successor.
+
+use ffproto::{SessionId, handover};
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
+
+/// Choices that a successor has not heard of: the last one for each session and target, so there are never more
+/// of them than there are choices.
+#[derive(Default)]
+pub(crate) struct AffinityDelta {
+    last: Mutex<FxHashMap<(SessionId, String), handover::Sticky>>,
+    some: Notify,
+}
+
+impl AffinityDelta {
+    pub(super) fn put(&self, sticky: handover::Sticky) {
+        self.last.lock().insert((sticky.session, sticky.kind.clone()), sticky);
+        self.some.notify_one();
+    }
+
+    /// Waits for some, at most `max`. Cancel-safe.
+    pub(crate) async fn next(&self, max: usize) -> Vec<handover::Sticky> {
+        loop {
+            {
+                let mut last = self.last.lock();
+                let keys: Vec<_> = last.keys().take(max).cloned().collect();
+                let some: Vec<_> = keys.iter().filter_map(|key| last.remove(key)).collect();
+                if !some.is_empty() {
+                    if !last.is_empty() {
+                        self.some.notify_one();
+                    }
+                    return some;
+                }
+            }
+            self.some.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ffproto::NodeName;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_successor_hears_the_last_choice_of_each_session_in_pieces_and_waits_for_the_next() {
+        let unheard = AffinityDelta::default();
+        let choice = |session, node: &str| handover::Sticky {
+            session: SessionId(session),
+            kind: "game".into(),
+            node: Some(NodeName::try_from(node).unwrap()),
+            end: None,
+            from: None,
+        };
+        for node in ["a", "b", "c"] {
+            (1..=3).for_each(|session| unheard.put(choice(session, node)));
+        }
+        let mut heard = unheard.next(2).await;
+        heard.extend(unheard.next(2).await);
+        heard.sort_by_key(|sticky| sticky.session);
+        assert_eq!(heard, [choice(1, "c"), choice(2, "c"), choice(3, "c")]);
+        let (next, ()) = tokio::join!(unheard.next(2), async {
+            tokio::task::yield_now().await;
+            unheard.put(choice(1, "d"));
+        });
+        assert_eq!(next, [choice(1, "d")]);
+    }
+}

@@ -1,0 +1,36 @@
+//! Why a connection ended.
+
+use std::fmt;
+use std::io;
+
+use ffproto::frame::FrameFault;
+use ffproto::frame::websocket::WebSocketFault;
+
+use crate::session::local::Reason;
+
+/// Why a connection ended, for the log.
+pub(in crate::gateway) enum Closed {
+    ByPeer,
+    /// The reason given to [`Session::close`], a slow reader's included.
+    Here(Reason),
+    Frame(FrameFault),
+    WebSocket(WebSocketFault),
+    Draining,
+    /// It may go on in the node's successor, see [`Connection::leave`].
+    Leaving,
+    Io(io::Error),
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Closed::ByPeer => f.write_str("closed by the client"),
+            Closed::Here(why) => write!(f, "closed by the server: {}", why.text),
+            Closed::Frame(fault) => write!(f, "illegal frame: {fault}"),
+            Closed::WebSocket(fault) => write!(f, "illegal: {fault}"),
+            Closed::Draining => f.write_str("the node is stopping"),
+            Closed::Leaving => f.write_str("it goes on in the successor"),
+            Closed::Io(error) => write!(f, "the connection broke: {error}"),
+        }
+    }
+}

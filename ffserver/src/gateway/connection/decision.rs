@@ -1,0 +1,96 @@
+//! The decision over one message of a client, at its edge of the cluster: a pure function of the login's stage, the handler
+//! tables and the route.
+
+use ffconfig::RouteRule;
+use ffproto::CommandId;
+
+use crate::app::handler::Route;
+use crate::exec::tables::HandlerTables;
+use crate::session::local::Stage;
+
+/// What becomes of a client's message. With `is_login` the message is the login, which is asked for from now on.
+pub(super) enum Decision<'t> {
+    /// A handler of this node runs.
+    Handle { route: &'t Route, is_login: bool },
+    /// The message goes to another node.
+    Forward { rule: &'t RouteRule, is_login: bool },
+    /// Nobody handles the command.
+    NoRoute { is_login: bool },
+    /// The message is not accepted.
+    Refuse(Refusal),
+}
+
+/// Why a message is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum Refusal {
+    /// The client has logged in already.
+    LoggedIn,
+    /// The client's login, which is this command, comes first and alone.
+    NotLoggedIn(CommandId),
+}
+
+/// Decides over a message of a client whose login, if the node asks for one, is the command `login`.
+pub(super) fn decide(
+    login: Option<CommandId>,
+    stage: Stage,
+    command: CommandId,
+    tables: &HandlerTables,
+) -> Decision<'_> {
+    let is_login = match admit(login, stage, command) {
+        Ok(is_login) => is_login,
+        Err(refusal) => return Decision::Refuse(refusal),
+    };
+    if let Some(route) = tables.net(command) {
+        return Decision::Handle { route, is_login };
+    }
+    match tables.route(command) {
+        Some(rule) => Decision::Forward { rule, is_login },
+        None => Decision::NoRoute { is_login },
+    }
+}
+
+/// Whether a message is accepted, and whether it is the login.
+fn admit(login: Option<CommandId>, stage: Stage, command: CommandId) -> Result<bool, Refusal> {
+    let Some(login) = login else { return Ok(false) };
+    match (stage, command == login) {
+        (Stage::In, false) => Ok(false),
+        (Stage::In, true) => Err(Refusal::LoggedIn),
+        (Stage::Awaited, true) => Ok(true),
+        (Stage::Awaited | Stage::Asked, _) => Err(Refusal::NotLoggedIn(login)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGIN: CommandId = CommandId(1);
+    const MOVE: CommandId = CommandId(2);
+
+    #[test]
+    fn without_a_login_every_message_is_accepted() {
+        for stage in [Stage::In, Stage::Awaited, Stage::Asked] {
+            assert_eq!(admit(None, stage, MOVE), Ok(false));
+        }
+    }
+
+    #[test]
+    fn the_login_comes_first_and_alone_and_once() {
+        let admit = |stage, command| admit(Some(LOGIN), stage, command);
+        assert_eq!(admit(Stage::Awaited, LOGIN), Ok(true));
+        assert_eq!(admit(Stage::Awaited, MOVE), Err(Refusal::NotLoggedIn(LOGIN)));
+        assert_eq!(admit(Stage::Asked, LOGIN), Err(Refusal::NotLoggedIn(LOGIN)));
+        assert_eq!(admit(Stage::Asked, MOVE), Err(Refusal::NotLoggedIn(LOGIN)));
+        assert_eq!(admit(Stage::In, MOVE), Ok(false));
+        assert_eq!(admit(Stage::In, LOGIN), Err(Refusal::LoggedIn));
+    }
+
+    #[test]
+    fn a_command_without_handler_and_route_is_nobodys() {
+        let tables = HandlerTables::default();
+        let decided = decide(None, Stage::In, MOVE, &tables);
+        assert!(matches!(decided, Decision::NoRoute { is_login: false }));
+        let decided = decide(Some(MOVE), Stage::Awaited, MOVE, &tables);
+        assert!(matches!(decided, Decision::NoRoute { is_login: true }));
+    }
+}

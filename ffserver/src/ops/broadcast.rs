@@ -1,0 +1,25 @@
+//! Broadcasts that come to this net node.
+
+use ffproto::relay::Broadcast;
+use tracing::warn;
+
+use crate::exec::executor::Executor;
+use crate::transit::inbound_envelope::InboundEnvelope;
+
+/// A broadcast for this node's clients; `release` gives those that have just arrived what they have missed before.
+pub(super) fn told(
+    executor: &Executor,
+    inbound: &InboundEnvelope<'_>,
+    payload: &[u8],
+    release: impl FnOnce(),
+) {
+    match Broadcast::read(payload) {
+        Some(broadcast) => {
+            let bytes_max = executor.node.identity().limits().park_bytes_max;
+            executor.node.transit().hold().keep(payload, bytes_max);
+            release();
+            executor.node.known_sessions().broadcast_here(&broadcast);
+        }
+        None => warn!(from = %inbound.at.1, "a malformed broadcast is ignored"),
+    }
+}

@@ -1,0 +1,242 @@
+//! Inbound envelopes: judged, held back while their session or node is on its way, passed on, or given to the file of their
+//! kind.
+
+use std::sync::Arc;
+
+use ffnet::Link;
+use ffproto::link::Kind;
+use ffproto::relay::{self, Call, Envelope, Op};
+use ffproto::{NodeName, NodeNumber, SessionId};
+use tokio::time::{Duration, Instant, timeout};
+
+use crate::cluster::side::PeerKey;
+use crate::exec::executor::Executor;
+use crate::identity::counters::count;
+use crate::ops::refusal::{refused, reply_bad};
+use crate::ops::session_requests::{self, ReplyPath};
+use crate::ops::{broadcast, claims, migration, node_calls, session_notices};
+use crate::transit::envelope_hold::{For, HeldEnvelope};
+use crate::transit::inbound_envelope::InboundEnvelope;
+
+/// What all links of a node give their envelopes to.
+pub(crate) struct Inbound {
+    pub(crate) executor: Arc<Executor>,
+}
+
+impl Inbound {
+    /// An envelope that expects no answer.
+    pub(crate) fn told(&self, inbound: &InboundEnvelope<'_>) {
+        let Some(envelope) = self.legal(inbound) else { return };
+        if !self.hold(inbound, envelope.to) {
+            self.told_now(inbound, envelope);
+        }
+    }
+
+    /// An envelope that expects an answer.
+    pub(crate) fn asked(&self, inbound: &InboundEnvelope<'_>) {
+        let Some(envelope) = self.legal(inbound) else {
+            let text = format!("`{}` may not say that", inbound.at.1);
+            return reply_bad(&self.executor, inbound, &text);
+        };
+        if !self.hold(inbound, envelope.to) {
+            self.asked_now(inbound, envelope);
+        }
+    }
+
+    /// Whether what a neighbour sends on behalf of a session may come from there.
+    pub(crate) fn may_speak_for(&self, at: &PeerKey, link: &Link, session: SessionId) -> bool {
+        let may = self.executor.node.transit().membership().leads(at, link, session.node());
+        if !may {
+            refused(&self.executor, at, Some(session), "a message");
+        }
+        may
+    }
+
+    fn told_now(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+        let transit = self.executor.node.transit();
+        if envelope.to == transit.number() {
+            return self.told_here(inbound, envelope);
+        }
+        if !transit.pass_notify_on(inbound, envelope.to) {
+            count(&transit.identity().counters().unrouted);
+        }
+    }
+
+    fn asked_now(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+        let transit = self.executor.node.transit();
+        if envelope.to == transit.number() {
+            return self.asked_here(inbound, envelope);
+        }
+        if let Err(fault) = transit.pass_call_on(inbound, envelope.to) {
+            inbound.link.reply_fault(inbound.head.call, &fault);
+        }
+    }
+
+    fn told_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+        let (executor, payload) = (&self.executor, envelope.payload);
+        match (envelope.op, inbound.head.client) {
+            (Some(Op::Push), Some(client)) => drop(session_notices::push(executor, client, payload)),
+            (Some(Op::Close), Some(client)) => session_notices::close(executor, client.session, payload),
+            (Some(Op::State), Some(client)) => session_notices::state(executor, client.session, payload),
+            (Some(Op::Ended), Some(client)) => executor.replicas.gone(client.session),
+            (Some(Op::Left), Some(client)) => migration::left(executor, client.session),
+            (Some(Op::Broadcast), None) => {
+                // Who has just arrived gets first what it has missed.
+                broadcast::told(executor, inbound, payload, || self.release());
+            }
+            (Some(op @ (Op::Check | Op::Ways)), None) => {
+                session_notices::check(executor, envelope.from, op, payload);
+            }
+            (Some(Op::Call), _) => {
+                node_calls::notified(executor, inbound, self.name_of(&envelope, inbound), payload);
+            }
+            _ => {}
+        }
+    }
+
+    fn asked_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+        let (executor, payload) = (&self.executor, envelope.payload);
+        let (link, call) = (inbound.link, inbound.head.call);
+        match (envelope.op, inbound.head.client) {
+            (Some(Op::Push), Some(client)) => {
+                link.reply(call, &[session_notices::push(executor, client, payload).number()]);
+            }
+            (Some(Op::Call), _) => {
+                node_calls::called(executor, inbound, self.name_of(&envelope, inbound), payload);
+            }
+            (Some(Op::Enter), Some(client)) => migration::enter(executor, inbound, client.session, payload),
+            (Some(Op::NotMoved), Some(client)) => {
+                migration::not_moved(executor, inbound, client.session, payload);
+            }
+            // Answered here, so behind everything that has come the same way before.
+            (Some(Op::Fence), None) => link.reply(call, &[]),
+            (Some(Op::Claim), None) => claims::asked(executor, inbound, &envelope),
+            (_, Some(client)) => {
+                let path = ReplyPath::Link(link.clone(), call);
+                session_requests::answer(executor.node.known_sessions(), &path, client.session, &envelope);
+            }
+            _ => ReplyPath::Link(link.clone(), call).unknown(executor.node.identity()),
+        }
+    }
+
+    /// The node that wrote an envelope.
+    fn name_of(&self, envelope: &Envelope<'_>, inbound: &InboundEnvelope<'_>) -> NodeName {
+        let from = self.executor.node.transit().membership().name(envelope.from);
+        // One that is not reached any more: the neighbour that brought it is the best that is known.
+        from.unwrap_or_else(|| inbound.at.1.clone())
+    }
+
+    /// Whether it waits: for a session of this node that is on its way here from the process that this one
+    /// replaces, or for a node that is not reached now.
+    fn hold(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> bool {
+        let transit = self.executor.node.transit();
+        let here = to == transit.number();
+        let (what, ready) = match inbound.session() {
+            Some(id) if here && id.node() == to && self.needs_its_session(inbound) => {
+                (For::Session(id), self.is_ready(For::Session(id)))
+            }
+            _ if here => return false,
+            _ => (For::Node(to), transit.way_on(inbound, to).is_some()),
+        };
+        if let For::Session(session) = what
+            && !ready
+            && inbound.head.kind == Kind::Call
+            && session_requests::asks_session(inbound.body)
+            && transit.hold().is_expecting()
+        {
+            return self.ask_predecessor(inbound, session);
+        }
+        let bytes_max = transit.identity().limits().park_bytes_max;
+        transit.hold().hold(what, ready, bytes_max, || HeldEnvelope::of(inbound))
+    }
+
+    /// Whether what is for this node cannot be done without its session. A handler that takes none runs at once: its
+    /// caller may be what the session waits for.
+    fn needs_its_session(&self, inbound: &InboundEnvelope<'_>) -> bool {
+        match relay::read(inbound.body) {
+            Some(Envelope { op: Some(Op::Call), payload, .. }) => {
+                let route = Call::read(payload).and_then(|call| self.executor.tables.for_nodes(call.method));
+                route.is_some_and(|route| route.takes_session)
+            }
+            _ => true,
+        }
+    }
+
+    /// This request may be what blocks the hand-over; the predecessor is asked, or both would wait for each other. What it
+    /// does not know waits here.
+    fn ask_predecessor(&self, inbound: &InboundEnvelope<'_>, session: SessionId) -> bool {
+        let transit = self.executor.node.transit();
+        if let Some(envelope) = transit.hold().to_old(HeldEnvelope::of(inbound)) {
+            transit.hold_again(session, envelope);
+        }
+        true
+    }
+
+    fn is_ready(&self, what: For) -> bool {
+        let node = &self.executor.node;
+        match what {
+            For::Session(id) => node.known_sessions().registry().has(id),
+            For::Node(to) => node.transit().membership().way(to, None, None, 0).is_some(),
+        }
+    }
+
+    /// Lets go what was held back, as sessions arrive and nodes are reached. Runs as long as the node.
+    pub(crate) async fn release_held(self: Arc<Self>) {
+        // A node that is not reached is waited for until the clock says otherwise.
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        let transit = self.executor.node.transit();
+        let mut reached = transit.membership().reached();
+        loop {
+            transit.hold().changed.notified().await;
+            while transit.hold().any() {
+                self.release();
+                let _ = timeout(LOOK_EVERY, async {
+                    tokio::select! {
+                        () = transit.hold().changed.notified() => {}
+                        _ = reached.changed() => {}
+                    }
+                })
+                .await;
+            }
+        }
+    }
+
+    fn release(&self) {
+        let node = &self.executor.node;
+        node.known_sessions().release_arrived();
+        let (hold, park) = (node.transit().hold(), node.identity().limits().park);
+        while let Some(held) = hold.next(Instant::now(), park, |what| self.is_ready(what)) {
+            let inbound = held.inbound();
+            let Some(envelope) = relay::read(inbound.body) else { continue };
+            if inbound.head.kind == Kind::Call {
+                self.asked_now(&inbound, envelope);
+            } else {
+                self.told_now(&inbound, envelope);
+            }
+        }
+    }
+
+    /// An envelope whose sender may say so: it comes from where its sender is, what is about a session goes to
+    /// its net node, or comes from there.
+    fn legal<'a>(&self, inbound: &InboundEnvelope<'a>) -> Option<Envelope<'a>> {
+        let envelope = relay::read(inbound.body)?;
+        let owner = inbound.session().map(SessionId::node);
+        let membership = self.executor.node.transit().membership();
+        if fits(&envelope, owner) && membership.leads(inbound.at, inbound.link, envelope.from) {
+            return Some(envelope);
+        }
+        refused(&self.executor, inbound.at, inbound.session(), "an envelope");
+        None
+    }
+}
+
+/// Whether an envelope about a session of the node `owner` goes to that node, or comes from it, as its kind demands.
+fn fits(envelope: &Envelope<'_>, owner: Option<NodeNumber>) -> bool {
+    match envelope.op {
+        Some(Op::Touch | Op::Set | Op::Push | Op::Close | Op::Join | Op::Leave | Op::Move) => {
+            owner == Some(envelope.to)
+        }
+        Some(Op::State | Op::Ended | Op::Enter | Op::Left | Op::NotMoved) => owner == Some(envelope.from),
+        Some(Op::Check | Op::Ways | Op::Broadcast | Op::Claim | Op::Call | Op::Fence) | None => true,
+    }
+}

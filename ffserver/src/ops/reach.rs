@@ -1,0 +1,24 @@
+//! The word of a neighbour about whom it reaches.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::cluster::payload::decode;
+use crate::exec::executor::Executor;
+use crate::transit::inbound_envelope::InboundEnvelope;
+
+/// A neighbour reaches other nodes than before.
+pub(crate) fn told(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>) {
+    let transit = executor.node.transit();
+    match decode(inbound.body) {
+        Some(change) => {
+            transit.membership().heard(inbound.at, inbound.link, change);
+            executor.replicas.look_at_all(false);
+            executor.node.known_sessions().tell_claims();
+            // A way may be there now that messages wait for.
+            transit.look_at_parked();
+        }
+        None => warn!(from = %inbound.at.1, "a malformed message about who can be reached is ignored"),
+    }
+}

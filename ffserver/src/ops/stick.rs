@@ -1,0 +1,42 @@
+//! The word of a neighbour about the node that a session's messages go to.
+
+use ffproto::NodeName;
+use ffproto::link::Client;
+use ffproto::relay::{STICK, Stick, StickWhat};
+use tracing::warn;
+
+use crate::transit::Transit;
+use crate::transit::inbound_envelope::InboundEnvelope;
+
+/// A neighbour says which node a session's messages go to; `may_speak` says whether it may for that session.
+pub(crate) fn told(
+    transit: &Transit,
+    inbound: &InboundEnvelope<'_>,
+    client: Client,
+    may_speak: impl Fn() -> bool,
+) {
+    let (affinity, session, from) = (transit.affinity(), client.session, inbound.at);
+    match Stick::read(inbound.body) {
+        Some(Stick { what: StickWhat::Prefer, target, node: end }) if may_speak() => {
+            if let Ok(end) = NodeName::try_from(end)
+                && let Some(via) = affinity.prefer(session, target, end, from)
+            {
+                let stick = Stick { what: StickWhat::Forget, target, node: "" };
+                transit.tell(&via, STICK, &stick.write(), client);
+            }
+        }
+        Some(stick @ Stick { what: StickWhat::Forget, .. }) if may_speak() => {
+            if let Some(via) = affinity.forget_one(session, stick.target) {
+                transit.tell(&via, STICK, &stick.write(), client);
+            }
+        }
+        Some(Stick { what: StickWhat::Chosen, target, node: end }) => {
+            if let Ok(end) = NodeName::try_from(end) {
+                let moved = affinity.chosen(session, target, &from.1, end);
+                transit.tell_moved(client, target, moved);
+            }
+        }
+        Some(_) => {}
+        None => warn!(from = %from.1, "a malformed message about a session's node is ignored"),
+    }
+}

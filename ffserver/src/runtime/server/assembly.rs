@@ -1,0 +1,192 @@
+//! The assembly of a node: first the parts that need nothing from outside, then, with its stores open, the whole.
+
+use std::sync::Arc;
+
+use ffproto::{NodeNumber, SessionId};
+use ffstore::Stores;
+
+use crate::app::hooks::Hooks;
+use crate::exec::events::AppEvents;
+use crate::exec::executor::{Executor, QueuedMessage};
+use crate::exec::replicas::Replicas;
+use crate::exec::tables::HandlerTables;
+use crate::identity::Identity;
+use crate::identity::watchdog::Watchdog;
+use crate::node::{Node, States};
+use crate::session::Sessions;
+use crate::session::queue::{QueueLimits, SessionQueues};
+use crate::session::registry::Registry;
+use crate::session::remote_sessions::RemoteSessions;
+use crate::session::user_directory::UserDirectory;
+use crate::transit::{SessionWork, Transit};
+
+/// The parts of a node that are there before its stores are open.
+#[derive(Clone)]
+pub(super) struct Foundation {
+    pub(super) transit: Transit,
+    pub(super) registry: Arc<Registry>,
+    remote: Arc<RemoteSessions>,
+    queues: Arc<SessionQueues<QueuedMessage>>,
+}
+
+/// What of an app and its config a node is made of, beside its foundation.
+pub(super) struct Content {
+    pub(super) tables: HandlerTables,
+    pub(super) hooks: Hooks,
+    pub(super) states: States,
+    pub(super) watchdog: Arc<Watchdog>,
+}
+
+/// The sessions as the transit sees them.
+struct Work {
+    registry: Arc<Registry>,
+    queues: Arc<SessionQueues<QueuedMessage>>,
+}
+
+impl SessionWork for Work {
+    fn is_open(&self, session: SessionId) -> bool {
+        self.registry.has(session)
+    }
+
+    fn is_running(&self, session: SessionId) -> bool {
+        self.queues.is_running(session)
+    }
+}
+
+impl Foundation {
+    pub(super) fn new(identity: Identity, cluster: &ffconfig::Cluster) -> Self {
+        let limits = identity.limits();
+        let (messages_max, bytes_max) = (limits.session_queue_max, limits.session_queue_bytes_max);
+        let queues = Arc::new(SessionQueues::new(QueueLimits { messages_max, bytes_max }));
+        let registry = Arc::new(Registry::new(identity.clone()));
+        let work = Work { registry: registry.clone(), queues: queues.clone() };
+        let transit = Transit::new(identity, cluster, Arc::new(work));
+        Self { transit, registry, remote: Arc::default(), queues }
+    }
+
+    /// The node has its number.
+    pub(super) fn set_number(&self, number: NodeNumber) {
+        self.registry.set_number(number);
+        self.transit.introduce(number);
+    }
+
+    /// Whether a session lives, as far as this node knows: what is kept for others is let go.
+    pub(super) fn session_lives(&self) -> impl Fn(SessionId) -> bool + Send + Sync + 'static {
+        let (registry, remote) = (self.registry.clone(), self.remote.clone());
+        move |session| match registry.get(session) {
+            Some(local) => !local.is_gone(),
+            None => remote.get(session).is_some_and(|remote| !remote.is_gone()),
+        }
+    }
+
+    /// The whole node, and what runs its app.
+    pub(super) fn complete(
+        self,
+        cluster: &ffconfig::Cluster,
+        stores: Stores,
+        content: Content,
+    ) -> (Node, Arc<Executor>) {
+        let Self { transit, registry, remote, queues } = self;
+        let Content { tables, hooks, states, watchdog } = content;
+        let users = UserDirectory::new(cluster.second_login);
+        let node = Node::new(transit.clone(), stores, states, |node| {
+            let events = AppEvents::new(node, hooks.clone());
+            Sessions::new(transit, registry, remote, users, events)
+        });
+        let replicas = Replicas { node: node.clone(), queues: queues.clone(), hooks: hooks.clone() };
+        let replicas = Arc::new(replicas);
+        let executor = Executor { node: node.clone(), tables, queues, replicas, hooks, watchdog };
+        (node, Arc::new(executor))
+    }
+}
+
+#[cfg(test)]
+impl Content {
+    /// Of an app without anything.
+    fn bare() -> Self {
+        let (tables, hooks, states) = (HandlerTables::default(), Hooks::default(), States::new());
+        Self { tables, hooks, states, watchdog: Arc::new(Watchdog::new(vec![])) }
+    }
+}
+
+/// A node of a config that runs nothing, for tests.
+#[cfg(test)]
+pub(crate) fn bare_node(cluster: &ffconfig::Cluster, name: &str) -> Option<Node> {
+    let identity = Identity::new(cluster, cluster.node(name)?.clone(), ffproto::Incarnation(1));
+    let foundation = Foundation::new(identity, cluster);
+    Some(foundation.complete(cluster, Stores::in_process(1 << 20), Content::bare()).0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use ffproto::handover::KnownSession;
+    use ffproto::relay::SessionState;
+    use ffproto::{Incarnation, NodeName, SessionId};
+
+    use crate::Record;
+    use std::time::Duration;
+
+    use ffstore::db::{Db, Sql};
+    use ffstore::record::{Records, Settings, ddl};
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[derive(Record, Clone, PartialEq)]
+    #[record(table = "purse")]
+    struct Purse {
+        #[record(key)]
+        id: i64,
+    }
+
+    #[tokio::test]
+    async fn a_node_keeps_records_for_sessions_that_live_and_for_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("game.db").display());
+        let db = Db::connect(&ffconfig::Database::at(url)).await.unwrap();
+        for statement in ddl::<Purse>(&db).await.unwrap() {
+            db.execute(Sql::trusted(statement), &[]).await.unwrap();
+        }
+        let config =
+            r#"{ "master": { "rootport": 1, "webport": 2 }, "servers": { "game": { "app": "game" } } }"#;
+        let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
+        let config = cluster.node("game").cloned().unwrap();
+        let limits = config.limits.clone();
+        let foundation = Foundation::new(Identity::new(&cluster, config, Incarnation(1)), &cluster);
+        let settings =
+            Settings { id: "game".into(), data_dir: folder.path().join("data"), limits, mirror: None };
+        let databases = BTreeMap::from([(String::new(), db)]);
+        let mut records = Records::new(databases, settings, foundation.session_lives());
+        let purses = records.open::<Purse>().await.unwrap();
+        let stores = Stores { records: Some(records), ..Stores::in_process(1 << 20) };
+        let (node, _) = foundation.complete(&cluster, stores, Content::bare());
+        purses.insert(Purse { id: 1 }).await.unwrap();
+
+        let (known, unknown) = (SessionId(7), SessionId(8));
+        let state = SessionState {
+            version: 1,
+            address: "127.0.0.1:1".parse().unwrap(),
+            user: None,
+            attributes: BTreeMap::new(),
+        };
+        let via = NodeName::try_from("gate").unwrap();
+        let session = KnownSession { id: known, via, from_parent: true, state, here: true, entered: 0 };
+        node.known_sessions().remote().take_over(session);
+        let kept = || node.records().unwrap().bindings().len();
+        purses.keep(unknown, &1).await.unwrap();
+        assert_eq!(kept(), 0);
+        purses.keep(known, &1).await.unwrap();
+        assert_eq!(kept(), 1);
+        // Its end was told, and a handler of it still runs.
+        node.known_sessions().remote().ended(known);
+        node.known_sessions().ended(known);
+        assert_eq!(kept(), 0);
+        assert!(purses.keep(known, &1).await.unwrap().is_some());
+        assert_eq!(kept(), 0);
+        node.records().unwrap().close(Instant::now() + Duration::from_secs(5)).await;
+    }
+}

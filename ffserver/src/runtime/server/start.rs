@@ -1,0 +1,331 @@
+//! The start of a node: everything that must hold before it is ready, in the order in which it can fail.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ffnet::door::DoorListener;
+use ffnet::listen::Inherited;
+use ffproto::control::{Door, ToMaster};
+use ffstore::Stores;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::listeners::Listeners;
+use super::{Content, FFServer, Foundation, Place, RunError};
+use crate::cluster::served::served;
+use crate::cluster::side::Side;
+use crate::error::HandlerError;
+use crate::exec::affinity_sweep;
+use crate::exec::execution::Execution;
+use crate::exec::executor::Executor;
+use crate::gateway::acceptor::{Clients, Open};
+use crate::gateway::idle_reaper;
+use crate::handover::receiver::{InheritError, Inheriting};
+use crate::handover::sender::Estate;
+use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
+use crate::node::Node;
+use crate::ops::inbound::Inbound;
+use crate::runtime::control::{Control, Sockets, Word};
+use crate::runtime::parent_dialer::Way;
+use crate::runtime::web::{Front, Web};
+use crate::runtime::{child_listener, parent_dialer};
+
+/// How long a node waits for its parents before it is ready without them: they may be late.
+const PARENTS_WAIT: Duration = Duration::from_secs(2);
+
+/// Every how many seconds a node asks whether the sessions that it knows are still there: what told it of an
+/// end may have been lost with a link.
+const CHECK_EVERY_S: u64 = 5;
+
+/// The node's connection to its master, and what it brings.
+pub(super) struct ControlTask {
+    pub(super) task: JoinHandle<()>,
+    pub(super) said: watch::Sender<Word>,
+    registered: watch::Receiver<bool>,
+    whereabouts: Vec<(ffconfig::Parent, Way)>,
+    /// True when there is no connection to the master any more.
+    lost: watch::Receiver<bool>,
+    /// Where a successor waits.
+    pub(super) hand_over: mpsc::Receiver<Door>,
+    /// For a new master, in a process of the node's own.
+    sockets: watch::Sender<Option<Arc<Sockets>>>,
+    /// The node is told here as soon as it is whole.
+    node: watch::Sender<Option<Node>>,
+}
+
+impl Drop for ControlTask {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What runs in a node that is ready.
+pub(super) struct Running {
+    /// [`ToMaster::Ready`], with where it listens.
+    addresses: ToMaster,
+    /// Ends when no client is left after a stop.
+    pub(super) serving: Option<JoinHandle<()>>,
+    pub(super) links: TaskTracker,
+    pub(super) tasks: Vec<JoinHandle<()>>,
+    pub(super) estate: Estate,
+    /// The old process, as long as it has something to give.
+    pub(super) inheriting: Option<Inheriting>,
+    /// Rocket, behind the estate's front.
+    _web: Option<Web>,
+}
+
+impl Running {
+    pub(super) fn ready(&self) -> ToMaster {
+        self.addresses.clone()
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.estate.node
+    }
+}
+
+impl FFServer {
+    pub(super) fn start_control(&self, foundation: &Foundation) -> (watch::Sender<Word>, ControlTask) {
+        let (word, said) = (watch::Sender::new(Word::Starting), watch::Sender::new(Word::Starting));
+        let (registered, lost) = (watch::Sender::new(false), watch::Sender::new(false));
+        let (tell_door, hand_over) = mpsc::channel(1);
+        let (sockets, node) = (watch::Sender::new(None), watch::Sender::new(None));
+        let (mut parents, mut whereabouts) = (HashMap::new(), Vec::new());
+        for config in &self.config().parents {
+            let (tell, hear) = watch::channel(None);
+            parents.insert(config.name.clone(), tell);
+            let way = match &self.place {
+                Place::InProcess(hub, _) => Way::Memory(hub.clone()),
+                Place::Alone | Place::OwnProcess { .. } => Way::Master(hear),
+            };
+            whereabouts.push((config.clone(), way));
+        }
+        let (heard_registered, heard_lost) = (registered.subscribe(), lost.subscribe());
+        let task = if let Place::InProcess(_, number) = self.place {
+            foundation.set_number(number);
+            registered.send_replace(true);
+            tokio::spawn(std::future::pending())
+        } else {
+            let control = Control {
+                transit: foundation.transit.clone(),
+                registry: foundation.registry.clone(),
+                node: node.subscribe(),
+                master: self.cluster.master.clone(),
+                parents,
+                word: word.subscribe(),
+                said: said.clone(),
+                registered,
+                stop: self.stop.clone(),
+                lost,
+                hand_over: tell_door,
+                own_process: matches!(self.place, Place::OwnProcess { .. }),
+                sockets: sockets.subscribe(),
+            };
+            tokio::spawn(control.run())
+        };
+        let (registered, lost) = (heard_registered, heard_lost);
+        let control = ControlTask { task, said, registered, whereabouts, lost, hand_over, sockets, node };
+        (word, control)
+    }
+
+    /// Everything that must hold before the node is ready, in the order in which it can fail.
+    pub(super) async fn start(
+        &mut self,
+        foundation: Foundation,
+        inherited: Inherited,
+        control: &ControlTask,
+        word: &watch::Sender<Word>,
+    ) -> Result<Running, RunError> {
+        let stores = self.open_stores(&foundation).await?;
+        let listeners = Listeners::open(self.config(), inherited)?;
+        if matches!(self.place, Place::OwnProcess { .. }) {
+            control.sockets.send_replace(Some(Arc::new(listeners.copies())));
+        }
+        let content = Content {
+            tables: self.handlers.clone(),
+            hooks: self.hooks.clone(),
+            states: std::mem::take(&mut self.states),
+            watchdog: self.watchdog.clone(),
+        };
+        let (node, executor) = foundation.complete(&self.cluster, stores, content);
+        control.node.send_replace(Some(node.clone()));
+        if let Some(hook) = &self.hooks.started {
+            run_hook(hook(node.clone())).await.map_err(|e| RunError::Hook(e.log_text()))?;
+        }
+        let web = match &listeners.web {
+            Some(_) => Some(self.start_web(&node).await?),
+            None => None,
+        };
+        let inheriting = match self.succeeds() {
+            true => Some(self.inherit(&node, control, word).await?),
+            false => None,
+        };
+        let mut running = self.open(executor, listeners, web, control).await?;
+        running.inheriting = inheriting;
+        Ok(running)
+    }
+
+    async fn open_stores(&self, foundation: &Foundation) -> Result<Stores, RunError> {
+        let (name, incarnation) = (self.identity.name(), self.identity.incarnation());
+        let random = getrandom::u32().unwrap_or_else(|_| std::process::id());
+        let id = format!("{name}@{incarnation}-{random:08x}");
+        let lives = foundation.session_lives();
+        Ok(Stores::open(&self.cluster, self.config(), id, &self.tables, lives).await?)
+    }
+
+    /// Everything is prepared: waits for the old process, and takes its state.
+    async fn inherit(
+        &self,
+        node: &Node,
+        control: &ControlTask,
+        word: &watch::Sender<Word>,
+    ) -> Result<Inheriting, RunError> {
+        let passage = async {
+            self.wait_for_number(control).await;
+            let door = DoorListener::open().map_err(InheritError::from)?;
+            word.send_replace(Word::Say(ToMaster::Prepared { door: door.door() }));
+            door.accept().await.map_err(InheritError::from)
+        };
+        let alone = || InheritError::Alone(self.identity.name().clone());
+        let until = tokio::time::Instant::now() + self.identity.limits().start;
+        let mut lost = control.lost.clone();
+        let passage = tokio::select! {
+            () = self.stop.begun() => return Err(alone().into()),
+            // The next master knows nothing of this process: it would take it for somebody else's.
+            _ = lost.wait_for(|lost| *lost) => return Err(InheritError::NoMaster.into()),
+            passage = timeout_at(until, passage) => passage.map_err(|_late| alone())??,
+        };
+        Ok(Inheriting::new(passage, node, &self.hooks, until).await?)
+    }
+
+    /// Opens the ports and links to the parents; the clients come last.
+    async fn open(
+        &self,
+        executor: Arc<Executor>,
+        listeners: Listeners,
+        web: Option<Web>,
+        control: &ControlTask,
+    ) -> Result<Running, RunError> {
+        let addresses = listeners.addresses();
+        let Listeners { net, root, web: web_listener } = listeners;
+        let ports = watch::Sender::new(true);
+        let open = || Open::new(ports.subscribe());
+        let (node, links) = (executor.node.clone(), TaskTracker::new());
+        let inbound = Arc::new(Inbound { executor: executor.clone() });
+        let mut tasks = self.start_tasks(&inbound);
+        node.transit().expect_peers(self.succeeds());
+        if let Some(listener) = root {
+            let root = Arc::new(self.root(&inbound, &links));
+            if let Place::InProcess(hub, _) = &self.place {
+                let arriving = hub.listen(node.name().clone());
+                let served = child_listener::serve_memory(arriving, root.clone(), self.stop.token());
+                tasks.push(tokio::spawn(served));
+            }
+            tasks.push(tokio::spawn(child_listener::serve(listener, root, open(), self.stop.token())));
+        }
+        for (config, way) in &control.whereabouts {
+            let kept = parent_dialer::keep(inbound.clone(), config.clone(), way.clone());
+            tasks.push(tokio::spawn(kept));
+        }
+        let front = web.as_ref().zip(web_listener).map(|(web, listener)| self.front(web, listener));
+        let front = front.transpose()?;
+        self.wait_for_parents(&node).await;
+        let (mut clients, mut serving) = (None, None);
+        if let Some(listener) = net {
+            self.wait_for_number(control).await;
+            let all = Clients::new(executor);
+            serving = Some(tokio::spawn(all.clone().serve(listener, open(), self.stop.token())));
+            clients = Some(all);
+        }
+        let estate = Estate { node, hooks: self.hooks.clone(), ports, clients, front };
+        Ok(Running { addresses, serving, links, tasks, estate, inheriting: None, _web: web })
+    }
+
+    fn start_tasks(&self, inbound: &Arc<Inbound>) -> Vec<JoinHandle<()>> {
+        let executor = &inbound.executor;
+        let mut tasks = vec![
+            tokio::spawn(every_second(executor.clone())),
+            tokio::spawn(inbound.clone().release_held()),
+            tokio::spawn(affinity_sweep::tell_lost_nodes(executor.clone())),
+        ];
+        if matches!(self.place, Place::OwnProcess { .. }) {
+            tasks.push(tokio::spawn(beat(self.watchdog.clone())));
+        }
+        tasks.extend(executor.node.databases().map(|(name, db)| {
+            let (name, db) = (name.to_owned(), db.clone());
+            tokio::spawn(async move { db.health().watch(&name).await })
+        }));
+        tasks
+    }
+
+    fn root(&self, inbound: &Arc<Inbound>, links: &TaskTracker) -> child_listener::Root {
+        let (transit, tables) = (inbound.executor.node.transit(), &inbound.executor.tables);
+        let served = served(transit.routes(), Side::Child, tables.handles_clients());
+        let (targets, served): (_, Vec<_>) = served.into_iter().unzip();
+        let (inbound, links, hook_of) = (inbound.clone(), links.clone(), Mutex::default());
+        child_listener::Root { inbound, targets, served: served.into(), links, hook_of }
+    }
+
+    async fn start_web(&mut self, node: &Node) -> Result<Web, RunError> {
+        let web = Web::start(node.clone(), std::mem::take(&mut self.mounts)).await;
+        web.map_err(|why| RunError::Web { node: self.identity.name().clone(), why })
+    }
+
+    fn front(&self, web: &Web, listener: TcpListener) -> Result<Front, RunError> {
+        let front = listener.into_std().and_then(|listener| web.front(listener));
+        front.map_err(|e| RunError::Web { node: self.identity.name().clone(), why: e.to_string() })
+    }
+
+    async fn wait_for_parents(&self, node: &Node) {
+        // Messages may be waiting for a successor.
+        let wait = if self.succeeds() { PARENTS_WAIT / 8 } else { PARENTS_WAIT };
+        if timeout(wait, node.transit().parents_up()).await.is_err() {
+            warn!("not every parent is linked yet, going on without");
+        }
+    }
+
+    /// Session ids need the number that the master gives; until then clients wait in the backlog.
+    async fn wait_for_number(&self, control: &ControlTask) {
+        let mut registered = control.registered.clone();
+        tokio::select! {
+            _ = registered.wait_for(|yes| *yes) => {}
+            () = self.stop.begun() => {}
+        }
+    }
+}
+
+/// Runs a hook of the node's own life.
+pub(super) async fn run_hook(
+    hook: impl Future<Output = Result<(), HandlerError>> + Send + 'static,
+) -> Result<(), HandlerError> {
+    Execution::hook(async move { hook.await.map(|()| None) }).await.map(drop)
+}
+
+/// Shows the watch of [`crate::runtime::process::watch_loop`] that the loop turns.
+async fn beat(watchdog: Arc<Watchdog>) {
+    let mut beats = tokio::time::interval(BEAT_EVERY);
+    loop {
+        beats.tick().await;
+        watchdog.beat();
+    }
+}
+
+/// What a node looks at once a second.
+async fn every_second(executor: Arc<Executor>) {
+    let node = &executor.node;
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    for second in 0_u64.. {
+        seconds.tick().await;
+        node.identity().end_log_second();
+        idle_reaper::reap(node.known_sessions().registry(), node.identity());
+        executor.replicas.look_at_all(second.is_multiple_of(CHECK_EVERY_S));
+        node.known_sessions().tell_claims();
+        affinity_sweep::forget_lost_nodes(node.transit());
+    }
+}

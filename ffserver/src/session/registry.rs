@@ -1,0 +1,149 @@
+//! The session registry: the open sessions of one net node, their ids and their limits.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ffproto::{NodeNumber, SessionId, handover};
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::identity::Identity;
+use crate::session::local::{Directive, LocalSession, SessionHandoff, Stage, Wire};
+
+/// The registry of a net node's sessions.
+pub(crate) struct Registry {
+    identity: Identity,
+    wire: Wire,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    open: FxHashMap<SessionId, LocalSession>,
+    by_address: FxHashMap<IpAddr, u32>,
+    next: Option<SessionId>,
+    /// The directive of sessions that open later.
+    directive: Directive,
+}
+
+/// Why a client was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotOpened {
+    #[error("limits.sessions_max sessions are open")]
+    TooMany,
+    #[error("limits.connections_per_address connections are open from there")]
+    TooManyFromThere,
+    #[error("the master has not given this node its number yet")]
+    NoNumber,
+}
+
+impl Registry {
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self { wire: Wire::of(identity.config()), table: Mutex::default(), identity }
+    }
+
+    /// The node has its number, of which ids are made. Said again after every reconnect to the master; the ids go on.
+    pub(crate) fn set_number(&self, number: NodeNumber) {
+        let first = || SessionId::first(number, self.identity.incarnation());
+        self.table.lock().next.get_or_insert_with(first);
+    }
+
+    /// Opens a session.
+    pub(crate) fn open(&self, address: SocketAddr) -> Result<LocalSession, NotOpened> {
+        let (config, limits) = (self.identity.config(), self.identity.limits());
+        let mut table = self.table.lock();
+        if table.open.len() >= limits.sessions_max {
+            return Err(NotOpened::TooMany);
+        }
+        let id = table.next.ok_or(NotOpened::NoNumber)?;
+        let from_there = table.by_address.entry(address.ip()).or_default();
+        if limits.connections_per_address.is_some_and(|max| *from_there >= max) {
+            return Err(NotOpened::TooManyFromThere);
+        }
+        *from_there += 1;
+        table.next = Some(id.next());
+        let stage = if config.login.is_some() { Stage::Awaited } else { Stage::In };
+        let session = LocalSession::new(id, address, stage, self.wire, self.identity.counters().clone());
+        session.set_directive(table.directive);
+        table.open.insert(id, session.clone());
+        drop(table);
+        self.changed();
+        Ok(session)
+    }
+
+    /// A session that another process of this node has opened, not yet among the open ones.
+    pub(crate) fn adopt(&self, record: &handover::Session, handoff: SessionHandoff) -> LocalSession {
+        let session = LocalSession::adopt(record, handoff, self.wire, self.identity.counters().clone());
+        if self.identity.config().login.is_none() {
+            session.set_stage(Stage::In);
+        }
+        session
+    }
+
+    /// Takes an adopted session among the open ones.
+    pub(crate) fn insert(&self, session: &LocalSession) {
+        let mut table = self.table.lock();
+        *table.by_address.entry(session.address().ip()).or_default() += 1;
+        table.open.insert(session.id(), session.clone());
+        drop(table);
+        self.changed();
+    }
+
+    /// Forgets a session.
+    pub(crate) fn remove(&self, session: &LocalSession) {
+        let mut table = self.table.lock();
+        table.open.remove(&session.id());
+        let ip = session.address().ip();
+        if let Some(from_there) = table.by_address.get_mut(&ip) {
+            *from_there -= 1;
+            if *from_there == 0 {
+                table.by_address.remove(&ip);
+            }
+        }
+        drop(table);
+        self.changed();
+    }
+
+    /// The open session of that id.
+    pub(crate) fn get(&self, id: SessionId) -> Option<LocalSession> {
+        self.table.lock().open.get(&id).cloned()
+    }
+
+    /// Whether a session of that id is open.
+    pub(crate) fn has(&self, id: SessionId) -> bool {
+        self.table.lock().open.contains_key(&id)
+    }
+
+    /// Every open session.
+    pub(crate) fn all(&self) -> Vec<LocalSession> {
+        self.table.lock().open.values().cloned().collect()
+    }
+
+    /// How many sessions are open.
+    pub(crate) fn len(&self) -> usize {
+        self.table.lock().open.len()
+    }
+
+    /// Gives every session's connection a directive, those that open later included.
+    pub(crate) fn direct(&self, directive: Directive) {
+        let mut table = self.table.lock();
+        table.directive = directive;
+        table.open.values().for_each(|session| session.set_directive(directive));
+    }
+
+    /// Gives sessions that open later a directive; returns those that are open, to be directed one by one. Those that
+    /// hold do so until then.
+    pub(crate) fn begin_directive(&self, directive: Directive) -> Vec<LocalSession> {
+        let mut table = self.table.lock();
+        table.directive = directive;
+        table.open.values().cloned().collect()
+    }
+
+    /// Whether something runs for a session, here or elsewhere.
+    pub(crate) fn has_session_at_work(&self) -> bool {
+        self.table.lock().open.values().any(LocalSession::is_at_work)
+    }
+
+    fn changed(&self) {
+        self.identity.lifecycle().status_changed().notify_one();
+    }
+}

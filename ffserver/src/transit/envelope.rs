@@ -1,0 +1,179 @@
+//! Envelopes to nodes that are no neighbours: written, sent towards their node, and passed on.
+
+use bytes::Bytes;
+use ffnet::link::{CallOptions, Forward, NotSent};
+use ffproto::link::Client;
+use ffproto::relay::{self, Op, TO};
+use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
+
+use super::Transit;
+use crate::cluster::side::{PeerKey, Side};
+use crate::error::CallError;
+use crate::transit::call::Origin;
+use crate::transit::envelope_hold::HeldEnvelope;
+use crate::transit::inbound_envelope::InboundEnvelope;
+use crate::transit::next_hop::Found;
+use crate::transit::park::{self, To, What};
+
+/// The header of an envelope about a session.
+pub(crate) fn about(session: SessionId) -> Client {
+    Client { session, command: CommandId(0), stateless: false }
+}
+
+impl Transit {
+    /// Tells a node something, and expects nothing. `via` is the neighbour that is preferred on the way. What
+    /// cannot go now because the next node is being replaced, or has ended and is expected back, waits.
+    ///
+    /// # Errors
+    /// The fault that says why it could not be sent.
+    pub(crate) fn tell_node(
+        &self,
+        to: NodeNumber,
+        op: Op,
+        client: Option<Client>,
+        payload: &[u8],
+        via: Option<&PeerKey>,
+    ) -> Result<(), Fault> {
+        let ((side, name), body) = self.envelope(to, op, client, payload, via)?;
+        self.origin(client, None).notify(side, name.as_str(), TO, &body)
+    }
+
+    /// Tells a node something about a session of this one.
+    pub(crate) fn tell_about(&self, session: SessionId, to: NodeNumber, op: Op, payload: &[u8]) {
+        // What gets lost with a link is found out by the next Check.
+        let _ = self.tell_node(to, op, Some(about(session)), payload, None);
+    }
+
+    /// Asks a session's net node. `via` is where the session's messages come from, and who may wait for the
+    /// request that asks.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn ask(
+        &self,
+        session: SessionId,
+        op: Op,
+        payload: &[u8],
+        via: Option<&PeerKey>,
+    ) -> Result<Bytes, CallError> {
+        let client = Some(about(session));
+        let ((side, name), body) = self.envelope(session.node(), op, client, payload, via)?;
+        let origin = self.origin(client, via.map(|via| via.1.clone()));
+        origin.call(side, name.as_str(), TO, &body, self.identity().session_timeout()).await
+    }
+
+    /// Asks any node about a session of this one.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn ask_about(
+        &self,
+        session: SessionId,
+        to: NodeNumber,
+        op: Op,
+        payload: &[u8],
+    ) -> Result<Bytes, CallError> {
+        let client = Some(about(session));
+        let ((side, name), body) = self.envelope(to, op, client, payload, None)?;
+        let timeout = self.identity().session_timeout();
+        self.origin(client, None).call(side, name.as_str(), TO, &body, timeout).await
+    }
+
+    /// Asks another node, about no session.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn ask_node(&self, to: NodeNumber, op: Op, payload: &[u8]) -> Result<Bytes, CallError> {
+        let ((side, name), body) = self.envelope(to, op, None, payload, None)?;
+        let timeout = self.identity().session_timeout();
+        self.origin(None, None).call(side, name.as_str(), TO, &body, timeout).await
+    }
+
+    fn origin(&self, client: Option<Client>, caller: Option<NodeName>) -> Origin {
+        Origin { transit: self.clone(), client, deadline: None, caller }
+    }
+
+    /// An envelope to that node, and the neighbour that it goes to first.
+    ///
+    /// # Errors
+    /// The fault that says that no neighbour leads there.
+    pub(crate) fn envelope(
+        &self,
+        to: NodeNumber,
+        op: Op,
+        client: Option<Client>,
+        payload: &[u8],
+        via: Option<&PeerKey>,
+    ) -> Result<(PeerKey, Vec<u8>), Fault> {
+        let pick = client.map_or(0, |client| client.session.0);
+        let way = self.membership().way(to, None, via, pick).or_else(|| via.cloned());
+        let way = way.ok_or_else(|| self.unreachable(to))?;
+        let mut body = Vec::new();
+        relay::write(to, self.number(), op, payload, &mut body);
+        Ok((way, body))
+    }
+
+    /// The next neighbour on the way of an envelope that has arrived.
+    pub(crate) fn way_on(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> Option<PeerKey> {
+        let pick = inbound.session().map_or(0, |id| id.0);
+        self.membership().way(to, Some(inbound.at), None, pick)
+    }
+
+    /// Passes an envelope on that expects no answer. False when no neighbour leads to its node.
+    pub(crate) fn pass_notify_on(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> bool {
+        self.way_on(inbound, to).is_some_and(|(side, name)| {
+            self.origin(inbound.head.client, None).notify(side, name.as_str(), TO, inbound.body).is_ok()
+        })
+    }
+
+    /// Passes an envelope on whose answer goes back over the link that it has come on.
+    ///
+    /// # Errors
+    /// The fault for its sender.
+    pub(crate) fn pass_call_on(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> Result<(), Fault> {
+        let (side, name) = self.way_on(inbound, to).ok_or_else(|| self.unreachable(to))?;
+        self.pass_call_to(side, &name, inbound)
+    }
+
+    fn pass_call_to(&self, side: Side, name: &NodeName, inbound: &InboundEnvelope<'_>) -> Result<(), Fault> {
+        let InboundEnvelope { link, head, body, now, .. } = inbound;
+        let deadline = inbound.deadline();
+        let to = To::Neighbour(side, name.as_str().into());
+        let blocked = self.park().any() && self.park().blocks(&to, inbound.session());
+        match self.link_to(side, name.as_str(), inbound.session(), *now) {
+            Found::Go(way) if !blocked => {
+                let method = way.method_number(TO).ok_or_else(|| self.not_there(side, name.as_str()))?;
+                let (options, sink) = (CallOptions { deadline, client: head.client }, link.sink());
+                let (token, nested) = (head.call.into(), false);
+                let call = Forward { method, body, options, message_of: None, hops: 0, nested, sink, token };
+                match way.forward(call, *now) {
+                    Ok(()) => return Ok(()),
+                    Err(NotSent::Fault(fault)) => return Err(fault),
+                    Err(NotSent::Later) => {}
+                }
+            }
+            Found::Go(_) | Found::Wait => {}
+            Found::None => return Err(self.not_there(side, name.as_str())),
+        }
+        let (what, body) = (What::Call(TO.to_owned()), Bytes::copy_from_slice(body));
+        let sink = Some((link.sink(), u64::from(head.call)));
+        self.wait(park::Entry { to, what, body, client: head.client, deadline, sink })
+    }
+
+    /// Holds an envelope that the old process has no answer to until its session has arrived, or answers that too much
+    /// waits.
+    pub(crate) fn hold_again(&self, session: SessionId, envelope: HeldEnvelope) {
+        let bytes_max = self.identity().limits().park_bytes_max;
+        if let Err(envelope) = self.hold().put_back(session, bytes_max, envelope) {
+            let name = self.identity().name();
+            let text = format!("too much waits at `{name}` for its sessions: limits.park_bytes_max");
+            let fault = self.identity().fault(Code::Overloaded, Executed::No, text);
+            envelope.link.reply_fault(envelope.head.call, &fault);
+        }
+    }
+
+    fn unreachable(&self, to: NodeNumber) -> Fault {
+        let text = format!("`{}` reaches no node with number {}", self.identity().name(), to.0);
+        self.identity().fault(Code::NoNode, Executed::No, text)
+    }
+}

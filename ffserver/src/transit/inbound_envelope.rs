@@ -1,0 +1,32 @@
+//! An envelope as it has arrived on a link.
+
+use std::time::Duration;
+
+use ffnet::Link;
+use ffproto::SessionId;
+use ffproto::link::Head;
+use tokio::time::Instant;
+
+use crate::cluster::side::PeerKey;
+
+/// A frame with an envelope as it has arrived on a link.
+#[derive(Clone, Copy)]
+pub(crate) struct InboundEnvelope<'a> {
+    pub(crate) at: &'a PeerKey,
+    pub(crate) link: &'a Link,
+    pub(crate) head: &'a Head,
+    pub(crate) body: &'a [u8],
+    pub(crate) now: Instant,
+}
+
+impl InboundEnvelope<'_> {
+    /// The session that the envelope is about.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.head.client.map(|client| client.session)
+    }
+
+    /// When its sender stops waiting for the answer.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.now + Duration::from_millis(self.head.time_left_ms.into())
+    }
+}

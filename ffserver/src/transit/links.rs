@@ -1,0 +1,154 @@
+//! Links: taken when a neighbour has linked, forgotten when they end, and what their state changes for messages that wait.
+
+use std::pin::pin;
+
+use ffnet::Link;
+use ffnet::link::Change;
+use ffproto::handshake::Refusal;
+use ffproto::relay::Reachable;
+use ffproto::{Incarnation, NodeName, NodeNumber};
+use tokio::time::Instant;
+
+use super::Transit;
+use crate::cluster::side::Side;
+use crate::identity::lifecycle::Phase;
+
+impl Transit {
+    /// Tells the others what this node is, from now on and on every link.
+    pub(crate) fn introduce(&self, number: NodeNumber) {
+        let identity = self.identity();
+        self.membership().set_me(Reachable {
+            number,
+            name: identity.name().clone(),
+            kind: identity.kind().to_owned(),
+            net: identity.config().netport.is_some(),
+            incarnation: identity.incarnation(),
+            since: self.membership().since(number, identity.incarnation()),
+        });
+    }
+
+    /// Takes the link to a parent; an older start's is retired.
+    pub(crate) fn add_parent(&self, link: Link) {
+        let key = || link.peer().name.to_string();
+        self.parents().take(link.clone(), key, Instant::now());
+        self.links_changed();
+    }
+
+    /// Forgets the link to a parent that has ended. True when that parent is linked no more.
+    pub(crate) fn remove_parent(&self, link: &Link) -> bool {
+        let gone = self.parents().ended(link, Instant::now());
+        self.links_changed();
+        gone
+    }
+
+    /// Whether a start of a parent is linked, also one that is being replaced.
+    pub(crate) fn has_parent(&self, name: &NodeName, incarnation: Incarnation) -> bool {
+        self.parents().has(name, incarnation)
+    }
+
+    /// Whether a child of that name and start may link. Whoever knows the token may be a child: a config
+    /// that adds one is taken over by the children first.
+    pub(crate) fn admit_child(&self, name: &NodeName, theirs: Incarnation) -> Result<(), Refusal> {
+        if self.identity().lifecycle().phase() == Phase::Stopping {
+            return Err(Refusal::Stopping);
+        }
+        self.children().admit(name, theirs)
+    }
+
+    /// Takes a child's link; an older start's is retired, one of the same start is closed. False when a newer
+    /// start has come meanwhile.
+    pub(crate) fn add_child(&self, link: Link) -> bool {
+        let kind = || link.peer().kind.clone();
+        let taken = self.children().take(link.clone(), kind, Instant::now());
+        self.links_changed();
+        taken
+    }
+
+    /// Forgets a child's link. True when that child is linked no more.
+    pub(crate) fn remove_child(&self, link: &Link) -> bool {
+        let gone = self.children().ended(link, Instant::now());
+        self.links_changed();
+        gone
+    }
+
+    /// The neighbours are to link now; with `come` they were linked to this process's predecessor.
+    pub(crate) fn expect_peers(&self, come: bool) {
+        let now = Instant::now();
+        self.parents().expect_from(now, come);
+        self.children().expect_from(now, come);
+    }
+
+    /// What a neighbour has said about its link as a whole.
+    pub(crate) fn link_changed(&self, link: &Link, change: Change) {
+        let now = Instant::now();
+        match change {
+            Change::Paused => {
+                let _ = self.parents().paused(link, now) || self.children().paused(link, now);
+            }
+            Change::Resumed => {
+                self.parents().resumed(link);
+                self.children().resumed(link);
+            }
+            Change::Quieter => {
+                // This comes with every read: only those are looked at that have waited for it.
+                return link.take_released().into_iter().for_each(|session| self.look_at_parked_of(session));
+            }
+            Change::Switched => {}
+        }
+        self.look_at_parked();
+    }
+
+    fn links_changed(&self) {
+        self.identity().lifecycle().status_changed().notify_one();
+        self.0.linked.notify_waiters();
+        self.look_at_parked();
+    }
+
+    /// The children that are linked now.
+    pub(crate) fn linked_children(&self) -> Vec<NodeName> {
+        let children = self.children();
+        children.iter().filter(|child| child.link().is_some()).map(|child| child.name.clone()).collect()
+    }
+
+    /// The parents, and whether each is linked now.
+    pub(crate) fn parent_list(&self) -> Vec<(NodeName, bool)> {
+        self.parents().iter().map(|parent| (parent.name.clone(), parent.link().is_some())).collect()
+    }
+
+    /// Ends every link in good order.
+    pub(crate) fn close_links(&self, why: &str) {
+        self.links().iter().for_each(|link| link.close(why));
+    }
+
+    /// Waits until no parent is linked any more, and each has been told so. Cancel-safe.
+    pub(crate) async fn parents_gone(&self) {
+        self.linked(|transit| transit.parents().are_over()).await;
+    }
+
+    /// Waits until every configured parent is linked. Cancel-safe.
+    pub(crate) async fn parents_up(&self) {
+        self.linked(|transit| transit.parents().iter().all(|parent| parent.link().is_some())).await;
+    }
+
+    async fn linked(&self, is_so: impl Fn(&Self) -> bool) {
+        loop {
+            let mut changed = pin!(self.0.linked.notified());
+            // Before the look, so that no change is missed between the two.
+            changed.as_mut().enable();
+            if is_so(self) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// A link is about to be used.
+    pub(crate) fn link_up(&self, side: Side, link: &Link) {
+        self.membership().link_up(side, link);
+    }
+
+    /// A link has ended.
+    pub(crate) fn link_down(&self, side: Side, link: &Link) {
+        self.membership().link_down(side, link);
+    }
+}
