@@ -15,7 +15,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("fftelemetry", &[]),
     ("ffstore", &["ffproto", "ffconfig", "fftelemetry"]),
     ("ffmacros", &[]),
-    ("ffserver", &["ffstore", "ffmacros", "ffnet", "ffproto", "ffconfig", "fftelemetry"]),
+    ("ffhttp", &[]),
+    ("ffserver", &["ffhttp", "ffstore", "ffmacros", "ffnet", "ffproto", "ffconfig", "fftelemetry"]),
     ("apps", &["ffserver"]),
     ("appmain", &["apps", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
     ("master", &["ffconfig", "ffnet", "ffproto", "fftelemetry"]),
@@ -29,6 +30,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("ffproto", &["tokio", "rocket", "sqlx", "nix"]),
     ("ffconfig", &["tokio", "rocket", "sqlx"]),
     ("ffstore", &["rocket", "hyper", "ffnet", "ffserver"]),
+    ("ffhttp", &["sqlx", "ffserver"]),
     ("master", &["sqlx", "sqlx-core", "memcache", "ffstore", "ffserver", "apps"]),
 ];
 

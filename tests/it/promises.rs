@@ -9,6 +9,7 @@ use tests::bins;
 /// Packages whose own tests the page names, and where their sources are.
 const PACKAGES: &[(&str, &str)] = &[
     ("ffserver", "ffserver/src"),
+    ("ffhttp", "crates/ffhttp/src"),
     ("ffnet", "crates/ffnet/src"),
     ("ffproto", "crates/ffproto/src"),
     ("ffstore", "crates/ffstore/src"),

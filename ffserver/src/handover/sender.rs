@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffhttp::{Front, Handoff, Retirement};
 use ffnet::Link;
 use ffnet::door::{self, Passage};
 use ffproto::control::Door;
@@ -27,7 +28,6 @@ use crate::gateway::acceptor::{Clients, Departure, Leaving};
 use crate::identity::lifecycle::Phase;
 use crate::node::Node;
 use crate::ops::session_requests::answer_successor;
-use crate::runtime::web::{Front, Retirement, Traveller};
 use crate::session::local::Directive;
 use crate::transit::envelope_hold::ASKED_MAX;
 use ffstore::record::Records;
@@ -110,7 +110,7 @@ pub(crate) struct Kept {
     /// The HTTP connections that are still here.
     http: Option<Retirement>,
     /// Those that wait for the successor.
-    travellers: Vec<Traveller>,
+    travellers: Vec<Handoff>,
 }
 
 pub(crate) fn who(node: &Node) -> Who {
@@ -469,7 +469,7 @@ async fn next_client(leaving: &mut Option<Departure>) -> Leaving {
 }
 
 /// The next HTTP connection that leaves; for ever none when that is over.
-async fn next_http(http: &mut Option<Retirement>) -> Option<Traveller> {
+async fn next_http(http: &mut Option<Retirement>) -> Option<Handoff> {
     match http {
         Some(http) => http.next().await,
         None => std::future::pending().await,

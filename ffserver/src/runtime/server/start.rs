@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffhttp::Front;
 use ffnet::door::DoorListener;
 use ffnet::listen::Inherited;
 use ffproto::control::{Door, ToMaster};
@@ -33,7 +34,7 @@ use crate::node::Node;
 use crate::ops::inbound::Inbound;
 use crate::runtime::control::{Control, Sockets, Word};
 use crate::runtime::parent_dialer::Way;
-use crate::runtime::web::{Front, Web};
+use crate::runtime::web::Web;
 use crate::runtime::{child_listener, parent_dialer};
 
 /// How long a node waits for its parents before it is ready without them: they may be late.
@@ -274,7 +275,7 @@ impl FFServer {
 
     async fn start_web(&mut self, node: &Node) -> Result<Web, RunError> {
         let web = Web::start(node.clone(), std::mem::take(&mut self.mounts)).await;
-        web.map_err(|why| RunError::Web { node: self.identity.name().clone(), why })
+        web.map_err(|e| RunError::Web { node: self.identity.name().clone(), why: e.to_string() })
     }
 
     fn front(&self, web: &Web, listener: TcpListener) -> Result<Front, RunError> {

@@ -1,5 +1,5 @@
-//! What the front does with one request: it goes on to Rocket with the client's address in its headers, and
-//! the answer comes back; both bodies pass piece by piece.
+//! The way of one request through the front: on to the web server with the client's address in its headers, and
+//! the answer back; both bodies pass piece by piece.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -23,10 +23,10 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::tap::Known;
+use crate::monitor::Monitor;
 
-/// The header in which Rocket finds the client's address; what a client says there is replaced.
-pub(super) const REAL_IP: &str = "X-Real-IP";
+/// The header in which the web server finds the client's address; what a client says there is replaced.
+pub(crate) const REAL_IP: &str = "X-Real-IP";
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -42,14 +42,14 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 ];
 
 /// The requests of one client connection. They come one after the other, and go on over one connection to
-/// Rocket, which is opened for the first.
-pub(super) struct Proxy {
+/// the web server, which is opened for the first.
+pub(crate) struct Proxy {
     exchange: Exchange,
 }
 
 impl Proxy {
-    pub(super) fn new(inner: SocketAddr, client: IpAddr, known: Arc<Known>) -> Self {
-        Self { exchange: Exchange { inner, client, known, upstream: Arc::default() } }
+    pub(crate) fn new(server: SocketAddr, client: IpAddr, monitor: Arc<Monitor>) -> Self {
+        Self { exchange: Exchange { server, client, monitor, upstream: Arc::default() } }
     }
 }
 
@@ -59,15 +59,15 @@ impl Service<Request<Incoming>> for Proxy {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let known = &self.exchange.known;
-        known.traffic.lock().request(!request.body().is_end_stream());
-        let request = request.map(|body| Upload { body, known: known.clone() });
+        let monitor = &self.exchange.monitor;
+        monitor.traffic.lock().request(!request.body().is_end_stream());
+        let request = request.map(|body| Upload { body, monitor: monitor.clone() });
         let exchange = self.exchange.clone();
         Box::pin(async move {
             let answer = exchange.answer(request).await;
-            exchange.known.traffic.lock().answers();
-            let known = exchange.known;
-            Ok(answer.map(|body| Answer { body, known, ended: false }))
+            exchange.monitor.traffic.lock().answers();
+            let monitor = exchange.monitor;
+            Ok(answer.map(|body| Answer { body, monitor, ended: false }))
         })
     }
 }
@@ -76,9 +76,9 @@ type AnswerBody = Either<Incoming, Full<Bytes>>;
 
 #[derive(Clone)]
 struct Exchange {
-    inner: SocketAddr,
+    server: SocketAddr,
     client: IpAddr,
-    known: Arc<Known>,
+    monitor: Arc<Monitor>,
     upstream: Arc<Mutex<Option<SendRequest<Upload>>>>,
 }
 
@@ -89,7 +89,7 @@ impl Exchange {
         };
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        // This server's own end of an upgrade is not Rocket's.
+        // This front's own end of an upgrade is not the web server's.
         drop(hyper::upgrade::on(&mut request));
         prepare(request.headers_mut(), self.client);
         match self.send(request).await {
@@ -126,7 +126,7 @@ impl Exchange {
     }
 
     async fn connect(&self) -> Result<SendRequest<Upload>, Failed> {
-        let stream = TcpStream::connect(self.inner).await?;
+        let stream = TcpStream::connect(self.server).await?;
         stream.set_nodelay(true)?;
         let mut builder = http1::Builder::new();
         builder.preserve_header_case(true);
@@ -146,7 +146,7 @@ impl Exchange {
         let protocol = answer.headers().get(header::UPGRADE).cloned();
         strip(answer.headers_mut());
         if upgraded {
-            *self.known.upgrade.lock() = Some(hyper::upgrade::on(&mut answer));
+            *self.monitor.upgrade.lock() = Some(hyper::upgrade::on(&mut answer));
             upgrade(answer.headers_mut(), protocol);
         }
         answer.map(Either::Left)
@@ -164,7 +164,7 @@ fn path_of<B>(request: &Request<B>) -> Option<Uri> {
     Uri::builder().path_and_query(path.clone()).build().ok()
 }
 
-/// What Rocket is to see: the client's address from its socket and nowhere else.
+/// Writes the headers that the web server is to see: the client's address from its socket and nowhere else.
 fn prepare(headers: &mut HeaderMap, client: IpAddr) {
     let upgrades = has_token(headers, &header::CONNECTION, "upgrade");
     let protocol = headers.get(header::UPGRADE).filter(|_| upgrades).cloned();
@@ -172,7 +172,7 @@ fn prepare(headers: &mut HeaderMap, client: IpAddr) {
         headers.remove(header::CONTENT_LENGTH);
     }
     strip(headers);
-    // This front says it itself, as soon as Rocket reads the body.
+    // This front says `100 Continue` itself, as soon as the web server reads the body.
     headers.remove(header::EXPECT);
     headers.remove(header::FORWARDED);
     // IPv4 clients of an IPv6 socket are shown as what they are.
@@ -221,10 +221,10 @@ fn plain(status: StatusCode, text: impl Display) -> Response<AnswerBody> {
     answer
 }
 
-/// A request's body on its way to Rocket.
+/// A request's body on its way to the web server.
 struct Upload {
     body: Incoming,
-    known: Arc<Known>,
+    monitor: Arc<Monitor>,
 }
 
 impl Body for Upload {
@@ -253,8 +253,8 @@ impl Body for Upload {
 
 impl Upload {
     fn end(&self, whole: bool) {
-        self.known.traffic.lock().body_ended(whole);
-        self.known.changed.notify_one();
+        self.monitor.traffic.lock().body_ended(whole);
+        self.monitor.changed.notify_one();
     }
 }
 
@@ -265,9 +265,9 @@ impl Drop for Upload {
 }
 
 /// An answer's body on its way to the client.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     body: AnswerBody,
-    known: Arc<Known>,
+    monitor: Arc<Monitor>,
     ended: bool,
 }
 
@@ -281,7 +281,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match polled {
-            Poll::Ready(Some(_)) => self.known.traffic.lock().answers(),
+            Poll::Ready(Some(_)) => self.monitor.traffic.lock().answers(),
             Poll::Ready(None) => self.ended = true,
             Poll::Pending => {}
         }
@@ -300,6 +300,6 @@ impl Body for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         let whole = self.ended || self.body.is_end_stream();
-        self.known.traffic.lock().answered(Instant::now(), whole);
+        self.monitor.traffic.lock().answered(Instant::now(), whole);
     }
 }

@@ -2,14 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use ffproto::Incarnation;
 use rocket::data::{ByteUnit, Data, IoHandler, IoStream};
 use rocket::response::stream::TextStream;
 use rocket::response::{self, Responder};
@@ -19,16 +17,16 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Web;
-use super::front::{Front, Retirement};
-use super::traffic::Patience;
-use crate::runtime::server::bare_node;
+use crate::{Front, Retirement, Timeouts, WebServer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const TIMEOUTS: Timeouts = Timeouts { head: Duration::from_secs(10), idle: Duration::from_secs(60) };
+const CONNECTIONS_MAX: usize = 1024;
+
 /// A web server with its front, as one process has it.
 struct Server {
-    web: Web,
+    web: WebServer,
     front: Front,
 }
 
@@ -41,29 +39,19 @@ impl Port {
     }
 
     async fn serve(&self) -> Result<Server> {
-        self.serve_with("{}").await
+        self.serve_with(TIMEOUTS, CONNECTIONS_MAX).await
     }
 
-    async fn serve_with(&self, limits: &str) -> Result<Server> {
-        let web = web(limits).await?;
-        let front = web.front(self.0.try_clone()?)?;
+    async fn serve_with(&self, timeouts: Timeouts, connections_max: usize) -> Result<Server> {
+        let routes = rocket::routes![hello, length, ignored, slow, held, ticks, whole, client, echo];
+        let web = WebServer::start("web".to_owned(), |rocket| rocket.mount("/", routes)).await?;
+        let front = web.front(self.0.try_clone()?, timeouts, connections_max)?;
         Ok(Server { web, front })
     }
 
     async fn client(&self) -> Result<Client> {
         Client::connect(self.0.local_addr()?).await
     }
-}
-
-async fn web(limits: &str) -> Result<Web> {
-    let config = format!(
-        r#"{{ "master": {{ "rootport": 1, "webport": 2 }},
-              "servers": {{ "web": {{ "webport": 3, "app": "web", "limits": {limits} }} }} }}"#
-    );
-    let cluster = ffconfig::parse(&config, Path::new("config.json"), &|_| None)?.cluster;
-    let node = bare_node(&cluster, "web").context("no node")?;
-    let routes = rocket::routes![hello, length, ignored, slow, held, ticks, whole, client, echo];
-    Web::start(node, vec![("/", routes)]).await.map_err(anyhow::Error::msg)
 }
 
 impl Server {
@@ -355,7 +343,7 @@ async fn two_hundred_keep_alive_clients_in_closed_loop_notice_none_of_ten_replac
 #[tokio::test]
 async fn a_request_in_flight_is_finished_and_then_its_connection_travels() -> Result<()> {
     let port = Port::open()?;
-    let (old, new) = (port.serve().await?, port.serve_with("{}").await?);
+    let (old, new) = (port.serve().await?, port.serve().await?);
     // Who connects is served by either; the new one must not accept yet.
     let pause = new.retire();
     let mut client = port.client().await?;
@@ -632,7 +620,7 @@ async fn when_the_web_server_has_ended_the_front_says_so() -> Result<()> {
     let server = port.serve().await?;
     let mut client = port.client().await?;
     assert_eq!(client.get("/hello/1").await?.status, 200);
-    server.web.shutdown.clone().notify();
+    server.web.end_rocket();
     let refused = async {
         loop {
             match client.get("/hello/2").await {
@@ -649,7 +637,8 @@ async fn when_the_web_server_has_ended_the_front_says_so() -> Result<()> {
 #[tokio::test]
 async fn a_slow_head_a_silent_client_and_a_stopped_upload_are_closed() -> Result<()> {
     let port = Port::open()?;
-    let _server = port.serve_with(r#"{ "web_head_s": 2, "web_idle_s": 4 }"#).await?;
+    let timeouts = Timeouts { head: Duration::from_secs(2), idle: Duration::from_secs(4) };
+    let _server = port.serve_with(timeouts, CONNECTIONS_MAX).await?;
     let (mut head, mut idle, mut body) = (port.client().await?, port.client().await?, port.client().await?);
     idle.get("/hello/1").await?;
     head.send("GET / HT").await?;
@@ -665,7 +654,7 @@ async fn a_slow_head_a_silent_client_and_a_stopped_upload_are_closed() -> Result
 #[tokio::test]
 async fn connections_above_the_bound_wait_in_the_backlog() -> Result<()> {
     let port = Port::open()?;
-    let server = port.serve_with(r#"{ "web_connections_max": 2 }"#).await?;
+    let server = port.serve_with(TIMEOUTS, 2).await?;
     let (mut one, mut two, mut three) = (port.client().await?, port.client().await?, port.client().await?);
     one.get("/hello/1").await?;
     two.get("/hello/2").await?;
@@ -675,14 +664,5 @@ async fn connections_above_the_bound_wait_in_the_backlog() -> Result<()> {
     assert_eq!(server.front.connections(), 2);
     drop(one);
     assert_eq!(three.receive().await?.body, "3");
-    Ok(())
-}
-
-#[test]
-fn patience_is_what_the_limits_say() -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let web = runtime.block_on(web(r#"{ "web_head_s": 3, "web_idle_s": 7, "web_connections_max": 9 }"#))?;
-    let Patience { head, idle } = web.service.patience;
-    assert_eq!((head.as_secs(), idle.as_secs(), web.connections_max), (3, 7, 9));
     Ok(())
 }

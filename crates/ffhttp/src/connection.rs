@@ -1,7 +1,7 @@
-//! One HTTP connection of a client: served here until it ends, or until it may travel to a successor.
+//! One HTTP connection of a client: served here until it ends, or until another process can go on with it.
 
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -17,84 +17,78 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use super::front::Phase;
-use super::proxy::Proxy;
-use super::tap::{Known, Tap};
-use super::traffic::Patience;
+use crate::config::{FrontConfig, Timeouts};
+use crate::monitor::Monitor;
+use crate::phase::Phase;
+use crate::prefixed_stream::PrefixedStream;
+use crate::proxy::Proxy;
 
 /// What a connection may hold of a request that is not whole.
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// How often a connection is asked whether its client is silent.
 const LOOK: Duration = Duration::from_secs(1);
-/// Rocket has said that it speaks the other protocol; its socket is there at once.
+/// How long the server's end of an upgrade may take; the server has agreed, so its socket is there at once.
 const UPGRADE_WAIT: Duration = Duration::from_secs(5);
 
-type Http = http1::Connection<TokioIo<Tap>, Proxy>;
+type Http = http1::Connection<TokioIo<PrefixedStream>, Proxy>;
 
 /// Why a connection is not served here any more.
-pub(super) enum End {
+pub(crate) enum End {
     /// It ended, or was cut.
     Closed,
     /// It is between two requests: its socket, and what has been read of the next.
-    Travels(TcpStream, Bytes),
+    Moves(TcpStream, Bytes),
 }
 
-/// Where its requests go and how long it may be silent.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Service {
-    pub(super) inner: SocketAddr,
-    pub(super) patience: Patience,
-}
-
-/// Serves a connection. `unread` has been read of it before.
-pub(super) async fn serve(
+/// Serves a connection, of which `unread` has been read before.
+pub(crate) async fn serve(
     stream: TcpStream,
     client: IpAddr,
     unread: Bytes,
-    service: Service,
+    config: FrontConfig,
     phases: &mut watch::Receiver<Phase>,
 ) -> End {
-    let known = Known::new();
-    let tap = Tap::new(stream, unread, known.clone());
-    let proxy = Proxy::new(service.inner, client, known.clone());
+    let monitor = Monitor::new();
+    let stream = PrefixedStream::new(stream, unread, monitor.clone());
+    let proxy = Proxy::new(config.upstream, client, monitor.clone());
     let http = http1::Builder::new()
         .preserve_header_case(true)
         .max_buf_size(READ_BYTES_MAX)
-        // Silence is judged by what is known of the connection.
+        // Silence is judged by the monitor.
         .header_read_timeout(None)
-        .serve_connection(TokioIo::new(tap), proxy);
-    Served { http, known, patience: service.patience }.run(phases).await
+        .serve_connection(TokioIo::new(stream), proxy);
+    Served { http, monitor, timeouts: config.timeouts }.run(phases).await
 }
 
 struct Served {
     http: Http,
-    known: Arc<Known>,
-    patience: Patience,
+    monitor: Arc<Monitor>,
+    timeouts: Timeouts,
 }
 
 /// What polling has come to.
 enum Turn {
     Ended(hyper::Result<()>),
-    MayTravel,
+    CanMove,
 }
 
 impl Served {
     async fn run(mut self, phases: &mut watch::Receiver<Phase>) -> End {
         loop {
             let phase = *phases.borrow_and_update();
-            self.known.traffic.lock().hold(matches!(phase, Phase::Retires { .. }));
+            self.monitor.traffic.lock().hold(matches!(phase, Phase::Retires { .. }));
             if let Phase::Ends { .. } = phase {
                 Pin::new(&mut self.http).graceful_shutdown();
             }
             let look = phase.until().map_or(Instant::now() + LOOK, |until| until.min(Instant::now() + LOOK));
             let turn = tokio::select! {
                 biased;
-                turn = poll_fn(|cx| poll(&mut self.http, &self.known, cx, phase)) => turn,
+                turn = poll_fn(|cx| poll(&mut self.http, &self.monitor, cx, phase)) => turn,
                 changed = phases.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return End::Closed,
                 },
-                () = self.known.changed.notified() => continue,
+                () = self.monitor.changed.notified() => continue,
                 () = sleep_until(look) => match self.why_cut(phase) {
                     Some(why) => {
                         debug!("webport: a connection was cut: {why}");
@@ -104,12 +98,12 @@ impl Served {
                 },
             };
             match turn {
-                Turn::MayTravel if self.is_between_requests() => {
+                Turn::CanMove if self.is_between_requests() => {
                     let (stream, unread) = self.into_parts();
-                    return End::Travels(stream, unread);
+                    return End::Moves(stream, unread);
                 }
                 // It ends after its answer, as at a stop.
-                Turn::MayTravel => self.known.traffic.lock().stays(),
+                Turn::CanMove => self.monitor.traffic.lock().pin(),
                 Turn::Ended(Ok(())) => return self.ended(phases).await,
                 Turn::Ended(Err(e)) => {
                     debug!("webport: a connection broke: {e}");
@@ -124,17 +118,17 @@ impl Served {
         if phase.until().is_some_and(|until| until <= now) {
             return Some("its request did not end in time");
         }
-        self.known
+        self.monitor
             .traffic
             .lock()
-            .is_silent(now, self.patience)
+            .is_silent(now, self.timeouts)
             .then_some("its client was silent for too long")
     }
 
     /// hyper has the last word: a connection between two requests ends at once when it is told to, and has
     /// written everything.
     fn is_between_requests(&mut self) -> bool {
-        if !self.known.traffic.lock().is_used() {
+        if !self.monitor.traffic.lock().is_used() {
             return true;
         }
         Pin::new(&mut self.http).graceful_shutdown();
@@ -149,7 +143,7 @@ impl Served {
 
     /// The connection has ended, or goes on with another protocol.
     async fn ended(self, phases: &mut watch::Receiver<Phase>) -> End {
-        let Some(upgraded) = self.known.upgrade.lock().take() else { return End::Closed };
+        let Some(upgraded) = self.monitor.upgrade.lock().take() else { return End::Closed };
         let (stream, unread) = self.into_parts();
         tokio::select! {
             () = tunnel(stream, unread, upgraded) => {}
@@ -159,16 +153,16 @@ impl Served {
     }
 }
 
-fn poll(http: &mut Http, known: &Known, cx: &mut Context<'_>, phase: Phase) -> Poll<Turn> {
+fn poll(http: &mut Http, monitor: &Monitor, cx: &mut Context<'_>, phase: Phase) -> Poll<Turn> {
     let polled = Pin::new(http).poll(cx).map(Turn::Ended);
     let retires = matches!(phase, Phase::Retires { .. });
-    if polled.is_pending() && retires && known.traffic.lock().may_travel() {
-        return Poll::Ready(Turn::MayTravel);
+    if polled.is_pending() && retires && monitor.traffic.lock().can_move() {
+        return Poll::Ready(Turn::CanMove);
     }
     polled
 }
 
-/// Carries both directions of an upgraded connection until it ends. It cannot travel.
+/// Carries both directions of an upgraded connection until it ends. Such a connection cannot move.
 async fn tunnel(mut client: TcpStream, unread: Bytes, upgraded: OnUpgrade) {
     let upgraded = match timeout(UPGRADE_WAIT, upgraded).await {
         Ok(Ok(upgraded)) => upgraded,

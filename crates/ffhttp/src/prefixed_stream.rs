@@ -1,4 +1,4 @@
-//! The socket of one HTTP connection, with what was read of it by a predecessor, and a note of what passes.
+//! A socket whose first bytes another process has read already, and whose traffic a monitor notes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,50 +6,27 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use hyper::upgrade::OnUpgrade;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::traffic::Traffic;
+use crate::monitor::Monitor;
 
-/// What the connection, its requests' bodies and its answers' bodies know together.
+/// The socket of one HTTP connection: reads give `unread` first.
 #[derive(Debug)]
-pub(super) struct Known {
-    pub(super) traffic: Mutex<Traffic>,
-    /// Rocket has agreed to speak another protocol: its end of that.
-    pub(super) upgrade: Mutex<Option<OnUpgrade>>,
-    /// Something has changed that the connection does not notice by itself.
-    pub(super) changed: Notify,
-}
-
-impl Known {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            traffic: Mutex::new(Traffic::new(Instant::now())),
-            upgrade: Mutex::new(None),
-            changed: Notify::new(),
-        })
-    }
-}
-
-/// The socket.
-#[derive(Debug)]
-pub(super) struct Tap {
+pub(crate) struct PrefixedStream {
     stream: TcpStream,
     unread: Bytes,
-    known: Arc<Known>,
+    monitor: Arc<Monitor>,
 }
 
-impl Tap {
-    pub(super) fn new(stream: TcpStream, unread: Bytes, known: Arc<Known>) -> Self {
-        Self { stream, unread, known }
+impl PrefixedStream {
+    pub(crate) fn new(stream: TcpStream, unread: Bytes, monitor: Arc<Monitor>) -> Self {
+        Self { stream, unread, monitor }
     }
 
     /// The socket, and what was read of it after `read`, which was taken from here and not used.
-    pub(super) fn into_parts(self, read: Bytes) -> (TcpStream, Bytes) {
+    pub(crate) fn into_parts(self, read: Bytes) -> (TcpStream, Bytes) {
         let unread = if self.unread.is_empty() {
             read
         } else {
@@ -59,26 +36,26 @@ impl Tap {
     }
 }
 
-impl AsyncRead for Tap {
+impl AsyncRead for PrefixedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Who is held back is polled again when that ends.
-        if !self.known.traffic.lock().may_read() {
+        // A connection that is held back is polled again when its hold ends.
+        if !self.monitor.traffic.lock().may_read() {
             return Poll::Pending;
         }
         if !self.unread.is_empty() {
             let n = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread[..n]);
             self.unread.advance(n);
-            self.known.traffic.lock().read(Instant::now());
+            self.monitor.traffic.lock().read(Instant::now());
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let mut traffic = self.known.traffic.lock();
+        let mut traffic = self.monitor.traffic.lock();
         match polled {
             Poll::Pending => traffic.read_waits(Instant::now()),
             Poll::Ready(Ok(())) if buf.filled().len() > before => traffic.read(Instant::now()),
@@ -88,7 +65,7 @@ impl AsyncRead for Tap {
     }
 }
 
-impl AsyncWrite for Tap {
+impl AsyncWrite for PrefixedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.noted(polled)
@@ -110,7 +87,7 @@ impl AsyncWrite for Tap {
     /// hyper flushes when it has written everything that it has.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.known.traffic.lock().flushed();
+        self.monitor.traffic.lock().flushed();
         Poll::Ready(Ok(()))
     }
 
@@ -119,9 +96,9 @@ impl AsyncWrite for Tap {
     }
 }
 
-impl Tap {
+impl PrefixedStream {
     fn noted(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let mut traffic = self.known.traffic.lock();
+        let mut traffic = self.monitor.traffic.lock();
         match polled {
             Poll::Pending => traffic.write_waits(Instant::now()),
             Poll::Ready(_) => traffic.wrote(),

@@ -1,9 +1,13 @@
-//! The front of a node's webport: it accepts HTTP connections, serves them with Rocket behind it, and gives
-//! those that are between two requests away when another process takes over.
+//! The front: it accepts HTTP connections, serves them with the web server behind it, and gives those that are
+//! between two requests away when another process takes over.
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::TcpStream as StdStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,50 +15,32 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
-use tracing::debug;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, warn};
 
-use super::connection::{self, End, Service};
-use crate::gateway::acceptor::accept_failed;
+use crate::config::FrontConfig;
+use crate::connection::{self, End};
+use crate::phase::Phase;
 
-/// Where a front is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It accepts and serves.
-    Serves,
-    /// It accepts nothing; connections are given away as soon as they are between two requests.
-    Retires { until: Instant },
-    /// It accepts nothing; connections end with their running request.
-    Ends { until: Instant },
-}
-
-impl Phase {
-    /// When what is left is cut.
-    pub(super) fn until(self) -> Option<Instant> {
-        match self {
-            Self::Serves => None,
-            Self::Retires { until } | Self::Ends { until } => Some(until),
-        }
-    }
-}
+/// The pause after a failed `accept`: without it, a process without free descriptors would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection that another process can go on with: its socket, and what has been read of its next request.
-pub(crate) type Traveller = (StdStream, Vec<u8>);
+pub type Handoff = (StdStream, Vec<u8>);
 
 /// Serves the connections of one listening socket. Dropping it cuts them.
 #[derive(Debug)]
-pub(crate) struct Front {
+pub struct Front {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    service: Service,
-    connections_max: usize,
+    config: FrontConfig,
     runtime: Handle,
     phase: watch::Sender<Phase>,
     open: watch::Sender<Open>,
-    /// Who takes the connections of a retirement.
+    /// Takes the connections of a retirement.
     taker: Mutex<Option<mpsc::Sender<(TcpStream, Bytes)>>>,
 }
 
@@ -65,21 +51,19 @@ struct Open {
 }
 
 impl Front {
-    /// Serves `listener` on `runtime`, at most `connections_max` at a time; more wait in the backlog.
-    pub(super) fn start(
-        listener: std::net::TcpListener,
-        service: Service,
-        connections_max: usize,
-        runtime: Handle,
-    ) -> io::Result<Self> {
+    /// Serves `listener` on `runtime`, at most `config.connections_max` connections at a time; more wait in the
+    /// backlog.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn start(listener: std::net::TcpListener, config: FrontConfig, runtime: Handle) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = {
             let _here = runtime.enter();
             TcpListener::from_std(listener)?
         };
         let shared = Arc::new(Shared {
-            service,
-            connections_max,
+            config,
             runtime,
             phase: watch::Sender::new(Phase::Serves),
             open: watch::Sender::default(),
@@ -89,13 +73,13 @@ impl Front {
         Ok(Self { shared })
     }
 
-    /// Accepts nothing from now on (who connects waits in the backlog, for this process or its successor) and
+    /// Accepts nothing from now on (new clients wait in the backlog, for this process or its successor) and
     /// gives its connections away: each one as soon as it is between two requests, with what has been read
     /// of the next. Those whose request is running finish it first, and are cut at `until`.
-    pub(crate) fn retire(&self, until: Instant) -> Retirement {
+    pub fn retire(&self, until: Instant) -> Retirement {
         // Each connection goes in once; those of a predecessor that could have more are among the open ones.
         let open = self.shared.open.borrow().connections;
-        let (give, take) = mpsc::channel(self.shared.connections_max.max(open) + 1);
+        let (give, take) = mpsc::channel(self.shared.config.connections_max.max(open) + 1);
         *self.shared.taker.lock() = Some(give);
         self.shared.phase.send_replace(Phase::Retires { until });
         Retirement {
@@ -108,7 +92,7 @@ impl Front {
     }
 
     /// Accepts and serves again after a retirement: the successor has failed.
-    pub(crate) fn resume(&self) {
+    pub fn resume(&self) {
         self.shared.resume();
     }
 
@@ -116,7 +100,7 @@ impl Front {
     ///
     /// # Errors
     /// The socket cannot be used.
-    pub(crate) fn adopt(&self, stream: StdStream, unread: Vec<u8>) -> io::Result<()> {
+    pub fn adopt(&self, stream: StdStream, unread: Vec<u8>) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         let stream = {
             let _here = self.shared.runtime.enter();
@@ -129,7 +113,7 @@ impl Front {
     /// Accepts nothing from now on, ends the connections that are between two requests, and waits until the
     /// others have finished their request (the answer says `Connection: close`) or `until` has come, when
     /// they are cut. Cancel-safe; begun is begun.
-    pub(crate) async fn end(&self, until: Instant) {
+    pub async fn end(&self, until: Instant) {
         self.shared.phase.send_replace(Phase::Ends { until });
         let mut open = self.shared.open.subscribe();
         tokio::select! {
@@ -138,9 +122,8 @@ impl Front {
         }
     }
 
-    /// Connections now.
-    #[cfg(test)]
-    pub(super) fn connections(&self) -> usize {
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
         self.shared.open.borrow().connections
     }
 }
@@ -154,7 +137,7 @@ impl Drop for Front {
 /// The connections of a front that retires. Dropping it before its end resumes the front, with those that
 /// have not been taken.
 #[derive(Debug)]
-pub(crate) struct Retirement {
+pub struct Retirement {
     shared: Arc<Shared>,
     take: mpsc::Receiver<(TcpStream, Bytes)>,
     open: watch::Receiver<Open>,
@@ -165,7 +148,7 @@ pub(crate) struct Retirement {
 impl Retirement {
     /// The next connection to be given away; `None` when there is none left, or the time is over. Cancel-safe:
     /// nothing is lost when the future is dropped.
-    pub(crate) async fn next(&mut self) -> Option<Traveller> {
+    pub async fn next(&mut self) -> Option<Handoff> {
         while !self.ended {
             let (stream, unread) = tokio::select! {
                 biased;
@@ -225,9 +208,9 @@ impl Shared {
         let mut one = (stream, unread);
         loop {
             let (stream, unread) = one;
-            one = match connection::serve(stream, peer.ip(), unread, self.service, &mut phases).await {
+            one = match connection::serve(stream, peer.ip(), unread, self.config, &mut phases).await {
                 End::Closed => return,
-                End::Travels(stream, unread) => (stream, unread),
+                End::Moves(stream, unread) => (stream, unread),
             };
             one = match self.give_away(one) {
                 Ok(()) => return,
@@ -267,7 +250,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             return;
         }
         let accepted = async {
-            let _ = open.wait_for(|open| open.connections < shared.connections_max).await;
+            let _ = open.wait_for(|open| open.connections < shared.config.connections_max).await;
             listener.accept().await
         };
         tokio::select! {
@@ -275,7 +258,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             changed = phases.changed() => if changed.is_err() { return },
             accepted = accepted, if serves => match accepted {
                 Ok((stream, _)) => shared.open(stream, Bytes::new()),
-                Err(e) => accept_failed("webport", &e).await,
+                Err(e) => {
+                    warn!("webport: a connection could not be accepted: {e}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
             },
         }
     }

@@ -1,0 +1,121 @@
+//! The node's web server: /healthz and the app's routes in Rocket, with the node as its state, behind a front (`ffhttp`).
+
+use std::io;
+use std::net::TcpListener;
+
+use ffconfig::Limits;
+use ffhttp::{Front, StartError, Timeouts, WebServer};
+use ffstore::db::Db;
+use ffstore::record::{Records, TableStats};
+use rocket::http::{ContentType, Status};
+
+use crate::node::{Node, Phase};
+
+/// The web server of one node, with the node's bounds for its fronts.
+#[derive(Debug)]
+pub(crate) struct Web {
+    server: WebServer,
+    timeouts: Timeouts,
+    connections_max: usize,
+}
+
+impl Web {
+    /// Starts Rocket; returns when it serves.
+    pub(crate) async fn start(
+        node: Node,
+        mounts: Vec<(&'static str, Vec<rocket::Route>)>,
+    ) -> Result<Self, StartError> {
+        let name = format!("{} web", node.name());
+        let (timeouts, connections_max) = bounds(&node.config().limits);
+        let server = WebServer::start(name, |rocket| {
+            let rocket = rocket.manage(node).mount("/", rocket::routes![healthz]);
+            mounts.into_iter().fold(rocket, |rocket, (base, routes)| rocket.mount(base, routes))
+        });
+        Ok(Self { server: server.await?, timeouts, connections_max })
+    }
+
+    /// Serves the connections of `listener`.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub(crate) fn front(&self, listener: TcpListener) -> io::Result<Front> {
+        self.server.front(listener, self.timeouts, self.connections_max)
+    }
+}
+
+/// How long a client of webport may be silent, and how many there may be.
+fn bounds(limits: &Limits) -> (Timeouts, usize) {
+    (Timeouts { head: limits.web_head, idle: limits.web_idle }, limits.web_connections_max)
+}
+
+/// Each database, and whether it answers. One that does not leaves the node ready: what needs none goes on.
+fn databases(node: &Node) -> serde_json::Value {
+    let shown = |(name, db): (&str, &Db)| {
+        let health = db.health();
+        let shown = serde_json::json!({
+            "url": health.shown_url(),
+            "up": health.is_up(),
+            "answer_us": health.answer().map(|answer| answer.as_micros()),
+            "error": health.error(),
+        });
+        (name.to_owned(), shown)
+    };
+    node.databases().map(shown).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// Each table of records, and what of it is in memory.
+fn tables(node: &Node) -> serde_json::Value {
+    let stats = node.records().map(Records::stats).unwrap_or_default();
+    let shown = |(name, stats): (&str, TableStats)| {
+        let shown = serde_json::json!({
+            "records": stats.records,
+            "bytes": stats.bytes,
+            "held": stats.held,
+            "oldest_dirty_ms": stats.oldest_dirty.as_millis() as u64,
+        });
+        (name.to_owned(), shown)
+    };
+    stats.into_iter().map(shown).collect::<serde_json::Map<_, _>>().into()
+}
+
+#[rocket::get("/healthz")]
+fn healthz(node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
+    let status = node.status();
+    let body = serde_json::json!({
+        "node": node.name(),
+        "phase": format!("{:?}", node.phase()).to_lowercase(),
+        "sessions": status.sessions,
+        "parents": status.parents.iter().map(|(n, up)| (n.to_string(), (*up).into())).collect::<serde_json::Map<_, _>>(),
+        "children": status.children,
+        "databases": databases(node),
+        "tables": tables(node),
+        "counters": status.counters.into_iter().map(|(n, count)| (n, count.into())).collect::<serde_json::Map<_, _>>(),
+    });
+    // The node serves while one of its processes follows the other; whoever polls sees no gap.
+    let serves = matches!(node.phase(), Phase::Ready | Phase::HandedOver);
+    let code = if serves { Status::Ok } else { Status::ServiceUnavailable };
+    (code, (ContentType::JSON, format!("{body}\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use anyhow::{Context, Result};
+
+    use super::*;
+    use crate::runtime::server::bare_node;
+
+    #[test]
+    fn patience_is_what_the_limits_say() -> Result<()> {
+        let config = r#"{ "master": { "rootport": 1, "webport": 2 },
+            "servers": { "web": { "webport": 3, "app": "web",
+                "limits": { "web_head_s": 3, "web_idle_s": 7, "web_connections_max": 9 } } } }"#;
+        let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None)?.cluster;
+        let node = bare_node(&cluster, "web").context("no node")?;
+        let web = tokio::runtime::Runtime::new()?.block_on(Web::start(node, vec![]))?;
+        let Timeouts { head, idle } = web.timeouts;
+        assert_eq!((head.as_secs(), idle.as_secs(), web.connections_max), (3, 7, 9));
+        Ok(())
+    }
+}
