@@ -16,13 +16,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ffstore", &["ffproto", "ffconfig", "fftelemetry"]),
     ("ffmacros", &[]),
     ("ffhttp", &[]),
+    ("ffclient", &["ffproto"]),
     ("ffserver", &["ffhttp", "ffstore", "ffmacros", "ffnet", "ffproto", "ffconfig", "fftelemetry"]),
     ("apps", &["ffserver"]),
     ("appmain", &["apps", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
     ("master", &["ffconfig", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
     ("fuzzchecks", &["ffstore", "ffproto", "ffconfig"]),
-    ("tests", &["ffproto", "ffconfig", "ffnet", "fftelemetry", "ffserver", "apps", "master"]),
+    ("tests", &["ffclient", "ffproto", "ffconfig", "ffnet", "fftelemetry", "ffserver", "apps", "master"]),
 ];
 
 /// What a package must never depend on, not even through others.
@@ -31,6 +32,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("ffconfig", &["tokio", "rocket", "sqlx"]),
     ("ffstore", &["rocket", "hyper", "ffnet", "ffserver"]),
     ("ffhttp", &["sqlx", "ffserver"]),
+    ("ffclient", &["rocket", "sqlx", "nix", "ffserver"]),
     ("master", &["sqlx", "sqlx-core", "memcache", "ffstore", "ffserver", "apps"]),
 ];
 

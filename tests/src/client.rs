@@ -5,22 +5,27 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use ffproto::CommandId;
-use ffproto::frame::Firefly;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use ffclient::{CommandId, Connection, Fault, Firefly, Message, Options, ReceiveError};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 /// Longer than any deadline of the cluster: a client that waits longer has found a silence.
 const PATIENCE: Duration = Duration::from_secs(10);
-const REPLY_BYTES_MAX: u32 = 16 << 20;
 
-/// One connection to a net node.
-pub struct Client {
-    stream: TcpStream,
-    received: Vec<u8>,
-    framing: Firefly,
+/// A client as tests want it: nothing is too long to be sent, and a server may take its time to take it.
+pub(crate) fn options() -> Options {
+    const NO_DEADLINE: Duration = Duration::from_secs(3600);
+    Options {
+        connect_timeout: PATIENCE,
+        call_timeout: PATIENCE,
+        send_timeout: NO_DEADLINE,
+        request_bytes_max: u32::MAX,
+        ..Options::default()
+    }
 }
+
+/// One connection to a net node: messages one by one, in the order in which they come.
+pub struct Client(Connection);
 
 /// An error frame, as a client reads it.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,11 +46,8 @@ impl Client {
     /// # Errors
     /// Nobody listens there.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
-        let stream = timeout(PATIENCE, TcpStream::connect(address))
-            .await?
-            .with_context(|| format!("no net node at {address}"))?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::new(), framing: Firefly::default() })
+        let connection = Connection::connect(address, options()).await;
+        Ok(Self(connection.with_context(|| format!("no net node at {address}"))?))
     }
 
     /// Connects as over a network: the kernel keeps kilobytes for the client, not the megabytes that it
@@ -62,8 +64,7 @@ impl Client {
         let stream = timeout(PATIENCE, socket.connect(address))
             .await?
             .with_context(|| format!("no net node at {address}"))?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::new(), framing: Firefly::default() })
+        Ok(Self(Connection::from_stream(stream, options())?))
     }
 
     /// Ends as one that loses its network does: with a reset, not in good order.
@@ -72,7 +73,7 @@ impl Client {
     /// The socket does not take the option.
     pub fn reset(self) -> Result<()> {
         let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-        Ok(nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &at_once)?)
+        Ok(nix::sys::socket::setsockopt(self.0.stream(), nix::sys::socket::sockopt::Linger, &at_once)?)
     }
 
     /// Sends one request.
@@ -80,9 +81,7 @@ impl Client {
     /// # Errors
     /// The connection is gone.
     pub async fn send(&mut self, command: u32, body: &[u8]) -> Result<()> {
-        let mut frame = Vec::new();
-        self.framing.write(CommandId(command), body, &mut frame);
-        self.send_bytes(&frame).await
+        Ok(self.0.send(CommandId(command), body).await?)
     }
 
     /// Sends bytes as they are.
@@ -90,13 +89,13 @@ impl Client {
     /// # Errors
     /// The connection is gone.
     pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.stream.write_all(bytes).await?)
+        Ok(self.0.send_bytes(bytes).await?)
     }
 
     /// The bytes of a request.
     pub fn frame(&self, command: u32, body: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
-        self.framing.write(CommandId(command), body, &mut frame);
+        Firefly::default().write(CommandId(command), body, &mut frame);
         frame
     }
 
@@ -105,21 +104,8 @@ impl Client {
     /// # Errors
     /// The server closed the connection, or is silent.
     pub async fn receive(&mut self) -> Result<(u32, Bytes)> {
-        timeout(PATIENCE, async {
-            loop {
-                if let Some(frame) = self.framing.read(&self.received, REPLY_BYTES_MAX)? {
-                    let (command, body, bytes) =
-                        (frame.command.0, Bytes::copy_from_slice(frame.body), frame.bytes);
-                    self.received.drain(..bytes);
-                    return Ok((command, body));
-                }
-                if self.stream.read_buf(&mut self.received).await? == 0 {
-                    bail!("the server closed the connection");
-                }
-            }
-        })
-        .await
-        .context("silence: no frame within 10 s")?
+        let Message { command, body } = self.0.receive().await?;
+        Ok((command.0, body))
     }
 
     /// The bytes that arrive until `n` are there.
@@ -127,15 +113,7 @@ impl Client {
     /// # Errors
     /// The server closed the connection, or is silent.
     pub async fn receive_bytes(&mut self, n: usize) -> Result<Vec<u8>> {
-        let read = async {
-            while self.received.len() < n {
-                if self.stream.read_buf(&mut self.received).await? == 0 {
-                    bail!("the server closed the connection");
-                }
-            }
-            Ok(self.received.drain(..n).collect())
-        };
-        timeout(PATIENCE, read).await.context("silence")?
+        Ok(self.0.receive_bytes(n).await?.into())
     }
 
     /// Sends a request and waits for its answer.
@@ -179,9 +157,10 @@ impl Client {
     /// # Errors
     /// It sends something else, or stays silent.
     pub async fn until_closed(&mut self) -> Result<()> {
-        match timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await.context("still open")? {
-            Ok(0) | Err(_) => Ok(()),
-            Ok(n) => bail!("{n} bytes instead of the end: {:?}", self.received),
+        match self.0.receive_bytes(1).await {
+            Err(ReceiveError::Closed(_)) => Ok(()),
+            Err(silence) => Err(silence).context("still open"),
+            Ok(byte) => bail!("{byte:?} instead of the end"),
         }
     }
 
@@ -190,7 +169,7 @@ impl Client {
     /// # Errors
     /// The connection is gone.
     pub async fn half_close(&mut self) -> Result<()> {
-        Ok(self.stream.shutdown().await?)
+        Ok(self.0.finish().await?)
     }
 }
 
@@ -199,13 +178,11 @@ impl Client {
 /// # Errors
 /// It is not the JSON that docs/protocol.md promises.
 pub fn parse_error(body: &[u8]) -> Result<ErrorFrame> {
-    let json: serde_json::Value = serde_json::from_slice(body)?;
-    let text =
-        |key: &str| json[key].as_str().map(str::to_owned).with_context(|| format!("no `{key}` in {json}"));
+    let Fault { command, code, message, executed } = Fault::read(body)?;
     Ok(ErrorFrame {
-        command: json["command"].as_u64().context("no `command`")?,
-        code: text("code")?,
-        message: text("message")?,
-        executed: text("executed")?,
+        command: command.0.into(),
+        code: code.name().to_owned(),
+        message,
+        executed: executed.name().to_owned(),
     })
 }

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use ffclient::ReceiveError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::{Client, parse_error};
@@ -284,7 +284,8 @@ impl Book {
                     continue;
                 }
                 Ok(false) => {
-                    let what = if error.is::<Elapsed>() { "MISSING an answer" } else { "CLOSED" };
+                    let silent = matches!(error.downcast_ref(), Some(ReceiveError::Timeout(_)));
+                    let what = if silent { "MISSING an answer" } else { "CLOSED" };
                     self.fault(format!("{what}: {error:#}"));
                 }
                 Err(why) => self.fault(format!("NOT TAKEN again: {why:#}")),

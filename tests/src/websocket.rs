@@ -1,30 +1,18 @@
-//! A game client that speaks WebSocket, for tests: tokio-tungstenite's, and one whose bytes are the test's.
+//! A game client that speaks WebSocket, for tests: the client library's, and one whose bytes are the test's.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
-use ffproto::CommandId;
-use ffproto::frame::Firefly;
-use futures_util::{SinkExt, StreamExt};
+use ffclient::tungstenite::Message;
+use ffclient::tungstenite::protocol::CloseFrame;
+use ffclient::{CommandId, WebSocket};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::client::Client;
-
-/// Longer than any deadline of the cluster.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::client::{Client, options};
 
 /// One connection to a net node.
-pub struct WebClient {
-    socket: WebSocketStream<TcpStream>,
-    framing: Firefly,
-}
+pub struct WebClient(WebSocket);
 
 impl WebClient {
     /// Connects, as a page at some other address would.
@@ -32,10 +20,7 @@ impl WebClient {
     /// # Errors
     /// Nobody listens there, or refuses.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await??;
-        stream.set_nodelay(true)?;
-        let (socket, _) = timeout(PATIENCE, client_async(format!("ws://{address}/"), stream)).await??;
-        Ok(Self { socket, framing: Firefly::default() })
+        Ok(Self(WebSocket::connect(address, options()).await?))
     }
 
     /// Sends a binary message with one frame.
@@ -43,9 +28,7 @@ impl WebClient {
     /// # Errors
     /// The connection is gone.
     pub async fn send(&mut self, command: u32, body: &[u8]) -> Result<()> {
-        let mut frame = Vec::new();
-        self.framing.write(CommandId(command), body, &mut frame);
-        self.send_message(Message::binary(frame)).await
+        Ok(self.0.send(CommandId(command), body).await?)
     }
 
     /// Sends a text message.
@@ -61,7 +44,7 @@ impl WebClient {
     /// # Errors
     /// The connection is gone.
     pub async fn send_message(&mut self, message: Message) -> Result<()> {
-        Ok(timeout(PATIENCE, self.socket.send(message)).await??)
+        Ok(self.0.send_message(message).await?)
     }
 
     /// The next message, whatever it is.
@@ -69,8 +52,7 @@ impl WebClient {
     /// # Errors
     /// The connection is gone, or silent.
     pub async fn receive_message(&mut self) -> Result<Message> {
-        let message = timeout(PATIENCE, self.socket.next()).await.context("silence")?;
-        Ok(message.context("the server closed the connection")??)
+        Ok(self.0.receive_message().await?)
     }
 
     /// The next binary message, which is one frame: its command and its body.
@@ -78,14 +60,8 @@ impl WebClient {
     /// # Errors
     /// There is none.
     pub async fn receive(&mut self) -> Result<(u32, Bytes)> {
-        match self.receive_message().await? {
-            Message::Binary(bytes) => {
-                let frame = self.framing.read(&bytes, 16 << 20)?.context("half a frame")?;
-                ensure!(frame.bytes == bytes.len(), "more than a frame");
-                Ok((frame.command.0, Bytes::copy_from_slice(frame.body)))
-            }
-            other => bail!("{other:?} instead of a binary message"),
-        }
+        let ffclient::Message { command, body } = self.0.receive().await?;
+        Ok((command.0, body))
     }
 
     /// The next text message.
@@ -124,8 +100,7 @@ impl WebClient {
     /// # Errors
     /// The connection is gone.
     pub async fn close(&mut self) -> Result<()> {
-        let normal = CloseFrame { code: 1000.into(), reason: "done".into() };
-        Ok(timeout(PATIENCE, self.socket.close(Some(normal))).await??)
+        Ok(self.0.finish().await?)
     }
 }
 

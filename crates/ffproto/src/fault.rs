@@ -75,6 +75,11 @@ impl Code {
         Self::NAMES.iter().find(|row| row.1 == number).map_or(Code::Unknown(number), |row| row.0)
     }
 
+    /// The code of a name in a client's error frame.
+    pub fn from_name(name: &str) -> Self {
+        Self::NAMES.iter().find(|row| row.2 == name).map_or(Code::Unknown(0), |row| row.0)
+    }
+
     /// The name in a client's error frame and in logs.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|row| row.0 == self).map_or("unknown", |row| row.2)

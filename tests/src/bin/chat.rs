@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use tests::client::{Client, parse_error};
-use tokio::time::{Instant, timeout_at};
+use ffclient::{Client, CommandId, Message, Options, PushError};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Logs in under a name, says each text to all, and shows what comes.
 #[derive(Parser)]
@@ -23,6 +23,13 @@ struct Args {
     seconds: u64,
 }
 
+/// Longer than a message of the room takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOGIN: CommandId = CommandId(1);
+const SAY: CommandId = CommandId(2);
+const ONLINE: CommandId = CommandId(11);
+const SAID: CommandId = CommandId(12);
+
 #[allow(clippy::print_stderr, reason = "a program for the terminal")]
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -37,49 +44,43 @@ async fn main() -> ExitCode {
 
 #[allow(clippy::print_stdout, reason = "a program for the terminal")]
 async fn run(args: &Args) -> Result<()> {
-    let mut client = Client::connect(args.address).await?;
-    client.send(1, args.name.as_bytes()).await?;
-    let mut inside = false;
-    while !inside {
-        let (command, body) = client.receive().await?;
-        println!("{}", line(command, &body)?);
-        inside = command == 1;
-    }
+    let client = Client::connect(args.address, Options::default()).await?;
+    let greeting = client.login(LOGIN, args.name.as_bytes()).await?;
+    println!("{}", String::from_utf8_lossy(&greeting));
     for text in &args.texts {
-        client.send(2, text.as_bytes()).await?;
+        client.send(SAY, text.as_bytes()).await?;
     }
     // Everybody hears what is said, who says it as well.
     let mut own = 0;
     while own < args.texts.len() {
-        let (command, body) = client.receive().await?;
-        let shown = line(command, &body)?;
-        own += usize::from(command == 12 && shown.starts_with(&format!("{}: ", args.name)));
+        let heard = timeout(PATIENCE, client.push()).await.context("silence")?;
+        let not_said = matches!(heard, Err(PushError::Fault(_)));
+        let said = matches!(&heard, Ok(message) if message.command == SAID);
+        let shown = line(heard)?;
+        own += usize::from(said && shown.starts_with(&format!("{}: ", args.name)));
         println!("{shown}");
-        ensure!(command != u32::MAX, "it was not said");
+        ensure!(!not_said, "it was not said");
     }
     let end = Instant::now() + Duration::from_secs(args.seconds);
-    while let Ok(heard) = timeout_at(end, client.receive()).await {
-        let (command, body) = heard?;
-        println!("{}", line(command, &body)?);
+    while let Ok(heard) = timeout_at(end, client.push()).await {
+        println!("{}", line(heard)?);
     }
-    Ok(())
+    Ok(client.close().await?)
 }
 
 /// What came, for people.
-fn line(command: u32, body: &[u8]) -> Result<String> {
-    if command == u32::MAX {
-        let error = parse_error(body)?;
-        ensure!(error.code != "refused" && error.code != "kicked", "{}", error.message);
-        return Ok(format!("[{}] {}", error.code, error.message));
-    }
-    if command == 1 {
-        return Ok(String::from_utf8_lossy(body).into_owned());
-    }
-    let json: serde_json::Value = serde_json::from_slice(body)?;
+fn line(heard: Result<Message, PushError>) -> Result<String> {
+    let Message { command, body } = match heard {
+        Ok(message) => message,
+        Err(PushError::Fault(fault)) if fault.is_last() => bail!("{}", fault.message),
+        Err(PushError::Fault(fault)) => return Ok(format!("[{}] {}", fault.code, fault.message)),
+        Err(other) => return Err(other.into()),
+    };
+    let json: serde_json::Value = serde_json::from_slice(&body)?;
     let text = |key: &str| json[key].as_str().with_context(|| format!("no `{key}` in {json}"));
     Ok(match command {
-        11 => format!("online: {json}"),
-        12 => format!("{}: {}", text("from")?, text("text")?),
+        ONLINE => format!("online: {json}"),
+        SAID => format!("{}: {}", text("from")?, text("text")?),
         _ => format!("* {}", text("text")?),
     })
 }

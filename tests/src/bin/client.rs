@@ -1,14 +1,11 @@
 //! The test client of firefly's demo: three requests over one connection, and what comes back.
 
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
-use ffproto::CommandId;
-use ffproto::frame::Firefly;
+use ffclient::{Client, CommandId, Options};
 
 /// Sends the demo's three requests to a netport and prints what comes back.
 #[derive(Parser)]
@@ -24,11 +21,10 @@ struct Args {
     body: String,
 }
 
-const REPLY_BYTES_MAX: u32 = 16 << 20;
-
 #[allow(clippy::print_stderr, reason = "a program for the terminal")]
-fn main() -> ExitCode {
-    match run(&Args::parse()) {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("client: {error:#}");
@@ -37,41 +33,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<()> {
-    let address = args.address.to_socket_addrs()?.next().context("no such address")?;
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
-        .with_context(|| format!("no server at {address}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+async fn run(args: &Args) -> Result<()> {
+    let client = Client::connect(&args.address, Options::default()).await;
+    let client = client.with_context(|| format!("no server at {}", args.address))?;
     let mut out = std::io::stdout();
     for &command in &args.commands {
         if writeln!(out, "----------------\nsend commandId: {command}").is_err() {
             return Ok(()); // Nobody reads on, as with `client | head`.
         }
-        let (got, body) = request(&mut stream, CommandId(command), args.body.as_bytes())?;
-        let text = String::from_utf8_lossy(&body);
-        if got.0 != command {
-            bail!("command {command} was answered by {got}: {text}");
-        }
-        if writeln!(out, "{text}").is_err() {
+        let reply = client.call(CommandId(command), args.body.as_bytes()).await?;
+        if writeln!(out, "{}", String::from_utf8_lossy(&reply)).is_err() {
             return Ok(());
         }
     }
-    Ok(())
-}
-
-fn request(stream: &mut TcpStream, command: CommandId, body: &[u8]) -> Result<(CommandId, Vec<u8>)> {
-    let framing = Firefly::default();
-    let mut frame = Vec::new();
-    framing.write(command, body, &mut frame);
-    stream.write_all(&frame)?;
-    let (mut received, mut chunk) = (Vec::new(), [0; 4096]);
-    loop {
-        if let Some(frame) = framing.read(&received, REPLY_BYTES_MAX)? {
-            return Ok((frame.command, frame.body.to_vec()));
-        }
-        match stream.read(&mut chunk).context("no reply")? {
-            0 => bail!("the server closed the connection"),
-            n => received.extend_from_slice(&chunk[..n]),
-        }
-    }
+    Ok(client.close().await?)
 }

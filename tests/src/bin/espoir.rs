@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Parser;
+use ffclient::{Client, CommandId, Options};
 use tests::http;
-use tests::websocket::WebClient;
 
 /// Plays the client of examples/espoir.
 #[derive(Parser)]
@@ -36,22 +36,18 @@ async fn run(args: &Args) -> Result<()> {
     let hello = http::request(args.web, "POST", "/", &[]).await?;
     println!("test_http_web_proxy: {} {}", hello.status, hello.body);
 
-    let mut client = WebClient::connect(args.net).await?;
+    let client = Client::connect_websocket(args.net, Options::default()).await?;
     let login = r#"{"name":"jamon","passwd":"test"}"#;
-    client.send(1000, login.as_bytes()).await?;
     println!("成功发送登录请求消息(ID:1000): {login}");
-    println!("收到登录回应:  {}", answer(&mut client, 1000).await?);
+    println!("收到登录回应:  {}", answer(&client, 1000, login).await?);
 
     let rank = r#"{"user_id":10}"#;
-    client.send(20000, rank.as_bytes()).await?;
     println!("成功发送'进入游戏排位'场消息(ID:20000): {rank}");
-    println!("收到进入游戏排位场 消息回应: {}", answer(&mut client, 20000).await?);
-    Ok(())
+    println!("收到进入游戏排位场 消息回应: {}", answer(&client, 20000, rank).await?);
+    Ok(client.close().await?)
 }
 
-async fn answer(client: &mut WebClient, command: u32) -> Result<String> {
-    let (got, body) = client.receive().await?;
-    let text = String::from_utf8_lossy(&body).into_owned();
-    ensure!(got == command, "command {command} was answered by {got}: {text}");
-    Ok(text)
+async fn answer(client: &Client, command: u32, body: &str) -> Result<String> {
+    let answer = client.call(CommandId(command), body.as_bytes()).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
