@@ -2,7 +2,6 @@
 //! knows who handles the others, and a service. Same commands, same texts; docs/routing.md.
 
 use ffserver::prelude::*;
-use ffserver::rocket;
 use ffserver::tracing::info;
 use serde::{Deserialize, Serialize};
 

@@ -194,7 +194,7 @@ fn any_net(name: &'static str) -> App {
             info!("hook: {} stopping", node.name());
             Ok(())
         })
-        .web("/", ffserver::rocket::routes![hello])
+        .web("/", rocket::routes![hello])
 }
 
 /// A net node that speaks first.

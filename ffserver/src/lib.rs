@@ -43,7 +43,7 @@ pub use session::broadcast::Broadcasts;
 pub use session::conflated_broadcast::Latest;
 pub use session::handle::{self as sessions, MoveError, Session, SessionError};
 pub use session::local::PushError;
-pub use {bytes, rocket, tracing};
+pub use {bytes, tracing};
 
 /// What a module of handlers needs: `use ffserver::prelude::*;`
 pub mod prelude {

@@ -80,8 +80,21 @@ impl App {
         self
     }
 
-    /// Mounts Rocket's own routes in the node's web server: `.web("/", rocket::routes![ranks])`. They
-    /// reach the node as `&rocket::State<Node>`.
+    /// Mounts routes of Rocket 0.5 in the node's web server. They reach the node as `&rocket::State<Node>`.
+    ///
+    /// The crate that has the routes names Rocket among its dependencies, as Rocket's macros want it:
+    /// `rocket = { version = "0.5", default-features = false, features = ["json"] }`.
+    ///
+    /// ```
+    /// use ffserver::prelude::*;
+    ///
+    /// #[rocket::get("/name")]
+    /// fn name(node: &rocket::State<Node>) -> String {
+    ///     node.name().to_string()
+    /// }
+    ///
+    /// let app = App::new("game").web("/", rocket::routes![name]);
+    /// ```
     #[must_use]
     pub fn web(mut self, base: &'static str, routes: Vec<rocket::Route>) -> Self {
         self.mounts.push((base, routes));

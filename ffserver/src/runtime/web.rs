@@ -1,4 +1,11 @@
 //! The node's web server: /healthz and the app's routes in Rocket, with the node as its state, behind a front (`ffhttp`).
+//!
+//! The code that Rocket's macros make names `::rocket`, so a crate with routes has `rocket` among its own dependencies.
+//! A re-export would look as if it did instead, and is not there:
+//!
+//! ```compile_fail,E0432
+//! use ffserver::rocket;
+//! ```
 
 use std::io;
 use std::net::TcpListener;
