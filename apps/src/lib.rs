@@ -2,7 +2,7 @@
 //!
 //! `netserver`, `gateserver` and `game1server` are firefly's demo: start reading there. `accounts` keeps its
 //! data in a database: docs/data.md. `espoir` is obEspoir's demo: docs/routing.md. `chat` is a chat room with a page:
-//! docs/sessions.md. `bench`, `trial`, `hall`, `maze` and `coins` are what the benchmark and the tests run.
+//! docs/sessions.md. `bench`, `trial`, `hall`, `hooks`, `maze` and `coins` are what the benchmark and the tests run.
 
 mod netserver;
 mod gateserver;
@@ -14,6 +14,7 @@ mod coins;
 mod espoir;
 mod trial;
 mod hall;
+mod hooks;
 mod maze;
 
 use ffserver::App;
@@ -44,6 +45,10 @@ pub fn all() -> Vec<App> {
         hall::net(),
         hall::gate(),
         hall::hall(),
+        hooks::net(),
+        hooks::gate(),
+        hooks::game(),
+        hooks::frozen(),
         maze::net(),
         maze::gate(),
         maze::room(),

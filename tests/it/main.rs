@@ -13,6 +13,7 @@ mod espoir;
 mod groups;
 mod handlers;
 mod health;
+mod hooks;
 mod hosts;
 mod layering;
 mod limits;

@@ -29,6 +29,24 @@ use ffstore::{Record, Registered, Table};
 /// }
 /// # let _ = app();
 /// ```
+///
+/// # Hooks
+///
+/// A hook runs at most as long as a call may take (`limits.call_timeout_ms`) and is dropped then; what it panics with, or
+/// that it was late, stands in the log. [`on_started`](App::on_started), [`on_stopping`](App::on_stopping),
+/// [`freeze`](App::freeze) and [`thaw`](App::thaw) have limits of their own. A hook runs beside everything that does not
+/// wait for it:
+///
+/// | hook | waits for it |
+/// | --- | --- |
+/// | `on_started`, `thaw` | the node: it takes no message and no client before |
+/// | `on_session_opened` | the session's messages on this node |
+/// | `on_session_verified` | the answer to the session's login; on a node that the session touches later, its messages there; nothing behind [`Session::bind`] |
+/// | `on_session_entered`, `on_session_not_moved` | the session's messages |
+/// | `on_session_closed`, `on_session_left`, `on_session_lost_node` | nothing but later hooks of the session |
+/// | `on_child_connected`, `on_child_lost` | nothing but later hooks about the same child |
+/// | `on_stopping` | the end of the node's links, and of its process |
+/// | `freeze` | the node: messages for it wait at its neighbours |
 pub struct App {
     pub(crate) name: &'static str,
     pub(crate) routes: Vec<Route>,
@@ -101,8 +119,10 @@ impl App {
         self
     }
 
-    /// Runs when database, cache and listeners are there, before the node is ready. An error keeps the
-    /// node from starting.
+    /// Runs when database, cache and listeners are there, before the node is ready and takes any message; the node
+    /// is given up when it is not ready within `limits.start_s`. Runs in each process of the node, so also in one
+    /// that is to take over from an old one, which still serves: before [`App::thaw`]. An error keeps the node from
+    /// starting.
     #[must_use]
     pub fn on_started<F>(mut self, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
     where
@@ -112,9 +132,10 @@ impl App {
         self
     }
 
-    /// Runs when the node stops in good order, after its sessions have ended and before its links close; also
-    /// in a process that has handed over to a successor, unless its state went there
-    /// ([`App::freeze`]).
+    /// Runs when the node stops in good order: no message is handled any more, its handlers and the hooks of its
+    /// sessions have ended (or were late), and its links are still up, so parents and children may be called. The
+    /// stop waits for it, within what is left of the node's `drain_s`. Runs also in a process that has handed over
+    /// to a successor, unless its state went there ([`App::freeze`]).
     #[must_use]
     pub fn on_stopping<F>(mut self, hook: impl Fn(Node) -> F + Send + Sync + 'static) -> Self
     where
@@ -287,7 +308,11 @@ impl App {
         self
     }
 
-    /// Runs when a child has linked (firefly's `doChildConnect`).
+    /// Runs when a child has linked (firefly's `doChildConnect`); the child may be called. Nothing waits for the hook:
+    /// messages of the child are handled beside it. Only what it does before it first waits is done before the
+    /// first of them, unless an earlier hook about the child still runs: the hooks about one child run one after the
+    /// other. Runs again, without [`App::on_child_lost`] in between, when the child's process or this one has been
+    /// replaced. Counts as a running handler when the node stops or is replaced.
     #[must_use]
     pub fn on_child_connected<F>(mut self, hook: impl Fn(Node, NodeName) -> F + Send + Sync + 'static) -> Self
     where
@@ -297,7 +322,10 @@ impl App {
         self
     }
 
-    /// Runs when the link to a child has ended (firefly's `doChildLostConnect`).
+    /// Runs when a child that was linked is so no more (firefly's `doChildLostConnect`), behind
+    /// [`App::on_child_connected`] for it and before that for its next link; the child may be back already.
+    /// Not when the child's process or this one is replaced. When this node stops it runs behind
+    /// [`App::on_stopping`], and only for a moment.
     #[must_use]
     pub fn on_child_lost<F>(mut self, hook: impl Fn(Node, NodeName) -> F + Send + Sync + 'static) -> Self
     where
