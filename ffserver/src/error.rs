@@ -1,5 +1,6 @@
 //! How calls and handlers fail, by what the caller can do about it.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -86,11 +87,14 @@ impl From<Fault> for CallError {
     }
 }
 
-/// What a handler returns when it fails. Any error becomes one with `?`.
+/// What a handler returns when it fails. Any error becomes one with `?`, and may be returned as it is: every
+/// `std::error::Error`, `anyhow::Error`, `String` and `&str`.
 ///
-/// Two texts: [`message`](Self::message) goes to the caller and, at the end, to the client;
-/// the cause goes to this node's log only. A [`CallError`] keeps its code on the way back, so a client
-/// sees `no_node` or `timeout` and not `handler`.
+/// Two texts: [`message`](Self::message) goes to the caller and, at the end, to the client; the cause goes to this
+/// node's log only. An error that was converted is a cause, also a `String`: what the client may read is given to
+/// [`HandlerError::new`]. A [`CallError`] keeps its code on the way back, so a client sees `no_node` or `timeout` and
+/// not `handler`; also one among an error's causes, such as one with `anyhow`'s `context`. To hide it, give the error
+/// to [`HandlerError::internal`].
 #[derive(Debug)]
 pub struct HandlerError {
     kind: Kind,
@@ -182,14 +186,31 @@ impl fmt::Display for HandlerError {
 }
 
 /// `HandlerError` itself is no `Error` (as with `anyhow`), so that `?` takes every error.
-impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
+impl<E: Into<Box<dyn StdError + Send + Sync>> + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        let boxed: Box<dyn StdError + Send + Sync> = Box::new(error);
-        match boxed.downcast::<CallError>() {
-            Ok(call) => Self::passed(call.fault().clone()),
-            Err(other) => Self::internal(other),
+        let any: &dyn Any = &error;
+        // In the box that an `anyhow::Error` becomes, the outermost error's type is hidden.
+        let in_anyhow = any.downcast_ref::<anyhow::Error>().and_then(|error| fault_of_call(error.as_ref()));
+        let cause = error.into();
+        match in_anyhow.or_else(|| fault_of_call(cause.as_ref())) {
+            // The call's error itself, which says no more than its fault.
+            Some(fault) if cause.source().is_none() => Self::passed(fault),
+            Some(fault) => Self::passed(fault).because(cause),
+            None => Self::internal(cause),
         }
     }
+}
+
+/// The fault of a failed call among an error and its causes.
+fn fault_of_call(error: &(dyn StdError + 'static)) -> Option<Fault> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(call) = error.downcast_ref::<CallError>() {
+            return Some(call.fault().clone());
+        }
+        next = error.source();
+    }
+    None
 }
 
 #[cfg(test)]
@@ -208,6 +229,68 @@ mod tests {
         let gate = NodeName::try_from("gate").unwrap();
         // The outer handler ran, so the whole is no longer surely unexecuted.
         assert_eq!(error.into_fault(&gate), Fault { executed: Executed::Unknown, ..inner });
+    }
+
+    fn unreached() -> Fault {
+        Fault {
+            code: Code::NoNode,
+            at: NodeName::master(),
+            executed: Executed::No,
+            message: "`game1` is not connected".into(),
+        }
+    }
+
+    /// What the caller of `gate`, whose handler ended with `error`, is told.
+    fn told(error: HandlerError) -> Fault {
+        error.into_fault(&NodeName::try_from("gate").unwrap())
+    }
+
+    #[test]
+    fn a_call_error_keeps_its_code_and_place_through_anyhow() {
+        use anyhow::Context;
+        let call = || CallError::from(unreached());
+        let passed = Fault { executed: Executed::Unknown, ..unreached() };
+
+        let error = HandlerError::from(anyhow::Error::from(call()));
+        assert_eq!(told(error), passed);
+
+        let failed = Err::<(), _>(call()).context("asking for the score").context("ending the round");
+        let error = HandlerError::from(failed.unwrap_err());
+        assert_eq!(
+            error.log_text(),
+            "`game1` is not connected: ending the round: asking for the score: `game1` is not connected"
+        );
+        assert_eq!(told(error), passed, "the contexts are for the log only");
+    }
+
+    #[test]
+    fn a_call_error_keeps_its_code_and_place_through_an_error_of_the_apps() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("no score")]
+        struct NoScore(#[from] CallError);
+
+        let error = HandlerError::from(NoScore::from(CallError::from(unreached())));
+        assert_eq!(told(error), Fault { executed: Executed::Unknown, ..unreached() });
+    }
+
+    #[test]
+    fn a_call_error_that_is_given_as_internal_is_hidden() {
+        let error = HandlerError::internal(CallError::from(unreached()));
+        assert_eq!((error.code(), error.message()), (Code::Handler, "the handler failed"));
+    }
+
+    #[test]
+    fn texts_and_boxed_errors_convert_and_are_for_the_log_only() {
+        let boxed: Box<dyn StdError + Send + Sync> = "from a box".into();
+        for (error, logged) in [
+            (HandlerError::from("a text"), "the handler failed: a text"),
+            (HandlerError::from(String::from("another text")), "the handler failed: another text"),
+            (HandlerError::from(anyhow::anyhow!("a third")), "the handler failed: a third"),
+            (HandlerError::from(boxed), "the handler failed: from a box"),
+        ] {
+            assert_eq!(error.log_text(), logged);
+            assert_eq!((error.code(), error.message()), (Code::Handler, "the handler failed"));
+        }
     }
 
     #[test]

@@ -96,6 +96,10 @@ pub trait FromRequest: Sized {
 }
 
 /// What a body can be read as.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not read from a body",
+    note = "bodies are: Bytes, Vec<u8>, String, Json<T>, Bincode<T>"
+)]
 pub trait FromBody: Sized {
     /// Reads it.
     ///
@@ -400,9 +404,27 @@ impl<T: Serialize> IntoReply for Bincode<T> {
         Ok(Some(options.serialize(&self.0)?.into()))
     }
 }
-impl<T: IntoReply, E: Into<HandlerError>> IntoReply for Result<T, E> {
+impl<T: IntoReply, E: IntoError> IntoReply for Result<T, E> {
     fn into_reply(self) -> Outcome {
-        self.map_err(Into::into)?.into_reply()
+        self.map_err(IntoError::into_error)?.into_reply()
+    }
+}
+
+/// What a handler may fail with: whatever converts to a [`HandlerError`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no error of a handler",
+    note = "errors are: HandlerError, anyhow::Error, String, &'static str, and everything that is std::error::Error + Send + Sync + 'static"
+)]
+pub trait IntoError {
+    /// The error.
+    fn into_error(self) -> HandlerError;
+}
+
+// So that a type which is none is reported by the note above, and not by what `Into` leads to.
+#[diagnostic::do_not_recommend]
+impl<E: Into<HandlerError>> IntoError for E {
+    fn into_error(self) -> HandlerError {
+        self.into()
     }
 }
 
@@ -487,6 +509,10 @@ impl Route {
 }
 
 /// What the attributes implement for the type of the handler's name.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler",
+    note = "a handler is an async fn under #[net_handle(…)], #[root_handle], #[node_handle] or #[remote_handle(…)]"
+)]
 pub trait Listed {
     /// The handler's route.
     fn route() -> Route;
@@ -498,4 +524,43 @@ macro_rules! handlers {
     ($($handler:path),* $(,)?) => {
         ::std::vec![$(<$handler as $crate::handler::Listed>::route()),*]
     };
+    ($($other:tt)*) => {
+        ::core::compile_error!("handlers are listed by their names: handlers![login, enter]")
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+    use ffproto::Code;
+
+    use super::*;
+    use crate::{CallError, net_handle};
+
+    #[net_handle(1)]
+    async fn score(Body(text): Body<String>) -> anyhow::Result<String> {
+        let score: u32 = text.parse().context("no score")?;
+        Ok(score.to_string())
+    }
+
+    #[test]
+    fn a_handler_may_return_anyhows_result() {
+        assert_eq!(crate::handlers![score].len(), 1);
+        let fails = anyhow::Result::<String>::Err(anyhow::anyhow!("password=secret")).into_reply();
+        let error = fails.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Handler, "the handler failed"));
+    }
+
+    #[test]
+    fn a_call_error_that_a_handler_returns_in_anyhow_keeps_its_code() {
+        let fault = ffproto::Fault {
+            code: Code::Timeout,
+            at: NodeName::master(),
+            executed: ffproto::Executed::Unknown,
+            message: "too late".into(),
+        };
+        let reply = Err::<(), _>(CallError::from(fault)).context("asking for the score").into_reply();
+        let error = reply.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Timeout, "too late"));
+    }
 }
