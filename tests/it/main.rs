@@ -6,6 +6,7 @@ mod bad_input;
 mod bench;
 mod chat;
 mod coins;
+mod compile_fail;
 mod config_errors;
 mod data;
 mod demo;

@@ -1,8 +1,13 @@
 //! What stands in the parentheses of an attribute.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::TokenStream;
 use syn::parse::{ParseStream, Parser};
 use syn::{Error, Ident, LitInt, LitStr, Result, Token};
+
+/// What may follow a handler's whole name.
+const CONCURRENT: &str = "only `concurrent` may stand here";
+/// What may stand where the name of a method may.
+const METHOD_OR_CONCURRENT: &str = "only the method's name in quotes, or `concurrent`, may stand here";
 
 /// Where a handler is listed.
 pub(crate) enum Key {
@@ -46,7 +51,7 @@ pub(crate) fn node(tokens: TokenStream) -> Result<Facts> {
 fn by_method(tokens: TokenStream, key: fn(Option<LitStr>) -> Key) -> Result<Facts> {
     let parse = |input: ParseStream<'_>| {
         let name = if input.peek(LitStr) { Some(method(input)?) } else { None };
-        let concurrent = if name.is_some() { rest(input)? } else { word(input)? };
+        let concurrent = if name.is_some() { rest(input)? } else { word(input, METHOD_OR_CONCURRENT)? };
         Ok(Facts { key: key(name), concurrent })
     };
     parse.parse2(tokens)
@@ -57,12 +62,16 @@ pub(crate) fn remote(tokens: TokenStream) -> Result<Facts> {
         let parent: LitStr = input.parse().map_err(|e| {
             Error::new(e.span(), "the parent's name is expected, as in #[remote_handle(\"gate\")]")
         })?;
+        if parent.value().is_empty() {
+            return Err(Error::new(parent.span(), "a parent needs a name"));
+        }
         let mut name = None;
         if input.peek(Token![,]) && input.peek2(LitStr) {
             input.parse::<Token![,]>()?;
             name = Some(method(input)?);
         }
-        Ok(Facts { key: Key::Remote(parent, name), concurrent: rest(input)? })
+        let allowed = if name.is_some() { CONCURRENT } else { METHOD_OR_CONCURRENT };
+        Ok(Facts { key: Key::Remote(parent, name), concurrent: rest_of(input, allowed)? })
     };
     parse.parse2(tokens)
 }
@@ -74,24 +83,25 @@ fn method(input: ParseStream<'_>) -> Result<LitStr> {
 
 /// `, concurrent` or nothing.
 fn rest(input: ParseStream<'_>) -> Result<bool> {
-    if input.is_empty() {
-        return Ok(false);
-    }
-    input.parse::<Token![,]>()?;
-    word(input)
+    rest_of(input, CONCURRENT)
 }
 
-fn word(input: ParseStream<'_>) -> Result<bool> {
+/// The same, with what may stand there.
+fn rest_of(input: ParseStream<'_>, allowed: &str) -> Result<bool> {
     if input.is_empty() {
         return Ok(false);
     }
-    let word: Ident = input.parse()?;
-    if word != "concurrent" {
-        return Err(Error::new(word.span(), "only `concurrent` may stand here"));
-    }
+    input.parse::<Token![,]>().map_err(|e| Error::new(e.span(), format!("{allowed}, behind a comma")))?;
+    word(input, allowed)
+}
+
+fn word(input: ParseStream<'_>, allowed: &str) -> Result<bool> {
     if input.is_empty() {
-        Ok(true)
-    } else {
-        Err(Error::new(Span::call_site(), "nothing may follow `concurrent`"))
+        return Ok(false);
     }
+    let word: Ident = input.parse().map_err(|e| Error::new(e.span(), allowed))?;
+    if word != "concurrent" {
+        return Err(Error::new(word.span(), allowed));
+    }
+    if input.is_empty() { Ok(true) } else { Err(Error::new(input.span(), "nothing may follow `concurrent`")) }
 }

@@ -1,9 +1,9 @@
 //! Turns an annotated function into the function and a route, and gathers every fault of it first.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, ItemFn, Result, Type};
+use syn::{Error, FnArg, ItemFn, Result, ReturnType, Type};
 
 use crate::facts::{Facts, Key};
 
@@ -76,6 +76,11 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
         }
     };
     let concurrent = facts.concurrent;
+    // A type that is no reply is reported at the type.
+    let reply = match &function.sig.output {
+        ReturnType::Type(_, ty) => ty.span(),
+        ReturnType::Default => Span::call_site(),
+    };
     let arguments: Vec<_> = (0..types.len()).map(|n| format_ident!("argument_{n}")).collect();
     let extract = types.iter().zip(&arguments).map(|(ty, argument)| {
         quote_spanned! { ty.span() =>
@@ -85,6 +90,9 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
     let check = types.iter().map(|ty| {
         quote_spanned! { ty.span() => <#ty as ::ffserver::handler::FromRequest>::check(facts)?; }
     });
+    let reply = quote_spanned! { reply =>
+        ::ffserver::handler::IntoReply::into_reply(#name(#(#arguments),*).await)
+    };
     quote! {
         #[doc(hidden)]
         #[allow(non_camel_case_types, dead_code, unreachable_pub, missing_docs)]
@@ -97,7 +105,7 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
                     ::std::boxed::Box::pin(async move {
                         #(#extract)*
                         ::core::mem::drop(request);
-                        ::ffserver::handler::IntoReply::into_reply(#name(#(#arguments),*).await)
+                        #reply
                     })
                 }
                 #[allow(unused_variables)]

@@ -101,8 +101,22 @@ fn implementation(
     };
     let (key_field, key_type) = (&columns[key].field, &columns[key].ty);
     let key_bound = quote_spanned! { key_type.span() => type Key = #key_type; };
-    let (fields, types): (Vec<_>, Vec<_>) = columns.iter().map(|column| (&column.field, &column.ty)).unzip();
-    let names = columns.iter().map(|column| &column.name);
+    // Each use of a field has the span of its type, so that a type that is no field is reported there, and once.
+    let values = columns.iter().map(|Column { field, ty, .. }| {
+        quote_spanned! { ty.span() => <#ty as ::ffserver::record::Field>::to_value(&self.#field) }
+    });
+    let heaps = columns.iter().map(|Column { field, ty, .. }| {
+        quote_spanned! { ty.span() => <#ty as ::ffserver::record::Field>::heap(&self.#field) }
+    });
+    let readings = columns.iter().map(|Column { field, ty, name }| {
+        let read = quote_spanned! { ty.span() => <#ty as ::ffserver::record::Field>::from_value };
+        quote! {
+            #field: {
+                let value = values.next().unwrap_or(::ffserver::db::Value::Null);
+                #read(value).map_err(|reason| ::ffserver::record::Misfit { column: #name, reason })?
+            }
+        }
+    });
     quote! {
         impl ::ffserver::record::Record for #name {
             #key_bound
@@ -125,25 +139,18 @@ fn implementation(
             }
 
             fn values(&self) -> ::std::vec::Vec<::ffserver::db::Value> {
-                ::std::vec![#(::ffserver::record::Field::to_value(&self.#fields)),*]
+                ::std::vec![#(#values),*]
             }
 
             fn from_values(
                 values: ::std::vec::Vec<::ffserver::db::Value>,
             ) -> ::core::result::Result<Self, ::ffserver::record::Misfit> {
                 let mut values = values.into_iter();
-                ::core::result::Result::Ok(Self {
-                    #(#fields: {
-                        let value = values.next().unwrap_or(::ffserver::db::Value::Null);
-                        <#types as ::ffserver::record::Field>::from_value(value).map_err(|reason| {
-                            ::ffserver::record::Misfit { column: #names, reason }
-                        })?
-                    }),*
-                })
+                ::core::result::Result::Ok(Self { #(#readings),* })
             }
 
             fn bytes(&self) -> usize {
-                ::core::mem::size_of::<Self>() #(+ ::ffserver::record::Field::heap(&self.#fields))*
+                ::core::mem::size_of::<Self>() #(+ #heaps)*
             }
         }
     }

@@ -135,4 +135,7 @@ macro_rules! parents {
             }
         )+
     };
+    ($($other:tt)*) => {
+        ::core::compile_error!("parents are written as TYPE = \"name in the config\": parents! { Gate = \"gate\" }");
+    };
 }

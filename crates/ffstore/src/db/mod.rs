@@ -188,6 +188,9 @@ macro_rules! databases {
             }
         )+
     };
+    ($($other:tt)*) => {
+        ::core::compile_error!("databases are written as TYPE = \"name in the config\": databases! { Logs = \"logs\" }");
+    };
 }
 
 /// The same code for each database: `$it` is its pool or transaction, `$D` its driver.
