@@ -5,6 +5,19 @@
 //! dispatch runs its handler; the answer comes back the same way.
 //!
 //! A module imports only those before it in this list.
+//!
+//! What app authors and operators read, in the repository:
+//!
+//! - `README.md`: a cluster, and a handler that is changed while it runs;
+//! - `docs/sessions.md`: clients on every node, groups and broadcasts, logins, moves;
+//! - `docs/data.md`: databases, the cache, records;
+//! - `docs/routing.md`: which node handles a client's message;
+//! - `docs/semantics.md`: what is promised in every case, and the test that proves it;
+//! - `docs/config.md`: every key of `config.json`;
+//! - `docs/operations.md`: running a cluster, replacing its nodes, what a message of the log means;
+//! - `docs/protocol.md`: the wire, for clients in other languages;
+//! - `docs/performance.md`: how fast it is, and how that was measured;
+//! - `ARCHITECTURE.md`: where what is in the code.
 
 extern crate self as ffserver;
 
