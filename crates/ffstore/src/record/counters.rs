@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Counters of all tables of a node together.
+// Fields: one for each thing that is counted, each with the name that the status shows.
 #[derive(Debug, Default)]
 pub(crate) struct RecordCounters {
     /// Reads from memory.
