@@ -172,12 +172,10 @@ const LATE: &[(&str, &str, &str)] = &[(
 fn check(name: &str, src: &str, late: &[(&str, &str, &str)], still: &[Still]) -> Result<()> {
     let root = tests::bins::root();
     let src = root.join(src);
-    let map = std::fs::read_to_string(root.join("ARCHITECTURE.md"))?;
-    let rooms = layering::rooms(&map, name).with_context(|| format!("no list of {name}'s rooms"))?;
     let lib = std::fs::read_to_string(src.join("lib.rs"))?;
-    assert_eq!(rooms, layering::modules(&lib), "ARCHITECTURE.md and lib.rs");
+    let house = House { late, ..layering::house(&root, name)? };
+    assert_eq!(house.rooms, layering::modules(&lib), "ARCHITECTURE.md and lib.rs");
 
-    let house = House { rooms, large: layering::large_rooms(&map, name), late };
     let (faults, unneeded) = sift(layering::check(&house, &layering::read(&src)?)?, still);
     let faults: Vec<_> = faults.iter().map(|fault| format!("{}/{fault}", src.display())).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -193,9 +191,7 @@ fn a_module_of_the_runtime_imports_only_those_before_it_as_the_architecture_list
 #[test]
 fn a_planted_edge_of_each_kind_is_found_in_the_real_store() -> Result<()> {
     let root = tests::bins::root();
-    let map = std::fs::read_to_string(root.join("ARCHITECTURE.md"))?;
-    let rooms = layering::rooms(&map, "ffstore").context("no list of rooms")?;
-    let house = House { rooms, large: layering::large_rooms(&map, "ffstore"), late: &[] };
+    let house = layering::house(&root, "ffstore")?;
     let sources = layering::read(&root.join("crates/ffstore/src"))?;
     let plants = [
         ("rows/planted.rs", "use crate::record::Table;", Still::Later("rows", "record")),

@@ -9,13 +9,17 @@
 //! 4. no field of a cell that is set later, and no struct of more than [`MAX_FIELDS`] fields without a reason beside it.
 //!
 //! Methods are found without a compiler: by the receiver's type where fields, parameters, `let` and signatures tell it, else
-//! by the method's name, if only one room has a method of that name and no type of the standard library or tokio does.
+//! by the method's name, if only one room has a method of that name and no type of the standard library, of tokio or of another
+//! crate of the workspace does.
 //! What only the compiler can know (a type that a generic stands for) escapes.
+
+use std::collections::BTreeSet;
 
 mod fault;
 mod index;
 mod map;
 mod rules;
+mod shell;
 mod source;
 mod std_names;
 mod tokens;
@@ -24,6 +28,7 @@ mod walk;
 
 pub use fault::{Fault, How, Place, Still, sift};
 pub use map::{large_rooms, modules, rooms};
+pub use shell::house;
 pub use source::{ParseError, Source, read};
 
 /// Files in one circle inside a room: more cannot be read one by one.
@@ -42,17 +47,24 @@ pub struct House<'a> {
     pub large: Vec<(String, String)>,
     /// Fields that may be cells set later: type, field, reason.
     pub late: &'a [(&'a str, &'a str, &'a str)],
+    /// Methods of other crates: on a value of which nothing is known, such a name is nobody's.
+    pub others: BTreeSet<String>,
 }
 
 /// All faults of a crate, in the order of their kinds and places.
 pub fn check(house: &House<'_>, sources: &[Source]) -> Result<Vec<Fault>, ParseError> {
     let files = source::parse(sources)?;
     let index = index::Index::build(&files);
-    let edges = walk::edges(&index, &files);
+    let edges = walk::edges(&index, &files, &house.others);
     let mut faults = rules::order::check(house, &files, &edges);
     faults.extend(rules::home::check(&index, &files));
     faults.extend(rules::circle::check(&files, &edges));
     faults.extend(rules::size::check(house, &files));
     faults.extend(rules::shape::check(house, &index, &files));
     Ok(faults)
+}
+
+/// The names of a crate's methods.
+pub fn methods(sources: &[Source]) -> Result<BTreeSet<String>, ParseError> {
+    Ok(index::Index::build(&source::parse(sources)?).methods.into_keys().collect())
 }

@@ -8,29 +8,41 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use layering::{Fault, House, check, large_rooms, read, rooms};
+use layering::{Fault, check, house, read};
 
 fn main() -> Result<ExitCode> {
     let (flags, crates): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|arg| arg.starts_with("--"));
     let still = flags.iter().any(|flag| flag == "--still");
-    let (mut out, mut clean) = (std::io::stdout().lock(), true);
+    let mut clean = true;
     for src in &crates {
-        let (house, name) = house(Path::new(src))?;
-        let sources = read(Path::new(src)).with_context(|| src.clone())?;
-        let faults = check(&house, &sources)?;
+        let faults = faults(Path::new(src))?;
         clean &= faults.is_empty();
-        if still {
-            let entries: BTreeSet<_> = faults.iter().filter_map(Fault::as_still).collect();
-            entries.iter().try_for_each(|entry| writeln!(out, "    {entry}"))?;
-        } else {
-            faults.iter().try_for_each(|fault| writeln!(out, "{src}/{fault}"))?;
-            for (pair, count) in later(&faults) {
-                writeln!(out, "{name}: {pair}: {count} places")?;
-            }
-            writeln!(out, "{name}: {} files, {} faults", sources.len(), faults.len())?;
+        let lines = if still { exceptions(&faults) } else { report(src, &faults) };
+        // A reader that has seen enough may leave.
+        if writeln!(std::io::stdout().lock(), "{}", lines.join("\n")).is_err() {
+            break;
         }
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn faults(src: &Path) -> Result<Vec<Fault>> {
+    let src = src.canonicalize().with_context(|| src.display().to_string())?;
+    let name = src.parent().and_then(Path::file_name).context("a crate's src")?.to_string_lossy();
+    let root = src.ancestors().find(|folder| folder.join("ARCHITECTURE.md").is_file());
+    let house = house(root.context("no ARCHITECTURE.md above")?, &name)?;
+    Ok(check(&house, &read(&src)?)?)
+}
+
+fn exceptions(faults: &[Fault]) -> Vec<String> {
+    let entries: BTreeSet<_> = faults.iter().filter_map(Fault::as_still).collect();
+    entries.iter().map(|entry| format!("    {entry}")).collect()
+}
+
+fn report(src: &str, faults: &[Fault]) -> Vec<String> {
+    let lines = faults.iter().map(|fault| format!("{src}/{fault}"));
+    let pairs = later(faults).into_iter().map(|(pair, count)| format!("{src}: {pair}: {count} places"));
+    lines.chain(pairs).chain([format!("{src}: {} faults", faults.len())]).collect()
 }
 
 /// How many places need a later room, for each pair of rooms.
@@ -42,15 +54,4 @@ fn later(faults: &[Fault]) -> BTreeMap<String, usize> {
         }
     }
     pairs
-}
-
-/// The house of a crate, by the nearest ARCHITECTURE.md above it, and its name.
-fn house(src: &Path) -> Result<(House<'static>, String)> {
-    let src = src.canonicalize().with_context(|| src.display().to_string())?;
-    let name =
-        src.parent().and_then(Path::file_name).context("a crate's src")?.to_string_lossy().into_owned();
-    let map = src.ancestors().map(|folder| folder.join("ARCHITECTURE.md")).find(|map| map.is_file());
-    let map = std::fs::read_to_string(map.context("no ARCHITECTURE.md above")?)?;
-    let rooms = rooms(&map, &name).with_context(|| format!("ARCHITECTURE.md lists no rooms of {name}"))?;
-    Ok((House { rooms, large: large_rooms(&map, &name), late: &[] }, name))
 }

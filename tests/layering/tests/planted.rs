@@ -202,6 +202,16 @@ fn a_call_is_found_by_its_receivers_type_whatever_its_name() {
 }
 
 #[test]
+fn a_method_that_another_crates_types_have_is_nobodys_by_its_name_and_its_types_by_their_name() {
+    let others = layering::methods(&[Source { path: "lib.rs".into(), text: HIGH.into() }]);
+    let house = House { others: others.unwrap(), ..house() };
+    let low = "fn f<X>(x: X) { x.soar(); }\nfn g(x: &crate::high::High) {\n x.soar(); }";
+    let found: Vec<_> =
+        found(&house, &[("low.rs", low), ("high.rs", HIGH)]).iter().map(|f| f.at().line).collect();
+    assert_eq!(found, [2, 3]);
+}
+
+#[test]
 fn a_method_that_other_crates_traits_have_is_nobodys_by_its_name() {
     let high =
         "pub struct High; impl High { pub fn serve(&self) {} } impl Service for High { fn serve(&self) {} }";

@@ -26,13 +26,14 @@ pub(crate) struct Edge {
 }
 
 /// All edges of a crate, sorted, without those of its tests.
-pub(crate) fn edges(index: &Index, files: &[File]) -> BTreeSet<Edge> {
+pub(crate) fn edges(index: &Index, files: &[File], others: &BTreeSet<String>) -> BTreeSet<Edge> {
     let mut found = BTreeSet::new();
     for (file, parsed) in files.iter().enumerate() {
         let module = index.modules.iter().position(|module| module.path == parsed.module).unwrap_or_default();
         let mut walk = Walk {
             index,
             files,
+            others,
             file,
             module,
             this: Ty::Unknown,
@@ -50,6 +51,7 @@ pub(crate) fn edges(index: &Index, files: &[File]) -> BTreeSet<Edge> {
 struct Walk<'a> {
     index: &'a Index,
     files: &'a [File],
+    others: &'a BTreeSet<String>,
     file: usize,
     module: usize,
     /// `Self`.
@@ -146,8 +148,8 @@ impl Walk<'_> {
             let how = How::Call(format!("{owner}::{name}"));
             return self.edge(self.index.modules[method.module].file, line, how, true);
         }
-        let others = matches!(receiver, Ty::Foreign(..)) || is_common(name);
-        if others || self.index.foreign.contains(name) {
+        let nobodys = matches!(receiver, Ty::Foreign(..)) || is_common(name);
+        if nobodys || self.index.foreign.contains(name) || self.others.contains(name) {
             return;
         }
         let Some(defined) = self.index.methods.get(name) else { return };
