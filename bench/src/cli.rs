@@ -28,7 +28,7 @@ Systems:
   floor-tokio-ct-task  the same on tokio: current_thread, a task per client, a writer task per outbox
   ours-forward         net, gate, game as real nodes; the command has no handler and follows the route
   ours-handler         a handler of net calls its parent, whose handler calls a child
-  ours-all             the handler path with all nodes in one process (appmain --all)
+  ours-all             the handler path with all nodes in one process (benchnode --all)
   ours-websocket       ours-forward for clients that speak WebSocket: binary messages, masked as a browser's are
 
 Numbers of a shared machine are worth their ratios only: compare pairs samples that lie seconds apart.
@@ -90,7 +90,7 @@ pub(crate) struct Common {
     /// Writes every sample and every row there as JSON
     #[arg(long, value_name = "OUT")]
     pub(crate) json: Option<PathBuf>,
-    /// Where `master` and `appmain` are; default: beside this program
+    /// Where `master` and `benchnode` (in older releases `appmain`) are; default: beside this program
     #[arg(long, value_name = "DIR")]
     pub(crate) bin_dir: Option<PathBuf>,
     /// More for `limits` in the config of ours, e.g. `idle_s=600`; may be repeated

@@ -50,7 +50,7 @@ const LINES_KEPT: usize = 40;
 pub(crate) enum Setup {
     /// master, net, gate and game.
     Processes,
-    /// `appmain --all`.
+    /// `benchnode --all`.
     OneProcess,
     /// The same processes; clients must log in.
     Login,
@@ -109,9 +109,14 @@ fn config(ports: &Ports, setup: Setup, more_limits: &[(String, u64)]) -> Value {
     json!({ "master": master, "limits": limits(more_limits), "servers": servers })
 }
 
+/// The programs that may run a node of ours, what is preferred first. In releases from before the benchmark's apps had a
+/// program of their own, they are in `appmain`.
+const NODE_PROGRAMS: [&str; 2] = ["benchnode", "appmain"];
+
 /// Where the programs are.
 pub(crate) struct Programs {
-    dir: PathBuf,
+    master: PathBuf,
+    node: PathBuf,
 }
 
 impl Programs {
@@ -119,24 +124,30 @@ impl Programs {
     pub(crate) fn find(systems: &[System], options: &Common) -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
         let beside = own.parent().context("this program is in no folder")?;
-        let dir = options.bin_dir.clone().unwrap_or_else(|| beside.to_owned());
-        for name in ["master", "appmain"] {
+        let dir = options.bin_dir.as_deref().unwrap_or(beside);
+        Self::find_in(dir, systems.iter().any(|s| s.is_ours()))
+    }
+
+    fn find_in(dir: &Path, needed: bool) -> anyhow::Result<Self> {
+        let found = |name: &&str| dir.join(name).is_file();
+        let node = NODE_PROGRAMS.into_iter().find(found);
+        for (name, there) in [("master", found(&"master")), (NODE_PROGRAMS[0], node.is_some())] {
             ensure!(
-                !systems.iter().any(|s| s.is_ours()) || dir.join(name).is_file(),
+                !needed || there,
                 "no `{name}` in {}: run `cargo build --release --workspace` first",
                 dir.display()
             );
         }
-        Ok(Self { dir })
+        Ok(Self { master: dir.join("master"), node: dir.join(node.unwrap_or(NODE_PROGRAMS[0])) })
     }
 
     fn command(&self, setup: Setup, config: &Path) -> anyhow::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("leash").arg("--");
         if setup == Setup::OneProcess {
-            command.arg(self.dir.join("appmain")).arg("--all");
+            command.arg(&self.node).arg("--all");
         } else {
-            command.arg(self.dir.join("master"));
+            command.arg(&self.master).arg("--appmain").arg(&self.node);
         }
         command.arg(config);
         Ok(command)
@@ -314,6 +325,22 @@ mod tests {
     fn limits_can_be_added() {
         let config = config(&SOME, Setup::Processes, &[("idle_s".into(), 600)]);
         assert_eq!(config["limits"], json!({ "sessions_max": 20_000, "first_message_s": 0, "idle_s": 600 }));
+    }
+
+    #[test]
+    fn nodes_run_by_the_programs_own_node_or_by_that_of_an_older_release() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str| std::fs::write(folder.path().join(name), "").unwrap();
+        let node = || Programs::find_in(folder.path(), true).map(|found| found.node);
+        let missing = || node().unwrap_err().to_string();
+        assert!(Programs::find_in(folder.path(), false).is_ok(), "a floor needs none");
+        assert!(missing().starts_with("no `master` in "), "{}", missing());
+        put("master");
+        assert!(missing().starts_with("no `benchnode` in "), "{}", missing());
+        put("appmain");
+        assert_eq!(node().unwrap(), folder.path().join("appmain"));
+        put("benchnode");
+        assert_eq!(node().unwrap(), folder.path().join("benchnode"));
     }
 
     #[test]

@@ -21,10 +21,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ffserver", &["ffhttp", "ffstore", "ffmacros", "ffnet", "ffproto", "ffconfig", "fftelemetry"]),
     ("apps", &["ffserver"]),
     ("appmain", &["apps", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
+    ("testapps", &["apps", "appmain", "ffserver"]),
+    ("benchapps", &["appmain", "ffserver"]),
     ("master", &["ffconfig", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
     ("fuzzchecks", &["ffstore", "ffproto", "ffconfig"]),
-    ("tests", &["ffclient", "ffproto", "ffconfig", "ffnet", "fftelemetry", "ffserver", "apps", "master"]),
+    (
+        "tests",
+        &["ffclient", "ffproto", "ffconfig", "ffnet", "fftelemetry", "ffserver", "apps", "testapps", "master"],
+    ),
     ("layering", &[]),
 ];
 
@@ -36,6 +41,9 @@ const NEVER: &[(&str, &[&str])] = &[
     ("ffhttp", &["sqlx", "ffserver"]),
     ("ffclient", &["rocket", "sqlx", "nix", "ffserver"]),
     ("master", &["sqlx", "sqlx-core", "memcache", "ffstore", "ffserver", "apps"]),
+    // What users run has no handlers of tests and benchmarks in it, and the load generator none at all.
+    ("appmain", &["testapps", "benchapps"]),
+    ("bench", &["ffserver", "sqlx", "rocket"]),
 ];
 
 struct Graph {

@@ -27,7 +27,7 @@ use crate::{bins, http, wait};
 
 /// Where trial's game nodes note what they have begun, see [`crate::ledger`].
 const RAN: &str = "ran";
-/// What trial's new processes do wrong while it is there, see `apps/src/trial/misbehaves.rs`.
+/// What trial's new processes do wrong while it is there, see `tests/apps/src/trial/misbehaves.rs`.
 const MISBEHAVES: &str = "misbehaves";
 
 /// Where the master keeps its lock, its list of processes and crash reports.
@@ -35,6 +35,8 @@ const RUN: &str = "run";
 
 /// The program that runs a node, when a test has put one of its own into the folder.
 const APPMAIN: &str = "appmain";
+/// And the one that supervises them.
+const MASTER: &str = "master";
 
 /// A running cluster. Dropping it kills it; its folder with config and logs is
 /// kept unless it was stopped in order.
@@ -98,7 +100,7 @@ impl Cluster {
     /// It does not come up; with the end of its log.
     pub async fn scripted(fixture: Fixture, script: &str) -> Result<Self> {
         let folder = Self::folder_for(&fixture)?;
-        let (path, real) = (folder.path().join(APPMAIN), bins::folder()?.join("appmain"));
+        let (path, real) = (folder.path().join(APPMAIN), program_of(&fixture.text)?);
         let (at, real) = (folder.path().display(), real.display());
         std::fs::write(
             &path,
@@ -123,7 +125,7 @@ impl Cluster {
         let stopped = stop.clone();
         let ended = std::thread::spawn(move || {
             let incarnation = process::incarnation(None)?;
-            let all = process::run_all(&config, apps::all, incarnation, stopped);
+            let all = process::run_all(&config, testapps::all, incarnation, stopped);
             Ok(process::runtime_of_all()?.block_on(all)?)
         });
         let mut cluster =
@@ -401,7 +403,7 @@ impl Cluster {
             let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
             let arguments: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
             if let [program, node, at, ..] = arguments[..]
-                && program.ends_with(b"appmain")
+                && bins::runs_nodes(program)
                 && at == config
             {
                 all.push((pid, String::from_utf8_lossy(node).into_owned()));
@@ -577,13 +579,24 @@ fn wait_a_moment_for(child: &mut Child, limit: Duration) {
     }
 }
 
+/// The program that runs the nodes of a config, when the test has none of its own.
+fn program_of(config: &str) -> Result<PathBuf> {
+    Ok(bins::folder()?.join(bins::node_program(config)))
+}
+
 fn spawn_master(folder: &Path, manager: Option<&str>) -> Result<Child> {
     let log = std::fs::File::create(folder.join("master.log"))?;
-    let program = bins::folder()?.join("master");
+    let own = |name| Some(folder.join(name)).filter(|path| path.exists());
+    let program = match own(MASTER) {
+        Some(own) => own,
+        None => bins::folder()?.join("master"),
+    };
     let mut command = Command::new(&program);
-    if folder.join(APPMAIN).exists() {
-        command.env("FF_APPMAIN", folder.join(APPMAIN));
-    }
+    let appmain = match own(APPMAIN) {
+        Some(own) => own,
+        None => program_of(&std::fs::read_to_string(folder.join("config.json"))?)?,
+    };
+    command.env("FF_APPMAIN", appmain);
     if let Some(manager) = manager {
         command.env(ffnet::notify::ENV, manager);
     }

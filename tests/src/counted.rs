@@ -14,7 +14,7 @@ use crate::client::{Client, parse_error};
 use crate::cluster::Cluster;
 use crate::http::KeptAlive;
 
-/// The commands of `apps/src/trial/world.rs`: forwarded to a game node, and to one through handlers.
+/// The commands of `tests/apps/src/trial/world.rs`: forwarded to a game node, and to one through handlers.
 const TO_GAME: [u32; 2] = [1005, 15];
 /// And those that gate and net handle themselves.
 const EVERYWHERE: [u32; 4] = [1005, 15, 16, 17];

@@ -76,7 +76,7 @@ impl Fixture {
         self.ports.iter().map(|(name, port)| (name.as_str(), (Ipv4Addr::LOCALHOST, *port).into()))
     }
 
-    /// Two game nodes behind a gate, with every handler that complains: see `apps/src/trial.rs`.
+    /// Two game nodes behind a gate, with every handler that complains: see `tests/apps/src/trial.rs`.
     ///
     /// # Errors
     /// No free port.
@@ -103,7 +103,7 @@ impl Fixture {
         Self::new(&text.replace("TIMEOUT", &call_timeout_ms.to_string()))
     }
 
-    /// The same for replacements; only game nodes have a world to hand over, see `apps/src/trial/world.rs`. gate has a webport too, and what a new binary does wrong shows early.
+    /// The same for replacements; only game nodes have a world to hand over, see `tests/apps/src/trial/world.rs`. gate has a webport too, and what a new binary does wrong shows early.
     ///
     /// # Errors
     /// No free port.
@@ -156,7 +156,7 @@ impl Fixture {
         self.replace(r#""game": { "count""#, &format!(r#"{spare} "count""#))
     }
 
-    /// Two net nodes and two halls behind a gate: see `apps/src/hall.rs`.
+    /// Two net nodes and two halls behind a gate: see `tests/apps/src/hall.rs`.
     ///
     /// # Errors
     /// No free port.
@@ -188,7 +188,7 @@ impl Fixture {
         Ok(fixture)
     }
 
-    /// Four levels of gates with two at each, and rooms at their end: see `apps/src/maze.rs`.
+    /// Four levels of gates with two at each, and rooms at their end: see `tests/apps/src/maze.rs`.
     ///
     /// # Errors
     /// No free port.

@@ -27,7 +27,7 @@ pub struct Size {
     pub only: Vec<String>,
 }
 
-/// What a new binary does wrong (`apps/src/trial/misbehaves.rs`), and what the answer must say of it. Nothing
+/// What a new binary does wrong (`tests/apps/src/trial/misbehaves.rs`), and what the answer must say of it. Nothing
 /// is lost: it never served.
 const FAULTS: [(&str, &str); 7] = [
     ("panics all", ""),

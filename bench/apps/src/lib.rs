@@ -7,6 +7,11 @@ use ffserver::prelude::*;
 
 parents! { Gate = "gate" }
 
+/// Every app that a config of the benchmark can name.
+pub fn all() -> Vec<App> {
+    vec![net(), gate(), game()]
+}
+
 const EVERYBODY: &str = "everybody";
 
 #[net_handle(2, concurrent)]
@@ -21,7 +26,7 @@ async fn joins_everybody(session: Session, Body(data): Body<Bytes>) -> Result<By
     Ok(data)
 }
 
-pub(crate) fn net() -> App {
+fn net() -> App {
     App::new("benchnet").handlers(handlers![relay_to_gate, joins_everybody])
 }
 
@@ -30,7 +35,7 @@ async fn relay(children: Children, Body(data): Body<Bytes>) -> Result<Bytes, Cal
     children.call("game", "echo", data).await
 }
 
-pub(crate) fn gate() -> App {
+fn gate() -> App {
     App::new("benchgate").handlers(handlers![relay])
 }
 
@@ -56,6 +61,6 @@ async fn logs_in(Body(data): Body<Bytes>) -> Verdict {
     Verdict::accept(user).greeting(data)
 }
 
-pub(crate) fn game() -> App {
+fn game() -> App {
     App::new("benchgame").handlers(handlers![echo, echo_to_client, tells_everybody, logs_in])
 }

@@ -1,4 +1,5 @@
-//! One node by name: arguments, config, log, runtime, node, exit code. A list, with no logic of its own.
+//! The program that runs one node by name: arguments, config, log, runtime, node, exit code. A list, with no logic of its
+//! own; which apps a config can name is what its callers tell it.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,13 +8,10 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use ffnet::listen::{self, Inherited};
 use ffserver::process::{self, Hangup};
-use ffserver::{FFServer, Stop};
+use ffserver::{App, FFServer, Stop};
 
-/// A handler that waits is a task, and tokio's tasks begin on cache lines: glibc takes a slow way for those
-/// (docs/performance.md has what this saves). How soon memory that is free goes back to the system: `MIMALLOC_PURGE_DELAY`
-/// in milliseconds, which the master sets.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// Every app that a config can name, made anew for each node.
+pub type Apps = fn() -> Vec<App>;
 
 /// Runs one node of a cluster. The master starts it; by hand it is for debugging: `appmain gate config.json`.
 #[derive(Parser)]
@@ -36,9 +34,10 @@ struct Args {
     apps: bool,
 }
 
+/// The whole `main` of such a program, but for its allocator.
 #[allow(clippy::print_stderr, reason = "the last line of a failed start, for the operator")]
-fn main() -> ExitCode {
-    match run(Args::parse()) {
+pub fn main(apps: Apps) -> ExitCode {
+    match run(Args::parse(), apps) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error:#}");
@@ -48,33 +47,33 @@ fn main() -> ExitCode {
 }
 
 #[allow(clippy::print_stdout, reason = "what --apps is for")]
-fn run(args: Args) -> Result<ExitCode> {
+fn run(args: Args, apps: Apps) -> Result<ExitCode> {
     if let Some(config) = args.all {
-        return run_all(&config).map(|()| ExitCode::SUCCESS);
+        return run_all(&config, apps).map(|()| ExitCode::SUCCESS);
     }
     let (Some(node), Some(config)) = (args.node, args.config) else {
-        apps::all().iter().for_each(|app| println!("{}", app.name()));
+        apps().iter().for_each(|app| println!("{}", app.name()));
         return Ok(ExitCode::SUCCESS);
     };
     if args.check {
-        return check_node(&node, &config);
+        return check_node(&node, &config, apps);
     }
-    run_node(&node, &config).map(|()| ExitCode::SUCCESS)
+    run_node(&node, &config, apps).map(|()| ExitCode::SUCCESS)
 }
 
 #[allow(clippy::print_stdout, reason = "what --check is for")]
-fn check_node(node: &str, config: &Path) -> Result<ExitCode> {
+fn check_node(node: &str, config: &Path, apps: Apps) -> Result<ExitCode> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let server = FFServer::new(&cluster, node, apps::all(), process::incarnation(None)?)?;
+    let server = FFServer::new(&cluster, node, apps(), process::incarnation(None)?)?;
     let findings = process::runtime(1)?.block_on(ffserver::check(&server));
     findings.iter().for_each(|finding| println!("{finding}"));
     let fault = findings.iter().any(|finding| finding.fault);
     Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn run_node(node: &str, config: &Path) -> Result<()> {
+fn run_node(node: &str, config: &Path, apps: Apps) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let server = process::own_node(&cluster, node, apps::all(), &env)?;
+    let server = process::own_node(&cluster, node, apps(), &env)?;
     let settings = server.config().clone();
     let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false })?;
     if let Some(cpus) = &settings.cpu {
@@ -87,14 +86,14 @@ fn run_node(node: &str, config: &Path) -> Result<()> {
     })
 }
 
-fn run_all(config: &Path) -> Result<()> {
+fn run_all(config: &Path, apps: Apps) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let _log = fftelemetry::init(fftelemetry::Options { file: cluster.master.log.clone(), json: false })?;
     process::allow_descriptors()?;
     let stop = Stop::new(Default::default());
     process::runtime_of_all()?.block_on(async {
         tokio::spawn(process::stop_on_signals(stop.clone(), Hangup::Stops));
-        process::run_all(&cluster, apps::all, process::incarnation(None)?, stop).await.map_err(Into::into)
+        process::run_all(&cluster, apps, process::incarnation(None)?, stop).await.map_err(Into::into)
     })
 }
 

@@ -1,5 +1,4 @@
-//! The apps that the tests try the cluster with: handlers that fail, wait, count and complain. Kept beside
-//! the sample's, because a cluster under test runs the very programs that a user runs.
+//! The apps that most tests and trials try the cluster with: handlers that fail, wait, count and complain.
 
 mod misbehaves;
 mod world;

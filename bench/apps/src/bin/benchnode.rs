@@ -1,0 +1,11 @@
+//! `appmain` with the apps that `bench` measures.
+
+use std::process::ExitCode;
+
+/// The same as `appmain`'s.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    appmain::main(benchapps::all)
+}

@@ -1,0 +1,11 @@
+//! `appmain` with the apps of the tests beside the sample's.
+
+use std::process::ExitCode;
+
+/// The same as `appmain`'s.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    appmain::main(testapps::all)
+}
