@@ -17,6 +17,7 @@ Examples:
   bench compare --points 100:1 --bodies 64 --runs 3 --systems floor-epoll,ours-forward
   bench open --rate 40000 --conns 100      latency from the intended moment of sending
   bench compare --systems ours-forward,ours-websocket --points 100:1,1000:1,100:16
+  bench compare --against OLD --runs 15    the programs beside this one against those in the folder OLD
   bench idle --conns 10000                 memory of a connection that does nothing
   bench broadcast                          one message for a thousand clients
   bench logins                             clients that come and go
@@ -98,12 +99,26 @@ pub(crate) struct Common {
     pub(crate) limit: Vec<(String, u64)>,
 }
 
+/// Another release to compare with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Against {
+    /// Where the programs of another release are: systems of ours run by those and by the ones of `--bin-dir`, in turn,
+    /// and what is told is ratios, `--bin-dir` / `--against`. Floors are left out
+    #[arg(long, value_name = "DIR")]
+    pub(crate) against: Option<PathBuf>,
+    /// By how much a median may be worse than the other release's; more is exit code 1
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, requires = "against")]
+    pub(crate) within: f64,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CompareArgs {
     #[command(flatten)]
     pub(crate) which: Systems,
     #[command(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) against: Against,
     /// Connections:pipelined, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1:1,1:64,100:1,100:16,1000:1")]
     pub(crate) points: Vec<Point>,
@@ -156,6 +171,8 @@ pub(crate) struct IdleArgs {
     pub(crate) which: Systems,
     #[command(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) against: Against,
     /// Connections
     #[arg(long, default_value_t = 10_000)]
     pub(crate) conns: usize,
@@ -438,6 +455,14 @@ mod tests {
             [2, 1, 1, 1, 1],
             "one request at a time is measured on one processor, too"
         );
+    }
+
+    #[test]
+    fn how_far_two_releases_may_differ_is_asked_only_where_two_are_compared() {
+        assert!(Bench::try_parse_from(["bench", "compare", "--within", "3"]).is_err());
+        let two = Bench::parse_from(["bench", "idle", "--against", "old", "--within", "3"]).command;
+        let Command::Idle(args) = two else { panic!() };
+        assert_eq!((args.against.against, args.against.within), (Some("old".into()), 3.0));
     }
 
     #[test]

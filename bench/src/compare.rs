@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::cli::{CompareArgs, Ground, Point, Rounds};
 use crate::load::{Outcome, Plan, Way};
 use crate::machine::{self, Spinners};
+use crate::releases;
 use crate::report::{self, Column};
 use crate::stats::Spread;
 use crate::system::System;
@@ -26,12 +27,15 @@ struct Sample {
 }
 
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
+    if let Some(dir) = &args.against.against {
+        return releases::compare(args, dir);
+    }
     let samples = turns::each_run(args.rounds.runs, &args.which.systems, &args.common, |run| {
         let mut samples = Vec::new();
         for &body in &args.bodies {
             for &point in &args.points {
                 for &ground in args.place.grounds(point) {
-                    samples.extend(measure_point(args, run, (body, point, ground))?);
+                    samples.extend(measure_point(args, run, &Setting::of(args, body, point, ground)?)?);
                 }
             }
         }
@@ -41,31 +45,53 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     report::show(&table(&rows), &rows, &samples, args.common.json.as_deref())
 }
 
-fn measure_point(
-    args: &CompareArgs,
-    run: &Run,
-    (body, point, ground): (usize, Point, Ground),
-) -> anyhow::Result<Vec<Sample>> {
-    let cpu = match ground {
-        Ground::Free => None,
-        Ground::OneCpu => Some(machine::last_cpu()?),
-    };
-    // One processor that has all the work does not halt.
-    let spin = cpu.is_none() && args.spin.spins(point.conns);
-    let _spinners = spin.then(Spinners::start);
-    let times = times(point, ground);
-    let part = if times > 1 { SHORT } else { 1.0 };
-    let Rounds { secs, warm, .. } = args.rounds;
-    let (secs, warm) = (secs * part, warm * part);
-    let plan = Plan { way: Way::Closed { pipe: point.pipe }, conns: point.conns, body, secs, warm, cpu };
-    let place = if cpu.is_some() { "one cpu" } else { "" };
+/// How a point is measured.
+pub(crate) struct Setting {
+    pub(crate) point: Point,
+    pub(crate) ground: Ground,
+    pub(crate) spin: bool,
+    pub(crate) plan: Plan,
+    /// How often in a run.
+    pub(crate) times: usize,
+}
+
+impl Setting {
+    pub(crate) fn of(args: &CompareArgs, body: usize, point: Point, ground: Ground) -> anyhow::Result<Self> {
+        let cpu = match ground {
+            Ground::Free => None,
+            Ground::OneCpu => Some(machine::last_cpu()?),
+        };
+        // One processor that has all the work does not halt.
+        let spin = cpu.is_none() && args.spin.spins(point.conns);
+        let times = times(point, ground);
+        let part = if times > 1 { SHORT } else { 1.0 };
+        let Rounds { secs, warm, .. } = args.rounds;
+        let (secs, warm) = (secs * part, warm * part);
+        let plan = Plan { way: Way::Closed { pipe: point.pipe }, conns: point.conns, body, secs, warm, cpu };
+        Ok(Self { point, ground, spin, plan, times })
+    }
+
+    /// Its spinners, as long as it is measured.
+    pub(crate) fn spinners(&self) -> Option<Spinners> {
+        self.spin.then(Spinners::start)
+    }
+
+    /// What the one who waits is told of it.
+    pub(crate) fn what(&self) -> String {
+        let place = if self.ground == Ground::OneCpu { "one cpu" } else { "" };
+        format!("{:>9} {place:<7} {:>4} B", self.point, self.plan.body)
+    }
+}
+
+fn measure_point(args: &CompareArgs, run: &Run, setting: &Setting) -> anyhow::Result<Vec<Sample>> {
+    let &Setting { point, ground, spin, ref plan, times } = setting;
+    let _spinners = setting.spinners();
     let mut samples = Vec::new();
     for number in run.number * times..(run.number + 1) * times {
         samples.extend(run.in_turn_from(number, |running| {
-            let taken = taken::take(running, &plan, number, &args.rounds)?;
-            let what = format!("{point:>9} {place:<7} {body:>4} B");
-            eprintln!("{}", taken.progress(args.rounds.runs * times, &what));
-            Ok(Sample { body, point, ground, spin, taken })
+            let taken = taken::take(running, plan, number, &args.rounds)?;
+            eprintln!("{}", taken.progress(args.rounds.runs * times, &setting.what()));
+            Ok(Sample { body: plan.body, point, ground, spin, taken })
         })?);
     }
     Ok(samples)
@@ -159,8 +185,8 @@ fn row_of((body, point, ground, system): Key, samples: &[Sample]) -> Row {
 }
 
 /// Under which conditions beside the point, for the table.
-fn how(row: &Row) -> &'static str {
-    match (row.ground, row.spin) {
+pub(crate) fn how(ground: Ground, spin: bool) -> &'static str {
+    match (ground, spin) {
         (Ground::OneCpu, _) => " one cpu",
         (Ground::Free, true) => " spin",
         (Ground::Free, false) => "",
@@ -173,7 +199,7 @@ fn table(rows: &[Row]) -> String {
         ratios.get(&to).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
     };
     let columns: [Column<Row>; 13] = [
-        ("point", Box::new(|r| format!("{}{}", r.point, how(r)))),
+        ("point", Box::new(|r| format!("{}{}", r.point, how(r.ground, r.spin)))),
         ("body", Box::new(|r| r.body.to_string())),
         ("system", Box::new(|r| r.system.to_string())),
         ("runs", Box::new(|r| report::runs(r.runs, r.disturbed))),

@@ -10,6 +10,7 @@ use crate::cli::IdleArgs;
 use crate::load::Idlers;
 use crate::machine;
 use crate::proc::{self, Memory};
+use crate::releases::{self, Bounds, Release};
 use crate::report::{self, Column};
 use crate::system::{self, Running, System};
 use crate::targets::IDLE_BYTES_MAX;
@@ -23,6 +24,8 @@ const REST_PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Serialize)]
 struct Row {
     system: System,
+    /// Whose programs, where two releases are compared.
+    release: Option<Release>,
     node: String,
     conns: usize,
     rss_before: i64,
@@ -35,13 +38,32 @@ struct Row {
 }
 
 pub(crate) fn run(args: &IdleArgs) -> anyhow::Result<()> {
-    let mut rows = Vec::new();
     let _lock = machine::lock_machine()?;
-    for running in system::start_all(&args.which.systems, &args.common)? {
-        eprintln!("{}: opening {} connections", running.system, args.conns);
-        rows.extend(measure(&running, args.conns)?);
+    let Some(dir) = &args.against.against else {
+        let mut rows = measure_all(system::start_all(&args.which.systems, &args.common)?, args.conns, None)?;
+        rows.iter_mut().for_each(judge);
+        return report::show(&table(&rows), &rows, &(), args.common.json.as_deref());
+    };
+    let systems = releases::ours(&args.which.systems)?;
+    let mut rows = Vec::new();
+    for release in [Release::Old, Release::New] {
+        let running = release.start(&systems, &args.common, dir)?;
+        rows.extend(measure_all(running, args.conns, Some(release))?);
     }
-    report::show(&table(&rows), &rows, &(), args.common.json.as_deref())
+    judge_releases(&mut rows, Bounds::of(&args.against));
+    report::show(&table(&rows), &rows, &(), args.common.json.as_deref())?;
+    releases::all_met(rows.iter().flat_map(|row| &row.verdicts))
+}
+
+fn measure_all(systems: Vec<Running>, conns: usize, release: Option<Release>) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for running in systems {
+        let whose = release.map(|release| format!(" {release}")).unwrap_or_default();
+        eprintln!("{}{whose}: opening {conns} connections", running.system);
+        let measured = measure(&running, conns)?;
+        rows.extend(measured.into_iter().map(|row| Row { release, ..row }));
+    }
+    Ok(rows)
 }
 
 fn measure(running: &Running, conns: usize) -> anyhow::Result<Vec<Row>> {
@@ -75,19 +97,40 @@ fn memory_at_rest(running: &Running) -> anyhow::Result<Vec<Memory>> {
 
 fn row_of(system: System, node: &str, conns: usize, before: Memory, opened: Memory, used: Memory) -> Row {
     let each = |after: i64, before: i64| (after - before) as f64 / conns as f64;
-    let opened_rss = each(opened.rss, before.rss);
-    let used_rss = each(used.rss, before.rss);
-    let judged = system.is_ours() && (node == "net" || system == System::OursAll);
     Row {
         system,
+        release: None,
         node: node.to_owned(),
         conns,
         rss_before: before.rss,
-        opened_rss,
+        opened_rss: each(opened.rss, before.rss),
         opened_pss: each(opened.pss, before.pss),
-        used_rss,
+        used_rss: each(used.rss, before.rss),
         used_pss: each(used.pss, before.pss),
-        verdicts: judged.then(|| verdict(opened_rss.max(used_rss))).into_iter().collect(),
+        verdicts: vec![],
+    }
+}
+
+/// Whether a process of ours has the clients' connections.
+fn has_clients(row: &Row) -> bool {
+    row.system.is_ours() && (row.node == "net" || row.system == System::OursAll)
+}
+
+fn judge(row: &mut Row) {
+    if has_clients(row) {
+        row.verdicts = vec![verdict(row.opened_rss.max(row.used_rss))];
+    }
+}
+
+/// The new release's rows, each by the same process of the old one.
+fn judge_releases(rows: &mut [Row], bounds: Bounds) {
+    let old: Vec<Row> = rows.iter().filter(|row| row.release == Some(Release::Old)).cloned().collect();
+    for row in rows.iter_mut().filter(|row| row.release == Some(Release::New)) {
+        let same = |old: &&Row| (old.system, &old.node) == (row.system, &row.node);
+        let Some(old) = old.iter().find(same).filter(|_| has_clients(row)) else { continue };
+        let parts = [("opened B", row.opened_rss, old.opened_rss), ("used B", row.used_rss, old.used_rss)];
+        let verdict = |(what, new, old)| bounds.at_most(what, releases::ratio(new, old));
+        row.verdicts = parts.into_iter().map(verdict).collect();
     }
 }
 
@@ -96,9 +139,14 @@ fn verdict(bytes: f64) -> String {
     format!("{word}: {bytes:.0} <= {IDLE_BYTES_MAX:.0} B per connection")
 }
 
+/// `ours-forward`, or `ours-forward old`.
+fn name(row: &Row) -> String {
+    row.release.map_or_else(|| row.system.to_string(), |release| format!("{} {release}", row.system))
+}
+
 fn table(rows: &[Row]) -> String {
     let columns: [Column<Row>; 9] = [
-        ("system", Box::new(|r| r.system.to_string())),
+        ("system", Box::new(name)),
         ("process", Box::new(|r| r.node.clone())),
         ("connections", Box::new(|r| r.conns.to_string())),
         ("RSS before MiB", Box::new(|r| format!("{:.1}", r.rss_before as f64 / 1048576.0))),
@@ -114,15 +162,45 @@ fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Against;
+
+    /// A process that has grown by so many bytes for each of 100 connections, and by three times as many in the end.
+    fn row(system: System, node: &str, bytes: i64) -> Row {
+        let memory = |rss| Memory { rss, pss: rss / 2 };
+        let (opened, used) = (memory(1000 + bytes * 100), memory(1000 + bytes * 300));
+        row_of(system, node, 100, memory(1000), opened, used)
+    }
 
     #[test]
     fn growth_is_per_connection_and_only_net_of_ours_is_judged() {
-        let memory = |rss| Memory { rss, pss: rss / 2 };
-        let row = |system, node| row_of(system, node, 100, memory(1000), memory(101_000), memory(301_000));
-        let net = row(System::OursForward, "net");
+        let judged = |system, node| {
+            let mut row = row(system, node, 1000);
+            judge(&mut row);
+            row
+        };
+        let net = judged(System::OursForward, "net");
         assert_eq!((net.opened_rss, net.opened_pss, net.used_rss), (1000.0, 500.0, 3000.0));
         assert_eq!(net.verdicts, ["MISSED: 3000 <= 2048 B per connection"]);
-        assert!(row(System::OursForward, "gate").verdicts.is_empty());
-        assert!(row(System::FloorEpoll, "net").verdicts.is_empty());
+        assert!(judged(System::OursForward, "gate").verdicts.is_empty());
+        assert!(judged(System::FloorEpoll, "net").verdicts.is_empty());
+    }
+
+    #[test]
+    fn a_release_is_judged_by_the_same_process_of_the_old_one() {
+        let of =
+            |release, node, bytes| Row { release: Some(release), ..row(System::OursForward, node, bytes) };
+        let mut rows = [
+            of(Release::Old, "gate", 10),
+            of(Release::Old, "net", 1000),
+            of(Release::New, "net", 1100),
+            of(Release::New, "gate", 100),
+        ];
+        let bounds = Bounds::of(&Against { against: None, within: 5.0 });
+        judge_releases(&mut rows, bounds);
+        let verdicts = ["MISSED: opened B 1.100 <= 1.05 of old", "MISSED: used B 1.100 <= 1.05 of old"];
+        assert_eq!(rows[2].verdicts, verdicts);
+        let others = [0, 1, 3].map(|at: usize| rows[at].verdicts.len());
+        assert_eq!(others, [0; 3]);
+        assert_eq!(name(&rows[1]), "ours-forward old");
     }
 }

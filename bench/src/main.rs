@@ -16,6 +16,7 @@ mod machine;
 mod open;
 mod ours;
 mod proc;
+mod releases;
 mod report;
 mod stats;
 mod system;

@@ -66,6 +66,38 @@ fn column(told: &Told, head: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Runs `bench compare` with the programs of this run as both releases, shortly; its exit code and its table.
+fn against_itself(within: &str) -> Result<(Option<i32>, String)> {
+    let lock = tempfile::NamedTempFile::new()?;
+    let folder = bins::folder()?;
+    let mut command = Command::new(folder.join("bench"));
+    command.args(["compare", "--systems", "floor-epoll,ours-forward", "--points", "3:1", "--bodies", "64"]);
+    command.args(["--runs", "2", "--secs", "0.2", "--warm", "0.1", "--quiet", "1000", within, "--against"]);
+    let output = command.arg(folder).env("BENCH_LOCK", lock.path()).stdin(Stdio::null()).output()?;
+    let said = String::from_utf8(output.stdout)? + &String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.code(), said))
+}
+
+#[test]
+fn two_releases_are_measured_in_turn_and_the_exit_code_says_whether_the_new_one_is_good_enough() -> Result<()>
+{
+    let (code, told) = against_itself("--within=10000")?;
+    ensure!(code == Some(0), "{told}");
+    let rows: Vec<&str> = told.lines().filter(|line| line.starts_with("| (3,1)")).collect();
+    let [row] = rows[..] else { anyhow::bail!("one row, of our system:\n{told}") };
+    ensure!(
+        row.contains("| ours-forward | 2 ") && row.contains("met: req/s") && row.contains("met: CPU"),
+        "{row}"
+    );
+    let taken = told.lines().filter_map(|line| line.split_once(" B "));
+    let order: Vec<&str> = taken.filter_map(|(_, rest)| rest.split(' ').next()).collect();
+    assert_eq!(order, ["old", "new", "new", "old"], "{told}");
+
+    let (code, told) = against_itself("--within=-100000")?;
+    ensure!(code == Some(1) && told.contains("2 of 2 bounds are missed"), "{code:?}: {told}");
+    Ok(())
+}
+
 #[test]
 fn a_broadcast_that_is_measured_reaches_every_member_and_costs_net_one_frame() -> Result<()> {
     let told = bench(&["broadcast", "--conns", "50", "--window", "2"])?;
