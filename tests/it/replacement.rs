@@ -1,8 +1,9 @@
 //! Processes are replaced, and nobody notices; the master too. At full size:
-//! `cargo run --release -p tests --bin trial -- reload`, `idle-reload`, `rollback`, `adopt` and `chaos`.
+//! `cargo run --release -p tests --bin trial -- reload`, `idle-reload`, `rollback`, `adopt`, `upgrade` and `chaos`.
 
 use anyhow::Result;
-use tests::trials::{Say, adopt, chaos, reload, rollback};
+use tests::bins;
+use tests::trials::{Say, adopt, chaos, reload, rollback, upgrade};
 
 #[allow(clippy::print_stdout, reason = "cargo shows it when the test fails")]
 const SAY: Say<'_> = &|line| println!("{line}");
@@ -36,6 +37,15 @@ async fn a_new_binary_that_fails_is_rolled_back_and_the_answer_says_why() -> Res
 #[tokio::test]
 async fn a_new_master_adopts_the_nodes_of_a_killed_one_and_reloads_and_stops_them() -> Result<()> {
     adopt::run(&adopt::Size { connections: 50, pause_ms: 5, http: 2, without_ms: 3000, times: 1 }, SAY).await
+}
+
+/// From this release to itself: what is tried here is the trial. Each change of the wire or of the hand-over is tried from
+/// an older release's programs.
+#[tokio::test]
+async fn nodes_and_master_are_upgraded_in_either_order_and_nobody_notices() -> Result<()> {
+    let from = bins::folder()?;
+    let size = upgrade::Size { from, seconds: 2, connections: 40, booked: 8, http: 2, order: None };
+    upgrade::run(&size, SAY).await
 }
 
 #[tokio::test]

@@ -93,6 +93,38 @@ impl Cluster {
         Ok(folder)
     }
 
+    /// Starts programs of another release, as `install_master` and `install_node` put them there, and waits until the cluster
+    /// is up.
+    ///
+    /// # Errors
+    /// It does not come up; with the end of its log.
+    pub async fn installed(fixture: Fixture, master: &Path, node: &Path) -> Result<Self> {
+        let folder = Self::folder_for(&fixture)?;
+        install(folder.path(), MASTER, master)?;
+        install(folder.path(), APPMAIN, node)?;
+        let master = spawn_master(folder.path(), None)?;
+        let mut cluster = Self { fixture, folder: Some(folder), master: Master::Process(master) };
+        cluster.until_up().await?;
+        Ok(cluster)
+    }
+
+    /// Makes another program the one that runs nodes from now on, as an operator does it: under the name of the one
+    /// before, all at once.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn install_node(&self, program: &Path) -> Result<()> {
+        install(self.folder(), APPMAIN, program)
+    }
+
+    /// The same for the program that is started as master.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn install_master(&self, program: &Path) -> Result<()> {
+        install(self.folder(), MASTER, program)
+    }
+
     /// Starts `master config.json` with a shell script in the place of `appmain` and waits until the cluster is
     /// up. The script finds the real program in `$real` and the cluster's folder in `$folder`.
     ///
@@ -577,6 +609,13 @@ fn wait_a_moment_for(child: &mut Child, limit: Duration) {
     while std::time::Instant::now() < end && matches!(child.try_wait(), Ok(None)) {
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A link of that name to the program, put there by renaming it.
+fn install(folder: &Path, name: &str, program: &Path) -> Result<()> {
+    let (link, at) = (folder.join(format!("{name}.new")), folder.join(name));
+    std::os::unix::fs::symlink(program, &link).with_context(|| link.display().to_string())?;
+    std::fs::rename(link, &at).with_context(|| at.display().to_string())
 }
 
 /// The program that runs the nodes of a config, when the test has none of its own.

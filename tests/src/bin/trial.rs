@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tests::trials::{adopt, chaos, coins, data, halfopen, hang, order, outcome, reload, rollback, slow};
+use tests::trials::{
+    adopt, chaos, coins, data, halfopen, hang, order, outcome, reload, rollback, slow, upgrade,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Tries a cluster of real processes under load and faults; fails when a promise is not kept.
@@ -36,6 +38,8 @@ enum Trial {
     IdleReload(reload::IdleSize),
     /// New binaries that fail are rolled back, and nobody notices
     Rollback(rollback::Size),
+    /// A cluster of an older release's programs is upgraded to these, nodes and master: nobody notices
+    Upgrade(upgrade::Size),
     /// The master is killed, and a new one takes over
     Adopt(adopt::Size),
     /// Kills, stops and reloads at random, over all nodes and the master
@@ -81,6 +85,7 @@ async fn run(trial: &Trial, say: tests::trials::Say<'_>) -> Result<()> {
         Trial::Reload(size) => reload::run(size, say).await,
         Trial::IdleReload(size) => reload::run_idle(size, say).await,
         Trial::Rollback(size) => rollback::run(size, say).await,
+        Trial::Upgrade(size) => upgrade::run(size, say).await,
         Trial::Adopt(size) => adopt::run(size, say).await,
         Trial::Chaos(size) => chaos::run(size, say).await,
     }

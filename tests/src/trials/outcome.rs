@@ -31,7 +31,7 @@ pub struct Size {
     pub kill_every_ms: u64,
 }
 
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// An error that says that a node died must not wait for a deadline.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
