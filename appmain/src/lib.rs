@@ -9,6 +9,7 @@ use clap::Parser;
 use ffnet::listen::{self, Inherited};
 use ffserver::process::{self, Hangup};
 use ffserver::{App, FFServer, Stop};
+use fftelemetry::Colour;
 
 /// Every app that a config can name, made anew for each node.
 pub type Apps = fn() -> Vec<App>;
@@ -32,6 +33,9 @@ struct Args {
     /// Prints the apps that a config can name, one a line.
     #[arg(long)]
     apps: bool,
+    /// Colours in what is logged: auto (in a terminal, unless NO_COLOR is set), always or never. A log file has none.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: Colour,
 }
 
 /// The whole `main` of such a program, but for its allocator.
@@ -49,7 +53,7 @@ pub fn main(apps: Apps) -> ExitCode {
 #[allow(clippy::print_stdout, reason = "what --apps is for")]
 fn run(args: Args, apps: Apps) -> Result<ExitCode> {
     if let Some(config) = args.all {
-        return run_all(&config, apps).map(|()| ExitCode::SUCCESS);
+        return run_all(&config, args.color, apps).map(|()| ExitCode::SUCCESS);
     }
     let (Some(node), Some(config)) = (args.node, args.config) else {
         apps().iter().for_each(|app| println!("{}", app.name()));
@@ -58,7 +62,7 @@ fn run(args: Args, apps: Apps) -> Result<ExitCode> {
     if args.check {
         return check_node(&node, &config, apps);
     }
-    run_node(&node, &config, apps).map(|()| ExitCode::SUCCESS)
+    run_node(&node, &config, args.color, apps).map(|()| ExitCode::SUCCESS)
 }
 
 #[allow(clippy::print_stdout, reason = "what --check is for")]
@@ -71,11 +75,11 @@ fn check_node(node: &str, config: &Path, apps: Apps) -> Result<ExitCode> {
     Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn run_node(node: &str, config: &Path, apps: Apps) -> Result<()> {
+fn run_node(node: &str, config: &Path, colour: Colour, apps: Apps) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let server = process::own_node(&cluster, node, apps(), &env)?;
     let settings = server.config().clone();
-    let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false })?;
+    let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false, colour })?;
     if let Some(cpus) = &settings.cpu {
         process::pin_to_cpus(cpus).with_context(|| format!("servers.{}.cpu", settings.key))?;
     }
@@ -86,9 +90,10 @@ fn run_node(node: &str, config: &Path, apps: Apps) -> Result<()> {
     })
 }
 
-fn run_all(config: &Path, apps: Apps) -> Result<()> {
+fn run_all(config: &Path, colour: Colour, apps: Apps) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let _log = fftelemetry::init(fftelemetry::Options { file: cluster.master.log.clone(), json: false })?;
+    let file = cluster.master.log.clone();
+    let _log = fftelemetry::init(fftelemetry::Options { file, json: false, colour })?;
     process::allow_descriptors()?;
     let stop = Stop::new(Default::default());
     process::runtime_of_all()?.block_on(async {

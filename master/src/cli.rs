@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use fftelemetry::Colour;
 
 /// Exit codes, as in sysexits.h where it has one.
 pub mod exit {
@@ -50,7 +51,8 @@ Exit codes:
 Environment:
   FF_APPMAIN   the appmain program, if it is not beside this one (as --appmain)
   FF_RUN_DIR   as --run-dir
-  FF_LOG       what is logged, in the syntax of RUST_LOG (default: info)";
+  FF_LOG       what is logged, in the syntax of RUST_LOG (default: info)
+  NO_COLOR     when it is not empty: no colours, unless --color always says so";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -79,6 +81,9 @@ pub struct Args {
     /// Log one JSON object a line
     #[arg(long, global = true)]
     pub log_json: bool,
+    /// Colours in what is printed: auto (in a terminal), always or never. A log file has none
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    pub color: Colour,
     /// What else can be done.
     #[command(subcommand)]
     pub other: Option<Other>,

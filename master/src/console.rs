@@ -1,11 +1,13 @@
 //! The terminal: lines go through a bounded queue to a thread of their own, so that a stopped terminal
 //! or a full pipe can never block the supervisor.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
+
+use fftelemetry::Colour;
 
 /// Lines that may wait for the terminal; what does not fit is dropped and counted.
 const LINES_MAX: usize = 8 * 1024;
@@ -27,10 +29,10 @@ enum Item {
 }
 
 impl Console {
-    /// Standard output; in colours when it is a terminal.
-    pub fn stdout() -> Self {
+    /// Standard output, in colours when it may have them.
+    pub fn stdout(colour: Colour) -> Self {
         let mut console = Self::to(io::stdout());
-        console.colour = io::stdout().is_terminal();
+        console.colour = colour.on_stdout();
         console
     }
 

@@ -53,9 +53,10 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         print!("{}", check::describe(&loaded));
         return Ok(exit::STOPPED);
     }
-    let log = fftelemetry::Options { file: loaded.cluster.master.log.clone(), json: args.log_json };
+    let file = loaded.cluster.master.log.clone();
+    let log = fftelemetry::Options { file, json: args.log_json, colour: args.color };
     let _log = fftelemetry::init(log).context("master.log")?;
-    let console = Console::stdout();
+    let console = Console::stdout(args.color);
     let end = match asked {
         Asked::Single(node) => runtime.block_on(single(loaded, &node, launcher, console.clone()))?,
         _ => {

@@ -1,9 +1,11 @@
 //! What nodes print: passed through with the node's name, and the last lines of each kept.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use ffproto::{Incarnation, NodeName};
+use fftelemetry::colour;
 use parking_lot::Mutex;
 
 use crate::console::Console;
@@ -85,14 +87,17 @@ pub struct NodeOutput {
 }
 
 impl NodeOutput {
-    /// Keeps and shows one line.
+    /// Keeps and shows one line: escape codes that it brings are readable and do nothing, and its level has its colour
+    /// where lines have colours.
     pub fn line(&self, text: &str) {
-        self.console.line(format!("{}{text}", self.prefix));
+        let text = colour::visible(text);
+        let shown = if self.console.has_colour() { colour::by_level(&text) } else { Cow::Borrowed(&*text) };
+        self.console.line(format!("{}{shown}", self.prefix));
         let mut kept = self.kept.lock();
         if kept.last.len() == LINES_KEPT {
             kept.last.pop_front();
         }
-        kept.last.push_back((self.incarnation, text.to_owned()));
+        kept.last.push_back((self.incarnation, text.into_owned()));
     }
 }
 

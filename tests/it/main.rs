@@ -33,6 +33,7 @@ mod single;
 mod succession;
 mod supervision;
 mod targets;
+mod terminal;
 mod users;
 mod websocket;
 mod write_behind;

@@ -9,6 +9,7 @@
 //! * [`counted`] — a load whose requests the nodes count, over replacements.
 //! * [`servers`] — memcached, MariaDB and PostgreSQL of a test's own, and those of `tests/run`.
 //! * [`single`] — a node under a `master single` of its own.
+//! * [`terminal`] — a program in a terminal, as a person starts it.
 //! * [`trials`] — the promises under load and faults, small for CI and at full size for `trial`.
 //! * [`websocket`] — a game client in a browser.
 //! * [`wait`] — waiting for a state, failing with the last one.
@@ -24,6 +25,7 @@ pub mod ledger;
 mod random;
 pub mod servers;
 pub mod single;
+pub mod terminal;
 pub mod trials;
 pub mod wait;
 pub mod websocket;

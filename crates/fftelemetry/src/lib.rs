@@ -3,13 +3,20 @@
 //! Lines go to standard output and, when the config names a file, to that file as well. A thread of its
 //! own writes them, so a slow terminal or a full pipe can never block a node; lines that do not fit its
 //! queue are dropped. `FF_LOG` chooses what is shown, in the syntax of `RUST_LOG` (default `info`).
+//!
+//! Lines are made without colours; the terminal's copy gets them where it is written ([`colour`]), so the file's has none.
 
+pub mod colour;
+
+use std::borrow::Cow;
 use std::fs::OpenOptions;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+
+pub use colour::Colour;
 
 /// Lines that may wait to be written; a line is some 150 bytes, so a few MiB at most.
 const LINES_MAX: usize = 16 * 1024;
@@ -21,6 +28,8 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// One JSON object a line instead of text.
     pub json: bool,
+    /// When standard output has colours.
+    pub colour: Colour,
 }
 
 /// Why logging could not be set up.
@@ -53,16 +62,14 @@ pub fn init(options: Options) -> Result<Guard, InitError> {
         None => None,
         Some(path) => Some(open(path)?),
     };
+    let tee = Tee { terminal: io::stdout(), file, colour: options.colour.on_stdout() && !options.json };
     let (writer, guard): (NonBlocking, _) =
-        NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(Tee { file });
+        NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(tee);
     let filter = EnvFilter::try_from_env("FF_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,rocket=off,_=off,sqlx=warn"));
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
-    let done = if options.json {
-        base.json().try_init()
-    } else {
-        base.with_ansi(io::stdout().is_terminal()).try_init()
-    };
+    let base = base.with_ansi(false);
+    let done = if options.json { base.json().try_init() } else { base.try_init() };
     done.map(|()| Guard(guard)).map_err(|_| InitError::Twice)
 }
 
@@ -74,23 +81,28 @@ fn open(path: PathBuf) -> Result<std::fs::File, InitError> {
     }
 }
 
-/// Writes to standard output and to the file; an output that fails (a closed pipe, a full disk) is
+/// Writes to standard output, in colours when it may, and to the file; an output that fails (a closed pipe, a full disk) is
 /// passed over, because a log must not end what it describes.
-struct Tee {
+struct Tee<T> {
+    terminal: T,
     file: Option<std::fs::File>,
+    colour: bool,
 }
 
-impl Write for Tee {
+impl<T: Write> Write for Tee<T> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let _ = io::stdout().write_all(line);
+        let text = String::from_utf8_lossy(line);
+        let text = colour::visible(&text);
+        let shown = if self.colour { colour::by_level(&text) } else { Cow::Borrowed(&*text) };
+        let _ = self.terminal.write_all(shown.as_bytes());
         if let Some(file) = &mut self.file {
-            let _ = file.write_all(line);
+            let _ = file.write_all(text.as_bytes());
         }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let _ = io::stdout().flush();
+        let _ = self.terminal.flush();
         Ok(())
     }
 }
@@ -105,4 +117,21 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terminal_has_colours_and_the_file_no_escape_byte() {
+        let path = std::env::temp_dir().join(format!("fftelemetry-{}.log", std::process::id()));
+        let mut tee = Tee { terminal: Vec::new(), file: Some(open(path.clone()).unwrap()), colour: true };
+        tee.write_all(b"2026-11-30T04:23:12.000000Z  WARN client \x1b[2J refused\n").unwrap();
+        let file = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file, "2026-11-30T04:23:12.000000Z  WARN client \\x1b[2J refused\n");
+        let terminal = String::from_utf8(tee.terminal).unwrap();
+        assert!(terminal.contains("\x1b[33mWARN\x1b[0m client \\x1b[2J refused"), "{terminal:?}");
+    }
 }
