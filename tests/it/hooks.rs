@@ -8,6 +8,7 @@ use tests::fixtures::Fixture;
 fn fixture(nodes: &str) -> Result<Fixture> {
     let text = r#"{
   "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100 } },
+  "limits": { "call_timeout_ms": 20000 },
   "servers": {
     "gate": { "rootport": @gate, "app": "hooksgate" },
     NODES
@@ -31,13 +32,13 @@ fn events(cluster: &Cluster, whom: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_hook_that_waits_leaves_its_childs_link_up() -> Result<()> {
-    let cluster = Cluster::processes(fixture(&child("slow", "hooksgame"))?).await?;
-    cluster.until_logged("event: slow connected").await?;
-    let answer = cluster.client().await?.call(1, b"slow").await?;
-    assert_eq!(answer, "heard from a client", "the child is called beside the hook");
-    assert_eq!(events(&cluster, "slow"), ["slow connected"], "the hook still waits");
-    cluster.until_logged("event: slow connected, the hook ends").await?;
-    assert_eq!(events(&cluster, "slow"), ["slow connected", "slow connected, the hook ends"]);
+    let cluster = Cluster::processes(fixture(&child("asked", "hooksgame"))?).await?;
+    cluster.until_logged("event: asked connected").await?;
+    let answer = cluster.client().await?.call(1, b"asked").await?;
+    assert_eq!(answer, "heard from a client");
+    // The hook waits for that, and for 3 s.
+    cluster.until_logged("event: asked connected, the hook ends").await?;
+    assert_eq!(events(&cluster, "asked"), ["asked connected", "asked connected, the hook ends"]);
     cluster.stop().await
 }
 
@@ -68,11 +69,11 @@ async fn a_child_that_dies_is_lost_behind_the_hook_at_its_connecting_and_before_
         if events.iter().filter(|event| *event == ends).count() == 2 { Ok(()) } else { Err(events) }
     })
     .await?;
-    // The hook at the connecting takes 3 s, and the child was back long before.
-    assert_eq!(
-        events(&cluster, "slow"),
-        ["slow connected", ends, "slow lost, linked: true", "slow connected", ends]
-    );
+    let mut events = events(&cluster, "slow");
+    // The hook at the connecting takes 3 s: the child may be back before.
+    let lost = events.remove(2);
+    assert!(lost.starts_with("slow lost"), "{lost}, {events:?}");
+    assert_eq!(events, ["slow connected", ends, "slow connected", ends]);
     cluster.stop().await
 }
 

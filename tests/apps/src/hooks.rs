@@ -4,17 +4,27 @@ use std::time::Duration;
 
 use ffserver::prelude::*;
 use ffserver::tracing::info;
+use tokio::sync::Notify;
 
-/// How long the hook about a child of that name waits: longer than its link lives without an answer.
-const WAITS: (&str, Duration) = ("slow", Duration::from_secs(3));
+/// The child whose hook waits, and how long: longer than a link lives without an answer.
+const SLOW: &str = "slow";
+const WAIT: Duration = Duration::from_secs(3);
+
+/// The child whose hook waits so long and until a client has asked the child.
+const ASKED: &str = "asked";
 
 /// The child that the hook about it calls.
 const CALLED: &str = "called";
 
 async fn child_connected(node: Node, child: NodeName) {
     info!("event: {child} connected");
-    if child.as_str() == WAITS.0 {
-        tokio::time::sleep(WAITS.1).await;
+    if [SLOW, ASKED].contains(&child.as_str()) {
+        tokio::time::sleep(WAIT).await;
+    }
+    if child.as_str() == ASKED
+        && let Some(asked) = node.state::<Notify>()
+    {
+        asked.notified().await;
     }
     if child.as_str() == CALLED {
         let answer = node.call_children().call(child.as_str(), "hears", "from the hook").await;
@@ -35,8 +45,14 @@ async fn hears(Body(text): Body<String>) -> String {
 
 /// The body is the child that is asked whether it hears.
 #[root_handle]
-async fn asks(children: Children, Body(child): Body<String>) -> Result<Bytes, CallError> {
-    children.call(&child, "hears", "from a client").await
+async fn asks(
+    children: Children,
+    asked: State<Notify>,
+    Body(child): Body<String>,
+) -> Result<Bytes, CallError> {
+    let answer = children.call(&child, "hears", "from a client").await?;
+    asked.notify_one();
+    Ok(answer)
 }
 
 #[root_handle]
@@ -76,6 +92,7 @@ pub(crate) fn net() -> App {
 
 pub(crate) fn gate() -> App {
     App::new("hooksgate")
+        .state(Notify::new())
         .handlers(handlers![asks, is_there])
         .on_child_connected(child_connected)
         .on_child_lost(child_lost)
