@@ -28,7 +28,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("fuzzchecks", &["ffstore", "ffproto", "ffconfig"]),
     (
         "tests",
-        &["ffclient", "ffproto", "ffconfig", "ffnet", "fftelemetry", "ffserver", "apps", "testapps", "master"],
+        &[
+            "ffclient",
+            "ffproto",
+            "ffconfig",
+            "ffnet",
+            "fftelemetry",
+            "ffserver",
+            "apps",
+            "testapps",
+            "master",
+        ],
     ),
     ("layering", &[]),
 ];
@@ -121,53 +131,7 @@ fn the_wire_does_no_io_and_the_master_knows_no_handler_and_no_database() -> Resu
 }
 
 /// What is known of `ffserver` and to be mended: not to become more, and listed no longer than it stays.
-const STILL: &[Still] = &[
-    Still::Circle("gateway"),
-    Still::Late("Inner", "not_moved"),
-    Still::Late("Inner", "running"),
-    Still::Late("Inner", "stores"),
-    Still::Late("Inner", "verified"),
-    Still::Late("Sockets", "net"),
-    Still::Late("Sockets", "root"),
-    Still::Late("Sockets", "web"),
-    Still::Later("calls", "node"),
-    Still::Later("calls", "ops"),
-    Still::Later("cluster", "session"),
-    Still::Later("cluster", "transit"),
-    Still::Later("exec", "ops"),
-    Still::Later("handover", "runtime"),
-    Still::Later("session", "app"),
-    Still::Later("session", "exec"),
-    Still::Later("session", "node"),
-    Still::Later("session", "ops"),
-    Still::Later("transit", "exec"),
-    Still::Later("transit", "node"),
-    Still::Stray("Broadcasts", "session/conflated_broadcast.rs"),
-    Still::Stray("Connection", "gateway/protocol_detection.rs"),
-    Still::Stray("FFServer", "runtime/preflight.rs"),
-    Still::Stray("Hop", "transit/next_hop.rs"),
-    Still::Stray("Node", "calls/neighbours.rs"),
-    Still::Stray("Node", "calls/nodes.rs"),
-    Still::Stray("Node", "gateway/idle_reaper.rs"),
-    Still::Stray("Node", "ops/envelopes.rs"),
-    Still::Stray("Node", "ops/session_requests.rs"),
-    Still::Stray("Node", "session/broadcast.rs"),
-    Still::Stray("Node", "session/exclusive_login.rs"),
-    Still::Stray("Node", "session/handle.rs"),
-    Still::Stray("Node", "session/migration.rs"),
-    Still::Stray("Node", "transit/next_hop.rs"),
-    Still::Stray("Shared", "exec/affinity_sweep.rs"),
-    Still::Stray("Shared", "exec/replicas.rs"),
-    Still::Stray("Shared", "ops/envelopes.rs"),
-    Still::Stray("Shared", "ops/node_calls.rs"),
-    Still::Stray("Shared", "session/migration.rs"),
-    Still::Stray("Shared", "transit/flush_barrier.rs"),
-    Still::Wide("Connection", "gateway/connection.rs"),
-    Still::Wide("Counters", "identity/counters.rs"),
-    Still::Wide("Hooks", "app/app.rs"),
-    Still::Wide("Inner", "node/mod.rs"),
-    Still::Wide("Inner", "session/local/mod.rs"),
-];
+const STILL: &[Still] = &[];
 
 /// Fields that may be cells set later: type, field, reason.
 const LATE: &[(&str, &str, &str)] = &[(

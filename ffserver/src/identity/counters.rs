@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ffnet::link::LinkCounters;
 
 /// The counters of one node.
+// Fields: a list of counters, each with the name of its limit; what groups them is their names.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) links: Arc<LinkCounters>,

@@ -46,11 +46,9 @@ pub(crate) enum Word {
     Say(ToMaster),
 }
 
+/// The connection of one node to its master.
 pub(crate) struct Control {
-    pub(crate) transit: Transit,
-    pub(crate) registry: Arc<Registry>,
-    /// The node, as soon as its stores are open.
-    pub(crate) node: watch::Receiver<Option<Node>>,
+    pub(crate) reported: Reported,
     pub(crate) master: ffconfig::Master,
     pub(crate) parents: HashMap<NodeName, watch::Sender<Whereabouts>>,
     pub(crate) word: watch::Receiver<Word>,
@@ -67,6 +65,14 @@ pub(crate) struct Control {
     pub(crate) own_process: bool,
     /// The listening sockets, for a new master, as soon as they are open.
     pub(crate) sockets: watch::Receiver<Option<Arc<Sockets>>>,
+}
+
+/// What of a node its master is told, and the parts that its number goes to.
+pub(crate) struct Reported {
+    pub(crate) transit: Transit,
+    pub(crate) registry: Arc<Registry>,
+    /// The node, as soon as its stores are open.
+    pub(crate) node: watch::Receiver<Option<Node>>,
 }
 
 /// Copies of a node's listening sockets.
@@ -119,7 +125,7 @@ impl Control {
     /// handed over does so anyway.
     fn leave_if_newer_serves(&self, error: &HandshakeError) {
         if let HandshakeError::RefusedByPeer(Refusal::Older { newer, older, .. }) = error
-            && matches!(self.transit.identity().lifecycle().phase(), Phase::Starting | Phase::Ready)
+            && matches!(self.reported.transit.identity().lifecycle().phase(), Phase::Starting | Phase::Ready)
             && !self.stop.is_stopping()
         {
             warn!("a newer start of this node ({newer}) has its place: this one ({older}) stops");
@@ -143,8 +149,13 @@ impl Control {
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
         let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        dial(&mut stream, Purpose::Control, &self.transit.identity().local(Vec::new()), &NodeName::master())
-            .await?;
+        dial(
+            &mut stream,
+            Purpose::Control,
+            &self.reported.transit.identity().local(Vec::new()),
+            &NodeName::master(),
+        )
+        .await?;
         Ok(stream)
     }
 
@@ -167,7 +178,7 @@ impl Control {
                     }
                     self.said.send_replace(word);
                 }
-                () = status_due(self.transit.identity(), last_status) => {
+                () = status_due(self.reported.transit.identity(), last_status) => {
                     last_status = Some(Instant::now());
                     master.send(ToMaster::Status(self.status())).await?;
                 }
@@ -176,14 +187,14 @@ impl Control {
     }
 
     fn status(&self) -> NodeStatus {
-        node::status(&self.transit, &self.registry, self.node.borrow().as_ref())
+        node::status(&self.reported.transit, &self.reported.registry, self.reported.node.borrow().as_ref())
     }
 
     fn obey(&self, told: ToNode) {
         match told {
             ToNode::Registered { number } => {
-                self.registry.set_number(number);
-                self.transit.introduce(number);
+                self.reported.registry.set_number(number);
+                self.reported.transit.introduce(number);
                 self.registered.send_replace(true);
             }
             ToNode::ParentUp { name, at, incarnation } => {

@@ -70,28 +70,40 @@ struct Running {
     deadline: Instant,
 }
 
+/// A client's connection, which is the future that serves it.
 pub(super) struct Connection {
     socket: Socket,
     session: LocalSession,
     executor: Arc<Executor>,
-    /// With `spoken` all that is known of what the client has sent and nobody has handled.
-    unread: Vec<u8>,
-    spoken: Spoken,
-    /// `unread` starts with a whole frame that may not start yet.
-    stalled: bool,
-    /// What it waits for then happens elsewhere: a move of the session, or its requests on other nodes.
-    waits_for_others: bool,
+    input: Input,
     running: Option<Running>,
     allowance: Option<Allowance>,
-    /// The session's own way for the kind of its last stateful message: the next one mostly takes it, too.
+    last_way: LastWay,
+    timer: Option<Pin<Box<Sleep>>>,
+    writing: WriteBuffer,
+    directive: Directive,
+}
+
+/// What the client has sent and nobody has handled.
+#[derive(Default)]
+struct Input {
+    /// With `spoken` all that has to be known of it.
+    unread: Vec<u8>,
+    spoken: Spoken,
+    /// The client will send no more; what it has sent is handled and answered first.
+    ended: bool,
+    /// `unread` starts with a whole frame that may not start yet.
+    stalled: bool,
+    /// What that frame waits for happens elsewhere: a move of the session, or its requests on other nodes.
+    waits_for_others: bool,
+}
+
+/// The way that the session's last stateful message took: the next one mostly takes it, too.
+#[derive(Default)]
+struct LastWay {
     hop: Option<(Arc<str>, Hop)>,
     /// How often the session had been moved when `hop` was chosen.
     moves: u32,
-    timer: Option<Pin<Box<Sleep>>>,
-    writing: WriteBuffer,
-    /// The client will send no more; what it has sent is handled and answered first.
-    ended: bool,
-    directive: Directive,
 }
 
 /// What this layer knows of a connection, for another process of the node.
@@ -129,17 +141,12 @@ impl Connection {
         Self {
             socket,
             session,
-            unread: Vec::new(),
-            spoken: Spoken::default(),
-            stalled: false,
-            waits_for_others: false,
+            input: Input::default(),
             running: None,
             allowance,
-            hop: None,
-            moves: 0,
+            last_way: LastWay::default(),
             timer: None,
             writing: WriteBuffer::default(),
-            ended: false,
             directive: Directive::Run,
             executor,
         }
@@ -157,8 +164,8 @@ impl Connection {
         let Extra { spoken, handoff } = bincode::deserialize(&record.extra)?;
         let session = executor.node.known_sessions().adopt(&record, handoff);
         let mut connection = Self::silent(stream, session, executor);
-        (connection.unread, connection.ended) = (record.unread, record.ended);
-        connection.spoken = spoken;
+        (connection.input.unread, connection.input.ended) = (record.unread, record.ended);
+        connection.input.spoken = spoken;
         Ok(connection)
     }
 
@@ -167,13 +174,13 @@ impl Connection {
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.socket.as_fd().try_clone_to_owned().ok()?;
         let (mut record, handoff) = self.executor.node.known_sessions().leave(&self.session)?;
-        let extra = Extra { spoken: self.spoken.clone(), handoff };
+        let extra = Extra { spoken: self.input.spoken.clone(), handoff };
         record.extra = bincode::serialize(&extra).ok()?;
         let mut unsent = self.writing.take();
         unsent.append(&mut record.unsent);
         record.unsent = unsent;
-        record.unread = std::mem::take(&mut self.unread);
-        record.ended = self.ended;
+        record.unread = std::mem::take(&mut self.input.unread);
+        record.ended = self.input.ended;
         Some((socket, record))
     }
 
@@ -208,7 +215,7 @@ impl Connection {
         let answering = self.running.is_some() || self.session.waiting_requests() > 0;
         let busy = answering || !self.writing.is_empty();
         match self.directive {
-            _ if !busy && self.ended && !self.stalled => Poll::Ready(Closed::ByPeer),
+            _ if !busy && self.input.ended && !self.input.stalled => Poll::Ready(Closed::ByPeer),
             Directive::Drain if !busy => Poll::Ready(Closed::Draining),
             // What is not written yet goes with it.
             Directive::Leave if !answering && self.session.may_leave() => Poll::Ready(Closed::Leaving),
@@ -250,22 +257,22 @@ impl Connection {
     }
 
     fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
-        if self.waits_for_handler() || self.unread.is_empty() || self.directive != Directive::Run {
+        if self.waits_for_handler() || self.input.unread.is_empty() || self.directive != Directive::Run {
             return Ok(());
         }
-        let mut bytes = std::mem::take(&mut self.unread);
+        let mut bytes = std::mem::take(&mut self.input.unread);
         let at = self.handle_frames(&bytes, Instant::now(), cx)?;
         if at < bytes.len() {
             bytes.drain(..at);
-            self.unread = bytes;
+            self.input.unread = bytes;
         }
         Ok(())
     }
 
     /// Handles frames until one of them has to wait; says how many bytes are done with.
     fn handle_frames(&mut self, bytes: &[u8], now: Instant, cx: &mut Context<'_>) -> Result<usize, Closed> {
-        self.stalled = false;
-        match self.spoken {
+        self.input.stalled = false;
+        match self.input.spoken {
             Spoken::Firefly => self.handle_firefly(bytes, now, cx).map_err(Closed::Frame),
             Spoken::WebSocket(_) => self.handle_messages(bytes, now, cx).map_err(Closed::WebSocket),
             Spoken::Unknown => self.handle_first(bytes, now, cx),
@@ -282,7 +289,7 @@ impl Connection {
         let mut at = 0;
         while let Some(frame) = framing.read(&bytes[at..], max)? {
             if !self.may_start(now, cx) {
-                self.stalled = true;
+                self.input.stalled = true;
                 break;
             }
             if at == 0 {
@@ -297,12 +304,12 @@ impl Connection {
     /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
     /// to its allowance. When it may not, what ends the wait wakes this connection.
     fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
-        self.waits_for_others = false;
+        self.input.waits_for_others = false;
         if self.waits_for_handler() || self.session.is_ending() {
             return false;
         }
-        self.waits_for_others = self.must_wait_for_others();
-        if self.waits_for_others {
+        self.input.waits_for_others = self.must_wait_for_others();
+        if self.input.waits_for_others {
             return false;
         }
         if self.session.stage() == Stage::Asked {
@@ -324,7 +331,7 @@ impl Connection {
     /// Whether something has happened elsewhere since this turn has looked for it. From now on that wakes the
     /// connection, but before it did not sleep.
     fn has_missed(&self) -> bool {
-        let may_start = || self.stalled && self.waits_for_others && !self.must_wait_for_others();
+        let may_start = || self.input.stalled && self.input.waits_for_others && !self.must_wait_for_others();
         self.directive != self.session.directive() || self.directive == Directive::Run && may_start()
     }
 
@@ -420,11 +427,11 @@ impl Connection {
     fn send(&mut self, transit: &Transit, message: &Forwarded<'_>, sink: Arc<dyn Sink>) -> Result<(), Fault> {
         let (target, client, token) = (message.target, message.client, message.client.command.0.into());
         let moves = self.session.moves();
-        if moves != self.moves {
-            (self.moves, self.hop) = (moves, None);
+        if moves != self.last_way.moves {
+            (self.last_way.moves, self.last_way.hop) = (moves, None);
         }
         let changes = transit.membership().changes();
-        let known = self.hop.as_ref().filter(|(known, hop)| {
+        let known = self.last_way.hop.as_ref().filter(|(known, hop)| {
             known == target && !client.stateless && hop.holds(changes) && !transit.park().any()
         });
         if let Some((_, hop)) = known {
@@ -436,7 +443,7 @@ impl Connection {
         }
         let sent = transit.forward(message, sink, token);
         if !client.stateless {
-            self.hop = transit.open_hop(client.session, target).map(|hop| (target.clone(), hop));
+            self.last_way.hop = transit.open_hop(client.session, target).map(|hop| (target.clone(), hop));
         }
         sent
     }
@@ -445,10 +452,10 @@ impl Connection {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         // Room for one largest frame with its headers: what waits here is bounded by that and one read.
         let mut max = self.executor.node.identity().limits().frame_bytes_max as usize + 64;
-        if self.spoken == Spoken::Unknown {
+        if self.input.spoken == Spoken::Unknown {
             max = max.max(REQUEST_BYTES_MAX);
         }
-        if self.ended || self.directive != Directive::Run || self.unread.len() > max {
+        if self.input.ended || self.directive != Directive::Run || self.input.unread.len() > max {
             return Poll::Pending;
         }
         let mut scratch = SCRATCH.take();
@@ -472,19 +479,19 @@ impl Connection {
 
     fn take_read(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Closed> {
         if bytes.is_empty() {
-            self.ended = true;
-            self.spoken.settle();
+            self.input.ended = true;
+            self.input.spoken.settle();
             return Ok(());
         }
         busy_poll::heard();
-        if !self.unread.is_empty() || self.waits_for_handler() {
-            self.unread.extend_from_slice(bytes);
+        if !self.input.unread.is_empty() || self.waits_for_handler() {
+            self.input.unread.extend_from_slice(bytes);
             return Ok(());
         }
         // The common case: whole frames, handled where they were read, nothing kept.
         match self.handle_frames(bytes, Instant::now(), cx) {
             Ok(at) => {
-                self.unread.extend_from_slice(&bytes[at..]);
+                self.input.unread.extend_from_slice(&bytes[at..]);
                 Ok(())
             }
             Err(closed) => {
@@ -497,7 +504,7 @@ impl Connection {
     /// Writes what is queued. Ready when the session was closed here and everything before is written, or
     /// the client is not waited for.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Reason>> {
-        if self.spoken == Spoken::Unknown && self.poll_spoken(cx).is_pending() {
+        if self.input.spoken == Spoken::Unknown && self.poll_spoken(cx).is_pending() {
             return Poll::Pending;
         }
         loop {
@@ -525,7 +532,7 @@ impl Connection {
 
     /// Whether there is nothing to do before the client says something.
     fn is_at_rest(&self) -> bool {
-        self.directive == Directive::Run && self.running.is_none() && !self.stalled && !self.ended
+        self.directive == Directive::Run && self.running.is_none() && !self.input.stalled && !self.input.ended
     }
 
     /// A handler that has begun runs to its end although its client is gone: half a trade is worse than an

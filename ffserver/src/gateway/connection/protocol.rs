@@ -67,14 +67,14 @@ impl Connection {
         match upgrade::begins(&self.session.framing(), bytes) {
             Begins::More => Ok(0),
             Begins::Firefly => {
-                self.spoken = Spoken::Firefly;
+                self.input.spoken = Spoken::Firefly;
                 self.handle_firefly(bytes, now, cx).map_err(Closed::Frame)
             }
             Begins::Http => {
                 let read = upgrade::read(bytes).map_err(|fault| Closed::WebSocket(fault.into()))?;
                 let Some(upgrade) = read else { return Ok(0) };
                 self.session.upgrade(&upgrade.response);
-                self.spoken = Spoken::WebSocket(Box::default());
+                self.input.spoken = Spoken::WebSocket(Box::default());
                 let handled = self.handle_messages(&bytes[upgrade.bytes..], now, cx);
                 handled.map(|bytes| upgrade.bytes + bytes).map_err(Closed::WebSocket)
             }
@@ -89,7 +89,7 @@ impl Connection {
                 self.session.remember(cx.waker());
                 return Poll::Pending;
             }
-            self.spoken.settle();
+            self.input.spoken.settle();
         }
         Poll::Ready(())
     }
@@ -104,14 +104,14 @@ impl Connection {
         let max = self.executor.node.identity().limits().frame_bytes_max as usize + firefly::UNCOUNTED_BYTES;
         let mut unmasked = UNMASKED.take();
         let mut at = 0;
-        while let Spoken::WebSocket(socket) = &self.spoken
+        while let Spoken::WebSocket(socket) = &self.input.spoken
             && let Some(next) = socket.assembly.next(&bytes[at..], max)?
         {
             if next.ends_message() && !self.may_start(now, cx) {
-                self.stalled = true;
+                self.input.stalled = true;
                 break;
             }
-            let Spoken::WebSocket(socket) = &mut self.spoken else { break };
+            let Spoken::WebSocket(socket) = &mut self.input.spoken else { break };
             let frame = &bytes[at..];
             at += next.bytes;
             match socket.assembly.take(&next, frame, &mut unmasked)? {
@@ -132,7 +132,7 @@ impl Connection {
                 Taken::Close(code) => {
                     // As when a client closes its sending side: what it asked for is still answered.
                     socket.closed = Some(code);
-                    self.ended = true;
+                    self.input.ended = true;
                     at = bytes.len();
                     break;
                 }
@@ -188,10 +188,12 @@ impl Connection {
     }
 
     fn farewell(&self, closed: &Closed) -> Option<Vec<u8>> {
-        if let (Spoken::Unknown, Closed::WebSocket(WebSocketFault::Request(fault))) = (&self.spoken, closed) {
+        if let (Spoken::Unknown, Closed::WebSocket(WebSocketFault::Request(fault))) =
+            (&self.input.spoken, closed)
+        {
             return Some(fault.response());
         }
-        let Spoken::WebSocket(socket) = &self.spoken else { return None };
+        let Spoken::WebSocket(socket) = &self.input.spoken else { return None };
         let (code, why) = match closed {
             Closed::WebSocket(fault) => (fault.close_code(), fault.to_string()),
             Closed::Here(why) => (why.close_code, why.text.clone()),

@@ -32,7 +32,7 @@ use crate::handover::sender::Estate;
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
 use crate::node::Node;
 use crate::ops::inbound::Inbound;
-use crate::runtime::control::{Control, Sockets, Word};
+use crate::runtime::control::{Control, Reported, Sockets, Word};
 use crate::runtime::parent_dialer::Way;
 use crate::runtime::web::Web;
 use crate::runtime::{child_listener, parent_dialer};
@@ -113,10 +113,9 @@ impl FFServer {
             registered.send_replace(true);
             tokio::spawn(std::future::pending())
         } else {
+            let (transit, registry) = (foundation.transit.clone(), foundation.registry.clone());
             let control = Control {
-                transit: foundation.transit.clone(),
-                registry: foundation.registry.clone(),
-                node: node.subscribe(),
+                reported: Reported { transit, registry, node: node.subscribe() },
                 master: self.cluster.master.clone(),
                 parents,
                 word: word.subscribe(),

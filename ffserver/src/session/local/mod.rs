@@ -62,16 +62,43 @@ struct Inner {
     id: SessionId,
     address: SocketAddr,
     told: Mutex<Told>,
-    opened: Instant,
     wire: Wire,
     counters: Arc<Counters>,
     outbox: Mutex<Outbox>,
-    /// Requests that run on another node, or beside the session's order.
-    waiting: AtomicUsize,
+    activity: Activity,
+    requests: Requests,
+    moves: Moves,
+    standing: Standing,
+    /// Hooks of it run one at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// When the client connected, and was last heard.
+struct Activity {
+    opened: Instant,
     /// When the client was last heard, in milliseconds after `opened`; 0 before its first message.
     heard_ms: AtomicU64,
+}
+
+/// The requests of a session that run.
+#[derive(Default)]
+struct Requests {
+    /// Requests that run on another node, or beside the session's order.
+    waiting: AtomicUsize,
     /// A handler of it runs on its connection.
     running: AtomicBool,
+}
+
+/// The moves of a session to other nodes.
+struct Moves {
+    /// It is being moved: what its client sends waits.
+    moving: AtomicBool,
+    /// How often it has been moved.
+    count: AtomicU32,
+}
+
+/// How a session stands, and what its connection is to do.
+struct Standing {
     /// A [`Directive`].
     directive: AtomicU8,
     /// A [`Stage`].
@@ -80,12 +107,6 @@ struct Inner {
     ending: AtomicBool,
     /// The app has been told that it has a user.
     verified: AtomicBool,
-    /// It is being moved to another node: what its client sends waits.
-    moving: AtomicBool,
-    /// How often it has been moved.
-    moves: AtomicU32,
-    /// Hooks of it run one at a time.
-    turn: tokio::sync::Mutex<()>,
 }
 
 /// How far a client's login is.
@@ -101,6 +122,15 @@ pub(crate) enum Stage {
     Asked,
 }
 
+impl Stage {
+    const ALL: [Self; 3] = [Self::In, Self::Awaited, Self::Asked];
+
+    /// The stage that was stored as a number.
+    fn of(stored: u8) -> Self {
+        Self::ALL[usize::from(stored)]
+    }
+}
+
 /// What a session's connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u8)]
@@ -114,6 +144,15 @@ pub(crate) enum Directive {
     Leave,
     /// It starts nothing new, and ends when all is answered.
     Drain,
+}
+
+impl Directive {
+    const ALL: [Self; 4] = [Self::Run, Self::Hold, Self::Leave, Self::Drain];
+
+    /// The directive that was stored as a number.
+    fn of(stored: u8) -> Self {
+        Self::ALL[usize::from(stored)]
+    }
 }
 
 /// What of a session travels to another process of its node beside its connection.
@@ -136,6 +175,12 @@ pub(crate) struct SessionHandoff {
 }
 
 impl SessionHandoff {
+    /// Of a session that nothing has been done with.
+    fn new(state: SessionState, stage: Stage) -> Self {
+        let (form, watchers, groups) = (Form::default(), Vec::new(), Vec::new());
+        Self { form, state, watchers, stage, groups, moves: 0, stamp: None, heard: 0 }
+    }
+
     /// The session's user.
     pub(crate) fn user(&self) -> Option<String> {
         self.state.user.clone()
@@ -158,6 +203,7 @@ pub(crate) struct StateTooLarge {
 }
 
 impl LocalSession {
+    /// A session of a client that has just connected.
     pub(crate) fn new(
         id: SessionId,
         address: SocketAddr,
@@ -165,63 +211,40 @@ impl LocalSession {
         wire: Wire,
         counters: Arc<Counters>,
     ) -> Self {
-        let outbox = Mutex::default();
-        let (waiting, heard_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let (running, directive) = (AtomicBool::new(false), AtomicU8::new(Directive::Run as u8));
-        let opened = Instant::now();
+        let (unread, unsent, extra) = (Vec::new(), Vec::new(), Vec::new());
+        let (open_ms, heard_ms, ended) = (0, 0, false);
+        let record = handover::Session { id, address, open_ms, heard_ms, unread, unsent, ended, extra };
         let state = SessionState { version: 1, address, user: None, attributes: BTreeMap::new() };
-        let told = Mutex::new(Told { state: Arc::new(state), watchers: Vec::new() });
-        Self(Arc::new(Inner {
-            id,
-            address,
-            told,
-            opened,
-            wire,
-            counters,
-            outbox,
-            waiting,
-            heard_ms,
-            running,
-            directive,
-            stage: AtomicU8::new(stage as u8),
-            ending: AtomicBool::new(false),
-            verified: AtomicBool::new(false),
-            moving: AtomicBool::new(false),
-            moves: AtomicU32::new(0),
-            turn: tokio::sync::Mutex::default(),
-        }))
+        Self::adopt(&record, SessionHandoff::new(state, stage), wire, counters)
     }
 
     /// A session that another process of this node has opened.
     pub(crate) fn adopt(
         record: &handover::Session,
-        luggage: SessionHandoff,
+        handoff: SessionHandoff,
         wire: Wire,
         counters: Arc<Counters>,
     ) -> Self {
-        let SessionHandoff { form, state, watchers, stage, moves, .. } = luggage;
-        let verified = AtomicBool::new(state.user.is_some());
-        let told = Mutex::new(Told { state: Arc::new(state), watchers });
+        let SessionHandoff { form, state, watchers, stage, moves, .. } = handoff;
         let now = Instant::now();
         let opened = now.checked_sub(Duration::from_millis(record.open_ms)).unwrap_or(now);
-        let outbox = Outbox::adopt(record.unsent.clone(), form);
-        Self(Arc::new(Inner {
-            id: record.id,
-            address: record.address,
-            told,
-            opened,
-            wire,
-            counters,
-            outbox: Mutex::new(outbox),
-            waiting: AtomicUsize::new(0),
-            heard_ms: AtomicU64::new(record.heard_ms),
-            running: AtomicBool::new(false),
+        let standing = Standing {
             directive: AtomicU8::new(Directive::Run as u8),
             stage: AtomicU8::new(stage as u8),
             ending: AtomicBool::new(false),
-            verified,
-            moving: AtomicBool::new(false),
-            moves: AtomicU32::new(moves),
+            verified: AtomicBool::new(state.user.is_some()),
+        };
+        Self(Arc::new(Inner {
+            id: record.id,
+            address: record.address,
+            told: Mutex::new(Told { state: Arc::new(state), watchers }),
+            wire,
+            counters,
+            outbox: Mutex::new(Outbox::adopt(record.unsent.clone(), form)),
+            activity: Activity { opened, heard_ms: AtomicU64::new(record.heard_ms) },
+            requests: Requests::default(),
+            moves: Moves { moving: AtomicBool::new(false), count: AtomicU32::new(moves) },
+            standing,
             turn: tokio::sync::Mutex::default(),
         }))
     }
@@ -233,43 +256,43 @@ impl LocalSession {
 
     /// Whether a request of it runs, here or elsewhere.
     pub(crate) fn has_requests(&self) -> bool {
-        self.waiting_requests() > 0 || self.0.running.load(Ordering::SeqCst)
+        self.waiting_requests() > 0 || self.0.requests.running.load(Ordering::SeqCst)
     }
 
     /// Whether it is being moved to another node.
     pub(crate) fn is_moving(&self) -> bool {
-        self.0.moving.load(Ordering::Acquire)
+        self.0.moves.moving.load(Ordering::Acquire)
     }
 
     /// It is being moved from now on: nothing of it starts. False when it is already.
     pub(crate) fn begin_move(&self) -> bool {
-        !self.0.moving.swap(true, Ordering::SeqCst)
+        !self.0.moves.moving.swap(true, Ordering::SeqCst)
     }
 
     /// What has waited goes on.
     pub(crate) fn end_move(&self) {
-        self.0.moving.store(false, Ordering::Release);
+        self.0.moves.moving.store(false, Ordering::Release);
         wake(&mut self.0.outbox.lock());
     }
 
     /// The number of a new move.
     pub(crate) fn next_move(&self) -> u32 {
-        self.0.moves.fetch_add(1, Ordering::Relaxed) + 1
+        self.0.moves.count.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// How often it has been moved.
     pub(crate) fn moves(&self) -> u32 {
-        self.0.moves.load(Ordering::Relaxed)
+        self.0.moves.count.load(Ordering::Relaxed)
     }
 
     /// A handler of it runs on its connection, or has ended.
     pub(crate) fn set_running(&self, running: bool) {
         if running {
-            return self.0.running.store(true, Ordering::Relaxed);
+            return self.0.requests.running.store(true, Ordering::Relaxed);
         }
         // In one order with `begin_move`: either the mover sees that nothing runs, or this sees the mover.
-        self.0.running.store(false, Ordering::SeqCst);
-        if self.0.moving.load(Ordering::SeqCst) {
+        self.0.requests.running.store(false, Ordering::SeqCst);
+        if self.0.moves.moving.load(Ordering::SeqCst) {
             self.0.wake_quiet(&mut self.0.outbox.lock());
         }
     }
@@ -295,8 +318,8 @@ impl LocalSession {
         let record = handover::Session {
             id: self.0.id,
             address: self.0.address,
-            open_ms: self.0.opened.elapsed().as_millis() as u64,
-            heard_ms: self.0.heard_ms.load(Ordering::Relaxed),
+            open_ms: self.0.activity.opened.elapsed().as_millis() as u64,
+            heard_ms: self.0.activity.heard_ms.load(Ordering::Relaxed),
             unread: Vec::new(),
             unsent: outbox.out.take(),
             ended: false,
@@ -358,7 +381,7 @@ impl LocalSession {
 
     /// When it connected.
     pub(crate) fn opened(&self) -> Instant {
-        self.0.opened
+        self.0.activity.opened
     }
 
     /// Whether it has ended.
@@ -377,12 +400,12 @@ impl LocalSession {
 
     /// One more request runs elsewhere: on another node, or beside the session's order.
     pub(crate) fn request_waits(&self) {
-        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        self.0.requests.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One request fewer waits: the connection may go on reading, if it had paused.
     pub(crate) fn request_ended(&self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.requests.waiting.fetch_sub(1, Ordering::Relaxed);
         self.0.go_on(&mut self.0.outbox.lock());
     }
 
@@ -395,61 +418,52 @@ impl LocalSession {
 
     /// How many requests run elsewhere.
     pub(crate) fn waiting_requests(&self) -> usize {
-        self.0.waiting.load(Ordering::Relaxed)
+        self.0.requests.waiting.load(Ordering::Relaxed)
     }
 
     /// The client sent something that is no message: it lives, if it has ever said something.
     pub(crate) fn beat(&self, now: Instant) {
-        if self.0.heard_ms.load(Ordering::Relaxed) != 0 {
+        if self.0.activity.heard_ms.load(Ordering::Relaxed) != 0 {
             self.heard(now);
         }
     }
 
     /// The client sent a message.
     pub(crate) fn heard(&self, now: Instant) {
-        let ms = now.saturating_duration_since(self.0.opened).as_millis() as u64;
-        self.0.heard_ms.store(ms.max(1), Ordering::Relaxed);
+        let ms = now.saturating_duration_since(self.0.activity.opened).as_millis() as u64;
+        self.0.activity.heard_ms.store(ms.max(1), Ordering::Relaxed);
     }
 
     /// Whether the client has sent no whole message yet, and for how long it has been silent.
     pub(crate) fn silence(&self) -> (bool, Duration) {
-        let heard = self.0.heard_ms.load(Ordering::Relaxed);
-        (heard == 0, self.0.opened.elapsed().saturating_sub(Duration::from_millis(heard)))
+        let heard = self.0.activity.heard_ms.load(Ordering::Relaxed);
+        (heard == 0, self.0.activity.opened.elapsed().saturating_sub(Duration::from_millis(heard)))
     }
 
     /// Tells the connection what to do next.
     pub(crate) fn set_directive(&self, directive: Directive) {
-        self.0.directive.store(directive as u8, Ordering::Relaxed);
+        self.0.standing.directive.store(directive as u8, Ordering::Relaxed);
         wake(&mut self.0.outbox.lock());
     }
 
     /// What it was told last.
     pub(crate) fn directive(&self) -> Directive {
-        match self.0.directive.load(Ordering::Relaxed) {
-            1 => Directive::Hold,
-            2 => Directive::Leave,
-            3 => Directive::Drain,
-            _ => Directive::Run,
-        }
+        Directive::of(self.0.standing.directive.load(Ordering::Relaxed))
     }
 
     /// How far its login is.
     pub(crate) fn stage(&self) -> Stage {
-        match self.0.stage.load(Ordering::Acquire) {
-            1 => Stage::Awaited,
-            2 => Stage::Asked,
-            _ => Stage::In,
-        }
+        Stage::of(self.0.standing.stage.load(Ordering::Acquire))
     }
 
     /// Its login is at another stage now.
     pub(crate) fn set_stage(&self, stage: Stage) {
-        self.0.stage.store(stage as u8, Ordering::Release);
+        self.0.standing.stage.store(stage as u8, Ordering::Release);
     }
 
     /// Whether the app must be told that the session has a user: true for one caller, once it has one.
     pub(crate) fn becomes_verified(&self) -> bool {
-        self.state().user.is_some() && !self.0.verified.swap(true, Ordering::AcqRel)
+        self.state().user.is_some() && !self.0.standing.verified.swap(true, Ordering::AcqRel)
     }
 
     /// Held while a hook of it runs, so that they come in their order.
@@ -459,7 +473,7 @@ impl LocalSession {
 
     /// Whether it is being closed: nothing more of it may start.
     pub(crate) fn is_ending(&self) -> bool {
-        self.0.ending.load(Ordering::Acquire)
+        self.0.standing.ending.load(Ordering::Acquire)
     }
 }
 
@@ -499,6 +513,12 @@ impl fmt::Debug for LocalSession {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stages_and_directives_come_back_as_they_were_stored() {
+        assert!(Stage::ALL.iter().all(|stage| Stage::of(*stage as u8) == *stage));
+        assert!(Directive::ALL.iter().all(|directive| Directive::of(*directive as u8) == *directive));
+    }
 
     /// As of a connection: with the two counters of its `Arc` it fills one of the allocator's sizes.
     #[test]

@@ -334,7 +334,8 @@ impl Inner {
 
     /// Wakes whoever waits for the end of the session's requests, when none runs.
     pub(super) fn wake_quiet(&self, outbox: &mut Outbox) {
-        let runs = self.waiting.load(Ordering::SeqCst) > 0 || self.running.load(Ordering::SeqCst);
+        let runs =
+            self.requests.waiting.load(Ordering::SeqCst) > 0 || self.requests.running.load(Ordering::SeqCst);
         if !runs && let Some(waker) = outbox.quiet.take() {
             waker.wake();
         }
@@ -400,7 +401,7 @@ impl Inner {
 
     fn close(&self, outbox: &mut Outbox, reason: Reason) {
         outbox.closing.get_or_insert_with(|| (reason, Instant::now()));
-        self.ending.store(true, Ordering::Release);
+        self.standing.ending.store(true, Ordering::Release);
         wake(outbox);
     }
 
@@ -421,7 +422,7 @@ impl Sink for Inner {
         let Wire { framing, error_command, .. } = &self.wire;
         // In one step: who sees that nothing waits must see the answer as well.
         let mut outbox = self.outbox.lock();
-        let last = self.waiting.fetch_sub(1, Ordering::Relaxed) == 1;
+        let last = self.requests.waiting.fetch_sub(1, Ordering::Relaxed) == 1;
         match outcome {
             Ok(Some(body)) => self.answer(&mut outbox, last, |form, out| {
                 form.write(framing, command, body, out);
