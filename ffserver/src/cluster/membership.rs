@@ -61,7 +61,32 @@ struct Linked {
     link: Link,
     /// What was said on it. A process that is replaced may still send what it had, when its successor has
     /// said less.
-    said: Nodes,
+    said: Said,
+}
+
+/// Whom a neighbour reaches, as it has said on one link, and whom it reached before.
+#[derive(Default)]
+struct Said {
+    now: Nodes,
+    /// Since when it does not reach them. What they have sent may still be on its way: a neighbour's new process says less
+    /// than the old one until its own neighbours have come, and the old one still passes on what it has.
+    before: BTreeMap<NodeNumber, Instant>,
+}
+
+impl Said {
+    fn change(&mut self, change: &ReachChange, now: Instant) {
+        let reached: Vec<NodeNumber> = self.now.keys().copied().collect();
+        change.apply(&mut self.now);
+        self.before.retain(|_, since| now.duration_since(*since) < LEFT_KNOWN);
+        let gone = reached.into_iter().filter(|number| !self.now.contains_key(number));
+        self.before.extend(gone.map(|number| (number, now)));
+    }
+
+    /// Whether something that a node has sent may come on this link.
+    fn may_bring_from(&self, number: NodeNumber, now: Instant) -> bool {
+        let lately = |since: &Instant| now.duration_since(*since) < LEFT_KNOWN;
+        self.now.contains_key(&number) || self.before.get(&number).is_some_and(lately)
+    }
 }
 
 /// Net nodes whose sessions here must be looked at.
@@ -110,7 +135,7 @@ impl Membership {
     pub(crate) fn link_up(&self, direction: Side, link: &Link) {
         let at = (direction, link.peer().name.clone());
         let mut table = self.table.lock();
-        let linked = Linked { link: link.clone(), said: Nodes::new() };
+        let linked = Linked { link: link.clone(), said: Said::default() };
         table.links.entry(at.clone()).or_default().push(linked);
         let tell = table.reach.up(at);
         self.tell(&table, tell);
@@ -124,7 +149,7 @@ impl Membership {
         let Some(links) = table.links.get_mut(&at) else { return };
         let was_used = links.last().is_some_and(|last| last.link.same(link));
         links.retain(|known| !known.link.same(link));
-        let left = links.last().map(|last| last.said.values().cloned().collect());
+        let left = links.last().map(|last| last.said.now.values().cloned().collect());
         let said = table.reach.said(&at);
         let tell = match left {
             None => {
@@ -150,7 +175,7 @@ impl Membership {
         let Some(links) = table.links.get_mut(at) else { return };
         let used = links.last().is_some_and(|last| last.link.same(link));
         if let Some(linked) = links.iter_mut().find(|linked| linked.link.same(link)) {
-            change.apply(&mut linked.said);
+            linked.said.change(&change, Instant::now());
         }
         if used {
             let said =
@@ -189,7 +214,8 @@ impl Membership {
     pub(crate) fn leads(&self, at: &PeerKey, link: &Link, to: NodeNumber) -> bool {
         let table = self.table.lock();
         let on_link = table.links.get(at).into_iter().flatten().find(|linked| linked.link.same(link));
-        on_link.is_some_and(|linked| linked.said.contains_key(&to)) || table.reach.leads(at, to)
+        on_link.is_some_and(|linked| linked.said.may_bring_from(to, Instant::now()))
+            || table.reach.leads(at, to)
     }
 
     /// Whether a neighbour leads to a node now.
@@ -259,5 +285,40 @@ impl Membership {
             }
         }
         look
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(all: bool, add: &[u16], remove: &[u16]) -> ReachChange {
+        let node = |number: &u16| Reachable {
+            number: NodeNumber(*number),
+            name: NodeName::try_from(format!("room{number}").as_str()).unwrap(),
+            kind: "room".into(),
+            net: false,
+            incarnation: Incarnation(1),
+            since: SessionId(u64::from(*number) << 52),
+        };
+        let remove = remove.iter().copied().map(NodeNumber).collect();
+        ReachChange { all, add: add.iter().map(node).collect(), remove }
+    }
+
+    #[test]
+    fn what_a_node_has_sent_may_come_although_the_neighbour_does_not_reach_it_any_more() {
+        let (mut said, begun) = (Said::default(), Instant::now());
+        said.change(&change(true, &[1, 2, 3], &[]), begun);
+        said.change(&change(false, &[], &[2]), begun);
+        // The neighbour's new process says what it reaches so far.
+        said.change(&change(true, &[1], &[]), begun);
+        for number in [1, 2, 3] {
+            assert!(said.may_bring_from(NodeNumber(number), begun), "{number} was reached a moment ago");
+        }
+        assert!(!said.may_bring_from(NodeNumber(4), begun), "it was never reached there");
+        let late = begun + LEFT_KNOWN;
+        assert!(said.may_bring_from(NodeNumber(1), late) && !said.may_bring_from(NodeNumber(2), late));
+        said.change(&change(false, &[2], &[]), late);
+        assert!(said.before.is_empty(), "what is long ago takes no room: {:?}", said.before);
     }
 }
