@@ -31,7 +31,7 @@ async fn the_test_client_prints_the_seeds_nine_lines_and_the_nodes_log_the_seeds
     let cluster = Cluster::processes(Fixture::demo()?).await?;
     assert_eq!(run_client(&cluster.at("net").to_string())?, NINE_LINES);
     for line in [
-        "client logged in",
+        "client connected",
         "call command 100: net_handle_100",
         "netHandle_100: msgdata",
         "netHandle_200: msgdata forward to gate",

@@ -109,7 +109,7 @@ impl Clients {
                 return;
             }
         };
-        info!(session = %session.id(), %address, "client logged in");
+        info!(session = %session.id(), %address, "client connected");
         self.run(Connection::new(stream, session, self.executor.clone()));
     }
 

@@ -21,6 +21,7 @@ use ffproto::{CommandId, NodeNumber, SessionId, handover};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use tracing::info;
 
 use crate::identity::counters::Counters;
 pub use outbox::PushError;
@@ -461,9 +462,17 @@ impl LocalSession {
         self.0.standing.stage.store(stage as u8, Ordering::Release);
     }
 
-    /// Whether the app must be told that the session has a user: true for one caller, once it has one.
+    /// Whether the app must be told that the session has a user: true for one caller, once it has one. The log is told
+    /// by that.
     pub(crate) fn becomes_verified(&self) -> bool {
-        self.state().user.is_some() && !self.0.standing.verified.swap(true, Ordering::AcqRel)
+        let state = self.state();
+        let Some(user) = &state.user else { return false };
+        let first = !self.0.standing.verified.swap(true, Ordering::AcqRel);
+        if first {
+            // In quotes: a user's name may have line breaks.
+            info!(session = %self.id(), ?user, "client logged in");
+        }
+        first
     }
 
     /// Held while a hook of it runs, so that they come in their order.
