@@ -23,7 +23,6 @@ fn ip(arguments: &str) -> Result<()> {
 
 impl Host {
     /// `None`, and why, where this cannot be tried.
-    #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn new() -> Option<Self> {
         let pid = std::process::id();
         let host =
@@ -31,7 +30,7 @@ impl Host {
         match host.connect() {
             Ok(()) => Some(host),
             Err(error) => {
-                eprintln!("skipped, for it needs root and iproute2: {error:#}");
+                tests::skip::lacks_privilege(&format!("it needs root and iproute2: {error:#}"));
                 None
             }
         }

@@ -420,16 +420,34 @@ async fn a_disk_that_becomes_full_is_a_typed_error_and_loses_nothing_that_was_an
         return on_a_disk_that_becomes_full(Path::new(&disk)).await;
     }
     let folder = tempfile::tempdir()?;
-    let mut unshare = Command::new("unshare");
-    if !nix::unistd::geteuid().is_root() {
-        unshare.args(["--user", "--map-root-user"]);
+    let in_namespace = |what: &str| {
+        let mut unshare = Command::new("unshare");
+        if !nix::unistd::geteuid().is_root() {
+            unshare.args(["--user", "--map-root-user"]);
+        }
+        unshare.args(["--mount", "sh", "-c", what, "sh"]).arg(folder.path());
+        unshare
+    };
+    let tried = in_namespace("mount -t tmpfs -o size=1m small \"$1\"").output().await;
+    if let Some(why) = refused(tried) {
+        tests::skip::lacks_privilege(&format!("it needs a mount namespace with a disk of its own: {why}"));
+        return Ok(());
     }
-    unshare.args(["--mount", "sh", "-c", INNER, "sh"]).arg(folder.path());
+    let mut unshare = in_namespace(INNER);
     unshare.arg(std::env::current_exe()?).arg(MYSELF).env(SMALL_DISK, folder.path());
     let ran = unshare.stdin(std::process::Stdio::null()).output().await.context("unshare")?;
     let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
     ensure!(ran.status.success() && said.contains("1 passed"), "{said}");
     Ok(())
+}
+
+/// Why a program has failed; `None` when it has not.
+fn refused(ran: std::io::Result<std::process::Output>) -> Option<String> {
+    match ran {
+        Ok(ran) if ran.status.success() => None,
+        Ok(ran) => Some(String::from_utf8_lossy(&ran.stderr).trim().to_owned()),
+        Err(error) => Some(format!("unshare: {error}")),
+    }
 }
 
 async fn on_a_disk_that_becomes_full(disk: &Path) -> Result<()> {

@@ -9,6 +9,7 @@
 //! * [`counted`] — a load whose requests the nodes count, over replacements.
 //! * [`servers`] — memcached, MariaDB and PostgreSQL of a test's own, and those of `tests/run`.
 //! * [`single`] — a node under a `master single` of its own.
+//! * [`skip`] — saying that a test does not run here.
 //! * [`terminal`] — a program in a terminal, as a person starts it.
 //! * [`trials`] — the promises under load and faults, small for CI and at full size for `trial`.
 //! * [`websocket`] — a game client in a browser.
@@ -25,6 +26,7 @@ pub mod ledger;
 mod random;
 pub mod servers;
 pub mod single;
+pub mod skip;
 pub mod terminal;
 pub mod trials;
 pub mod wait;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::fixtures::free_port;
-use crate::wait;
+use crate::{skip, wait};
 
 /// Where servers are; PostgreSQL's are in a folder for each version, as `tests/run` knows, too.
 fn folders() -> Vec<PathBuf> {
@@ -50,20 +50,13 @@ pub fn hostile() -> Vec<String> {
 ///
 /// # Panics
 /// In CI, when it is not set.
-#[allow(clippy::print_stdout, reason = "cargo shows it with --nocapture")]
 #[must_use]
 pub fn shared(variable: &str) -> Option<String> {
     let address = std::env::var(variable).ok();
     if address.is_none() {
-        skip(&format!("{variable} is not set; `tests/run` starts the server and sets it"));
+        skip::lacks_server(&format!("{variable} is not set; `tests/run` starts the server and sets it"));
     }
     address
-}
-
-#[allow(clippy::print_stdout, reason = "cargo shows it with --nocapture")]
-fn skip(reason: &str) {
-    assert!(std::env::var("CI").is_err(), "{reason}");
-    println!("skipped: {reason}");
 }
 
 /// Unlike any other name of this and earlier runs.
@@ -77,7 +70,7 @@ pub fn unique(what: &str) -> String {
 fn program(name: &str) -> Option<PathBuf> {
     let found = folders().into_iter().map(|folder| folder.join(name)).find(|path| path.exists());
     if found.is_none() {
-        skip(&format!("{name} is not installed; `tests/run` installs it"));
+        skip::lacks_server(&format!("{name} is not installed; `tests/run` installs it"));
     }
     found
 }
