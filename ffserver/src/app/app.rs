@@ -51,6 +51,9 @@ pub struct App {
     pub(crate) name: &'static str,
     pub(crate) routes: Vec<Route>,
     pub(crate) states: States,
+    /// Whether there is state of the app's own, and whether it may be lost.
+    pub(crate) has_state: bool,
+    pub(crate) may_lose_state: bool,
     pub(crate) tables: Vec<Registered>,
     pub(crate) hooks: Hooks,
     pub(crate) mounts: Vec<(&'static str, Vec<rocket::Route>)>,
@@ -63,6 +66,8 @@ impl App {
             name,
             routes: Vec::new(),
             states: States::new(),
+            has_state: false,
+            may_lose_state: false,
             tables: Vec::new(),
             hooks: Hooks::default(),
             mounts: Vec::new(),
@@ -81,11 +86,27 @@ impl App {
         self
     }
 
-    /// Adds a value that handlers take as `State<T>`; one of each type.
+    /// Adds a value that handlers take as `State<T>`; one of each type. A reload starts a new process, with a new value:
+    /// what shall go on there is handed over by [`App::freeze`] and [`App::thaw`], and without them a start and a reload
+    /// warn ([`App::state_may_be_lost`]).
     #[must_use]
     pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.has_state = true;
         self.states.insert(TypeId::of::<T>(), Arc::new(value));
         self
+    }
+
+    /// Says that nothing is amiss when a reload starts with the values of [`App::state`] as they are made: settings, a
+    /// cache, counters of a test.
+    #[must_use]
+    pub fn state_may_be_lost(mut self) -> Self {
+        self.may_lose_state = true;
+        self
+    }
+
+    /// Whether a reload loses state, and the author has not said that it may.
+    pub(crate) fn loses_state(&self) -> bool {
+        self.has_state && !self.may_lose_state && self.hooks.freeze.is_none()
     }
 
     /// Adds a table of records, which handlers take as `Table<T>`. Its schema is checked when the node

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ffnet::link::LinkCounters;
 
+/// The name under which the master is told, among the counters, that the app has state that a reload loses.
+pub(crate) const STATE_WITHOUT_FREEZE: &str = "state_without_freeze";
+
 /// The counters of one node.
 // Fields: a list of counters, each with the name of its limit; what groups them is their names.
 #[derive(Debug, Default)]
@@ -43,6 +46,8 @@ pub(crate) struct Counters {
     pub(crate) logins_refused: AtomicU64,
     /// Moves of sessions that came to nothing after they had begun.
     pub(crate) moves_failed: AtomicU64,
+    /// 1 when the app has state that a reload loses: the master repeats it in the reload's answer.
+    pub(crate) state_without_freeze: AtomicU64,
     /// Sessions closed because their user has another one.
     pub(crate) users_kicked: AtomicU64,
 }
@@ -74,6 +79,7 @@ impl Counters {
             ("pushes_shared", &self.pushes_shared),
             ("pushes_to_gone", &self.pushes_to_gone),
             ("session_queue_full", &self.session_queue_full),
+            (STATE_WITHOUT_FREEZE, &self.state_without_freeze),
             ("unrouted", &self.unrouted),
             ("users_kicked", &self.users_kicked),
         ];

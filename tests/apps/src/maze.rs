@@ -150,18 +150,9 @@ pub(crate) fn gate() -> App {
 }
 
 pub(crate) fn room() -> App {
-    App::new("mazeroom").state(Visits::default()).state(Updates::default()).handlers(handlers![
-        visit,
-        who,
-        visit_here,
-        visit_from_lobby,
-        room_calls,
-        updates,
-        greet,
-        speak,
-        wait,
-        fail
-    ])
+    App::new("mazeroom").state(Visits::default()).state(Updates::default()).state_may_be_lost().handlers(
+        handlers![visit, who, visit_here, visit_from_lobby, room_calls, updates, greet, speak, wait, fail],
+    )
 }
 
 pub(crate) fn lobby() -> App {

@@ -216,6 +216,7 @@ async fn spins() {
 pub(crate) fn solo() -> App {
     App::new("trialsolo")
         .state(Subscribers::default())
+        .state_may_be_lost()
         .handlers(handlers![echo, waits, replies_empty, pushes, subscribes, spins])
         .on_started(push_for_ever)
 }

@@ -8,6 +8,7 @@ mod shut_down;
 mod start;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffnet::listen::Inherited;
@@ -24,6 +25,7 @@ use crate::exec::tables::HandlerTables;
 use crate::handover::receiver::InheritError;
 use crate::handover::sender::{Estate, HandOverError, Kept};
 use crate::identity::Identity;
+use crate::identity::counters::count;
 use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::Watchdog;
@@ -36,6 +38,10 @@ use start::{ControlTask, Running};
 #[cfg(test)]
 pub(crate) use assembly::bare_node;
 pub use errors::{BuildError, RunError};
+
+/// What becomes of an app's state that nobody hands over, and what to do.
+pub(crate) const STATE_IS_LOST: &str =
+    "a reload loses it (App::freeze and thaw hand it over; App::state_may_be_lost says that it may go)";
 
 /// A node, put together and not yet running.
 pub struct FFServer {
@@ -88,8 +94,12 @@ impl FFServer {
             faults,
         })?;
         let (stop, names) = (Stop::new(config.drain), HandlerTables::names(&app));
+        let identity = Identity::new(cluster, config, incarnation);
+        if app.loses_state() {
+            count(&identity.counters().state_without_freeze);
+        }
         Ok(Self {
-            identity: Identity::new(cluster, config, incarnation),
+            identity,
             cluster: cluster.clone(),
             handlers,
             watchdog: Arc::new(Watchdog::new(names)),
@@ -155,6 +165,7 @@ impl FFServer {
     /// # Errors
     /// [`RunError`] when it cannot start; the master has been told. After a start it always ends well.
     pub async fn run(mut self, inherited: Inherited) -> Result<(), RunError> {
+        self.warn_of_lost_state();
         let foundation = Foundation::new(self.identity.clone(), &self.cluster);
         let (word, mut control) = self.start_control(&foundation);
         let started = Instant::now();
@@ -175,6 +186,18 @@ impl FFServer {
                 Err(cannot)
             }
         }
+    }
+
+    /// Only a node with a process of its own is reloaded.
+    fn warn_of_lost_state(&self) {
+        if matches!(self.place, Place::OwnProcess { .. }) && self.loses_state() {
+            warn!("app {} has .state(…) and no .freeze(…): {STATE_IS_LOST}", self.config().app);
+        }
+    }
+
+    /// Whether a reload loses state that the app has.
+    pub(crate) fn loses_state(&self) -> bool {
+        self.identity.counters().state_without_freeze.load(Ordering::Relaxed) > 0
     }
 
     async fn run_on(

@@ -40,6 +40,9 @@ use crate::runtime::{child_listener, parent_dialer};
 /// How long a node waits for its parents before it is ready without them: they may be late.
 const PARENTS_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a net node waits for its number before it says so.
+const NUMBER_WAIT: Duration = Duration::from_secs(1);
+
 /// Every how many seconds a node asks whether the sessions that it knows are still there: what told it of an
 /// end may have been lost with a link.
 const CHECK_EVERY_S: u64 = 5;
@@ -293,10 +296,27 @@ impl FFServer {
     /// Session ids need the number that the master gives; until then clients wait in the backlog.
     async fn wait_for_number(&self, control: &ControlTask) {
         let mut registered = control.registered.clone();
+        let number = async {
+            if timeout(NUMBER_WAIT, registered.wait_for(|yes| *yes)).await.is_err() {
+                self.say_what_is_missing();
+                let _ = registered.wait_for(|yes| *yes).await;
+            }
+        };
         tokio::select! {
-            _ = registered.wait_for(|yes| *yes) => {}
+            () = number => {}
             () = self.stop.begun() => {}
         }
+    }
+
+    /// A net node by hand, without its master, has nobody who gives it a number.
+    fn say_what_is_missing(&self) {
+        let (name, master) = (self.identity.name(), &self.cluster.master);
+        warn!(
+            "{name} takes no clients yet: its number comes from the master at {}:{}, and it waits for that; \
+             every node without a master: appmain --all CONFIG",
+            master.roothost,
+            master.rootport.port()
+        );
     }
 }
 

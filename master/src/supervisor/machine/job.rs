@@ -10,6 +10,9 @@ use super::{Answer, Ask, Command, Machine, Moment, Outcome, Refused};
 use crate::supervisor::plan::{self, Move, Present};
 use crate::utc::utc;
 
+/// Behind the outcome of a node whose app has not handed its state over.
+const STATE_LOST: &str = "; WARNING: its state is lost: the app has .state(…) and no .freeze(…)";
+
 /// What a step does with its node.
 #[derive(Debug, Clone)]
 enum Act {
@@ -368,7 +371,8 @@ impl Machine {
             Some(Ok(())) => {
                 let ms = now.at.duration_since(seat.life.born).as_millis();
                 let pid = seat.life.pid.unwrap_or_default();
-                Looked::Done(true, format!("replaced: pid {pid}, started {ms} ms ago"))
+                let lost = if seat.life.loses_state() { STATE_LOST } else { "" };
+                Looked::Done(true, format!("replaced: pid {pid}, started {ms} ms ago{lost}"))
             }
             Some(Err(why)) => Looked::Done(false, why),
             None => Looked::Wait(seat.step_stage().unwrap_or(StepStage::Preparing)),

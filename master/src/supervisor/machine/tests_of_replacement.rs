@@ -571,3 +571,23 @@ fn a_master_that_detaches_touches_nothing() {
     w.ask(Command::Detach);
     assert_eq!(w.done(), ["refused a stop is at `net`; try again when that is done"]);
 }
+
+#[test]
+fn a_reload_says_whose_state_is_lost() {
+    let mut w = World::up();
+    let old = w.incarnation("gate");
+    w.reload(cluster(&DEMO));
+    let new = w.prepare("gate");
+    let counters = vec![("state_without_freeze".into(), 1)];
+    w.say_as("gate", new, ToMaster::Status(NodeStatus { counters, ..NodeStatus::default() }));
+    w.ready_as("gate", new);
+    w.say_as("gate", old, ToMaster::HandedOver);
+    w.leave("gate");
+    for name in ["net", "game1"] {
+        w.take_over(name);
+        w.leave(name);
+    }
+    let lost = "; WARNING: its state is lost: the app has .state(…) and no .freeze(…)";
+    let answer = w.done().last().unwrap().clone();
+    assert_eq!(answer, format!("answer [gate: {READY}{lost}; net: {READY}; game1: {READY}]"));
+}
