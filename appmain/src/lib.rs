@@ -19,10 +19,10 @@ pub type Apps = fn() -> Vec<App>;
 #[command(version)]
 struct Args {
     /// The node: a key under `servers`, with `.1`, `.2` … where `count` makes several.
-    #[arg(required_unless_present_any = ["apps", "all"])]
+    #[arg(required_unless_present_any = ["apps", "all", "check_apps"])]
     node: Option<String>,
     /// The cluster's config.
-    #[arg(required_unless_present_any = ["apps", "all"])]
+    #[arg(required_unless_present_any = ["apps", "all", "check_apps"])]
     config: Option<PathBuf>,
     /// Tries every connection of the node, prints what it finds, and starts nothing.
     #[arg(long, requires = "node", conflicts_with_all = ["apps", "all"])]
@@ -30,6 +30,9 @@ struct Args {
     /// Runs every node of this config in one process, with links in memory and without a master.
     #[arg(long, value_name = "CONFIG", conflicts_with_all = ["node", "apps"])]
     all: Option<PathBuf>,
+    /// Finds the apps that do not fit their nodes in this config, a line each, and connects to nothing: for `master --check`.
+    #[arg(long, value_name = "CONFIG", conflicts_with_all = ["node", "apps", "all"])]
+    check_apps: Option<PathBuf>,
     /// Prints the apps that a config can name, one a line.
     #[arg(long)]
     apps: bool,
@@ -50,13 +53,16 @@ pub fn main(apps: Apps) -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "what --apps is for")]
 fn run(args: Args, apps: Apps) -> Result<ExitCode> {
     if let Some(config) = args.all {
         return run_all(&config, args.color, apps).map(|()| ExitCode::SUCCESS);
     }
+    if let Some(config) = args.check_apps {
+        return check_apps(&config, apps);
+    }
     let (Some(node), Some(config)) = (args.node, args.config) else {
-        apps().iter().for_each(|app| println!("{}", app.name()));
+        let names: String = apps().iter().map(|app| format!("{}\n", app.name())).collect();
+        fftelemetry::print(&names)?;
         return Ok(ExitCode::SUCCESS);
     };
     if args.check {
@@ -65,12 +71,18 @@ fn run(args: Args, apps: Apps) -> Result<ExitCode> {
     run_node(&node, &config, args.color, apps).map(|()| ExitCode::SUCCESS)
 }
 
-#[allow(clippy::print_stdout, reason = "what --check is for")]
+fn check_apps(config: &Path, apps: Apps) -> Result<ExitCode> {
+    let cluster = ffconfig::load(config, &env)?.cluster;
+    let findings = ffserver::check_apps(&cluster, apps);
+    fftelemetry::print(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn check_node(node: &str, config: &Path, apps: Apps) -> Result<ExitCode> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let server = FFServer::new(&cluster, node, apps(), process::incarnation(None)?)?;
     let findings = process::runtime(1)?.block_on(ffserver::check(&server));
-    findings.iter().for_each(|finding| println!("{finding}"));
+    fftelemetry::print(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
     let fault = findings.iter().any(|finding| finding.fault);
     Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

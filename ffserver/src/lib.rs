@@ -49,7 +49,7 @@ pub use handover::receiver as inherit;
 pub use identity::stop::Stop;
 pub use node::{Node, Phase};
 pub use runtime::in_process::Hub;
-pub use runtime::preflight::{Finding, check};
+pub use runtime::preflight::{AppFinding, Finding, check, check_apps};
 pub use runtime::process;
 pub use runtime::server::{BuildError, FFServer, RunError};
 pub use session::broadcast::Broadcasts;

@@ -1,18 +1,75 @@
-//! `--check` of a sound config: a picture of what it would start.
+//! `--check`: every fault of a config and of the apps that it names, or a picture of what a sound one would start.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use ffconfig::{Cluster, Loaded, Node};
+use ffconfig::{Cluster, Finding, LoadError, Loaded, Node};
 use ffproto::NodeName;
 
 use crate::place;
 use crate::supervisor::order;
+use crate::supervisor::process::{AppFinding, AppsError};
 
-/// What a sound config would start, and what is odd about it.
-pub fn describe(loaded: &Loaded) -> String {
-    let warnings: String = loaded.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
-    warnings + &picture(&loaded.cluster)
+/// What a config would start whose apps fit, and what is odd about it. What could not be asked about the apps is odd.
+///
+/// # Errors
+/// The apps that do not fit their nodes, as faults of the config.
+pub fn describe(loaded: &Loaded, apps: &Result<Vec<AppFinding>, AppsError>) -> Result<String, LoadError> {
+    let (mut faults, mut odd) = (Vec::new(), Vec::new());
+    odd.extend(loaded.warnings.iter().map(ToString::to_string));
+    odd.extend(isolated(loaded));
+    match apps {
+        Ok(findings) => {
+            for app in findings {
+                match loaded.at_app(&app.key, app.found.clone()) {
+                    Some(finding) if app.fault => faults.push(finding),
+                    Some(finding) => odd.push(finding.to_string()),
+                    None => odd.push(format!("servers.{}: {}", app.key, app.found)),
+                }
+            }
+        }
+        Err(why) => odd.push(format!("whether the apps fit their nodes is not known: {why}")),
+    }
+    if !faults.is_empty() {
+        return Err(LoadError::Faults(faults));
+    }
+    let odd: String = odd.iter().map(|odd| format!("warning: {odd}\n")).collect();
+    Ok(odd + &picture(&loaded.cluster))
+}
+
+/// Whom nobody can reach: a node among others without links, clients and web requests was rather meant to be somebody's
+/// child.
+fn isolated(loaded: &Loaded) -> Vec<String> {
+    let nodes = &loaded.cluster.nodes;
+    let is_parent =
+        |node: &Node| nodes.iter().any(|n| n.parents.iter().any(|parent| parent.name == node.name));
+    let alone = |node: &&Node| {
+        let reached = node.netport.or(node.webport).is_some();
+        nodes.len() > 1 && !reached && node.parents.is_empty() && !is_parent(node)
+    };
+    let say = |node: &Node| {
+        let why = match node.rootport {
+            Some(_) => "no node names it in a `remoteport`, and it has none itself",
+            None => "it has no `remoteport`, no `netport` and no `webport`",
+        };
+        let (path, message) = (format!("servers.{}", node.name), format!("nobody can reach it: {why}"));
+        match loaded.at_app(&node.key, message.clone()) {
+            Some(finding) => Finding { path, ..finding }.to_string(),
+            None => format!("{path}: {message}"),
+        }
+    };
+    nodes.iter().filter(alone).map(say).collect()
+}
+
+/// All faults in one line, the last one of a check: a script or a log that shows only that shows them all.
+pub fn in_one_line(faults: &[Finding]) -> String {
+    let brief =
+        |fault: &Finding| format!("{}:{} {}: {}", fault.line, fault.column, fault.path, fault.message);
+    let all: Vec<String> = faults.iter().map(brief).collect();
+    match all.len() {
+        1 => format!("1 fault: {}", all.join("; ")),
+        n => format!("{n} faults: {}", all.join("; ")),
+    }
 }
 
 /// The nodes in the order of their start, children indented below their first parent.

@@ -33,6 +33,10 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("master: {error:#}");
+            if let Some(error) = error.downcast_ref::<LoadError>().filter(|error| !error.faults().is_empty())
+            {
+                eprintln!("master: {}", check::in_one_line(error.faults()));
+            }
             ExitCode::from(if error.is::<LoadError>() { exit::CONFIG } else { exit::FAILED })
         }
     }
@@ -50,7 +54,8 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         .context("no runtime")?;
     let loaded = load(&path, runtime.block_on(launcher.apps()))?;
     if asked == Asked::Check {
-        print!("{}", check::describe(&loaded));
+        let apps = runtime.block_on(launcher.check_apps());
+        fftelemetry::print(&check::describe(&loaded, &apps)?)?;
         return Ok(exit::STOPPED);
     }
     let file = loaded.cluster.master.log.clone();
@@ -155,7 +160,11 @@ async fn teach(handle: Handle, config: Cluster) {
     let token = if config.master.token.is_some() { " -H \"Authorization: Bearer TOKEN\"" } else { "" };
     let view = handle.view();
     if let Some(net) = view.nodes.iter().find_map(|node| node.listens.net) {
-        info!("  a client  cargo run -p tests --bin client -- {}", reach(net));
+        // The test client is beside this program in a checkout, and not where a cluster is installed.
+        let client = std::env::args_os().next().map(|own| Path::new(&own).with_file_name("client"));
+        if let Some(client) = client.filter(|client| client.is_file()) {
+            info!("  a client  {} {}", client.display(), reach(net));
+        }
     }
     info!("  look      curl{token} http://{web}/status   (or open http://{web}/)");
     info!("  stop      Ctrl-C, or: curl -X POST{token} http://{web}/stop");

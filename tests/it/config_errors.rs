@@ -59,6 +59,82 @@ fn a_good_config_passes_the_check_with_exit_code_0() -> Result<()> {
 }
 
 #[test]
+fn check_finds_every_app_that_does_not_fit_its_node_and_connects_to_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    // Nobody answers at the database, and nobody tries.
+    let config = r#"{
+  "db": { "url": "mysql://game:pw@127.0.0.1:1/game" },
+  "master": { "rootport": 9999, "webport": 9998 },
+  "servers": {
+    "net":  { "netport": 10001, "app": "app.netserver" },
+    "game": { "count": 2, "app": "accounts", "db": false },
+    "lone": { "app": "app.game1server" }
+  }
+}"#;
+    let (output, text) = master(&folder, config, &["--check"])?;
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    let faults = [
+        ("5:40: servers.net.app: ", "needs the parent `gate`, which is not in the node's remoteport"),
+        ("6:34: servers.game.app: ", "but the node's config has no \"db\": true"),
+    ];
+    let last = text.lines().last().unwrap_or_default();
+    for (place, fault) in faults {
+        let (line, path) = place.trim_end_matches(": ").split_once(": ").unwrap_or_default();
+        assert!(
+            text.lines().any(|line| line.contains(place) && line.contains(fault)),
+            "{place}{fault}:\n{text}"
+        );
+        assert!(last.contains(&format!("{line} {path}: ")) && last.contains(fault), "the last line: {last}");
+    }
+    Ok(())
+}
+
+#[test]
+fn check_warns_of_nodes_that_nobody_can_reach_and_of_state_that_a_reload_loses() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = r#"{
+  "master": { "rootport": 9999, "webport": 9998 },
+  "servers": {
+    "gate": { "rootport": 10000, "app": "app.gateserver" },
+    "hall": { "app": "hall" },
+    "solo": { "netport": 10001, "app": "trialsolo" }
+  }
+}"#;
+    let (output, text) = master(&folder, config, &["--check"])?;
+    assert!(output.status.success(), "{text}");
+    for warning in [
+        "servers.gate: nobody can reach it: no node names it in a `remoteport`, and it has none itself",
+        "5:22: servers.hall: nobody can reach it: it has no `remoteport`, no `netport` and no `webport`",
+        "servers.hall.app: app hall has .state(…) and no .freeze(…)",
+    ] {
+        let said = |line: &str| line.starts_with("warning: ") && line.contains(warning);
+        assert!(text.lines().any(said), "{warning}:\n{text}");
+    }
+    assert!(!text.contains("servers.solo"), "its clients reach it:\n{text}");
+    Ok(())
+}
+
+#[test]
+fn check_says_when_the_apps_cannot_be_asked() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    // As the program of an earlier release.
+    let old = folder.path().join("appmain");
+    let script = "#!/bin/sh\n[ \"$1\" = --apps ] || { echo 'unexpected argument' >&2; exit 2; }\n\
+                  printf 'netserver\\ngateserver\\ngame1server\\n'\n";
+    std::fs::write(&old, script)?;
+    std::fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let old = old.display().to_string();
+    let (output, text) = master(&folder, &Fixture::demo()?.text, &["--check", "--appmain", &old])?;
+    assert!(output.status.success(), "{text}");
+    let warning = "warning: whether the apps fit their nodes is not known: ";
+    assert!(
+        text.contains(warning) && text.contains("--check-apps: exit code 2: unexpected argument"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
 fn an_unreadable_config_is_one_clear_line() -> Result<()> {
     let output = Command::new(bins::folder()?.join("master")).arg("/nowhere/config.json").output()?;
     let text = String::from_utf8(output.stderr)?;

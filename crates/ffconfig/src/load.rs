@@ -30,6 +30,14 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// A finding at the `app` of an entry under `servers`: for somebody who learns only after the config was loaded that
+    /// an app does not fit.
+    pub fn at_app(&self, key: &str, message: String) -> Option<Finding> {
+        let path = format!("servers.{key}.app");
+        let (_, at) = self.apps.iter().find(|(_, at)| at.path == path)?;
+        Some(Finding { message, ..at.clone() })
+    }
+
     /// The apps that are not among `known`, in the order of the text: for somebody who learns them only
     /// after the config was loaded.
     pub fn check_apps(&self, known: &[String]) -> Vec<Finding> {

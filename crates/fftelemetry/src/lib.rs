@@ -107,6 +107,18 @@ impl<T: Write> Write for Tee<T> {
     }
 }
 
+/// Prints what a program answers to its command line. A reader that has read enough (`| head -1`) is no failure.
+///
+/// # Errors
+/// Standard output takes nothing, for another reason.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
 /// Writes an error with all its causes, each once: `what: because: because`.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

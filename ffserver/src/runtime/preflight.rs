@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use ffproto::Incarnation;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::runtime::server::FFServer;
+use crate::app::app::App;
+use crate::runtime::server::{BuildError, FFServer, STATE_IS_LOST};
 use ffstore::cache::Cache;
 use ffstore::db::{Db, DbError};
 use ffstore::{Registered, check_table};
@@ -29,6 +31,46 @@ impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:5} {}: {}", if self.fault { "FAULT" } else { "ok" }, self.what, self.found)
     }
+}
+
+/// Something about the app of an entry under `servers` that shows without connecting anywhere. As a line, which the master
+/// reads: `fault`, the entry's key and a sentence, with tabs between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppFinding {
+    /// The key under `servers`.
+    pub key: String,
+    /// One sentence.
+    pub found: String,
+    /// Whether its nodes cannot start.
+    pub fault: bool,
+}
+
+impl std::fmt::Display for AppFinding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let found = self.found.replace(['\n', '\t'], " ");
+        write!(f, "{}\t{}\t{found}", if self.fault { "fault" } else { "warning" }, self.key)
+    }
+}
+
+/// Puts one node of each entry under `servers` together, and finds every app that does not fit its node. Opens nothing and
+/// starts nothing.
+pub fn check_apps(cluster: &ffconfig::Cluster, apps: impl Fn() -> Vec<App>) -> Vec<AppFinding> {
+    let mut findings = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for node in cluster.nodes.iter().filter(|node| seen.insert(&node.key)) {
+        let mut add = |found: String, fault| {
+            findings.push(AppFinding { key: node.key.clone(), found, fault });
+        };
+        match FFServer::new(cluster, node.name.as_str(), apps(), Incarnation(0)) {
+            Ok(server) if server.loses_state() => {
+                add(format!("app {} has .state(…) and no .freeze(…): {STATE_IS_LOST}", node.app), false);
+            }
+            Ok(_) => {}
+            Err(BuildError::Faults { faults, .. }) => faults.into_iter().for_each(|fault| add(fault, true)),
+            Err(error) => add(error.to_string(), true),
+        }
+    }
+    findings
 }
 
 struct Findings(Vec<Finding>);

@@ -34,7 +34,7 @@ pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
 /// Pages of 2 MiB make a node's process 9 MiB larger and an idle client up to 0.4 KiB, and save no time but perhaps a little of a single client.
 const HUGE_PAGES: (&str, &str) = ("MIMALLOC_ALLOW_THP", "0");
-/// How long `appmain --apps` may take.
+/// How long `appmain --apps` and `--check-apps` may take.
 const APPS_MAX: Duration = Duration::from_secs(10);
 /// How long the last lines of an ended process are waited for; a grandchild may hold the pipe open.
 const LAST_LINES_MAX: Duration = Duration::from_millis(200);
@@ -109,18 +109,22 @@ pub enum AppsError {
     #[error("{} is not there; build it with: cargo build --workspace (or name it: --appmain PATH)", .0.display())]
     Missing(PathBuf),
     /// It cannot be started.
-    #[error("{} --apps: {source}", program.display())]
+    #[error("{} {option}: {source}", program.display())]
     Start {
         /// The program.
         program: PathBuf,
+        /// What it was asked.
+        option: &'static str,
         /// Why.
         source: io::Error,
     },
     /// It has failed.
-    #[error("{} --apps: {how}", program.display())]
+    #[error("{} {option}: {how}", program.display())]
     Failed {
         /// The program.
         program: PathBuf,
+        /// What it was asked.
+        option: &'static str,
         /// How it ended, and its last line.
         how: String,
     },
@@ -138,6 +142,72 @@ impl ProcessLauncher {
     pub fn new(appmain: PathBuf, config: PathBuf) -> Self {
         Self { appmain, config }
     }
+
+    /// What the program says about the apps of a sound config, without connecting to anything.
+    ///
+    /// # Errors
+    /// The program is not there or does not know the question, as one of an earlier release.
+    pub async fn check_apps(&self) -> Result<Vec<AppFinding>, AppsError> {
+        const OPTION: &str = "--check-apps";
+        let mut command = Command::new(&self.appmain);
+        let lines = answer(self.appmain.clone(), OPTION, command.arg(OPTION).arg(&self.config)).await?;
+        let unknown = |line: &String| AppsError::Failed {
+            program: self.appmain.clone(),
+            option: OPTION,
+            how: format!("not understood: {line}"),
+        };
+        lines.iter().map(|line| AppFinding::read(line).ok_or_else(|| unknown(line))).collect()
+    }
+}
+
+/// What the program that runs nodes says about the app of an entry under `servers`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppFinding {
+    /// The key under `servers`.
+    pub key: String,
+    /// One sentence.
+    pub found: String,
+    /// Whether its nodes cannot start.
+    pub fault: bool,
+}
+
+impl AppFinding {
+    /// `fault` or `warning`, the key and a sentence, with tabs between them.
+    fn read(line: &str) -> Option<Self> {
+        let mut parts = line.splitn(3, '\t');
+        let (level, key, found) = (parts.next()?, parts.next()?, parts.next()?);
+        let fault = match level {
+            "fault" => true,
+            "warning" => false,
+            _ => return None,
+        };
+        Some(Self { key: key.to_owned(), found: fftelemetry::colour::visible(found).into_owned(), fault })
+    }
+}
+
+/// The lines that the program prints when it is asked for something; it has a few seconds.
+async fn answer(
+    program: PathBuf,
+    option: &'static str,
+    command: &mut Command,
+) -> Result<Vec<String>, AppsError> {
+    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let failed = |how| AppsError::Failed { program: program.clone(), option, how };
+    let Ok(output) = tokio::time::timeout(APPS_MAX, run).await else {
+        return Err(failed(format!("no answer within {} s", APPS_MAX.as_secs())));
+    };
+    let output = output.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => AppsError::Missing(program.clone()),
+        _ => AppsError::Start { program: program.clone(), option, source },
+    })?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let last = stderr.lines().last().unwrap_or("it said nothing");
+        return Err(failed(format!("{}: {last}", exit_of(output.status))));
+    }
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(lines.map(str::to_owned).collect())
 }
 
 impl Launcher for ProcessLauncher {
@@ -197,26 +267,12 @@ impl Launcher for ProcessLauncher {
     }
 
     fn apps(&self) -> BoxFuture<'static, Result<Vec<String>, AppsError>> {
+        const OPTION: &str = "--apps";
         let program = self.appmain.clone();
         Box::pin(async move {
-            let run = Command::new(&program).arg("--apps").stdin(Stdio::null()).kill_on_drop(true).output();
-            let failed = |how| AppsError::Failed { program: program.clone(), how };
-            let Ok(output) = tokio::time::timeout(APPS_MAX, run).await else {
-                return Err(failed(format!("no answer within {} s", APPS_MAX.as_secs())));
-            };
-            let output = output.map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => AppsError::Missing(program.clone()),
-                _ => AppsError::Start { program: program.clone(), source },
-            })?;
-            if !output.status.success() {
-                let stderr = String::from_utf8_lossy(&output.stderr);
-                let last = stderr.lines().last().unwrap_or("it said nothing");
-                return Err(failed(format!("{}: {last}", exit_of(output.status))));
-            }
-            let stdout = String::from_utf8_lossy(&output.stdout);
-            let apps = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
-            let apps: Vec<String> = apps.map(str::to_owned).collect();
-            if apps.is_empty() { Err(failed("it names no app".into())) } else { Ok(apps) }
+            let apps = answer(program.clone(), OPTION, Command::new(&program).arg(OPTION)).await?;
+            let none = AppsError::Failed { program, option: OPTION, how: "it names no app".into() };
+            if apps.is_empty() { Err(none) } else { Ok(apps) }
         })
     }
 }

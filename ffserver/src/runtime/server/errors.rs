@@ -29,7 +29,7 @@ pub enum BuildError {
         known: String,
     },
     /// The app does not fit the node: every fault of it.
-    #[error("app {app} does not fit node {node}:{}", .faults.iter().map(|f| format!("\n  {f}")).collect::<String>())]
+    #[error("app {app} does not fit node {node}: {}", .faults.join("; "))]
     Faults {
         /// The app.
         app: String,
