@@ -1,10 +1,11 @@
 //! The node runtime: what an app author imports, and what `appmain` runs.
 //!
-//! The way of a client's message: `net` reads the frame and finds the handler in `dispatch`; the
-//! handler calls a parent through [`rpc`], the frame crosses an [`ffnet::link`], and the parent's
-//! dispatch runs its handler; the answer comes back the same way.
+//! The way of a client's message: the gateway reads the frame and decides over it, the executor runs the command's
+//! handler, the handler calls a parent through [`rpc`], the call crosses an [`ffnet::link`], and the link's service at the
+//! parent runs the handler there; the outcome comes back the same way. A command without a handler here goes on over the link
+//! that the transit gives it.
 //!
-//! A module imports only those before it in this list.
+//! The modules below are rooms: each imports only those before it in this list.
 //!
 //! What app authors and operators read, in the repository:
 //!
@@ -17,7 +18,8 @@
 //! - `docs/operations.md`: running a cluster, replacing its nodes, what a message of the log means;
 //! - `docs/protocol.md`: the wire, for clients in other languages;
 //! - `docs/performance.md`: how fast it is, and how that was measured;
-//! - `ARCHITECTURE.md`: where what is in the code.
+//! - `docs/glossary.md`: every noun of the code;
+//! - `ARCHITECTURE.md`: where what is in the code; `CONTRIBUTING.md`: where something new goes.
 
 extern crate self as ffserver;
 
