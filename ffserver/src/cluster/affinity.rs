@@ -1,5 +1,5 @@
-//! Affinity: which way each session's messages for a target go, chosen once and kept, also while a process on the way is
-//! replaced.
+//! The affinity of sessions: which neighbour, and which node behind it, takes a session's messages for a target. Chosen
+//! once and kept, also while a process on the way is replaced.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::cluster::side::{PeerKey, Side};
 pub(crate) struct Hop {
     pub(crate) link: Link,
     pub(crate) method: u16,
-    /// What was known of the cluster when it was chosen ([`crate::cluster::membership::Membership::changes`]): it is looked at
-    /// again when that has changed.
+    /// The count of the cluster's changes ([`crate::cluster::membership::Membership::changes`]) when the hop was
+    /// chosen: at another count the hop is looked up again.
     pub(crate) known: u64,
 }
 
@@ -31,28 +31,28 @@ impl Hop {
         Some(Self { link, method, known })
     }
 
-    /// Whether it can be taken without another look.
+    /// Whether the hop can be taken without another look.
     #[inline]
     pub(crate) fn holds(&self, known: u64) -> bool {
         self.known == known && self.link.is_open()
     }
 }
 
-/// Which way a session's messages for a target go.
+/// The choice for one session and one target.
 #[derive(Clone)]
 struct Choice {
     target: Arc<str>,
-    /// The neighbour; `None` while only the node is known.
+    /// The neighbour that takes the messages; `None` while only the node is known.
     via: Option<NodeName>,
-    /// The way there, as long as that is open.
+    /// The hop to that neighbour, as long as it is open.
     hop: Option<Hop>,
-    /// The node that handles them, when that is known.
+    /// The node that handles the messages, when that is known.
     end: Option<NodeName>,
-    /// Where they come from; `None` for a client of this node.
+    /// The neighbour that the messages come from; `None` for a client of this node.
     from: Option<PeerKey>,
 }
 
-/// Most sessions have one, and a vector that grows by itself would make room for four.
+/// Room for one choice: most sessions have one, and a vector that grows by itself would make room for four.
 fn for_one() -> Vec<Choice> {
     Vec::with_capacity(1)
 }
@@ -68,53 +68,52 @@ impl Choice {
     }
 }
 
-/// What is known of a session's choice for a target.
+/// The affinity's answer for a session and a target.
 pub(crate) enum Chosen {
-    /// This way, and nothing has changed since it was looked at.
+    /// The hop holds: nothing has changed since it was chosen.
     Hop(Hop),
-    /// The way has to be looked up.
+    /// The hop has to be looked up, with what the session had as a preference.
     Kept(Kept),
 }
 
-/// What a session keeps when its way has to be looked up.
+/// The choice that a session had, as a preference when its hop is looked up.
 #[derive(Default)]
 pub(crate) struct Kept {
     /// The neighbour.
     pub(crate) via: Option<NodeName>,
-    /// The link to it that was used last.
+    /// The link to that neighbour that was used last.
     pub(crate) link: Option<Link>,
     /// The node that handles the messages.
     pub(crate) end: Option<NodeName>,
 }
 
-/// A session whose node has changed: where that must be told.
+/// A session whose node has changed, and the neighbour that must be told.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Moved {
-    /// The neighbour that its messages come from.
+    /// The neighbour that the session's messages come from.
     pub(crate) from: Option<PeerKey>,
-    /// The node that it had.
+    /// The node that the session had.
     pub(crate) lost: Option<NodeName>,
 }
 
-/// Which way each session's messages for a target go: chosen once and kept, also while a process on the way is
-/// replaced.
+/// The affinity of one node: the choices of all sessions whose messages pass here.
 #[derive(Default)]
 pub(crate) struct Affinity {
-    /// A session uses few targets, so a list is faster than a map.
+    /// The choices of each session: it uses few targets, so a list is faster than a map.
     chosen: Mutex<FxHashMap<SessionId, Vec<Choice>>>,
-    /// While this process hands over, its successor hears of every choice.
+    /// The delta for the successor, while this process hands over.
     heard_by: Mutex<Option<Arc<AffinityDelta>>>,
-    /// PeerKey the last look, nodes that sessions have were out of reach and might be back.
+    /// Whether, at the last sweep, nodes that sessions have were out of reach and might be back.
     misses: AtomicBool,
-    /// What was known of the cluster at the last look for those.
+    /// The count of the cluster's changes at the last sweep.
     pub(crate) looked_at: AtomicU64,
-    /// Sessions of this node that have lost theirs, for the app to be told.
+    /// Sessions of this node that have lost their node, for the app to be told.
     lost: Mutex<Vec<(SessionId, NodeName)>>,
     pub(crate) lost_one: Notify,
 }
 
 impl Affinity {
-    /// `known` is what is known of the cluster now.
+    /// The choice of a session for a target; `known` is the count of the cluster's changes now.
     pub(crate) fn get(&self, session: SessionId, target: &str, known: u64) -> Option<Chosen> {
         let chosen = self.chosen.lock();
         let choice = chosen.get(&session)?.iter().find(|choice| *choice.target == *target)?;
@@ -127,8 +126,8 @@ impl Affinity {
         }
     }
 
-    /// Keeps a way; `end` when it is known that that node handles the messages. Says who must hear when it is
-    /// another one than before.
+    /// Keeps a hop as the session's choice; `end` is the node that handles the messages, when that is known. Returns
+    /// the neighbour that must be told, when the node is another one than before.
     pub(crate) fn set(
         &self,
         session: SessionId,
@@ -155,8 +154,8 @@ impl Affinity {
         moved
     }
 
-    /// A neighbour says that the session's messages are for that node. Gives the neighbour that they went to, when
-    /// they were for another one.
+    /// Takes a neighbour's word that the session's messages are for the node `end`. Returns the neighbour that they
+    /// went to, when they were for another node.
     pub(crate) fn prefer(
         &self,
         session: SessionId,
@@ -179,7 +178,7 @@ impl Affinity {
         other
     }
 
-    /// The session was moved to that node. Gives the neighbour that its messages went to.
+    /// Makes `end` the node of a session that was moved there. Returns the neighbour that its messages went to.
     pub(crate) fn lead(&self, session: SessionId, target: &Arc<str>, end: NodeName) -> Option<NodeName> {
         let via = self.forget_one(session, target);
         let choice = Choice { target: target.clone(), via: None, hop: None, end: Some(end), from: None };
@@ -188,8 +187,8 @@ impl Affinity {
         via
     }
 
-    /// The neighbour that the session's messages go to says which node it was; `None` when they do not go there,
-    /// or nothing has changed.
+    /// Takes the word of the neighbour that the session's messages go to about the node that handles them; `None` when
+    /// they do not go there, or nothing has changed.
     pub(crate) fn chosen(
         &self,
         session: SessionId,
@@ -211,12 +210,12 @@ impl Affinity {
         chosen.get(&session)?.iter().find(|choice| *choice.target == *target)?.end.clone()
     }
 
-    /// How many sessions have a choice.
+    /// The number of sessions that have a choice.
     pub(crate) fn len(&self) -> usize {
         self.chosen.lock().len()
     }
 
-    /// The net nodes that sessions with a choice are of.
+    /// The net nodes of the sessions that have a choice.
     pub(crate) fn nets(&self) -> BTreeSet<NodeNumber> {
         self.chosen.lock().keys().map(|id| id.node()).collect()
     }
@@ -232,7 +231,8 @@ impl Affinity {
         chosen.get(&session).is_some_and(|all| all.iter().any(|choice| choice.via.as_ref() == Some(name)))
     }
 
-    /// The session's messages for a target come here no longer; gives the neighbour that they went to.
+    /// Forgets a session's choice for a target, whose messages come here no longer. Returns the neighbour that they
+    /// went to.
     pub(crate) fn forget_one(&self, session: SessionId, target: &str) -> Option<NodeName> {
         let mut chosen = self.chosen.lock();
         let choices = chosen.get_mut(&session)?;
@@ -265,26 +265,26 @@ impl Affinity {
         }
     }
 
-    /// Forgets a session; gives the neighbours that it used, to tell them.
+    /// Forgets a session. Returns the neighbours that took its messages, to be told.
     pub(crate) fn forget(&self, session: SessionId) -> Vec<NodeName> {
         let choices = self.chosen.lock().remove(&session).unwrap_or_default();
         choices.into_iter().filter_map(|choice| choice.via).collect()
     }
 
-    /// Forgets a session that goes on in another process; gives what that one must know.
+    /// Forgets a session that goes on in the successor. Returns its choices, for the successor.
     pub(crate) fn leave(&self, session: SessionId) -> Vec<handover::Sticky> {
         let choices = self.chosen.lock().remove(&session).unwrap_or_default();
         choices.iter().filter_map(|choice| choice.tell(session)).collect()
     }
 
-    /// Nobody hears of choices any more.
+    /// Ends the delta: no successor is told of choices any more.
     pub(crate) fn keep(&self) {
         *self.heard_by.lock() = None;
     }
 
-    /// Everything that is known now; what is chosen later goes to `successor` as well.
+    /// All choices, for the successor; later ones go into its delta.
     pub(crate) fn hand_over(&self, successor: Arc<AffinityDelta>) -> Vec<handover::Sticky> {
-        // Before the list is made: what is chosen between is told twice, and not never.
+        // The delta comes before the list, so that a choice between the two is sent twice, and not never.
         *self.heard_by.lock() = Some(successor);
         let chosen = self.chosen.lock();
         let of = |(session, choices): (&SessionId, &Vec<Choice>)| {
@@ -293,7 +293,7 @@ impl Affinity {
         chosen.iter().flat_map(of).collect()
     }
 
-    /// Forgets the choices whose node is out of reach and will not be back soon; those sessions have lost it.
+    /// Forgets the choices whose node is out of reach and will not be back soon; their sessions have lost that node.
     pub(crate) fn forget_lost(
         &self,
         is_reached: impl Fn(&NodeName) -> bool,
@@ -315,18 +315,18 @@ impl Affinity {
         self.misses.store(misses, Ordering::Relaxed);
     }
 
-    /// Whether a node that sessions have was out of reach at the last look.
+    /// Whether a node that sessions have was out of reach at the last sweep.
     pub(crate) fn misses(&self) -> bool {
         self.misses.load(Ordering::Relaxed)
     }
 
-    /// The app of a client's node will be told.
+    /// Notes that a session of this node has lost its node, for the app to be told.
     pub(crate) fn lose(&self, session: SessionId, node: NodeName) {
         self.lost.lock().push((session, node));
         self.lost_one.notify_one();
     }
 
-    /// The sessions that have lost their node since the last call.
+    /// Takes the sessions that have lost their node since the last call.
     pub(crate) fn take_lost(&self) -> Vec<(SessionId, NodeName)> {
         std::mem::take(&mut self.lost.lock())
     }

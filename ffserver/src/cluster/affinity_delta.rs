@@ -1,11 +1,11 @@
-//! The affinity delta: what sessions have chosen since their affinity was handed over to a successor.
+//! The affinity delta: the choices that were made since the affinity was handed over to a successor.
 
 use ffproto::{SessionId, handover};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
-/// Choices that a successor has not heard of: the last one for each session and target, so there are never more
+/// The choices that the successor has not been sent: the last one for each session and target, so there are never more
 /// of them than there are choices.
 #[derive(Default)]
 pub(crate) struct AffinityDelta {
@@ -19,7 +19,7 @@ impl AffinityDelta {
         self.some.notify_one();
     }
 
-    /// Waits for some, at most `max`. Cancel-safe.
+    /// Waits for choices, and takes at most `max`. Cancel-safe.
     pub(crate) async fn next(&self, max: usize) -> Vec<handover::Sticky> {
         loop {
             {

@@ -12,10 +12,10 @@ use crate::cluster::side::Side;
 /// Keys of [`Target`]s.
 type Keys = BTreeSet<Arc<str>>;
 
-/// See the module.
+/// The configured routes of one node.
 #[derive(Debug, Default)]
 pub(crate) struct ConfiguredRoutes {
-    /// This node itself.
+    /// The targets that this node itself takes messages for.
     own: Keys,
     children: BTreeMap<NodeName, Keys>,
     parents: BTreeMap<NodeName, Keys>,
@@ -33,12 +33,13 @@ impl ConfiguredRoutes {
         Self { own: tree.own(node), children, parents: parents.collect() }
     }
 
-    /// What this node itself takes messages for, if it handles any.
+    /// The targets that this node itself takes messages for, if it handles any.
     pub(crate) fn own(&self) -> impl Iterator<Item = &Arc<str>> {
         self.own.iter()
     }
 
-    /// What it passes on for neighbours on that side: a parent's go down only, a child's up as well.
+    /// The targets that this node passes messages on for, by the side that they come from: a parent's messages go down
+    /// only, a child's up as well.
     pub(crate) fn passed_on_for(&self, side: Side) -> Keys {
         let down = self.children.values().flatten();
         let up = self.parents.values().flatten().filter(|_| side == Side::Child);
@@ -59,7 +60,7 @@ impl ConfiguredRoutes {
 struct Tree<'c> {
     cluster: &'c Cluster,
     children: HashMap<&'c NodeName, Vec<&'c Node>>,
-    /// Those that a route names.
+    /// The nodes that a route names.
     named: BTreeSet<&'c str>,
 }
 
@@ -79,7 +80,8 @@ impl<'c> Tree<'c> {
         named.iter().chain([&kind]).map(|target| target.key().clone()).collect()
     }
 
-    /// What a node takes that comes from above: itself and all below it. Parents make no circle.
+    /// The targets that a node takes messages for from above: its own and those of all below it. Parents make no
+    /// circle.
     fn down(&self, node: &'c Node, known: &mut HashMap<&'c NodeName, Keys>) -> Keys {
         if let Some(keys) = known.get(&node.name) {
             return keys.clone();
@@ -92,7 +94,7 @@ impl<'c> Tree<'c> {
         keys
     }
 
-    /// What a node takes that comes from below: that, and what its parents take from it.
+    /// The targets that a node takes messages for from below: those, and what its parents take from it.
     fn all(
         &self,
         node: &'c Node,

@@ -19,9 +19,9 @@ use crate::cluster::side::{PeerKey, Side};
 #[derive(Default)]
 pub(crate) struct Membership {
     table: Mutex<Table>,
-    /// Counts the changes of the table, so that what was looked up need not be looked up again.
+    /// The count of the table's changes: what was looked up at the same count need not be looked up again.
     changes: AtomicU64,
-    /// Tells that other nodes may be reached than before.
+    /// Rings when other nodes may be reached than before.
     reached: watch::Sender<()>,
     succeeds: AtomicBool,
 }
@@ -29,21 +29,21 @@ pub(crate) struct Membership {
 #[derive(Default)]
 struct Table {
     reach: Reachability,
-    /// Several while a neighbour's process is being replaced: the last is the one that is used.
+    /// The links by neighbour: several while its process is being replaced, of which the last is used.
     links: BTreeMap<PeerKey, Vec<Linked>>,
     /// Net nodes with sessions here that cannot be reached, and since when.
     lost: BTreeMap<NodeNumber, Instant>,
-    /// Nodes that could be reached before, with their kind, and since when they cannot.
+    /// Nodes that were reached before, with their kind, and since when they are not.
     left: BTreeMap<NodeName, (String, Instant)>,
-    /// When this process began to look.
+    /// The start of this process's own looks.
     begun: Option<Instant>,
 }
 
-/// For how long it is known of a node that it has left: longer than anybody waits.
+/// How long a node that has left is remembered: longer than anybody waits for one.
 const LEFT_KNOWN: Duration = Duration::from_secs(60);
 
 impl Table {
-    /// Notes which of those are reached no more.
+    /// Notes which of the candidates are reached no more.
     fn note_left(&mut self, candidates: Vec<Reachable>, now: Instant) {
         self.left.retain(|_, (_, since)| now.duration_since(*since) < LEFT_KNOWN);
         let others = self.reach.others();
@@ -89,17 +89,18 @@ impl Said {
     }
 }
 
-/// Net nodes whose sessions here must be looked at.
+/// The net nodes whose replicas here must be looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Look {
-    /// Reached: those before `since` have ended with an earlier start of the node.
+    /// Reached net nodes: their sessions before `since` have ended with an earlier incarnation.
     pub(crate) reached: Vec<(NodeNumber, SessionId)>,
-    /// Given up.
+    /// Net nodes that are given up.
     pub(crate) lost: Vec<NodeNumber>,
 }
 
 impl Membership {
-    /// This node has its number. Said again after every reconnect to the master.
+    /// Gives the membership this node's own entry, once the master has given a number; again after every reconnect to
+    /// the master.
     pub(crate) fn set_me(&self, me: Reachable) {
         let mut table = self.table.lock();
         if table.reach.me().is_none() {
@@ -109,7 +110,7 @@ impl Membership {
         }
     }
 
-    /// This process replaces another one, whose sessions will come.
+    /// Notes that this process is a successor: the predecessor's sessions will come.
     pub(crate) fn succeed(&self) {
         self.succeeds.store(true, Ordering::Relaxed);
         let mut table = self.table.lock();
@@ -131,7 +132,7 @@ impl Membership {
         self.table.lock().reach.me().map(|me| me.number)
     }
 
-    /// A link is about to be used: what it is told first is whom this node reaches.
+    /// Adds a link that is about to be used: first it is told which nodes this one reaches.
     pub(crate) fn link_up(&self, direction: Side, link: &Link) {
         let at = (direction, link.peer().name.clone());
         let mut table = self.table.lock();
@@ -141,7 +142,7 @@ impl Membership {
         self.tell(&table, tell);
     }
 
-    /// A link has ended. If it was to take the place of another one, that is used again.
+    /// Removes a link that has ended. One that it was to replace is used again.
     pub(crate) fn link_down(&self, direction: Side, link: &Link) {
         let at = (direction, link.peer().name.clone());
         let mut table = self.table.lock();
@@ -156,7 +157,7 @@ impl Membership {
                 table.links.remove(&at);
                 table.reach.down(&at)
             }
-            // The process that was to be replaced goes on.
+            // The predecessor goes on.
             Some(add) if was_used => {
                 let mut tell = table.reach.heard(&at, ReachChange { all: true, add, remove: Vec::new() });
                 tell.extend(table.reach.up(at));
@@ -169,7 +170,7 @@ impl Membership {
         self.reached.send_replace(());
     }
 
-    /// A neighbour says on `link` whom it reaches.
+    /// Takes a neighbour's word, over `link`, about the nodes that it reaches.
     pub(crate) fn heard(&self, at: &PeerKey, link: &Link, change: ReachChange) {
         let mut table = self.table.lock();
         let Some(links) = table.links.get_mut(at) else { return };
@@ -188,12 +189,12 @@ impl Membership {
         self.reached.send_replace(());
     }
 
-    /// Under the lock, so that each neighbour hears the changes in their order.
+    /// Sends the changes under the lock, so that each neighbour gets them in their order.
     fn tell(&self, table: &Table, tell: Vec<Tell>) {
         self.changes.fetch_add(1, Ordering::Release);
         for (at, change) in tell {
             if let Some(link) = table.link(&at) {
-                // A link that takes nothing any more ends soon, and is told everything when it is back.
+                // A link that takes nothing any more ends soon; the next one is told everything.
                 let _ = link.notify(REACH, &encode(&change), None);
             }
         }
@@ -223,12 +224,12 @@ impl Membership {
         self.table.lock().reach.leads(at, to)
     }
 
-    /// Tells each receiver when other nodes may be reached than before.
+    /// A receiver that is rung when other nodes may be reached than before.
     pub(crate) fn reached(&self) -> watch::Receiver<()> {
         self.reached.subscribe()
     }
 
-    /// A number that is another one after each change of what [`Membership::leads`] says.
+    /// The count of changes: another number after each change of what [`Membership::leads`] says.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
@@ -249,13 +250,13 @@ impl Membership {
         self.table.lock().reach.reaches(at, is_meant)
     }
 
-    /// Every other node that can be reached now.
+    /// All other nodes that are reached now.
     pub(crate) fn others(&self) -> Nodes {
         self.table.lock().reach.others()
     }
 
-    /// Whether a node that is meant may be back soon: it was reached within `patience`, or this process has not
-    /// looked for so long.
+    /// Whether a node that is meant may be back soon: it was reached within `patience`, or this process has not looked
+    /// for as long as that.
     pub(crate) fn has_left(
         &self,
         now: Instant,
@@ -269,7 +270,7 @@ impl Membership {
         soon(begun) || left.any(|(name, (kind, since))| soon(*since) && is_meant(name, kind))
     }
 
-    /// Looks at those net nodes, which have sessions here; one that cannot be reached for `patience` is given up.
+    /// Looks at the net nodes that have replicas here; one that is not reached for `patience` is given up.
     pub(crate) fn look(&self, nodes: &BTreeSet<NodeNumber>, now: Instant, patience: Duration) -> Look {
         let mut table = self.table.lock();
         let others = table.reach.others();

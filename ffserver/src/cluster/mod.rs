@@ -1,4 +1,5 @@
-//! Who is where in the cluster, and which node a session's messages go to: tables, no I/O.
+//! The map of the cluster: which nodes there are, which neighbour leads to them, and which one a session's messages go
+//! to. Tables without I/O.
 
 pub(crate) mod affinity;
 pub(crate) mod affinity_delta;

@@ -1,5 +1,5 @@
-//! The nodes that this one is linked to: each with its current link, and with the older ones of processes
-//! that are being replaced. Values in, values out; the clock comes in.
+//! The neighbours of a node: each with its current link, and with the older links of predecessors. Values in, values
+//! out; the clock comes in.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use ffproto::{Incarnation, NodeName, SessionId};
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
-/// The parents of a node, or its children.
+/// The neighbours on one side of a node: its parents, or its children.
 #[derive(Default)]
 pub(crate) struct Peers {
     known: BTreeMap<NodeName, KnownPeer>,
@@ -19,44 +19,45 @@ pub(crate) struct Peers {
 /// One neighbour.
 pub(crate) struct KnownPeer {
     pub(crate) name: NodeName,
-    /// What several have in common: a child's kind, a parent's key in the config.
+    /// The name that several neighbours have in common: a child's kind, a parent's key in the config.
     pub(crate) group: String,
-    /// The newest start that has been seen; stays when the link ends, to fence older ones.
+    /// The newest incarnation that has been seen; it stays when the link ends, to fence older ones.
     incarnation: Option<Incarnation>,
-    /// For what is new, while it is open; also the last one after its end, for what the peer takes.
+    /// The link for new messages, while it is open; also the last one after its end, for the methods that the peer
+    /// takes.
     current: Option<Link>,
-    /// Of older starts: they bring outcomes, and come back when their successor fails.
+    /// Links of older incarnations: they bring outcomes, and come back when their successor fails.
     older: Vec<Link>,
-    /// Since when it is waited for: it has ended, is not there yet, or has said Pause.
+    /// Since when the neighbour is waited for: its link has ended, has not come yet, or it has said Pause.
     missed: Instant,
-    /// It was linked to this process's predecessor, and comes.
+    /// Was linked to the predecessor; expected to reconnect.
     comes: bool,
     /// Sessions whose messages have come over the current link while an older one lives: nothing of them is under way
     /// there any more.
     turned: FxHashSet<SessionId>,
-    /// What was sent over an older link is being waited for.
+    /// Whether the flush barrier of an older link is being waited for.
     fenced: bool,
 }
 
 /// Which link a message for a client takes while a neighbour's process is replaced.
 pub(crate) enum Turn {
-    /// The older one: an answer may go there that must come behind it.
+    /// The older link: an answer may go there that must come behind the message.
     Old(Link),
-    /// The current one.
+    /// The current link.
     New,
-    /// The current one, when everything has arrived that was sent over the older one.
+    /// The current link, when everything has arrived that was sent over the older one.
     Wait,
 }
 
 /// How a neighbour can be reached.
 pub(crate) enum Way {
-    /// On this link.
+    /// Over this link.
     Open(Link),
-    /// It is being replaced: it is back soon, with all that it knows.
+    /// The neighbour is being replaced: it is back soon, with all that it knows.
     Replaced,
-    /// It has ended or is not there yet, and may be there soon.
+    /// The neighbour has ended or has not come yet, and may be there soon.
     Missed,
-    /// It is not there.
+    /// The neighbour is not there, and is not waited for.
     Gone,
 }
 
@@ -67,7 +68,7 @@ impl KnownPeer {
         Self { name, group, incarnation, current, older, missed: now, comes: false, turned, fenced }
     }
 
-    /// The way to it; it is waited for at most `park`.
+    /// How the neighbour can be reached; it is waited for at most `park`.
     pub(crate) fn way(&self, now: Instant, park: Duration) -> Way {
         match &self.current {
             Some(link) if link.is_open() => Way::Open(link.clone()),
@@ -75,18 +76,18 @@ impl KnownPeer {
             // After a Pause the successor's link may come only when the old one has ended.
             Some(link) if link.is_paused() => Way::Replaced,
             Some(_) if self.older.iter().any(|old| !old.is_closed()) => Way::Replaced,
-            // Its sessions are known from the predecessor: they do not go elsewhere while it is on its way.
+            // The predecessor's affinity names it: sessions do not go elsewhere while the neighbour is on its way.
             None if self.comes => Way::Replaced,
             _ => Way::Missed,
         }
     }
 
-    /// Its link, as long as it lives.
+    /// The current link, as long as it lives.
     pub(crate) fn link(&self) -> Option<&Link> {
         self.current.as_ref().filter(|link| !link.is_closed())
     }
 
-    /// The link that tells what it takes: the current one, or the last.
+    /// The link that tells which methods the neighbour takes: the current one, or the last.
     pub(crate) fn last_link(&self) -> Option<&Link> {
         self.current.as_ref()
     }

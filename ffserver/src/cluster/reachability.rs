@@ -15,7 +15,7 @@ use crate::cluster::side::{PeerKey, Side};
 /// A set of nodes.
 pub(crate) type Nodes = BTreeMap<NodeNumber, Reachable>;
 
-/// What a node knows.
+/// The reachability as one node knows it: itself, and what each neighbour has told.
 #[derive(Debug, Default)]
 pub(crate) struct Reachability {
     me: Option<Reachable>,
@@ -24,49 +24,49 @@ pub(crate) struct Reachability {
 
 #[derive(Debug, Default)]
 struct Neighbour {
-    /// What it said that it reaches.
+    /// The nodes that the neighbour has said it reaches.
     reaches: Nodes,
-    /// What it was told, once it was.
+    /// The nodes that the neighbour was told of, once it was told any.
     told: Option<Nodes>,
 }
 
-/// What a neighbour must be told now.
+/// A change that a neighbour must be told now.
 pub(crate) type Tell = (PeerKey, ReachChange);
 
 impl Reachability {
-    /// This node has its number.
+    /// Sets this node's own entry. Returns what the neighbours must be told.
     pub(crate) fn set_me(&mut self, me: Reachable) -> Vec<Tell> {
         self.me = Some(me);
         self.tell()
     }
 
-    /// This node.
+    /// This node's own entry.
     pub(crate) fn me(&self) -> Option<&Reachable> {
         self.me.as_ref()
     }
 
-    /// A neighbour has linked: it says anew what it reaches, and is told everything.
+    /// Adds a neighbour that has linked: it tells anew what it reaches, and is told everything.
     pub(crate) fn up(&mut self, at: PeerKey) -> Vec<Tell> {
-        // What a predecessor reached holds until this one has said what it does.
+        // What the neighbour's predecessor reached holds until the neighbour has told its own.
         self.neighbours.entry(at).or_default().told = None;
         self.tell()
     }
 
-    /// A neighbour's link has ended.
+    /// Removes a neighbour whose link has ended.
     pub(crate) fn down(&mut self, at: &PeerKey) -> Vec<Tell> {
         self.neighbours.remove(at);
         self.tell()
     }
 
-    /// A neighbour says what has changed.
+    /// Takes a neighbour's word about what has changed.
     pub(crate) fn heard(&mut self, at: &PeerKey, change: ReachChange) -> Vec<Tell> {
         let Some(neighbour) = self.neighbours.get_mut(at) else { return Vec::new() };
         change.apply(&mut neighbour.reaches);
         self.tell()
     }
 
-    /// The neighbour on the way to `to`, for what comes from `from`. `prefer` is taken if it leads there;
-    /// else `pick` chooses, the same for the same number while nothing changes.
+    /// The neighbour on the way to the node `to`, for what comes from `from`. `prefer` is taken if it leads there; else
+    /// `pick` chooses, the same for the same number while nothing changes.
     pub(crate) fn next(
         &self,
         to: NodeNumber,
@@ -92,12 +92,13 @@ impl Reachability {
         })
     }
 
-    /// Whether that neighbour leads to the node: what it says on behalf of others comes from there.
+    /// Whether a neighbour leads to the node: then what the neighbour says on behalf of that node's sessions may be
+    /// true.
     pub(crate) fn leads(&self, at: &PeerKey, to: NodeNumber) -> bool {
         self.neighbours.get(at).is_some_and(|known| known.reaches.contains_key(&to))
     }
 
-    /// What a neighbour has said that it reaches.
+    /// The nodes that a neighbour has said it reaches.
     pub(crate) fn said(&self, at: &PeerKey) -> Vec<Reachable> {
         self.neighbours.get(at).map(|known| known.reaches.values().cloned().collect()).unwrap_or_default()
     }
@@ -107,7 +108,7 @@ impl Reachability {
         self.neighbours.get(at).is_some_and(|known| known.reaches.values().any(is_meant))
     }
 
-    /// Every other node that can be reached now.
+    /// All other nodes that are reached now.
     pub(crate) fn others(&self) -> Nodes {
         let mut all = Nodes::new();
         self.neighbours.values().for_each(|known| merge(&mut all, &known.reaches));
@@ -146,7 +147,7 @@ impl Reachability {
     }
 }
 
-/// The same node may be reached on several ways, of which one has not heard yet that it was started anew.
+/// Merges nodes: one may be reached by several neighbours, of which one has not heard yet of its newest incarnation.
 fn merge(all: &mut Nodes, more: &Nodes) {
     for (number, node) in more {
         match all.get(number) {

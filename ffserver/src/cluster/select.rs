@@ -10,11 +10,11 @@ pub(crate) struct Way {
     pub(crate) side: Side,
     pub(crate) name: NodeName,
     pub(crate) state: WayState,
-    /// It is meant itself.
+    /// The neighbour is meant itself.
     pub(crate) end: bool,
-    /// A node that is meant lives behind it.
+    /// A node that is meant lives behind the neighbour.
     pub(crate) leads: bool,
-    /// The node that the session has is it, or lives behind it.
+    /// The node that the session has is the neighbour, or lives behind it.
     pub(crate) to_kept: bool,
 }
 
@@ -24,27 +24,27 @@ impl AsRef<Way> for Way {
     }
 }
 
-/// How it stands with a neighbour.
+/// Whether a neighbour takes a message now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WayState {
-    /// So many calls wait for their outcome there.
+    /// The link is open; so many calls wait for their outcome there.
     Open(usize),
-    /// It is back soon with all that it knows, or an earlier message of the session must end first.
+    /// The neighbour is back soon with all that it knows, or an earlier message of the session must end first.
     Soon,
-    /// It has ended, and may be back.
+    /// The neighbour has ended, and may be back.
     Missed,
 }
 
-/// What to do with a message.
+/// The pick for one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pick {
-    /// That way.
+    /// The candidate at that place.
     Go(usize),
-    /// That way, when nothing of the session is left on the one that it had.
+    /// The candidate at that place, when nothing of the session is left at the one that it had.
     Leave(usize),
-    /// It waits.
+    /// The message waits.
     Wait,
-    /// There is none.
+    /// No candidate takes it.
     None,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn pick<W: AsRef<Way>>(ways: &[W], kept: Option<&NodeName>, turn: u64
     if let Some(at) = best(ways, turn, |way| way.to_kept) {
         return Pick::Go(at);
     }
-    // Who has just been told which node the session has, after a start of its own or a move, waits for that.
+    // A neighbour that has just been told which node the session has, after a new link or a move, waits for that node.
     if kept.is_none()
         && ways.iter().map(AsRef::as_ref).any(|way: &Way| way.to_kept && way.state == WayState::Missed)
     {
@@ -89,7 +89,7 @@ pub(crate) fn pick<W: AsRef<Way>>(ways: &[W], kept: Option<&NodeName>, turn: u64
     best(ways, turn, |_| true).map_or(Pick::None, Pick::Go)
 }
 
-/// The best of the open ways that are meant.
+/// The best of the open candidates that are meant.
 fn best<W: AsRef<Way>>(ways: &[W], turn: u64, is_meant: impl Fn(&Way) -> bool) -> Option<usize> {
     let n = ways.len();
     let start = (turn % n.max(1) as u64) as usize;

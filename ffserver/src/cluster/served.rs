@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::cluster::configured_routes::ConfiguredRoutes;
 use crate::cluster::side::Side;
 
-/// In a handshake, `@KIND` among the methods says: this end takes clients' messages for nodes of KIND,
-/// itself or for others; `@=NODE` says so of one node. No handler's name has an `@`.
+/// The mark of served targets in a handshake: `@KIND` among the methods says that this end takes clients' messages for
+/// nodes of KIND, itself or for others; `@=NODE` says so of one node. No handler's name has an `@`.
 const MARK: char = '@';
-/// A notify under this name says that the session in its header has ended.
+/// The method of a notify that says that the session in its header has ended.
 pub(crate) const SESSION_ENDED: &str = "@";
 
 /// The method under which messages for a target are taken.
@@ -17,21 +17,21 @@ pub(crate) fn method_of(target: &str) -> String {
     format!("{MARK}{target}")
 }
 
-/// Whether a handler's method may be named so.
+/// Whether a method's name is reserved: no handler may have it.
 pub(crate) fn is_reserved(method: &str) -> bool {
     method.contains(MARK)
 }
 
-/// What a node takes clients' messages for, beside its handlers: one entry per target.
+/// A target that a node takes clients' messages for, beside its handlers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Served {
     /// This node's own handlers, and its own route.
     Here,
-    /// Others, on the far side of this node.
+    /// A target on the far side of this node.
     Beyond(Arc<str>),
 }
 
-/// What a node tells its neighbours on that side that it takes.
+/// The served targets that a node tells its neighbours on that side.
 pub(crate) fn served(places: &ConfiguredRoutes, side: Side, has_handlers: bool) -> Vec<(String, Served)> {
     let own: BTreeSet<Arc<str>> = places.own().filter(|_| has_handlers).cloned().collect();
     let here = own.iter().map(|key| (key.to_string(), Served::Here)).collect::<Vec<_>>();
