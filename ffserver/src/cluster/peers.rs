@@ -133,7 +133,7 @@ impl KnownPeer {
         }
     }
 
-    /// A link has ended. True when the neighbour is no longer linked by it.
+    /// Removes a link that has ended. True when it was the neighbour's current one.
     fn ended(&mut self, link: &Link, now: Instant) -> bool {
         self.older.retain(|old| !old.same(link));
         if self.older.is_empty() {
@@ -152,7 +152,7 @@ impl KnownPeer {
         true
     }
 
-    /// The newest old process that has said Resume, if its successor's link has ended.
+    /// Makes the newest older link whose peer has said Resume the current one, if the successor's link has ended.
     fn reinstate(&mut self) {
         if self.link().is_some_and(|link| !link.is_paused()) {
             return;
@@ -168,14 +168,14 @@ impl KnownPeer {
 }
 
 impl Peers {
-    /// These are to be there soon, counted from `now`.
+    /// The neighbours of a config, which are to be there soon, counted from `now`.
     pub(crate) fn expect(names: impl Iterator<Item = (NodeName, String)>, now: Instant) -> Self {
         let new = |(name, group): (NodeName, String)| (name.clone(), KnownPeer::new(name, group, now));
         Self { known: names.map(new).collect() }
     }
 
-    /// Those that have not been linked yet are waited for from `now` on; with `come` they were linked to this
-    /// process's predecessor.
+    /// Waits from `now` on for the neighbours that have not linked yet; with `come` they were linked to the
+    /// predecessor.
     pub(crate) fn expect_from(&mut self, now: Instant, come: bool) {
         for known in self.known.values_mut().filter(|known| known.current.is_none()) {
             (known.missed, known.comes) = (now, come);
@@ -190,7 +190,7 @@ impl Peers {
         self.known.get(name)
     }
 
-    /// Those that `who` means: the one of that name, else all of that group.
+    /// The neighbours that `who` means: the one of that name, else all of that group.
     pub(crate) fn meant(&self, who: &str) -> Vec<&KnownPeer> {
         match self.known.get(who) {
             Some(one) => vec![one],
@@ -198,13 +198,13 @@ impl Peers {
         }
     }
 
-    /// Whether a start of a neighbour may link.
+    /// Whether an incarnation of a neighbour may link.
     pub(crate) fn admit(&self, name: &NodeName, theirs: Incarnation) -> Result<(), Refusal> {
         fence(name, self.known.get(name).and_then(|known| known.incarnation), theirs)
     }
 
-    /// Takes a link for what is new; one of an older start is retired, one of the same start is closed.
-    /// False when a newer start has come meanwhile.
+    /// Takes a link for new messages; one of an older incarnation is retired, one of the same incarnation is closed.
+    /// False when a newer incarnation has come meanwhile.
     pub(crate) fn take(&mut self, link: Link, group: impl FnOnce() -> String, now: Instant) -> bool {
         let name = link.peer().name.clone();
         if self.admit(&name, link.peer().incarnation).is_err() {
@@ -215,18 +215,18 @@ impl Peers {
         true
     }
 
-    /// A link has ended. True when the neighbour is no longer linked by it.
+    /// Removes a link that has ended. True when it was the neighbour's current one.
     pub(crate) fn ended(&mut self, link: &Link, now: Instant) -> bool {
         self.known.get_mut(&link.peer().name).is_some_and(|known| known.ended(link, now))
     }
 
-    /// The peer of a link is being replaced. False when it is not of these.
+    /// Notes that the peer of a link is being replaced. False when the peer is none of these neighbours.
     pub(crate) fn paused(&mut self, link: &Link, now: Instant) -> bool {
         let known = self.known.get_mut(&link.peer().name);
         known.map(|known| known.missed = now).is_some()
     }
 
-    /// The peer of a link is not replaced after all.
+    /// Notes that the peer of a link is not replaced after all.
     pub(crate) fn resumed(&mut self, link: &Link) {
         let Some(known) = self.known.get_mut(&link.peer().name) else { return };
         match &known.current {
@@ -235,7 +235,7 @@ impl Peers {
         }
     }
 
-    /// A message of that session has come over the current link. True for the first.
+    /// Notes that a message of the session has come over the current link. True for the first.
     pub(crate) fn turned(&mut self, link: &Link, session: SessionId) -> bool {
         let known = self.known.get_mut(&link.peer().name);
         let is_current =
@@ -243,7 +243,7 @@ impl Peers {
         known.filter(is_current).is_some_and(|known| known.turned.insert(session))
     }
 
-    /// What was sent over an older link is waited for, or no longer. False when the link is not an older one.
+    /// Notes whether the flush barrier of an older link is being waited for. False when the link is not an older one.
     pub(crate) fn fence(&mut self, link: &Link, fenced: bool) -> bool {
         let Some(known) = self.known.get_mut(&link.peer().name) else { return false };
         let is_older = known.older.iter().any(|old| old.same(link));
@@ -251,7 +251,7 @@ impl Peers {
         is_older
     }
 
-    /// Whether that start of a neighbour has a link, current or not.
+    /// Whether an incarnation of a neighbour has a link, current or not.
     pub(crate) fn has(&self, name: &NodeName, incarnation: Incarnation) -> bool {
         let is = |link: &Link| link.peer().incarnation == incarnation;
         self.known.get(name).is_some_and(|known| known.links().any(is))

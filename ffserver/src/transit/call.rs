@@ -1,4 +1,4 @@
-//! Calls over a link of this node: on whose behalf, how long the caller waits, and what becomes of them.
+//! Calls a handler of a neighbouring node: takes the link, sets the deadline, and brings the outcome to the caller.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::error::CallError;
 use crate::transit::next_hop::{Found, is_for_client};
 use crate::transit::park::{Entry, Outcome, Slot, To, What};
 
-/// How far a call may go in time, and whose message made it.
+/// The origin of a call: how far the call may go in time, and whose message made it.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) transit: Transit,
@@ -146,8 +146,8 @@ impl Origin {
     }
 }
 
-/// A call on its way. Cancel-safe: dropping it forgets the answer, the call itself has been sent, or is sent
-/// when the node that is waited for is there.
+/// A call on its way. Cancel-safe: dropping it forgets the answer; the call itself has been sent, or is sent when the
+/// node that is waited for is there.
 #[must_use = "a call does nothing for its caller unless its outcome is awaited"]
 pub struct Calling(CallingState);
 
@@ -177,7 +177,7 @@ impl Future for Calling {
             CallingState::Sent(call) => Pin::new(call).poll(cx).map_err(CallError::from),
             CallingState::Later(call) => call.as_mut().poll(cx),
             CallingState::Waits(outcome) => Pin::new(outcome).poll(cx).map_err(CallError::from),
-            // Not even sent. Like every future, it may be polled once after its end at most.
+            // The call was not even sent. Like every future, this one may be polled once after its end at most.
             CallingState::Refused(refused) => match refused.take() {
                 Some(error) => Poll::Ready(Err(error)),
                 None => Poll::Pending,

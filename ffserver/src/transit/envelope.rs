@@ -21,11 +21,11 @@ pub(crate) fn about(session: SessionId) -> Client {
 }
 
 impl Transit {
-    /// Tells a node something, and expects nothing. `via` is the neighbour that is preferred on the way. What
-    /// cannot go now because the next node is being replaced, or has ended and is expected back, waits.
+    /// Sends an envelope that expects no answer. `via` is the neighbour that is preferred on the way. An envelope that
+    /// cannot go now, because the next node is being replaced or has ended and is expected back, waits.
     ///
     /// # Errors
-    /// The fault that says why it could not be sent.
+    /// The fault that says why the envelope could not be sent.
     pub(crate) fn tell_node(
         &self,
         to: NodeNumber,
@@ -38,13 +38,13 @@ impl Transit {
         self.origin(client, None).notify(side, name.as_str(), TO, &body)
     }
 
-    /// Tells a node something about a session of this one.
+    /// Sends another node an envelope about a session of this node; no answer is expected.
     pub(crate) fn tell_about(&self, session: SessionId, to: NodeNumber, op: Op, payload: &[u8]) {
-        // What gets lost with a link is found out by the next Check.
+        // An envelope that is lost with a link is made up for by the next Check.
         let _ = self.tell_node(to, op, Some(about(session)), payload, None);
     }
 
-    /// Asks a session's net node. `via` is where the session's messages come from, and who may wait for the
+    /// Asks a session's net node. `via` is the neighbour that the session's messages come from, which may wait for the
     /// request that asks.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Transit {
         origin.call(side, name.as_str(), TO, &body, self.identity().session_timeout()).await
     }
 
-    /// Asks any node about a session of this one.
+    /// Asks another node about a session of this node.
     ///
     /// # Errors
     /// [`CallError`].

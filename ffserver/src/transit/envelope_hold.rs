@@ -1,5 +1,5 @@
-//! Envelopes that cannot go on yet: for sessions on their way here from the process that this one replaces
-//! (they come with their sockets, one by one), and for nodes that are not reached now and may be soon.
+//! The envelope hold: envelopes for sessions on their way here from the predecessor (they come with their sockets, one
+//! by one), and for nodes that are not reached now and may be soon.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use tokio::time::Instant;
 use crate::cluster::side::PeerKey;
 use crate::transit::inbound_envelope::InboundEnvelope;
 
-/// What a frame waits for.
+/// What an envelope waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum For {
     Session(SessionId),
     Node(NodeNumber),
 }
 
-/// How many questions about sessions may be on their way to the old process; more wait here.
+/// The bound on questions about sessions that are on their way to the predecessor; more wait here.
 pub(crate) const ASKED_MAX: usize = 1024;
 
-/// A frame that has arrived and waits.
+/// An envelope that has arrived and waits.
 pub(crate) struct HeldEnvelope {
     pub(crate) at: PeerKey,
     pub(crate) link: Link,
@@ -49,28 +49,28 @@ impl HeldEnvelope {
     }
 }
 
-/// The frames by what they wait for, in their order.
+/// The envelopes that wait, by what they wait for, in their order.
 #[derive(Default)]
 pub(crate) struct EnvelopeHold {
     state: Mutex<State>,
-    /// Told when something may go.
+    /// Rings when an envelope may go.
     pub(crate) changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// Sessions are on their way here.
+    /// Whether sessions are on their way here.
     expecting: bool,
     sessions: FxHashMap<SessionId, VecDeque<HeldEnvelope>>,
-    /// Of those, which may have arrived.
+    /// The sessions of these that may have arrived.
     due: VecDeque<SessionId>,
     nodes: FxHashMap<NodeNumber, VecDeque<HeldEnvelope>>,
     bytes: usize,
-    /// The broadcasts that came while sessions are expected: each is for those who arrive later, too.
+    /// The broadcasts that came while sessions are expected: each is for clients that arrive later, too.
     broadcasts: Vec<Arc<[u8]>>,
-    /// Those that the old process has passed on, in its order; empty where one was too much to keep.
+    /// The broadcasts that the predecessor has passed on, in its order; empty where one was too much to keep.
     passed: Vec<Arc<[u8]>>,
-    /// To the old process goes what is asked about sessions that have not come: see [`EnvelopeHold::ask_old`].
+    /// The way to the predecessor for questions about sessions that have not come: see [`EnvelopeHold::ask_old`].
     to_old: Option<mpsc::Sender<HeldEnvelope>>,
     arrived: VecDeque<Arrival>,
 }
@@ -78,9 +78,9 @@ struct State {
 /// A session that has arrived.
 struct Arrival {
     session: SessionId,
-    /// How many broadcasts had come by then.
+    /// The number of broadcasts that had come by then.
     broadcasts: usize,
-    /// How many the old process had passed on by then, and how many of those it has got there.
+    /// The number of broadcasts that the predecessor had passed on by then, and of those that the client got there.
     passed: usize,
     heard: usize,
 }
@@ -93,7 +93,7 @@ impl State {
         }
     }
 
-    /// False when it would be more than `bytes_max`.
+    /// Lets an envelope wait, or gives it back when more than `bytes_max` would.
     fn put(&mut self, what: For, bytes_max: usize, frame: HeldEnvelope) -> Result<(), HeldEnvelope> {
         if self.bytes + frame.body.len() > bytes_max {
             return Err(frame);
@@ -106,12 +106,12 @@ impl State {
         Ok(())
     }
 
-    /// The next frame for a session that is there.
+    /// The next envelope for a session that is there.
     fn next_of_session(&mut self, ready: impl Fn(For) -> bool) -> Option<HeldEnvelope> {
         loop {
             let id = match (self.expecting, self.due.front()) {
                 (_, Some(id)) => *id,
-                // Nobody comes any more: whoever waits goes on, and hears that the session is gone.
+                // No session comes any more: what waits goes on, and finds that its session is gone.
                 (false, None) => *self.sessions.keys().next()?,
                 (true, None) => return None,
             };
@@ -119,7 +119,7 @@ impl State {
             if let Some(frame) = frames.and_then(VecDeque::pop_front) {
                 return Some(frame);
             }
-            // It has none left, or has not arrived after all.
+            // The session has no envelope left, or has not arrived after all.
             self.due.pop_front();
             if self.sessions.get(&id).is_some_and(VecDeque::is_empty) {
                 self.sessions.remove(&id);
@@ -127,7 +127,7 @@ impl State {
         }
     }
 
-    /// The next frame for a node that is reached, or has been waited for long enough.
+    /// The next envelope for a node that is reached, or has been waited for long enough.
     fn next_of_node(
         &mut self,
         now: Instant,
@@ -155,7 +155,7 @@ impl State {
 }
 
 impl EnvelopeHold {
-    /// Sessions are on their way here from now on, or no longer.
+    /// Notes whether sessions are on their way here.
     pub(crate) fn expect(&self, expecting: bool) {
         let mut state = self.state.lock();
         state.expecting = expecting;
@@ -169,8 +169,8 @@ impl EnvelopeHold {
         self.state.lock().expecting
     }
 
-    /// Takes a frame that must wait: what it is for is not `ready`, or others wait for it. False when it need
-    /// not, or more than `bytes_max` wait already.
+    /// Takes an envelope that must wait: its session or node is not `ready`, or earlier envelopes wait for the same.
+    /// False when it need not wait, or more than `bytes_max` wait already.
     pub(crate) fn hold(
         &self,
         what: For,
@@ -188,24 +188,25 @@ impl EnvelopeHold {
         held
     }
 
-    /// The old process may be asked about sessions that have not come; while the receiver lives.
+    /// Opens the way to the predecessor for questions about sessions that have not come; open while the receiver lives.
     pub(crate) fn ask_old(&self) -> mpsc::Receiver<HeldEnvelope> {
         let (sender, receiver) = mpsc::channel(ASKED_MAX);
         self.state.lock().to_old = Some(sender);
         receiver
     }
 
-    /// Sends a frame to the old process instead of holding it; gives it back when that is not to be asked.
+    /// Sends an envelope to the predecessor instead of holding it; gives it back when the predecessor is not to be
+    /// asked.
     pub(crate) fn to_old(&self, frame: HeldEnvelope) -> Option<HeldEnvelope> {
         let state = self.state.lock();
         let Some(old) = &state.to_old else { return Some(frame) };
         old.try_send(frame).err().map(mpsc::error::TrySendError::into_inner)
     }
 
-    /// Holds a frame that the old process had no answer to. Gives it back when more than `bytes_max` wait.
+    /// Holds an envelope that the predecessor had no answer to. Gives it back when more than `bytes_max` wait.
     ///
     /// # Errors
-    /// The frame.
+    /// The envelope.
     pub(crate) fn put_back(
         &self,
         session: SessionId,
@@ -220,8 +221,8 @@ impl EnvelopeHold {
         held
     }
 
-    /// A session has arrived from the process that this one replaces, where it has got the first `heard` of those
-    /// broadcasts that the process passes on.
+    /// Notes that a session has arrived from the predecessor, where its client has got the first `heard` of the
+    /// broadcasts that are passed on.
     pub(crate) fn arrived(&self, session: SessionId, heard: u32) {
         let mut state = self.state.lock();
         let (broadcasts, passed) = (state.broadcasts.len(), state.passed.len());
@@ -239,16 +240,16 @@ impl EnvelopeHold {
         }
     }
 
-    /// Keeps a broadcast that the old process has passed on, up to `bytes_max`, for those that leave it later.
+    /// Keeps a broadcast that the predecessor has passed on, up to `bytes_max`, for clients that leave it later.
     pub(crate) fn pass(&self, payload: &[u8], bytes_max: usize) {
         let mut state = self.state.lock();
         let kept: usize = state.passed.iter().map(|kept| kept.len()).sum();
         let fits = kept + payload.len() <= bytes_max;
-        // Its place counts also when it is not kept.
+        // The broadcast's place counts also when its bytes are not kept.
         state.passed.push(if fits { payload.into() } else { Arc::default() });
     }
 
-    /// The next session that has arrived, with the broadcasts that it has missed on its way.
+    /// The next session that has arrived, with the broadcasts that its client has missed on the way.
     pub(crate) fn next_arrived(&self) -> Option<(SessionId, Vec<Arc<[u8]>>)> {
         let mut state = self.state.lock();
         let Arrival { session, broadcasts, passed, heard } = state.arrived.pop_front()?;
@@ -259,13 +260,13 @@ impl EnvelopeHold {
         Some((session, missed))
     }
 
-    /// Whether something waits.
+    /// Whether any envelope waits.
     pub(crate) fn any(&self) -> bool {
         let state = self.state.lock();
         !state.sessions.is_empty() || !state.nodes.is_empty() || !state.arrived.is_empty()
     }
 
-    /// The next frame that need not wait any more: what it is for is `ready`, no session is expected any more,
+    /// The next envelope that need not wait any more: its session or node is `ready`, no session is expected any more,
     /// or it has waited for a node as long as `patience`.
     pub(crate) fn next(
         &self,

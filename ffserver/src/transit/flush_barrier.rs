@@ -1,5 +1,5 @@
-//! The flush barrier: the last step away from the old process of a neighbour. What goes to clients over the new process does
-//! not overtake what still goes over the old one.
+//! The flush barrier: the last step away from a neighbour's predecessor. What goes to clients over the successor does
+//! not overtake what is still under way over the older link.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,13 @@ use super::Transit;
 use crate::cluster::side::PeerKey;
 use crate::transit::park::{Outcome, Slot};
 
-/// How long a net node may take to answer. It takes a millisecond; one that hangs holds up the others no longer.
+/// How long a net node may take to answer a Fence. An answer takes a millisecond; a node that hangs holds up the others
+/// no longer.
 const FENCE_MAX: Duration = Duration::from_millis(500);
 
 impl Transit {
-    /// The old process of a neighbour sends nothing new and waits for nothing: what is for clients leaves it, behind a
-    /// Fence to each net node there.
+    /// Leaves a neighbour's older link, whose peer sends nothing new and waits for nothing: a Fence goes to each net
+    /// node there, behind all that is for its clients.
     pub(crate) fn leave_old_link(&self, at: &PeerKey, old: &Link) {
         let nets = self.membership().nets_at(at);
         if nets.is_empty() || !self.peers(at.0).fence(old, true) {
@@ -28,11 +29,11 @@ impl Transit {
         }
         let fences: Vec<Outcome> = nets.iter().filter_map(|to| self.fence(old, *to)).collect();
         let (transit, at, old) = (self.clone(), at.clone(), old.clone());
-        // Not among the calls: nothing of the node waits for it.
+        // The task is not among the calls: nothing of the node waits for it.
         drop(tokio::spawn(async move {
             let deadline = Instant::now() + FENCE_MAX;
             for fence in fences {
-                // What fails is lost with the link, and what was sent before it.
+                // A Fence that fails is lost with the link, and so is all that was sent before it.
                 if timeout_at(deadline, fence).await.is_err() {
                     warn!(neighbour = %at.1, "a net node does not answer: pushes may overtake others");
                 }
@@ -48,7 +49,7 @@ impl Transit {
         let (slot, now) = (Arc::new(Slot::default()), Instant::now());
         let options = CallOptions { deadline: now + FENCE_MAX, client: None };
         let (method, sink) = (link.method_number(TO)?, slot.clone());
-        // It is for the old process, which takes nothing else.
+        // Nested, because the predecessor takes nothing else.
         let (message_of, hops, nested, token) = (None, 0, true, 0);
         let call = Forward { method, body: &body, options, message_of, hops, nested, sink, token };
         link.forward(call, now).ok()?;

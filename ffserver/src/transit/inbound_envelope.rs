@@ -1,4 +1,4 @@
-//! An envelope as it has arrived on a link.
+//! An inbound envelope: an envelope with the link that it has arrived on.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::cluster::side::PeerKey;
 
-/// A frame with an envelope as it has arrived on a link.
+/// An envelope with its frame and the link that it has arrived on.
 #[derive(Clone, Copy)]
 pub(crate) struct InboundEnvelope<'a> {
     pub(crate) at: &'a PeerKey,
@@ -25,7 +25,7 @@ impl InboundEnvelope<'_> {
         self.head.client.map(|client| client.session)
     }
 
-    /// When its sender stops waiting for the answer.
+    /// When the sender stops waiting for the answer.
     pub(crate) fn deadline(&self) -> Instant {
         self.now + Duration::from_millis(self.head.time_left_ms.into())
     }

@@ -14,7 +14,7 @@ use crate::cluster::side::Side;
 use crate::identity::lifecycle::Phase;
 
 impl Transit {
-    /// Tells the others what this node is, from now on and on every link.
+    /// Introduces this node to the others, from now on and on every link.
     pub(crate) fn introduce(&self, number: NodeNumber) {
         let identity = self.identity();
         self.membership().set_me(Reachable {
@@ -27,7 +27,7 @@ impl Transit {
         });
     }
 
-    /// Takes the link to a parent; an older start's is retired.
+    /// Takes the link to a parent; that of an older incarnation is retired.
     pub(crate) fn add_parent(&self, link: Link) {
         let key = || link.peer().name.to_string();
         self.parents().take(link.clone(), key, Instant::now());
@@ -41,12 +41,12 @@ impl Transit {
         gone
     }
 
-    /// Whether a start of a parent is linked, also one that is being replaced.
+    /// Whether an incarnation of a parent is linked, also one that is being replaced.
     pub(crate) fn has_parent(&self, name: &NodeName, incarnation: Incarnation) -> bool {
         self.parents().has(name, incarnation)
     }
 
-    /// Whether a child of that name and start may link. Whoever knows the token may be a child: a config
+    /// Whether a child of that name and incarnation may link. Any node that knows the token may be a child: a config
     /// that adds one is taken over by the children first.
     pub(crate) fn admit_child(&self, name: &NodeName, theirs: Incarnation) -> Result<(), Refusal> {
         if self.identity().lifecycle().phase() == Phase::Stopping {
@@ -55,8 +55,8 @@ impl Transit {
         self.children().admit(name, theirs)
     }
 
-    /// Takes a child's link; an older start's is retired, one of the same start is closed. False when a newer
-    /// start has come meanwhile.
+    /// Takes a child's link; that of an older incarnation is retired, one of the same incarnation is closed. False when
+    /// a newer incarnation has come meanwhile.
     pub(crate) fn add_child(&self, link: Link) -> bool {
         let kind = || link.peer().kind.clone();
         let taken = self.children().take(link.clone(), kind, Instant::now());
@@ -71,14 +71,14 @@ impl Transit {
         gone
     }
 
-    /// The neighbours are to link now; with `come` they were linked to this process's predecessor.
+    /// Expects the neighbours to link from now on; with `come` they were linked to the predecessor.
     pub(crate) fn expect_peers(&self, come: bool) {
         let now = Instant::now();
         self.parents().expect_from(now, come);
         self.children().expect_from(now, come);
     }
 
-    /// What a neighbour has said about its link as a whole.
+    /// Takes a neighbour's word about its link as a whole.
     pub(crate) fn link_changed(&self, link: &Link, change: Change) {
         let now = Instant::now();
         match change {
@@ -90,7 +90,7 @@ impl Transit {
                 self.children().resumed(link);
             }
             Change::Quieter => {
-                // This comes with every read: only those are looked at that have waited for it.
+                // A release comes with every read: only those messages are looked at that have waited for it.
                 return link.take_released().into_iter().for_each(|session| self.look_at_parked_of(session));
             }
             Change::Switched => {}
@@ -120,7 +120,7 @@ impl Transit {
         self.links().iter().for_each(|link| link.close(why));
     }
 
-    /// Waits until no parent is linked any more, and each has been told so. Cancel-safe.
+    /// Waits until every link to a parent is over, see [`Link::is_over`]. Cancel-safe.
     pub(crate) async fn parents_gone(&self) {
         self.linked(|transit| transit.parents().are_over()).await;
     }
@@ -133,7 +133,7 @@ impl Transit {
     async fn linked(&self, is_so: impl Fn(&Self) -> bool) {
         loop {
             let mut changed = pin!(self.0.linked.notified());
-            // Before the look, so that no change is missed between the two.
+            // Enabled before the look, so that no change is missed between the two.
             changed.as_mut().enable();
             if is_so(self) {
                 return;
@@ -142,12 +142,12 @@ impl Transit {
         }
     }
 
-    /// A link is about to be used.
+    /// Adds a link, which is about to be used, to the membership.
     pub(crate) fn link_up(&self, side: Side, link: &Link) {
         self.membership().link_up(side, link);
     }
 
-    /// A link has ended.
+    /// Removes a link that has ended from the membership.
     pub(crate) fn link_down(&self, side: Side, link: &Link) {
         self.membership().link_down(side, link);
     }

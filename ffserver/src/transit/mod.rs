@@ -1,4 +1,4 @@
-//! Transit: which link a message takes to another node, or how long it waits for one.
+//! Transit: which link a message takes to another node, or how long the message waits for one.
 
 pub(crate) mod call;
 pub(crate) mod envelope;
@@ -28,8 +28,7 @@ use crate::identity::Identity;
 use envelope_hold::EnvelopeHold;
 use park::{Park, ParkLimits};
 
-/// The transit of one node: its links, what it knows of the ways behind them, and what waits for one of them. Cheap to
-/// clone.
+/// The transit of one node: its links, its tables of the nodes behind them, and the messages that wait. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Transit(Arc<Parts>);
 
@@ -48,7 +47,7 @@ struct Parts {
     work: Arc<dyn SessionWork>,
 }
 
-/// What the transit has to know of sessions, which later rooms own.
+/// What the transit asks about sessions, which later rooms own.
 pub(crate) trait SessionWork: Send + Sync {
     /// Whether the session is open on this node, as its net node.
     fn is_open(&self, session: SessionId) -> bool;
@@ -82,13 +81,13 @@ impl Transit {
         }))
     }
 
-    /// Who this node is.
+    /// The identity of this node.
     #[inline]
     pub(crate) fn identity(&self) -> &Identity {
         &self.0.identity
     }
 
-    /// Which nodes are reached now.
+    /// The membership: which nodes are reached now.
     #[inline]
     pub(crate) fn membership(&self) -> &Membership {
         &self.0.membership
@@ -116,24 +115,24 @@ impl Transit {
         links
     }
 
-    /// What its neighbours take clients' messages for, as the config says it.
+    /// The configured routes: what the neighbours take clients' messages for.
     pub(crate) fn routes(&self) -> &ConfiguredRoutes {
         &self.0.routes
     }
 
-    /// Which way each session's messages go.
+    /// The affinity: which neighbour takes each session's messages.
     #[inline]
     pub(crate) fn affinity(&self) -> &Affinity {
         &self.0.affinity
     }
 
-    /// The messages that wait for a neighbour.
+    /// The park: the messages that wait for a neighbour.
     #[inline]
     pub(crate) fn park(&self) -> &Park {
         &self.0.park
     }
 
-    /// The envelopes that wait for their session or node.
+    /// The envelope hold: the envelopes that wait for their session or node.
     pub(crate) fn hold(&self) -> &EnvelopeHold {
         &self.0.hold
     }
@@ -148,8 +147,8 @@ impl Transit {
         self.membership().number().unwrap_or(NodeNumber(0))
     }
 
-    /// Whether a client's session has ended, as far as this node knows: it is of this node, and is not here, nor on its
-    /// way here from the process that this one replaces.
+    /// Whether a client's session has ended, as far as this node knows: the session is of this node, and is neither
+    /// here nor on its way here from the predecessor.
     pub(crate) fn has_ended(&self, session: SessionId) -> bool {
         let is_own = self.membership().number() == Some(session.node());
         is_own && !self.hold().is_expecting() && !self.0.work.is_open(session)

@@ -1,6 +1,5 @@
-//! The way of messages to other nodes: which link a message takes now, or how long it waits for one. No task,
-//! no channel and no allocation per message that goes at once: the body is copied once, into the outbox of
-//! the link.
+//! The next hop of a message: which link the message takes now, or how long it waits for one. No task, no channel and
+//! no allocation for a message that goes at once: its body is copied once, into the outbox of the link.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +21,8 @@ use crate::cluster::side::{PeerKey, Side};
 use crate::identity::counters::count;
 use crate::transit::park::{Entry, Look, Parked, To, What};
 
-/// How long may pass between two looks at what waits: beside every event, and the end of every deadline, the patience for
-/// a lost neighbour ends by the clock.
+/// How long may pass between two looks at what is parked: beside every event, and the end of every deadline, the
+/// patience for a lost neighbour ends by the clock.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A client's message on its way.
@@ -31,11 +30,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Forwarded<'a> {
     /// The key of a [`Target`].
     pub(crate) target: &'a Arc<str>,
-    /// The neighbour that it came from; `None` from a client of this node.
+    /// The neighbour that the message came from; `None` from a client of this node.
     pub(crate) from: Option<&'a PeerKey>,
-    /// Whether this node's own route has given the target: then it may go up although it came from there.
+    /// Whether this node's own route has given the target: then the message may go up although it came from there.
     pub(crate) routed_here: bool,
-    /// How many links it has crossed.
+    /// The number of links that the message has crossed.
     pub(crate) hops: u8,
     pub(crate) client: Client,
     pub(crate) body: &'a [u8],
@@ -43,17 +42,17 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) now: Instant,
 }
 
-/// Where a message goes now.
+/// The search for a hop, and what it came to.
 pub(crate) enum Found<T> {
-    /// This way.
+    /// The hop, or the link.
     Go(T),
-    /// Nowhere yet: a node may be back, or an earlier message of the session may end.
+    /// No hop yet: a node may be back, or an earlier message of the session may end.
     Wait,
-    /// Nowhere.
+    /// No hop.
     None,
 }
 
-/// How a message has come that a way is looked for.
+/// How a message has come for which a hop is looked for.
 #[derive(Clone, Copy)]
 pub(crate) struct Arrival<'a> {
     pub(crate) from: Option<&'a PeerKey>,
@@ -61,9 +60,9 @@ pub(crate) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    /// Whether it may go to that neighbour. What has come from a parent does not go up again, so no message goes
-    /// in a circle; when this node's route has given it a new target it may go back to that parent, which knows
-    /// the session.
+    /// Whether the message may go to a neighbour. What has come from a parent does not go up again, so no message goes
+    /// in a circle; when this node's route has given it a new target it may go back to that parent, which knows the
+    /// session.
     fn may_go_to(&self, side: Side, name: &NodeName) -> bool {
         match self.from {
             Some((Side::Parent, from)) if side == Side::Parent => self.routed_here && from == name,
@@ -72,13 +71,13 @@ impl Arrival<'_> {
         }
     }
 
-    /// Who hears of the node that is chosen: nobody else when the target is this node's own business.
+    /// The neighbour that is told of the node that is chosen: none when the target is this node's own business.
     fn heard_by(&self) -> Option<&PeerKey> {
         self.from.filter(|_| !self.routed_here)
     }
 }
 
-/// A neighbour that may take a message, and its link when that is open.
+/// A candidate: a neighbour that may take a message, and its link when that is open.
 struct Candidate {
     way: Way,
     link: Option<Link>,
@@ -97,8 +96,7 @@ impl AsRef<Way> for Candidate {
 }
 
 impl Transit {
-    /// The way for messages to `target`: the session's own, or the best one now (which a stateful session
-    /// keeps).
+    /// The hop for messages to `target`: the session's own, or the best one now (which a stateful session keeps).
     pub(crate) fn hop(
         &self,
         target: &Arc<str>,
@@ -135,7 +133,7 @@ impl Transit {
         let chosen = candidates.swap_remove(at);
         let Some(hop) = chosen.hop(target, known) else { return Found::None };
         let way = chosen.way;
-        // Who is new on the way hears first which node the session has.
+        // A neighbour that is new on the way is told first which node the session has.
         let is_new = link.is_none_or(|link| !link.same(&hop.link));
         if let Some(end) = end.filter(|_| is_new && !way.end) {
             let stick = Stick { what: StickWhat::Prefer, target, node: end.as_str() };
@@ -149,7 +147,8 @@ impl Transit {
         Found::Go(hop)
     }
 
-    /// Leaves the way that a session had. False as long as something of the session is on it.
+    /// Leaves the neighbour that a session's messages went to. False as long as something of the session is under way
+    /// there.
     fn leave_way(&self, via: Option<&NodeName>, target: &str, client: Client) -> bool {
         let linked = |name: &NodeName| {
             let child = self.children().get(name.as_str()).and_then(|known| known.link().cloned());
@@ -160,13 +159,12 @@ impl Transit {
             return false;
         }
         let stick = Stick { what: StickWhat::Forget, target, node: "" };
-        // What it keeps without hearing this ends with the session, see Op::Ways.
+        // A choice that the neighbour keeps without having got this ends with the session, see Op::Ways.
         let _ = link.notify(STICK, &stick.write(), Some(client));
         true
     }
 
-    /// A session's node is another one than before: its client's node hears of it, by way of where the messages
-    /// come from.
+    /// Tells the net node of a session whose node is another one than before, by way of where the messages come from.
     pub(crate) fn tell_moved(&self, client: Client, target: &str, moved: Option<Moved>) {
         match moved {
             Some(Moved { from: Some((_, from)), .. }) => {
@@ -179,7 +177,7 @@ impl Transit {
         }
     }
 
-    /// The way that a session's messages for a target took last, if it is open.
+    /// The hop that a session's messages for a target took last, if its link is open.
     pub(crate) fn open_hop(&self, session: SessionId, target: &str) -> Option<Hop> {
         match self.affinity().get(session, target, self.membership().changes())? {
             Chosen::Hop(hop) => Some(hop),
@@ -187,8 +185,7 @@ impl Transit {
         }
     }
 
-    /// The neighbours that take messages for the target, with their links. `end` is the node that the session
-    /// has.
+    /// The candidates for a target, with their links. `end` is the node that the session has.
     fn candidates(
         &self,
         target: &Arc<str>,
@@ -206,7 +203,7 @@ impl Transit {
                     continue;
                 }
                 let at = (side, known.name.clone());
-                // What one takes that has never been linked is what the config says.
+                // What a neighbour takes that has never been linked is what the config says.
                 let takes = match known.last_link() {
                     Some(link) => Hop::new(link.clone(), target, 0).is_some(),
                     None => self.routes().takes(side, &known.name, target),
@@ -249,7 +246,7 @@ impl Transit {
         }
     }
 
-    /// The link to a parent or a child; of several, the same for the same client session.
+    /// The link to a parent or a child; of several neighbours that are meant, the same for the same client session.
     pub(crate) fn link_to(
         &self,
         side: Side,
@@ -277,7 +274,7 @@ impl Transit {
         there.swap_remove(at)
     }
 
-    /// Sends a client's message on towards its target, or lets it wait. The body is copied once.
+    /// Sends a client's message on towards its target, or parks it. The body is copied once.
     ///
     /// # Errors
     /// The fault for the client; the sink will not be told.
@@ -295,7 +292,7 @@ impl Transit {
             let (client, sink) = (Some(client), Some((sink, token)));
             self.wait(Entry { to, what, body, client, deadline, sink })
         };
-        // Behind its session's earlier ones, as long as they wait.
+        // The message stays behind earlier ones of its session, as long as they wait.
         if self.park().any() && self.park().blocks(&To::Target(target.clone()), Some(client.session)) {
             return wait(sink);
         }
@@ -310,10 +307,10 @@ impl Transit {
         }
     }
 
-    /// Lets a message wait for its neighbour.
+    /// Parks a message until its neighbour is there.
     ///
     /// # Errors
-    /// Too much waits already.
+    /// Too much is parked already.
     pub(crate) fn wait(&self, entry: Entry) -> Result<(), Fault> {
         match self.park().park(entry) {
             Parked::Waits { watch: false } => Ok(()),
@@ -332,7 +329,7 @@ impl Transit {
         }
     }
 
-    /// Looks at what waits whenever the time of some of it is over, until nothing waits.
+    /// Looks at the park whenever the time of some message is over, until nothing waits.
     async fn watch_parked(self) {
         while !self.park().is_over() {
             let latest = Instant::now() + LOOK_EVERY;
@@ -342,7 +339,7 @@ impl Transit {
         }
     }
 
-    /// Sends what has waited and can go now, in order; ends what has waited for too long.
+    /// Sends parked messages that can go now, in order; ends those that have waited for too long.
     pub(crate) fn look_at_parked(&self) {
         if self.park().any() {
             let now = Instant::now();
@@ -350,7 +347,7 @@ impl Transit {
         }
     }
 
-    /// The same for one session.
+    /// Sends or ends the parked messages of one session.
     pub(crate) fn look_at_parked_of(&self, session: SessionId) {
         if self.park().any() {
             let now = Instant::now();
@@ -364,7 +361,7 @@ impl Transit {
             entry.fail(&self.identity().fault(Code::Timeout, Executed::No, text));
             return Look::Gone;
         }
-        // What a client that is gone has said is not begun; what handlers have sent for it goes on.
+        // A message of a client that is gone is not begun; what handlers have sent for the client goes on.
         let is_said = matches!(entry.what, What::Message { .. });
         if is_said && entry.session().is_some_and(|id| self.has_ended(id)) {
             entry.fail(&self.identity().fault(Code::NoNode, Executed::No, "the session has ended"));
@@ -416,13 +413,13 @@ impl Transit {
                 let (hops, nested) = (0, false);
                 link.forward(Forward { method, body, options, message_of, hops, nested, sink, token }, now)
             }
-            // Clients' messages go to targets, and handlers' to neighbours.
+            // No other pair exists: clients' messages go to targets, and handlers' to neighbours.
             _ => Ok(()),
         }
     }
 
-    /// Tells a neighbour something over its link, or over an older one of a process that is being replaced: what is for
-    /// a client goes the way of the answer that may follow it.
+    /// Sends a neighbour a notify over its link, or over an older link while it is being replaced: what is for a client
+    /// goes the way of the answer that may follow it.
     pub(crate) fn notify_over(
         &self,
         link: &Link,
@@ -436,7 +433,7 @@ impl Transit {
             Some(Client { session, .. }) => match self.turn(side, link, session) {
                 Turn::Old(old) => match old.notify_beside(method, body, client) {
                     Ok(()) => Ok(()),
-                    // It has just ended.
+                    // The older link has just ended.
                     Err(_) => link.notify(method, body, client),
                 },
                 Turn::New => link.notify(method, body, client),
@@ -456,7 +453,7 @@ impl Transit {
         known.get(name.as_str()).map_or(Turn::New, |known| known.turn(session, at_work))
     }
 
-    /// Tells a neighbour something about a session, now or when it is back.
+    /// Sends a neighbour a notify about a session, now or when the neighbour is back.
     pub(crate) fn tell(&self, name: &NodeName, method: &str, body: &[u8], client: Client) {
         let now = Instant::now();
         let is_child = self.children().get(name.as_str()).is_some();
@@ -464,7 +461,7 @@ impl Transit {
         match self.link_to(side, name.as_str(), None, now) {
             Found::Go(link) => match link.notify(method, body, Some(client)) {
                 Err(NotSent::Later) => {}
-                // What is lost with a link is found out by the next Check or Ways.
+                // A notify that is lost with a link is made up for by the next Check or Ways.
                 Ok(()) | Err(NotSent::Fault(_)) => return,
             },
             Found::Wait => {}
@@ -473,25 +470,25 @@ impl Transit {
         let to = To::Neighbour(side, name.as_str().into());
         let (what, client) = (What::Notify(method.to_owned()), Some(client));
         let deadline = now + self.identity().limits().call_timeout;
-        // What does not fit is found out in the same way.
+        // A notify that does not fit is made up for in the same way.
         let _ =
             self.wait(Entry { to, what, body: Bytes::copy_from_slice(body), client, deadline, sink: None });
     }
 
-    /// Why there is no way.
+    /// The fault of a message that has no hop.
     pub(crate) fn no_hop(&self, target: &Arc<str>) -> Fault {
         let text =
             format!("no {} is connected to `{}`", Target::of_key(target.clone()), self.identity().name());
         self.identity().fault(Code::NoNode, Executed::No, text)
     }
 
-    /// Why a message goes no further.
+    /// The fault of a message that has crossed too many links.
     pub(crate) fn too_many_hops(&self, hops: u8) -> Fault {
         let text = format!("the message has crossed {hops} links and is not there: limits.hops_max");
         self.identity().fault(Code::TooManyHops, Executed::No, text)
     }
 
-    /// Why a neighbour cannot be called.
+    /// The fault of a call whose neighbour is not there.
     pub(crate) fn not_there(&self, side: Side, who: &str) -> Fault {
         let text = match side {
             Side::Parent if self.parents().meant(who).is_empty() => {
@@ -510,7 +507,7 @@ pub(crate) fn is_for_client(method: &str, body: &[u8]) -> bool {
     method == TO && matches!(op(), Some(Op::Push | Op::Close))
 }
 
-/// Sends a client's message this way.
+/// Sends a client's message over a hop.
 ///
 /// # Errors
 /// [`NotSent`]; the sink will not be told.

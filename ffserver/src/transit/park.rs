@@ -1,4 +1,4 @@
-//! Messages that wait for a neighbour that has ended or is being replaced: in order, bounded in count, bytes
+//! The park: messages that wait for a neighbour that has ended or is being replaced, in order, bounded in count, bytes
 //! and time. Pure but for its lock; [`crate::transit::next_hop`] says when one may go.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,15 +27,15 @@ pub(crate) enum To {
     Neighbour(Side, Arc<str>),
 }
 
-/// What kind of message it is.
+/// The kind of a parked message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
-    /// A client's message, sent on: where it came from, whether this node's route has given its target, and how
-    /// many links it has crossed.
+    /// A client's message, sent on: the neighbour that it came from, whether this node's route has given its target,
+    /// and how many links it has crossed.
     Message { from: Option<PeerKey>, routed_here: bool, hops: u8 },
     /// The call of a handler.
     Call(String),
-    /// Nothing comes back.
+    /// A notify: nothing comes back.
     Notify(String),
 }
 
@@ -45,9 +45,9 @@ pub(crate) struct Entry {
     pub(crate) what: What,
     pub(crate) body: Bytes,
     pub(crate) client: Option<Client>,
-    /// When its caller stops waiting.
+    /// When the caller stops waiting.
     pub(crate) deadline: Instant,
-    /// Who is told the outcome, and with which token.
+    /// The sink for the outcome, with its token.
     pub(crate) sink: Option<(Arc<dyn Sink>, u64)>,
 }
 
@@ -56,7 +56,7 @@ impl Entry {
         self.client.map(|client| client.session)
     }
 
-    /// Tells its caller that it ends here.
+    /// Ends the message here, with a fault for its caller.
     pub(crate) fn fail(&self, fault: &Fault) {
         if let Some((sink, token)) = &self.sink {
             sink.clone().end(*token, Err(fault));
@@ -80,9 +80,9 @@ pub(crate) struct ParkLimits {
 
 /// What a look at a waiting message came to.
 pub(crate) enum Look {
-    /// It is gone: sent, or failed.
+    /// The message is gone: sent, or failed.
     Gone,
-    /// It waits on.
+    /// The message waits on.
     Waits(Entry),
 }
 
@@ -96,22 +96,22 @@ pub(crate) struct Park {
 
 #[derive(Default)]
 struct Waiting {
-    /// By the number of their coming. Those that somebody looks at are in their hands, and count on in all the others.
+    /// Keyed by arrival number. Entries being retried are out of this map but still counted.
     messages: BTreeMap<u64, Entry>,
     next: u64,
     count: usize,
     bytes: usize,
     keys: FxHashMap<Key, u32>,
     sessions: FxHashMap<SessionId, BTreeSet<u64>>,
-    /// Somebody looks at the clock until nothing waits any more.
+    /// Whether a task looks at the clock, until nothing waits any more.
     watched: bool,
-    /// Somebody looks at what waits.
+    /// Whether a look at the messages is under way.
     looked_at: bool,
-    /// What is to be looked at after that.
+    /// The messages that are to be looked at after that.
     again: Again,
 }
 
-/// What has come or changed meanwhile.
+/// The messages that have come or changed during a look.
 #[derive(Default)]
 struct Again {
     all: bool,
@@ -129,7 +129,7 @@ impl Waiting {
         self.next += 1;
     }
 
-    /// One that was in hand is gone; `bytes` are those of its body.
+    /// Forgets a message that was being retried; `bytes` are those of its body.
     fn gone(&mut self, number: u64, key: &Key, bytes: usize) {
         (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
         if let Some(n) = self.keys.get_mut(key) {
@@ -148,7 +148,7 @@ impl Waiting {
         }
     }
 
-    /// The numbers of those that are to be looked at next, in order; `None` when there are no more.
+    /// Takes the numbers of the messages that are to be looked at next, in order; `None` when there are no more.
     fn take_again(&mut self) -> Option<Vec<u64>> {
         if std::mem::take(&mut self.again.all) {
             self.again.sessions.clear();
@@ -161,9 +161,9 @@ impl Waiting {
 
 /// What became of a message that shall wait.
 pub(crate) enum Parked {
-    /// It waits. `watch` is true for the first: somebody must look at the clock from now on.
+    /// The message waits. `watch` is true for the first: a task must look at the clock from now on.
     Waits {
-        /// Whether this is the first one.
+        /// Whether this is the first message.
         watch: bool,
     },
     /// Too much waits already.
@@ -181,7 +181,7 @@ impl Park {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Whether a message to that place must wait because an earlier one of the same session waits.
+    /// Whether a message must wait because an earlier one of the same session waits for the same neighbour or target.
     pub(crate) fn blocks(&self, to: &To, session: Option<SessionId>) -> bool {
         self.any() && self.waiting.lock().keys.contains_key(&(to.clone(), session))
     }
@@ -205,9 +205,9 @@ impl Park {
         Parked::Waits { watch: !std::mem::replace(&mut waiting.watched, true) }
     }
 
-    /// Looks at every waiting message in order. One whose predecessor still waits is not looked at, unless its
-    /// time is over: `look` is told which. It may let others wait; those are looked at next. When somebody looks
-    /// already, they look once more.
+    /// Looks at every waiting message in order. A message behind an earlier one that still waits is not looked at,
+    /// unless its time is over: `look` is told which. `look` may let others wait; those are looked at next. When a look
+    /// is under way already, it goes round once more.
     pub(crate) fn look(&self, look: impl FnMut(Entry, bool) -> Look) {
         if self.any() {
             let mut waiting = self.waiting.lock();
@@ -216,7 +216,7 @@ impl Park {
         }
     }
 
-    /// The same for the messages of one session, whatever else waits: for what changes with every message.
+    /// Looks at the messages of one session, whatever else waits: for what changes with every message.
     pub(crate) fn look_of(&self, session: SessionId, look: impl FnMut(Entry, bool) -> Look) {
         if self.any() {
             let mut waiting = self.waiting.lock();
@@ -256,12 +256,12 @@ impl Park {
         waiting.looked_at = false;
     }
 
-    /// When the first deadline of what waits is over.
+    /// The first deadline of the messages that wait.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.waiting.lock().messages.values().map(|entry| entry.deadline).min()
     }
 
-    /// Whether nothing waits; then nobody need look at the clock any more.
+    /// Whether nothing waits; then no task need look at the clock any more.
     pub(crate) fn is_over(&self) -> bool {
         let mut waiting = self.waiting.lock();
         let over = waiting.count == 0 && !waiting.looked_at;
@@ -270,7 +270,7 @@ impl Park {
     }
 }
 
-/// Where the outcome of a handler's call goes that had to wait, or that goes out past a Pause.
+/// The slot for the outcome of a handler's call that had to wait, or that goes out past a Pause.
 #[derive(Default)]
 pub(crate) struct Slot(Mutex<SlotState>);
 
