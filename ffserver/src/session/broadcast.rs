@@ -1,4 +1,4 @@
-//! One message for many clients: one frame per net node, encoded there once for each form of message.
+//! Broadcasts: one message for many clients, one frame for each net node, encoded there once for each form of message.
 
 use std::time::Duration;
 
@@ -30,14 +30,14 @@ impl Sessions {
         }
     }
 
-    /// Queues a message for a session that goes on in the process that replaces this one. False when it is lost.
+    /// Queues a message for a session that goes on in the successor. False when the message is lost.
     pub(crate) fn push_to_left(&self, session: SessionId, command: CommandId, body: &[u8]) -> bool {
         let audience = Audience::Sessions(&[session.0.to_le_bytes()]);
         let bytes_max = self.identity().limits().park_bytes_max;
         self.handoff().push(&Broadcast { command, audience, body }, bytes_max)
     }
 
-    /// A broadcast of the process that this one replaces, which comes after the sessions that have left it before.
+    /// Takes a broadcast of the predecessor, which comes behind the sessions that have left there before it.
     pub(crate) fn broadcast_passed(&self, payload: &[u8]) {
         self.transit().hold().pass(payload, self.identity().limits().park_bytes_max);
         self.release_arrived();
@@ -47,7 +47,7 @@ impl Sessions {
         }
     }
 
-    /// Gives those that have arrived from the process that this one replaces what they have missed on their way.
+    /// Gives the clients that have arrived from the predecessor the broadcasts that they have missed on their way.
     pub(crate) fn release_arrived(&self) {
         while let Some((session, missed)) = self.transit().hold().next_arrived() {
             for broadcast in missed.iter().filter_map(|payload| Broadcast::read(payload)) {
@@ -58,7 +58,7 @@ impl Sessions {
 
     fn queue_here(&self, broadcast: &Broadcast<'_>) {
         let message = Encoded::new(broadcast.command, broadcast.body);
-        // Who has left meanwhile, or reads too slowly, is counted where that is noticed.
+        // A client that has left meanwhile, or reads too slowly, is counted where that is noticed.
         let push = |session: LocalSession| {
             let _ = session.push_encoded(&message);
         };
@@ -76,11 +76,11 @@ impl Sessions {
         }
     }
 
-    /// A broadcast of this node's own.
+    /// Queues a broadcast of this node's own.
     fn broadcast_own(&self, broadcast: &Broadcast<'_>) {
         let hold = self.transit().hold();
         if hold.is_expecting() {
-            // Who is on the way here from the process that this one replaces gets it, too.
+            // A client that is on its way here from the predecessor gets the broadcast, too.
             let mut payload = Vec::new();
             broadcast.write(&mut payload);
             hold.keep(&payload, self.identity().limits().park_bytes_max);
@@ -88,7 +88,7 @@ impl Sessions {
         self.broadcast_here(broadcast);
     }
 
-    /// Queues a broadcast for one session that was on its way here when it came.
+    /// Queues a broadcast for one session that was on its way here when the broadcast came.
     fn broadcast_late(&self, session: SessionId, broadcast: &Broadcast<'_>) {
         let is_meant = match broadcast.audience {
             Audience::All => true,
@@ -110,8 +110,8 @@ impl Broadcasts {
         self.0.identity()
     }
 
-    /// To send only the latest of each key, once every `tick`. What waits is bounded by
-    /// `limits.latest_bytes_max`; above it, it goes before its tick.
+    /// A conflated broadcast: only the latest message of each key is sent, once every `tick`. What waits is bounded by
+    /// `limits.latest_bytes_max`; a message above it goes before its tick.
     pub fn every(&self, tick: Duration) -> Latest {
         Latest::new(self.clone(), tick)
     }

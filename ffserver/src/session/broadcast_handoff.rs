@@ -1,8 +1,8 @@
-//! The broadcasts and pushes of an old process, passed on to its successor while the clients are on their way there: each client
-//! gets each of them once, and at the process where it is.
+//! The hand-off of broadcasts and pushes from a predecessor to its successor, while the clients are on their way there:
+//! each client gets each message once, and at the process where the client is.
 //!
 //! ```text
-//! old process:  broadcast ──▶ its clients that are still here, and the queue      one step, under the lock
+//! predecessor:  broadcast ──▶ its clients that are still here, and the queue      one step, under the lock
 //!               a client leaves, with the number of broadcasts that it has got     another one
 //! successor:    a broadcast comes ──▶ the clients that have come
 //!               a client comes ──▶ it gets those that came before it and that it has not got
@@ -14,10 +14,10 @@ use ffproto::relay::Broadcast;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// See the module.
+/// The broadcast hand-off of one node.
 #[derive(Default)]
 pub(crate) struct BroadcastHandoff {
-    /// While this process hands over.
+    /// The queue, while this process hands over.
     state: Mutex<Option<State>>,
     some: Notify,
 }
@@ -26,7 +26,7 @@ pub(crate) struct BroadcastHandoff {
 struct State {
     queue: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// How many have been queued.
+    /// The number of broadcasts that have been queued.
     passed: u32,
 }
 
@@ -46,18 +46,18 @@ impl State {
 }
 
 impl BroadcastHandoff {
-    /// Clients leave from now on.
+    /// Begins the hand-off: clients leave from now on.
     pub(crate) fn begin(&self) {
         *self.state.lock() = Some(State::default());
     }
 
-    /// They stay after all.
+    /// Ends the hand-off: the clients that are still here stay.
     pub(crate) fn end(&self) {
         *self.state.lock() = None;
     }
 
-    /// Does `here` for the clients of this process, and queues the broadcast for those that have left. False when
-    /// those do not get it: more than `bytes_max` wait.
+    /// Runs `here` for the clients of this process, and queues the broadcast for those that have left. False when those
+    /// do not get it: more than `bytes_max` wait.
     pub(crate) fn broadcast(
         &self,
         broadcast: &Broadcast<'_>,
@@ -75,21 +75,20 @@ impl BroadcastHandoff {
         fits
     }
 
-    /// Queues a message for clients that have left. False when it is lost: clients do not leave now, or more than
-    /// `bytes_max` wait.
+    /// Queues a message for clients that have left. False when the message is lost: clients do not leave now, or more
+    /// than `bytes_max` wait.
     pub(crate) fn push(&self, message: &Broadcast<'_>, bytes_max: usize) -> bool {
         self.state.lock().as_mut().is_some_and(|handing| handing.put(message, bytes_max, &self.some))
     }
 
-    /// Does `leave`, after which a client gets nothing here any more; and how many of those that are passed on it has
-    /// got.
+    /// Runs `leave`; returns how many relayed broadcasts the client had already received.
     pub(crate) fn leave<T>(&self, leave: impl FnOnce() -> T) -> (T, u32) {
         let state = self.state.lock();
         let left = leave();
         (left, state.as_ref().map_or(0, |handing| handing.passed))
     }
 
-    /// The next one for the successor. Cancel-safe.
+    /// Waits for the next message for the successor. Cancel-safe.
     pub(crate) async fn next(&self) -> Vec<u8> {
         loop {
             if let Some(payload) = self.take() {
@@ -99,7 +98,7 @@ impl BroadcastHandoff {
         }
     }
 
-    /// The same, when there is one.
+    /// The next message for the successor, when there is one.
     pub(crate) fn take(&self) -> Option<Vec<u8>> {
         let mut state = self.state.lock();
         let handing = state.as_mut()?;

@@ -1,5 +1,5 @@
-//! Updates for many clients of which only the latest matters, such as positions: they are kept by key and sent
-//! once a tick.
+//! Conflated broadcasts: updates for many clients of which only the latest matters, such as positions. They wait by key
+//! and are sent once a tick.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use rustc_hash::FxHashMap;
 
 use crate::session::broadcast::Broadcasts;
 
-/// Broadcasts that wait for the next tick, of which a later one under the same key takes the place of an earlier
-/// one: [`Broadcasts::every`]. A handle; clones share what waits.
+/// A conflated broadcast: messages that wait for the next tick, of which a later one under the same key takes the place
+/// of an earlier one. [`Broadcasts::every`] makes it. A handle; clones share what waits.
 ///
-/// Those of one tick go in the order in which their keys came first. What is sent by other means meanwhile goes
-/// at once, so before them.
+/// The messages of one tick go in the order in which their keys came first. A message that is sent by other means
+/// meanwhile goes at once, so before them.
 #[derive(Debug, Clone)]
 pub struct Latest(Arc<Inner>);
 
@@ -28,22 +28,22 @@ struct Inner {
     waiting: Mutex<Waiting<Slot>>,
 }
 
-/// What a later update replaces.
+/// The slot of an update: a later one in the same slot replaces it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Slot {
-    /// `None`: everybody.
+    /// The group; `None` for every client.
     group: Option<Arc<str>>,
     command: CommandId,
     key: u64,
 }
 
-/// The latest of each slot, in the order in which the slots came.
+/// The latest update of each slot, in the order in which the slots came.
 #[derive(Debug)]
 struct Waiting<S> {
     places: FxHashMap<S, usize>,
     updates: Vec<(S, Bytes)>,
     bytes: usize,
-    /// A tick is on its way.
+    /// Whether a tick is on its way.
     ticking: bool,
 }
 
@@ -87,7 +87,7 @@ impl Latest {
         self.put(Slot { group: Some(group.into()), command, key }, body.into());
     }
 
-    /// The same for every client of the cluster.
+    /// Sends to every client of the cluster with the next tick, as [`Latest::to_group`] does to a group.
     pub fn to_all(&self, command: CommandId, key: u64, body: impl Into<Bytes>) {
         self.put(Slot { group: None, command, key }, body.into());
     }
@@ -107,7 +107,7 @@ impl Latest {
         self.send(now);
         if begins {
             let latest = self.clone();
-            // A node that stops waits for it: the last updates go as well.
+            // A node that stops waits for the tick: the last updates go as well.
             self.0.broadcasts.identity().spawn_tick(latest.tick());
         }
     }

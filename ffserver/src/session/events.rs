@@ -1,4 +1,4 @@
-//! Session events: what a session tells the rooms that run authors' code and keep authors' rows.
+//! The events of sessions, as a trait: what this room tells the rooms that run authors' code and keep authors' rows.
 
 use std::pin::Pin;
 
@@ -8,17 +8,17 @@ use ffproto::relay::MoveOrder;
 /// The end of an event's handling.
 pub(crate) type Handled = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What happens to sessions and has to be told outside of this room.
+/// The listener to what happens to sessions, which a later room implements.
 pub(crate) trait SessionEvents: Send + Sync {
-    /// Whether anybody wants to hear [`SessionEvents::verified`].
+    /// Whether [`SessionEvents::verified`] does anything.
     fn wants_verified(&self) -> bool;
 
-    /// The session has a user: called once for each session, by whoever has found that it is the first time.
+    /// The session has a user: called once for each session, where the first user of it is found.
     fn verified(&self, session: SessionId) -> Handled;
 
     /// The session of this node has stayed, although a move of it had begun.
     fn not_moved(&self, session: SessionId, order: MoveOrder) -> Handled;
 
-    /// Nothing may be kept for the session any more: it has ended.
+    /// The session has ended: nothing may be kept for it any more.
     fn ended(&self, session: SessionId);
 }

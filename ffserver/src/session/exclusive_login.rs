@@ -1,5 +1,6 @@
-//! Exclusive login: a user has one session in the whole cluster. Net nodes ask each other before a session gets its user, tell each
-//! other what they have missed when a link is back, and close the sessions that have lost theirs.
+//! Exclusive login: a user has one session in the whole cluster. Net nodes ask each other before a session gets its
+//! user, tell each other the claims that they have missed when a link is back, and close the sessions that have lost
+//! their user.
 
 use std::sync::Arc;
 
@@ -18,13 +19,13 @@ use crate::session::user_directory::Begun;
 /// Why a session does not get its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotTaken {
-    /// Another session has it, and keeps it.
+    /// Another session has the user, and keeps it.
     Taken,
     /// A later login of the same user has won.
     Lost,
 }
 
-/// A claim that nobody has agreed to yet: its user is free again when it is dropped.
+/// The guard of a claim that is not agreed to yet: the claim's user is free again when the guard is dropped.
 struct ClaimGuard<'a> {
     sessions: &'a Sessions,
     user: &'a str,
@@ -40,7 +41,7 @@ impl Drop for ClaimGuard<'_> {
     }
 }
 
-/// Claims in lists that fit in a frame: of at most [`CLAIMS_MAX`], and of little more than 64 KiB of names.
+/// Claims, cut into lists that fit in a frame: of at most [`CLAIMS_MAX`], and of little more than 64 KiB of names.
 fn pieces(claims: &[Claim]) -> Vec<&[Claim]> {
     const NAMES_BYTES: usize = 64 * 1024;
     let (mut pieces, mut begin, mut bytes) = (Vec::new(), 0, 0);
@@ -55,8 +56,8 @@ fn pieces(claims: &[Claim]) -> Vec<&[Claim]> {
 }
 
 impl Sessions {
-    /// Makes `user` a session's, when every net node that can be reached has agreed. Older sessions of it are closed,
-    /// or this one is refused. Cancel-safe: when it is dropped the user is free again.
+    /// Gives a session its user, when every net node that can be reached has agreed. Older sessions of the user are
+    /// closed, or this one is refused. Cancel-safe: when the future is dropped the user is free again.
     pub(crate) async fn claim_user(&self, session: &LocalSession, user: &str) -> Result<(), NotTaken> {
         let (users, id) = (self.users(), session.id());
         let stamp = match users.begin(user, id, self.identity().now_ms()) {
@@ -76,7 +77,7 @@ impl Sessions {
         for (number, answer) in join_all(asked).await {
             match answer {
                 Some(losers) => agreed &= !losers.contains(&id),
-                // It is told when it is there again.
+                // The node is told of the claim when it is reached again.
                 None => users.owe(number, stamp),
             }
         }
@@ -91,8 +92,8 @@ impl Sessions {
         })
     }
 
-    /// Changes the state of a session of this node; with a user in it that has to be the session's alone. The
-    /// session does not leave for a successor meanwhile.
+    /// Changes the state of a session of this node; a user in the change has to be the session's alone. The session
+    /// does not leave for a successor meanwhile.
     pub(crate) async fn bind_session(
         &self,
         session: &LocalSession,
@@ -134,7 +135,7 @@ impl Sessions {
         Ok(changed?)
     }
 
-    /// After a change of a session's user: what it does not have, or has no longer, is free again.
+    /// Frees users after a change of a session: those that it did not get, and those that it has no longer.
     pub(crate) fn free_replaced(
         &self,
         session: &LocalSession,
@@ -151,12 +152,12 @@ impl Sessions {
             free(if changed { before.as_ref() } else { now.as_ref() });
         }
         if session.is_gone() {
-            // It ended meanwhile, and nobody else would do it.
+            // The session ended meanwhile, and nothing else would free its user.
             free(now.as_ref());
         }
     }
 
-    /// What other nodes' claims come to: the sessions of theirs that lose, u64 each.
+    /// Judges other nodes' claims. Returns the sessions of theirs that lose, u64 each.
     pub(crate) fn judge(&self, claims: &[Claim]) -> Vec<u8> {
         let is_here = |id| self.local(id).is_some();
         let judged = self.users().judge(claims, is_here);
@@ -167,7 +168,7 @@ impl Sessions {
         judged.theirs.iter().flat_map(|id| id.0.to_le_bytes()).collect()
     }
 
-    /// Notes which net nodes are reached, and tells those what they have missed.
+    /// Notes which net nodes are reached, and sends each the claims that it has missed.
     pub(crate) fn tell_claims(&self) {
         let identity = self.identity();
         if identity.config().netport.is_none() || identity.lifecycle().phase() == Phase::HandedOver {
@@ -194,7 +195,7 @@ impl Sessions {
             };
             for lost in some.iter().filter(|claim| losers.contains(&claim.session)) {
                 let had = self.users().free(&lost.user, lost.session).is_some();
-                // One that has only begun finds out when it settles.
+                // A claim that has only begun finds out when it settles.
                 if had && lost.held {
                     self.kick(lost.session, &lost.user);
                 }
@@ -202,7 +203,7 @@ impl Sessions {
         }
     }
 
-    /// Which of the claims lose; `None` when the node cannot be asked.
+    /// Asks a net node which of the claims lose; `None` when the node cannot be asked.
     async fn ask_net(&self, number: NodeNumber, payload: &[u8]) -> Option<Vec<SessionId>> {
         let answer = self.transit().ask_node(number, Op::Claim, payload).await.ok()?;
         let (ids, _) = answer.as_chunks::<8>();

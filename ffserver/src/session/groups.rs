@@ -1,4 +1,4 @@
-//! The groups that a net node's sessions are in. A group is there as long as it has a member.
+//! The groups of a net node's sessions. A group exists as long as it has a member.
 
 use ffproto::SessionId;
 use parking_lot::Mutex;

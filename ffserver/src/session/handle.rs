@@ -1,4 +1,4 @@
-//! A session as the whole cluster sees it: the same type on its net node and on every other.
+//! The session handle: what handlers hold of a client, the same type on its net node and on every other.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,8 +20,8 @@ use crate::session::remote_sessions::RemoteSession;
 /// A client's connection, wherever in the cluster it is. Cheap to clone; usable from any task, and after
 /// the request that gave it.
 ///
-/// What it says of the client (address, user, attributes) is what this node has been told last: a change
-/// made on another node arrives a moment later.
+/// The address, user and attributes are those that this node has been told last: a change made on another node arrives
+/// a moment later.
 #[derive(Clone)]
 pub struct Session {
     sessions: Sessions,
@@ -56,22 +56,22 @@ impl Session {
         self.state().address
     }
 
-    /// Who the client is, once the app has said so with [`Session::bind`].
+    /// The client's user, once the app has said so with [`Session::bind`].
     pub fn user(&self) -> Option<String> {
         self.state().user.clone()
     }
 
-    /// What the app has noted under `key`.
+    /// The attribute that the app has noted under `key`.
     pub fn get(&self, key: &str) -> Option<String> {
         self.state().attributes.get(key).cloned()
     }
 
-    /// Everything that the app has noted.
+    /// Every attribute that the app has noted.
     pub fn attributes(&self) -> BTreeMap<String, String> {
         self.state().attributes.clone()
     }
 
-    /// Whether it has ended, as far as this node knows.
+    /// Whether the session has ended, as far as this node knows.
     pub fn is_gone(&self) -> bool {
         match &self.at {
             Place::Here(session) => session.is_gone(),
@@ -86,8 +86,8 @@ impl Session {
         }
     }
 
-    /// Sends a message to the client. It is queued at once, after everything that this node has sent it
-    /// before, and goes the way of the client's own messages.
+    /// Sends a message to the client. The message is queued at once, after everything that this node has sent the
+    /// client before, and goes the way of the client's own messages.
     ///
     /// # Errors
     /// [`PushError`]; the client will not see the message then. On another node than the session's own `Ok`
@@ -127,8 +127,8 @@ impl Session {
         }
     }
 
-    /// Notes `value` under `key`, for every node that handles the session. Not cancel-safe: the change may
-    /// have been made.
+    /// Notes an attribute, `value` under `key`, for every node that handles the session. Not cancel-safe: the change
+    /// may have been made.
     ///
     /// # Errors
     /// [`SessionError`].
@@ -137,7 +137,7 @@ impl Session {
         self.change(SessionChange { user: None, attributes }).await
     }
 
-    /// Removes what was noted under `key`. As [`Session::set`].
+    /// Removes the attribute under `key`. As [`Session::set`].
     ///
     /// # Errors
     /// [`SessionError`].
@@ -146,7 +146,7 @@ impl Session {
         self.change(SessionChange { user: None, attributes }).await
     }
 
-    /// Says who the client is, for every node that handles the session. Another session of that user, wherever in
+    /// Gives the session its user, for every node that handles the session. Another session of that user, wherever in
     /// the cluster, is closed, or keeps it, as the config's `second_login` says. As [`Session::set`].
     ///
     /// # Errors
@@ -155,8 +155,8 @@ impl Session {
         self.change(SessionChange { user: Some(user.into()), attributes: Vec::new() }).await
     }
 
-    /// Takes it into a group, for [`Broadcasts::to_group`](crate::Broadcasts::to_group): any text of at most 128
-    /// bytes. It is in the group until it leaves it or ends.
+    /// Takes the session into a group, for [`Broadcasts::to_group`](crate::Broadcasts::to_group): any text of at most
+    /// 128 bytes. The session is in the group until it leaves it or ends.
     ///
     /// # Errors
     /// [`SessionError`].
@@ -164,7 +164,7 @@ impl Session {
         self.group(Op::Join, group).await
     }
 
-    /// Takes it out of a group.
+    /// Takes the session out of a group.
     ///
     /// # Errors
     /// [`SessionError`].
@@ -172,10 +172,10 @@ impl Session {
         self.group(Op::Leave, group).await
     }
 
-    /// Moves the session to another node: its messages for that node's kind go there from now on. What of it runs or
-    /// is under way now ends where it is; what the client sends from now on waits at its net node, until
-    /// [`App::on_session_entered`](crate::App::on_session_entered) has run on the new node with `extra`. The old node
-    /// is told by [`App::on_session_left`](crate::App::on_session_left).
+    /// Moves the session to another node: its messages for that node's kind go there from now on. Requests of the
+    /// session that run or are under way now end where they are; what the client sends from now on waits at its net
+    /// node, until [`App::on_session_entered`](crate::App::on_session_entered) has run on the new node with `extra`.
+    /// The node that had the session is told by [`App::on_session_left`](crate::App::on_session_left).
     ///
     /// It returns when the net node has begun: the request that asks must end before the session can go. Should the
     /// new node be lost until then, the session stays where it was (counter `moves_failed`), and this node is told by
@@ -260,8 +260,8 @@ impl Session {
         Ok(())
     }
 
-    /// The neighbour that leads to it: the one that its messages come from, or another one for good when that one does
-    /// not any more, so that pushes keep their order.
+    /// The neighbour that leads to a replica's net node: the one that the session's messages come from, or another one
+    /// for good when that one does not lead there any more, so that pushes keep their order.
     fn via(&self, remote: &RemoteSession) -> PeerKey {
         let kept = remote.via();
         let (membership, id) = (self.sessions.transit().membership(), remote.id);

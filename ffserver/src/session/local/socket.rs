@@ -1,4 +1,4 @@
-//! A client's socket, which two write to: its connection, and whoever has something for a connection at rest.
+//! A client's socket: written by its connection, and directly by senders while the connection is idle.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 
 use crate::session::local::write_buffer::WriteBuffer;
 
-/// Pieces of one write: what the shortest of them make together fills a socket's buffer for a while.
+/// The bound on pieces of one write: what the shortest of them make together fills a socket's buffer for a while.
 const PIECES_MAX: usize = 64;
 
-/// Closed when the last clone is gone. Cheap to clone.
+/// A client's socket, closed when the last clone is gone. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Socket(Arc<TcpStream>);
 
@@ -23,7 +23,7 @@ impl Socket {
         Self(Arc::new(stream))
     }
 
-    /// Writes as much as the socket takes now.
+    /// Writes as many bytes as the socket takes now.
     ///
     /// # Errors
     /// `WouldBlock` when it takes no more, and then some may be written; else it is broken.
@@ -47,18 +47,18 @@ impl Socket {
 
     /// Writes bytes; says how many of them the socket has taken.
     pub(crate) fn try_write_bytes(&self, bytes: &[u8]) -> usize {
-        // Why it takes none is found out by the connection, which has to write the rest.
+        // The reason why it takes none is found by the connection, which has to write the rest.
         self.0.try_write(bytes).unwrap_or(0)
     }
 
-    /// Writes all, or remembers who to wake when the socket takes more.
+    /// Writes all bytes, or remembers the waker for when the socket takes more.
     pub(crate) fn poll_write_all(
         &self,
         buffer: &mut WriteBuffer,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            // An empty one has nothing to be ready for.
+            // An empty buffer has nothing to be ready for.
             if buffer.is_empty() {
                 return Poll::Ready(Ok(()));
             }

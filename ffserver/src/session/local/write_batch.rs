@@ -1,6 +1,6 @@
-//! Answers and pushes that one read of a link has brought, for many clients: written when all of it is handled, one
-//! write for each client, and without a turn of the client's connection. With a thousand clients that turn would find
-//! its memory cold again, which costs as much as the rest of what is ours in a message.
+//! The write batch: answers and pushes for many clients that one read of a link has brought. They are written when all
+//! of it is handled, in one write for each client, and without a turn of the client's connection. With a thousand
+//! clients that turn would find its memory cold again, which costs as much as the rest of what is ours in a message.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::Inner;
 #[derive(Default)]
 struct Gathered {
     on: bool,
-    /// Each stands here once.
+    /// The sessions of the batch, each once.
     sessions: Vec<Arc<Inner>>,
 }
 
@@ -18,24 +18,24 @@ thread_local! {
     static GATHERED: RefCell<Gathered> = RefCell::default();
 }
 
-/// From now on what is queued on this thread for a connection at rest waits for [`write_gathered`]. Between the two
-/// nothing may wait.
+/// Begins a batch: what is queued on this thread for a connection at rest waits for [`write_gathered`]. No future may
+/// wait between the two.
 pub(crate) fn gather() {
     GATHERED.with_borrow_mut(|gathered| gathered.on = true);
 }
 
-/// Writes what was queued since [`gather`].
+/// Ends the batch: writes what was queued since [`gather`].
 pub(crate) fn write_gathered() {
     let mut sessions = GATHERED.with_borrow_mut(|gathered| {
         gathered.on = false;
         std::mem::take(&mut gathered.sessions)
     });
     sessions.drain(..).for_each(|session| session.write_at_rest());
-    // So that the next read finds room for as many.
+    // The list goes back, so that the next read finds room for as many.
     GATHERED.with_borrow_mut(|gathered| gathered.sessions = sessions);
 }
 
-/// Adds a client to those that are written to then; false when nobody gathers on this thread.
+/// Adds a session to the batch; false when no batch has begun on this thread.
 pub(super) fn add(session: &Arc<Inner>) -> bool {
     GATHERED.with_borrow_mut(|gathered| {
         if gathered.on {

@@ -1,27 +1,27 @@
-//! Bytes on their way to one client: its own, and messages that it has in common with others. A message of a
-//! broadcast lies in memory once, whoever has not read it yet.
+//! The write buffer: bytes on their way to one client, its own and messages that it has in common with others. A
+//! message of a broadcast lies in memory once, however many have not read it yet.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
-/// From this length on a message is shared: below it a copy costs less than the note that it is not one.
+/// The length from which on a message is shared: below it a copy costs less than the note that it is not one.
 pub(crate) const SHARED_BYTES_MIN: usize = 256;
 
-/// See the module. What is written is taken from the front, what is added comes at the end.
+/// The bytes on their way to one client. Written bytes are taken from the front, new ones are added at the end.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBuffer {
     own: Vec<u8>,
-    /// How much of `own` is written.
+    /// The number of bytes of `own` that are written.
     written: usize,
-    /// Messages in common with others, of which most clients have none most of the time: room is made when there is one.
+    /// The messages in common with others: most clients have none most of the time, so room is made when there is one.
     shared: Option<Box<Shared>>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Each with its place: it comes before the byte of `own` there.
+    /// The messages, each with its place: a message comes before the byte of `own` there.
     messages: VecDeque<(usize, Bytes)>,
     bytes: usize,
 }
@@ -33,7 +33,7 @@ impl From<Vec<u8>> for WriteBuffer {
 }
 
 impl WriteBuffer {
-    /// How many bytes are not written.
+    /// The number of bytes that are not written.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.own.len() - self.written + self.shared.as_ref().map_or(0, |shared| shared.bytes)
@@ -50,7 +50,7 @@ impl WriteBuffer {
         &mut self.own
     }
 
-    /// Appends a message that others have, too. True when it is not copied.
+    /// Appends a message that others have, too. True when the message is shared, not copied.
     pub(crate) fn share(&mut self, message: &Bytes) -> bool {
         if message.len() < SHARED_BYTES_MIN {
             self.own.extend_from_slice(message);
@@ -62,13 +62,13 @@ impl WriteBuffer {
         true
     }
 
-    /// All of it, when it is one piece.
+    /// All bytes, when they are one piece.
     #[inline]
     pub(crate) fn whole(&self) -> Option<&[u8]> {
         self.shared.is_none().then(|| self.own.get(self.written..).unwrap_or_default())
     }
 
-    /// Fills `room` with the first pieces; says how many.
+    /// Fills `room` with the first pieces; returns how many.
     pub(crate) fn pieces<'a>(&'a self, room: &mut [IoSlice<'a>]) -> usize {
         let (mut at, mut n) = (self.written, 0);
         let shared = self.shared.iter().flat_map(|shared| &shared.messages);
@@ -108,14 +108,14 @@ impl WriteBuffer {
         }
     }
 
-    /// Everything is written: what is kept of the memory is at most `keep` bytes.
+    /// Empties the buffer, when everything is written; at most `keep` bytes of its memory are kept.
     pub(crate) fn clear(&mut self, keep: usize) {
         self.own.clear();
         self.own.shrink_to(keep);
         (self.written, self.shared) = (0, None);
     }
 
-    /// Takes all of it out, as one piece.
+    /// Takes all bytes out, as one piece.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let Self { mut own, written, shared } = std::mem::take(self);
         let Some(shared) = shared else {
