@@ -1,5 +1,5 @@
-//! Session migration: a session moves to another node of a kind. Its messages wait, those under way end where they are, the new node is
-//! told, and the old node is told.
+//! The move of a session to another node of a kind: its messages wait, requests under way end where they are, the new
+//! node is told, and the old node is told.
 //!
 //! ```text
 //! handler ──Move──▶ net node: is the target there?  yes: what comes from the client waits from now on
@@ -25,13 +25,13 @@ use crate::session::errors::MoveError;
 use crate::session::local::LocalSession;
 use crate::transit::envelope::about;
 
-/// How long is waited before a node that could not be told is told again.
+/// The wait before a node that could not be told is told again.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// Moving a session of this node.
 impl Sessions {
-    /// Begins to move a session, at most `limits.park_ms` later: a node may be out of reach for a moment, while a gate on
-    /// the way is replaced or has ended.
+    /// Begins to move a session, at most `limits.park_ms` later: the target may be out of reach for a moment, while a
+    /// gate on the way is replaced or has ended.
     ///
     /// # Errors
     /// [`MoveError`]: everything stays as it was.
@@ -98,7 +98,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// `before` has been handling the session's messages for the target's kind. False when the target is lost.
+    /// Carries the move out; `before` has been handling the session's messages for the target's kind. False when the
+    /// target is lost.
     async fn carry_out(
         &self,
         session: &LocalSession,
@@ -114,13 +115,13 @@ impl Sessions {
         if let Err(fault) = self.insist(session, target, &encode(entry), deadline).await {
             warn!(session = %session.id(), to = %target.name, "not moved: {fault}");
             count(&self.identity().counters().moves_failed);
-            // It may have been told, and the answer lost.
+            // The target may have been told, and the answer lost.
             self.transit().tell_about(session.id(), target.number, Op::Left, target.kind.as_bytes());
             return false;
         }
         self.lead(session.id(), &target_key(&target.kind), target);
         if session.is_gone() {
-            // It ended meanwhile, and what it had chosen was forgotten before this.
+            // The session ended meanwhile, and its choices were forgotten before this one.
             self.ended(session.id());
         }
         for old in before {
@@ -146,7 +147,7 @@ impl Sessions {
         }
     }
 
-    /// Asks until there is an answer, the target is gone, or the time is over.
+    /// Asks a node until there is an answer, the node is gone, or the time is over.
     async fn insist(
         &self,
         session: &LocalSession,
@@ -173,7 +174,7 @@ impl Sessions {
         }
     }
 
-    /// The session's messages for that kind go to the target from now on. Whoever is on the way is told so before the
+    /// Makes the target the node of the session's messages for that kind. Each node on the way is told so before the
     /// first of them ([`Transit::hop`](crate::transit::Transit::hop)).
     fn lead(&self, id: SessionId, key: &Arc<str>, target: &Reachable) {
         let went = self.transit().affinity().lead(id, key, target.name.clone());

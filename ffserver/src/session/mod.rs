@@ -35,7 +35,7 @@ use registry::Registry;
 use remote_sessions::RemoteSessions;
 use user_directory::UserDirectory;
 
-/// The sessions that one node knows: its own and other nodes'. Cheap to clone.
+/// The sessions that one node knows: its own, and the replicas of other net nodes'. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Sessions(Arc<Parts>);
 
@@ -61,7 +61,7 @@ impl Sessions {
         Self(Arc::new(Parts { transit, registry, remote, groups, users, handoff, events }))
     }
 
-    /// Who this node is.
+    /// The identity of this node.
     #[inline]
     pub(crate) fn identity(&self) -> &Identity {
         self.0.transit.identity()
@@ -78,7 +78,7 @@ impl Sessions {
         &self.0.registry
     }
 
-    /// The sessions of other net nodes.
+    /// The replicas: sessions of other net nodes.
     #[inline]
     pub(crate) fn remote(&self) -> &RemoteSessions {
         &self.0.remote
@@ -92,7 +92,7 @@ impl Sessions {
         &self.0.users
     }
 
-    /// The broadcasts that go on to a successor of this process.
+    /// The hand-off of broadcasts to a successor of this process.
     pub(crate) fn handoff(&self) -> &BroadcastHandoff {
         &self.0.handoff
     }
@@ -101,13 +101,13 @@ impl Sessions {
         &self.0.events
     }
 
-    /// The open session of that id, if this node is its net node.
+    /// The open local session of that id, if this node is its net node.
     #[inline]
     pub(crate) fn local(&self, id: SessionId) -> Option<LocalSession> {
         self.0.registry.get(id)
     }
 
-    /// Takes over a session that another process of this node has opened.
+    /// Takes over a session that the predecessor has opened.
     pub(crate) fn adopt(&self, record: &handover::Session, handoff: SessionHandoff) -> LocalSession {
         let (groups, user, stamp) = (handoff.groups.clone(), handoff.user(), handoff.stamp);
         let heard = handoff.heard;
@@ -124,8 +124,8 @@ impl Sessions {
         session
     }
 
-    /// What a session's record and luggage lack that only its node knows, as it leaves for a successor: `leave` takes
-    /// it out of this process. `None` when it cannot leave.
+    /// Takes a session out of this process as it leaves for the successor: `leave`'s record and hand-off, with what
+    /// only the node knows of them. `None` when the session cannot leave.
     pub(crate) fn leave(&self, session: &LocalSession) -> Option<(handover::Session, SessionHandoff)> {
         let (left, heard) = self.handoff().leave(|| session.leave());
         let (record, mut handoff) = left?;
@@ -142,14 +142,13 @@ impl Sessions {
         self.ended(session.id());
     }
 
-    /// Forgets a session that goes on in another process of this node; gives the nodes that its messages went
-    /// to, for that one to know.
+    /// Forgets a session that goes on in the successor; returns its choices, for the successor to know.
     pub(crate) fn left(&self, session: &LocalSession) -> Vec<handover::Sticky> {
         self.forget(session);
         self.transit().affinity().leave(session.id())
     }
 
-    /// Every session has come that was on its way here from the process that this one replaces.
+    /// Notes that no session is on its way here from the predecessor any more.
     pub(crate) fn all_arrived(&self) {
         self.transit().hold().expect(false);
         self.users().all_arrived();
@@ -169,7 +168,7 @@ impl Sessions {
         for name in self.transit().affinity().forget(session) {
             self.transit().tell(&name, SESSION_ENDED, &[], about(session));
         }
-        // What its client has said and still waits for a neighbour is not begun.
+        // Messages of its client that are still parked are not begun.
         self.transit().look_at_parked_of(session);
     }
 
@@ -180,7 +179,7 @@ impl Sessions {
         }
     }
 
-    /// Changes the state of a session of this node, and tells the nodes that handle it; `but` knows already.
+    /// Changes the state of a session of this node, and tells the nodes that handle it; the node `but` knows already.
     pub(crate) fn change(
         &self,
         session: &LocalSession,
@@ -194,7 +193,7 @@ impl Sessions {
         Ok(state)
     }
 
-    /// Changes the state of a session for a caller who tells this node's app of its user.
+    /// Changes the state of a session for a caller that tells this node's app of its user.
     pub(crate) fn change_quietly(
         &self,
         session: &LocalSession,
@@ -216,7 +215,7 @@ impl Sessions {
         if !self.events().wants_verified() {
             return;
         }
-        // What the hook changes is not lost with a session that leaves for a successor meanwhile.
+        // The pin keeps what the hook changes from getting lost with a session that leaves for a successor meanwhile.
         let pin = self.local(session).map(|local| local.pin());
         let told = self.events().verified(session);
         drop(self.identity().tasks().calls().spawn(async move {
@@ -235,7 +234,7 @@ impl Sessions {
         let max = self.identity().limits().session_groups_max;
         let joined = group.len() <= NAME_BYTES_MAX && groups.join(group, session, max);
         if session.is_gone() {
-            // It ended meanwhile, and nobody else would take it out.
+            // The session ended meanwhile, and nothing else would take it out.
             groups.leave_all(session.id());
         }
         if joined { GroupAnswer::Done } else { GroupAnswer::TooMany }
@@ -244,7 +243,7 @@ impl Sessions {
     /// Closes a session that has lost its user to another one, and tells its client.
     pub(crate) fn kick(&self, id: SessionId, user: &str) {
         let Some(session) = self.local(id) else {
-            // On its way here from the process that this one replaces; or it has ended.
+            // The session is on its way here from the predecessor; or it has ended.
             if self.transit().hold().is_expecting() {
                 self.users().note_lost(id);
             }

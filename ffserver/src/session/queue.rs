@@ -1,4 +1,5 @@
-//! The order of a session at the node that handles it: one message at a time, the others wait here.
+//! Session queues: the order of a session's messages at the node that handles them. One runs at a time, the others wait
+//! here.
 
 use std::collections::VecDeque;
 
@@ -7,7 +8,7 @@ use ffproto::SessionId;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-/// How much may wait behind a session's running handler.
+/// The bounds on what waits behind a session's running handler.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
     pub(crate) messages_max: usize,
@@ -25,12 +26,12 @@ struct Queue<M> {
     bytes: usize,
 }
 
-/// What became of a message.
+/// The admission of a message, and what it came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admitted<M> {
-    /// Nothing of its session runs: run it now, then ask [`SessionQueues::next`].
+    /// Nothing of its session runs: the message runs now, then [`SessionQueues::next`] is asked.
     Run(M, Bytes),
-    /// It waits for its turn.
+    /// The message waits for its turn.
     Waits,
     /// Too much waits already.
     Overloaded(M),
@@ -58,13 +59,13 @@ impl<M> SessionQueues<M> {
         Admitted::Waits
     }
 
-    /// Whether something of the session runs here.
+    /// Whether a message of the session runs here.
     pub(crate) fn is_running(&self, session: SessionId) -> bool {
         self.running.lock().contains_key(&session)
     }
 
-    /// The running message has ended: the next one to run, or `None`, and the session no longer counts as
-    /// running.
+    /// Notes that the running message has ended. Returns the next one to run, or `None`, and the session no longer
+    /// counts as running.
     pub(crate) fn next(&self, session: SessionId) -> Option<(M, Bytes)> {
         let mut running = self.running.lock();
         let queue = running.get_mut(&session)?;

@@ -21,11 +21,11 @@ struct Table {
     open: FxHashMap<SessionId, LocalSession>,
     by_address: FxHashMap<IpAddr, u32>,
     next: Option<SessionId>,
-    /// The directive of sessions that open later.
+    /// The directive that sessions get when they open.
     directive: Directive,
 }
 
-/// Why a client was not taken.
+/// Why a client was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotOpened {
     #[error("limits.sessions_max sessions are open")]
@@ -41,7 +41,7 @@ impl Registry {
         Self { wire: Wire::of(identity.config()), table: Mutex::default(), identity }
     }
 
-    /// The node has its number, of which ids are made. Said again after every reconnect to the master; the ids go on.
+    /// Sets the node's number, of which ids are made; again after every reconnect to the master, and the ids go on.
     pub(crate) fn set_number(&self, number: NodeNumber) {
         let first = || SessionId::first(number, self.identity.incarnation());
         self.table.lock().next.get_or_insert_with(first);
@@ -70,7 +70,7 @@ impl Registry {
         Ok(session)
     }
 
-    /// A session that another process of this node has opened, not yet among the open ones.
+    /// A session that the predecessor has opened, not yet among the open ones.
     pub(crate) fn adopt(&self, record: &handover::Session, handoff: SessionHandoff) -> LocalSession {
         let session = LocalSession::adopt(record, handoff, self.wire, self.identity.counters().clone());
         if self.identity.config().login.is_none() {
@@ -123,22 +123,22 @@ impl Registry {
         self.table.lock().open.len()
     }
 
-    /// Gives every session's connection a directive, those that open later included.
+    /// Gives every session's connection a directive, also those that open later.
     pub(crate) fn direct(&self, directive: Directive) {
         let mut table = self.table.lock();
         table.directive = directive;
         table.open.values().for_each(|session| session.set_directive(directive));
     }
 
-    /// Gives sessions that open later a directive; returns those that are open, to be directed one by one. Those that
-    /// hold do so until then.
+    /// Gives a directive to sessions that open later; returns those that are open, to be directed one by one. Sessions
+    /// that hold do so until then.
     pub(crate) fn begin_directive(&self, directive: Directive) -> Vec<LocalSession> {
         let mut table = self.table.lock();
         table.directive = directive;
         table.open.values().cloned().collect()
     }
 
-    /// Whether something runs for a session, here or elsewhere.
+    /// Whether a request of any session runs, here or elsewhere.
     pub(crate) fn has_session_at_work(&self) -> bool {
         self.table.lock().open.values().any(LocalSession::is_at_work)
     }

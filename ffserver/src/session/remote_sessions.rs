@@ -1,4 +1,4 @@
-//! The sessions of other nodes that this node handles, as far as it has been told of them.
+//! Replicas: the sessions of other net nodes that this node handles, as far as it has been told of them.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry as MapEntry;
@@ -14,27 +14,28 @@ use rustc_hash::FxHashMap;
 use crate::cluster::side::{PeerKey, Side};
 use crate::session::queue::QueueLimits;
 
-/// A session of another node.
+/// A replica: a session of another net node.
 pub(crate) struct RemoteSession {
     pub(crate) id: SessionId,
-    /// The neighbour that its messages come from: what is sent to it goes there, behind their answers.
+    /// The neighbour that the session's messages come from: what is sent to the client goes there, behind their
+    /// answers.
     via: Mutex<PeerKey>,
     state: Mutex<Arc<SessionState>>,
     gone: AtomicBool,
-    /// The hook at its opening has run.
+    /// Whether the hook at the replica's opening has run.
     opened: AtomicBool,
-    /// The app has been told that it has a user.
+    /// Whether the app has been told that the session has a user.
     verified: AtomicBool,
-    /// Its messages come here: it has not been moved away.
+    /// Whether the session's messages come here: it has not been moved away.
     here: AtomicBool,
-    /// The last of its moves that it came here with.
+    /// The last of the session's moves that it came here with.
     entered: AtomicU32,
-    /// Held while a hook of it runs, so that they come in their order.
+    /// The turn of the replica: held while a hook of it runs, so that hooks come in their order.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 impl RemoteSession {
-    /// A session whose opening the app knows of, and its user if it has one, when `opened`.
+    /// A replica whose opening the app knows of, and its user if it has one, when `opened`.
     fn new(id: SessionId, via: PeerKey, state: SessionState, opened: bool) -> Self {
         let verified = AtomicBool::new(opened && state.user.is_some());
         let (state, gone, turn) = (Mutex::new(Arc::new(state)), AtomicBool::new(false), Default::default());
@@ -42,17 +43,17 @@ impl RemoteSession {
         Self { id, via, state, gone, opened: AtomicBool::new(opened), verified, here, entered, turn }
     }
 
-    /// The neighbour that leads to it.
+    /// The neighbour that leads to the session's net node.
     pub(crate) fn via(&self) -> PeerKey {
         self.via.lock().clone()
     }
 
-    /// Another neighbour leads to it from now on: that one did not any more.
+    /// Sets another neighbour as the one that leads to the session's net node.
     pub(crate) fn turn_to(&self, via: PeerKey) {
         *self.via.lock() = via;
     }
 
-    /// One of its moves brings it here. False when that is known.
+    /// Notes that one of the session's moves brings it here. False when that move is known.
     pub(crate) fn enters(&self, number: u32) -> bool {
         let new = self.entered.fetch_max(number, Ordering::SeqCst) < number;
         if new {
@@ -61,17 +62,17 @@ impl RemoteSession {
         new
     }
 
-    /// It was moved away. False when it was not here.
+    /// Notes that the session was moved away. False when it was not here.
     pub(crate) fn leaves(&self) -> bool {
         self.here.swap(false, Ordering::SeqCst)
     }
 
-    /// The hook at its opening has run.
+    /// Notes that the hook at the replica's opening has run.
     pub(crate) fn set_opened(&self) {
         self.opened.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the app must be told that the session has a user: true for one caller, when it has one and its
+    /// Whether the app must be told that the session has a user: true for one caller, when the session has one and its
     /// opening has been told.
     pub(crate) fn becomes_verified(&self) -> bool {
         self.opened.load(Ordering::SeqCst)
@@ -83,7 +84,7 @@ impl RemoteSession {
         self.state.lock().clone()
     }
 
-    /// Takes a state over, unless it is older than what is known.
+    /// Takes a state over, unless it is older than the known one.
     pub(crate) fn update(&self, state: SessionState) {
         let mut known = self.state.lock();
         if state.version > known.version {
@@ -96,11 +97,11 @@ impl RemoteSession {
     }
 }
 
-/// What waits until a session is known: it is told whether it is, and then goes on.
+/// A job that waits until a session is known: it is given whether that is so, and then goes on.
 pub(crate) type Job = Box<dyn FnOnce(Result<(), Fault>) + Send>;
 
 enum Entry {
-    /// Its net node has been asked, or the hook at its opening runs.
+    /// The session's net node has been asked, or the hook at its opening runs.
     Opening(Opening),
     Open(Arc<RemoteSession>),
 }
@@ -108,36 +109,36 @@ enum Entry {
 #[derive(Default)]
 struct Opening {
     jobs: VecDeque<Job>,
-    /// What they keep in memory; counted for all that have come, as it lasts a moment only.
+    /// The bytes that the jobs keep in memory; counted for all that have come, as the opening lasts a moment only.
     bytes: usize,
     remote: Option<Arc<RemoteSession>>,
-    /// What came before the answer of the net node had been looked at.
+    /// A state that came before the answer of the net node had been looked at.
     newer: Option<SessionState>,
     ended: bool,
 }
 
-/// What becomes of a job.
+/// The admission of a job, and what it came to.
 pub(crate) enum Admitted {
     /// The session is known: run it now.
     Now(Job),
-    /// It waits.
+    /// The job waits.
     Waits,
-    /// It waits, and is the first: the net node must be asked.
+    /// The job waits, and is the first: the net node must be asked.
     First,
-    /// Too many wait.
+    /// Too many jobs wait.
     Full(Job),
 }
 
-/// The table. One entry per session whose messages have come here, until it has ended.
+/// The table of replicas: one entry for each session whose messages have come here, until it has ended.
 #[derive(Default)]
 pub(crate) struct RemoteSessions {
     entries: Mutex<FxHashMap<SessionId, Entry>>,
-    /// How many have ended and are not closed yet: mostly none, and then nobody need look.
+    /// The number of replicas that have ended and are not closed yet: mostly none, and then no look is needed.
     ending: AtomicUsize,
 }
 
 impl RemoteSessions {
-    /// The session, if it is known.
+    /// The replica, if the session is known.
     pub(crate) fn get(&self, id: SessionId) -> Option<Arc<RemoteSession>> {
         match self.entries.lock().get(&id)? {
             Entry::Open(remote) => Some(remote.clone()),
@@ -150,8 +151,9 @@ impl RemoteSessions {
         matches!(self.entries.lock().get(&id), Some(Entry::Open(_)))
     }
 
-    /// A message of the session is handled here, and came by way of `via`, which leads to the session from now on
-    /// unless another neighbour `leads` to it. Whether it may run at once; when `stays`, the session is here.
+    /// Notes that a message of the session is handled here, and came by way of `via`, which leads to the session from
+    /// now on unless another neighbour `leads` to it. Returns whether the message may run at once; when `stays`, the
+    /// session is here.
     pub(crate) fn takes_message(
         &self,
         id: SessionId,
@@ -174,7 +176,7 @@ impl RemoteSessions {
         }
     }
 
-    /// The same, of a message that has waited for the session.
+    /// Notes that a message of the session is handled here that has waited for it.
     pub(crate) fn is_here(&self, id: SessionId) {
         if let Some(remote) = self.get(id) {
             remote.here.store(true, Ordering::SeqCst);
@@ -206,7 +208,7 @@ impl RemoteSessions {
         }
     }
 
-    /// Its net node has told of the session; jobs still wait.
+    /// Adds the replica of a session of which its net node has told; jobs still wait.
     pub(crate) fn told(&self, id: SessionId, state: SessionState, via: PeerKey) -> Arc<RemoteSession> {
         let new = Arc::new(RemoteSession::new(id, via, state, false));
         if let Some(Entry::Opening(opening)) = self.entries.lock().get_mut(&id) {
@@ -219,7 +221,7 @@ impl RemoteSessions {
         new
     }
 
-    /// Its net node tells of a new state. The session, if it is known.
+    /// Takes a new state that the net node tells. Returns the replica, if the session is known.
     pub(crate) fn update(&self, id: SessionId, state: SessionState) -> Option<Arc<RemoteSession>> {
         match self.entries.lock().get_mut(&id) {
             Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
@@ -246,7 +248,8 @@ impl RemoteSessions {
         job
     }
 
-    /// Its net node does not know it, or cannot be asked: what waits is told so.
+    /// Removes a session that its net node does not know, or that cannot be asked for. Returns the jobs that wait, to
+    /// be told so.
     pub(crate) fn not_known(&self, id: SessionId) -> VecDeque<Job> {
         match self.entries.lock().remove(&id) {
             Some(Entry::Opening(opening)) => opening.jobs,
@@ -254,7 +257,7 @@ impl RemoteSessions {
         }
     }
 
-    /// A session has ended: nothing can be sent to it from now on.
+    /// Notes that a session has ended: nothing can be sent to it from now on.
     pub(crate) fn ended(&self, id: SessionId) {
         match self.entries.lock().get_mut(&id) {
             Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
@@ -288,7 +291,7 @@ impl RemoteSessions {
         }
     }
 
-    /// The sessions that are open here, for a successor of this process.
+    /// The open replicas, for a successor of this process.
     pub(crate) fn hand_over(&self) -> Vec<KnownSession> {
         let entries = self.entries.lock();
         let open = entries.values().filter_map(|entry| match entry {
@@ -305,12 +308,12 @@ impl RemoteSessions {
         open.map(known).collect()
     }
 
-    /// A session was opened by the process that this one replaces.
+    /// Takes over a replica that the predecessor has opened.
     pub(crate) fn take_over(&self, session: KnownSession) {
         let KnownSession { id, via, from_parent, state, here, entered } = session;
         let via = (if from_parent { Side::Parent } else { Side::Child }, via);
         match self.entries.lock().entry(id) {
-            // Told before: this is what the old process has heard since, when it is newer.
+            // The session is known already: this is what the predecessor was told since, when it is newer.
             MapEntry::Occupied(known) => {
                 if let Entry::Open(remote) = known.get() {
                     remote.update(state);
@@ -328,12 +331,12 @@ impl RemoteSessions {
         }
     }
 
-    /// The sessions of that net node.
+    /// The sessions of a net node that have a replica here.
     pub(crate) fn of(&self, node: NodeNumber) -> Vec<SessionId> {
         self.entries.lock().keys().copied().filter(|id| id.node() == node).collect()
     }
 
-    /// The net nodes that have sessions here.
+    /// The net nodes whose sessions have replicas here.
     pub(crate) fn nodes(&self) -> Vec<NodeNumber> {
         let mut nodes: Vec<NodeNumber> = self.entries.lock().keys().map(|id| id.node()).collect();
         nodes.sort_unstable();

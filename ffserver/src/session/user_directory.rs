@@ -1,6 +1,5 @@
-//! Which session has which user. Every net node knows its own and asks the others; nobody keeps a list of all,
-//! so nothing is lost with the node that would have it. Pure but for its lock: what others say goes in, who has
-//! lost comes out.
+//! The user directory: which session has which user. Every net node knows its own users and asks the others. No central
+//! directory, so no single point of loss. Claims in, evicted sessions out; pure but for its lock.
 //!
 //! ```text
 //! a login:   begin ──▶ the others are asked ──▶ settle, unless somebody's claim won meanwhile
@@ -29,23 +28,23 @@ pub(crate) struct UserDirectory {
 #[derive(Default)]
 struct State {
     owners: FxHashMap<String, Owner>,
-    /// The last stamp that was given or heard.
+    /// The last stamp that was given or received.
     last: u64,
-    /// Sessions on their way here from the process that this one replaces which have lost their user meanwhile.
+    /// Sessions on their way here from the predecessor that have lost their user meanwhile.
     lost: FxHashSet<SessionId>,
     /// The other net nodes, as they are reached now.
     reached: BTreeMap<NodeNumber, Incarnation>,
-    /// Who has not been told of the claims from that stamp on.
+    /// The net nodes that have not been told of the claims from a stamp on.
     owed: BTreeMap<NodeNumber, u64>,
 }
 
-/// Who has, or wants, a user.
+/// The session that has, or wants, a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Owner {
     session: SessionId,
     stamp: u64,
     held: bool,
-    /// It is on its way here from the process that this one replaces.
+    /// Whether the session is on its way here from the predecessor.
     expected: bool,
 }
 
@@ -55,28 +54,28 @@ impl Owner {
     }
 }
 
-/// How a claim has begun.
+/// The beginning of a claim, and what it came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Begun {
     /// The session has the user already.
     Already,
-    /// Another session here has it, and keeps it.
+    /// Another session here has the user, and keeps it.
     Taken,
-    /// The others must be asked; `loser` has lost it to this claim.
+    /// The other net nodes must be asked; `loser` has lost the user to this claim.
     Claims {
-        /// The claim's.
+        /// The claim's stamp.
         stamp: u64,
-        /// A session of this node.
+        /// The session of this node that has lost the user.
         loser: Option<SessionId>,
     },
 }
 
-/// What other nodes' claims came to.
+/// The judgement over other nodes' claims.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Judged {
-    /// Of those claims, the sessions that lose.
+    /// The sessions of those claims that lose.
     pub(crate) theirs: Vec<SessionId>,
-    /// Sessions of this node that had the user, and have lost it.
+    /// The sessions of this node that had a user, and have lost it.
     pub(crate) ours: Vec<SessionId>,
 }
 
@@ -85,12 +84,12 @@ impl UserDirectory {
         Self { policy, state: Mutex::default() }
     }
 
-    /// What two logins of a user mean.
+    /// The policy for two logins of a user.
     pub(crate) fn policy(&self) -> SecondLogin {
         self.policy
     }
 
-    /// A session wants a user.
+    /// Begins a claim of a session for a user.
     pub(crate) fn begin(&self, user: &str, session: SessionId, now_ms: u64) -> Begun {
         let mut state = self.state.lock();
         let before = state.owners.get(user).copied();
@@ -108,7 +107,7 @@ impl UserDirectory {
         Begun::Claims { stamp, loser }
     }
 
-    /// Nobody objects: the session has the user. False when another claim has won meanwhile.
+    /// Settles a claim to which no node objects: the session has the user. False when another claim has won meanwhile.
     pub(crate) fn settle(&self, user: &str, session: SessionId) -> bool {
         match self.state.lock().owners.get_mut(user) {
             Some(owner) if owner.session == session => {
@@ -119,7 +118,7 @@ impl UserDirectory {
         }
     }
 
-    /// The session has the user no longer. Gives the stamp of its claim, if it had one.
+    /// Frees a user that the session has no longer. Returns the stamp of its claim, if it had one.
     pub(crate) fn free(&self, user: &str, session: SessionId) -> Option<u64> {
         let mut state = self.state.lock();
         let owner = state.owners.get(user).copied().filter(|owner| owner.session == session)?;
@@ -127,7 +126,7 @@ impl UserDirectory {
         Some(owner.stamp)
     }
 
-    /// Other nodes' claims.
+    /// Judges other nodes' claims.
     pub(crate) fn judge(&self, claims: &[Claim], is_here: impl Fn(SessionId) -> bool) -> Judged {
         let mut state = self.state.lock();
         let mut judged = Judged::default();
@@ -140,7 +139,7 @@ impl UserDirectory {
                 continue;
             }
             state.owners.remove(&claim.user);
-            // One that has only begun finds out when it settles.
+            // A claim that has only begun finds out when it settles.
             if ours.held && is_here(ours.session) {
                 judged.ours.push(ours.session);
             } else if ours.held {
@@ -150,7 +149,7 @@ impl UserDirectory {
         judged
     }
 
-    /// Whether `a` wins against `b`. Never both against each other.
+    /// Whether `a` wins against `b`. Of two owners never both win.
     fn wins(&self, a: Owner, b: Owner) -> bool {
         let (first, second) = ((a.stamp, a.session), (b.stamp, b.session));
         match self.policy {
@@ -160,12 +159,12 @@ impl UserDirectory {
         }
     }
 
-    /// A session that is on its way here has lost its user.
+    /// Notes that a session that is on its way here has lost its user.
     pub(crate) fn note_lost(&self, session: SessionId) {
         self.state.lock().lost.insert(session);
     }
 
-    /// A session is on its way here from the process that this one replaces.
+    /// Notes the claim of a session that is on its way here from the predecessor.
     pub(crate) fn expect(&self, claim: Claim) {
         let mut state = self.state.lock();
         state.last = state.last.max(claim.stamp);
@@ -173,8 +172,9 @@ impl UserDirectory {
         state.owners.entry(user).or_insert(Owner { expected: true, ..Owner::of(session, stamp, held) });
     }
 
-    /// A session has come with its user. Gives the session of this node that has lost it: itself, or another one.
-    /// When nobody had expected it with that user, the others may not know of its claim: they are owed it.
+    /// Notes that a session has come with its user. Returns the session of this node that has lost the user: that one,
+    /// or another one. When the session was not expected with that user, the other nodes may not know of its claim:
+    /// they are owed it.
     pub(crate) fn arrived(&self, user: &str, session: SessionId, stamp: u64) -> Option<SessionId> {
         let mut state = self.state.lock();
         state.last = state.last.max(stamp);
@@ -190,25 +190,26 @@ impl UserDirectory {
                     let others: Vec<NodeNumber> = state.reached.keys().copied().collect();
                     others.into_iter().for_each(|number| state.owe(number, stamp));
                 }
-                // One that has only begun finds out when it settles.
+                // A claim that has only begun finds out when it settles.
                 other.filter(|owner| owner.session != session && owner.held).map(|owner| owner.session)
             }
         }
     }
 
-    /// Nobody comes any more: those that have not have ended on their way, or have another user now.
+    /// Notes that no session comes any more: those that have not come have ended on their way, or have another user
+    /// now.
     pub(crate) fn all_arrived(&self) {
         let mut state = self.state.lock();
         state.lost.clear();
         state.owners.retain(|_, owner| !owner.expected);
     }
 
-    /// Every user that is held here, for a successor of this process.
+    /// The claims of all users that sessions here have, for a successor of this process.
     pub(crate) fn hand_over(&self) -> Vec<Claim> {
         self.state.lock().claims(|owner| owner.held)
     }
 
-    /// Those other net nodes are reached now. One that was not reached for a while is owed what was claimed
+    /// Notes which other net nodes are reached now. One that was not reached for a while is owed what was claimed
     /// meanwhile; of two that meet for the first time, the process that was started later (`me`) tells everything.
     pub(crate) fn reached(&self, me: Incarnation, now: BTreeMap<NodeNumber, Incarnation>) {
         let mut state = self.state.lock();
@@ -218,19 +219,19 @@ impl UserDirectory {
             state.owed.entry(*number).or_insert(next);
         }
         for (number, incarnation) in now {
-            // One that is known is owed what was noted when it was lost.
+            // A node that is known is owed what was noted when it was lost.
             if !before.contains_key(&number) && me > incarnation {
                 state.owed.entry(number).or_insert(0);
             }
         }
     }
 
-    /// A node could not be told of claims from that stamp on.
+    /// Notes that a node could not be told of the claims from a stamp on.
     pub(crate) fn owe(&self, number: NodeNumber, stamp: u64) {
         self.state.lock().owe(number, stamp);
     }
 
-    /// Which of the reached nodes must be told of what, and from which stamp on that is. It counts as told.
+    /// Takes what the reached nodes are owed: the node, the stamp from which on, the claims. They count as told.
     pub(crate) fn take_owed(&self) -> Vec<(NodeNumber, u64, Vec<Claim>)> {
         let mut state = self.state.lock();
         let due: Vec<(NodeNumber, u64)> = state

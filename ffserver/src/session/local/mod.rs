@@ -1,4 +1,4 @@
-//! One client connection as its net node sees it: its id, its state, and what waits to be written.
+//! The local session: one client's connection as its net node sees it, with its id, its state and its outbox.
 
 mod outbox;
 mod socket;
@@ -30,7 +30,7 @@ use outbox::{Outbox, wake};
 pub(crate) use socket::Socket;
 pub(crate) use write_batch::{gather, write_gathered};
 
-/// What all sessions of a node have in common.
+/// The constants that all sessions of a node have in common for writing to their clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wire {
     pub(crate) framing: Firefly,
@@ -55,7 +55,7 @@ impl Wire {
     }
 }
 
-/// A client connection of this node. Cheap to clone; usable from any task.
+/// A session of this node: one client's connection. Cheap to clone; usable from any task.
 #[derive(Clone)]
 pub(crate) struct LocalSession(Arc<Inner>);
 
@@ -70,7 +70,7 @@ struct Inner {
     requests: Requests,
     moves: Moves,
     standing: Standing,
-    /// Hooks of it run one at a time.
+    /// Held while a hook of the session runs: one at a time.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -86,38 +86,38 @@ struct Activity {
 struct Requests {
     /// Requests that run on another node, or beside the session's order.
     waiting: AtomicUsize,
-    /// A handler of it runs on its connection.
+    /// Whether a handler of the session runs on its connection.
     running: AtomicBool,
 }
 
 /// The moves of a session to other nodes.
 struct Moves {
-    /// It is being moved: what its client sends waits.
+    /// Whether the session is being moved: what its client sends waits.
     moving: AtomicBool,
-    /// How often it has been moved.
+    /// How often the session has been moved.
     count: AtomicU32,
 }
 
-/// How a session stands, and what its connection is to do.
+/// The standing of a session: how far it is, and what its connection is to do.
 struct Standing {
     /// A [`Directive`].
     directive: AtomicU8,
     /// A [`Stage`].
     stage: AtomicU8,
-    /// It is being closed, and starts nothing more.
+    /// Whether the session is being closed, and starts nothing more.
     ending: AtomicBool,
-    /// The app has been told that it has a user.
+    /// Whether the app has been told that the session has a user.
     verified: AtomicBool,
 }
 
-/// How far a client's login is.
+/// The stage of a client's login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(u8)]
 pub(crate) enum Stage {
-    /// It is in, or need not log in.
+    /// The client is in, or need not log in.
     #[default]
     In,
-    /// Its next message must be the login.
+    /// The client's next message must be the login.
     Awaited,
     /// The login is being decided over.
     Asked,
@@ -132,18 +132,18 @@ impl Stage {
     }
 }
 
-/// What a session's connection does next.
+/// The directive of a session: what its connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u8)]
 pub(crate) enum Directive {
-    /// It handles what comes.
+    /// The connection handles what comes.
     #[default]
     Run,
-    /// It starts nothing new, until it runs again.
+    /// The connection starts nothing new, until it runs again.
     Hold,
-    /// It starts nothing new, and leaves for the node's successor when all is answered.
+    /// The connection starts nothing new, and leaves for the successor when all is answered.
     Leave,
-    /// It starts nothing new, and ends when all is answered.
+    /// The connection starts nothing new, and ends when all is answered.
     Drain,
 }
 
@@ -156,22 +156,22 @@ impl Directive {
     }
 }
 
-/// What of a session travels to another process of its node beside its connection.
+/// The hand-off of a session: what travels to the successor beside its connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SessionHandoff {
     /// How messages are written.
     form: Form,
     state: SessionState,
     watchers: Vec<NodeNumber>,
-    /// Never [`Stage::Asked`]: what is being decided over does not travel.
+    /// Never [`Stage::Asked`]: a login that is being decided over does not travel.
     stage: Stage,
-    /// The groups that it is in; filled in by the node, which knows them.
+    /// The groups of the session; filled in by the node, which knows them.
     pub(crate) groups: Vec<String>,
-    /// How often it has been moved to another node.
+    /// How often the session has been moved to another node.
     moves: u32,
-    /// The stamp of the claim that gave it its user; as `groups`.
+    /// The stamp of the claim that gave the session its user; filled in as `groups` is.
     pub(crate) stamp: Option<u64>,
-    /// How many of the broadcasts that the old process passes on it has got there; as `groups`.
+    /// How many of the broadcasts that the predecessor passes on the client has got there; filled in as `groups` is.
     pub(crate) heard: u32,
 }
 
@@ -188,10 +188,10 @@ impl SessionHandoff {
     }
 }
 
-/// What other nodes are told, and which.
+/// The session's state, as other nodes are told of it, and which ones are.
 struct Told {
     state: Arc<SessionState>,
-    /// The nodes that handle its messages.
+    /// The nodes that handle the session's messages.
     watchers: Vec<NodeNumber>,
 }
 
@@ -219,7 +219,7 @@ impl LocalSession {
         Self::adopt(&record, SessionHandoff::new(state, stage), wire, counters)
     }
 
-    /// A session that another process of this node has opened.
+    /// A session that the predecessor has opened.
     pub(crate) fn adopt(
         record: &handover::Session,
         handoff: SessionHandoff,
@@ -250,27 +250,27 @@ impl LocalSession {
         }))
     }
 
-    /// Whether something runs for it that has to be answered.
+    /// Whether something runs for the session that has to be answered.
     pub(crate) fn is_at_work(&self) -> bool {
         self.has_requests() || self.is_moving()
     }
 
-    /// Whether a request of it runs, here or elsewhere.
+    /// Whether a request of the session runs, here or elsewhere.
     pub(crate) fn has_requests(&self) -> bool {
         self.waiting_requests() > 0 || self.0.requests.running.load(Ordering::SeqCst)
     }
 
-    /// Whether it is being moved to another node.
+    /// Whether the session is being moved to another node.
     pub(crate) fn is_moving(&self) -> bool {
         self.0.moves.moving.load(Ordering::Acquire)
     }
 
-    /// It is being moved from now on: nothing of it starts. False when it is already.
+    /// Begins a move: nothing of the session starts until its end. False when a move is under way already.
     pub(crate) fn begin_move(&self) -> bool {
         !self.0.moves.moving.swap(true, Ordering::SeqCst)
     }
 
-    /// What has waited goes on.
+    /// Ends a move: what has waited goes on.
     pub(crate) fn end_move(&self) {
         self.0.moves.moving.store(false, Ordering::Release);
         wake(&mut self.0.outbox.lock());
@@ -281,17 +281,17 @@ impl LocalSession {
         self.0.moves.count.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// How often it has been moved.
+    /// How often the session has been moved.
     pub(crate) fn moves(&self) -> u32 {
         self.0.moves.count.load(Ordering::Relaxed)
     }
 
-    /// A handler of it runs on its connection, or has ended.
+    /// Notes that a handler of the session runs on its connection, or has ended.
     pub(crate) fn set_running(&self, running: bool) {
         if running {
             return self.0.requests.running.store(true, Ordering::Relaxed);
         }
-        // In one order with `begin_move`: either the mover sees that nothing runs, or this sees the mover.
+        // In one order with `begin_move`: either the mover sees that nothing runs, or this call sees the mover.
         self.0.requests.running.store(false, Ordering::SeqCst);
         if self.0.moves.moving.load(Ordering::SeqCst) {
             self.0.wake_quiet(&mut self.0.outbox.lock());
@@ -309,7 +309,8 @@ impl LocalSession {
         self.waiting_requests() == 0 && !self.is_moving() && outbox.closing.is_none()
     }
 
-    /// What another process of this node must know to go on with it; nothing is taken here any more. `None` while something still runs for it, or it is being closed.
+    /// Takes the session out of this process, with all that the successor must know to go on with it. `None` while
+    /// something still runs for the session, or it is being closed.
     pub(crate) fn leave(&self) -> Option<(handover::Session, SessionHandoff)> {
         let mut outbox = self.0.outbox.lock();
         if self.waiting_requests() > 0 || self.is_moving() || outbox.closing.is_some() {
@@ -343,12 +344,13 @@ impl LocalSession {
         self.0.address
     }
 
-    /// What the whole cluster knows of it.
+    /// The state of the session, as the whole cluster knows it.
     pub(crate) fn state(&self) -> Arc<SessionState> {
         self.0.told.lock().state.clone()
     }
 
-    /// That node hears of every change from now on, and of the end. Returns the state so far.
+    /// Adds a node that is told of every change of the state from now on, and of the session's end. Returns the state
+    /// so far.
     pub(crate) fn watch(&self, node: NodeNumber) -> Arc<SessionState> {
         let mut told = self.0.told.lock();
         if !told.watchers.contains(&node) {
@@ -357,7 +359,7 @@ impl LocalSession {
         told.state.clone()
     }
 
-    /// The nodes that hear of it.
+    /// The nodes that are told of the session.
     pub(crate) fn watchers(&self) -> Vec<NodeNumber> {
         self.0.told.lock().watchers.clone()
     }
@@ -380,17 +382,17 @@ impl LocalSession {
         Ok(told.state.clone())
     }
 
-    /// When it connected.
+    /// When the client connected.
     pub(crate) fn opened(&self) -> Instant {
         self.0.activity.opened
     }
 
-    /// Whether it has ended.
+    /// Whether the session has ended.
     pub(crate) fn is_gone(&self) -> bool {
         self.0.outbox.lock().gone
     }
 
-    /// Whether it goes on in the process that replaces this one.
+    /// Whether the session goes on in the successor.
     pub(crate) fn has_left(&self) -> bool {
         self.0.outbox.lock().left
     }
@@ -399,37 +401,37 @@ impl LocalSession {
         self.0.wire.framing
     }
 
-    /// One more request runs elsewhere: on another node, or beside the session's order.
+    /// Counts one more request that runs elsewhere: on another node, or beside the session's order.
     pub(crate) fn request_waits(&self) {
         self.0.requests.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One request fewer waits: the connection may go on reading, if it had paused.
+    /// Counts one request fewer: the connection may go on reading, if it had paused.
     pub(crate) fn request_ended(&self) {
         self.0.requests.waiting.fetch_sub(1, Ordering::Relaxed);
         self.0.go_on(&mut self.0.outbox.lock());
     }
 
-    /// Keeps it from leaving, moving and ending quietly, as a request does that runs beside its order, until the
-    /// guard is dropped.
+    /// Keeps the session from leaving, moving and ending quietly, as a request does that runs beside its order, until
+    /// the pin is dropped.
     pub(crate) fn pin(&self) -> SessionPin {
         self.request_waits();
         SessionPin(self.clone())
     }
 
-    /// How many requests run elsewhere.
+    /// The number of requests that run elsewhere.
     pub(crate) fn waiting_requests(&self) -> usize {
         self.0.requests.waiting.load(Ordering::Relaxed)
     }
 
-    /// The client sent something that is no message: it lives, if it has ever said something.
+    /// Notes that the client sent something that is no message: it lives, if it has ever said something.
     pub(crate) fn beat(&self, now: Instant) {
         if self.0.activity.heard_ms.load(Ordering::Relaxed) != 0 {
             self.heard(now);
         }
     }
 
-    /// The client sent a message.
+    /// Notes that the client sent a message.
     pub(crate) fn heard(&self, now: Instant) {
         let ms = now.saturating_duration_since(self.0.activity.opened).as_millis() as u64;
         self.0.activity.heard_ms.store(ms.max(1), Ordering::Relaxed);
@@ -441,23 +443,23 @@ impl LocalSession {
         (heard == 0, self.0.activity.opened.elapsed().saturating_sub(Duration::from_millis(heard)))
     }
 
-    /// Tells the connection what to do next.
+    /// Gives the connection a directive.
     pub(crate) fn set_directive(&self, directive: Directive) {
         self.0.standing.directive.store(directive as u8, Ordering::Relaxed);
         wake(&mut self.0.outbox.lock());
     }
 
-    /// What it was told last.
+    /// The directive that the connection was given last.
     pub(crate) fn directive(&self) -> Directive {
         Directive::of(self.0.standing.directive.load(Ordering::Relaxed))
     }
 
-    /// How far its login is.
+    /// The stage of the login.
     pub(crate) fn stage(&self) -> Stage {
         Stage::of(self.0.standing.stage.load(Ordering::Acquire))
     }
 
-    /// Its login is at another stage now.
+    /// Sets the stage of the login.
     pub(crate) fn set_stage(&self, stage: Stage) {
         self.0.standing.stage.store(stage as u8, Ordering::Release);
     }
@@ -475,12 +477,12 @@ impl LocalSession {
         first
     }
 
-    /// Held while a hook of it runs, so that they come in their order.
+    /// The turn of the session: held while a hook of it runs, so that hooks come in their order.
     pub(crate) fn turn(&self) -> &tokio::sync::Mutex<()> {
         &self.0.turn
     }
 
-    /// Whether it is being closed: nothing more of it may start.
+    /// Whether the session is being closed: nothing more of it may start.
     pub(crate) fn is_ending(&self) -> bool {
         self.0.standing.ending.load(Ordering::Acquire)
     }
@@ -494,7 +496,7 @@ impl Future for Quiet<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut outbox = self.0.0.outbox.lock();
-        // Registered before the look, so that no end is missed between the two.
+        // The waker is registered before the look, so that no end is missed between the two.
         outbox.quiet = Some(cx.waker().clone());
         if self.0.has_requests() {
             return Poll::Pending;
@@ -504,7 +506,8 @@ impl Future for Quiet<'_> {
     }
 }
 
-/// See [`LocalSession::pin`]. A handler is dropped at its deadline, and its connection must end all the same.
+/// A session pin, see [`LocalSession::pin`]. A guard, because a handler is dropped at its deadline, and its connection
+/// must end all the same.
 pub(crate) struct SessionPin(LocalSession);
 
 impl Drop for SessionPin {

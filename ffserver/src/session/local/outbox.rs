@@ -1,4 +1,4 @@
-//! What waits to be written to a client: pushes, answers, and why it ends.
+//! The outbox of a client: pushes and answers that wait to be written, and why the session ends.
 
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
@@ -18,42 +18,43 @@ use super::{Inner, LocalSession, Socket, Wire};
 use crate::identity::counters::count;
 use crate::session::local::write_buffer::WriteBuffer;
 
-/// What an outbox and its connection each keep of their buffers: a small reply needs no allocation, and ten thousand
-/// idle clients cost a few MiB at most.
+/// The bytes of its buffer that an outbox, and its connection, each keep: a small reply needs no allocation, and ten
+/// thousand idle clients cost a few MiB at most.
 pub(crate) const KEEP_BYTES: usize = 512;
 
 /// The code of a WebSocket's close that says: not by the rules of this server (RFC 6455, 7.4.1).
 const POLICY: u16 = 1008;
 
-/// What a thread keeps of the room for one answer.
+/// The bytes that a thread keeps of the room for one answer.
 const ANSWER_KEEP_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// Where an answer is put together that is written at once; empty between two of them.
+    /// The room where an answer is put together that is written at once; empty between two of them.
     static ANSWER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 #[derive(Default)]
 pub(super) struct Outbox {
     pub(super) out: WriteBuffer,
-    /// How messages are written; known when the client has spoken.
+    /// The form in which messages are written; known when the client has spoken.
     pub(super) form: Form,
-    /// Handed to the connection and not yet written: it counts against the bound.
+    /// The bytes that the connection has taken and not yet written: they count against the bound.
     in_flight: usize,
     waker: Option<Waker>,
-    /// Woken when no request of the session runs any more.
+    /// The waker of who waits until no request of the session runs any more.
     pub(super) quiet: Option<Waker>,
-    /// Until the session is gone.
+    /// The client's socket, until the session is gone.
     pub(super) socket: Option<Socket>,
-    /// The connection has nothing to do before the client says something: what is queued needs no turn of it.
+    /// Whether the connection is at rest: it has nothing to do before the client says something, and what is queued
+    /// needs no turn of it.
     at_rest: bool,
-    /// It is among those that will be written to, see [`gather`].
+    /// Whether the session is in the write batch, see [`gather`].
     gathered: bool,
     pub(super) closing: Option<(Reason, Instant)>,
-    /// The client reads too slowly to be waited for: the connection ends with bytes unwritten.
+    /// Whether the client reads too slowly to be waited for: the connection ends with bytes unwritten.
     cut: bool,
     pub(super) gone: bool,
-    /// It is gone because it goes on in another process of its node.
+    /// Whether the session is gone because it goes on in the successor.
     pub(super) left: bool,
 }
 
@@ -67,7 +68,7 @@ pub(crate) struct Reason {
 }
 
 impl Reason {
-    /// The app's, or a limit's.
+    /// A reason of the app, or of a limit.
     fn normal(text: impl Into<String>) -> Self {
         Self { text: text.into(), close_code: 1000 }
     }
@@ -108,9 +109,9 @@ pub enum PushError {
     Unreachable,
 }
 
-/// What waits for the client.
+/// Messages to the client, and the end of the session.
 impl LocalSession {
-    /// Sends a message to the client. It is queued at once, after everything queued before.
+    /// Sends a message to the client. The message is queued at once, after everything queued before.
     ///
     /// # Errors
     /// [`PushError`]; the client will not see the message then.
@@ -130,10 +131,10 @@ impl LocalSession {
         Ok(())
     }
 
-    /// Answers a request. Unlike a push it is never dropped for a slow client, who would wait for ever.
+    /// Answers a request. An answer is never dropped for a slow client, unlike a push: the client would wait for ever.
     pub(crate) fn reply(&self, command: CommandId, body: &[u8]) {
         let mut outbox = self.0.outbox.lock();
-        // It counts among those that wait when it ran beside its session's order.
+        // The request counts among those that wait when it ran beside its session's order.
         let last = self.waiting_requests() == 1;
         let framing = &self.0.wire.framing;
         self.0.answer(&mut outbox, last, |form, out| form.write(framing, command, body, out));
@@ -149,7 +150,7 @@ impl LocalSession {
         self.0.clone()
     }
 
-    /// The client speaks WebSocket: `response` goes first, and what was queued before in messages.
+    /// Begins a WebSocket: `response` goes first, and what was queued before follows in messages.
     pub(crate) fn upgrade(&self, response: &[u8]) {
         let mut outbox = self.0.outbox.lock();
         let queued = outbox.out.take();
@@ -162,7 +163,7 @@ impl LocalSession {
         }
     }
 
-    /// How messages to the client are written from now on.
+    /// Sets the form in which messages to the client are written.
     pub(crate) fn set_form(&self, form: Form) {
         self.0.outbox.lock().form = form;
     }
@@ -173,12 +174,12 @@ impl LocalSession {
         let _ = self.0.queue(SlowClient::Disconnect, write);
     }
 
-    /// Whether something waits to be taken by the connection.
+    /// Whether any bytes wait to be taken by the connection.
     pub(crate) fn has_queued(&self) -> bool {
         !self.0.outbox.lock().out.is_empty()
     }
 
-    /// Remembers who writes what will be queued.
+    /// Remembers the waker of the connection, which writes what will be queued.
     pub(crate) fn remember(&self, waker: &Waker) {
         self.0.outbox.lock().remember(waker);
     }
@@ -196,7 +197,7 @@ impl LocalSession {
         if outbox.gone || outbox.closing.is_some() {
             return false;
         }
-        // A slow one is disconnected with what it has not read.
+        // A slow client is disconnected with what it has not read.
         let _ = self.0.queue_in(&mut outbox, SlowClient::Disconnect, |form, out| {
             form.write_error(framing, *error_command, command, fault, out);
         });
@@ -227,7 +228,7 @@ impl LocalSession {
         None
     }
 
-    /// The socket takes no more: remembers who to wake when the client shall not be waited for. `Some`
+    /// Notes that the socket takes no more, and remembers the waker for when the client shall not be waited for. `Some`
     /// says why that is so now.
     pub(crate) fn blocked(&self, waker: &Waker) -> Option<Reason> {
         let mut outbox = self.0.outbox.lock();
@@ -244,21 +245,21 @@ impl LocalSession {
         }
     }
 
-    /// Nothing is taken any more.
+    /// Ends the outbox: it takes nothing any more.
     pub(crate) fn end(&self) {
         let mut outbox = self.0.outbox.lock();
         (outbox.gone, outbox.socket) = (true, None);
         outbox.out = WriteBuffer::default();
     }
 
-    /// Where the client is written to.
+    /// Sets the socket over which the client is written to.
     pub(crate) fn set_socket(&self, socket: Socket) {
         self.0.outbox.lock().socket = Some(socket);
     }
 }
 
 impl Outbox {
-    /// Of a session that another process of the node has opened.
+    /// The outbox of a session that the predecessor has opened.
     pub(super) fn adopt(unsent: Vec<u8>, form: Form) -> Self {
         Self { out: unsent.into(), form, ..Self::default() }
     }
@@ -307,7 +308,7 @@ impl Inner {
             return Err(PushError::Gone);
         }
         let queued = outbox.out.len() + outbox.in_flight;
-        // What is queued may pass the bound by one message, so that a message above it can travel at all.
+        // Queued bytes may pass the bound by one message, so that a message above it can travel at all.
         if queued > self.wire.outbox_bytes_max {
             if policy == SlowClient::Disconnect {
                 outbox.out = WriteBuffer::default();
@@ -323,7 +324,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Sees to it that what is queued is written.
+    /// Sees to it that queued bytes are written.
     fn see_to(self: &Arc<Self>, outbox: &mut Outbox) {
         if outbox.at_rest && (outbox.gathered || gather::add(self)) {
             outbox.gathered = true;
@@ -332,7 +333,7 @@ impl Inner {
         }
     }
 
-    /// Wakes whoever waits for the end of the session's requests, when none runs.
+    /// Wakes the waiter for the end of the session's requests, when none runs.
     pub(super) fn wake_quiet(&self, outbox: &mut Outbox) {
         let runs =
             self.requests.waiting.load(Ordering::SeqCst) > 0 || self.requests.running.load(Ordering::SeqCst);
@@ -341,7 +342,7 @@ impl Inner {
         }
     }
 
-    /// The connection goes on if it had paused, after the end of a request.
+    /// Lets a connection that had paused go on, after the end of a request.
     pub(super) fn go_on(&self, outbox: &mut Outbox) {
         if outbox.quiet.is_some() {
             self.wake_quiet(outbox);
@@ -351,7 +352,7 @@ impl Inner {
         }
     }
 
-    /// Queues an answer. The last one that the client waits for is written at once when its connection is at rest:
+    /// Queues an answer. The last answer that the client waits for is written at once when the connection is at rest:
     /// nothing more comes that could go with it.
     fn answer(self: &Arc<Self>, outbox: &mut Outbox, last: bool, write: impl FnOnce(Form, &mut Vec<u8>)) {
         if last && outbox.at_rest && outbox.out.is_empty() && outbox.closing.is_none() {
@@ -363,9 +364,10 @@ impl Inner {
         }
     }
 
-    /// Writes to a client for whom nothing is queued; what its socket does not take is left to its connection.
+    /// Writes an answer to a client for whom nothing is queued; bytes that the socket does not take are left to the
+    /// connection.
     fn write_now(&self, outbox: &mut Outbox, write: impl FnOnce(Form, &mut Vec<u8>)) {
-        // None when the session is gone.
+        // There is no socket when the session is gone.
         let Some(socket) = &outbox.socket else { return };
         let mut answer = ANSWER.take();
         write(outbox.form, &mut answer);
@@ -375,14 +377,14 @@ impl Inner {
             outbox.at_rest = false;
             wake(outbox);
         }
-        // A large one is rare, and its room is not kept.
+        // A large answer is rare, and its room is not kept.
         answer.clear();
         answer.shrink_to(ANSWER_KEEP_BYTES);
         ANSWER.set(answer);
     }
 
-    /// Writes what is queued without a turn of the connection; that has to take over what the socket does not take,
-    /// and to find out why.
+    /// Writes queued bytes without a turn of the connection; that has to take over what the socket does not take, and
+    /// to find out why.
     pub(super) fn write_at_rest(&self) {
         let mut outbox = self.outbox.lock();
         let Outbox { out, socket, at_rest, gathered, .. } = &mut *outbox;
@@ -420,7 +422,7 @@ impl Sink for Inner {
     fn end(self: Arc<Self>, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let command = CommandId(token as u32); // The token was made from a command.
         let Wire { framing, error_command, .. } = &self.wire;
-        // In one step: who sees that nothing waits must see the answer as well.
+        // In one step: whoever sees that no request waits must see the answer as well.
         let mut outbox = self.outbox.lock();
         let last = self.requests.waiting.fetch_sub(1, Ordering::Relaxed) == 1;
         match outcome {
