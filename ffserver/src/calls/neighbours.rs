@@ -1,4 +1,4 @@
-//! Calls to other nodes: who is meant, how long the caller waits, and for which client.
+//! Calls of neighbours, as authors make them: `Parents`, `Children`, and a parent named by type.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ macro_rules! neighbours {
                 self.origin.call(Side::$to, who, method, body.as_ref(), self.timeout)
             }
 
-            /// Calls with a JSON body and reads a JSON answer.
+            /// Calls `method` with a JSON body and reads a JSON answer.
             ///
             /// # Errors
             /// What [`call`](Self::call) says, or JSON that does not fit.

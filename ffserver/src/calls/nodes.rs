@@ -1,5 +1,5 @@
-//! Calls to nodes that are no neighbours: by name anywhere in the cluster, or any or all of a kind. They go as
-//! envelopes, and run what the other node's app lists under `#[node_handle]`.
+//! Calls of nodes anywhere in the cluster, as authors make them: by name, or any or all of a kind. They go as
+//! envelopes, and run the handlers that the other node's app lists under `#[node_handle]`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::cluster::side::PeerKey;
 use crate::error::CallError;
 use crate::transit::call::{Calling, Origin};
 
-/// Who is meant.
+/// The nodes that are meant.
 #[derive(Debug, Clone)]
 enum Whom {
     Name(String),
@@ -164,7 +164,7 @@ impl Nodes {
                 let text = format!("the deadline passed while {whom} was waited for");
                 return Err(self.origin.transit.identity().fault(Code::Timeout, Executed::No, text).into());
             }
-            // The patience for a node that has left ends by the clock.
+            // The wait for a node that has left ends by the clock.
             let patience = Instant::now() + self.origin.transit.identity().limits().park;
             let _ = timeout_at(deadline.min(patience), reached.changed()).await;
         }
@@ -175,7 +175,7 @@ impl Nodes {
         Ok(self.send_notify(&node, method, body)?)
     }
 
-    /// The node that is meant; `None` when one may be back soon.
+    /// The node that is meant; `None` when a node that is meant may be back soon.
     fn one(&self, whom: &Whom) -> Result<Option<Reachable>, Fault> {
         let (transit, identity) = (&self.origin.transit, self.origin.transit.identity());
         if let Whom::Name(name) = whom

@@ -1,4 +1,5 @@
-//! The affinity sweep: sessions of this node whose node for a route is gone are found once a second, and the app is told.
+//! The affinity sweep: once a second it finds sessions of this node whose node for a route is gone, and the app is
+//! told.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use crate::exec::executor::Executor;
 use crate::session::handle::Session;
 use crate::transit::Transit;
 
-/// Forgets the choices whose node has been out of reach for too long. Called once a second; a look at
-/// every session is needed only when the cluster has changed.
+/// Forgets the choices whose node has been out of reach for too long. Called once a second; every session has to be
+/// looked at only when the cluster has changed.
 pub(crate) fn forget_lost_nodes(transit: &Transit) {
     let (membership, affinity) = (transit.membership(), transit.affinity());
     let known = membership.changes();
@@ -32,7 +33,8 @@ pub(crate) async fn tell_lost_nodes(executor: Arc<Executor>) {
             else {
                 continue;
             };
-            // What the hook changes is not lost with a session that leaves for a successor meanwhile.
+            // The pin keeps what the hook changes from getting lost with a session that leaves for a successor
+            // meanwhile.
             let pin = local.pin();
             let (told, session) = (executor.clone(), Session::here(sessions.clone(), local));
             drop(executor.node.identity().tasks().calls().spawn(async move {

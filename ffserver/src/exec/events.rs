@@ -1,4 +1,4 @@
-//! The events of sessions as the app hears them: each hook in its turn, its panic caught, within the time of a call.
+//! The events of sessions, brought to the app: each hook in its turn, its panic caught, within the time of a call.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ pub(crate) async fn tell_session(hooks: &Hooks, node: &Node, session: Session, e
     }
 }
 
-/// Tells a node's app, and its records, what its sessions say of themselves.
+/// The listener to a node's sessions: it runs the app's hooks, and lets records go.
 pub(crate) struct AppEvents {
-    /// The node owns its sessions, and they own this.
+    /// Weak, because the node owns its sessions, and they own this listener.
     node: WeakNode,
     hooks: Hooks,
 }
@@ -68,7 +68,7 @@ impl SessionEvents for AppEvents {
 async fn tell_verified(hooks: &Hooks, node: &Node, id: SessionId) {
     let sessions = node.known_sessions();
     let (local, remote) = (sessions.local(id), sessions.remote().get(id));
-    // Behind the hook at its opening, and before the one at its end.
+    // The turn puts the hook behind the one at the session's opening, and before the one at its end.
     let _turn = match (&local, &remote) {
         (Some(local), _) => local.turn().lock().await,
         (None, Some(remote)) => remote.turn.lock().await,

@@ -1,4 +1,4 @@
-//! The execution of what an app has written: with its panic caught, its deadline kept, and its errors in the log.
+//! Runs one handler or hook of an app: its panic is caught, its deadline is kept, and its errors are logged.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,10 +15,10 @@ use crate::error::HandlerError;
 use crate::identity::Identity;
 use crate::identity::watchdog::Watchdog;
 
-/// A handler whose panic becomes an error.
+/// The execution of a handler or hook: a future whose panic becomes an error.
 pub(crate) struct Execution {
     handler: HandlerFuture,
-    /// Where it is noted that it runs, and as what.
+    /// The watchdog that notes the handler while it is polled, under its number.
     noted: Option<(Arc<Watchdog>, u32)>,
 }
 
@@ -27,11 +27,11 @@ impl Execution {
     pub(crate) fn new(route: &Route, request: Request, watchdog: &Arc<Watchdog>) -> Self {
         let run = route.run;
         let noted = Some((watchdog.clone(), route.number));
-        // The extraction of arguments runs inside as well, so a panic there is caught, too.
+        // The extraction of arguments runs inside the future as well, so a panic there is caught, too.
         Self { handler: Box::pin(async move { run(request).await }), noted }
     }
 
-    /// Any other future of the app, such as a hook.
+    /// The execution of another future of the app, such as a hook.
     pub(crate) fn hook(hook: impl Future<Output = Outcome> + Send + 'static) -> Self {
         Self { handler: Box::pin(hook), noted: None }
     }
@@ -74,7 +74,7 @@ pub(crate) fn poll_once(handler: &mut Execution) -> Poll<Outcome> {
     Pin::new(handler).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Faults of other nodes are logged where they happened; here only what this node's handler did.
+/// Logs the error of a handler of this node. Faults of other nodes are logged where they happened.
 pub(crate) fn log_error(method: &str, error: &HandlerError) {
     if matches!(error.code(), Code::Handler | Code::Panic | Code::BadRequest | Code::Timeout) {
         warn!(code = %error.code(), "handler {method}: {}", error.log_text());

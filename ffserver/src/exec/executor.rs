@@ -22,7 +22,7 @@ use crate::identity::watchdog::Watchdog;
 use crate::node::Node;
 use crate::session::queue::{Admitted, SessionQueues};
 
-/// What runs authors' code on one node; all links and all connections of the node have it in common.
+/// The executor of one node; all links and all connections of the node have it in common.
 pub(crate) struct Executor {
     pub(crate) node: Node,
     pub(crate) tables: HandlerTables,
@@ -41,7 +41,8 @@ pub(crate) struct QueuedMessage {
 }
 
 impl Executor {
-    /// Starts the handler, at once unless it takes a session that is not known here yet.
+    /// Starts a handler for another node's call: at once, unless the handler takes a session that has no open replica
+    /// here yet.
     pub(crate) fn start_known(
         self: &Arc<Self>,
         at: &PeerKey,
@@ -69,8 +70,8 @@ impl Executor {
         self.replicas.when_known(client.session, at, bytes, Box::new(job));
     }
 
-    /// Starts the handler at once, so that calls start in the order in which they arrived. A handler that
-    /// does not wait ends here, without a task; another one goes on in a task of its own.
+    /// Starts a handler at once, so that calls start in the order in which they arrived. A handler that does not wait
+    /// ends here, without a task; another one goes on in a task of its own.
     fn start_method(&self, route: &Route, message: NodeCall<'_>, done: impl OnOutcome) {
         let node = &self.node;
         if node.identity().may_log_call() {
@@ -160,8 +161,8 @@ impl Executor {
         self.replicas.idle(session);
     }
 
-    /// The handler of a message whose turn has come; `None` when its time is over, or the link that it came
-    /// on: its caller has been told so, and the session goes on elsewhere. It is not started then.
+    /// The handler of a message whose turn has come. `None` when the message's time is over, or the link that it came
+    /// on: its caller has been told so, and the session goes on elsewhere. The handler is not started then.
     fn start(&self, waiting: &QueuedMessage, body: Bytes) -> Option<Execution> {
         let expired = Instant::now() >= waiting.deadline || waiting.link.is_closed();
         match self.tables.net(waiting.client.command).filter(|_| !expired) {
@@ -207,7 +208,7 @@ pub(crate) struct NodeCall<'a> {
     pub(crate) head: &'a Head,
     pub(crate) body: &'a [u8],
     pub(crate) deadline: Instant,
-    /// Who sent it, when that is not the peer.
+    /// The node that sent it, when that is not the peer of the link.
     pub(crate) from: Option<NodeName>,
 }
 
@@ -235,7 +236,7 @@ impl NodeCall<'_> {
     }
 }
 
-/// What is done with a handler's outcome.
+/// The receiver of a handler's outcome.
 pub(crate) trait OnOutcome: Send + 'static {
     fn done(self, node: &Node, outcome: Outcome);
 }

@@ -1,4 +1,4 @@
-//! The execution of authors' code: in order, within a deadline, with its panics caught.
+//! Runs authors' code: in order, within a deadline, with its panics caught.
 
 pub(crate) mod affinity_sweep;
 pub(crate) mod events;

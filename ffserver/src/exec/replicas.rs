@@ -1,5 +1,5 @@
-//! The replica lifecycle: other nodes' sessions on this one. Each is asked for before its first message runs, and closed,
-//! once, behind its last one.
+//! The lifecycle of replicas, which are other nodes' sessions on this one: each is asked for before its first message
+//! runs, and closed, once, behind its last message.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::session::handle::Session;
 use crate::session::queue::{QueueLimits, SessionQueues};
 use crate::session::remote_sessions::{Admitted, Job, RemoteSession, RemoteSessions};
 
-/// How many ids one Check carries.
+/// The number of ids that one Check carries.
 pub(crate) const CHECK_IDS_MAX: usize = 4096;
 
-/// The other nodes' sessions on this node, and what their lives depend on.
+/// The replicas on this node, and what their lifecycle depends on.
 pub(crate) struct Replicas {
     pub(crate) node: Node,
     pub(crate) queues: Arc<SessionQueues<QueuedMessage>>,
@@ -37,8 +37,8 @@ impl Replicas {
         Session::there(self.node.known_sessions().clone(), remote.clone())
     }
 
-    /// Lets `job`, which keeps so many bytes, run when the session is known here: at once, if it is. The first asks the
-    /// session's net node and runs the app's hook.
+    /// Lets `job`, which keeps so many bytes, run when the session is known here: at once, if it is. The first job asks
+    /// the session's net node and runs the app's hook.
     pub(crate) fn when_known(self: &Arc<Self>, id: SessionId, via: &PeerKey, bytes: usize, job: Job) {
         let identity = self.node.identity();
         let limits = identity.limits();
@@ -84,7 +84,7 @@ impl Replicas {
         }
     }
 
-    /// Tells the app of an event of the session, behind the hooks about it that run already.
+    /// Runs the app's hook for an event of a replica, behind the hooks about it that run already.
     pub(crate) async fn tell(&self, remote: &Arc<RemoteSession>, event: SessionEvent) {
         if self.hooks.of(event.kind()).is_some() {
             let _turn = remote.turn.lock().await;
@@ -94,7 +94,7 @@ impl Replicas {
 
     /// A session of another node has ended: it is closed behind the last of its messages.
     pub(crate) fn gone(self: &Arc<Self>, id: SessionId) {
-        // First nobody keeps a record for it any more, then what is kept is let go.
+        // First no record is bound to the session any more, then those that are bound are let go.
         self.known().ended(id);
         self.node.known_sessions().ended(id);
         if !self.queues.is_running(id) {
@@ -102,7 +102,7 @@ impl Replicas {
         }
     }
 
-    /// Nothing of that session runs or waits here: if it has ended it is closed, once.
+    /// Closes a session, once, if it has ended; called when nothing of the session runs or waits here.
     pub(crate) fn idle(self: &Arc<Self>, id: SessionId) {
         if let Some(remote) = self.known().close(id) {
             let replicas = self.clone();
@@ -118,7 +118,7 @@ impl Replicas {
         let (membership, affinity) = (transit.membership(), transit.affinity());
         let mut nets = affinity.nets();
         nets.extend(known.nodes());
-        // This node's own are forgotten where they end.
+        // This node's own sessions are forgotten where they end.
         membership.number().map(|own| nets.remove(&own));
         let look = membership.look(&nets, Instant::now(), self.node.config().limits.net_lost);
         let all_of = |number| {
@@ -137,7 +137,7 @@ impl Replicas {
                 old.into_iter().for_each(|id| self.gone(id));
                 for ids in there.chunks(CHECK_IDS_MAX).filter(|_| all) {
                     let payload: Vec<u8> = ids.iter().flat_map(|id| id.0.to_le_bytes()).collect();
-                    // The next one is sent in a few seconds.
+                    // A Check that is lost is made up for by the next one, in a few seconds.
                     let _ = transit.tell_node(number, op, None, &payload, None);
                 }
             }

@@ -14,19 +14,19 @@ use crate::app::handler::{CheckContext, Key, Route, has_parent};
 use crate::cluster::served::is_reserved;
 use crate::node::States;
 
-/// A node's handlers by who may call them.
+/// The handler tables of a node, by who may call.
 #[derive(Clone, Default)]
 pub(crate) struct HandlerTables {
     net: Arc<FxHashMap<u32, Route>>,
-    /// For clients' commands that have neither a handler nor a route here.
+    /// The handler of clients' commands that have neither a handler of their own nor a route here.
     default: Option<Arc<Route>>,
-    /// For clients' commands that have no handler here.
+    /// The routes of clients' commands that have no handler here.
     routes: Arc<ffconfig::Route>,
-    /// For children; the place is the method's number.
+    /// The handlers for children; the place is the method's number.
     root: Arc<[Route]>,
-    /// For parents; the keys name the parent.
+    /// The handlers for parents; the keys name the parent.
     remote: Arc<[Route]>,
-    /// For every node, by method.
+    /// The handlers for every node, by method.
     nodes: Arc<FxHashMap<&'static str, Route>>,
     /// Whether a client's message is handled only when its session is known.
     needs_sessions: bool,
@@ -59,7 +59,7 @@ impl HandlerTables {
             return Err(faults);
         }
         let of = |wanted: fn(&Key) -> bool| -> Vec<Route> {
-            // Their places in the list, from 1, are their numbers: see `HandlerTables::names`.
+            // A handler's place in the list, from 1, is its number: see `HandlerTables::names`.
             let numbered = (1..).zip(app.routes.iter().zip(&takes));
             let numbered = numbered.filter(|(_, (route, _))| wanted(&route.key));
             let told = |(number, (route, takes)): (u32, (&Route, &bool))| Route {
@@ -105,30 +105,30 @@ impl HandlerTables {
         self.needs_sessions
     }
 
-    /// Where a command without a handler here goes.
+    /// The route of a command without a handler here.
     #[inline]
     pub(crate) fn route(&self, command: CommandId) -> Option<&RouteRule> {
         self.routes.find(command)
     }
 
-    /// The handler of a client's command: its own, or the default one when no route takes it.
+    /// The handler of a client's command: the command's own, or the default one when no route takes the command.
     #[inline]
     pub(crate) fn net(&self, command: CommandId) -> Option<&Route> {
         let default = || self.default.as_deref().filter(|_| self.routes.find(command).is_none());
         self.net.get(&command.0).or_else(default)
     }
 
-    /// What every node may call by that name.
+    /// The handler that every node may call by that name.
     pub(crate) fn for_nodes(&self, method: &str) -> Option<&Route> {
         self.nodes.get(method)
     }
 
-    /// What children may call, in the order of the methods' numbers.
+    /// The handlers that children may call, in the order of the methods' numbers.
     pub(crate) fn for_children(&self) -> Arc<[Route]> {
         self.root.clone()
     }
 
-    /// What this parent may call, in the order of the methods' numbers.
+    /// The handlers that a parent may call, in the order of the methods' numbers.
     pub(crate) fn for_parent(&self, parent: &ffconfig::Parent) -> Arc<[Route]> {
         let is_meant = |route: &&Route| match route.key {
             Key::Remote { parent: who, .. } => parent.name == *who || parent.key == who,
@@ -147,7 +147,7 @@ fn place(route: &Route) -> String {
     format!("`{}` ({file}:{line})", route.name)
 }
 
-/// Whether it takes a session.
+/// Checks a handler against the node's config and app. Returns whether the handler takes a session.
 fn check(route: &Route, config: &ffconfig::Node, states: &States) -> Result<bool, String> {
     match route.key {
         Key::Root(method) | Key::Remote { method, .. } | Key::Node(method) if is_reserved(method) => {

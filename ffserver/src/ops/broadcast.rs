@@ -1,4 +1,4 @@
-//! Broadcasts that come to this net node.
+//! Broadcasts, as they arrive at a net node.
 
 use ffproto::relay::Broadcast;
 use tracing::warn;
@@ -6,7 +6,8 @@ use tracing::warn;
 use crate::exec::executor::Executor;
 use crate::transit::inbound_envelope::InboundEnvelope;
 
-/// A broadcast for this node's clients; `release` gives those that have just arrived what they have missed before.
+/// Queues a broadcast for this node's clients; before, `release` gives clients that have just arrived what they have
+/// missed.
 pub(super) fn told(
     executor: &Executor,
     inbound: &InboundEnvelope<'_>,

@@ -1,4 +1,4 @@
-//! Claims of other net nodes: users that sessions of theirs have, or want.
+//! Claims, as they arrive from other net nodes: users that sessions of theirs have, or want.
 
 use ffproto::relay::{Claim, Envelope};
 

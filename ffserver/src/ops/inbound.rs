@@ -1,5 +1,5 @@
-//! Inbound envelopes: judged, held back while their session or node is on its way, passed on, or given to the file of their
-//! kind.
+//! Inbound envelopes: judged, held back while their session or node is on its way, passed on, or given to the file of
+//! their kind.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::ops::{broadcast, claims, migration, node_calls, session_notices};
 use crate::transit::envelope_hold::{For, HeldEnvelope};
 use crate::transit::inbound_envelope::InboundEnvelope;
 
-/// What all links of a node give their envelopes to.
+/// The receiver of envelopes, which all links of a node have in common.
 pub(crate) struct Inbound {
     pub(crate) executor: Arc<Executor>,
 }
 
 impl Inbound {
-    /// An envelope that expects no answer.
+    /// Takes an envelope that expects no answer.
     pub(crate) fn told(&self, inbound: &InboundEnvelope<'_>) {
         let Some(envelope) = self.legal(inbound) else { return };
         if !self.hold(inbound, envelope.to) {
@@ -32,7 +32,7 @@ impl Inbound {
         }
     }
 
-    /// An envelope that expects an answer.
+    /// Takes an envelope that expects an answer.
     pub(crate) fn asked(&self, inbound: &InboundEnvelope<'_>) {
         let Some(envelope) = self.legal(inbound) else {
             let text = format!("`{}` may not say that", inbound.at.1);
@@ -43,7 +43,7 @@ impl Inbound {
         }
     }
 
-    /// Whether what a neighbour sends on behalf of a session may come from there.
+    /// Whether a neighbour may send messages on behalf of a session: the session's net node is behind its link.
     pub(crate) fn may_speak_for(&self, at: &PeerKey, link: &Link, session: SessionId) -> bool {
         let may = self.executor.node.transit().membership().leads(at, link, session.node());
         if !may {
@@ -81,7 +81,7 @@ impl Inbound {
             (Some(Op::Ended), Some(client)) => executor.replicas.gone(client.session),
             (Some(Op::Left), Some(client)) => migration::left(executor, client.session),
             (Some(Op::Broadcast), None) => {
-                // Who has just arrived gets first what it has missed.
+                // A client that has just arrived gets first what it has missed.
                 broadcast::told(executor, inbound, payload, || self.release());
             }
             (Some(op @ (Op::Check | Op::Ways)), None) => {
@@ -108,7 +108,7 @@ impl Inbound {
             (Some(Op::NotMoved), Some(client)) => {
                 migration::not_moved(executor, inbound, client.session, payload);
             }
-            // Answered here, so behind everything that has come the same way before.
+            // A Fence is answered here, so behind everything that has come over the same link before.
             (Some(Op::Fence), None) => link.reply(call, &[]),
             (Some(Op::Claim), None) => claims::asked(executor, inbound, &envelope),
             (_, Some(client)) => {
@@ -122,12 +122,12 @@ impl Inbound {
     /// The node that wrote an envelope.
     fn name_of(&self, envelope: &Envelope<'_>, inbound: &InboundEnvelope<'_>) -> NodeName {
         let from = self.executor.node.transit().membership().name(envelope.from);
-        // One that is not reached any more: the neighbour that brought it is the best that is known.
+        // The writer is not reached any more: the neighbour that brought the envelope is the best that is known.
         from.unwrap_or_else(|| inbound.at.1.clone())
     }
 
-    /// Whether it waits: for a session of this node that is on its way here from the process that this one
-    /// replaces, or for a node that is not reached now.
+    /// Whether an envelope is held: for a session of this node that is on its way here from the predecessor, or for a
+    /// node that is not reached now.
     fn hold(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> bool {
         let transit = self.executor.node.transit();
         let here = to == transit.number();
@@ -150,8 +150,8 @@ impl Inbound {
         transit.hold().hold(what, ready, bytes_max, || HeldEnvelope::of(inbound))
     }
 
-    /// Whether what is for this node cannot be done without its session. A handler that takes none runs at once: its
-    /// caller may be what the session waits for.
+    /// Whether an envelope for this node cannot be handled without its session. A handler that takes none runs at once:
+    /// its caller may be what the session waits for.
     fn needs_its_session(&self, inbound: &InboundEnvelope<'_>) -> bool {
         match relay::read(inbound.body) {
             Some(Envelope { op: Some(Op::Call), payload, .. }) => {
@@ -162,8 +162,8 @@ impl Inbound {
         }
     }
 
-    /// This request may be what blocks the hand-over; the predecessor is asked, or both would wait for each other. What it
-    /// does not know waits here.
+    /// This request may be what blocks the hand-over; ask the predecessor, or both deadlock. A request that the
+    /// predecessor does not know waits here.
     fn ask_predecessor(&self, inbound: &InboundEnvelope<'_>, session: SessionId) -> bool {
         let transit = self.executor.node.transit();
         if let Some(envelope) = transit.hold().to_old(HeldEnvelope::of(inbound)) {
@@ -180,9 +180,9 @@ impl Inbound {
         }
     }
 
-    /// Lets go what was held back, as sessions arrive and nodes are reached. Runs as long as the node.
+    /// Releases held envelopes, as sessions arrive and nodes are reached. Runs as long as the node.
     pub(crate) async fn release_held(self: Arc<Self>) {
-        // A node that is not reached is waited for until the clock says otherwise.
+        // The wait for a node that is not reached ends by the clock.
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         let transit = self.executor.node.transit();
         let mut reached = transit.membership().reached();
@@ -216,8 +216,8 @@ impl Inbound {
         }
     }
 
-    /// An envelope whose sender may say so: it comes from where its sender is, what is about a session goes to
-    /// its net node, or comes from there.
+    /// An envelope whose sender has the right to send it: it comes from where its sender is, and one about a session
+    /// goes to the session's net node, or comes from there.
     fn legal<'a>(&self, inbound: &InboundEnvelope<'a>) -> Option<Envelope<'a>> {
         let envelope = relay::read(inbound.body)?;
         let owner = inbound.session().map(SessionId::node);

@@ -23,11 +23,12 @@ use crate::ops::{reach, stick};
 use crate::transit::inbound_envelope::InboundEnvelope;
 use crate::transit::next_hop::Forwarded;
 
-/// What nodes tell each other, in the order of the numbers after those of handlers and kinds.
+/// The reserved methods, which nodes use among themselves, in the order of the numbers after those of handlers and
+/// kinds.
 const RESERVED: [&str; 4] = [SESSION_ENDED, REACH, TO, STICK];
 
-/// What the handshake tells the peer, in the order of numbers: handlers, then the kinds whose clients'
-/// messages are taken, then what nodes tell each other.
+/// The methods that the handshake tells the peer, in the order of numbers: handlers, then the kinds whose clients'
+/// messages are taken, then the reserved ones.
 pub(crate) fn told_methods(routes: &[Route], kinds: &[String]) -> Vec<String> {
     let kinds = kinds.iter().map(|kind| method_of(kind));
     method_names(routes).into_iter().chain(kinds).chain(RESERVED.map(str::to_owned)).collect()
@@ -51,8 +52,8 @@ pub(crate) struct LinkService {
     served: Arc<[Served]>,
 }
 
-/// The last net node that was found to be behind a link, and at which change of the cluster: mostly the next message is of
-/// a session of the same one.
+/// The last net node that was found to be behind a link, and at which change of the cluster: mostly the next message is
+/// of a session of the same net node.
 struct LastSpeaker(AtomicU64);
 
 impl LastSpeaker {
@@ -69,12 +70,12 @@ impl LastSpeaker {
     }
 }
 
-/// What becomes of a client's message that a neighbour has sent on.
+/// The decision over a client's message that a neighbour has sent on.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision<'a> {
     /// A handler of this node runs it.
     Handle(Client),
-    /// It goes on towards a target; `routed_here` says that this node's own route has given it.
+    /// The message goes on towards a target; `routed_here` says that this node's own route has given the target.
     Forward { target: &'a Arc<str>, routed_here: bool, client: Client },
 }
 
@@ -110,8 +111,8 @@ impl LinkService {
         &self.inbound.executor
     }
 
-    /// Whether the peer may send what a client has said: the client's net node is behind this link, or the peer
-    /// has got messages of that session from here, and its own route sends one on.
+    /// Whether the peer may send a client's message: the client's net node is behind this link, or the peer has got
+    /// messages of that session from here, and its own route sends one on.
     fn may_speak_for(&self, link: &Link, session: SessionId) -> bool {
         let transit = self.executor().node.transit();
         let membership = transit.membership();
@@ -128,12 +129,12 @@ impl LinkService {
             || self.inbound.may_speak_for(&self.at, link, session)
     }
 
-    /// What nodes tell each other, by its number.
+    /// The reserved method of a number.
     fn reserved(&self, number: usize) -> Option<&'static str> {
         RESERVED.get(number.wrapping_sub(self.routes.len() + self.served.len())).copied()
     }
 
-    /// A client's message for this node or for another one.
+    /// Handles a client's message for this node, or sends it on to another one.
     fn client_message(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
         let executor = self.executor();
         let identity = executor.node.identity();
@@ -171,7 +172,7 @@ impl LinkService {
         }
     }
 
-    /// Runs a client's message here, once its session is known if a handler of this node needs that.
+    /// Runs a client's message here, once the replica of its session is open, if a handler of this node needs that.
     fn handle(&self, waiting: QueuedMessage, body: &[u8]) {
         let executor = self.executor().clone();
         let (session, stays) = (waiting.client.session, !waiting.client.stateless);
@@ -194,13 +195,14 @@ impl LinkService {
         replicas.when_known(session, &self.at, bytes, Box::new(job));
     }
 
-    /// The first message of a session over a young link says that nothing of it is under way on the old one any more.
+    /// Notes the first message of a session over a young link: it says that nothing of the session is under way on the
+    /// older one any more.
     fn note_turn(&self, link: &Link, head: &Head) {
         if let Some(client) = head.client.filter(|_| link.is_young()) {
             let transit = self.executor().node.transit();
             let first = transit.peers(self.at.0).turned(link, client.session);
             if first {
-                // What waits for it goes before what this starts.
+                // Parked messages of the session go before what this one starts.
                 transit.look_at_parked_of(client.session);
             }
         }

@@ -1,4 +1,4 @@
-//! Moves of other nodes' sessions: one comes here, leaves, or has stayed after all.
+//! Moves, as they arrive: a session of another net node comes here, leaves, or has stayed after all.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::ops::refusal::reply_bad;
 use crate::session::handle::Session;
 use crate::transit::inbound_envelope::InboundEnvelope;
 
-/// A session is here from now on.
+/// Takes a session that is here from now on, and tells the app.
 pub(super) fn enter(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>, id: SessionId, payload: &[u8]) {
     let Some(entry) = decode::<Entry>(payload) else {
         return reply_bad(executor, inbound, "a malformed entry");
@@ -37,7 +37,7 @@ async fn run_entered(executor: &Executor, id: SessionId, entry: Entry) {
     let sessions = executor.node.known_sessions();
     let Some(remote) = sessions.remote().get(id) else { return };
     let _turn = remote.turn.lock().await;
-    // Asked again when the answer was lost: the app is told once.
+    // The net node asks again when the answer was lost: the app is told once.
     if !remote.enters(entry.number) {
         return;
     }
@@ -46,7 +46,7 @@ async fn run_entered(executor: &Executor, id: SessionId, entry: Entry) {
     tell_session(&executor.hooks, &executor.node, session, SessionEvent::Entered(entered)).await;
 }
 
-/// A session has stayed that this node wanted to move.
+/// Tells the app that a session has stayed that this node wanted to move.
 pub(super) fn not_moved(
     executor: &Arc<Executor>,
     inbound: &InboundEnvelope<'_>,
@@ -66,7 +66,7 @@ pub(super) fn not_moved(
     }));
 }
 
-/// A session is here no longer.
+/// Lets a session go that was moved away, and tells the app.
 pub(super) fn left(executor: &Arc<Executor>, id: SessionId) {
     let remote = executor.node.known_sessions().remote().get(id);
     let Some(remote) = remote.filter(|remote| remote.leaves()) else { return };

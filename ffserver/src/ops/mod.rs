@@ -1,4 +1,4 @@
-//! What other nodes say and ask: the service of a link, and one file for each kind of envelope.
+//! What arrives from other nodes: the service of a link, and one file for each kind of envelope.
 
 mod broadcast;
 mod claims;

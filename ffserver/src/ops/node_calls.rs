@@ -1,4 +1,4 @@
-//! Calls of nodes that are no neighbours, as they arrive: which handler runs.
+//! Calls of handlers by nodes that are no neighbours, as they arrive.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::exec::executor::{AnswerCall, Executor, LogOnly, NodeCall};
 use crate::ops::refusal::reply_bad;
 use crate::transit::inbound_envelope::InboundEnvelope;
 
-/// Another node calls a method of this one.
+/// Runs the handler of a method that another node calls.
 pub(super) fn called(
     executor: &Arc<Executor>,
     inbound: &InboundEnvelope<'_>,
@@ -31,7 +31,7 @@ pub(super) fn called(
     executor.start_known(inbound.at, route, message, done);
 }
 
-/// Another node tells a method of this one something.
+/// Runs the handler of a method that another node notifies.
 pub(super) fn notified(
     executor: &Arc<Executor>,
     inbound: &InboundEnvelope<'_>,

@@ -1,4 +1,4 @@
-//! The word of a neighbour about whom it reaches.
+//! Reachability, as neighbours tell it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::cluster::payload::decode;
 use crate::exec::executor::Executor;
 use crate::transit::inbound_envelope::InboundEnvelope;
 
-/// A neighbour reaches other nodes than before.
+/// Takes a neighbour's word that it reaches other nodes than before.
 pub(crate) fn told(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>) {
     let transit = executor.node.transit();
     match decode(inbound.body) {
@@ -16,7 +16,7 @@ pub(crate) fn told(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>) {
             transit.membership().heard(inbound.at, inbound.link, change);
             executor.replicas.look_at_all(false);
             executor.node.known_sessions().tell_claims();
-            // A way may be there now that messages wait for.
+            // A hop may be there now that parked messages wait for.
             transit.look_at_parked();
         }
         None => warn!(from = %inbound.at.1, "a malformed message about who can be reached is ignored"),

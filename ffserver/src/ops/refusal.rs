@@ -1,4 +1,4 @@
-//! Refusals of what neighbours may not say, or have said wrongly.
+//! Refusals of messages that a neighbour may not send, or has written wrongly.
 
 use ffproto::{Code, Executed, SessionId};
 use tracing::warn;
@@ -8,7 +8,7 @@ use crate::exec::executor::Executor;
 use crate::identity::counters::count;
 use crate::transit::inbound_envelope::InboundEnvelope;
 
-/// Counts and logs what a neighbour has said that it may not say.
+/// Counts and logs a message that a neighbour may not send.
 pub(super) fn refused(executor: &Executor, at: &PeerKey, session: Option<SessionId>, what: &str) {
     let identity = executor.node.identity();
     count(&identity.counters().forged);
@@ -18,7 +18,7 @@ pub(super) fn refused(executor: &Executor, at: &PeerKey, session: Option<Session
     }
 }
 
-/// Answers an envelope that is none of this node's kinds of questions.
+/// Answers an envelope of a kind that this node does not answer.
 pub(super) fn reply_bad(executor: &Executor, inbound: &InboundEnvelope<'_>, text: &str) {
     let fault = executor.node.identity().fault(Code::BadRequest, Executed::No, text);
     inbound.link.reply_fault(inbound.head.call, &fault);

@@ -1,4 +1,4 @@
-//! Notices about sessions: pushes and closes for their net node, and what net nodes tell of theirs.
+//! Notices about sessions, as they arrive: pushes and closes for their net node, and states that net nodes tell.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::identity::counters::count;
 use crate::identity::lifecycle::Phase;
 use crate::session::local::PushError;
 
-/// A message for the client of a session of this node.
+/// Pushes a message to the client of a session of this node.
 pub(super) fn push(executor: &Executor, client: Client, body: &[u8]) -> PushAnswer {
     let sessions = executor.node.known_sessions();
     match sessions.local(client.session).map(|session| session.push(client.command, body)) {
@@ -26,14 +26,14 @@ pub(super) fn push(executor: &Executor, client: Client, body: &[u8]) -> PushAnsw
     }
 }
 
-/// A session of this node is to end.
+/// Closes a session of this node.
 pub(super) fn close(executor: &Executor, session: SessionId, reason: &[u8]) {
     if let Some(session) = executor.node.known_sessions().local(session) {
         session.close(&String::from_utf8_lossy(reason));
     }
 }
 
-/// The state of another node's session has changed.
+/// Updates the replica of a session whose state has changed.
 pub(super) fn state(executor: &Executor, session: SessionId, payload: &[u8]) {
     let sessions = executor.node.known_sessions();
     if let Some(state) = decode(payload) {
@@ -44,8 +44,8 @@ pub(super) fn state(executor: &Executor, session: SessionId, payload: &[u8]) {
     }
 }
 
-/// Another node knows these sessions: it hears of those that have ended, and with [`Op::Check`] of changes of the
-/// others.
+/// Answers another node that knows these sessions: it is told of those that have ended, and with [`Op::Check`] of
+/// changes of the others.
 pub(super) fn check(executor: &Arc<Executor>, from: NodeNumber, op: Op, ids: &[u8]) {
     let (transit, sessions) = (executor.node.transit(), executor.node.known_sessions());
     // A session that is not here may be on its way to this process, or to its successor: the caller retries.

@@ -1,4 +1,4 @@
-//! Requests of other nodes about sessions of this one, answered directly, or by way of the successor of this process.
+//! Requests of other nodes about sessions of this node: answered directly, or by way of the successor of this process.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ pub(crate) fn asks_session(body: &[u8]) -> bool {
 /// The way back to the node that has asked about a session of this one.
 #[derive(Clone)]
 pub(crate) enum ReplyPath {
-    /// The call on the link.
+    /// Over the link, as the outcome of the call.
     Link(Link, u32),
-    /// The successor of this process, which was asked.
+    /// Over the successor of this process, which was asked.
     Successor(mpsc::Sender<FromOld>, u64),
 }
 
@@ -55,11 +55,12 @@ impl ReplyPath {
 }
 
 fn tell(successor: &mpsc::Sender<FromOld>, number: u64, answer: Told) {
-    // It has at most ASKED_MAX questions without an answer, so there is room; one that is gone hears nothing.
+    // The successor has at most ASKED_MAX questions without an answer, so there is room; one that is gone needs no
+    // answer.
     let _ = successor.try_send(FromOld::Answered { number, answer });
 }
 
-/// The successor asks for another node about a session that is, perhaps, still here.
+/// Answers the successor, which asks for another node about a session that is, perhaps, still here.
 pub(crate) fn answer_successor(
     sessions: &Sessions,
     successor: &mpsc::Sender<FromOld>,
@@ -75,7 +76,7 @@ pub(crate) fn answer_successor(
     }
 }
 
-/// Answers what another node asks about a session of this one.
+/// Answers another node's request about a session of this node.
 pub(crate) fn answer(sessions: &Sessions, path: &ReplyPath, session: SessionId, envelope: &Envelope<'_>) {
     let local = sessions.local(session);
     match (envelope.op, local) {
@@ -106,7 +107,7 @@ fn answer_move(
         Err(MoveError::NoNode(name)) if sessions.transit().may_be_reached_soon(&name) => {}
         begun => return path.reply(&[move_answer(&begun).number()]),
     }
-    // It does not leave for a successor meanwhile.
+    // The pin keeps the session from leaving for a successor meanwhile.
     let pin = session.pin();
     let (mover, path) = (sessions.clone(), path.clone());
     drop(sessions.identity().tasks().calls().spawn(async move {
@@ -116,7 +117,7 @@ fn answer_move(
     }));
 }
 
-/// Changes a session's state for another node; with a user in it the other net nodes are asked before.
+/// Changes a session's state for another node; for a user in it the other net nodes are asked before.
 fn set(sessions: &Sessions, path: &ReplyPath, session: LocalSession, envelope: &Envelope<'_>) {
     let identity = sessions.identity();
     let Some(change) = decode::<SessionChange>(envelope.payload) else {
@@ -127,7 +128,7 @@ fn set(sessions: &Sessions, path: &ReplyPath, session: LocalSession, envelope: &
     if change.user.is_none() {
         return answer_set(identity, path, sessions.change(&session, change, from).map_err(Into::into));
     }
-    // It does not leave for a successor before this has begun.
+    // The pin keeps the session from leaving for a successor before the change has begun.
     let pin = session.pin();
     let (binder, path) = (sessions.clone(), path.clone());
     drop(identity.tasks().calls().spawn(async move {

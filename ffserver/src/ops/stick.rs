@@ -1,4 +1,4 @@
-//! The word of a neighbour about the node that a session's messages go to.
+//! Affinity, as neighbours tell it: which node a session's messages go to.
 
 use ffproto::NodeName;
 use ffproto::link::Client;
@@ -8,7 +8,8 @@ use tracing::warn;
 use crate::transit::Transit;
 use crate::transit::inbound_envelope::InboundEnvelope;
 
-/// A neighbour says which node a session's messages go to; `may_speak` says whether it may for that session.
+/// Takes a neighbour's word about which node a session's messages go to; `may_speak` says whether it may for that
+/// session.
 pub(crate) fn told(
     transit: &Transit,
     inbound: &InboundEnvelope<'_>,
