@@ -1,4 +1,4 @@
-//! What an app author puts together: the list of handlers, the state, the hooks and the web routes.
+//! The app that an author puts together: its handlers, its state, its hooks and its web routes.
 
 use std::any::TypeId;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::node::{Node, States};
 use crate::session::handle::Session;
 use ffstore::{Record, Registered, Table};
 
-/// The list of handlers, state and hooks that a node runs. A value: each node is built from its own.
+/// An app: the handlers, state and hooks that a node runs. A value: each node is built from its own.
 ///
 /// ```
 /// use ffserver::prelude::*;
@@ -74,7 +74,7 @@ impl App {
         }
     }
 
-    /// Its name.
+    /// The app's name.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -113,7 +113,7 @@ impl App {
     /// starts; the node needs `"db": true`.
     #[must_use]
     pub fn table<T: Record>(mut self) -> Self {
-        // What handlers that take it are checked against; the table itself comes with the database.
+        // Handlers that take the table are checked against this; the table itself comes with the database.
         self.states.insert(TypeId::of::<Table<T>>(), Arc::new(()));
         self.tables.push(Registered::of::<T>());
         self
@@ -214,8 +214,8 @@ impl App {
         })
     }
 
-    /// Runs on the node that a session was moved away from, behind the last of its messages there and when the new
-    /// node has taken it. [`App::on_session_closed`] still runs there when the session ends.
+    /// Runs on the node that a session was moved away from, behind the last of its messages there and when the new node
+    /// has taken the session. [`App::on_session_closed`] still runs there when the session ends.
     #[must_use]
     pub fn on_session_left<F>(self, hook: impl Fn(Node, Session) -> F + Send + Sync + 'static) -> Self
     where
@@ -278,12 +278,12 @@ impl App {
         self
     }
 
-    /// Makes the state of the app one that survives a replacement of the node (`/reload`): when nothing runs
-    /// on the node any more, and messages for it wait at its neighbours, `hook` gives the state as bytes. They
-    /// go to the successor's [`App::thaw`] with `version`, which a later version of the app may have to tell
-    /// apart. Without this hook the two processes overlap and each has its own state.
+    /// Makes the state of the app one that survives a replacement of the node (`/reload`): when nothing runs on the
+    /// node any more, and messages for it wait at its neighbours, `hook` gives the state as bytes. They go to the
+    /// successor's [`App::thaw`] with `version`, which a later version of the app may have to tell apart. Without this
+    /// hook the two processes overlap and each has its own state.
     ///
-    /// All of it must be done within `limits.park_ms`. An error keeps the old process.
+    /// All of this must be done within `limits.park_ms`. An error keeps the predecessor.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -317,9 +317,9 @@ impl App {
         self
     }
 
-    /// Takes over what the old process has frozen, before the node handles anything. An error keeps the old
-    /// process: then, and when the successor dies soon after, this hook runs in the old process with its own
-    /// bytes, so that a `freeze` which took things apart can put them together again.
+    /// Takes over what the predecessor has frozen, before the node handles anything. An error keeps the predecessor:
+    /// then, and when the successor dies soon after, this hook runs in the predecessor with its own bytes, so that a
+    /// `freeze` which took things apart can put them together again.
     #[must_use]
     pub fn thaw<F>(mut self, hook: impl Fn(Node, Frozen) -> F + Send + Sync + 'static) -> Self
     where

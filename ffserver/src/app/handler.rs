@@ -1,5 +1,4 @@
-//! What a handler is: a plain async fn, whose arguments are taken out of a [`Request`] and whose value
-//! becomes a reply.
+//! Handlers: plain async functions, whose arguments are taken out of a [`Request`] and whose value becomes a reply.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -34,13 +33,13 @@ pub struct Request {
     pub(crate) body: Option<Bytes>,
 }
 
-/// Who sent it.
+/// The sender of a request.
 pub(crate) enum From {
     /// A client of this node.
     Session(LocalSession),
     /// A parent or a child.
     Node(NodeName),
-    /// Another node; `by` is the neighbour that brought it, and waits for its end.
+    /// Another node; `by` is the neighbour that brought the request, and waits for its end.
     Far { node: NodeName, by: NodeName },
 }
 
@@ -65,7 +64,7 @@ impl Request {
     }
 }
 
-/// What an extractor may know when the node starts, before any message.
+/// The facts that an extractor may check when the node starts, before any message.
 pub struct CheckContext<'a> {
     pub(crate) config: &'a ffconfig::Node,
     pub(crate) has_state: &'a dyn Fn(std::any::TypeId) -> bool,
@@ -73,7 +72,7 @@ pub struct CheckContext<'a> {
     pub(crate) takes_session: &'a Cell<bool>,
 }
 
-/// An argument of a handler.
+/// An extractor: an argument of a handler.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no argument of a handler",
     label = "this is taken from no message",
@@ -95,13 +94,13 @@ pub trait FromRequest: Sized {
     }
 }
 
-/// What a body can be read as.
+/// A type that a body can be read as.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not read from a body",
     note = "bodies are: Bytes, Vec<u8>, String, Json<T>, Bincode<T>"
 )]
 pub trait FromBody: Sized {
-    /// Reads it.
+    /// Reads the body.
     ///
     /// # Errors
     /// A sentence that the client may see.
@@ -197,10 +196,10 @@ impl FromRequest for CommandId {
     }
 }
 
-/// Who made the call.
+/// The caller: who made the call, and for which client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The node that called: this node itself when a client of it did.
+    /// The node that called: this node itself when one of its clients did.
     pub node: NodeName,
     /// The client session whose message made the call, if one did.
     pub session: Option<SessionId>,
@@ -355,14 +354,14 @@ impl FromRequest for Cache {
     }
 }
 
-/// How a handler ended: a reply, no reply (only for handlers without a value), or an error.
+/// The outcome of a handler: a reply, no reply (only for handlers without a value), or an error.
 pub type Outcome = Result<Option<Bytes>, HandlerError>;
 
 /// A running handler.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// What a handler may return. `()` replies nothing to a client (a call between nodes still ends, with an
-/// empty answer); every other value is a reply, also an empty one.
+/// A value that a handler may return. `()` replies nothing to a client (a call between nodes still ends, with an empty
+/// answer); every other value is a reply, also an empty one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no reply of a handler",
     note = "replies are: (), Bytes, Vec<u8>, String, &'static str, Json<T>, Bincode<T>, and Result<reply, any error>"
@@ -410,7 +409,7 @@ impl<T: IntoReply, E: IntoError> IntoReply for Result<T, E> {
     }
 }
 
-/// What a handler may fail with: whatever converts to a [`HandlerError`].
+/// An error that a handler may fail with: any type that converts to a [`HandlerError`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no error of a handler",
     note = "errors are: HandlerError, anyhow::Error, String, &'static str, and everything that is std::error::Error + Send + Sync + 'static"
@@ -420,7 +419,7 @@ pub trait IntoError {
     fn into_error(self) -> HandlerError;
 }
 
-// So that a type which is none is reported by the note above, and not by what `Into` leads to.
+// Not recommended, so that a type which is no error is reported by the note above, and not by what `Into` leads to.
 #[diagnostic::do_not_recommend]
 impl<E: Into<HandlerError>> IntoError for E {
     fn into_error(self) -> HandlerError {
@@ -428,7 +427,7 @@ impl<E: Into<HandlerError>> IntoError for E {
     }
 }
 
-/// Who may call a handler, and under which name.
+/// The key of a handler: who may call it, and under which name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Key {
     /// Clients, by command.
@@ -471,9 +470,9 @@ pub struct Route {
     pub(crate) check: Check,
     pub(crate) place: (&'static str, u32),
     pub(crate) concurrent: bool,
-    /// Its place in the app's list, from 1; set when the list is checked.
+    /// The handler's place in the app's list, from 1; set when the list is checked.
     pub(crate) number: u32,
-    /// Whether it takes a [`Session`]; known when the node is put together.
+    /// Whether the handler takes a [`Session`]; known when the node is put together.
     pub(crate) takes_session: bool,
 }
 
@@ -485,22 +484,22 @@ impl Route {
         Self { key, name, run, check, place, concurrent, number, takes_session }
     }
 
-    /// What must hold for the node that runs it.
+    /// Sets the check of what must hold for the node that runs the handler.
     #[must_use]
     pub fn checked_by(mut self, check: Check) -> Self {
         self.check = check;
         self
     }
 
-    /// Where it is written, for faults at start.
+    /// Sets where the handler is written, for faults at start.
     #[must_use]
     pub fn at(mut self, file: &'static str, line: u32) -> Self {
         self.place = (file, line);
         self
     }
 
-    /// Whether it opts out of the session's order: it starts in order, and the next message does not
-    /// wait for its end.
+    /// Sets whether the handler opts out of the session's order: it starts in order, and the next message does not wait
+    /// for its end.
     #[must_use]
     pub fn concurrent(mut self, concurrent: bool) -> Self {
         self.concurrent = concurrent;
@@ -508,7 +507,7 @@ impl Route {
     }
 }
 
-/// What the attributes implement for the type of the handler's name.
+/// A handler by its type: what the attributes implement for the type of the handler's name.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no handler",
     note = "a handler is an async fn under #[net_handle(…)], #[root_handle], #[node_handle] or #[remote_handle(…)]"
@@ -518,7 +517,7 @@ pub trait Listed {
     fn route() -> Route;
 }
 
-/// The list of handlers: existence is stated here, facts are stated at the handler.
+/// Lists handlers: existence is stated here, facts are stated at the handler.
 #[macro_export]
 macro_rules! handlers {
     ($($handler:path),* $(,)?) => {

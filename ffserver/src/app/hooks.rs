@@ -1,4 +1,4 @@
-//! Hooks: what an app wants to be told of its node, its sessions and its children.
+//! Hooks: an app's functions for what happens to its node, its sessions and its children.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ pub(crate) struct Hooks {
     pub(crate) thaw: Option<ThawHook>,
     pub(crate) child_connected: Option<ChildHook>,
     pub(crate) child_lost: Option<ChildHook>,
-    /// By [`SessionEventKind`].
+    /// The hooks for sessions, by [`SessionEventKind`].
     session: [Option<SessionHook>; SessionEventKind::COUNT],
 }
 
@@ -49,7 +49,7 @@ impl Hooks {
     }
 }
 
-/// What has happened to a session.
+/// An event of a session, for the app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SessionEvent {
     Opened,
@@ -104,12 +104,12 @@ impl SessionEvent {
     }
 }
 
-/// How a session has come to a node: see [`Session::move_to`].
+/// How a session has come to a node by a move: see [`Session::move_to`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entered {
-    /// The node where it was; the one that has moved it, when it was at none of that kind.
+    /// The node where the session was; the one that has moved it, when it was at none of that kind.
     pub from: NodeName,
-    /// What was given to [`Session::move_to`].
+    /// The bytes that were given to [`Session::move_to`].
     pub extra: Bytes,
 }
 
@@ -118,15 +118,15 @@ pub struct Entered {
 pub struct NotMoved {
     /// The node that the session should have gone to.
     pub to: NodeName,
-    /// What was given to [`Session::move_to`], and was not taken.
+    /// The bytes that were given to [`Session::move_to`], and were not taken.
     pub extra: Bytes,
 }
 
-/// The state of an app on its way from an old process to its successor.
+/// The frozen state of an app, on its way from a predecessor to its successor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frozen {
-    /// The version that the old process gave to [`App::freeze`](crate::App::freeze).
+    /// The version that the predecessor gave to [`App::freeze`](crate::App::freeze).
     pub version: u32,
-    /// What its hook returned.
+    /// The bytes that the predecessor's hook returned.
     pub bytes: Vec<u8>,
 }

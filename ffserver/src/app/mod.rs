@@ -1,4 +1,4 @@
-//! What app authors write: the app with its hooks, and handlers as functions.
+//! What authors write: the app with its hooks, and handlers as functions.
 
 #[allow(clippy::module_inception, reason = "the type that the room is named for")]
 pub(crate) mod app;

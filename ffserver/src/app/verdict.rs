@@ -1,4 +1,4 @@
-//! What a handler answers that decides over logins.
+//! The verdict of a handler that decides over logins.
 
 use ffproto::login::{self, MARK};
 
@@ -25,19 +25,19 @@ use crate::cluster::payload::{decode, encode};
 pub struct Verdict(login::Verdict);
 
 impl Verdict {
-    /// The client is this user: its session has it from now on, as with [`Session::bind`](crate::Session::bind).
-    /// It must not be empty.
+    /// Accepts the client as this user: its session has the user from now on, as with
+    /// [`Session::bind`](crate::Session::bind). The name must not be empty.
     pub fn accept(user: impl Into<String>) -> Self {
         let (user, greeting, attributes) = (user.into(), Vec::new(), Vec::new());
         Self(login::Verdict::Accept { user, greeting, attributes })
     }
 
-    /// The client gets an error frame with the code `refused` and this reason, and is disconnected.
+    /// Refuses the client: it gets an error frame with the code `refused` and this reason, and is disconnected.
     pub fn refuse(reason: impl Into<String>) -> Self {
         Self(login::Verdict::Refuse { reason: reason.into() })
     }
 
-    /// The body of the answer to the login; else it is empty. Nothing when the client is refused.
+    /// Sets the body of the answer to the login, which is empty else. Does nothing when the client is refused.
     pub fn greeting(mut self, body: impl Into<Vec<u8>>) -> Self {
         if let login::Verdict::Accept { greeting, .. } = &mut self.0 {
             *greeting = body.into();
@@ -45,8 +45,8 @@ impl Verdict {
         self
     }
 
-    /// Notes something of the session, as [`Session::set`](crate::Session::set) does. Nothing when the client is
-    /// refused.
+    /// Notes an attribute of the session, as [`Session::set`](crate::Session::set) does. Does nothing when the client
+    /// is refused.
     pub fn attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         if let login::Verdict::Accept { attributes, .. } = &mut self.0 {
             attributes.push((key.into(), value.into()));
@@ -54,7 +54,7 @@ impl Verdict {
         self
     }
 
-    /// Several of them.
+    /// Notes several attributes.
     pub fn attributes<K: Into<String>, V: Into<String>>(self, all: impl IntoIterator<Item = (K, V)>) -> Self {
         all.into_iter().fold(self, |verdict, (key, value)| verdict.attribute(key, value))
     }

@@ -1,5 +1,5 @@
-//! Game clients: the acceptor, and one task per connection. The only place, with `ffproto::frame`, that
-//! knows client framings.
+//! The acceptor of game clients, and one task for each connection. Only this room and `ffproto::frame` know client
+//! framings.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,20 +24,20 @@ use crate::identity::counters::count;
 use crate::session::handle::Session;
 use crate::session::local::{Directive, LocalSession};
 
-/// The rest of a connection's task.
+/// The rest of a connection's task, after its last turn.
 type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Connections that may wait to be sent to a successor; the others wait in their own tasks.
+/// The bound on connections that wait to be sent to a successor; the others wait in their own tasks.
 const LEAVING_MAX: usize = 64;
 
-/// How long a connection waits that may not leave after all, before it tries again: descriptors may be short.
+/// The wait of a connection that may not leave after all, before it tries again: descriptors may be short.
 const LEAVE_AGAIN: Duration = Duration::from_millis(2);
 
 /// A connection on its way to the node's successor.
 pub(crate) struct Leaving {
     pub(crate) socket: OwnedFd,
     pub(crate) record: handover::Session,
-    /// The nodes that its messages went to.
+    /// The session's choices.
     pub(crate) sticky: Vec<handover::Sticky>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Leaving {
 pub(crate) struct Clients {
     executor: Arc<Executor>,
     connections: TaskTracker,
-    /// Where connections go that leave; while there is nobody, none leaves.
+    /// The way of connections that leave; while there is none, no connection leaves.
     successor: Arc<Mutex<Option<mpsc::Sender<Leaving>>>>,
 }
 
@@ -56,8 +56,7 @@ impl Clients {
         Self { executor, connections, successor: Arc::default() }
     }
 
-    /// Accepts clients while `open`, until `stop`; then tells every connection to drain and waits until they
-    /// have.
+    /// Accepts clients while `open`, until `stop`; then tells every connection to drain, and waits until all have.
     pub(crate) async fn serve(self, listener: TcpListener, mut open: Open, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -74,9 +73,9 @@ impl Clients {
         self.connections.wait().await;
     }
 
-    /// Sends every connection to the successor, each when nothing runs for it. They go a few at a time, so that
-    /// one that is busy stands still for its own way only. What is taken and cannot be sent is to be given
-    /// back to [`Clients::take_back`].
+    /// Sends every connection to the successor, each when nothing runs for it. They go a few at a time, so that a busy
+    /// one delays no other. A connection that is taken and cannot be sent is to be given back to
+    /// [`Clients::take_back`].
     pub(crate) fn leave(&self) -> Departure {
         let (sender, leaving) = mpsc::channel(LEAVING_MAX);
         *self.successor.lock() = Some(sender);
@@ -84,7 +83,7 @@ impl Clients {
         Departure { leaving, to_tell: registry.begin_directive(Directive::Leave), clients: self.clone() }
     }
 
-    /// Nobody leaves any more: those that are here go on.
+    /// Ends the leaving: connections that are still here go on.
     pub(crate) fn stay(&self) {
         *self.successor.lock() = None;
         self.executor.node.known_sessions().registry().direct(Directive::Run);
@@ -95,7 +94,7 @@ impl Clients {
     }
 
     fn open(&self, stream: TcpStream) {
-        // Coalescing is ours (one write per turn), so the kernel's would only add delay.
+        // The kernel's coalescing would only add delay: a connection writes once per turn.
         let _ = stream.set_nodelay(true);
         let Ok(address) = stream.peer_addr() else { return };
         let session = match self.executor.node.known_sessions().registry().open(address) {
@@ -113,7 +112,7 @@ impl Clients {
         self.run(Connection::new(stream, session, self.executor.clone()));
     }
 
-    /// Goes on with a connection of another process of this node.
+    /// Goes on with a connection that the predecessor has sent.
     ///
     /// # Errors
     /// The socket or the record is of no use; the client is disconnected.
@@ -126,8 +125,8 @@ impl Clients {
         Ok(())
     }
 
-    /// The one task of a connection. The room for its end is made at its end: ten thousand idle ones shall not own
-    /// it.
+    /// The one task of a connection. The room for its end is made at its end: ten thousand idle connections shall not
+    /// own it.
     fn run(&self, connection: Connection) {
         let (clients, mut connection) = (self.clone(), Box::new(connection));
         self.connections.spawn(async move {
@@ -137,14 +136,15 @@ impl Clients {
                     Ok(end) => break end,
                     Err(stays) => connection = stays,
                 }
-                // Something has begun for it meanwhile, or there is no descriptor to spare: a little later.
+                // Something has begun for the session meanwhile, or there is no descriptor to spare: it leaves a little
+                // later.
                 Box::pin(tokio::time::sleep(LEAVE_AGAIN)).await;
             };
             end.await;
         });
     }
 
-    /// What is to be done for a connection whose turn is over; gives it back when it cannot leave now.
+    /// Ends a connection; gives it back when it cannot leave now.
     fn end(&self, mut connection: Box<Connection>, closed: Closed) -> Result<End, Box<Connection>> {
         let clients = self.clone();
         if !matches!(closed, Closed::Leaving) {
@@ -168,7 +168,7 @@ impl Clients {
         }
     }
 
-    /// The successor does not take it after all.
+    /// Takes a connection back that the successor does not take after all.
     pub(crate) fn take_back(&self, leaving: Leaving) {
         let Leaving { socket, record, sticky } = leaving;
         let id = record.id;
@@ -186,7 +186,8 @@ impl Clients {
         connection.say_why(&closed).await;
         drop(connection);
         if executor.hooks.of(SessionEventKind::Closed).is_some() {
-            // Behind what it has begun, which runs to its end or its deadline although the client is gone.
+            // The session ends behind what it has begun, which runs to its end or its deadline although the client is
+            // gone.
             let _ = timeout(executor.node.identity().session_timeout(), session.quiet()).await;
             let _turn = session.turn().lock().await;
             let handle = Session::here(sessions.clone(), session.clone());
@@ -196,35 +197,34 @@ impl Clients {
     }
 }
 
-/// The connections of a node on their way to its successor. Dropping it brings back those that have not been
-/// taken.
+/// The departure of a node's connections to its successor. Dropping it brings back those that have not been taken.
 pub(crate) struct Departure {
     leaving: mpsc::Receiver<Leaving>,
-    /// Those that have not been told yet.
+    /// The sessions that have not been told to leave yet.
     to_tell: Vec<LocalSession>,
     clients: Clients,
 }
 
 impl Departure {
-    /// The next one that leaves; for ever none when there is none left. Cancel-safe.
+    /// The next connection that leaves; for ever none when there is none left. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Leaving {
         match self.leaving.recv().await {
             Some(one) => {
                 self.tell(1);
                 one
             }
-            // The other end lives as long as the clients.
+            // The channel's other end lives as long as the clients.
             None => std::future::pending().await,
         }
     }
 
-    /// Tells some more: one for which something runs must not hold up the others. To be called every few
-    /// milliseconds.
+    /// Tells some more sessions to leave: one for which something runs must not hold up the others. To be called every
+    /// few milliseconds.
     pub(crate) fn tell_more(&mut self) {
         self.tell(LEAVING_MAX);
     }
 
-    /// Whether all have left or ended.
+    /// Whether all connections have left or ended.
     pub(crate) fn is_over(&self) -> bool {
         self.clients.are_gone() && self.leaving.is_empty()
     }
@@ -237,7 +237,7 @@ impl Departure {
 
 impl Drop for Departure {
     fn drop(&mut self) {
-        // Who has not been taken yet comes back by itself.
+        // A connection that has not been taken yet comes back by itself.
         self.leaving.close();
         while let Ok(one) = self.leaving.try_recv() {
             self.clients.take_back(one);
@@ -261,7 +261,7 @@ impl Open {
     ) -> io::Result<(TcpStream, std::net::SocketAddr)> {
         loop {
             if !*self.0.borrow_and_update() {
-                // Whoever opens and closes the ports is gone only with the node.
+                // The sender, which opens and closes the ports, is gone only with the node.
                 if self.0.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
@@ -278,8 +278,8 @@ impl Open {
     }
 }
 
-/// Out of descriptors, or a client that left while it waited: neither ends the acceptor, and the wait
-/// keeps the first from turning into a busy loop.
+/// Logs a failed accept and waits: out of descriptors, or a client that left while it waited. Neither ends the
+/// acceptor, and the wait keeps the first from turning into a busy loop.
 pub(crate) async fn accept_failed(port: &str, error: &io::Error) {
     warn!("{port}: a connection could not be accepted: {error}");
     tokio::time::sleep(Duration::from_millis(50)).await;

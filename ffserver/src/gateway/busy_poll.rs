@@ -1,4 +1,5 @@
-//! When a process that hosts a whole cluster stays awake for the next message of its clients.
+//! The busy poll: when the thread of a process that hosts a whole cluster stays awake for the next message of its
+//! clients.
 //!
 //! A sleeping thread is woken over an interrupt of another processor, which takes longer than all that the nodes of one
 //! process do for a request. So a wait that will likely be shorter than that is spent awake, as Linux does it for idle
@@ -13,21 +14,21 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
-/// So long it stays awake after a message.
+/// The time for which the thread stays awake after a message.
 const AWAKE: Duration = Duration::from_micros(50);
-/// And only when messages follow each other at least so closely: a client that asks once in a while costs nothing.
+/// The distance of messages up to which the thread stays awake: a client that asks once in a while costs nothing.
 const CLOSE: Duration = Duration::from_micros(100);
 
 thread_local! {
     static HEARD: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A client has sent something.
+/// Notes that a client has sent something.
 pub(crate) fn heard() {
     HEARD.set(HEARD.get().wrapping_add(1));
 }
 
-/// The decision, as a value.
+/// The decision to stay awake, as a value.
 #[derive(Debug, Default)]
 struct Linger {
     heard: u64,

@@ -1,5 +1,5 @@
-//! The idle reaper: ends the sessions of clients that say nothing for too long, and of those that do not read what they were
-//! told last.
+//! The idle reaper: ends the sessions of clients that are silent for too long, and of those that do not read what they
+//! were sent last.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::identity::counters::count;
 use crate::session::local::{LocalSession, Stage};
 use crate::session::registry::Registry;
 
-/// How long a client whose session was closed may take to read the rest.
+/// The time for a client whose session was closed to read the rest.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Ends the sessions that have been silent for too long, and cuts off those that were closed and whose
-/// clients do not read the rest. Called once a second.
+/// Ends the sessions that have been silent for too long, and cuts off those that were closed and whose clients do not
+/// read the rest. Called once a second.
 pub(crate) fn reap(registry: &Registry, identity: &Identity) {
     for session in registry.all() {
         session.cut_after(LINGER);

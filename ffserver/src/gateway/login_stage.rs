@@ -1,4 +1,4 @@
-//! A client's login: the first message, on which a handler of this node or of another one decides.
+//! The login stage of a client: its first message, over which a handler of this node or of another one decides.
 //!
 //! ```text
 //! Awaited ──the login──▶ Asked ──accepted──▶ In
@@ -6,7 +6,7 @@
 //!    └──its handler failed─┘
 //! ```
 //!
-//! Every other message before `In` closes the connection. What is being decided over counts as a request that
+//! Every other message before `In` closes the connection. A login that is being decided over counts as a request that
 //! waits, so the client does not leave for a successor meanwhile.
 
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(super) fn refuse_message(
     }
 }
 
-/// Where the answer to a login goes that was sent on.
+/// The sink for the answer to a login that was sent on.
 pub(super) fn sink(session: &LocalSession, executor: &Arc<Executor>) -> Arc<dyn Sink> {
     Arc::new(Asked { session: session.clone(), executor: executor.clone() })
 }
@@ -65,7 +65,7 @@ impl Sink for Asked {
     }
 }
 
-/// The handler has answered. The login counts among the requests that wait until this is through.
+/// Decides over a login by its handler's answer. The login counts among the requests that wait until this is through.
 pub(super) fn decide(
     session: &LocalSession,
     executor: &Arc<Executor>,
@@ -96,7 +96,7 @@ pub(super) fn decide(
     session.request_ended();
 }
 
-/// The client may try again, as long as `login.timeout_s` is not over.
+/// Tells a client that its login was not decided: it may try again, as long as `login.timeout_s` is not over.
 fn not_decided(session: &LocalSession, executor: &Executor, fault: &Fault) {
     session.set_stage(Stage::Awaited);
     session.push_fault(command(executor), fault);
@@ -147,7 +147,7 @@ async fn accept(
             return Ok(());
         }
     }
-    // An earlier try, or the handler itself, may have bound another one.
+    // An earlier try, or the handler itself, may have bound another user.
     let before = session.state().user.clone();
     let changed = node.known_sessions().change_quietly(session, change, None);
     node.known_sessions().free_replaced(session, before, Some(user), changed.is_ok());
@@ -160,7 +160,7 @@ async fn accept(
     Ok(())
 }
 
-/// Only nodes with a login come here.
+/// The command of the node's login: only nodes with one come here.
 fn command(executor: &Executor) -> CommandId {
     executor.node.config().login.map_or(CommandId(0), |login| login.command)
 }

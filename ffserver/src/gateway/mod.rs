@@ -1,4 +1,5 @@
-//! The gateway: the client's edge of the cluster. Connections are accepted, what clients say is read, and decided over.
+//! The gateway: the client's edge of the cluster. It accepts connections, reads clients' messages, and decides over
+//! each.
 
 pub(crate) mod acceptor;
 pub(crate) mod busy_poll;

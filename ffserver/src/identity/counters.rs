@@ -1,5 +1,5 @@
-//! What a node has refused, dropped or cut since it started, each under the name of its queue or limit.
-//! The master shows what is not zero in /status.
+//! The counters of a node: what it has refused, dropped or cut since it started, each under the name of its queue or
+//! limit. The master shows what is not zero in /status.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,9 +30,9 @@ pub(crate) struct Counters {
     pub(crate) broadcasts_lost: AtomicU64,
     /// Messages of broadcasts that were queued for a client without a copy.
     pub(crate) pushes_shared: AtomicU64,
-    /// Envelopes that were dropped because nobody led to the node that they were for.
+    /// Envelopes that were dropped because no neighbour led to the node that they were for.
     pub(crate) unrouted: AtomicU64,
-    /// What neighbours said on behalf of sessions that are not behind their link.
+    /// Messages that neighbours sent on behalf of sessions that are not behind their link.
     pub(crate) forged: AtomicU64,
     /// Clients refused by `sessions_max` or `connections_per_address`.
     pub(crate) clients_refused: AtomicU64,
@@ -52,13 +52,13 @@ pub(crate) struct Counters {
     pub(crate) users_kicked: AtomicU64,
 }
 
-/// One more.
+/// Counts one more.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Counters {
-    /// What is not zero.
+    /// The counters that are not zero, by name.
     pub(crate) fn list(&self) -> Vec<(String, u64)> {
         let all = [
             ("broadcasts", &self.broadcasts),

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
-/// Where a node is in its life.
+/// The phase of a node's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Not everything serves yet.
+    /// The node does not serve everything yet.
     Starting,
-    /// Everything serves.
+    /// The node serves everything.
     Ready,
-    /// Its successor serves; what it had begun ends here.
+    /// The node's successor serves; what this process had begun ends here.
     HandedOver,
-    /// It takes nothing new; what runs may end.
+    /// The node takes nothing new; what runs may end.
     Stopping,
 }
 
@@ -61,12 +61,12 @@ impl Tasks {
         &self.calls
     }
 
-    /// How many tasks somebody waits for: not the ticks of [`Latest`](crate::Latest), which may never end.
+    /// The number of tasks that somebody waits for: not the ticks of [`Latest`](crate::Latest), which may never end.
     pub(crate) fn running_calls(&self) -> usize {
         self.calls.len().saturating_sub(self.tickers.load(Ordering::Relaxed))
     }
 
-    /// A tick begins, or has ended.
+    /// Counts a tick that begins, or has ended.
     pub(super) fn count_tick(&self, begins: bool) {
         if begins {
             self.tickers.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Who a node is and how it fares: its name and config, its clock, its phase, its tasks, its counters.
+//! The identity of a node, and how it fares: its name and config, its clock, its phase, its tasks, its counters.
 
 pub(crate) mod counters;
 pub(crate) mod lifecycle;
@@ -56,12 +56,12 @@ impl Identity {
         &self.0.config.name
     }
 
-    /// What the node is an instance of.
+    /// The node's kind.
     pub(crate) fn kind(&self) -> &str {
         &self.0.config.kind
     }
 
-    /// What the config says of the node.
+    /// The node's part of the config.
     pub(crate) fn config(&self) -> &ffconfig::Node {
         &self.0.config
     }
@@ -77,7 +77,7 @@ impl Identity {
         self.limits().call_timeout
     }
 
-    /// Which start of the node this is.
+    /// The incarnation of this process.
     pub(crate) fn incarnation(&self) -> Incarnation {
         self.0.incarnation
     }
@@ -87,13 +87,13 @@ impl Identity {
         self.0.clock.now_ms()
     }
 
-    /// What the node has refused, dropped or cut.
+    /// The counters of the node.
     #[inline]
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.0.counters
     }
 
-    /// Where the node is in its life.
+    /// The lifecycle of the node.
     #[inline]
     pub(crate) fn lifecycle(&self) -> &Lifecycle {
         &self.0.lifecycle
@@ -115,7 +115,7 @@ impl Identity {
         }));
     }
 
-    /// What this node says of itself in a handshake.
+    /// The node's own part of a handshake.
     pub(crate) fn local(&self, methods: Vec<String>) -> Local {
         Local {
             cluster: self.0.cluster_name.clone(),
@@ -163,7 +163,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The wall clock as a process may use it to order its own and others' claims: it never goes back.
+/// A wall clock by which a process may order its own and others' claims: it never goes back.
 struct Clock {
     started: Instant,
     started_ms: u64,
@@ -183,7 +183,7 @@ impl Clock {
     }
 }
 
-/// How many calls may still be logged in this second.
+/// The log budget: how many calls may still be logged in this second.
 #[derive(Default)]
 struct LogBudget {
     lines: AtomicU32,

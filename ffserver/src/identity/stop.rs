@@ -1,4 +1,4 @@
-//! The word to stop, and how long stopping may take.
+//! The stop of a node: the word to begin it, and how long it may take.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// Tells a node to stop in good order. Cheap to clone.
+/// The handle by which a node is told to stop in good order. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stop {
     token: CancellationToken,
@@ -14,7 +14,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A stop that has not begun; stopping may take `drain`.
+    /// A stop that has not begun; it may take `drain`.
     pub fn new(drain: Duration) -> Self {
         Self { token: CancellationToken::new(), drain: Arc::new(Mutex::new(drain)) }
     }
@@ -30,12 +30,12 @@ impl Stop {
         self.token.cancel();
     }
 
-    /// Whether it has begun.
+    /// Whether the stop has begun.
     pub fn is_stopping(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Waits until it begins. Cancel-safe.
+    /// Waits until the stop begins. Cancel-safe.
     pub async fn begun(&self) {
         self.token.cancelled().await;
     }

@@ -1,13 +1,14 @@
-//! What a node's loop does right now, for a thread that watches it: which handler runs, and whether the loop
-//! turns at all.
+//! The watchdog: what a node's loop does right now, for a thread that watches it. It tells which handler runs, and
+//! whether the loop turns at all.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How often a loop that turns shows it.
+/// The time between two beats of a loop that turns.
 pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
 
-/// Written by the loop, read by the watch. With several threads the handler is the one that began last.
+/// The watchdog of one node: written by the loop, read by the watch. With several threads the handler is the one that
+/// began last.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     handlers: Vec<String>,
@@ -46,21 +47,21 @@ impl Watchdog {
     }
 }
 
-/// Whether a loop stands still: beats and times in, what to say out.
+/// The watch of a loop, which may stand still: beats and times in, what to say out.
 #[derive(Debug, Default)]
 pub(crate) struct LoopWatch {
     beats: u64,
-    /// How long it has stood.
+    /// How long the loop has stood still.
     still: Duration,
     said: bool,
 }
 
-/// Something to be said about a loop.
+/// A line to be logged about a loop.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Word {
-    /// It has stood still for that long.
+    /// The loop has stood still for that long.
     Stands(Duration),
-    /// It turns again after that long.
+    /// The loop turns again after that long.
     TurnsAgain(Duration),
 }
 

@@ -38,10 +38,10 @@ struct Parts {
     states: States,
 }
 
-/// The app's values by type.
+/// The states of the app, by type.
 pub(crate) type States = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
-/// A node that may be gone, for what the node itself owns.
+/// A weak handle to a node, for parts that the node itself owns.
 #[derive(Clone)]
 pub(crate) struct WeakNode(Weak<Parts>);
 
@@ -53,7 +53,7 @@ impl WeakNode {
 }
 
 impl Node {
-    /// Puts a node together; `sessions` makes the part that tells the node itself of its events.
+    /// Puts a node together; `sessions` makes the part that tells the node of its sessions' events.
     pub(crate) fn new(
         transit: Transit,
         stores: Stores,
@@ -86,22 +86,22 @@ impl Node {
         self.identity().name()
     }
 
-    /// What the node is an instance of.
+    /// The node's kind.
     pub fn kind(&self) -> &str {
         self.identity().kind()
     }
 
-    /// What the config says of the node.
+    /// The node's part of the config.
     pub fn config(&self) -> &ffconfig::Node {
         self.identity().config()
     }
 
-    /// Which start of the node this is.
+    /// The incarnation of this process.
     pub fn incarnation(&self) -> Incarnation {
         self.identity().incarnation()
     }
 
-    /// Where the node is in its life.
+    /// The phase of the node's life.
     pub fn phase(&self) -> Phase {
         self.identity().lifecycle().phase()
     }
@@ -141,7 +141,7 @@ impl Node {
         self.0.states.get(&TypeId::of::<T>()).cloned()?.downcast().ok()
     }
 
-    /// What the master is told of this node.
+    /// The status that the master is told.
     pub(crate) fn status(&self) -> NodeStatus {
         status(self.transit(), self.known_sessions().registry(), Some(self))
     }
@@ -168,28 +168,28 @@ impl Node {
         sessions.registry().all().into_iter().map(here).collect()
     }
 
-    /// To send messages to many clients.
+    /// Broadcasts: messages to many clients.
     pub fn broadcasts(&self) -> Broadcasts {
         Broadcasts::new(self.known_sessions().clone())
     }
 
-    /// To call parents outside of a request, from a hook or a timer.
+    /// The parents, to call outside of a request: from a hook or a timer.
     pub fn call_parents(&self) -> Parents {
         Parents::new(Origin::of(self.transit()))
     }
 
-    /// To call children outside of a request, from a hook or a timer.
+    /// The children, to call outside of a request: from a hook or a timer.
     pub fn call_children(&self) -> Children {
         Children::new(Origin::of(self.transit()))
     }
 
-    /// To call any node of the cluster outside of a request, from a hook or a timer.
+    /// Every node of the cluster, to call outside of a request: from a hook or a timer.
     pub fn call_nodes(&self) -> Nodes {
         Nodes::new(Origin::of(self.transit()))
     }
 }
 
-/// What the master is told of a node; `stores` as soon as they are open.
+/// The status of a node, for its master; with the counters of `node`'s stores as soon as they are open.
 pub(crate) fn status(transit: &Transit, registry: &Registry, node: Option<&Node>) -> NodeStatus {
     let routed = match transit.affinity().len() {
         0 => None,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many messages a client may still send now: `limits.requests_per_s`, with one second's worth at once.
+/// The allowance of one client: how many messages it may still send now, by `limits.requests_per_s`, with one second's
+/// worth at once.
 pub(super) struct Allowance {
     per_s: u32,
     /// When the allowance would be untouched again; each message moves it on.
@@ -16,7 +17,7 @@ impl Allowance {
         Self { per_s: per_s.max(1), full_at: now }
     }
 
-    /// Takes one; `Err` says when there is one again.
+    /// Takes one message off; `Err` says when there is one again.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
         let second = Duration::from_secs(1);
         let after = self.full_at.max(now) + second / self.per_s;

@@ -1,4 +1,4 @@
-//! Why a connection ended.
+//! The end of a connection, and its reason.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use ffproto::frame::websocket::WebSocketFault;
 
 use crate::session::local::Reason;
 
-/// Why a connection ended, for the log.
+/// The reason why a connection ended, for the log.
 pub(in crate::gateway) enum Closed {
     ByPeer,
     /// The reason given to [`Session::close`], a slow reader's included.
@@ -16,7 +16,7 @@ pub(in crate::gateway) enum Closed {
     Frame(FrameFault),
     WebSocket(WebSocketFault),
     Draining,
-    /// It may go on in the node's successor, see [`Connection::leave`].
+    /// The connection may go on in the node's successor, see [`Connection::leave`].
     Leaving,
     Io(io::Error),
 }

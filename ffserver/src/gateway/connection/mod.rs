@@ -1,5 +1,5 @@
-//! One client connection: a future that reads, runs the session's handlers one after the other, and
-//! writes everything that is queued at once.
+//! The connection of one game client: a single future that reads its messages, runs their handlers one after the other,
+//! and writes the replies.
 //!
 //! ```text
 //! turn:  the running handler ──ended──▶ the next frame that waits ──none──▶ read ──▶ write what is queued
@@ -57,11 +57,11 @@ use protocol::Spoken;
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// Where every connection of this thread reads into; taken while in use.
+    /// The scratch buffer that every connection of this thread reads into; taken while in use.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A handler that waits for something.
+/// The running handler of a connection, which waits for something.
 struct Running {
     handler: Execution,
     /// `None` for the hook at the opening, which has no reply.
@@ -70,7 +70,7 @@ struct Running {
     deadline: Instant,
 }
 
-/// A client's connection, which is the future that serves it.
+/// The connection of a client, as the future that serves it.
 pub(super) struct Connection {
     socket: Socket,
     session: LocalSession,
@@ -84,21 +84,21 @@ pub(super) struct Connection {
     directive: Directive,
 }
 
-/// What the client has sent and nobody has handled.
+/// The input of a connection: what the client has sent and nothing has handled.
 #[derive(Default)]
 struct Input {
-    /// With `spoken` all that has to be known of it.
+    /// The unread bytes: with `spoken` all that has to be known of the input.
     unread: Vec<u8>,
     spoken: Spoken,
-    /// The client will send no more; what it has sent is handled and answered first.
+    /// Whether the client will send no more; what it has sent is handled and answered first.
     ended: bool,
-    /// `unread` starts with a whole frame that may not start yet.
+    /// Whether `unread` starts with a whole frame that may not start yet.
     stalled: bool,
-    /// What that frame waits for happens elsewhere: a move of the session, or its requests on other nodes.
+    /// Whether that frame waits for something elsewhere: a move of the session, or its requests on other nodes.
     waits_for_others: bool,
 }
 
-/// The way that the session's last stateful message took: the next one mostly takes it, too.
+/// The hop that the session's last stateful message took: the next one mostly takes it, too.
 #[derive(Default)]
 struct LastWay {
     hop: Option<(Arc<str>, Hop)>,
@@ -106,7 +106,7 @@ struct LastWay {
     moves: u32,
 }
 
-/// What this layer knows of a connection, for another process of the node.
+/// The gateway's part of a connection's hand-off.
 #[derive(Serialize, Deserialize)]
 struct Extra {
     spoken: Spoken,
@@ -152,7 +152,7 @@ impl Connection {
         }
     }
 
-    /// Goes on with a connection of another process of this node.
+    /// Goes on with a connection that the predecessor has sent.
     ///
     /// # Errors
     /// The record is of another version of the program.
@@ -169,8 +169,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The socket and all that must be known to go on in another process; the session is gone from this one.
-    /// `None` when it cannot leave: it is being closed, or something runs for it after all.
+    /// Takes the socket, and all that the successor must know to go on; the session is gone from this process. `None`
+    /// when it cannot leave: it is being closed, or something runs for it after all.
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.socket.as_fd().try_clone_to_owned().ok()?;
         let (mut record, handoff) = self.executor.node.known_sessions().leave(&self.session)?;
@@ -217,7 +217,7 @@ impl Connection {
         match self.directive {
             _ if !busy && self.input.ended && !self.input.stalled => Poll::Ready(Closed::ByPeer),
             Directive::Drain if !busy => Poll::Ready(Closed::Draining),
-            // What is not written yet goes with it.
+            // Unwritten bytes go with the connection.
             Directive::Leave if !answering && self.session.may_leave() => Poll::Ready(Closed::Leaving),
             _ => Poll::Pending,
         }
@@ -251,7 +251,7 @@ impl Connection {
         timer.as_mut().poll(cx)
     }
 
-    /// Whether frames wait for the running handler. Those behind a login do not: they are not accepted.
+    /// Whether frames wait for the running handler. Frames behind a login do not: they are not accepted.
     fn waits_for_handler(&self) -> bool {
         self.running.is_some() && self.session.stage() != Stage::Asked
     }
@@ -313,7 +313,7 @@ impl Connection {
             return false;
         }
         if self.session.stage() == Stage::Asked {
-            // Nothing is accepted now, which the client is to hear at once.
+            // No message is accepted now, which the client is to be told at once.
             return true;
         }
         match self.allowance.as_mut().map(|allowance| allowance.take(now)) {
@@ -328,7 +328,7 @@ impl Connection {
             || self.session.waiting_requests() >= max && self.session.stage() != Stage::Asked
     }
 
-    /// Whether something has happened elsewhere since this turn has looked for it. From now on that wakes the
+    /// Whether something has happened elsewhere since this turn has looked for it. From now on such an event wakes the
     /// connection, but before it did not sleep.
     fn has_missed(&self) -> bool {
         let may_start = || self.input.stalled && self.input.waits_for_others && !self.must_wait_for_others();

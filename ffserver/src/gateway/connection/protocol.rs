@@ -1,5 +1,5 @@
-//! What a client speaks: known from its first bytes, on the same port. Firefly frames are the connection's
-//! own matter; here are the messages of a WebSocket, and its beginning and end.
+//! The protocol of a connection, told by the client's first bytes: firefly frames, which the connection reads itself,
+//! or WebSocket, whose beginning, messages and end are here.
 
 use std::cell::RefCell;
 use std::task::{Context, Poll};
@@ -14,18 +14,18 @@ use tokio::time::{Instant, timeout};
 
 use super::{Closed, Connection};
 
-/// How long a push waits for the client's first bytes, which tell its framing: a WebSocket's client sends
-/// its request as soon as it is connected.
+/// The wait of a push for the client's first bytes, which tell its framing: a WebSocket's client sends its request as
+/// soon as it is connected.
 const FIRST_BYTES_WAIT: Duration = Duration::from_millis(300);
-/// How long the client may take to read why it was closed.
+/// The time for a client to read why it was closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// Where messages lose their mask; taken while in use.
+    /// The buffer where messages lose their mask; taken while in use.
     static UNMASKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a connection speaks. With its unread bytes this is all that must be known to go on, between two
+/// The protocol that a connection speaks. With its unread bytes this is all that must be known to go on, between two
 /// whole frames, in another process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) enum Spoken {
@@ -48,7 +48,7 @@ pub(super) struct WebSocket {
 }
 
 impl Spoken {
-    /// Nothing more will tell: what the server says is in firefly frames.
+    /// Settles for firefly frames when the first bytes have not told: the server speaks first.
     pub(super) fn settle(&mut self) {
         if *self == Spoken::Unknown {
             *self = Spoken::Firefly;
@@ -57,7 +57,7 @@ impl Spoken {
 }
 
 impl Connection {
-    /// The first bytes: which framing they are, and the request of a WebSocket.
+    /// Handles the first bytes: tells the framing, and answers the request of a WebSocket.
     pub(super) fn handle_first(
         &mut self,
         bytes: &[u8],
@@ -81,7 +81,7 @@ impl Connection {
         }
     }
 
-    /// Ready when it is known, or taken for granted, what the client speaks, so that it may be written to.
+    /// Ready when the client's protocol is known, or taken for granted, so that it may be written to.
     pub(super) fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.session.has_queued() {
             let until = self.session.opened() + FIRST_BYTES_WAIT;
@@ -94,7 +94,7 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// Handles a WebSocket's frames until a message has to wait; says how many bytes are done with.
+    /// Handles a WebSocket's frames until a message has to wait; returns how many bytes are handled.
     pub(super) fn handle_messages(
         &mut self,
         bytes: &[u8],
@@ -130,7 +130,7 @@ impl Connection {
                 }
                 Taken::Fragment | Taken::Pong => self.session.beat(now),
                 Taken::Close(code) => {
-                    // As when a client closes its sending side: what it asked for is still answered.
+                    // The same as when a client closes its sending side: its requests are still answered.
                     socket.closed = Some(code);
                     self.input.ended = true;
                     at = bytes.len();
@@ -168,8 +168,8 @@ impl Connection {
         }
     }
 
-    /// Tells a WebSocket's client why it is closed, and a request that begins none: a firefly client is told
-    /// nothing. Ends when the client has read it and closed, or after a second.
+    /// Tells a WebSocket's client why it is closed, and likewise a request that begins no WebSocket; a firefly client
+    /// is told nothing. Ends when the client has read it and closed, or after a second.
     pub(in crate::gateway) async fn say_why(&mut self, closed: &Closed) {
         let Some(farewell) = self.farewell(closed) else { return };
         self.detach();
