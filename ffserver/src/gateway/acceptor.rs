@@ -53,6 +53,8 @@ pub(crate) struct Clients {
 impl Clients {
     pub(crate) fn new(executor: Arc<Executor>) -> Self {
         let connections = TaskTracker::new();
+        // A closed tracker takes connections as before; the end of the last one is an event.
+        connections.close();
         Self { executor, connections, successor: Arc::default() }
     }
 
@@ -69,7 +71,6 @@ impl Clients {
         }
         drop(listener);
         self.executor.node.known_sessions().registry().direct(Directive::Drain);
-        self.connections.close();
         self.connections.wait().await;
     }
 
@@ -91,6 +92,11 @@ impl Clients {
 
     fn are_gone(&self) -> bool {
         self.connections.is_empty()
+    }
+
+    /// Waits until no connection is here. Cancel-safe.
+    pub(crate) async fn gone(&self) {
+        self.connections.wait().await;
     }
 
     fn open(&self, stream: TcpStream) {
@@ -216,6 +222,11 @@ impl Departure {
             // The channel's other end lives as long as the clients.
             None => std::future::pending().await,
         }
+    }
+
+    /// Whether some have not been told yet.
+    pub(crate) fn has_more_to_tell(&self) -> bool {
+        !self.to_tell.is_empty()
     }
 
     /// Tells some more sessions to leave: one for which something runs must not hold up the others. To be called every

@@ -1,7 +1,5 @@
 //! The phase of a node's life, and the tasks that its end waits for.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
@@ -51,7 +49,7 @@ impl Lifecycle {
 #[derive(Default)]
 pub(crate) struct Tasks {
     calls: TaskTracker,
-    tickers: AtomicUsize,
+    ticks: TaskTracker,
 }
 
 impl Tasks {
@@ -61,17 +59,25 @@ impl Tasks {
         &self.calls
     }
 
-    /// The number of tasks that somebody waits for: not the ticks of [`Latest`](crate::Latest), which may never end.
-    pub(crate) fn running_calls(&self) -> usize {
-        self.calls.len().saturating_sub(self.tickers.load(Ordering::Relaxed))
+    /// The ticks of [`Latest`](crate::Latest): a stop waits for them as well, a hand-over does not, for they may never end.
+    pub(crate) fn ticks(&self) -> &TaskTracker {
+        &self.ticks
     }
 
-    /// Counts a tick that begins, or has ended.
-    pub(super) fn count_tick(&self, begins: bool) {
-        if begins {
-            self.tickers.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.tickers.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// The number of tasks of calls and hooks.
+    pub(crate) fn running_calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Waits for the end of every task; none may begin any more.
+    pub(crate) async fn end(&self) {
+        self.calls.close();
+        self.ticks.close();
+        tokio::join!(self.calls.wait(), self.ticks.wait());
+    }
+
+    /// The number of all tasks.
+    pub(crate) fn len(&self) -> usize {
+        self.calls.len() + self.ticks.len()
     }
 }

@@ -105,16 +105,6 @@ impl Identity {
         &self.0.tasks
     }
 
-    /// Runs a tick in a task of its own: a stop of the node waits for its end, a replacement does not.
-    pub(crate) fn spawn_tick(&self, tick: impl Future<Output = ()> + Send + 'static) {
-        let identity = self.clone();
-        identity.tasks().count_tick(true);
-        drop(self.tasks().calls().spawn(async move {
-            tick.await;
-            identity.tasks().count_tick(false);
-        }));
-    }
-
     /// The node's own part of a handshake.
     pub(crate) fn local(&self, methods: Vec<String>) -> Local {
         Local {

@@ -111,7 +111,7 @@ mod tests {
     use anyhow::{Context, Result};
 
     use super::*;
-    use crate::runtime::server::bare_node;
+    use crate::runtime::server::bare;
 
     #[test]
     fn patience_is_what_the_limits_say() -> Result<()> {
@@ -119,7 +119,7 @@ mod tests {
             "servers": { "web": { "webport": 3, "app": "web",
                 "limits": { "web_head_s": 3, "web_idle_s": 7, "web_connections_max": 9 } } } }"#;
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None)?.cluster;
-        let node = bare_node(&cluster, "web").context("no node")?;
+        let node = bare(&cluster, "web").context("no node")?.node.clone();
         let web = tokio::runtime::Runtime::new()?.block_on(Web::start(node, vec![]))?;
         let Timeouts { head, idle } = web.timeouts;
         assert_eq!((head.as_secs(), idle.as_secs(), web.connections_max), (3, 7, 9));

@@ -108,7 +108,7 @@ impl Latest {
         if begins {
             let latest = self.clone();
             // A node that stops waits for the tick: the last updates go as well.
-            self.0.broadcasts.identity().spawn_tick(latest.tick());
+            self.0.broadcasts.identity().tasks().ticks().spawn(latest.tick());
         }
     }
 

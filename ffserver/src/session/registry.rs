@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ffproto::{NodeNumber, SessionId, handover};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
 
 use crate::identity::Identity;
 use crate::session::local::{Directive, LocalSession, SessionHandoff, Stage, Wire};
@@ -14,6 +15,7 @@ pub(crate) struct Registry {
     identity: Identity,
     wire: Wire,
     table: Mutex<Table>,
+    rested: Notify,
 }
 
 #[derive(Default)]
@@ -38,7 +40,7 @@ pub(crate) enum NotOpened {
 
 impl Registry {
     pub(crate) fn new(identity: Identity) -> Self {
-        Self { wire: Wire::of(identity.config()), table: Mutex::default(), identity }
+        Self { wire: Wire::of(identity.config()), table: Mutex::default(), rested: Notify::new(), identity }
     }
 
     /// Sets the node's number, of which ids are made; again after every reconnect to the master, and the ids go on.
@@ -101,6 +103,7 @@ impl Registry {
         }
         drop(table);
         self.changed();
+        self.rested.notify_one();
     }
 
     /// The open session of that id.
@@ -141,6 +144,11 @@ impl Registry {
     /// Whether a request of any session runs, here or elsewhere.
     pub(crate) fn has_session_at_work(&self) -> bool {
         self.table.lock().open.values().any(LocalSession::is_at_work)
+    }
+
+    /// Wakes a hand-over when nothing runs any more for a session that holds, or when a session is gone.
+    pub(crate) fn rested(&self) -> &Notify {
+        &self.rested
     }
 
     fn changed(&self) {

@@ -93,14 +93,16 @@ impl Transit {
                 // A release comes with every read: only those messages are looked at that have waited for it.
                 return link.take_released().into_iter().for_each(|session| self.look_at_parked_of(session));
             }
-            Change::Switched => {}
+            Change::Switched | Change::PeerPaused => {}
         }
+        self.0.turned.notify_one();
         self.look_at_parked();
     }
 
     fn links_changed(&self) {
         self.identity().lifecycle().status_changed().notify_one();
         self.0.linked.notify_waiters();
+        self.0.turned.notify_one();
         self.look_at_parked();
     }
 

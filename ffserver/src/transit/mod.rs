@@ -44,6 +44,7 @@ struct Parts {
     turn: AtomicU64,
     /// Rings when a link has come or ended.
     linked: Notify,
+    turned: Notify,
     work: Arc<dyn SessionWork>,
 }
 
@@ -76,6 +77,7 @@ impl Transit {
             hold: EnvelopeHold::default(),
             turn: AtomicU64::new(0),
             linked: Notify::new(),
+            turned: Notify::new(),
             work,
             identity,
         }))
@@ -140,6 +142,11 @@ impl Transit {
     /// A number for the choice among equals: another one each time.
     pub(crate) fn next_turn(&self) -> u64 {
         self.0.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Wakes a hand-over when a neighbour has come, gone, paused or turned to a successor.
+    pub(crate) fn turned(&self) -> &Notify {
+        &self.0.turned
     }
 
     /// The number of this node; 0 until the master has given one, and nothing is linked before.

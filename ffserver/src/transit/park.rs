@@ -14,6 +14,7 @@ use ffproto::link::Client;
 use ffproto::{Fault, SessionId};
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::cluster::side::{PeerKey, Side};
@@ -92,6 +93,7 @@ pub(crate) struct Park {
     /// Whether anything waits, for a look without the lock.
     any: AtomicBool,
     waiting: Mutex<Waiting>,
+    emptied: Notify,
 }
 
 #[derive(Default)]
@@ -172,7 +174,7 @@ pub(crate) enum Parked {
 
 impl Park {
     pub(crate) fn new(limits: ParkLimits) -> Self {
-        Self { limits, any: AtomicBool::new(false), waiting: Mutex::default() }
+        Self { limits, any: AtomicBool::new(false), waiting: Mutex::default(), emptied: Notify::new() }
     }
 
     /// Whether anything waits.
@@ -254,6 +256,14 @@ impl Park {
         }
         self.any.store(waiting.count > 0, Ordering::Release);
         waiting.looked_at = false;
+        if waiting.count == 0 {
+            self.emptied.notify_one();
+        }
+    }
+
+    /// Waits until nothing waits any more, since the last time; one at a time. Cancel-safe.
+    pub(crate) async fn emptied(&self) {
+        self.emptied.notified().await;
     }
 
     /// The first deadline of the messages that wait.
@@ -392,6 +402,25 @@ mod tests {
         let seen: Vec<(&[u8], bool)> = seen.iter().map(|(body, free)| (&**body, *free)).collect();
         assert_eq!(seen, [(&b"a"[..], true), (b"b", true), (b"b", true), (b"c", true)]);
         assert!(park.any() && !park.blocks(&game, Some(SessionId(1))));
+    }
+
+    #[tokio::test]
+    async fn who_waits_until_nothing_waits_is_woken_by_the_last_message_that_goes() {
+        let park = Park::new(ParkLimits { messages_max: 10, bytes_max: 100 });
+        parked(&park, entry(1, "game", "a"));
+        parked(&park, entry(2, "game", "b"));
+        let mut emptied = std::pin::pin!(park.emptied());
+        let mut is_woken = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            emptied.as_mut().poll(&mut cx).is_ready()
+        };
+        assert!(!is_woken());
+        park.look_of(SessionId(1), |_, _| Look::Gone);
+        assert!(park.any() && !is_woken(), "one still waits");
+        park.look(|entry, _| Look::Waits(entry));
+        assert!(!is_woken());
+        park.look(|_, _| Look::Gone);
+        assert!(!park.any() && is_woken());
     }
 
     #[test]

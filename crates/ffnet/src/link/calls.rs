@@ -87,11 +87,31 @@ pub(super) struct CallTable {
     held: Option<FxHashMap<SessionId, u32>>,
     /// Those of which none waits any more, since this was asked for.
     released: Vec<SessionId>,
+    /// Who waits until no call does.
+    when_idle: Option<Waker>,
 }
 
 impl CallTable {
     pub(super) fn len(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Whether no call waits; else remembers the one who is to be woken then.
+    pub(super) fn poll_idle(&mut self, waker: &Waker) -> Poll<()> {
+        if self.calls.is_empty() {
+            return Poll::Ready(());
+        }
+        self.when_idle = Some(waker.clone());
+        Poll::Pending
+    }
+
+    /// Takes a call out. The only place that does.
+    fn remove(&mut self, place: usize) -> Waiting {
+        let waiting = self.calls.remove(place);
+        if self.when_idle.is_some() && self.calls.is_empty() {
+            self.when_idle.take().into_iter().for_each(Waker::wake);
+        }
+        waiting
     }
 
     /// A call whose outcome a future waits for.
@@ -168,7 +188,7 @@ impl CallTable {
             return Poll::Pending;
         };
         if let Some(outcome) = outcome.take() {
-            self.calls.remove(ticket.place());
+            self.remove(ticket.place());
             return Poll::Ready(outcome);
         }
         match known {
@@ -180,7 +200,7 @@ impl CallTable {
 
     pub(super) fn forget(&mut self, ticket: Ticket) {
         if self.get(ticket).is_some() {
-            self.calls.remove(ticket.place());
+            self.remove(ticket.place());
         }
     }
 
@@ -189,7 +209,7 @@ impl CallTable {
         let ticket = Ticket(id);
         match self.get(ticket).map(|waiting| &mut waiting.waiter) {
             Some(Waiter::Sink(_)) => {
-                let Waiting { waiter, message_of, .. } = self.calls.remove(ticket.place());
+                let Waiting { waiter, message_of, .. } = self.remove(ticket.place());
                 self.let_go(message_of);
                 match waiter {
                     Waiter::Sink(told) => Ended::Tell(told),
@@ -281,6 +301,46 @@ mod tests {
         assert!(matches!(table.end(ticket.id(), || Ok(Bytes::from_static(b"b"))), Ended::Late));
         assert_eq!(poll(&mut table, ticket), Poll::Ready(Ok(Bytes::from_static(b"a"))));
         assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn who_waits_until_a_link_is_idle_is_woken_by_the_last_call_however_it_ends() {
+        struct Woken(std::sync::atomic::AtomicU64);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        struct Nobody;
+        impl Sink for Nobody {
+            fn end(self: Arc<Self>, _: u64, _: Result<Option<&[u8]>, &Fault>) {}
+        }
+        let woken = Arc::new(Woken(0.into()));
+        let waker: Waker = woken.clone().into();
+        let mut table = CallTable::default();
+        assert!(table.poll_idle(&waker).is_ready());
+        let ends: [fn(&mut CallTable, Ticket); 4] = [
+            |table, ticket| table.forget(ticket),
+            |table, ticket| {
+                table.end(ticket.id(), || Ok(Bytes::new()));
+                assert!(poll(table, ticket).is_ready());
+            },
+            |table, ticket| drop(table.end(ticket.id(), || Ok(Bytes::new()))),
+            |table, _| drop(table.end_all(0, |_| fault(Code::LinkLost))),
+        ];
+        for (n, end) in (1..).zip(ends) {
+            let other = table.insert(Instant::now(), 0);
+            let last = match n {
+                1 | 2 => table.insert(Instant::now(), 0),
+                _ => table.forward(Instant::now(), 0, None, Arc::new(Nobody), 0),
+            };
+            assert!(table.poll_idle(&waker).is_pending());
+            table.forget(other);
+            assert_eq!(woken.0.load(std::sync::atomic::Ordering::Relaxed), n - 1, "one still waits");
+            end(&mut table, last);
+            assert_eq!(woken.0.load(std::sync::atomic::Ordering::Relaxed), n);
+            assert!(table.poll_idle(&waker).is_ready());
+        }
     }
 
     #[test]

@@ -365,7 +365,10 @@ fn handle<V: Service>(
             link.note(flag::RESUMED, flag::PEER_SWITCHED);
             service.changed(link, Change::Resumed);
         }
-        Kind::Paused => link.note(flag::PEER_PAUSED, 0),
+        Kind::Paused => {
+            link.note(flag::PEER_PAUSED, 0);
+            service.changed(link, Change::PeerPaused);
+        }
         Kind::Switched => {
             link.note(flag::PEER_SWITCHED, 0);
             service.changed(link, Change::Switched);
@@ -512,6 +515,27 @@ mod tests {
         })
         .await
         .unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_pauses_a_peer_is_told_that_it_has_answered() {
+        #[derive(Clone, Default)]
+        struct Changes(Arc<parking_lot::Mutex<Vec<Change>>>);
+        impl Service for Changes {
+            fn call(&self, _: &Link, _: &Head, _: &[u8], _: Instant) {}
+            fn notify(&self, _: &Link, _: &Head, _: &[u8], _: Instant) {}
+            fn changed(&self, link: &Link, change: Change) {
+                assert!(link.peer_is_paused(), "noted before it is told");
+                self.0.lock().push(change);
+            }
+        }
+        let (a, b) = tokio::io::duplex(1 << 16);
+        let (_gate, _task) = end("gate", "net", a);
+        let net = Link::new(NodeName::try_from("net").unwrap(), peer("gate"), LIMITS, Arc::default());
+        let told = Changes::default();
+        tokio::spawn(Driver::new(net.clone(), b, told.clone()));
+        net.pause();
+        until(|| *told.0.lock() == [Change::PeerPaused]).await;
     }
 
     #[tokio::test]

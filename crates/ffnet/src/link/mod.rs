@@ -104,6 +104,8 @@ pub enum Change {
     Paused,
     /// The peer takes new calls again.
     Resumed,
+    /// The peer has answered this side's Pause: nothing new comes.
+    PeerPaused,
     /// The peer sends what is new elsewhere, or leaves.
     Switched,
     /// This side has switched to a newer link, and outcomes have come on this one: [`Link::take_released`] tells whose
@@ -396,6 +398,11 @@ impl Link {
     /// How many calls on this link wait for their outcome: its load.
     pub fn waiting_calls(&self) -> usize {
         self.0.calls.lock().len()
+    }
+
+    /// Whether no call on this link waits for its outcome; else `cx` is woken when that may be so. One at a time may wait.
+    pub fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.calls.lock().poll_idle(cx.waker())
     }
 
     /// The number of a method at the peer, if it has it.

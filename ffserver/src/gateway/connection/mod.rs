@@ -217,6 +217,10 @@ impl Connection {
         match self.directive {
             _ if !busy && self.input.ended && !self.input.stalled => Poll::Ready(Closed::ByPeer),
             Directive::Drain if !busy => Poll::Ready(Closed::Draining),
+            Directive::Hold if !answering => {
+                self.executor.node.known_sessions().registry().rested().notify_one();
+                Poll::Pending
+            }
             // Unwritten bytes go with the connection.
             Directive::Leave if !answering && self.session.may_leave() => Poll::Ready(Closed::Leaving),
             _ => Poll::Pending,

@@ -109,12 +109,13 @@ impl Content {
     }
 }
 
-/// A node of a config that runs nothing, for tests.
+/// A node of a config, with an app without anything, that nobody runs: for tests.
 #[cfg(test)]
-pub(crate) fn bare_node(cluster: &ffconfig::Cluster, name: &str) -> Option<Node> {
+pub(crate) fn bare(cluster: &ffconfig::Cluster, name: &str) -> Option<Arc<Executor>> {
     let identity = Identity::new(cluster, cluster.node(name)?.clone(), ffproto::Incarnation(1));
     let foundation = Foundation::new(identity, cluster);
-    Some(foundation.complete(cluster, Stores::in_process(1 << 20), Content::bare()).0)
+    foundation.set_number(NodeNumber(1));
+    Some(foundation.complete(cluster, Stores::in_process(1 << 20), Content::bare()).1)
 }
 
 #[cfg(test)]

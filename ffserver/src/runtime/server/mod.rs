@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffnet::listen::Inherited;
-use ffproto::control::{Door, ToMaster};
+use ffproto::control::ToMaster;
 use ffproto::{Incarnation, NodeNumber};
 use ffstore::Registered;
 use tokio::sync::watch;
@@ -23,7 +23,6 @@ use crate::app::app::App;
 use crate::app::hooks::Hooks;
 use crate::exec::tables::HandlerTables;
 use crate::handover::receiver::InheritError;
-use crate::handover::sender::{Estate, HandOverError, Kept};
 use crate::identity::Identity;
 use crate::identity::counters::count;
 use crate::identity::lifecycle::Phase;
@@ -36,7 +35,7 @@ use assembly::{Content, Foundation};
 use start::{ControlTask, Running};
 
 #[cfg(test)]
-pub(crate) use assembly::bare_node;
+pub(crate) use assembly::bare;
 pub use errors::{BuildError, RunError};
 
 /// What becomes of an app's state that nobody hands over, and what to do.
@@ -243,7 +242,7 @@ impl FFServer {
         word: &watch::Sender<Word>,
     ) -> Ended {
         if let Some(inheriting) = running.inheriting.take()
-            && let Err(error) = inheriting.serve(&running.estate, &self.stop).await
+            && let Err(error) = inheriting.serve(&running.handover, &self.stop).await
         {
             return Ended::NotWanted(error);
         }
@@ -252,36 +251,15 @@ impl FFServer {
                 () = self.stop.begun() => return Ended::Stopped,
                 Some(door) = control.hand_over.recv() => door,
             };
-            let mut kept = Kept::default();
-            match self.hand_over(&running.estate, &door, word, &mut kept).await {
+            let handed_over = || drop(word.send_replace(Word::Say(ToMaster::HandedOver)));
+            match running.handover.hand_over(&door, &self.stop, &handed_over).await {
                 Ok(()) => return Ended::HandedOver,
                 Err(error) => {
                     let reason = error.to_string();
                     warn!("not handed over, going on: {reason}");
-                    running.estate.take_back(kept).await;
                     word.send_replace(Word::Say(ToMaster::TookBack { reason }));
                 }
             }
-        }
-    }
-
-    async fn hand_over(
-        &self,
-        estate: &Estate,
-        door: &Door,
-        word: &watch::Sender<Word>,
-        kept: &mut Kept,
-    ) -> Result<(), HandOverError> {
-        let handing = tokio::select! {
-            () = self.stop.begun() => return Err(HandOverError::Stopped),
-            handing = estate.hand_over(door, kept) => handing?,
-        };
-        let deadline = Instant::now() + self.identity.config().drain;
-        let ended = || drop(word.send_replace(Word::Say(ToMaster::HandedOver)));
-        tokio::select! {
-            // The successor serves: nothing is taken back any more.
-            () = self.stop.begun() => Ok(()),
-            left = estate.leave(handing, deadline, kept, ended) => left,
         }
     }
 }

@@ -27,7 +27,7 @@ impl FFServer {
         info!("{} is stopping, within {:?}", self.identity.name(), self.stop.drain());
         self.identity.lifecycle().set_phase(Phase::Stopping);
         word.send_replace(Word::Say(ToMaster::Stopping));
-        if let Some(front) = &running.estate.front {
+        if let Some(front) = &running.handover.front {
             front.end(deadline).await;
         }
         if let Some(mut serving) = running.serving.take()
@@ -36,10 +36,9 @@ impl FFServer {
             warn!("clients were cut off: their handlers did not end in time");
             serving.abort();
         }
-        let calls = self.identity.tasks().calls();
-        calls.close();
-        if timeout_at(deadline, calls.wait()).await.is_err() {
-            warn!("{} handlers did not end in time", calls.len());
+        let tasks = self.identity.tasks();
+        if timeout_at(deadline, tasks.end()).await.is_err() {
+            warn!("{} handlers did not end in time", tasks.len());
         }
         self.run_stopping(running.node(), deadline).await;
         write_records(running.node(), deadline).await;

@@ -27,8 +27,8 @@ use crate::exec::execution::Execution;
 use crate::exec::executor::Executor;
 use crate::gateway::acceptor::{Clients, Open};
 use crate::gateway::idle_reaper;
+use crate::handover::HandoverContext;
 use crate::handover::receiver::{InheritError, Inheriting};
-use crate::handover::sender::Estate;
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
 use crate::node::Node;
 use crate::ops::inbound::Inbound;
@@ -77,10 +77,10 @@ pub(super) struct Running {
     pub(super) serving: Option<JoinHandle<()>>,
     pub(super) links: TaskTracker,
     pub(super) tasks: Vec<JoinHandle<()>>,
-    pub(super) estate: Estate,
+    pub(super) handover: HandoverContext,
     /// The old process, as long as it has something to give.
     pub(super) inheriting: Option<Inheriting>,
-    /// Rocket, behind the estate's front.
+    /// Rocket, behind the front.
     _web: Option<Web>,
 }
 
@@ -90,7 +90,7 @@ impl Running {
     }
 
     pub(super) fn node(&self) -> &Node {
-        &self.estate.node
+        &self.handover.node
     }
 }
 
@@ -246,8 +246,8 @@ impl FFServer {
             serving = Some(tokio::spawn(all.clone().serve(listener, open(), self.stop.token())));
             clients = Some(all);
         }
-        let estate = Estate { node, hooks: self.hooks.clone(), ports, clients, front };
-        Ok(Running { addresses, serving, links, tasks, estate, inheriting: None, _web: web })
+        let handover = HandoverContext { node, hooks: self.hooks.clone(), ports, clients, front };
+        Ok(Running { addresses, serving, links, tasks, handover, inheriting: None, _web: web })
     }
 
     fn start_tasks(&self, inbound: &Arc<Inbound>) -> Vec<JoinHandle<()>> {

@@ -1,0 +1,403 @@
+//! What a hand-over needs of a running node. With [`super::questions`] the only file of this room that asks the node for
+//! anything.
+
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::Poll;
+
+use ffhttp::{Front, Handoff, Retirement};
+use ffnet::Link;
+use ffproto::SessionId;
+use ffproto::handover::{FromOld, Who};
+use ffstore::record::Records;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::questions::Questions;
+use super::receiver_machine::ReceiverMachine;
+use super::sender_machine::{Awaits, Facts, Terms};
+use crate::app::hooks::{Frozen, Hooks};
+use crate::cluster::affinity_delta::AffinityDelta;
+use crate::error::HandlerError;
+use crate::exec::execution::Execution;
+use crate::gateway::acceptor::{Clients, Departure, Leaving};
+use crate::identity::lifecycle::Phase;
+use crate::node::Node;
+use crate::ops::session_requests::answer_successor;
+use crate::session::local::Directive;
+
+/// Choices of ways that travel together.
+pub(super) const WAYS_AT_ONCE: usize = 4096;
+/// Sessions, records and users that travel together.
+const KNOWN_AT_ONCE: usize = 1024;
+
+/// What of a running node is handed over.
+pub(crate) struct HandoverContext {
+    pub(crate) node: Node,
+    pub(crate) hooks: Hooks,
+    /// Whether the ports accept.
+    pub(crate) ports: watch::Sender<bool>,
+    /// Its clients, when it has a netport.
+    pub(crate) clients: Option<Clients>,
+    /// Its HTTP connections, when it has a webport.
+    pub(crate) front: Option<Front>,
+}
+
+/// The old process's side: what is looked at.
+impl HandoverContext {
+    pub(super) fn terms(&self) -> Terms {
+        let config = self.node.config();
+        Terms {
+            ours: who(&self.node),
+            freezes: self.hooks.freeze.is_some(),
+            has_clients: self.clients.is_some(),
+            park: config.limits.park,
+            drain: config.drain,
+            prove: config.limits.prove,
+        }
+    }
+
+    /// The links to all neighbours.
+    pub(super) fn links(&self) -> Vec<Link> {
+        self.node.transit().links()
+    }
+
+    /// How the node looks now, as far as it matters to who awaits that; `asked` are the links whose other ends are to
+    /// answer a Pause, or to switch. Links and sessions are looked at only when nothing cheaper is left: with every
+    /// client that leaves there is a look.
+    pub(super) fn look(
+        &self,
+        awaits: Awaits,
+        asked: &[Link],
+        leaving: Option<&Departure>,
+        http_left: bool,
+    ) -> Facts {
+        match awaits {
+            Awaits::Nothing | Awaits::Word | Awaits::Http => Facts::default(),
+            Awaits::Rest => {
+                let quiet = self.is_quiet();
+                let answered = asked.iter().all(Link::peer_is_paused);
+                let handlers = self.node.identity().tasks().running_calls();
+                Facts { answered, quiet, handlers, answers_of: self.answers_of(), ..Facts::default() }
+            }
+            Awaits::Switch => {
+                Facts { switched: asked.iter().all(Link::peer_has_switched), ..Facts::default() }
+            }
+            Awaits::Leave => {
+                let clients_left = leaving.is_none_or(Departure::is_over);
+                let no_sender = clients_left && http_left;
+                let children_switched =
+                    no_sender && self.node.transit().children().links().all(Link::peer_has_switched);
+                let quiet = children_switched && self.is_quiet();
+                let switched = quiet && self.node.transit().links().iter().all(Link::peer_has_switched);
+                Facts { clients_left, http_left, children_switched, quiet, switched, ..Facts::default() }
+            }
+        }
+    }
+
+    /// Whether nothing runs here, for nobody.
+    fn is_quiet(&self) -> bool {
+        self.node.identity().tasks().running_calls() == 0
+            && !self.node.transit().park().any()
+            && self.node.transit().links().iter().all(|link| link.waiting_calls() == 0)
+            && !self.node.known_sessions().registry().has_session_at_work()
+    }
+
+    /// Waits until something may have changed of what [`HandoverContext::look`] has shown. Whatever is waited for has
+    /// an event: nothing is looked at by the clock.
+    pub(super) async fn changed(&self, awaits: Awaits, shown: &Facts) {
+        let node = &self.node;
+        // Only then it matters what runs, and it may run for a while.
+        let rest = awaits == Awaits::Rest || shown.children_switched;
+        let leave = awaits == Awaits::Leave;
+        let links = if rest { node.transit().links() } else { Vec::new() };
+        let busy: Vec<&Link> = links.iter().filter(|link| link.waiting_calls() > 0).collect();
+        tokio::select! {
+            () = node.transit().turned().notified() => {}
+            () = node.known_sessions().registry().rested().notified(), if rest => {}
+            () = node.transit().park().emptied(), if rest && node.transit().park().any() => {}
+            () = node.identity().tasks().calls().wait(), if rest && node.identity().tasks().running_calls() > 0 => {}
+            () = one_is_idle(&busy), if !busy.is_empty() => {}
+            () = clients_gone(self.clients.as_ref()), if leave && !shown.clients_left => {}
+        }
+    }
+
+    fn answers_of(&self) -> Vec<String> {
+        self.names(|link| link.waiting_calls() > 0)
+    }
+
+    fn names(&self, of: impl Fn(&Link) -> bool) -> Vec<String> {
+        let links = self.node.transit().links();
+        links.iter().filter(|link| of(link)).map(|link| link.peer().name.to_string()).collect()
+    }
+
+    /// What is left here, for the operator.
+    pub(super) fn what_is_left(&self, http_left: bool) -> String {
+        let (sessions, handlers) = (self.node.sessions().len(), self.node.identity().tasks().running_calls());
+        let unswitched = self.names(|link| !link.peer_has_switched()).join(", ");
+        let left = [
+            (sessions > 0).then(|| format!("{sessions} clients")),
+            (!http_left).then(|| "HTTP connections".to_owned()),
+            (handlers > 0).then(|| format!("{handlers} handlers")),
+            self.node.transit().park().any().then(|| "messages that wait for other nodes".to_owned()),
+            Some(format!("links that were not switched: [{unswitched}]")),
+            Some(format!("answers of: [{}]", self.answers_of().join(", "))),
+        ];
+        left.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Those of the neighbours that still send what is new here, for the operator.
+pub(super) fn unswitched(asked: &[Link]) -> String {
+    let late = asked.iter().filter(|link| !link.peer_has_switched());
+    let name = |link: &Link| format!("{} (start {})", link.peer().name, link.peer().incarnation);
+    late.map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// The old process's side: what is done.
+impl HandoverContext {
+    /// The end of the last call is an event from now on, until [`HandoverContext::go_on`].
+    pub(super) fn begin(&self) {
+        self.node.identity().tasks().calls().close();
+    }
+
+    /// Clients start nothing new.
+    pub(super) fn hold_clients(&self) {
+        self.node.known_sessions().registry().direct(Directive::Hold);
+    }
+
+    /// Runs the app's freeze hook.
+    pub(super) async fn freeze(&self) -> Result<Option<Frozen>, HandlerError> {
+        let Some((version, hook)) = &self.hooks.freeze else { return Ok(None) };
+        let bytes = run_hook(hook(self.node.clone())).await?;
+        Ok(Some(Frozen { version: *version, bytes }))
+    }
+
+    /// Gives the app its frozen state again.
+    pub(super) async fn thaw(&self, frozen: Frozen) {
+        if let Some(hook) = &self.hooks.thaw
+            && let Err(e) = run_hook(hook(self.node.clone(), frozen)).await
+        {
+            warn!("the app's thaw hook failed in the old process: {}", e.log_text());
+        }
+    }
+
+    /// Which node each session's messages go to; `chosen` hears of every choice from now on.
+    pub(super) fn ways(&self, chosen: Arc<AffinityDelta>) -> Vec<FromOld> {
+        let all = self.node.transit().affinity().hand_over(chosen);
+        all.chunks(WAYS_AT_ONCE).map(|some| FromOld::Sticky(some.to_vec())).collect()
+    }
+
+    /// The sessions of other nodes that are known here, and the records that are bound to sessions.
+    pub(super) fn known(&self) -> Vec<FromOld> {
+        let known = self.node.known_sessions().remote().hand_over();
+        let kept = self.node.records().map(Records::bindings).unwrap_or_default();
+        let known = known.chunks(KNOWN_AT_ONCE).map(|some| FromOld::Known(some.to_vec()));
+        known.chain(kept.chunks(KNOWN_AT_ONCE).map(|some| FromOld::Kept(some.to_vec()))).collect()
+    }
+
+    /// The users of this node's sessions.
+    pub(super) fn users(&self) -> Vec<FromOld> {
+        let all = self.node.known_sessions().users().hand_over();
+        all.chunks(KNOWN_AT_ONCE).map(|some| FromOld::Users(some.to_vec())).collect()
+    }
+
+    /// Who connects from now on waits for the successor.
+    pub(super) fn close_ports(&self) {
+        self.ports.send_replace(false);
+    }
+
+    /// HTTP connections wait for the successor from now on, each as soon as it is between two requests.
+    pub(super) fn retire_http(&self) -> Option<Retirement> {
+        let until = Instant::now() + self.node.config().drain;
+        self.front.as_ref().map(|front| front.retire(until))
+    }
+
+    /// The successor serves.
+    pub(super) fn retire(&self) {
+        self.node.identity().lifecycle().set_phase(Phase::HandedOver);
+    }
+
+    /// Clients leave from now on, each when nothing runs for it; broadcasts go to those that have left, too.
+    pub(super) fn begin_leaving(&self) -> Option<Departure> {
+        self.node.known_sessions().handoff().begin();
+        self.clients.as_ref().map(Clients::leave)
+    }
+
+    /// The successor asks about a session that is, perhaps, still here.
+    pub(super) fn answer(&self, to: &mpsc::Sender<FromOld>, number: u64, session: SessionId, body: &[u8]) {
+        answer_successor(self.node.known_sessions(), to, number, session, body);
+    }
+
+    /// The next broadcast for clients that have left. Cancel-safe.
+    pub(super) async fn next_broadcast(&self) -> FromOld {
+        FromOld::Broadcast(self.node.known_sessions().handoff().next().await)
+    }
+
+    /// The same, when there is one.
+    pub(super) fn take_broadcast(&self) -> Option<FromOld> {
+        self.node.known_sessions().handoff().take().map(FromOld::Broadcast)
+    }
+
+    /// Tells the neighbours that nothing new comes from here.
+    pub(super) fn last_call(&self) {
+        self.node.transit().links().iter().for_each(Link::last_call);
+    }
+
+    /// A client could not be sent.
+    pub(super) fn take_back_client(&self, one: Leaving) {
+        if let Some(clients) = &self.clients {
+            clients.take_back(one);
+        }
+    }
+
+    /// Everything goes on as before the hand-over; `travellers` are HTTP connections that have not gone.
+    pub(super) fn go_on(&self, travellers: Vec<Handoff>) {
+        if let Some(front) = &self.front {
+            front.resume();
+            for (stream, unread) in travellers {
+                if let Err(e) = front.adopt(stream, unread) {
+                    warn!("an HTTP connection is lost: {e}");
+                }
+            }
+        }
+        self.node.identity().tasks().calls().reopen();
+        self.node.transit().affinity().keep();
+        self.node.known_sessions().handoff().end();
+        self.node.transit().links().iter().for_each(Link::resume);
+        match &self.clients {
+            Some(clients) => clients.stay(),
+            None => self.node.known_sessions().registry().direct(Directive::Run),
+        }
+        self.node.identity().lifecycle().set_phase(Phase::Ready);
+        self.ports.send_replace(true);
+    }
+}
+
+/// The successor's side.
+impl HandoverContext {
+    /// Takes what the old process has sent; the socket belongs to a client, or to an HTTP connection.
+    pub(super) fn take(&self, said: FromOld, socket: Option<OwnedFd>) {
+        match (said, socket) {
+            (FromOld::Session(record), Some(socket)) => {
+                let id = record.id;
+                let taken = self.clients.as_ref().map(|clients| clients.adopt(socket, *record));
+                if let Some(Err(error)) = taken {
+                    warn!(session = %id, "a client could not be taken over: {error}");
+                }
+            }
+            (FromOld::Http { unread }, Some(socket)) => {
+                let taken = self.front.as_ref().map(|front| front.adopt(socket.into(), unread));
+                if let Some(Err(error)) = taken {
+                    warn!("an HTTP connection could not be taken over: {error}");
+                }
+            }
+            (FromOld::Broadcast(payload), _) => self.node.known_sessions().broadcast_passed(&payload),
+            (said, _) => take_known(&self.node, said),
+        }
+    }
+
+    /// Nothing more comes.
+    pub(super) fn all_arrived(&self) {
+        self.node.known_sessions().all_arrived();
+    }
+
+    /// Forgets what is bound to sessions that have ended at the old process.
+    pub(super) fn forget_ended(&self) {
+        if let Some(records) = self.node.records() {
+            records.retain_bindings(&|session| self.node.session(session).is_some());
+        }
+    }
+}
+
+/// A node whose ports are not open yet, as the successor of another process.
+pub(super) struct Successor<'a> {
+    pub(super) node: &'a Node,
+    pub(super) hooks: &'a Hooks,
+}
+
+impl Successor<'_> {
+    /// The machine of what follows; the state of the old process is to be here at `start_by`.
+    pub(super) fn machine(&self, start_by: Instant) -> ReceiverMachine {
+        let (thaws, prove) = (self.hooks.thaw.is_some(), self.node.config().limits.prove);
+        ReceiverMachine::new(who(self.node), thaws, prove, start_by, Instant::now())
+    }
+
+    /// Takes what the old process knows.
+    pub(super) fn take(&self, said: FromOld) {
+        take_known(self.node, said);
+    }
+
+    /// Gives the app the state of the old process; the text of its error otherwise.
+    pub(super) async fn thaw(&self, frozen: Frozen) -> Result<(), String> {
+        // Whether there is a hook was looked at before.
+        let Some(hook) = &self.hooks.thaw else { return Ok(()) };
+        run_hook(hook(self.node.clone(), frozen)).await.map_err(|e| e.log_text())
+    }
+
+    /// Everything is here. Questions are collected before the first link is there on which they may come.
+    pub(super) fn succeed(&self) -> Questions {
+        let questions = Questions::new(self.node);
+        self.node.transit().hold().expect(true);
+        self.node.transit().membership().succeed();
+        questions
+    }
+}
+
+fn take_known(node: &Node, said: FromOld) {
+    match said {
+        FromOld::Sticky(all) => {
+            all.into_iter().for_each(|sticky| node.transit().affinity().take_over(sticky))
+        }
+        FromOld::Known(all) => {
+            all.into_iter().for_each(|session| node.known_sessions().remote().take_over(session))
+        }
+        FromOld::Users(all) => all.into_iter().for_each(|claim| node.known_sessions().users().expect(claim)),
+        FromOld::Kept(all) => {
+            if let Some(records) = node.records() {
+                records.bind_again(&all);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn who(node: &Node) -> Who {
+    let cluster = node.identity().local(Vec::new()).cluster.to_string();
+    Who { cluster, name: node.name().clone(), incarnation: node.incarnation() }
+}
+
+async fn run_hook<T: Send + 'static>(
+    hook: impl Future<Output = Result<T, HandlerError>> + Send + 'static,
+) -> Result<T, HandlerError> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    Execution::hook(async move {
+        let _ = tell.send(hook.await?);
+        Ok(None)
+    })
+    .await?;
+    told.await.map_err(HandlerError::internal)
+}
+
+/// Waits until no call waits on one of these links.
+async fn one_is_idle(links: &[&Link]) {
+    poll_fn(|cx| {
+        let mut idle = Poll::Pending;
+        // Every one is to remember who waits.
+        links.iter().filter(|link| link.poll_idle(cx).is_ready()).for_each(|_| idle = Poll::Ready(()));
+        idle
+    })
+    .await;
+}
+
+async fn clients_gone(clients: Option<&Clients>) {
+    match clients {
+        Some(clients) => clients.gone().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

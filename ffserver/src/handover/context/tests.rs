@@ -1,0 +1,165 @@
+//! Whatever a hand-over waits for wakes it: a test that hangs has found something that is polled for.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ffnet::handshake::Peer;
+use ffnet::link::{CallOptions, Change};
+use ffproto::link::Client;
+use ffproto::{CommandId, Incarnation, NodeName};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::gateway::acceptor::Open;
+use crate::runtime::server::bare;
+use crate::transit::park::{Entry, Look, To, What};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node that nobody runs, with a port for clients that is not open.
+fn context() -> HandoverContext {
+    let config = r#"{ "master": { "rootport": 1, "webport": 2 },
+                      "servers": { "net": { "netport": 3, "app": "net" } } }"#;
+    let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
+    let executor = bare(&cluster, "net").unwrap();
+    let (node, hooks) = (executor.node.clone(), executor.hooks.clone());
+    let clients = Some(Clients::new(executor));
+    HandoverContext { node, hooks, ports: watch::Sender::new(true), clients, front: None }
+}
+
+/// A link to a child that nobody drives.
+fn child(context: &HandoverContext) -> Link {
+    let peer = Peer {
+        name: NodeName::try_from("game").unwrap(),
+        kind: "game".into(),
+        incarnation: Incarnation(1),
+        pid: 1,
+        program: String::new(),
+        methods: vec!["method".into()],
+    };
+    let link = context.node.identity().new_link(peer);
+    assert!(context.node.transit().add_child(link.clone()));
+    link
+}
+
+/// Whether a hand-over that awaits that would sleep now; what has woken it before is behind it then.
+async fn sleeps(context: &HandoverContext, awaits: Awaits, shown: &Facts) -> bool {
+    let mut woken = 0;
+    while timeout(Duration::ZERO, context.changed(awaits, shown)).await.is_ok() {
+        woken += 1;
+        assert!(woken < 100, "it never sleeps");
+    }
+    true
+}
+
+/// Does `change` while a hand-over sleeps, which must wake it.
+async fn wakes(context: &HandoverContext, awaits: Awaits, shown: &Facts, change: impl FnOnce()) {
+    assert!(sleeps(context, awaits, shown).await);
+    let mut changed = std::pin::pin!(context.changed(awaits, shown));
+    assert!(timeout(Duration::ZERO, &mut changed).await.is_err());
+    change();
+    timeout(PATIENCE, changed).await.expect("it is woken");
+}
+
+fn rest(context: &HandoverContext) -> Facts {
+    context.look(Awaits::Rest, &[], None, true)
+}
+
+#[tokio::test]
+async fn neighbours_that_come_answer_switch_or_end_wake_a_hand_over() {
+    let context = context();
+    let shown = Facts { clients_left: true, ..Facts::default() };
+    for awaits in [Awaits::Rest, Awaits::Switch, Awaits::Leave] {
+        let mut link = None;
+        wakes(&context, awaits, &shown, || link = Some(child(&context))).await;
+        let link = link.unwrap();
+        for change in [Change::PeerPaused, Change::Switched, Change::Resumed] {
+            wakes(&context, awaits, &shown, || context.node.transit().link_changed(&link, change)).await;
+        }
+        link.close("ends");
+        wakes(&context, awaits, &shown, || assert!(context.node.transit().remove_child(&link))).await;
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_the_last_handler_wakes_a_hand_over_and_ticks_do_not_count() {
+    let context = context();
+    context.begin();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    context.node.identity().tasks().calls().spawn(ended);
+    context.node.identity().tasks().ticks().spawn(std::future::pending::<()>());
+    let shown = rest(&context);
+    assert_eq!((shown.quiet, shown.handlers), (false, 1));
+    wakes(&context, Awaits::Rest, &shown, || end.send(()).unwrap()).await;
+    assert!(rest(&context).quiet);
+    assert!(sleeps(&context, Awaits::Rest, &rest(&context)).await);
+}
+
+#[tokio::test]
+async fn the_end_of_the_last_call_of_a_link_wakes_a_hand_over() {
+    let context = context();
+    let link = child(&context);
+    let options = CallOptions { deadline: Instant::now() + PATIENCE, client: None };
+    let call = link.call("method", b"", options);
+    let shown = rest(&context);
+    assert_eq!((shown.quiet, &*shown.answers_of), (false, &["game".to_owned()][..]));
+    wakes(&context, Awaits::Rest, &shown, || drop(call)).await;
+    assert!(rest(&context).quiet);
+}
+
+#[tokio::test]
+async fn the_last_message_that_waits_wakes_a_hand_over_when_it_goes() {
+    let context = context();
+    let client = Client { session: ffproto::SessionId(1), command: CommandId(1), stateless: false };
+    let _ = context.node.transit().park().park(Entry {
+        to: To::Target("game".into()),
+        what: What::Call("method".into()),
+        body: Default::default(),
+        client: Some(client),
+        deadline: Instant::now() + PATIENCE,
+        sink: None,
+    });
+    let shown = rest(&context);
+    assert!(!shown.quiet);
+    wakes(&context, Awaits::Rest, &shown, || context.node.transit().park().look(|_, _| Look::Gone)).await;
+    assert!(rest(&context).quiet);
+}
+
+#[tokio::test]
+async fn the_last_request_of_a_client_that_holds_and_the_last_client_that_leaves_wake_a_hand_over() {
+    let context = context();
+    let clients = context.clients.clone().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let open = Open::new(context.ports.subscribe());
+    tokio::spawn(clients.serve(listener, open, CancellationToken::new()));
+    let client = TcpStream::connect(at).await.unwrap();
+    while context.node.known_sessions().registry().all().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let session = context.node.known_sessions().registry().all().remove(0);
+    session.request_waits();
+    context.hold_clients();
+    let shown = rest(&context);
+    assert!(!shown.quiet);
+    wakes(&context, Awaits::Rest, &shown, || session.request_ended()).await;
+    assert!(rest(&context).quiet);
+    let moving = session.begin_move();
+    assert!(moving && !rest(&context).quiet);
+    wakes(&context, Awaits::Rest, &rest(&context), || session.end_move()).await;
+    assert!(rest(&context).quiet);
+    let leaving = context.begin_leaving();
+    let shown = context.look(Awaits::Leave, &[], leaving.as_ref(), true);
+    assert!(!shown.clients_left);
+    // That one does not leave, but ends.
+    session.request_waits();
+    wakes(&context, Awaits::Leave, &shown, || {
+        session.close("it is over");
+        drop(client);
+        session.request_ended();
+    })
+    .await;
+    assert!(context.look(Awaits::Leave, &[], leaving.as_ref(), true).clients_left);
+}

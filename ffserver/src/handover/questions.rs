@@ -1,0 +1,73 @@
+//! What other nodes ask a successor about sessions that have not come from the old process yet: that one is asked, because
+//! the request that makes them ask may be what the session waits for.
+
+use std::collections::BTreeMap;
+
+use ffproto::handover::{FromNew, Told};
+use ffproto::{Code, Executed, Fault, SessionId};
+use tokio::sync::mpsc;
+
+use crate::node::Node;
+use crate::transit::envelope_hold::{ASKED_MAX, HeldEnvelope};
+
+/// The questions of a successor.
+pub(super) struct Questions {
+    node: Node,
+    frames: mpsc::Receiver<HeldEnvelope>,
+    asked: BTreeMap<u64, (SessionId, HeldEnvelope)>,
+    last: u64,
+}
+
+impl Questions {
+    /// From now on questions come here.
+    pub(super) fn new(node: &Node) -> Self {
+        let frames = node.transit().hold().ask_old();
+        Self { node: node.clone(), frames, asked: BTreeMap::new(), last: 0 }
+    }
+
+    /// The next question for the old process; for ever none while it has as many as it may have. Cancel-safe.
+    pub(super) async fn next(&mut self) -> FromNew {
+        while self.asked.len() < ASKED_MAX {
+            let Some(frame) = self.frames.recv().await else { break };
+            if let Some(asked) = self.ask(frame) {
+                return asked;
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn ask(&mut self, frame: HeldEnvelope) -> Option<FromNew> {
+        let session = frame.head.client?.session;
+        self.last += 1;
+        let asked = FromNew::Asked { number: self.last, session, body: frame.body.clone() };
+        self.asked.insert(self.last, (session, frame));
+        Some(asked)
+    }
+
+    /// What the old process says; when it does not know the session, that is on its way here, or here.
+    pub(super) fn answered(&mut self, number: u64, answer: Told) {
+        let Some((session, frame)) = self.asked.remove(&number) else { return };
+        match answer {
+            Told::Reply(body) => frame.link.reply(frame.head.call, &body),
+            Told::Fault { code, body } => {
+                let malformed = || {
+                    self.node.identity().fault(Code::Unknown(code), Executed::Unknown, "a malformed answer")
+                };
+                let fault = Fault::read_body(Code::from_number(code), &body).unwrap_or_else(|_| malformed());
+                frame.link.reply_fault(frame.head.call, &fault);
+            }
+            Told::NotHere => self.node.transit().hold_again(session, frame),
+        }
+    }
+
+    /// The old process answers nothing more: what is left waits for its sessions here, if they come.
+    pub(super) fn end(&mut self) {
+        self.frames.close();
+        while let Ok(frame) = self.frames.try_recv() {
+            let _ = self.ask(frame);
+        }
+        for (session, frame) in std::mem::take(&mut self.asked).into_values() {
+            self.node.transit().hold_again(session, frame);
+        }
+    }
+}

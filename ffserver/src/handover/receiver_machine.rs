@@ -1,0 +1,334 @@
+//! The successor's half of a replacement as a pure machine: what was seen and the time go in, what is to be done comes out.
+//!
+//! ```text
+//! Greeting ── Hello ──▶ Taking ── YourTurn ──▶ Prepared ── serve ──▶ Receiving ── Done ──▶ Proving ──▶ Confirming
+//!                         ▲ └─ Frozen ─▶ Thawing ┐                      │ the old process dies: it serves without
+//!                         └──────────────────────┘                      ▼ what it has not been told
+//! ```
+//!
+//! Until it serves, a failure ends it: the old process goes on. From then on only the old one's TookBack does. The shell
+//! is [`super::receiver`].
+
+use std::io;
+use std::time::Duration;
+
+use ffproto::NodeName;
+use ffproto::handover::{FromNew, FromOld, Told, Who};
+use tokio::time::Instant;
+
+use super::sender_machine::{GREETING_MAX, MARGIN, is_kin};
+
+/// Why a successor cannot take over. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum InheritError {
+    /// The old process did not come, or has closed the door again.
+    #[error("the old process of `{0}` does not hand over")]
+    Alone(NodeName),
+    /// The master that has started this process is gone: the old process goes on.
+    #[error("the master is gone that has started this process")]
+    NoMaster,
+    /// Something else came.
+    #[error("{0} is not the old process of this node")]
+    Stranger(String),
+    /// The old process froze a state that this app cannot take.
+    #[error("the old process has a frozen state of version {0}, and the app has no thaw hook")]
+    NoThaw(u32),
+    /// The app's thaw hook failed.
+    #[error("the app's thaw hook failed: {0}")]
+    Thaw(String),
+    /// The door broke.
+    #[error("the connection to the old process broke")]
+    Broken(#[from] io::Error),
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// The old process says something.
+    Heard(FromOld),
+    /// The old process has closed the door.
+    Gone,
+    /// The connection to it broke while something was awaited.
+    Broken(io::Error),
+    /// It broke while something was said.
+    NotSaid(io::Error),
+    /// The app has taken the frozen state, or the text of its error.
+    Thawed(Result<(), String>),
+    /// This process is linked, and accepts.
+    Serves,
+    /// Nothing but time has passed.
+    Passed,
+    /// The node was told to stop.
+    Stopped,
+}
+
+/// What is to be done, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Do {
+    /// Says something to the old process.
+    Say(FromNew),
+    /// The same, when a failure to say it changes nothing any more.
+    TryToSay(FromNew),
+    /// Takes what the old process knows; with a client or an HTTP connection its socket.
+    Take(FromOld),
+    /// Runs the app's hook; [`Seen::Thawed`] follows.
+    Thaw {
+        version: u32,
+        bytes: Vec<u8>,
+    },
+    /// The old process has answered one.
+    Answered {
+        number: u64,
+        answer: Told,
+    },
+    WarnDied,
+    /// Nothing more comes: what waits for more does not wait any longer.
+    AllArrived,
+    /// Sessions that have ended at the old process are forgotten: nobody tells this one.
+    ForgetEnded,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The old process is to say who it is.
+    Greeting {
+        until: Instant,
+    },
+    /// What it knows comes, and its frozen state, in pieces.
+    Taking {
+        until: Instant,
+        state: Vec<u8>,
+    },
+    /// The app takes the state.
+    Thawing {
+        until: Instant,
+    },
+    /// It is this process's turn, which opens its ports and links.
+    Prepared,
+    /// This process serves; what the old one still has comes.
+    Receiving {
+        proven: Instant,
+    },
+    /// Nothing more comes; the old process stands by.
+    Proving {
+        until: Instant,
+    },
+    /// The old process leaves when it has read that this one has proved itself; or it takes back after all.
+    Confirming {
+        until: Instant,
+    },
+    Over(Option<InheritError>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ReceiverMachine {
+    ours: Who,
+    /// The app has a hook that takes a frozen state.
+    thaws: bool,
+    /// `limits.prove_ms`.
+    prove: Duration,
+    /// When the state is to be here.
+    start_by: Instant,
+    stage: Stage,
+    out: Vec<Do>,
+}
+
+impl ReceiverMachine {
+    /// Somebody has come to the door; the state is to be here at `start_by`.
+    pub(super) fn new(ours: Who, thaws: bool, prove: Duration, start_by: Instant, now: Instant) -> Self {
+        let stage = Stage::Greeting { until: now + GREETING_MAX };
+        Self { ours, thaws, prove, start_by, stage, out: Vec::new() }
+    }
+
+    /// Something has happened; what is to be done about it.
+    pub(super) fn step(&mut self, seen: Seen, now: Instant) -> Vec<Do> {
+        match seen {
+            Seen::Heard(said) => self.heard(said, now),
+            Seen::Gone => self.lost(self.alone()),
+            Seen::Broken(error) => self.lost(error.into()),
+            // It has taken back before it could hear that this process serves.
+            Seen::NotSaid(_) if self.may_ask() => self.end(Some(self.alone())),
+            Seen::NotSaid(error) => self.lost(error.into()),
+            Seen::Thawed(outcome) => self.thawed(outcome),
+            Seen::Serves => self.serves(now),
+            Seen::Passed => self.look(now),
+            Seen::Stopped => self.stop(),
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// When it shall look even if nothing happens.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Greeting { until }
+            | Stage::Taking { until, .. }
+            | Stage::Proving { until }
+            | Stage::Confirming { until } => Some(until),
+            Stage::Thawing { .. } | Stage::Prepared | Stage::Receiving { .. } | Stage::Over(_) => None,
+        }
+    }
+
+    /// Whether this process has everything that it needs to serve.
+    pub(super) fn is_prepared(&self) -> bool {
+        matches!(self.stage, Stage::Prepared)
+    }
+
+    /// Whether the old process still answers questions.
+    pub(super) fn may_ask(&self) -> bool {
+        matches!(self.stage, Stage::Receiving { .. })
+    }
+
+    /// How it has ended, once and when it has; an error means that the old process serves on.
+    pub(super) fn outcome(&mut self) -> Option<Result<(), InheritError>> {
+        match &mut self.stage {
+            Stage::Over(error) => Some(error.take().map_or(Ok(()), Err)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over(_))
+    }
+
+    fn alone(&self) -> InheritError {
+        InheritError::Alone(self.ours.name.clone())
+    }
+
+    fn heard(&mut self, said: FromOld, now: Instant) {
+        match (&mut self.stage, said) {
+            (Stage::Greeting { .. }, FromOld::Hello(theirs)) if is_kin(&self.ours, &theirs) => {
+                self.stage = Stage::Taking { until: self.start_by, state: Vec::new() };
+                self.out.push(Do::Say(FromNew::Hello(self.ours.clone())));
+            }
+            (Stage::Taking { .. }, said) => self.heard_state(said),
+            (Stage::Receiving { proven }, FromOld::Done) => {
+                self.stage = Stage::Proving { until: *proven };
+                self.out.extend([Do::AllArrived, Do::ForgetEnded]);
+                self.look(now);
+            }
+            (
+                Stage::Receiving { .. } | Stage::Proving { .. } | Stage::Confirming { .. },
+                FromOld::TookBack,
+            ) => {
+                self.end(Some(self.alone()));
+            }
+            (Stage::Receiving { .. }, said) => self.heard_rest(said),
+            (Stage::Confirming { .. }, _) => self.end(None),
+            (Stage::Proving { .. } | Stage::Over(_), _) => {}
+            (_, other) => self.fail(InheritError::Stranger(format!("{other:?}"))),
+        }
+    }
+
+    fn heard_state(&mut self, said: FromOld) {
+        let Stage::Taking { until, state } = &mut self.stage else { return };
+        match said {
+            FromOld::Sticky(_) | FromOld::Known(_) | FromOld::Kept(_) | FromOld::Users(_) => {
+                self.out.push(Do::Take(said));
+            }
+            FromOld::State(piece) => state.extend_from_slice(&piece),
+            FromOld::Frozen { version: None } => self.out.push(Do::Say(FromNew::Thawed)),
+            FromOld::Frozen { version: Some(version) } if !self.thaws => {
+                self.fail(InheritError::NoThaw(version));
+            }
+            FromOld::Frozen { version: Some(version) } => {
+                let bytes = std::mem::take(state);
+                self.stage = Stage::Thawing { until: *until };
+                self.out.push(Do::Thaw { version, bytes });
+            }
+            FromOld::YourTurn => {
+                self.stage = Stage::Prepared;
+            }
+            FromOld::TookBack => self.fail(self.alone()),
+            other => self.fail(InheritError::Stranger(format!("{other:?}"))),
+        }
+    }
+
+    fn heard_rest(&mut self, said: FromOld) {
+        match said {
+            FromOld::Sticky(_)
+            | FromOld::Known(_)
+            | FromOld::Kept(_)
+            | FromOld::Session(_)
+            | FromOld::Http { .. }
+            | FromOld::Broadcast(_) => self.out.push(Do::Take(said)),
+            FromOld::Answered { number, answer } => self.out.push(Do::Answered { number, answer }),
+            _ => {}
+        }
+    }
+
+    fn thawed(&mut self, outcome: Result<(), String>) {
+        let Stage::Thawing { until } = self.stage else { return };
+        match outcome {
+            Ok(()) => {
+                self.stage = Stage::Taking { until, state: Vec::new() };
+                self.out.push(Do::Say(FromNew::Thawed));
+            }
+            Err(why) => self.fail(InheritError::Thaw(why)),
+        }
+    }
+
+    fn serves(&mut self, now: Instant) {
+        if self.is_prepared() {
+            self.stage = Stage::Receiving { proven: now + self.prove };
+            self.out.push(Do::Say(FromNew::Serves));
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
+        match self.stage {
+            Stage::Greeting { until } | Stage::Taking { until, .. } if now >= until => {
+                self.fail(self.alone());
+            }
+            Stage::Proving { until } if now >= until => {
+                self.stage = Stage::Confirming { until: now + MARGIN };
+                // The old process may have been told to leave by somebody else meanwhile.
+                self.out.push(Do::TryToSay(FromNew::Proven));
+            }
+            Stage::Confirming { until } if now >= until => self.end(None),
+            _ => {}
+        }
+    }
+
+    /// The old process is not there any more.
+    fn lost(&mut self, error: InheritError) {
+        match self.stage {
+            // It may be killed while it hands over: what it had not sent is lost with it.
+            Stage::Receiving { .. } => {
+                self.out.extend([Do::WarnDied, Do::AllArrived]);
+                self.end(None);
+            }
+            Stage::Proving { .. } | Stage::Confirming { .. } => self.end(None),
+            _ => self.fail(error),
+        }
+    }
+
+    /// The node stops. Without a word the old process would take the end of this one for a failure, and serve again.
+    fn stop(&mut self) {
+        match self.stage {
+            Stage::Receiving { .. } | Stage::Proving { .. } | Stage::Confirming { .. } => {
+                self.out.push(Do::TryToSay(FromNew::Proven));
+                self.end(None);
+            }
+            _ => self.fail(self.alone()),
+        }
+    }
+
+    /// This process cannot go on; one that has greeted says why.
+    fn fail(&mut self, error: InheritError) {
+        if self.is_over() {
+            return;
+        }
+        if !matches!(self.stage, Stage::Greeting { .. }) {
+            self.out.push(Do::TryToSay(FromNew::Failed { reason: error.to_string() }));
+        }
+        self.end(Some(error));
+    }
+
+    fn end(&mut self, error: Option<InheritError>) {
+        self.stage = Stage::Over(error);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,512 @@
+//! The old process of a replacement as a pure machine: what was seen and the time go in, what is to be done comes out.
+//!
+//! ```text
+//!            Hello, the app freezes           answered          quiet              HTTP waits       frozen
+//! Greeting ─────────────────────────▶ Pausing ─────────▶ Ending ─────▶ GatheringHttp ────────▶ Freezing ─┐
+//!    └───────── Hello ──────────────────────────────────────────────────────────────────────────────────▶ Thawing
+//!                                    the point after which nobody waits                          Thawed │
+//! Proving ◀───────── Leaving ◀────────────────── Turning ◀────────────────────── Serves ────── Starting ◀┘
+//!    └─ Proven, or silence ─▶ Lingering ─▶ handed over
+//! ```
+//!
+//! Every failure leads to the same end: the node goes on as before. The shell ([`super::sender`]) waits for what
+//! [`SenderMachine::awaits`] names, looks at the node before it waits, and does what it is told in that order; when that
+//! fails, it drops the rest and says so.
+
+use std::io;
+use std::time::Duration;
+
+use ffproto::SessionId;
+use ffproto::handover::{FromNew, FromOld, Who};
+use tokio::time::Instant;
+
+/// The other process answers a greeting within this, or is none of ours.
+pub(super) const GREETING_MAX: Duration = Duration::from_secs(2);
+/// How long a neighbour may take to answer a Pause; one that hangs is lost by its heartbeat soon.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long a successor may take to serve when nobody waits for it.
+const SERVES_MAX: Duration = Duration::from_secs(10);
+/// How long a process that has ended everything passes on what its neighbours have just sent.
+const LINGER: Duration = Duration::from_millis(50);
+/// How long the successor's last word may be late.
+pub(super) const MARGIN: Duration = Duration::from_secs(5);
+
+/// Why a process keeps, or takes back, what it should hand over. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandOverError {
+    #[error("the successor is not there: {0}")]
+    Door(#[source] io::Error),
+    #[error("somebody else waits at the door: {0}")]
+    Stranger(String),
+    #[error("{0}")]
+    Failed(String),
+    #[error("the successor has ended")]
+    Ended,
+    #[error("the connection to the successor broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("the successor did not {what} within {ms} ms")]
+    TooSlow { what: &'static str, ms: u128 },
+    #[error("{handlers} handlers still ran {ms} ms after the pause began (limits.park_ms): {waits}")]
+    Busy { handlers: usize, waits: String, ms: u128 },
+    #[error("the app's freeze hook failed: {0}")]
+    Freeze(String),
+    #[error("the node was told to stop")]
+    Stopped,
+}
+
+/// What the hand-over of a node depends on.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub(super) ours: Who,
+    /// The app has a state that is frozen: everything pauses first.
+    pub(super) freezes: bool,
+    pub(super) has_clients: bool,
+    /// `limits.park_ms`.
+    pub(super) park: Duration,
+    /// `drain_s`.
+    pub(super) drain: Duration,
+    /// `limits.prove_ms`.
+    pub(super) prove: Duration,
+}
+
+/// What a look at the node has shown. Only what the machine awaits is looked at; the rest is false.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Every neighbour has answered the Pause.
+    pub(super) answered: bool,
+    /// Every neighbour sends what is new to the successor.
+    pub(super) switched: bool,
+    /// Every child does.
+    pub(super) children_switched: bool,
+    /// No client is here any more.
+    pub(super) clients_left: bool,
+    /// No HTTP connection is.
+    pub(super) http_left: bool,
+    /// Nothing runs here, for nobody.
+    pub(super) quiet: bool,
+    /// Handlers that run.
+    pub(super) handlers: usize,
+    /// Neighbours whose answers are waited for.
+    pub(super) answers_of: Vec<String>,
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// The successor says something.
+    Heard(FromNew),
+    /// The successor has closed the door.
+    Gone,
+    /// The connection to it broke, while reading or while doing what was to be done.
+    Broken(io::Error),
+    /// The freeze hook has ended; the shell has the state.
+    Frozen,
+    /// The freeze hook failed.
+    FreezeFailed(String),
+    /// Every HTTP connection waits for the successor.
+    HttpWaits,
+    /// The node looks like this now.
+    Looked(Facts),
+    /// What was due is, and nothing else has happened: whoever was ready was taken.
+    Passed,
+    /// The node was told to stop.
+    Stopped,
+}
+
+/// What is to be done, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Do {
+    /// Says something to the successor.
+    Say(FromOld),
+    /// The hand-over has begun.
+    Begin,
+    /// Neighbours, clients and HTTP connections begin nothing new.
+    Pause,
+    WarnUnanswered,
+    /// Runs the app's hook; [`Seen::Frozen`] or [`Seen::FreezeFailed`] follows.
+    Freeze,
+    /// Sends what is known here, and the frozen state.
+    SendState,
+    /// Who connects from now on waits for the successor; HTTP connections wait for it between two requests.
+    ClosePorts,
+    /// The successor serves: this process is the old one now, and gives the HTTP connections away that wait.
+    Retire,
+    WarnUnswitched,
+    /// Clients leave from now on.
+    BeginLeaving,
+    /// Answers a question of the successor.
+    Answer {
+        number: u64,
+        session: SessionId,
+        body: Vec<u8>,
+    },
+    /// Tells the neighbours that nothing new comes from here.
+    LastCall,
+    WarnLeft,
+    /// Sends what is left: broadcasts, answers, and what was opened here meanwhile.
+    SendRest,
+    /// Tells the master that everything is handed over.
+    TellHandedOver,
+    /// Tells the successor to leave, if it lives.
+    TakeBack,
+    /// The app gets its frozen state again.
+    Thaw,
+    /// Everything goes on as before the hand-over.
+    GoOn,
+}
+
+/// What the shell waits for, beside the time and the word to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// Nothing else: the successor has said its last word.
+    Nothing,
+    /// The successor's word.
+    Word,
+    /// That, and that the node comes to rest.
+    Rest,
+    /// That, and the HTTP connections.
+    Http,
+    /// That, answers for the successor, and that the neighbours switch.
+    Switch,
+    /// That, everything that goes to the successor, and that nothing is left.
+    Leave,
+}
+
+impl Awaits {
+    /// Whether the node's own events matter.
+    pub(super) fn has_events(self) -> bool {
+        matches!(self, Awaits::Rest | Awaits::Switch | Awaits::Leave)
+    }
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The successor is to say who it is.
+    Greeting { until: Instant },
+    /// The neighbours are to answer the Pause.
+    Pausing { since: Instant, until: Instant, quiet_by: Instant },
+    /// What runs comes to its end.
+    Ending { since: Instant, until: Instant },
+    /// Requests of routes end as well; a stream may last, and is not waited for longer.
+    GatheringHttp { until: Instant },
+    /// The app's hook runs.
+    Freezing,
+    /// The successor is to take the state.
+    Thawing { until: Instant },
+    /// The successor is to serve.
+    Starting { until: Instant },
+    /// What neighbours have sent here for a session is done before the session leaves; what they send from now on
+    /// waits at the successor.
+    Turning { until: Instant, deadline: Instant },
+    /// What is here goes to the successor.
+    Leaving { deadline: Instant, called_last: bool },
+    /// The successor is to prove itself.
+    Proving { until: Instant, lingers: Instant },
+    /// The successor has said its last word; what neighbours have just sent is passed on.
+    Lingering { until: Instant, verdict: Option<HandOverError> },
+    /// Handed over, or not, and why.
+    Over(Option<HandOverError>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct SenderMachine {
+    terms: Terms,
+    begun: Instant,
+    stage: Stage,
+    /// The app has frozen its state.
+    frozen: bool,
+    out: Vec<Do>,
+}
+
+impl SenderMachine {
+    /// The hand-over begins; the first things to do are what the second value says.
+    pub(super) fn new(terms: Terms, now: Instant) -> (Self, Vec<Do>) {
+        let hello = Do::Say(FromOld::Hello(terms.ours.clone()));
+        let stage = Stage::Greeting { until: now + GREETING_MAX };
+        (Self { terms, begun: now, stage, frozen: false, out: Vec::new() }, vec![hello])
+    }
+
+    /// Something has happened; what is to be done about it.
+    pub(super) fn step(&mut self, seen: Seen, now: Instant) -> Vec<Do> {
+        match seen {
+            Seen::Heard(said) => self.heard(said, now),
+            Seen::Gone => self.lost(HandOverError::Ended, now),
+            Seen::Broken(error) => self.lost(error.into(), now),
+            Seen::Frozen => self.froze(),
+            Seen::FreezeFailed(why) => self.fail(HandOverError::Freeze(why)),
+            Seen::HttpWaits => self.freeze(),
+            Seen::Looked(facts) => self.look(&facts, now),
+            Seen::Passed => self.pass(now),
+            Seen::Stopped => self.stop(),
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// What may happen next.
+    pub(super) fn awaits(&self) -> Awaits {
+        match self.stage {
+            Stage::Greeting { .. }
+            | Stage::Freezing
+            | Stage::Thawing { .. }
+            | Stage::Starting { .. }
+            | Stage::Proving { .. } => Awaits::Word,
+            Stage::Pausing { .. } | Stage::Ending { .. } => Awaits::Rest,
+            Stage::GatheringHttp { .. } => Awaits::Http,
+            Stage::Turning { .. } => Awaits::Switch,
+            Stage::Leaving { .. } => Awaits::Leave,
+            Stage::Lingering { .. } | Stage::Over(_) => Awaits::Nothing,
+        }
+    }
+
+    /// When it shall look again even if nothing happens.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Greeting { until }
+            | Stage::Pausing { until, .. }
+            | Stage::Ending { until, .. }
+            | Stage::GatheringHttp { until }
+            | Stage::Thawing { until }
+            | Stage::Starting { until }
+            | Stage::Turning { until, .. }
+            | Stage::Leaving { deadline: until, .. }
+            | Stage::Proving { until, .. }
+            | Stage::Lingering { until, .. } => Some(until),
+            Stage::Freezing | Stage::Over(_) => None,
+        }
+    }
+
+    /// How it has ended, once and when it has: everything that is to be done for that has been told.
+    pub(super) fn outcome(&mut self) -> Option<Result<(), HandOverError>> {
+        match &mut self.stage {
+            Stage::Over(error) => Some(error.take().map_or(Ok(()), Err)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over(_))
+    }
+
+    fn heard(&mut self, said: FromNew, now: Instant) {
+        match (&self.stage, said) {
+            (Stage::Greeting { .. }, FromNew::Hello(theirs)) if self.is_successor(&theirs) => {
+                self.greeted(now)
+            }
+            (Stage::Greeting { .. }, other) => self.fail(HandOverError::Stranger(format!("{other:?}"))),
+            (Stage::Thawing { until }, FromNew::Thawed) => {
+                self.stage = Stage::Starting { until: *until };
+                self.out.extend([Do::ClosePorts, Do::Say(FromOld::YourTurn)]);
+            }
+            (Stage::Starting { .. }, FromNew::Serves) => self.served(now),
+            (Stage::Turning { .. } | Stage::Leaving { .. }, said) => self.heard_leaving(said),
+            // Whatever is not answered is asked of the successor itself.
+            (Stage::Proving { .. }, FromNew::Asked { .. })
+            | (Stage::Lingering { .. } | Stage::Over(_), _) => {}
+            (Stage::Proving { .. }, FromNew::Proven) => self.linger(None, now),
+            (Stage::Proving { .. }, FromNew::Failed { reason }) => {
+                self.linger(Some(HandOverError::Failed(reason)), now);
+            }
+            (Stage::Proving { .. }, _) => self.linger(Some(HandOverError::Ended), now),
+            (_, FromNew::Failed { reason }) => self.fail(HandOverError::Failed(reason)),
+            (_, other) => self.fail(HandOverError::Stranger(format!("{other:?}"))),
+        }
+    }
+
+    /// A successor that serves asks, or fails; or it is told to stop, and then this process has nothing to wait for
+    /// either.
+    fn heard_leaving(&mut self, said: FromNew) {
+        match said {
+            FromNew::Asked { number, session, body } => self.out.push(Do::Answer { number, session, body }),
+            FromNew::Failed { reason } => self.fail(HandOverError::Failed(reason)),
+            FromNew::Proven => self.stage = Stage::Over(None),
+            _ => {}
+        }
+    }
+
+    fn is_successor(&self, theirs: &Who) -> bool {
+        is_kin(&self.terms.ours, theirs) && theirs.incarnation > self.terms.ours.incarnation
+    }
+
+    fn greeted(&mut self, now: Instant) {
+        self.out.push(Do::Begin);
+        if !self.terms.freezes {
+            self.stage = Stage::Thawing { until: self.begun + SERVES_MAX };
+            return self.out.push(Do::SendState);
+        }
+        let quiet_by = self.begun + self.terms.park / 2;
+        self.stage = Stage::Pausing { since: now, until: now + PAUSE_MAX, quiet_by };
+        self.out.push(Do::Pause);
+    }
+
+    /// For everything else there is a look.
+    fn pass(&mut self, now: Instant) {
+        if let Stage::GatheringHttp { until } = self.stage
+            && now >= until
+        {
+            self.freeze();
+        }
+    }
+
+    fn freeze(&mut self) {
+        if matches!(self.stage, Stage::GatheringHttp { .. }) {
+            self.stage = Stage::Freezing;
+            self.out.push(Do::Freeze);
+        }
+    }
+
+    fn froze(&mut self) {
+        self.frozen = true;
+        self.stage = Stage::Thawing { until: self.begun + self.terms.park };
+        self.out.push(Do::SendState);
+    }
+
+    fn served(&mut self, now: Instant) {
+        let deadline = now + self.terms.drain;
+        self.out.push(Do::Retire);
+        if self.terms.has_clients {
+            self.stage = Stage::Turning { until: now + PAUSE_MAX, deadline };
+        } else {
+            self.leave(deadline);
+        }
+    }
+
+    fn leave(&mut self, deadline: Instant) {
+        self.stage = Stage::Leaving { deadline, called_last: false };
+        self.out.push(Do::BeginLeaving);
+    }
+
+    fn look(&mut self, facts: &Facts, now: Instant) {
+        match self.stage {
+            Stage::Greeting { until } if now >= until => self.too_slow("answer", GREETING_MAX),
+            Stage::Pausing { since, until, quiet_by } if facts.answered || now >= until => {
+                if !facts.answered {
+                    self.out.push(Do::WarnUnanswered);
+                }
+                self.stage = Stage::Ending { since, until: quiet_by };
+                self.look(facts, now);
+            }
+            Stage::Ending { since, until } if facts.quiet => {
+                self.stage =
+                    Stage::GatheringHttp { until: since + until.saturating_duration_since(since) / 2 };
+            }
+            Stage::Ending { since, until } if now >= until => self.fail(busy(facts, now - since)),
+            Stage::Thawing { until } if now >= until => {
+                self.too_slow("take the state over", now - self.begun)
+            }
+            Stage::Starting { until } if now >= until => self.too_slow("serve", now - self.begun),
+            Stage::Turning { until, deadline } if facts.switched || now >= until => {
+                if !facts.switched {
+                    self.out.push(Do::WarnUnswitched);
+                }
+                self.leave(deadline);
+            }
+            Stage::Leaving { deadline, called_last } => self.look_leaving(deadline, called_last, facts, now),
+            // A successor that lives and is silent is trusted after all: it serves.
+            Stage::Proving { until, .. } if now >= until => self.linger(None, now),
+            Stage::Lingering { until, .. } if now >= until => self.conclude(),
+            _ => {}
+        }
+    }
+
+    fn look_leaving(&mut self, deadline: Instant, called_last: bool, facts: &Facts, now: Instant) {
+        // No client is left, and no child that sends. When a parent is being replaced, too, its old process and this
+        // one would else wait for each other's last word.
+        let begins_nothing = facts.clients_left && facts.http_left && facts.children_switched && facts.quiet;
+        // Also when nothing was left from the begin on: neighbours that are replaced next wait for it.
+        if begins_nothing && !called_last {
+            self.stage = Stage::Leaving { deadline, called_last: true };
+            self.out.push(Do::LastCall);
+        }
+        let nothing_left = begins_nothing && facts.switched;
+        if !nothing_left && now < deadline {
+            return;
+        }
+        if !nothing_left {
+            self.out.push(Do::WarnLeft);
+        }
+        self.stage = Stage::Proving { until: now + self.terms.prove + MARGIN, lingers: now + LINGER };
+        self.out.extend([Do::SendRest, Do::Say(FromOld::Done), Do::TellHandedOver]);
+    }
+
+    fn linger(&mut self, verdict: Option<HandOverError>, now: Instant) {
+        let Stage::Proving { lingers, .. } = self.stage else { return };
+        self.stage = Stage::Lingering { until: lingers, verdict };
+        if now >= lingers {
+            self.conclude();
+        }
+    }
+
+    fn conclude(&mut self) {
+        let Stage::Lingering { verdict, .. } = &mut self.stage else { return };
+        match verdict.take() {
+            None => self.stage = Stage::Over(None),
+            Some(error) => self.fail(error),
+        }
+    }
+
+    fn too_slow(&mut self, what: &'static str, since: Duration) {
+        self.fail(HandOverError::TooSlow { what, ms: since.as_millis() });
+    }
+
+    /// The successor is not there any more.
+    fn lost(&mut self, error: HandOverError, now: Instant) {
+        match self.stage {
+            Stage::Proving { .. } => self.linger(Some(error), now),
+            Stage::Lingering { .. } => {}
+            _ => self.fail(error),
+        }
+    }
+
+    /// The node stops. A successor that serves keeps what it has; before that everything is taken back, for this
+    /// process to end it in good order. Nothing is said: what was being said may have been cut off in the middle.
+    fn stop(&mut self) {
+        match self.stage {
+            Stage::Over(_) => {}
+            _ if self.serves() => self.stage = Stage::Over(None),
+            _ => self.go_on(HandOverError::Stopped),
+        }
+    }
+
+    fn serves(&self) -> bool {
+        let stage = &self.stage;
+        matches!(stage, Stage::Turning { .. } | Stage::Leaving { .. })
+            || matches!(stage, Stage::Proving { .. } | Stage::Lingering { .. })
+    }
+
+    fn fail(&mut self, error: HandOverError) {
+        if self.is_over() {
+            return;
+        }
+        // Before that the end of the connection says the same.
+        if self.serves() || matches!(self.stage, Stage::Thawing { .. } | Stage::Starting { .. }) {
+            self.out.push(Do::TakeBack);
+        }
+        self.go_on(error);
+    }
+
+    fn go_on(&mut self, error: HandOverError) {
+        if self.frozen {
+            self.out.push(Do::Thaw);
+        }
+        self.out.push(Do::GoOn);
+        self.stage = Stage::Over(Some(error));
+    }
+}
+
+fn busy(facts: &Facts, since: Duration) -> HandOverError {
+    let waits = if facts.answers_of.is_empty() {
+        "for nothing that the framework sees".to_owned()
+    } else {
+        format!("for answers of {}", facts.answers_of.join(", "))
+    };
+    HandOverError::Busy { handlers: facts.handlers, waits, ms: since.as_millis() }
+}
+
+/// Whether both are processes of one node.
+pub(super) fn is_kin(ours: &Who, theirs: &Who) -> bool {
+    ours.cluster == theirs.cluster && ours.name == theirs.name
+}
+
+#[cfg(test)]
+mod tests;
