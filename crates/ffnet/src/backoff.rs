@@ -1,4 +1,4 @@
-//! How long to wait before trying again: exponential, with jitter, reset by a healthy life. Pure: the
+//! The back-off: how long to wait before trying again. Exponential, with jitter, reset by a healthy life. Pure: the
 //! life's length and the randomness come in as arguments.
 
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Backoff {
         full.mul_f64(0.5 + rand01 / 2.0)
     }
 
-    /// How many quick ends there were in a row, the last one included.
+    /// The number of quick ends in a row, the last one included.
     pub fn quick_ends(&self) -> u32 {
         self.quick
     }

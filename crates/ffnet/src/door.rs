@@ -1,5 +1,5 @@
-//! Descriptors and messages from one process to another on the same host: a Unix socket in Linux's abstract
-//! namespace, which has no file and goes with its owner.
+//! The door: descriptors and messages from one process to another on the same host, over a Unix socket in Linux's
+//! abstract namespace, which has no file and goes with its owner.
 //!
 //! Only a process of the same user (or root) is let in. A message is a length and bincode; its descriptors
 //! travel with its first byte (SCM_RIGHTS, unix(7)).
@@ -28,7 +28,7 @@ use tokio::net::{UnixListener, UnixStream};
 pub const DESCRIPTORS_MAX: usize = 16;
 const READ_BYTES: usize = 256 * 1024;
 
-/// Where one process waits for another. Dropping it closes the door.
+/// A door where one process waits for another. Dropping the listener closes the door.
 #[derive(Debug)]
 pub struct DoorListener {
     door: Door,
@@ -47,12 +47,12 @@ impl DoorListener {
         Ok(Self { door: Door(name), listener: UnixListener::from_std(listener)? })
     }
 
-    /// Its name, to be told to whoever shall come.
+    /// The door's name, for the process that shall come.
     pub fn door(&self) -> Door {
         self.door.clone()
     }
 
-    /// Waits for somebody of the same user, or root; others are turned away. Cancel-safe.
+    /// Waits for a process of the same user, or of root; others are turned away. Cancel-safe.
     ///
     /// # Errors
     /// No more descriptors.
@@ -67,14 +67,14 @@ impl DoorListener {
     }
 }
 
-/// For a socket in the abstract namespace.
+/// A random name for a socket in the abstract namespace.
 pub(crate) fn random_name() -> io::Result<String> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| io::Error::other(e.to_string()))?;
     Ok(random.iter().fold("ff-".to_owned(), |name, byte| name + &format!("{byte:02x}")))
 }
 
-/// Goes to a door. Needs a tokio runtime.
+/// Enters a door where another process waits. Needs a tokio runtime.
 ///
 /// # Errors
 /// Nobody waits there (any more), or it belongs to another user.
@@ -93,7 +93,7 @@ pub fn enter<In, Out>(door: &Door) -> io::Result<Passage<In, Out>> {
 #[derive(Debug)]
 pub struct Passage<In, Out> {
     stream: UnixStream,
-    /// What was read; up to `at` it has been taken.
+    /// The bytes that were read; up to `at` they have been taken.
     read: Vec<u8>,
     at: usize,
     scratch: Vec<u8>,

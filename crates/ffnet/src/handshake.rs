@@ -1,4 +1,5 @@
-//! Moves the messages of `ffproto::handshake` over a connection, on both sides, within one deadline.
+//! The shell of the handshake: moves the messages of `ffproto::handshake` over a connection, on both sides, within one
+//! deadline.
 
 use std::io;
 use std::time::Duration;
@@ -16,16 +17,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// A handshake takes a few round trips; a peer that needs longer than this is not one of ours.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// What this side says of itself.
+/// This side of a handshake, as it tells the other.
 #[derive(Debug, Clone)]
 pub struct Local {
     /// The cluster.
     pub cluster: ClusterName,
     /// This node.
     pub name: NodeName,
-    /// Its kind.
+    /// The node's kind.
     pub kind: String,
-    /// Which start of it this is.
+    /// The node's incarnation.
     pub incarnation: Incarnation,
     /// The methods that the other side may call, in the order of their numbers.
     pub methods: Vec<String>,
@@ -33,20 +34,20 @@ pub struct Local {
     pub token: String,
 }
 
-/// What the other side has said of itself, and has proved.
+/// The peer: what the other side has told of itself, and has proved.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Its name.
+    /// The peer's name.
     pub name: NodeName,
-    /// Its kind.
+    /// The node's kind.
     pub kind: String,
-    /// Which start of it this is.
+    /// The node's incarnation.
     pub incarnation: Incarnation,
-    /// Its process id; 0 for an acceptor, which does not say it.
+    /// The peer's process id; 0 for an acceptor, which does not tell it.
     pub pid: u32,
-    /// Version of its program; empty for an acceptor.
+    /// The version of the peer's program; empty for an acceptor.
     pub program: String,
-    /// The methods that may be called on it, in the order of their numbers.
+    /// The methods that may be called on the peer, in the order of their numbers.
     pub methods: Vec<String>,
 }
 
@@ -89,8 +90,8 @@ where
     dial_start(io, purpose, local, to, Incarnation(0)).await
 }
 
-/// As [`dial`], for the start `since` of `to`, or a later one: an older process that answers there is left
-/// before it has taken anything for a link.
+/// As [`dial`], for the incarnation `since` of `to`, or a later one: an older process that answers there is left before
+/// it has taken anything for a link.
 ///
 /// # Errors
 /// [`HandshakeError`]; [`Refusal::Older`] in it when an older process answers.
@@ -232,7 +233,7 @@ async fn preambles<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
     purpose: Purpose,
 ) -> Result<(), HandshakeError> {
-    // Each side says its own before it reads the other's, so that both can tell a wrong version.
+    // Each side sends its preamble before it reads the other's, so that both can tell a wrong version.
     io.write_all(&purpose.preamble()).await?;
     io.flush().await?;
     let mut theirs = [0; PREAMBLE_BYTES];

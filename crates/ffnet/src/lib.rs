@@ -5,7 +5,7 @@
 //! * [`link`] — the one connection between a child and a parent: calls both ways, deadlines, heartbeat.
 //! * [`control`] — typed messages between the master and a node.
 //! * [`door`] — descriptors and messages from one process to another on the same host.
-//! * [`notify`] — how a process tells its supervisor that it is ready and that its loop turns.
+//! * [`notify`] — the words with which a process tells its supervisor that it is ready and that its loop turns.
 //! * [`backoff`] — how long to wait before trying again.
 
 pub mod backoff;

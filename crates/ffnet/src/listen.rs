@@ -30,12 +30,12 @@ pub struct ListenError {
     pub at: SocketAddr,
     /// The process that holds it, where that can be known.
     pub holder: Option<Holder>,
-    /// What the system said.
+    /// The system's reason.
     source: io::Error,
 }
 
 impl ListenError {
-    /// With the process that is in the way, when the system says that one is.
+    /// An error with the process that is in the way, when the system says that one is.
     pub fn new(at: SocketAddr, source: io::Error) -> Self {
         let busy = source.kind() == io::ErrorKind::AddrInUse;
         Self { at, holder: if busy { holder(at) } else { None }, source }
@@ -45,9 +45,9 @@ impl ListenError {
 /// A process that holds a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Its id.
+    /// The process id.
     pub pid: u32,
-    /// The name of its program.
+    /// The name of the process's program.
     pub name: String,
 }
 
@@ -134,10 +134,10 @@ pub enum Port {
 }
 
 impl Port {
-    /// All of them.
+    /// All ports.
     pub const ALL: [Port; 3] = [Port::Net, Port::Root, Port::Web];
 
-    /// Its key in the config.
+    /// The port's key in the config.
     pub fn key(self) -> &'static str {
         match self {
             Port::Net => "netport",
@@ -200,7 +200,7 @@ pub struct Inherited {
 /// Why the value of [`ENV`] is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
-    /// It is not of the form `net=7,root=8,web=9`.
+    /// The value is not of the form `net=7,root=8,web=9`.
     #[error("{ENV}: `{0}` is not of the form net=7,root=8,web=9")]
     Malformed(String),
     /// A number that stands for no inherited, listening TCP socket, or that was taken before.
@@ -208,7 +208,7 @@ pub enum TakeError {
     Descriptor {
         /// The number.
         number: i32,
-        /// What it is instead.
+        /// What the descriptor is instead.
         what: &'static str,
     },
 }

@@ -1,5 +1,5 @@
-//! How a process tells who supervises it that it is ready and that its loop turns: the protocol of `sd_notify(3)`,
-//! which systemd speaks, too. One datagram per word, to the Unix socket that `NOTIFY_SOCKET` names.
+//! The words with which a process tells its supervisor that it is ready and that its loop turns: the protocol of
+//! `sd_notify(3)`, which systemd speaks, too. One datagram per word, to the Unix socket that `NOTIFY_SOCKET` names.
 //!
 //! Nobody waits here: what the other side does not take is dropped, as a supervisor that stands still must not stop
 //! the node.
@@ -21,14 +21,14 @@ pub const ENV: &str = "NOTIFY_SOCKET";
 /// A longer datagram is no word of this protocol.
 const DATAGRAM_BYTES_MAX: usize = 4096;
 
-/// What is told.
+/// A word of a process to its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
-    /// It serves.
+    /// The process serves.
     Ready,
-    /// Its loop turns: told again and again.
+    /// The process's loop turns: told again and again.
     Turns,
-    /// It has begun to leave.
+    /// The process has begun to leave.
     Stopping,
 }
 
@@ -48,12 +48,12 @@ impl Word {
     }
 }
 
-/// The side of the process.
+/// The process's side of the protocol.
 #[derive(Debug)]
 pub struct Notifier(StdDatagram);
 
 impl Notifier {
-    /// To the socket that [`ENV`] has named.
+    /// A notifier to the socket that [`ENV`] has named.
     ///
     /// # Errors
     /// Nobody listens there.
@@ -68,13 +68,13 @@ impl Notifier {
         Ok(Self(datagram))
     }
 
-    /// Tells it; false when the other side did not take it.
+    /// Tells a word; false when the other side did not take it.
     pub fn say(&self, word: Word) -> bool {
         self.0.send(word.text().as_bytes()).is_ok()
     }
 }
 
-/// The side of the supervisor.
+/// The supervisor's side of the protocol.
 #[derive(Debug)]
 pub struct NotifyListener {
     name: String,
@@ -99,7 +99,7 @@ impl NotifyListener {
         format!("@{}", self.name)
     }
 
-    /// What a process of the same user, or root, says next; others are not heard. Cancel-safe.
+    /// The next words of a process of the same user, or of root; others are not heard. Cancel-safe.
     ///
     /// # Errors
     /// The socket is broken.

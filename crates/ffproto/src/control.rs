@@ -1,5 +1,5 @@
-//! What the master and its nodes tell each other, after the handshake. Few and small messages:
-//! typed values, moved by tokio-serde with bincode (`ffnet::control`).
+//! Control messages between the master and its nodes, after the handshake: few and small typed values, moved by
+//! tokio-serde with bincode (`ffnet::control`).
 
 use std::net::SocketAddr;
 
@@ -25,14 +25,14 @@ pub enum ToNode {
         name: NodeName,
         /// Where it listens for children.
         at: SocketAddr,
-        /// Which start of it.
+        /// The parent's incarnation.
         incarnation: Incarnation,
     },
     /// A parent's process is gone: fail its calls now, not when a heartbeat notices.
     ParentGone {
         /// The parent.
         name: NodeName,
-        /// Which start of it is gone.
+        /// The incarnation that is gone.
         incarnation: Incarnation,
     },
     /// Stop in good order: take no new clients, let what runs end within `drain_ms`, run the app's hook,
@@ -82,8 +82,8 @@ pub enum ToMaster {
     Status(NodeStatus),
     /// The node has begun to stop, on the master's word or on a signal.
     Stopping,
-    /// From a successor: everything is prepared that can be while the old process serves. The old process
-    /// shall hand over at the door.
+    /// From a successor: everything is prepared that can be while the predecessor serves. The predecessor shall hand
+    /// over at the door.
     Prepared {
         /// Where this process waits.
         door: Door,
@@ -99,7 +99,7 @@ pub enum ToMaster {
     HandedOver,
 }
 
-/// What a node sees of itself and of its neighbours.
+/// The status of a node: what it sees of itself and of its neighbours.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// Client sessions open now.
@@ -108,7 +108,6 @@ pub struct NodeStatus {
     pub parents: Vec<(NodeName, bool)>,
     /// The children that are linked now.
     pub children: Vec<NodeName>,
-    /// What has been refused, dropped or cut since the start, by the name of the queue or limit; only what
-    /// is not zero.
+    /// The node's counters, by the name of the queue or limit; only those that are not zero.
     pub counters: Vec<(String, u64)>,
 }

@@ -1,4 +1,4 @@
-//! How a call fails: a code, the node where it failed, and whether the handler may have run.
+//! The fault of a failed call: a code, the node where it failed, and whether the handler may have run.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::NodeName;
 
-/// What went wrong, by what the caller can do about it. The number travels on links, the
-/// [`name`](Code::name) travels to clients; both are stable.
+/// The code of a fault, by what the caller can do about it. The number travels on links, the [`name`](Code::name)
+/// travels to clients; both are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -17,9 +17,9 @@ pub enum Code {
     NoMethod,
     /// No handler and no route for a client's command. Nothing ran.
     NoRoute,
-    /// The link broke after the call had been sent. It may have run.
+    /// The link broke after the call had been sent. The handler may have run.
     LinkLost,
-    /// No answer within the deadline. It may have run unless the code says otherwise.
+    /// No answer within the deadline. The handler may have run unless `executed` says otherwise.
     Timeout,
     /// A queue on the way is full. Nothing ran; back off.
     Overloaded,
@@ -96,9 +96,9 @@ impl fmt::Display for Code {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Executed {
-    /// It surely did not run.
+    /// The handler surely did not run.
     No,
-    /// It may have run, in part or in full.
+    /// The handler may have run, in part or in full.
     Unknown,
 }
 
@@ -115,9 +115,9 @@ impl Executed {
 /// A failed call as it travels: everything that the caller and, at the end, the client needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What went wrong.
+    /// The code of what went wrong.
     pub code: Code,
-    /// The node that noticed it.
+    /// The node that noticed the failure.
     pub at: NodeName,
     /// Whether the handler may have run.
     pub executed: Executed,

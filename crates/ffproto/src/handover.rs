@@ -1,9 +1,9 @@
-//! What two processes of one host tell each other over a [`Door`](crate::control::Door): an old process and
-//! its successor, or an adopted node and its new master. Descriptors travel beside the messages
+//! The messages of the hand-over, between two processes of one host over a [`Door`](crate::control::Door): a
+//! predecessor and its successor, or an adopted node and its new master. Descriptors travel beside the messages
 //! (`ffnet::door`).
 //!
 //! ```text
-//! old process                            successor, which has prepared everything that it can
+//! predecessor                            successor, which has prepared everything that it can
 //!   Hello                       ──────▶
 //!                               ◀──────  Hello
 //!   Sticky*, Known*, Kept*,
@@ -17,11 +17,11 @@
 //!                               ◀──────  Asked*                  about sessions that have not come
 //!   Answered*                   ──────▶
 //!   Done                        ──────▶  nothing more comes
-//!                               ◀──────  Proven                  it has lived long enough; the old leaves
+//!                               ◀──────  Proven                  it has lived long enough; the other leaves
 //! ```
 //!
-//! Until `Proven` the successor may close the door, or die: the old process then takes back what it has and
-//! serves on. When the old process dies, the successor does without what it has not been told.
+//! Until `Proven` the successor may close the door, or die: the predecessor then takes back what it has and
+//! serves on. When the predecessor dies, the successor does without what it has not been told.
 
 use std::net::SocketAddr;
 
@@ -36,12 +36,12 @@ pub const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// A frozen state travels in pieces of at most this many bytes, so that it may have any size.
 pub const STATE_PIECE_BYTES: usize = 1024 * 1024;
 
-/// From an old process to its successor.
+/// A message from a predecessor to its successor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromOld {
-    /// Who this is.
+    /// The greeting: who this is.
     Hello(Who),
-    /// Which node each session's messages for a kind go to, for some sessions.
+    /// A part of the affinity: choices of some sessions.
     Sticky(Vec<Sticky>),
     /// A piece of the frozen state.
     State(Vec<u8>),
@@ -56,22 +56,22 @@ pub enum FromOld {
     Session(Box<Session>),
     /// An HTTP connection between two requests, with its socket.
     Http {
-        /// What has been read of it and belongs to its next request.
+        /// The bytes that have been read and belong to the connection's next request.
         unread: Vec<u8>,
     },
     /// Nothing more comes.
     Done,
     /// This process takes everything back and serves on: the successor must leave.
     TookBack,
-    /// Sessions of other nodes that are known here, some of them.
+    /// Some of the replicas that are open here.
     Known(Vec<KnownSession>),
     /// Records that are to be saved when their session ends, some of them.
     Kept(Vec<KeptRecord>),
     /// The users of this node's sessions, some of them: they come with their sessions.
     Users(Vec<Claim>),
-    /// What an [`FromNew::Asked`] came to.
+    /// The answer to an [`FromNew::Asked`].
     Answered {
-        /// Its number.
+        /// The number of the question.
         number: u64,
         /// The answer.
         answer: Told,
@@ -80,12 +80,12 @@ pub enum FromOld {
     Broadcast(Vec<u8>),
 }
 
-/// What came of a question about a session.
+/// The answer to a question about a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
     /// The body of the reply.
     Reply(Vec<u8>),
-    /// It failed.
+    /// The request failed.
     Fault {
         /// The code, as on links.
         code: u16,
@@ -96,24 +96,24 @@ pub enum Told {
     NotHere,
 }
 
-/// From a successor to the old process.
+/// A message from a successor to its predecessor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromNew {
-    /// Who this is.
+    /// The greeting: who this is.
     Hello(Who),
-    /// The state has been taken; what the old process now sends is taken as well.
+    /// The state has been taken; what the predecessor now sends is taken as well.
     Thawed,
-    /// It cannot go on and leaves.
+    /// The successor cannot go on and leaves.
     Failed {
         /// Why, in one sentence for the operator.
         reason: String,
     },
-    /// It serves.
+    /// The successor serves.
     Serves,
-    /// It has lived long enough to be trusted.
+    /// The successor has lived long enough to be trusted.
     Proven,
-    /// Another node asks for something about a session that has not come yet: the request that makes it ask may be
-    /// what the session waits for. The old process answers, if the session is still there.
+    /// Another node asks for something about a session that has not come yet: the request that makes it ask may be what
+    /// the session waits for. The predecessor answers, if the session is still there.
     Asked {
         /// Repeated in the answer.
         number: u64,
@@ -124,80 +124,81 @@ pub enum FromNew {
     },
 }
 
-/// One of the two processes.
+/// The identity of one of the two processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {
     /// The cluster.
     pub cluster: String,
     /// The node: both have the same.
     pub name: NodeName,
-    /// Which start of it.
+    /// The process's incarnation.
     pub incarnation: Incarnation,
 }
 
 /// A record that is to be saved when a session ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptRecord {
-    /// Whose record.
+    /// The session whose record it is.
     pub session: SessionId,
     /// The database of its table, as the config names it.
     pub database: String,
-    /// Its table.
+    /// The record's table.
     pub table: String,
-    /// Its key, as the journal writes it.
+    /// The record's key, as the journal writes it.
     pub key: Vec<u8>,
 }
 
-/// A session of another node that has been opened here.
+/// A replica that has been opened here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownSession {
-    /// Its id.
+    /// The session's id.
     pub id: SessionId,
-    /// The neighbour that its messages come from.
+    /// The neighbour that the session's messages come from.
     pub via: NodeName,
-    /// Whether that is a parent.
+    /// Whether that neighbour is a parent.
     pub from_parent: bool,
-    /// What has been told of it last.
+    /// The session's state as it was told last.
     pub state: SessionState,
-    /// Whether it is here for a kind: it has sent messages here, or was moved here.
+    /// Whether the session is here for a kind: it has sent messages here, or was moved here.
     pub here: bool,
-    /// The last of its moves that it came here with; 0 for none.
+    /// The last of the session's moves that it came here with; 0 for none.
     pub entered: u32,
 }
 
-/// Which node a session's messages for a kind go to.
+/// A choice of the affinity: which node a session's messages for a kind go to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sticky {
-    /// Whose messages.
+    /// The session whose messages they are.
     pub session: SessionId,
-    /// For which kind, or for which one node.
+    /// The kind, or the one node, that the messages are for.
     pub kind: String,
-    /// The neighbour that they go to; `None` while only `end` is known: it was moved there and has said nothing since.
+    /// The neighbour that the messages go to; `None` while only `end` is known: the session was moved there and has
+    /// said nothing since.
     pub node: Option<NodeName>,
-    /// The node that handles them, when that is known.
+    /// The node that handles the messages, when that is known.
     pub end: Option<NodeName>,
-    /// The neighbour that they come from, and whether that is a parent; `None` for a client's connection.
+    /// The neighbour that the messages come from, and whether that is a parent; `None` for a client's connection.
     pub from: Option<(bool, NodeName)>,
 }
 
 /// A client's connection between two of its messages: none of them runs, none waits elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// Its id, which it keeps.
+    /// The session's id, which it keeps.
     pub id: SessionId,
     /// Where the client connects from.
     pub address: SocketAddr,
-    /// How long it has been open.
+    /// How long the session has been open.
     pub open_ms: u64,
     /// After how many milliseconds of that the client was last heard; 0 before its first message.
     pub heard_ms: u64,
-    /// What has been read and not handled.
+    /// The bytes that have been read and not handled.
     pub unread: Vec<u8>,
-    /// What has been queued and not written.
+    /// The bytes that have been queued and not written.
     pub unsent: Vec<u8>,
     /// The client will send no more.
     pub ended: bool,
-    /// What the layer above knows of the session, in its own form.
+    /// The part of the layer above, in its own form.
     pub extra: Vec<u8>,
 }
 

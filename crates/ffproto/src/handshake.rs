@@ -1,5 +1,5 @@
-//! How a connection between two nodes, or a node and the master, starts: versions, names, and a proof
-//! of the shared token from both sides without the token on the wire.
+//! The handshake with which a connection between two nodes, or a node and the master, starts: versions, names, and a
+//! proof of the shared token from both sides without the token on the wire.
 //!
 //! ```text
 //! dialer                                   acceptor
@@ -21,7 +21,7 @@ use sha2::Sha256;
 
 use crate::{ClusterName, Incarnation, NodeName};
 
-/// Version of everything that nodes say to each other. Ends with different versions do not talk.
+/// The version of everything that nodes say to each other. Ends with different versions do not talk.
 pub const VERSION: u16 = 2;
 /// The longest handshake message in bytes: names and a few thousand methods.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -30,7 +30,7 @@ pub const PREAMBLE_BYTES: usize = 8;
 
 const MAGIC: [u8; 4] = *b"FFLK";
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// A node to its master: typed control messages.
@@ -51,9 +51,9 @@ pub enum BadPreamble {
          stop the cluster, and start it with master and appmain of one release"
     )]
     Version {
-        /// What they speak.
+        /// The other side's version.
         theirs: u16,
-        /// What we speak.
+        /// This side's version.
         ours: u16,
     },
     /// A control connection met a link port or the other way round.
@@ -98,47 +98,47 @@ pub type Nonce = [u8; 32];
 /// A proof of the token.
 pub type ProofBytes = [u8; 32];
 
-/// The dialer's first message: who it is and whom it wants.
+/// The dialer's first message: its own name and the name that it wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The cluster that it belongs to.
+    /// The cluster that the dialer belongs to.
     pub cluster: String,
-    /// Its name.
+    /// The sender's name.
     pub name: NodeName,
-    /// Its kind, which routing chooses among.
+    /// The sender's kind, among which routes choose.
     pub kind: String,
-    /// Which start of it this is.
+    /// The sender's incarnation.
     pub incarnation: Incarnation,
-    /// Its process id, for people and for the supervisor.
+    /// The sender's process id, for people and for the supervisor.
     pub pid: u32,
     /// Version of the program, for people.
     pub program: String,
-    /// Whom it expects to reach.
+    /// The node that the dialer expects to reach.
     pub to: NodeName,
-    /// Its random bytes.
+    /// The sender's random bytes.
     pub nonce: Nonce,
-    /// The methods that the acceptor may call on it, in the order of their numbers.
+    /// The methods that the acceptor may call on the dialer, in the order of their numbers.
     pub methods: Vec<String>,
 }
 
 /// The acceptor's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
-    /// Its name.
+    /// The sender's name.
     pub name: NodeName,
-    /// Its kind.
+    /// The sender's kind.
     pub kind: String,
-    /// Which start of it this is.
+    /// The sender's incarnation.
     pub incarnation: Incarnation,
-    /// Its random bytes.
+    /// The sender's random bytes.
     pub nonce: Nonce,
-    /// That it knows the token.
+    /// The proof that the acceptor knows the token.
     pub proof: ProofBytes,
-    /// The methods that the dialer may call on it, in the order of their numbers.
+    /// The methods that the dialer may call on the acceptor, in the order of their numbers.
     pub methods: Vec<String>,
 }
 
-/// Everything that the dialer sends.
+/// A message of the dialer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromDialer {
     /// First.
@@ -149,7 +149,7 @@ pub enum FromDialer {
     Refused(Refusal),
 }
 
-/// Everything that the acceptor sends.
+/// A message of the acceptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromAcceptor {
     /// Second.
@@ -174,9 +174,9 @@ pub enum Refusal {
     /// The dialer wanted somebody else.
     #[error("this is `{ours}`, not `{wanted}`: is the port right?")]
     Name {
-        /// Who it is.
+        /// The refusing side's name.
         ours: NodeName,
-        /// Who was wanted.
+        /// The name that was wanted.
         wanted: NodeName,
     },
     /// The proof is wrong.
@@ -185,7 +185,7 @@ pub enum Refusal {
     /// The config of the refusing side knows no such node.
     #[error("the config has no node `{0}` here")]
     Unknown(NodeName),
-    /// A newer start of the same node is known.
+    /// A newer incarnation of the same node is known.
     #[error("a newer `{name}` is known: incarnation {newer}, this one is {older}")]
     Older {
         /// The node.
@@ -212,7 +212,7 @@ pub enum Side {
     Acceptor,
 }
 
-/// What both proofs of one handshake are made over.
+/// The transcript of a handshake, over which both proofs are made.
 #[derive(Debug, Clone)]
 pub struct Transcript<'a> {
     /// What the connection is for.

@@ -116,7 +116,7 @@ impl NodeName {
     }
 }
 
-/// The u32 that a client's message carries: which handler or route it is for.
+/// The command of a client's message: which handler or route the message is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CommandId(pub u32);
@@ -127,8 +127,8 @@ impl fmt::Display for CommandId {
     }
 }
 
-/// Which start of a node this is: milliseconds since the Unix epoch when it was started, and always
-/// larger than the one before. A newer incarnation fences an older one of the same name.
+/// The incarnation of a node: one start of it, in milliseconds since the Unix epoch, and always larger than the one
+/// before. A newer incarnation fences an older one of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Incarnation(pub u64);
@@ -160,7 +160,7 @@ impl NodeNumber {
     pub const MAX: u16 = 4095;
 }
 
-/// One client connection as the whole cluster sees it. Never reused, not even after a restart.
+/// The id of one client's session in the whole cluster. Never reused, not even after a restart.
 ///
 /// Layout: the node's [`NodeNumber`] in the upper 12 bits, below it a 52-bit counter that starts at
 /// `(incarnation - 2020-01-01 in ms) << 13`. A later incarnation therefore starts above every id of an

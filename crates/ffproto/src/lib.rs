@@ -4,14 +4,14 @@
 //! is a value (an error enum), never a panic, and every length is checked before memory is taken for it.
 //!
 //! * [`id`] — names and numbers: node, cluster, session, command, incarnation.
-//! * [`fault`] — how a call fails: code, where, and whether it ran.
-//! * [`frame`] — what game clients speak (the firefly framing).
-//! * [`link`] — what nodes speak on a link: one fixed header, then the body untouched.
+//! * [`fault`] — the fault of a failed call: code, node, and whether the handler ran.
+//! * [`frame`] — the framings of game clients: firefly frames, WebSocket, JSON.
+//! * [`link`] — the frames of a link: one fixed header, then the body untouched.
 //! * [`handshake`] — how a link or a control connection starts and proves the token, both ways.
-//! * [`relay`] — what nodes tell each other that are no neighbours: about sessions, and who can be reached.
-//! * [`login`] — what a handler answers that decides over logins.
-//! * [`control`] — what the master and its nodes tell each other.
-//! * [`handover`] — what an old process tells its successor, and an adopted node its new master.
+//! * [`relay`] — envelopes between nodes that are no neighbours, and which nodes can be reached.
+//! * [`login`] — the verdict over a login.
+//! * [`control`] — the messages between the master and its nodes.
+//! * [`handover`] — the messages between a predecessor and its successor, and an adopted node and its new master.
 
 pub mod id;
 pub mod fault;

@@ -1,4 +1,4 @@
-//! What nodes speak on a link after the handshake: a fixed little-endian header, then the body untouched.
+//! The frames of a link between two nodes, after the handshake: a fixed little-endian header, then the body untouched.
 //!
 //! ```text
 //! off 0   u32  length      bytes after this field
@@ -31,7 +31,7 @@ const HOPS_SHIFT: u8 = 2;
 pub const HOPS_MAX: u8 = 31;
 const FLAGS_KNOWN: u8 = FLAG_CLIENT | FLAG_STATELESS | HOPS_MAX << HOPS_SHIFT;
 
-/// What a frame on a link is.
+/// The kind of a frame on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Expects exactly one Reply, Done or Fault with the same call id.
@@ -88,7 +88,7 @@ impl Kind {
 /// The client part of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
-    /// Whose message it is.
+    /// The session whose message it is.
     pub session: SessionId,
     /// The command that the client sent.
     pub command: CommandId,
@@ -99,15 +99,15 @@ pub struct Client {
 /// A frame's header, without the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// What the frame is.
+    /// The kind of the frame.
     pub kind: Kind,
     /// Number of the method (Call, Notify) or of the code (Fault).
     pub method: u16,
-    /// Which call it starts or ends.
+    /// The call that the frame starts or ends.
     pub call: u32,
     /// Milliseconds left (Call).
     pub time_left_ms: u32,
-    /// Whose client traffic it is, if any.
+    /// The client whose message it is, if any.
     pub client: Option<Client>,
     /// How many links a client's message has crossed before this one, at most [`HOPS_MAX`]; without `client`
     /// it is not written.
@@ -119,9 +119,9 @@ pub struct Head {
 pub struct Frame<'a> {
     /// The header.
     pub head: Head,
-    /// What it carries.
+    /// The body.
     pub body: &'a [u8],
-    /// Its length with the header: where the next frame starts.
+    /// The frame's length with the header: where the next frame starts.
     pub bytes: usize,
 }
 
@@ -134,9 +134,9 @@ pub enum LinkFault {
     /// The length is above the limit.
     #[error("length {length} is above limits.link_frame_bytes_max = {max}")]
     TooLong {
-        /// What the frame says.
+        /// The length that the frame gives.
         length: u32,
-        /// What is allowed.
+        /// The largest that is allowed.
         max: u32,
     },
     /// A kind that this version does not know.

@@ -1,4 +1,5 @@
-//! What a handler that decides over logins answers to the net node of the client: the body of its reply.
+//! The verdict over a login: what the handler that decides answers to the net node of the client, as the body of its
+//! reply.
 //!
 //! ```text
 //! off 0  4 bytes  ff 56 44 01     no text and no JSON begins so: another answer is not taken for a verdict

@@ -1,5 +1,5 @@
-//! What nodes tell each other that are no neighbours: which nodes can be reached over a link, and envelopes
-//! that every node on the way passes on untouched.
+//! Messages between nodes that are no neighbours: which nodes can be reached over a link, and envelopes that every node
+//! on the way passes on untouched.
 //!
 //! ```text
 //! body of `@@to`:   off 0  u16 to      number of the node that it is for
@@ -29,23 +29,23 @@ pub const ENVELOPE_BYTES: usize = 5;
 /// A node that can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reachable {
-    /// Its number.
+    /// The node's number.
     pub number: NodeNumber,
-    /// Its name.
+    /// The node's name.
     pub name: NodeName,
-    /// Its kind.
+    /// The node's kind.
     pub kind: String,
-    /// Whether it takes clients.
+    /// Whether the node takes clients.
     pub net: bool,
-    /// Which start of it.
+    /// The node's incarnation.
     pub incarnation: Incarnation,
-    /// The first session that it may have: those before it ended with an earlier start of the node. A start
-    /// that has taken over from a living process has that one's sessions: the lowest id of its number.
+    /// The first session that the node may have: those before it ended with an earlier incarnation. A successor of a
+    /// living process has that one's sessions: the lowest id of its number.
     pub since: SessionId,
 }
 
-/// What has changed in the nodes that the sender reaches on its other links, for this one. The first on a
-/// link says all of them.
+/// A change in the nodes that the sender reaches on its other links, for this one. The first on a link tells all of
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReachChange {
     /// Whether this is everything: what was said before no longer holds.
@@ -67,7 +67,7 @@ impl ReachChange {
     }
 }
 
-/// What an envelope is for.
+/// The op of an envelope: what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// Call, to the session's net node: `from` handles messages of the session from now on. The answer is its
@@ -147,13 +147,13 @@ impl Op {
 /// An envelope, borrowed from the frame that it came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// Whom it is for.
+    /// The node that the envelope is for.
     pub to: NodeNumber,
-    /// Who wrote it.
+    /// The node that wrote the envelope.
     pub from: NodeNumber,
-    /// What for; `None` is of a later version.
+    /// The op; `None` is of a later version.
     pub op: Option<Op>,
-    /// What it carries.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
@@ -172,12 +172,12 @@ pub fn write(to: NodeNumber, from: NodeNumber, op: Op, payload: &[u8], out: &mut
     out.extend_from_slice(payload);
 }
 
-/// Whom a broadcast is for, among the sessions of the net node that gets it.
+/// The audience of a broadcast, among the sessions of the net node that gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience<'a> {
     /// All of them.
     All,
-    /// Those in the group of that name.
+    /// The sessions in the group of that name.
     Group(&'a str),
     /// These: ids of 8 bytes each.
     Sessions(&'a [[u8; 8]]),
@@ -186,11 +186,11 @@ pub enum Audience<'a> {
 /// One message for many clients: `command u32, kind u8, n u32, n bytes of the audience, body`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broadcast<'a> {
-    /// What it is for.
+    /// The command.
     pub command: CommandId,
-    /// Whom it is for.
+    /// The node that the envelope is for.
     pub audience: Audience<'a>,
-    /// What it carries.
+    /// The payload.
     pub body: &'a [u8],
 }
 
@@ -233,7 +233,7 @@ impl<'a> Broadcast<'a> {
 pub struct MoveOrder {
     /// The node.
     pub node: NodeName,
-    /// What the app tells it.
+    /// The bytes that the app gives with the session.
     pub extra: Vec<u8>,
 }
 
@@ -242,13 +242,13 @@ pub struct MoveOrder {
 pub struct Entry {
     /// The node that it comes from.
     pub from: NodeName,
-    /// What the app tells.
+    /// The bytes that the app gives with the session.
     pub extra: Vec<u8>,
     /// Which of the session's moves this is: the same one may be told twice.
     pub number: u32,
 }
 
-/// What an [`Op::Join`] or [`Op::Leave`] came to, as the byte of its answer.
+/// The answer to an [`Op::Join`] or [`Op::Leave`], as one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupAnswer {
     /// The session is in the group, or no longer.
@@ -269,7 +269,7 @@ impl GroupAnswer {
         }
     }
 
-    /// What a byte says; `None` for one of a later version.
+    /// The answer of a byte; `None` for one of a later version.
     pub fn from_number(byte: u8) -> Option<Self> {
         Some(match byte {
             0 => Self::Done,
@@ -280,7 +280,7 @@ impl GroupAnswer {
     }
 }
 
-/// What an [`Op::Push`] that was a call came to, as the byte of its answer.
+/// The answer to an [`Op::Push`] that was a call, as one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushAnswer {
     /// The message is queued for the client.
@@ -301,7 +301,7 @@ impl PushAnswer {
         }
     }
 
-    /// What a byte says; `None` for one of a later version.
+    /// The answer of a byte; `None` for one of a later version.
     pub fn from_number(byte: u8) -> Option<Self> {
         Some(match byte {
             0 => Self::Queued,
@@ -312,10 +312,10 @@ impl PushAnswer {
     }
 }
 
-/// What a [`Op::Move`] came to, as the byte of its answer.
+/// The answer to an [`Op::Move`], as one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MoveAnswer {
-    /// It moves as soon as what runs for it has ended.
+    /// The session moves as soon as what runs for it has ended.
     Begun,
     /// The session has ended.
     Gone,
@@ -347,7 +347,7 @@ pub const CLAIMS_MAX: usize = 512;
 /// A user that a session has, or wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Whose it is.
+    /// The session that has, or wants, the user.
     pub session: SessionId,
     /// When it was made, in the time that claims move on: milliseconds, and later than every claim that was known.
     pub stamp: u64,
@@ -361,7 +361,7 @@ pub struct Claim {
 /// notify with the session in the client part. `what u8, target, a zero byte, the node's name`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stick<'a> {
-    /// Who tells whom.
+    /// The kind of the word: who tells whom.
     pub what: StickWhat,
     /// A kind of nodes, as in `@KIND`.
     pub target: &'a str,
@@ -411,7 +411,7 @@ impl<'a> Stick<'a> {
 pub struct Call<'a> {
     /// The method, at most 255 bytes; what is longer is cut, and no handler is called so.
     pub method: &'a str,
-    /// What it is called with.
+    /// The body of the call.
     pub body: &'a [u8],
 }
 
@@ -434,16 +434,16 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What the whole cluster knows of a session, beside its id. Small: it travels whole with every change.
+/// The state of a session that the whole cluster knows, beside its id. Small: it travels whole with every change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
     /// Counts the changes: a state with a lower one is older.
     pub version: u64,
     /// Where the client connects from.
     pub address: SocketAddr,
-    /// Who it is, once the app has said so.
+    /// The user, once the app has said so.
     pub user: Option<String>,
-    /// What the app has noted.
+    /// The attributes that the app has noted.
     pub attributes: BTreeMap<String, String>,
 }
 

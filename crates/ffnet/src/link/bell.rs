@@ -1,4 +1,4 @@
-//! Why a driver is woken: a turn then does what was asked for, and does not look at everything else.
+//! The bell of a driver: why it is woken. A turn then does what was rung for, and does not look at everything else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,8 +15,9 @@ pub(super) const OVER: u8 = 1 << 2;
 
 const EVERYTHING: u8 = READABLE | DUE | OVER;
 
-/// Who wants the driver to run, and the driver's task. A task has one waker for all that it waits for, and asking a
-/// socket or a timer that has nothing costs as much as one that has something; so they get wakers that say who it was.
+/// The reasons why the driver is to run, and the driver's task. A task has one waker for all that it waits for, and
+/// asking a socket or a timer that has nothing costs as much as one that has something; so they get wakers that carry
+/// their reason.
 #[derive(Default)]
 pub(super) struct Bell {
     rung: AtomicU8,
@@ -29,7 +30,7 @@ impl Bell {
         Arc::new(Rings::<REASON>(self.clone())).into()
     }
 
-    /// What has been rung for since the last time. Everything on the first turn of a task: nobody has its waker yet.
+    /// The reasons rung since the last answer. All of them on the first turn of a task: nothing has its waker yet.
     pub(super) fn answer(&self, task: &Waker) -> u8 {
         let mut known = self.task.lock();
         let same = known.as_ref().is_some_and(|known| known.will_wake(task));
@@ -37,7 +38,7 @@ impl Bell {
             *known = Some(task.clone());
         }
         drop(known);
-        // After the waker is there: who rings from now on wakes this task.
+        // Taken after the waker is there: a ring from now on wakes this task.
         let rung = self.rung.swap(0, Ordering::AcqRel);
         if same { rung } else { EVERYTHING }
     }

@@ -32,7 +32,7 @@ impl Ticket {
 
 type Outcome = Result<Bytes, Fault>;
 
-/// Where the outcome of a forwarded call goes, without a task and without an allocation per call.
+/// A sink: where the outcome of a forwarded call goes, without a task and without an allocation per call.
 pub trait Sink: Send + Sync {
     /// The call that was forwarded with this token has ended: with a body, with nothing to send
     /// (`Ok(None)`), or with a fault. Runs inside the link's driver, so it must not block.
@@ -60,18 +60,18 @@ enum Waiter {
 struct Waiting {
     ticket: Ticket,
     deadline: Instant,
-    /// Where its frame starts in everything that the link has ever queued.
+    /// Where the call's frame starts in everything that the link has ever queued.
     starts_at: u64,
-    /// Whose message it is; `None` for calls of handlers.
+    /// The session whose message it is; `None` for calls of handlers.
     message_of: Option<SessionId>,
     waiter: Waiter,
 }
 
-/// What the end of a call came to.
+/// The end of a call, and what is left to do.
 pub(super) enum Ended {
-    /// It had ended before.
+    /// The call had ended before.
     Late,
-    /// Its future has the outcome.
+    /// The call's future has the outcome.
     Done,
     /// The sink is still to be told.
     Tell(Told),
@@ -83,9 +83,9 @@ pub(super) struct CallTable {
     uses: u32,
     /// No waiting call has an earlier deadline. May be too early (its call has ended), never too late.
     earliest: Option<Instant>,
-    /// How many messages of each session wait; counted only on a link that has been retired.
+    /// The number of messages of each session that wait; counted only on a link that has been retired.
     held: Option<FxHashMap<SessionId, u32>>,
-    /// Those of which none waits any more, since this was asked for.
+    /// The sessions of which no message waits any more, since this was asked last.
     released: Vec<SessionId>,
     /// Who waits until no call does.
     when_idle: Option<Waker>,
@@ -119,7 +119,7 @@ impl CallTable {
         self.add(deadline, starts_at, None, Waiter::Future { waker: None, outcome: None })
     }
 
-    /// A call whose outcome goes to a sink.
+    /// Adds a call whose outcome goes to a sink.
     pub(super) fn forward(
         &mut self,
         deadline: Instant,
@@ -140,7 +140,7 @@ impl CallTable {
         self.held = Some(held);
     }
 
-    /// Whether a message of that session waits for its outcome, on a link that has been retired.
+    /// Whether a message of a session waits for its outcome, on a link that has been retired.
     pub(super) fn holds(&self, session: SessionId) -> bool {
         self.held.as_ref().is_some_and(|held| held.contains_key(&session))
     }

@@ -1,4 +1,5 @@
-//! The one future that owns a link's socket.
+//! The driver of a link between two nodes: the one future that owns its socket, reads frames for the node, and writes
+//! what is queued.
 
 use std::future::Future;
 use std::io;
@@ -39,23 +40,23 @@ pub struct Driver<S, V> {
     written_ever: u64,
     heartbeat: Interval,
     last_seen: Instant,
-    /// When this process surely ran: the last read or tick.
+    /// The last time at which this process surely ran: a read or a tick.
     ran: Instant,
     deadline: Pin<Box<Sleep>>,
-    /// When that timer fires; no later than any call's deadline.
+    /// The time at which that timer fires; no later than any call's deadline.
     armed: Option<Instant>,
     bell: Arc<Bell>,
     /// The socket's waker.
     readable: Waker,
     /// The waker of both timers.
     due: Waker,
-    /// See [`Driver::until`].
+    /// The end from outside, see [`Driver::until`].
     over: Option<Over>,
-    /// Bye is said: why, and until when the peer is waited for.
+    /// The reason, once Bye is said, and until when the peer is waited for.
     leaving: Option<(String, Instant)>,
 }
 
-/// What ends a link, and why; with its waker.
+/// An event that ends a link, with its reason and its waker.
 struct Over {
     future: Pin<Box<dyn Future<Output = String> + Send>>,
     waker: Waker,
@@ -147,7 +148,7 @@ where
                 return Poll::Ready(Closed::ByPeer);
             }
             if self.leaving.is_some() {
-                // It is taken from the socket and no more, see `leave`.
+                // The bytes are taken from the socket and dropped, see `leave`.
                 self.have = 0;
                 continue;
             }
@@ -186,7 +187,7 @@ where
         Ok(())
     }
 
-    /// Says how many bytes the complete frames are.
+    /// Handles the complete frames. Returns how many bytes they are.
     fn handle_complete(&self, max: u32) -> Result<usize, Closed> {
         let mut at = 0;
         while let Some(frame) = link::read(&self.read[at..self.have], max).map_err(Closed::Frame)? {
@@ -263,8 +264,8 @@ where
         }
     }
 
-    /// Bye is written. What the peer has sent meanwhile is read until it has closed, too, at most a heartbeat: a close
-    /// with unread bytes would be a reset, which may take the Bye with it.
+    /// Leaves, when Bye is written. What the peer has sent meanwhile is read until it has closed, too, at most a
+    /// heartbeat: a close with unread bytes would be a reset, which may take the Bye with it.
     fn leave(&mut self, cx: &mut Context<'_>, why: String) {
         if self.leaving.is_none() {
             self.have = 0;
@@ -319,14 +320,14 @@ where
     }
 }
 
-/// Gives an empty buffer back that is larger than that.
+/// Gives an empty buffer back that is larger than `keep`.
 fn fit(bytes: &mut Vec<u8>, keep: usize) {
     if bytes.is_empty() && bytes.capacity() > keep {
         *bytes = Vec::new();
     }
 }
 
-/// Nothing more is taken, and every call that waits fails now.
+/// Ends a link: it takes nothing more, and every call that waits fails now.
 fn end(link: &Link, written: u64) {
     let mut out = link.0.out.lock();
     out.closed = true;

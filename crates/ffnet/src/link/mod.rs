@@ -1,8 +1,8 @@
-//! The one authenticated connection between a child and a parent: calls run both ways on it.
+//! A link: the one authenticated connection between a child and a parent. Calls run both ways on it.
 //!
-//! A [`Link`] is a handle that anybody may clone and call on. Its [`Driver`] is the one future that owns
-//! the socket: it reads whatever the socket has and handles every complete frame in it, then writes
-//! everything that is queued at once. There is no task, no channel and no allocation per frame.
+//! A [`Link`] is a handle that may be cloned and called on from anywhere. Its [`Driver`] is the one future that owns
+//! the socket: it reads whatever the socket has and handles every complete frame in it, then writes everything that is
+//! queued at once. There is no task, no channel and no allocation per frame.
 //!
 //! Every call ends exactly once: with a reply, a fault, its deadline, or the end of the link.
 
@@ -31,7 +31,7 @@ use calls::{CallTable, Ticket};
 pub use driver::Driver;
 pub use service::{Closed, Service};
 
-/// What a frame needs beside its body, generously.
+/// The bytes that a frame needs beside its body, generously.
 const FRAME_ROOM_BYTES: usize = 64;
 
 /// The bounds of one link.
@@ -47,7 +47,7 @@ pub struct LinkLimits {
     pub heartbeat: Duration,
 }
 
-/// What the links that share it have counted.
+/// The counters of links, shared by all links of a node.
 #[derive(Debug, Default)]
 pub struct LinkCounters {
     /// Replies that came after their call had ended.
@@ -75,13 +75,13 @@ struct Inner {
     flags: AtomicU8,
 }
 
-/// What a link is, beside open.
+/// The flags of a link.
 mod flag {
-    /// It takes nothing more: `out.closed` or `out.closing`.
+    /// The link takes nothing more: `out.closed` or `out.closing`.
     pub(super) const ENDED: u8 = 1;
     /// The peer has said Pause.
     pub(super) const PAUSED: u8 = 1 << 1;
-    /// A newer link has taken its place: this one only brings outcomes.
+    /// A newer link has taken this one's place: this one only brings outcomes.
     pub(super) const RETIRED: u8 = 1 << 2;
     /// The peer has said Resume since.
     pub(super) const RESUMED: u8 = 1 << 3;
@@ -89,15 +89,15 @@ mod flag {
     pub(super) const PEER_PAUSED: u8 = 1 << 4;
     /// The peer has said Switched.
     pub(super) const PEER_SWITCHED: u8 = 1 << 5;
-    /// It has taken the place of a link that lives on.
+    /// The link has taken the place of one that lives on.
     pub(super) const YOUNG: u8 = 1 << 6;
-    /// Its driver has ended: the last word is said.
+    /// The link's driver has ended: the last word is said.
     pub(super) const OVER: u8 = 1 << 7;
     /// With one of these, nothing new goes out.
     pub(super) const SHUT: u8 = ENDED | PAUSED | RETIRED;
 }
 
-/// What a peer has said about a link as a whole.
+/// A change of a link as a whole, which the peer has told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// The peer takes nothing new.
@@ -128,36 +128,37 @@ impl From<Fault> for NotSent {
     }
 }
 
-/// A call that somebody else waits for, see [`Link::forward`].
+/// A call whose outcome goes to a sink, see [`Link::forward`].
 pub struct Forward<'a> {
     /// The method's number at the peer.
     pub method: u16,
-    /// What it carries.
+    /// The body.
     pub body: &'a [u8],
-    /// How long its caller waits, and for which client.
+    /// How long the caller waits, and for which client.
     pub options: CallOptions,
-    /// Whose message it is; `None` for the call of a handler. A session's messages keep their order when a
+    /// The session whose message it is; `None` for the call of a handler. A session's messages keep their order when a
     /// link takes the place of an older one.
     pub message_of: Option<SessionId>,
     /// How many links a client's message has crossed before.
     pub hops: u8,
-    /// The peer waits for it to answer a call of its own: it goes out even when the peer has said Pause.
+    /// Whether the peer waits for this call to answer one of its own: the call goes out even when the peer has said
+    /// Pause.
     pub nested: bool,
-    /// Where the outcome goes.
+    /// The sink for the outcome.
     pub sink: Arc<dyn Sink>,
-    /// What the sink is told with it.
+    /// The token that the sink is given with the outcome.
     pub token: u64,
 }
 
 #[derive(Default)]
 struct Outbox {
     bytes: Vec<u8>,
-    /// How many bytes this outbox has ever taken: a call's frame is unsent while the driver's count of
+    /// The number of bytes that this outbox has ever taken: a call's frame is unsent while the driver's count of
     /// written bytes is below where the frame starts.
     taken: u64,
-    /// The driver's, since its first turn.
+    /// The driver's waker, since its first turn.
     waker: Option<Waker>,
-    /// The driver has written everything, and is woken for more.
+    /// Whether the driver has written everything, and is woken for more.
     asleep: bool,
     /// Set once: nothing more is taken.
     closed: bool,
@@ -165,7 +166,7 @@ struct Outbox {
     closing: Option<String>,
 }
 
-/// Who a call is for and how long its caller waits.
+/// The options of a call: for which client it is, and how long its caller waits.
 #[derive(Debug, Clone, Copy)]
 pub struct CallOptions {
     /// When the caller stops waiting.
@@ -190,7 +191,7 @@ impl Link {
         }))
     }
 
-    /// Who is at the other end.
+    /// The peer at the other end.
     pub fn peer(&self) -> &Peer {
         &self.0.peer
     }
@@ -201,13 +202,13 @@ impl Link {
         self.has(flag::ENDED)
     }
 
-    /// Whether its last word is said, and it needs its socket no more.
+    /// Whether the link is over: its last word is said, and it needs its socket no more.
     pub fn is_over(&self) -> bool {
         self.has(flag::OVER)
     }
 
-    /// Whether new calls go out: it has not ended, the peer has not said Pause, and no newer link has taken
-    /// its place.
+    /// Whether new calls go out: the link has not ended, the peer has not said Pause, and no newer link has taken this
+    /// one's place.
     #[inline]
     pub fn is_open(&self) -> bool {
         !self.has(flag::SHUT)
@@ -228,18 +229,18 @@ impl Link {
         self.has(flag::PEER_PAUSED | flag::ENDED)
     }
 
-    /// Whether the peer sends what is new elsewhere, or the link has ended.
+    /// Whether the peer sends new messages elsewhere, or the link has ended.
     pub fn peer_has_switched(&self) -> bool {
         self.has(flag::PEER_SWITCHED | flag::ENDED)
     }
 
-    /// Whether the link that it has taken the place of lives on, and may be used.
+    /// Whether the link is young: the one whose place it has taken lives on, and may be used.
     #[inline]
     pub fn is_young(&self) -> bool {
         self.has(flag::YOUNG)
     }
 
-    /// Notes what [`Link::is_young`] says.
+    /// Sets whether the link is young, see [`Link::is_young`].
     pub fn set_young(&self, young: bool) {
         let (set, clear) = if young { (flag::YOUNG, 0) } else { (0, flag::YOUNG) };
         self.note(set, clear);
@@ -250,7 +251,7 @@ impl Link {
         self.0.flags.load(Ordering::Acquire) & any != 0
     }
 
-    /// Asks the peer to hold back what is new; [`Link::peer_is_paused`] tells when nothing follows.
+    /// Asks the peer to hold back new messages; [`Link::peer_is_paused`] tells when nothing follows.
     pub fn pause(&self) {
         self.say(Kind::Pause, 0, 0);
     }
@@ -260,8 +261,8 @@ impl Link {
         self.say(Kind::Resume, 0, flag::PEER_PAUSED | flag::PEER_SWITCHED);
     }
 
-    /// Ends this side's use of the link for what is new: a newer link has taken its place. Outcomes still
-    /// come and go. From now on [`Link::holds`] answers.
+    /// Retires the link: a newer link has taken its place for new messages. Outcomes still come and go. From now on
+    /// [`Link::holds`] answers.
     pub fn retire(&self) {
         self.say(Kind::Switched, flag::RETIRED, flag::RESUMED);
         self.0.calls.lock().count_messages();
@@ -272,7 +273,7 @@ impl Link {
         self.say(Kind::Switched, 0, 0);
     }
 
-    /// The link is used again: the peer was not replaced after all.
+    /// Takes a retired link into use again: the peer was not replaced after all.
     pub fn reinstate(&self) {
         let out = self.0.out.lock();
         self.change(0, flag::PAUSED | flag::RETIRED | flag::RESUMED);
@@ -284,7 +285,7 @@ impl Link {
         self.0.calls.lock().holds(session)
     }
 
-    /// The sessions that this retired link holds no more; each is told once.
+    /// The sessions of which this retired link holds no message any more; each is returned once.
     pub fn take_released(&self) -> Vec<SessionId> {
         self.0.calls.lock().take_released()
     }
@@ -294,7 +295,7 @@ impl Link {
         self.0.calls.lock().has_message_of(session)
     }
 
-    /// Queues a frame that says something about the link, and changes the flags with it.
+    /// Queues a frame about the link as a whole, and changes the flags with it.
     fn say(&self, kind: Kind, set: u8, clear: u8) {
         let mut out = self.0.out.lock();
         self.change(set, clear);
@@ -309,7 +310,7 @@ impl Link {
         drop(out);
     }
 
-    /// Only under the lock of `out`, so that a frame goes out before or after a change as a whole.
+    /// Changes flags, only under the lock of `out`, so that a frame goes out before or after a change as a whole.
     fn change(&self, set: u8, clear: u8) {
         self.0.flags.fetch_and(!clear, Ordering::AcqRel);
         self.0.flags.fetch_or(set, Ordering::AcqRel);
@@ -348,8 +349,8 @@ impl Link {
         })
     }
 
-    /// Calls a method by its number ([`Link::method_number`]) for somebody else: the outcome goes to a sink,
-    /// without a future. `now` is the caller's clock, read once per turn.
+    /// Calls a method by its number ([`Link::method_number`]): the outcome goes to a sink, without a future. `now` is
+    /// the caller's clock, read once per turn.
     ///
     /// # Errors
     /// [`NotSent`]; the sink will not be told.
@@ -363,7 +364,7 @@ impl Link {
         .map(drop)
     }
 
-    /// `head` without what is known only here: the call's id and the time that is left.
+    /// Queues a call; `head` lacks what is known only here: the call's id and the time that is left.
     fn queue_call(
         &self,
         head: Head,
@@ -395,7 +396,7 @@ impl Link {
         Ok(Ticket::of(call))
     }
 
-    /// How many calls on this link wait for their outcome: its load.
+    /// The number of calls on this link that wait for their outcome: its load.
     pub fn waiting_calls(&self) -> usize {
         self.0.calls.lock().len()
     }
@@ -410,12 +411,12 @@ impl Link {
         self.0.methods.get(method).copied()
     }
 
-    /// This link as the sink of what is forwarded for the peer: the token is the peer's call id.
+    /// This link as the sink of calls that are forwarded for the peer: the token is the peer's call id.
     pub fn sink(&self) -> Arc<dyn Sink> {
         self.0.clone()
     }
 
-    /// Tells the peer something and expects nothing.
+    /// Sends the peer a notify, which has no outcome.
     ///
     /// # Errors
     /// [`NotSent`], with a [`Fault`] of code `no_method`, `overloaded` or `link_lost`; nothing was sent then.
@@ -423,8 +424,8 @@ impl Link {
         self.notify_when(method, body, client, false)
     }
 
-    /// The same for what belongs to an answer that goes over this link: it goes out even when the peer has said Pause,
-    /// or a newer link has taken this one's place.
+    /// Sends a notify that belongs to an answer over this link: it goes out even when the peer has said Pause, or a
+    /// newer link has taken this one's place.
     ///
     /// # Errors
     /// As [`Link::notify`].
@@ -514,7 +515,7 @@ impl Link {
 }
 
 impl Inner {
-    /// Queues the end of a peer's call. What does not fit becomes a fault: it would end the link, or fill
+    /// Queues the end of a peer's call. An end that does not fit becomes a fault: it would end the link, or fill
     /// memory, and the other calls with it.
     fn end_call(&self, call: u32, outcome: Result<Option<&[u8]>, &Fault>) {
         let mut out = self.out.lock();
@@ -554,7 +555,7 @@ impl Inner {
     }
 }
 
-/// What is forwarded for the peer ends on the link that it came from, under the peer's own call id.
+/// A link is the sink of calls that are forwarded for its peer: they end on it, under the peer's own call id.
 impl Sink for Inner {
     fn end(self: Arc<Self>, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         self.end_call(token as u32, outcome); // The token was made from a call id.

@@ -1,4 +1,4 @@
-//! What the two sides of a link's driver are told: a node what arrives, and whoever runs the driver why it ended.
+//! The two ends of a link's driver: the service that arrivals go to, and the reason for which the link ended.
 
 use std::io;
 
@@ -10,19 +10,19 @@ use super::{Change, Link};
 /// A link that is silent for this many heartbeats is dead.
 pub(super) const MISSED_HEARTBEATS: u32 = 3;
 
-/// What a node does with what arrives on its links. Both run inside the driver, so they must not block;
-/// what takes time is moved to a task of its own.
+/// The service of a link: what a node does with what arrives. It runs inside the driver, so it must not block; what
+/// takes time is moved to a task of its own.
 pub trait Service {
     /// The peer calls a method: answer with [`Link::reply`], [`Link::reply_done`] or
     /// [`Link::reply_fault`], exactly once. `now` is when the frame was read.
     fn call(&self, link: &Link, head: &Head, body: &[u8], now: Instant);
-    /// The peer tells something.
+    /// The peer sends a notify.
     fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant);
-    /// The peer says something about the link as a whole.
+    /// The peer tells a change of the link as a whole.
     fn changed(&self, link: &Link, change: Change);
-    /// What one read has brought is handled now: every complete frame of it, and the ends of calls.
+    /// Begins what one read has brought: every complete frame of it, and the ends of calls.
     fn begin(&self) {}
-    /// All of that is handled; what it led to may go out together. Follows each [`begin`](Self::begin).
+    /// Ends what one read has brought: what it led to may go out together. Follows each [`begin`](Self::begin).
     fn settle(&self) {}
 }
 

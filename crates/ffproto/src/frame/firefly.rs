@@ -33,11 +33,11 @@ pub struct Firefly {
 /// One frame, borrowed from the bytes it was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it is for.
+    /// The command.
     pub command: CommandId,
-    /// What it carries.
+    /// The body.
     pub body: &'a [u8],
-    /// Its length with the header: where the next frame starts.
+    /// The frame's length with the header: where the next frame starts.
     pub bytes: usize,
 }
 
@@ -49,7 +49,7 @@ pub enum FrameFault {
     WrongHead {
         /// The first nine bytes (zeros where they had not arrived).
         got: [u8; 9],
-        /// What they must be.
+        /// The bytes that they must be.
         want: [u8; 9],
     },
     /// The length does not even hold the command.
@@ -58,9 +58,9 @@ pub enum FrameFault {
     /// The length is above the limit.
     #[error("length {length} is above limits.frame_bytes_max = {max}")]
     TooLong {
-        /// What the frame says.
+        /// The length that the frame gives.
         length: u32,
-        /// What is allowed.
+        /// The largest that is allowed.
         max: u32,
     },
 }

@@ -1,4 +1,4 @@
-//! What game clients speak. Only this module and `ffserver::net` know client framings.
+//! The framings of game clients. Of a node, only this module and `ffserver::gateway` know them.
 
 pub mod firefly;
 pub mod json;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{CommandId, Fault};
 pub use firefly::{Firefly, Frame, FrameFault};
 
-/// How the messages to a client are written.
+/// The form in which messages to a client are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Form {
     /// Firefly frames, one after the other.

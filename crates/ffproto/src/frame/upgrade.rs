@@ -13,7 +13,7 @@ pub const REQUEST_BYTES_MAX: usize = 8 * 1024;
 
 const GET: &[u8] = b"GET ";
 
-/// What the first bytes of a connection are.
+/// The meaning of a connection's first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begins {
     /// Firefly frames; also when it is neither, for a frame's fault says what was expected.
@@ -40,22 +40,22 @@ pub fn begins(framing: &Firefly, bytes: &[u8]) -> Begins {
 /// Why an HTTP request does not begin a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestFault {
-    /// It is longer than [`REQUEST_BYTES_MAX`].
+    /// The request is longer than [`REQUEST_BYTES_MAX`].
     #[error("the HTTP request is longer than {REQUEST_BYTES_MAX} bytes")]
     TooLong,
-    /// It is no HTTP/1.1 request.
+    /// The bytes are no HTTP/1.1 request.
     #[error("no HTTP/1.1 request: {0}")]
     Malformed(String),
-    /// It does not ask for a WebSocket.
+    /// The request does not ask for a WebSocket.
     #[error("an HTTP request that asks for no WebSocket: {0}")]
     NoWebSocket(String),
-    /// It asks for another version.
+    /// The request asks for another version of WebSocket.
     #[error("a WebSocket of another version than 13")]
     Version,
 }
 
 impl RequestFault {
-    /// What the client is told before its connection is closed.
+    /// The response that the client gets before its connection is closed.
     pub fn response(&self) -> Vec<u8> {
         let status = match self {
             RequestFault::TooLong => "431 Request Header Fields Too Large",
@@ -75,9 +75,9 @@ impl RequestFault {
 /// A request that has been granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgrade {
-    /// How many bytes the request has: what follows are frames.
+    /// The number of bytes of the request: frames follow.
     pub bytes: usize,
-    /// What the client is told.
+    /// The response that the client gets.
     pub response: Vec<u8>,
 }
 

@@ -19,7 +19,7 @@ pub const CONTROL_BYTES_MAX: usize = 125;
 /// The most bytes of a frame before its payload.
 pub const HEAD_BYTES_MAX: usize = 14;
 
-/// What a frame is.
+/// The opcode of a frame: what kind it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
     /// The next fragment of a message.
@@ -68,7 +68,7 @@ impl Opcode {
 /// Why a client's WebSocket cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebSocketFault {
-    /// It did not begin.
+    /// The WebSocket did not begin.
     #[error("no WebSocket: {0}")]
     Request(#[from] RequestFault),
     /// A reserved bit is set: an extension that was not agreed on.
@@ -95,9 +95,9 @@ pub enum WebSocketFault {
     /// The message is above the limit.
     #[error("a message of {bytes} bytes or more is above limits.frame_bytes_max and a header = {max}")]
     TooLong {
-        /// Its bytes as far as they are known.
+        /// The message's bytes as far as they are known.
         bytes: u64,
-        /// What is allowed.
+        /// The largest that is allowed.
         max: usize,
     },
     /// A close frame without a legal code.
@@ -131,8 +131,8 @@ impl WebSocketFault {
     }
 }
 
-/// What is known of a client's messages besides the bytes that wait to be read: between two whole frames it
-/// can be carried to another process. Empty unless a message has begun and not ended.
+/// The assembly of a client's messages, besides the bytes that wait to be read: between two whole frames it can be
+/// carried to another process. Empty unless a message has begun and not ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Assembly {
     partial: Option<Partial>,
@@ -152,32 +152,32 @@ pub struct Next {
     is_final: bool,
     mask: [u8; 4],
     head: usize,
-    /// Its length with the header: where the next frame starts.
+    /// The frame's length with the header: where the next frame starts.
     pub bytes: usize,
 }
 
 impl Next {
-    /// Whether a message is whole with it.
+    /// Whether a message is whole with this frame.
     pub fn ends_message(&self) -> bool {
         self.is_final && !self.opcode.is_control()
     }
 }
 
-/// What a frame meant.
+/// The meaning of a frame that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken<'a> {
     /// A message is whole.
     Message {
         /// Whether it is a text message: its payload is UTF-8 then.
         text: bool,
-        /// What it carries.
+        /// The payload.
         payload: &'a [u8],
     },
     /// More of the message will come.
     Fragment,
-    /// To be answered with a Pong of the same payload.
+    /// A Ping, to be answered with a Pong of the same payload.
     Ping(&'a [u8]),
-    /// Nothing to do.
+    /// A Pong: nothing to do.
     Pong,
     /// The client has nothing more to say; with its code, if it gave one.
     Close(Option<u16>),
@@ -230,7 +230,7 @@ impl Assembly {
         if bytes > max as u64 { Err(WebSocketFault::TooLong { bytes, max }) } else { Ok(()) }
     }
 
-    /// Takes the frame `next`, which starts `bytes`. What it carries is in `scratch` without its mask.
+    /// Takes the frame `next`, which starts `bytes`. Its payload is in `scratch` without its mask.
     ///
     /// # Errors
     /// [`WebSocketFault`].
