@@ -329,7 +329,7 @@ pub struct Limits {
     pub park_max: usize,
     /// `park_bytes_max`: the same in bytes. Default 64 MiB.
     pub park_bytes_max: usize,
-    /// `prove_ms`: a successor that lives that long is trusted; until then the old process stands by to take
+    /// `prove_ms`: a successor that lives that long is trusted; until then the predecessor stands by to take
     /// back. Default 2 s: what crashes a new binary at once has crashed it by then.
     pub prove: Duration,
     /// `hang_s`: a node whose loop does not turn for that long is killed and started again. Default 10 s;

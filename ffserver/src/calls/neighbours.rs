@@ -25,8 +25,8 @@ macro_rules! neighbours {
                 Self { origin, timeout }
             }
 
-            /// The same, waiting at most `timeout` (default `limits.call_timeout_ms`). A call made by a
-            /// request never outlives the request's own deadline.
+            /// These calls, waiting at most `timeout` (default `limits.call_timeout_ms`). A call made by a request
+            /// never outlives the request's own deadline.
             #[must_use]
             pub fn within(mut self, timeout: Duration) -> Self {
                 self.timeout = timeout;

@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(way(&all, now), "open 6");
         assert!(!old.is_open() && !old.is_closed());
         assert!(all.has(&old.peer().name, Incarnation(5)));
-        // Its end alone brings nobody back: the old process has not said that it goes on.
+        // Its end alone brings nobody back: the predecessor has not said that it goes on.
         new.close("died");
         assert!(all.ended(&new, now));
         assert_eq!(way(&all, now), "replaced");

@@ -26,7 +26,7 @@ pub(crate) struct Counters {
     pub(crate) pushes_to_gone: AtomicU64,
     /// Broadcasts that came to this net node: one frame each, whatever its members.
     pub(crate) broadcasts: AtomicU64,
-    /// Broadcasts of an old process that were too much to be passed on to its successor.
+    /// Broadcasts of a predecessor that were too much to be passed on to its successor.
     pub(crate) broadcasts_lost: AtomicU64,
     /// Messages of broadcasts that were queued for a client without a copy.
     pub(crate) pushes_shared: AtomicU64,

@@ -30,7 +30,7 @@ pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
 /// A connection to a neighbour on the same host takes a millisecond, across hosts some more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a link of an old process that was kept is looked at: whether it still lives.
+/// How often a link of a predecessor that was kept is looked at: whether it still lives.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How a parent is found.
@@ -70,7 +70,7 @@ pub(crate) async fn keep(inbound: Arc<Inbound>, config: ffconfig::Parent, way: W
 impl Keeper {
     async fn keep_by_master(self, mut whereabouts: watch::Receiver<Whereabouts>) {
         let keeper = Arc::new(self);
-        // Beside the current link those of old processes, until they end; all end with this future.
+        // Beside the current link those of predecessors, until they end; all end with this future.
         let mut links = JoinSet::new();
         let mut backoff =
             Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
@@ -83,7 +83,7 @@ impl Keeper {
                 continue;
             };
             if keeper.inbound.executor.node.transit().has_parent(&keeper.config.name, incarnation) {
-                // A successor has failed, and the old process goes on: its link lives.
+                // A successor has failed, and the predecessor goes on: its link lives.
                 let _ = tokio::time::timeout(LOOK_AGAIN, whereabouts.changed()).await;
                 if whereabouts.has_changed().is_err() {
                     return;
@@ -155,7 +155,7 @@ impl Keeper {
         }
     }
 
-    /// Links to that start of the parent, or a later one: an old process may still accept what its successor
+    /// Links to that start of the parent, or a later one: a predecessor may still accept what its successor
     /// shall have.
     async fn open(&self, at: SocketAddr, since: Incarnation) -> Result<(TcpStream, Peer), HandshakeError> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;

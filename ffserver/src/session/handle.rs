@@ -177,10 +177,10 @@ impl Session {
     /// node, until [`App::on_session_entered`](crate::App::on_session_entered) has run on the new node with `extra`.
     /// The node that had the session is told by [`App::on_session_left`](crate::App::on_session_left).
     ///
-    /// It returns when the net node has begun: the request that asks must end before the session can go. Should the
-    /// new node be lost until then, the session stays where it was (counter `moves_failed`), and this node is told by
-    /// [`App::on_session_not_moved`](crate::App::on_session_not_moved). A node that is not reached now, but was within
-    /// `limits.park_ms`, is waited for so long. Not cancel-safe: the move may have begun.
+    /// The future ends when the net node has begun: the request that asks must end before the session can go. Should
+    /// the new node be lost until then, the session stays where it was (counter `moves_failed`), and this node is told
+    /// by [`App::on_session_not_moved`](crate::App::on_session_not_moved). A node that is not reached now, but was
+    /// within `limits.park_ms`, is waited for so long. Not cancel-safe: the move may have begun.
     ///
     /// # Errors
     /// [`MoveError`]: everything stays as it was.

@@ -345,7 +345,7 @@ mod tests {
         users.expect(Claim { user: "bob".into(), ..claim(1, 2, 101, true) });
         assert_eq!(users.arrived("ann", session(1, 1), 100), None);
         assert!(users.take_owed().is_empty(), "its claim is known everywhere");
-        // It had another name when the old process told of it.
+        // It had another name when the predecessor told of it.
         assert_eq!(users.arrived("eve", session(1, 2), 150), None);
         let owed = users.take_owed();
         assert_eq!((owed.len(), owed[0].0, owed[0].1), (1, NodeNumber(2), 150));

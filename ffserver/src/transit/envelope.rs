@@ -160,7 +160,7 @@ impl Transit {
         self.wait(park::Entry { to, what, body, client: head.client, deadline, sink })
     }
 
-    /// Holds an envelope that the old process has no answer to until its session has arrived, or answers that too much
+    /// Holds an envelope that the predecessor has no answer to until its session has arrived, or answers that too much
     /// waits.
     pub(crate) fn hold_again(&self, session: SessionId, envelope: HeldEnvelope) {
         let bytes_max = self.identity().limits().park_bytes_max;

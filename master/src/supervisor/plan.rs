@@ -6,7 +6,7 @@
 //! other; the old one serves until the new one is prepared, and stands by for `limits.prove_ms` after that.
 //! Up to there the step can be rolled back: a new process that does not start, does not take over in time
 //! or dies costs nothing, and the steps behind it are not touched. Standing by runs beside the next steps;
-//! the command ends when every old process has left.
+//! the command ends when every predecessor has left.
 
 use ffconfig::{Cluster, Node};
 use ffproto::NodeName;

@@ -85,7 +85,7 @@ pub enum RunError {
     /// The app's start hook failed.
     #[error("the app's on_started hook failed: {0}")]
     Hook(String),
-    /// The old process of the node goes on.
+    /// The predecessor of the node goes on.
     #[error(transparent)]
     Inherit(#[from] InheritError),
 }

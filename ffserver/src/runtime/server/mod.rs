@@ -146,7 +146,7 @@ impl FFServer {
     }
 
     /// Makes this the node of a process of its own: a new master may take the listening sockets back and give
-    /// it new standard streams. With `succeeds` it takes over from an old process of the node, which serves
+    /// it new standard streams. With `succeeds` it takes over from a predecessor of the node, which serves
     /// until this one can ([`SUCCEEDS_ENV`](crate::process::SUCCEEDS_ENV)).
     #[must_use]
     pub fn own_process(mut self, succeeds: bool) -> Self {
@@ -234,7 +234,7 @@ impl FFServer {
         }
     }
 
-    /// Serves until the node is stopped, or a successor has taken over, or the old process has taken back.
+    /// Serves until the node is stopped, or a successor has taken over, or the predecessor has taken back.
     async fn live(
         &self,
         running: &mut Running,
@@ -268,7 +268,7 @@ impl FFServer {
 enum Ended {
     Stopped,
     HandedOver,
-    /// The old process serves on.
+    /// The predecessor serves on.
     NotWanted(InheritError),
 }
 

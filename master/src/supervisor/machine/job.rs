@@ -229,7 +229,7 @@ impl Machine {
         }
     }
 
-    /// Whether old processes still stand by; those that have left are done.
+    /// Whether predecessors still stand by; those that have left are done.
     fn is_proving(&self, job: &mut Job, now: Moment) -> bool {
         let mut proving = false;
         for step in &mut job.steps {

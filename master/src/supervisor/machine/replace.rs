@@ -106,7 +106,7 @@ impl Machine {
         self.tell(name, old, message);
     }
 
-    /// The successor serves: the seat is its own now, and the old process finishes what it has begun.
+    /// The successor serves: the seat is its own now, and the predecessor finishes what it has begun.
     pub(super) fn promote(&mut self, name: &NodeName, listens: Listens, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(Second { life, turn, .. }) = seat.second.take() else { return };
@@ -139,7 +139,7 @@ impl Machine {
         self.tell_children_up(name);
     }
 
-    /// An old process has ended what it had begun: its neighbours do not need it any more, and may be replaced.
+    /// A predecessor has ended what it had begun: its neighbours do not need it any more, and may be replaced.
     pub(super) fn handed_over(&mut self, name: &NodeName, from: Incarnation) {
         let second = self.seats.get_mut(name).and_then(|seat| seat.second.as_mut());
         if let Some(Second { turn: Turn::Leaving { done, .. }, .. }) = second.filter(|s| s.life.is(from)) {
@@ -147,7 +147,7 @@ impl Machine {
         }
     }
 
-    /// The successor is given up; the old process goes on.
+    /// The successor is given up; the predecessor goes on.
     pub(super) fn roll_back(&mut self, name: &NodeName, why: &str, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(second) = seat.second.take() else { return };
@@ -301,7 +301,7 @@ impl Machine {
         }
     }
 
-    /// An old process that stands by is told to leave now: its successor's end is no reason to take back.
+    /// A predecessor that stands by is told to leave now: its successor's end is no reason to take back.
     pub(super) fn stop_predecessor(&mut self, name: &NodeName, now: Moment) {
         let Some(Second { life, turn, .. }) = self.seats.get_mut(name).and_then(|seat| seat.second.as_mut())
         else {
@@ -322,12 +322,12 @@ impl Machine {
 }
 
 impl Seat {
-    /// Whether an old process still does what it had begun.
+    /// Whether a predecessor still does what it had begun.
     pub(super) fn is_handing_over(&self) -> bool {
         matches!(&self.second, Some(Second { turn: Turn::Leaving { done: false, .. }, .. }))
     }
 
-    /// Whether an old process stands by that may take back what its dead successor had.
+    /// Whether a predecessor stands by that may take back what its dead successor had.
     pub(super) fn may_be_taken_back(&self, now: Moment) -> bool {
         let turn = self.second.as_ref().map(|second| &second.turn);
         matches!(turn, Some(Turn::Leaving { proven, .. }) if now.at <= *proven)

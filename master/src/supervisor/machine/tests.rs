@@ -110,14 +110,14 @@ impl World {
         successor
     }
 
-    /// The successor of a node takes over; the old process has ended what it had begun, and stands by.
+    /// The successor of a node takes over; the predecessor has ended what it had begun, and stands by.
     pub(super) fn take_over(&mut self, node: &str) {
         let successor = self.prepare(node);
         self.ready_as(node, successor);
         self.say_as(node, self.other(node), ToMaster::HandedOver);
     }
 
-    /// The old process of a node leaves.
+    /// The predecessor of a node leaves.
     pub(super) fn leave(&mut self, node: &str) {
         self.exit_as(node, self.other(node), Exit::Code(0));
     }

@@ -185,7 +185,7 @@ pub enum StepStage {
     Starting,
     /// A new process prepares while the old one serves.
     Preparing,
-    /// The old process hands over to the new one.
+    /// The predecessor hands over to the new one.
     HandingOver,
     /// The new process serves; the old one stands by to take back, and finishes what it had begun.
     Proving,
