@@ -99,7 +99,8 @@ fn every_test_that_the_promises_name_is_there() -> Result<()> {
 fn a_name_that_is_wrong_is_found() {
     let root = bins::root();
     let here = "promises::every_test_that_the_promises_name_is_there";
-    for right in [here, "promises::…::a_name_that_is_wrong_is_found", "ffserver::transit::park", "ffnet::link::calls"]
+    for right in
+        [here, "promises::…::a_name_that_is_wrong_is_found", "ffserver::transit::park", "ffnet::link::calls"]
     {
         assert_eq!(fault(right, &root), None);
     }
