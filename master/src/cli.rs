@@ -101,7 +101,7 @@ pub enum Other {
     },
 }
 
-/// What the command line asks for.
+/// The command that the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
     /// The whole cluster.

@@ -1,4 +1,4 @@
-//! What nodes print: passed through with the node's name, and the last lines of each kept.
+//! The output of nodes: passed through with the node's name, and the last lines of each kept.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};

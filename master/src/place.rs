@@ -1,4 +1,4 @@
-//! Which nodes belong on this host.
+//! The place of nodes: which of them belong on this host.
 
 use std::net::{IpAddr, UdpSocket};
 

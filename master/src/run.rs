@@ -36,7 +36,7 @@ pub enum RunError {
     Held {
         /// The config.
         config: String,
-        /// Who it is: pid and since when.
+        /// The master that is there: its pid and since when.
         holder: Option<String>,
     },
     /// The folder is not one that this user alone can write to.
@@ -65,7 +65,7 @@ pub(crate) struct Roster {
     version: u32,
     /// The config's path, for people.
     config: String,
-    /// Which boot of the system the process numbers are of.
+    /// The boot of the system that the process numbers are of.
     boot: String,
     pub(crate) nodes: Vec<Listed>,
 }
@@ -78,12 +78,12 @@ pub(crate) struct Listed {
     pub(crate) processes: Vec<ListedProcess>,
 }
 
-/// One process.
+/// A process in the roster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ListedProcess {
     pub(crate) incarnation: Incarnation,
     pub(crate) pid: u32,
-    /// Its start in clock ticks since the boot: a process number alone is given out again.
+    /// The process's start in clock ticks since the boot: a process number alone is given out again.
     pub(crate) started: u64,
 }
 
@@ -143,7 +143,7 @@ impl RunFolder {
         &self.path
     }
 
-    /// What the master before this one has left; `None` when there was none, or it ended in order.
+    /// The roster that the master before this one has left; `None` when there was none, or it ended in order.
     pub(crate) fn roster(&self) -> Option<Roster> {
         let file = File::open(self.path.join("nodes.json")).ok()?;
         let mut text = String::new();

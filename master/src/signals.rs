@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::supervisor::{Handle, Order};
 
-/// What a signal asks for.
+/// The command of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// SIGTERM or SIGINT, for the first time.

@@ -45,7 +45,7 @@ pub enum SingleError {
     Ports(Vec<PortFault>),
 }
 
-/// One node and what it is started with.
+/// A node that is supervised alone, and what it is started with.
 pub struct Single {
     cluster: Arc<Cluster>,
     node: Arc<Node>,
@@ -65,11 +65,11 @@ struct Process {
     watch: Watch,
     /// Why it was killed here.
     killed: Option<String>,
-    /// It was killed because it did not leave, as it had said.
+    /// Whether the process was killed because it did not leave, as it had said.
     stayed: bool,
 }
 
-/// What ended the wait for a process.
+/// The event that ended the wait for a process.
 enum Waited {
     Exited(Exit),
     Restart,

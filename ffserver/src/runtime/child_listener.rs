@@ -1,4 +1,4 @@
-//! Children: the acceptor on rootport, and one task per child's link.
+//! The child listener: the acceptor on rootport, and one task for each child's link.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! The node's connection to its master: registers, tells its status, and does what it is told. The data
-//! path does not need it: without a master the node goes on and keeps trying.
+//! The control connection of a node to its master: the node registers, tells its status, and does what it is told. The
+//! data path does not need it: without a master the node goes on and keeps trying.
 
 use std::collections::HashMap;
 use std::io;
@@ -36,7 +36,7 @@ const STATUS_EVERY_MAX: Duration = Duration::from_millis(500);
 /// How long a new master may take for the listening sockets.
 const HAND_BACK_MAX: Duration = Duration::from_secs(5);
 
-/// What the rest of the node tells the master through this task.
+/// A word that the rest of the node has for the master, sent by this task.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Word {
     /// Nothing yet.

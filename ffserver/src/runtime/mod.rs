@@ -1,4 +1,4 @@
-//! Puts a node together and runs it as a part of a process, or as a process of its own.
+//! Puts a node together, and runs it as a part of a process, or as a process of its own.
 
 pub(crate) mod child_listener;
 pub(crate) mod control;

@@ -1,4 +1,5 @@
-//! Parents: one task each, that dials where the master says the parent is, and dials again for ever.
+//! The parent dialer: one task for each parent, that dials where the master says the parent is, and dials again for
+//! ever.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a link of a predecessor that was kept is looked at: whether it still lives.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How a parent is found.
+/// The way in which a parent is found.
 #[derive(Clone)]
 pub(crate) enum Way {
     /// Where the master says.
@@ -42,12 +43,12 @@ pub(crate) enum Way {
     Memory(Hub),
 }
 
-/// What one parent's link needs.
+/// The keeper of one parent's link, with all that the link needs.
 struct Keeper {
     inbound: Arc<Inbound>,
     config: ffconfig::Parent,
     routes: Arc<[Route]>,
-    /// What the parent may send clients' messages for.
+    /// The targets that the parent may send clients' messages for.
     served: Arc<[Served]>,
     local: Local,
 }

@@ -1,4 +1,5 @@
-//! Tries every connection that a node would use, and changes nothing: what `appmain NODE CONFIG --check` says.
+//! The preflight: tries every connection that a node would use, and changes nothing. It is what `appmain NODE CONFIG
+//! --check` tells.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,12 +17,12 @@ use ffstore::{Registered, check_table};
 /// How long a neighbour may take to accept a connection.
 const NEIGHBOUR: Duration = Duration::from_secs(1);
 
-/// One thing that was tried.
+/// A finding of the preflight: one thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The key of the config, and what it names.
     pub what: String,
-    /// What was found.
+    /// The result of the try.
     pub found: String,
     /// Whether the node can do without.
     pub fault: bool,

@@ -1,5 +1,5 @@
-//! What a process that runs one node has around it: its incarnation, its runtime, its processors, its
-//! signals. A process that hosts several nodes uses none of this.
+//! The process around one node: its incarnation, its runtime, its processors, its signals. A process that hosts several
+//! nodes uses none of this.
 
 use std::io;
 use std::sync::Arc;
@@ -167,7 +167,7 @@ pub(crate) fn watch_loop(
     std::thread::Builder::new().name("watch".into()).spawn(watch).map(drop)
 }
 
-/// What the manager of this process has been told.
+/// The manager of this process, and what it has been told.
 struct Told {
     notifier: Notifier,
     phase: Phase,
@@ -277,10 +277,10 @@ pub async fn stop_on_signals(stop: Stop, hangup: Hangup) {
     }
 }
 
-/// What SIGHUP does to a process.
+/// The effect of SIGHUP on a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hangup {
-    /// It stops in good order.
+    /// The process stops in good order.
     Stops,
     /// Nothing. A node does not need its master; but the kernel sends SIGHUP to a process that happens to be
     /// stopped (SIGSTOP, a debugger) when its master dies, because nobody is left who would let it go on

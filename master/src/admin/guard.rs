@@ -1,4 +1,5 @@
-//! Who may read and who may command: the token, and no page of another site on an operator's behalf.
+//! The guard of the administration: who may read and who may command, by the token; and no page of another site on an
+//! operator's behalf.
 
 use rocket::catch;
 use rocket::http::{HeaderMap, Status};
@@ -7,9 +8,9 @@ use rocket::request::{FromRequest, Outcome, Request};
 use super::Site;
 use super::routes::Reply;
 
-/// Whoever may look.
+/// A reader: who may look.
 pub(super) struct Reader;
-/// Whoever may command.
+/// An operator: who may command.
 pub(super) struct Operator;
 
 /// Why a request is refused.

@@ -145,7 +145,7 @@ pub(super) fn node(node: &NodeView, lines: &[String]) -> String {
     page(&format!("node {}", node.name), Some("3"), &body)
 }
 
-/// What became of a command.
+/// The page with what became of a command.
 pub(super) fn outcomes(outcomes: &[Outcome]) -> String {
     let mut body = String::from("<table>");
     for Outcome { node, ok, outcome } in outcomes {

@@ -84,7 +84,7 @@ impl Reply {
     }
 }
 
-/// What became of a command, as JSON.
+/// The outcome of a command, as JSON.
 #[derive(Serialize)]
 struct Done<'a> {
     ok: bool,
@@ -101,7 +101,7 @@ struct Failed<'a> {
     faults: &'a [&'a str],
 }
 
-/// One node, as JSON.
+/// A node, as JSON.
 #[derive(Serialize)]
 struct Detail<'a> {
     node: &'a NodeView,

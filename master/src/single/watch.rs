@@ -1,4 +1,4 @@
-//! Whether the loop of a node turns, for who supervises it alone: words and times in, what to do out.
+//! The watch over the loop of a node that is supervised alone: words and times in, what to do out.
 
 use std::time::Duration;
 
@@ -9,18 +9,19 @@ use crate::supervisor::machine::SILENT;
 /// When this process was away for longer than that, silence says nothing of the node.
 const OWN_ABSENCE: Duration = Duration::from_millis(500);
 
-/// What is to be done.
+/// An act that is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Act {
     /// Nothing was heard for [`SILENT`].
     Report,
-    /// It was not heard for `limits.hang_s`, or not ready within `limits.start_s`: killed, to be started again.
+    /// The process was not heard for `limits.hang_s`, or not ready within `limits.start_s`: killed, to be started
+    /// again.
     Kill(String),
-    /// It has said that it leaves, and is still there: killed, and that was all.
+    /// The process has said that it leaves, and is still there: killed, and that was all.
     End,
 }
 
-/// One process of a node, from its start.
+/// The watch over one process of a node, from its start.
 #[derive(Debug)]
 pub(super) struct Watch {
     born: Instant,
@@ -40,12 +41,12 @@ impl Watch {
         Self { born: now, start, hang, heard: None, reported: false, done: false, leaves_by: None }
     }
 
-    /// It is ready.
+    /// Notes that the process is ready.
     pub(super) fn ready(&mut self, now: Instant) {
         self.heard = Some(now);
     }
 
-    /// Its loop turns; says for how long it had not, when that was reported.
+    /// Notes that the loop turns; returns for how long it had not, when that was reported.
     pub(super) fn turns(&mut self, now: Instant) -> Option<Duration> {
         let before = self.heard.as_mut()?;
         let silent = now.saturating_duration_since(*before);
@@ -70,7 +71,7 @@ impl Watch {
         }
     }
 
-    /// What is to be done now.
+    /// The act that is to be done now.
     pub(super) fn act(&mut self, now: Instant) -> Option<Act> {
         let due = self.due().filter(|due| *due <= now)?;
         let away = now.saturating_duration_since(due);

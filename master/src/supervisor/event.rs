@@ -1,4 +1,4 @@
-//! What reaches the supervisor's task: from processes, from control connections, from operators.
+//! The events that reach the supervisor's task: from processes, from control connections, from operators.
 
 use std::net::TcpListener;
 
@@ -39,7 +39,7 @@ pub(crate) enum Event {
     },
 }
 
-/// What an operator wants; nodes by name, as they were typed.
+/// The order of an operator; nodes by name, as they were typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// Stop everything in waves. Answered with the plan, at once.

@@ -1,4 +1,4 @@
-//! What happens, as it happens: the changes between two views and the lines of the log, for `/events`.
+//! The feed for `/events`: what happens, as it happens. It has the changes between two views, and the lines of the log.
 //!
 //! Readers have a window of the last 1,024 events; one that falls behind it misses the oldest and is
 //! told how many, so no reader holds anything up.
@@ -21,7 +21,7 @@ pub struct Told {
     pub id: u64,
     /// `cluster`, `node`, `command`, `step`, `crash` or `report`.
     pub kind: &'static str,
-    /// What, in one line of JSON.
+    /// The event, in one line of JSON.
     pub json: String,
 }
 
@@ -76,7 +76,7 @@ impl Feed {
     }
 }
 
-/// What a reader wants to know of the way from one view to the next.
+/// The changes that a reader wants to know of, from one view to the next.
 fn changes(old: &ClusterView, new: &ClusterView) -> Vec<(&'static str, Value)> {
     let mut changes = Vec::new();
     if old.state != new.state {
@@ -120,7 +120,7 @@ fn changes(old: &ClusterView, new: &ClusterView) -> Vec<(&'static str, Value)> {
     changes
 }
 
-/// What of a node makes an event when it changes: not its counters, which change all the time.
+/// The part of a node's view that makes an event when it changes: not its counters, which change all the time.
 fn marks(node: &NodeView) -> impl PartialEq + '_ {
     let beside = node.beside.as_ref().map(|beside| (beside.pid, beside.stage));
     (node.state, node.pid, node.incarnation, beside, &node.hanging, &node.last_exit)

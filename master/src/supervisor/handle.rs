@@ -1,4 +1,4 @@
-//! What operators hold of a running supervisor: its view, its logs, its ear. Cheap to clone.
+//! The handle of a running supervisor, for operators: its view, its logs, its ear. Cheap to clone.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl Handle {
         Arc::clone(&self.view.borrow())
     }
 
-    /// What happens from now on, as it happens. A slow reader misses the oldest of it.
+    /// The feed of what happens from now on, as it happens. A slow reader misses the oldest of it.
     pub fn events(&self) -> broadcast::Receiver<Arc<Told>> {
         self.feed.subscribe()
     }

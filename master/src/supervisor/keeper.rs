@@ -1,4 +1,4 @@
-//! What the supervisor writes down: what runs, for the next master, and how processes ended.
+//! The keeper: what the supervisor writes down. What runs, for the next master, and how processes ended.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! In which order nodes start, stop and are replaced: pure functions over the parent relation.
+//! The order in which nodes start, stop and are replaced: pure functions over the parent relation.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,4 @@
-//! What a reload does, as a list made before anything is touched: a pure function of what runs and of the
-//! new config.
+//! The plan of a reload, as a list made before anything is touched: a pure function of what runs and of the new config.
 //!
 //! One step at a time, parents before children, so that whoever starts finds its parents; then what is no
 //! longer wanted, children before parents. Within a [`Move::Replace`] old and new process run beside each

@@ -1,4 +1,4 @@
-//! What a reload does before it touches anything: reads the config again and finds every fault.
+//! The preparation of a reload, before it touches anything: reads the config again and finds every fault.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the system knows of a process: whether a number still stands for the same one, and what it does.
+//! The system's knowledge of a process: whether a number still stands for the same one, and what it does.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What goes into the machine and what comes out of it: plain values.
+//! The facts of the machine: what goes in and what comes out, as plain values.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -24,11 +24,11 @@ pub struct Moment {
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
-    /// It left with this code.
+    /// The process left with this code.
     Code(i32),
     /// A signal ended it.
     Signal(i32),
-    /// It could not be waited for.
+    /// The process could not be waited for.
     Unknown(String),
 }
 
@@ -64,27 +64,27 @@ pub enum Seen {
     Begin,
     /// A launch has made a process.
     Launched {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
         /// The process.
         pid: u32,
     },
     /// A launch has failed.
     LaunchFailed {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
         /// Why.
         reason: String,
     },
     /// A node has opened a control connection and has proved the token.
     Registered {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
         /// The process.
         pid: u32,
@@ -93,25 +93,25 @@ pub enum Seen {
     },
     /// A node says something on its control connection.
     Said {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
         /// What.
         message: ToMaster,
     },
     /// A node's control connection has ended.
     Unlinked {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
     },
     /// A process of ours has ended.
     Exited {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
         /// How.
         exit: Exit,
@@ -120,18 +120,18 @@ pub enum Seen {
     },
     /// An adopted node has given its listening sockets, or has not.
     HandedBack {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
         /// Why not.
         sockets: Result<(), String>,
     },
     /// What the system says of a process that is silent.
     Looked {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
         /// In words.
         process: String,
@@ -147,7 +147,7 @@ pub enum Seen {
     Tick,
 }
 
-/// What an operator can ask for.
+/// The command of an operator.
 #[derive(Debug, Clone)]
 pub enum Command {
     /// Stop everything, in waves.
@@ -178,25 +178,25 @@ pub enum Command {
 pub enum Do {
     /// Start a process.
     Launch {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
-        /// Which start it is to take over from.
+        /// The incarnation that it is to take over from.
         succeeds: Option<Incarnation>,
     },
     /// SIGTERM.
     Terminate {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
     },
     /// SIGKILL.
     Kill {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
     },
     /// Say something on a control connection.
@@ -212,16 +212,16 @@ pub enum Do {
     TakeBack {
         /// Which.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
     },
     /// Ask the system what a silent process does.
     Look {
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
-        /// Its process.
+        /// The process.
         pid: u32,
     },
     /// End a control connection that has no business here.
@@ -235,7 +235,7 @@ pub enum Do {
     Answer {
         /// The question's number.
         ask: Ask,
-        /// What became of it.
+        /// The outcome of the command.
         answer: Answer,
     },
     /// Something for the log.
@@ -244,7 +244,7 @@ pub enum Do {
     End(End),
 }
 
-/// What is said on a control connection.
+/// A message for a control connection.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tell {
     /// As it stands.
@@ -253,24 +253,24 @@ pub enum Tell {
     ParentUp {
         /// The parent.
         name: NodeName,
-        /// Its host, as the child's config names it.
+        /// The parent's host, as the child's config names it.
         host: String,
-        /// Its port.
+        /// The parent's port.
         port: u16,
-        /// Which start of it.
+        /// The node's incarnation.
         incarnation: Incarnation,
     },
 }
 
-/// What became of a command, node by node, or why nothing was done.
+/// The answer to a command: its outcome node by node, or why nothing was done.
 pub type Answer = Result<Vec<Outcome>, Refused>;
 
-/// What became of a command for one node.
+/// The outcome of a command for one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     /// The node.
     pub node: NodeName,
-    /// Whether it is as the command wanted it.
+    /// Whether the node is as the command wanted it.
     pub ok: bool,
     /// In words.
     pub outcome: String,
@@ -310,7 +310,7 @@ pub enum Report {
         node: NodeName,
         /// Its kind.
         kind: String,
-        /// Its process.
+        /// The process.
         pid: Option<u32>,
         /// Where it listens.
         listens: Listens,
@@ -339,7 +339,7 @@ pub enum Report {
 pub struct CrashView {
     /// Of which node.
     pub node: NodeName,
-    /// Which start of it.
+    /// The node's incarnation.
     pub incarnation: Incarnation,
     /// The process.
     pub pid: Option<u32>,
@@ -350,7 +350,7 @@ pub struct CrashView {
     /// Why, in its own words or in those of who ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What it was doing, as far as that is known.
+    /// The handler that the process was in, as far as that is known.
     pub during: String,
     /// How long it lived.
     pub lived_ms: u64,

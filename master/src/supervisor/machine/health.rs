@@ -1,4 +1,4 @@
-//! Whether the loops of nodes turn, and what is kept of an end that nobody had asked for.
+//! The health of nodes: whether their loops turn, and what is kept of an end that no operator had asked for.
 
 use std::sync::Arc;
 use std::time::Duration;

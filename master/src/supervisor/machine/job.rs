@@ -23,7 +23,7 @@ enum Act {
     Move(Move),
 }
 
-/// One node's part of a command.
+/// A step of a job: one node's part of a command.
 #[derive(Debug)]
 struct Step {
     node: NodeName,
@@ -87,7 +87,7 @@ impl Step {
     }
 }
 
-/// What a look at the current step showed.
+/// The state of the current step, as a look showed it.
 enum Looked {
     Wait(StepStage),
     /// The node is down: the same step goes on with its start.

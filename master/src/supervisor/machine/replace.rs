@@ -1,5 +1,5 @@
-//! One process of a node takes over from another: both run for a while, and until the new one has proved
-//! itself everything can be taken back.
+//! The replacement of a node's process by another one: both run for a while, and until the new one has proved itself
+//! everything can be taken back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(super) struct Second {
     pub(super) since_ms: u64,
 }
 
-/// Which of the two it is, and how far the replacement has come.
+/// The turn of a seat's second process: which of the two it is, and how far the replacement has come.
 #[derive(Debug)]
 pub(super) enum Turn {
     /// The new one, which prepares while the old one serves; with a door once it is prepared.
@@ -47,7 +47,7 @@ impl Second {
         })
     }
 
-    /// Whether it is the old one.
+    /// Whether the second process is the predecessor.
     pub(super) fn is_old(&self) -> bool {
         matches!(self.turn, Turn::Leaving { .. })
     }
@@ -90,7 +90,7 @@ impl Machine {
         }
     }
 
-    /// Tells the old process to hand over, when both are there for it.
+    /// Tells the predecessor to hand over, when both processes are there for it.
     pub(super) fn hand_over(&mut self, name: &NodeName, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(Second { turn, since_ms, .. }) = &mut seat.second else { return };

@@ -1,4 +1,4 @@
-//! One configured node as the machine knows it: its processes, where it is in its life, its history.
+//! The seat of one configured node, as the machine knows it: its processes, where it is in its life, its history.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::topology::reachable;
 /// A node that says nothing for so long hangs: it speaks twice a second.
 pub(crate) const SILENT: Duration = Duration::from_millis(1_500);
 
-/// Where a node is in its life.
+/// The state of a node in its life.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum State {
     /// Down, and wanted down.
@@ -28,15 +28,15 @@ pub(super) enum State {
     Waiting,
     /// A process runs and has not said that it is ready. Without a deadline when somebody else started it.
     Starting { until: Option<Instant> },
-    /// It serves.
+    /// The node serves.
     Ready,
     /// On its way down.
     Stopping(Leaving),
-    /// Its process ended; the next one starts then.
+    /// The node's process ended; the next one starts then.
     Backoff { until: Instant },
-    /// The same after many quick ends in a row.
+    /// As [`State::Backoff`], after many quick ends in a row.
     CrashLoop { until: Instant },
-    /// The same after `restart.max` of them: not tried any more.
+    /// As [`State::CrashLoop`], after `restart.max` quick ends: not tried any more.
     Failed,
     /// Somebody else's to start, and not registered.
     Absent,
@@ -64,7 +64,7 @@ pub(super) enum Stage {
 pub(super) enum Why {
     /// An operator wants it down.
     Asked,
-    /// It was not ready in time, or began to stop by itself: it will be started again.
+    /// The node was not ready in time, or began to stop by itself: it will be started again.
     Failing,
 }
 
@@ -72,20 +72,20 @@ pub(super) enum Why {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Hang {
     pub(super) since_ms: u64,
-    /// What the system says of the process, once it has been asked.
+    /// The system's word on the process, once it has been asked.
     pub(super) process: Option<String>,
-    /// It has been killed for that.
+    /// Whether the process has been killed for that.
     pub(super) killed: bool,
 }
 
-/// One start of a node: its config, its process, its control connection.
+/// The life of one process of a node: its config, its process, its control connection.
 #[derive(Debug, Clone)]
 pub(super) struct Life {
     pub(super) node: Arc<Node>,
-    /// Which start; `None` before the first.
+    /// The incarnation; `None` before the first.
     pub(super) incarnation: Option<Incarnation>,
     pub(super) pid: Option<u32>,
-    /// Whether it is a process that this master supervises and that has not ended.
+    /// Whether the process is supervised by this master and has not ended.
     pub(super) process: bool,
     /// Whether that start was made by somebody else.
     pub(super) theirs: bool,
@@ -155,7 +155,7 @@ impl Life {
     }
 }
 
-/// One configured node.
+/// The seat of one configured node.
 #[derive(Debug)]
 pub(super) struct Seat {
     /// Whether this master starts it.
@@ -217,7 +217,7 @@ impl Seat {
         self.second.as_mut().map(|second| &mut second.life).filter(|life| life.is(incarnation))
     }
 
-    /// Its processes, the serving one first.
+    /// The seat's processes, the serving one first.
     pub(super) fn lives(&self) -> impl Iterator<Item = &Life> {
         std::iter::once(&self.life).chain(self.second.as_ref().map(|second| &second.life))
     }
@@ -237,7 +237,7 @@ impl Seat {
         !matches!(self.state, State::Adopting { .. } | State::Waiting | State::Starting { until: Some(_) })
     }
 
-    /// Whether its first start is over: it serves, waits for its next try, or is not ours to wait for.
+    /// Whether the seat's first start is over: the node serves, waits for its next try, or is not ours to wait for.
     pub(super) fn has_begun(&self) -> bool {
         self.is_settled() && !matches!(self.state, State::Stopping(_))
     }

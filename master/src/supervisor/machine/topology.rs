@@ -1,4 +1,5 @@
-//! Who is told about whom: children learn when and where their parents are up, and when they are gone.
+//! The topology of a cluster, as nodes are told it: children learn when and where their parents are up, and when they
+//! are gone.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

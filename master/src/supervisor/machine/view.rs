@@ -1,4 +1,4 @@
-//! What people and programs are shown of the machine: `/status`, and what waits for states in tests.
+//! The view of the machine for people and programs: `/status`, and what waits for states in tests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::utc::utc;
 pub struct ClusterView {
     /// Its name.
     pub cluster: String,
-    /// What it is doing.
+    /// The cluster's phase: what it is doing.
     pub state: PhaseView,
     /// The command that runs, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,11 +24,11 @@ pub struct ClusterView {
     /// The command that runs, or else the last one that has ended: what, since when, and how far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandView>,
-    /// Its nodes, in the order of the config.
+    /// The cluster's nodes, in the order of the config.
     pub nodes: Vec<NodeView>,
 }
 
-/// What a cluster is doing.
+/// The phase of a cluster: what it is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhaseView {
@@ -52,7 +52,7 @@ pub enum NodeState {
     Waiting,
     /// A process runs, and is not ready.
     Starting,
-    /// It serves.
+    /// The node serves.
     Ready,
     /// It is going down.
     Stopping,
