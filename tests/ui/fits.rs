@@ -11,7 +11,7 @@ async fn number_concurrent(_: Session, _: CommandId, _: Body<Bytes>) -> Bytes {
     Bytes::new()
 }
 #[net_handle(default)]
-async fn default_one(_: Parent<Gate>, _: Parent<Other>, _: Named<Logs>) -> Vec<u8> {
+async fn default_one(_: Parent<Gate>, _: Parent<Other>, _: NamedDb<Logs>) -> Vec<u8> {
     Vec::new()
 }
 #[root_handle]

@@ -20,4 +20,4 @@ async fn no_error() -> Result<String, NoScore> { Err(NoScore) }
 #[net_handle(4)]
 async fn question_mark() -> Result<String, HandlerError> { Err(NoScore)? }
 //~^ `?` couldn't convert the error
-//~| `NoScore` needs to implement `StdError`
+//~| `NoScore` needs to implement

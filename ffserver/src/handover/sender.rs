@@ -34,18 +34,16 @@ use crate::transit::envelope_hold::ASKED_MAX;
 /// holds up the others for its own way only. Nothing is looked at.
 const TELL_EVERY: Duration = Duration::from_millis(2);
 
-impl HandoverContext {
-    /// Hands the node over to the successor behind that door, and waits until it is proven; calls `handed_over` when
-    /// nothing is left here. An error means that the node goes on as before: everything is taken back.
-    pub(crate) async fn hand_over(
-        &self,
-        door: &Door,
-        stop: &Stop,
-        handed_over: &(dyn Fn() + Sync),
-    ) -> Result<(), HandOverError> {
-        let passage = door::enter(door).map_err(HandOverError::Door)?;
-        Sender::new(self, passage, handed_over).run(stop).await
-    }
+/// Hands the node over to the successor behind that door, and waits until it is proven; calls `handed_over` when
+/// nothing is left here. An error means that the node goes on as before: everything is taken back.
+pub(crate) async fn hand_over(
+    context: &HandoverContext,
+    door: &Door,
+    stop: &Stop,
+    handed_over: &(dyn Fn() + Sync),
+) -> Result<(), HandOverError> {
+    let passage = door::enter(door).map_err(HandOverError::Door)?;
+    Sender::new(context, passage, handed_over).run(stop).await
 }
 
 /// The old process's end of a hand-over, with all that is on its way to the successor.
@@ -67,9 +65,13 @@ struct Sender<'a> {
     http: Option<Retirement>,
     /// Those that wait until the successor serves.
     travellers: Vec<Handoff>,
-    /// What the successor has asked is answered there, and goes to it from here.
-    answer: mpsc::Sender<FromOld>,
-    answers: mpsc::Receiver<FromOld>,
+    answers: Answers,
+}
+
+/// The way of what the successor has asked: answered into one end, it goes to the successor from the other.
+struct Answers {
+    to: mpsc::Sender<FromOld>,
+    from: mpsc::Receiver<FromOld>,
 }
 
 /// What goes to the successor next.
@@ -86,7 +88,7 @@ impl<'a> Sender<'a> {
         handed_over: &'a (dyn Fn() + Sync),
     ) -> Self {
         let (machine, todo) = SenderMachine::new(context.terms(), Instant::now());
-        let (answer, answers) = mpsc::channel(ASKED_MAX);
+        let (to, from) = mpsc::channel(ASKED_MAX);
         Self {
             context,
             handed_over,
@@ -99,8 +101,7 @@ impl<'a> Sender<'a> {
             leaving: None,
             http: None,
             travellers: Vec::new(),
-            answer,
-            answers,
+            answers: Answers { to, from },
         }
     }
 
@@ -154,7 +155,7 @@ impl<'a> Sender<'a> {
             said = self.passage.receive(), if awaits != Awaits::Nothing => {
                 return Ok(Some(said?.map_or(Seen::Gone, |(said, _)| Seen::Heard(said))));
             }
-            Some(answered) = self.answers.recv(), if leave || awaits == Awaits::Switch => {
+            Some(answered) = self.answers.from.recv(), if leave || awaits == Awaits::Switch => {
                 Parcel::Message(answered)
             }
             some = self.chosen.next(WAYS_AT_ONCE), if leave => Parcel::Message(FromOld::Sticky(some)),
@@ -222,7 +223,7 @@ impl<'a> Sender<'a> {
             }
             Do::BeginLeaving => self.leaving = self.context.begin_leaving(),
             Do::Answer { number, session, body } => {
-                self.context.answer(&self.answer, number, session, &body);
+                self.context.answer(&self.answers.to, number, session, &body);
             }
             Do::LastCall => self.context.last_call(),
             Do::WarnLeft => {
@@ -280,7 +281,7 @@ impl<'a> Sender<'a> {
             self.say(&broadcast).await?;
         }
         // What is not answered is asked of the successor itself.
-        while let Ok(answered) = self.answers.try_recv() {
+        while let Ok(answered) = self.answers.from.try_recv() {
             self.say(&answered).await?;
         }
         // Those that were opened here meanwhile.

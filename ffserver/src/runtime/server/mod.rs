@@ -23,6 +23,7 @@ use crate::app::app::App;
 use crate::app::hooks::Hooks;
 use crate::exec::tables::HandlerTables;
 use crate::handover::receiver::InheritError;
+use crate::handover::sender::hand_over;
 use crate::identity::Identity;
 use crate::identity::counters::count;
 use crate::identity::lifecycle::Phase;
@@ -252,7 +253,7 @@ impl FFServer {
                 Some(door) = control.hand_over.recv() => door,
             };
             let handed_over = || drop(word.send_replace(Word::Say(ToMaster::HandedOver)));
-            match running.handover.hand_over(&door, &self.stop, &handed_over).await {
+            match hand_over(&running.handover, &door, &self.stop, &handed_over).await {
                 Ok(()) => return Ended::HandedOver,
                 Err(error) => {
                     let reason = error.to_string();
