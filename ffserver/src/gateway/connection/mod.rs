@@ -77,11 +77,11 @@ pub(super) struct Connection {
     executor: Arc<Executor>,
     input: Input,
     running: Option<Running>,
-    allowance: Option<Allowance>,
+    /// Boxed: most nodes set no limit, and an idle connection is to be small.
+    allowance: Option<Box<Allowance>>,
     last_way: LastWay,
     timer: Option<Pin<Box<Sleep>>>,
     writing: WriteBuffer,
-    directive: Directive,
 }
 
 /// The input of a connection: what the client has sent and nothing has handled.
@@ -96,6 +96,8 @@ struct Input {
     stalled: bool,
     /// Whether that frame waits for something elsewhere: a move of the session, or its requests on other nodes.
     waits_for_others: bool,
+    /// What is to be done with it.
+    directive: Directive,
 }
 
 /// The hop that the session's last stateful message took: the next one mostly takes it, too.
@@ -137,7 +139,7 @@ impl Connection {
         let socket = Socket::new(stream);
         session.set_socket(socket.clone());
         let per_s = executor.node.identity().limits().requests_per_s;
-        let allowance = per_s.map(|per_s| Allowance::new(per_s, Instant::now()));
+        let allowance = per_s.map(|per_s| Box::new(Allowance::new(per_s, Instant::now())));
         Self {
             socket,
             session,
@@ -147,7 +149,6 @@ impl Connection {
             last_way: LastWay::default(),
             timer: None,
             writing: WriteBuffer::default(),
-            directive: Directive::Run,
             executor,
         }
     }
@@ -189,7 +190,7 @@ impl Connection {
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        self.directive = self.session.directive();
+        self.input.directive = self.session.directive();
         loop {
             self.poll_running(cx);
             if let Err(closed) = self.handle_unread(cx) {
@@ -214,7 +215,7 @@ impl Connection {
     fn poll_ended(&self) -> Poll<Closed> {
         let answering = self.running.is_some() || self.session.waiting_requests() > 0;
         let busy = answering || !self.writing.is_empty();
-        match self.directive {
+        match self.input.directive {
             _ if !busy && self.input.ended && !self.input.stalled => Poll::Ready(Closed::ByPeer),
             Directive::Drain if !busy => Poll::Ready(Closed::Draining),
             Directive::Hold if !answering => {
@@ -261,7 +262,8 @@ impl Connection {
     }
 
     fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
-        if self.waits_for_handler() || self.input.unread.is_empty() || self.directive != Directive::Run {
+        if self.waits_for_handler() || self.input.unread.is_empty() || self.input.directive != Directive::Run
+        {
             return Ok(());
         }
         let mut bytes = std::mem::take(&mut self.input.unread);
@@ -336,7 +338,8 @@ impl Connection {
     /// connection, but before it did not sleep.
     fn has_missed(&self) -> bool {
         let may_start = || self.input.stalled && self.input.waits_for_others && !self.must_wait_for_others();
-        self.directive != self.session.directive() || self.directive == Directive::Run && may_start()
+        self.input.directive != self.session.directive()
+            || self.input.directive == Directive::Run && may_start()
     }
 
     /// Does what is decided over one message of the client.
@@ -459,7 +462,7 @@ impl Connection {
         if self.input.spoken == Spoken::Unknown {
             max = max.max(REQUEST_BYTES_MAX);
         }
-        if self.input.ended || self.directive != Directive::Run || self.input.unread.len() > max {
+        if self.input.ended || self.input.directive != Directive::Run || self.input.unread.len() > max {
             return Poll::Pending;
         }
         let mut scratch = SCRATCH.take();
@@ -536,7 +539,10 @@ impl Connection {
 
     /// Whether there is nothing to do before the client says something.
     fn is_at_rest(&self) -> bool {
-        self.directive == Directive::Run && self.running.is_none() && !self.input.stalled && !self.input.ended
+        self.input.directive == Directive::Run
+            && self.running.is_none()
+            && !self.input.stalled
+            && !self.input.ended
     }
 
     /// A handler that has begun runs to its end although its client is gone: half a trade is worse than an
