@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::listeners::Listeners;
 use super::{Content, FFServer, Foundation, Place, RunError};
@@ -289,7 +289,9 @@ impl FFServer {
         // Messages may be waiting for a successor.
         let wait = if self.succeeds() { PARENTS_WAIT / 8 } else { PARENTS_WAIT };
         if timeout(wait, node.transit().parents_up()).await.is_err() {
-            warn!("not every parent is linked yet, going on without");
+            // For a successor it is no matter: what is for them waits, and the old process links no sooner.
+            let text = "not every parent is linked yet, going on without";
+            if self.succeeds() { info!("{text}") } else { warn!("{text}") }
         }
     }
 
