@@ -1,6 +1,7 @@
 //! Runs one handler or hook of an app: its panic is caught, its deadline is kept, and its errors are logged.
 
-use std::future::Future;
+use std::any::Any;
+use std::future::{Future, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,12 +24,13 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
-    /// Runs the route on `request`. Nothing happens before the first poll.
+    /// Runs the route on `request`. The handler begins with the first poll.
     pub(crate) fn new(route: &Route, request: Request, watchdog: &Arc<Watchdog>) -> Self {
         let run = route.run;
-        let noted = Some((watchdog.clone(), route.number));
-        // The extraction of arguments runs inside the future as well, so a panic there is caught, too.
-        Self { handler: Box::pin(async move { run(request).await }), noted }
+        // The extraction of arguments runs inside the future of an attribute, but a route may be written by hand.
+        let handler = catch_unwind(AssertUnwindSafe(|| run(request)))
+            .unwrap_or_else(|payload| Box::pin(ready(Err(panicked(&*payload)))));
+        Self { handler, noted: Some((watchdog.clone(), route.number)) }
     }
 
     /// The execution of another future of the app, such as a hook.
@@ -51,16 +53,15 @@ impl Future for Execution {
         }
         match polled {
             Ok(polled) => polled,
-            Err(payload) => {
-                let text = payload
-                    .downcast_ref::<&str>()
-                    .map(|text| (*text).to_owned())
-                    .or_else(|| payload.downcast_ref::<String>().cloned())
-                    .unwrap_or_default();
-                Poll::Ready(Err(HandlerError::panic(text)))
-            }
+            Err(payload) => Poll::Ready(Err(panicked(&*payload))),
         }
     }
+}
+
+/// The error of a handler that has panicked with `payload`.
+fn panicked(payload: &(dyn Any + Send)) -> HandlerError {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    HandlerError::panic(text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default())
 }
 
 /// Runs a handler that is late or detached to its deadline.

@@ -15,7 +15,7 @@ pub(super) enum Decision<'t> {
     /// The message goes to another node.
     Forward { rule: &'t RouteRule, is_login: bool },
     /// Nobody handles the command.
-    NoRoute { is_login: bool },
+    NoRoute,
     /// The message is not accepted.
     Refuse(Refusal),
 }
@@ -45,7 +45,7 @@ pub(super) fn decide(
     }
     match tables.route(command) {
         Some(rule) => Decision::Forward { rule, is_login },
-        None => Decision::NoRoute { is_login },
+        None => Decision::NoRoute,
     }
 }
 
@@ -89,8 +89,8 @@ mod tests {
     fn a_command_without_handler_and_route_is_nobodys() {
         let tables = HandlerTables::default();
         let decided = decide(None, Stage::In, MOVE, &tables);
-        assert!(matches!(decided, Decision::NoRoute { is_login: false }));
+        assert!(matches!(decided, Decision::NoRoute));
         let decided = decide(Some(MOVE), Stage::Awaited, MOVE, &tables);
-        assert!(matches!(decided, Decision::NoRoute { is_login: true }));
+        assert!(matches!(decided, Decision::NoRoute));
     }
 }

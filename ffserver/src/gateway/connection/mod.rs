@@ -344,115 +344,31 @@ impl Connection {
 
     /// Does what is decided over one message of the client.
     fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
-        let executor = self.executor.clone();
+        let Self { executor, session, last_way, .. } = self;
         let identity = executor.node.identity();
         let login = identity.config().login.as_ref().map(|login| login.command);
-        match decide(login, self.session.stage(), command, &executor.tables) {
-            Decision::Refuse(refusal) => {
-                login_stage::refuse_message(&self.session, identity, command, refusal)
+        let decision = decide(login, session.stage(), command, &executor.tables);
+        if let Decision::Handle { is_login: true, .. } | Decision::Forward { is_login: true, .. } = decision {
+            session.set_stage(Stage::Asked);
+        }
+        match decision {
+            Decision::Handle { route, .. } => {
+                self.running = start(executor, session, route, command, body, now, cx);
+                if self.running.is_some() {
+                    session.set_running(true);
+                    self.poll_running(cx); // Arms the deadline.
+                }
             }
-            Decision::Handle { route, is_login } => {
-                self.begin(is_login);
-                self.run(route, command, body, now, cx);
+            Decision::Forward { rule, .. } => {
+                let message = Outbound { rule, command, body, now };
+                forward(executor, session, last_way, &message);
             }
-            Decision::Forward { rule, is_login } => {
-                self.begin(is_login);
-                self.forward(rule, command, body, now);
-            }
-            Decision::NoRoute { is_login } => {
-                self.begin(is_login);
+            Decision::NoRoute => {
                 let text = format!("no handler and no route for command {command}");
-                self.session.push_fault(command, &identity.fault(Code::NoRoute, Executed::No, text));
+                session.push_fault(command, &identity.fault(Code::NoRoute, Executed::No, text));
             }
+            Decision::Refuse(refusal) => login_stage::refuse_message(session, identity, command, refusal),
         }
-    }
-
-    fn begin(&self, is_login: bool) {
-        if is_login {
-            self.session.set_stage(Stage::Asked);
-        }
-    }
-
-    /// Runs a handler of this node.
-    fn run(&mut self, route: &Route, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
-        let node = self.executor.node.clone();
-        let deadline = now + node.identity().limits().call_timeout;
-        if node.identity().may_log_call() {
-            info!(session = %self.session.id(), "call command {command}: {}", route.name);
-        }
-        let request = Request {
-            node,
-            from: From::Session(self.session.clone()),
-            client: Some(Client { session: self.session.id(), command, stateless: false }),
-            deadline,
-            body: Some(Bytes::copy_from_slice(body)),
-        };
-        let mut handler = Execution::new(route, request, &self.executor.watchdog);
-        let polled = if route.concurrent { poll_once(&mut handler) } else { Pin::new(&mut handler).poll(cx) };
-        match polled {
-            Poll::Pending if route.concurrent => {
-                let (session, executor, name) = (self.session.clone(), self.executor.clone(), route.name);
-                session.request_waits();
-                drop(self.executor.node.identity().tasks().calls().spawn(async move {
-                    let outcome = until(deadline, handler).await;
-                    finish(&session, &executor, Some(command), name, outcome);
-                    session.request_ended();
-                }));
-            }
-            Poll::Ready(outcome) => finish(&self.session, &self.executor, Some(command), route.name, outcome),
-            Poll::Pending => {
-                let running = Running { handler, command: Some(command), name: route.name, deadline };
-                self.running = Some(running);
-                self.session.set_running(true);
-                self.poll_running(cx); // Arms the deadline.
-            }
-        }
-    }
-
-    /// Sends a command on that has no handler here; its outcome comes back to the session.
-    fn forward(&mut self, rule: &RouteRule, command: CommandId, body: &[u8], now: Instant) {
-        let RouteRule { to, stateless, .. } = rule;
-        let transit = self.executor.node.transit().clone();
-        let client = Client { session: self.session.id(), command, stateless: *stateless };
-        let (target, deadline) = (to.key(), now + transit.identity().limits().call_timeout);
-        let (from, routed_here, hops) = (None, true, 0);
-        let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
-        let asked = self.session.stage() == Stage::Asked;
-        let sink = if asked { login_stage::sink(&self.session, &self.executor) } else { self.session.sink() };
-        self.session.request_waits();
-        if let Err(fault) = self.send(&transit, &message, sink) {
-            if asked {
-                return login_stage::decide(&self.session, &self.executor, Err(fault));
-            }
-            self.session.request_ended();
-            self.session.push_fault(command, &fault);
-        }
-    }
-
-    /// Sends a message the way that the session's last one took, when that is still open and nothing of this node waits for
-    /// another one; else the way that is found.
-    fn send(&mut self, transit: &Transit, message: &Forwarded<'_>, sink: Arc<dyn Sink>) -> Result<(), Fault> {
-        let (target, client, token) = (message.target, message.client, message.client.command.0.into());
-        let moves = self.session.moves();
-        if moves != self.last_way.moves {
-            (self.last_way.moves, self.last_way.hop) = (moves, None);
-        }
-        let changes = transit.membership().changes();
-        let known = self.last_way.hop.as_ref().filter(|(known, hop)| {
-            known == target && !client.stateless && hop.holds(changes) && !transit.park().any()
-        });
-        if let Some((_, hop)) = known {
-            return match forward_over(hop, message, sink.clone(), token) {
-                Ok(()) => Ok(()),
-                Err(NotSent::Fault(fault)) => Err(fault),
-                Err(NotSent::Later) => transit.forward(message, sink, token),
-            };
-        }
-        let sent = transit.forward(message, sink, token);
-        if !client.stateless {
-            self.last_way.hop = transit.open_hop(client.session, target).map(|hop| (target.clone(), hop));
-        }
-        sent
     }
 
     /// Reads once. `Ready(Ok)` means that there may be more to do, `Pending` that there is not.
@@ -560,6 +476,110 @@ impl Connection {
             }
             drop(pin);
         });
+    }
+}
+
+/// A client's message that goes to another node.
+struct Outbound<'a> {
+    rule: &'a RouteRule,
+    command: CommandId,
+    body: &'a [u8],
+    now: Instant,
+}
+
+/// Starts a handler of this node; gives it back when it waits for something, and the session's next messages for it.
+fn start(
+    executor: &Arc<Executor>,
+    session: &LocalSession,
+    route: &Route,
+    command: CommandId,
+    body: &[u8],
+    now: Instant,
+    cx: &mut Context<'_>,
+) -> Option<Running> {
+    let identity = executor.node.identity();
+    let deadline = now + identity.limits().call_timeout;
+    if identity.may_log_call() {
+        info!(session = %session.id(), "call command {command}: {}", route.name);
+    }
+    let request = Request {
+        node: executor.node.clone(),
+        from: From::Session(session.clone()),
+        client: Some(Client { session: session.id(), command, stateless: false }),
+        deadline,
+        body: Some(Bytes::copy_from_slice(body)),
+    };
+    let mut handler = Execution::new(route, request, &executor.watchdog);
+    let polled = if route.concurrent { poll_once(&mut handler) } else { Pin::new(&mut handler).poll(cx) };
+    match polled {
+        Poll::Ready(outcome) => {
+            finish(session, executor, Some(command), route.name, outcome);
+            None
+        }
+        Poll::Pending if route.concurrent => {
+            let (session, executor, name) = (session.clone(), executor.clone(), route.name);
+            session.request_waits();
+            drop(identity.tasks().calls().spawn(async move {
+                let outcome = until(deadline, handler).await;
+                finish(&session, &executor, Some(command), name, outcome);
+                session.request_ended();
+            }));
+            None
+        }
+        Poll::Pending => Some(Running { handler, command: Some(command), name: route.name, deadline }),
+    }
+}
+
+/// Sends a command on that has no handler here; its outcome comes back to the session.
+fn forward(executor: &Arc<Executor>, session: &LocalSession, last_way: &mut LastWay, message: &Outbound<'_>) {
+    let Outbound { rule: RouteRule { to, stateless, .. }, command, body, now } = *message;
+    let transit = executor.node.transit();
+    let client = Client { session: session.id(), command, stateless: *stateless };
+    let (target, deadline) = (to.key(), now + transit.identity().limits().call_timeout);
+    let (from, routed_here, hops) = (None, true, 0);
+    let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
+    let asked = session.stage() == Stage::Asked;
+    let sink = if asked { login_stage::sink(session, executor) } else { session.sink() };
+    session.request_waits();
+    if let Err(fault) = last_way.send(transit, session.moves(), &message, sink) {
+        if asked {
+            return login_stage::decide(session, executor, Err(fault));
+        }
+        session.request_ended();
+        session.push_fault(command, &fault);
+    }
+}
+
+impl LastWay {
+    /// Sends a message this way, when it is still open and nothing of this node waits for another one; else the way that is
+    /// found. `moves` says how often the session has been moved.
+    fn send(
+        &mut self,
+        transit: &Transit,
+        moves: u32,
+        message: &Forwarded<'_>,
+        sink: Arc<dyn Sink>,
+    ) -> Result<(), Fault> {
+        let (target, client, token) = (message.target, message.client, message.client.command.0.into());
+        if moves != self.moves {
+            (self.moves, self.hop) = (moves, None);
+        }
+        let changes = transit.membership().changes();
+        let known = self.hop.as_ref().filter(|(known, hop)| {
+            known == target && !client.stateless && hop.holds(changes) && !transit.park().any()
+        });
+        if let Some((_, hop)) = known {
+            return match forward_over(hop, message, sink.clone(), token) {
+                Ok(()) => Ok(()),
+                Err(NotSent::Fault(fault)) => Err(fault),
+                Err(NotSent::Later) => transit.forward(message, sink, token),
+            };
+        }
+        let sent = transit.forward(message, sink, token);
+        if !client.stateless {
+            self.hop = transit.open_hop(client.session, target).map(|hop| (target.clone(), hop));
+        }
+        sent
     }
 }
 
