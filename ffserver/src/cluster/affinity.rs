@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ffnet::Link;
 use ffproto::{NodeName, NodeNumber, SessionId, handover};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
@@ -101,6 +101,8 @@ pub(crate) struct Moved {
 pub(crate) struct Affinity {
     /// The choices of each session: it uses few targets, so a list is faster than a map.
     chosen: Mutex<FxHashMap<SessionId, Vec<Choice>>>,
+    /// Counts what may have changed a choice: a hop that was looked up holds until the next one.
+    edits: AtomicU64,
     /// The delta for the successor, while this process hands over.
     heard_by: Mutex<Option<Arc<AffinityDelta>>>,
     /// Whether, at the last sweep, nodes that sessions have were out of reach and might be back.
@@ -113,6 +115,18 @@ pub(crate) struct Affinity {
 }
 
 impl Affinity {
+    fn edit(&self) -> MutexGuard<'_, FxHashMap<SessionId, Vec<Choice>>> {
+        let chosen = self.chosen.lock();
+        self.edits.fetch_add(1, Ordering::Release);
+        chosen
+    }
+
+    /// A number that is another one after each change of a choice, of whichever session.
+    #[inline]
+    pub(crate) fn edits(&self) -> u64 {
+        self.edits.load(Ordering::Acquire)
+    }
+
     /// The choice of a session for a target; `known` is the count of the cluster's changes now.
     pub(crate) fn get(&self, session: SessionId, target: &str, known: u64) -> Option<Chosen> {
         let chosen = self.chosen.lock();
@@ -136,7 +150,7 @@ impl Affinity {
         end: Option<NodeName>,
         from: Option<&PeerKey>,
     ) -> Option<Moved> {
-        let mut chosen = self.chosen.lock();
+        let mut chosen = self.edit();
         let choices = chosen.entry(session).or_insert_with(for_one);
         let at = choices.iter().position(|choice| choice.target == *target).unwrap_or_else(|| {
             let (target, from) = (target.clone(), from.cloned());
@@ -163,7 +177,7 @@ impl Affinity {
         end: NodeName,
         from: &PeerKey,
     ) -> Option<NodeName> {
-        let mut chosen = self.chosen.lock();
+        let mut chosen = self.edit();
         let choices = chosen.entry(session).or_insert_with(for_one);
         let at = choices.iter().position(|choice| *choice.target == *target);
         let known = at.map(|at| choices.swap_remove(at));
@@ -196,7 +210,7 @@ impl Affinity {
         by: &NodeName,
         end: NodeName,
     ) -> Option<Moved> {
-        let mut chosen = self.chosen.lock();
+        let mut chosen = self.edit();
         let mut choices = chosen.get_mut(&session)?.iter_mut();
         let choice = choices.find(|choice| *choice.target == *target && choice.via.as_ref() == Some(by))?;
         let moved = choice.ends_at(end);
@@ -234,7 +248,7 @@ impl Affinity {
     /// Forgets a session's choice for a target, whose messages come here no longer. Returns the neighbour that they
     /// went to.
     pub(crate) fn forget_one(&self, session: SessionId, target: &str) -> Option<NodeName> {
-        let mut chosen = self.chosen.lock();
+        let mut chosen = self.edit();
         let choices = chosen.get_mut(&session)?;
         let at = choices.iter().position(|choice| *choice.target == *target)?;
         let via = choices.swap_remove(at).via;
@@ -253,7 +267,7 @@ impl Affinity {
     }
 
     fn put(&self, session: SessionId, choice: Choice) {
-        let mut chosen = self.chosen.lock();
+        let mut chosen = self.edit();
         let choices = chosen.entry(session).or_insert_with(for_one);
         choices.retain(|known| known.target != choice.target);
         choices.push(choice);
@@ -267,13 +281,13 @@ impl Affinity {
 
     /// Forgets a session. Returns the neighbours that took its messages, to be told.
     pub(crate) fn forget(&self, session: SessionId) -> Vec<NodeName> {
-        let choices = self.chosen.lock().remove(&session).unwrap_or_default();
+        let choices = self.edit().remove(&session).unwrap_or_default();
         choices.into_iter().filter_map(|choice| choice.via).collect()
     }
 
     /// Forgets a session that goes on in the successor. Returns its choices, for the successor.
     pub(crate) fn leave(&self, session: SessionId) -> Vec<handover::Sticky> {
-        let choices = self.chosen.lock().remove(&session).unwrap_or_default();
+        let choices = self.edit().remove(&session).unwrap_or_default();
         choices.iter().filter_map(|choice| choice.tell(session)).collect()
     }
 
@@ -300,7 +314,7 @@ impl Affinity {
         may_be_back: impl Fn(&NodeName) -> bool,
     ) {
         let mut misses = false;
-        self.chosen.lock().retain(|session, choices| {
+        self.edit().retain(|session, choices| {
             choices.retain(|choice| {
                 let Some(end) = choice.end.as_ref().filter(|end| !is_reached(end)) else { return true };
                 let is_lost = !may_be_back(end);

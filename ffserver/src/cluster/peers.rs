@@ -82,6 +82,11 @@ impl KnownPeer {
         }
     }
 
+    /// Whether a message for the neighbour goes now, or waits for its new process.
+    pub(crate) fn is_there(&self, now: Instant, park: Duration) -> bool {
+        matches!(self.way(now, park), Way::Open(_) | Way::Replaced)
+    }
+
     /// The current link, as long as it lives.
     pub(crate) fn link(&self) -> Option<&Link> {
         self.current.as_ref().filter(|link| !link.is_closed())
@@ -190,12 +195,11 @@ impl Peers {
         self.known.get(name)
     }
 
-    /// The neighbours that `who` means: the one of that name, else all of that group.
-    pub(crate) fn meant(&self, who: &str) -> Vec<&KnownPeer> {
-        match self.known.get(who) {
-            Some(one) => vec![one],
-            None => self.known.values().filter(|known| known.group == *who).collect(),
-        }
+    /// The neighbours that `who` means: the neighbour of that name, else all of that group.
+    pub(crate) fn meant<'a>(&'a self, who: &'a str) -> impl Iterator<Item = &'a KnownPeer> {
+        let one = self.known.get(who);
+        let group = self.known.values().filter(move |known| one.is_none() && known.group == *who);
+        one.into_iter().chain(group)
     }
 
     /// Whether an incarnation of a neighbour may link.
@@ -317,8 +321,8 @@ mod tests {
         let all = Peers::expect([game].into_iter(), now);
         assert_eq!(way(&all, now), "missed");
         assert_eq!(way(&all, now + PARK), "gone");
-        assert_eq!(all.meant("game").len(), 1);
-        assert_eq!(all.meant("other").len(), 0);
+        assert_eq!(all.meant("game").count(), 1);
+        assert_eq!(all.meant("other").count(), 0);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The phase of a node's life, and the tasks that its end waits for.
 
-use tokio::sync::{Notify, watch};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 /// The phase of a node's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Phase {
     /// The node does not serve everything yet.
     Starting,
@@ -16,15 +19,21 @@ pub enum Phase {
     Stopping,
 }
 
+impl Phase {
+    /// Every phase, in the order of its number.
+    const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::HandedOver, Self::Stopping];
+}
+
 /// The phase of one node, and the bell that its status has changed.
 pub(crate) struct Lifecycle {
-    phase: watch::Sender<Phase>,
+    /// A [`Phase`]: looked at with every call of a neighbour.
+    phase: AtomicU8,
     status_changed: Notify,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self { phase: watch::Sender::new(Phase::Starting), status_changed: Notify::new() }
+        Self { phase: AtomicU8::new(Phase::Starting as u8), status_changed: Notify::new() }
     }
 }
 
@@ -32,11 +41,11 @@ impl Lifecycle {
     /// The phase now.
     #[inline]
     pub(crate) fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed))]
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
-        self.phase.send_replace(phase);
+        self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
     /// Rings when what the master is told of this node has changed.
@@ -79,5 +88,20 @@ impl Tasks {
     /// The number of all tasks.
     pub(crate) fn len(&self) -> usize {
         self.calls.len() + self.ticks.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_is_read_as_it_was_set() {
+        let lifecycle = Lifecycle::default();
+        assert_eq!(lifecycle.phase(), Phase::Starting);
+        for phase in Phase::ALL {
+            lifecycle.set_phase(phase);
+            assert_eq!(lifecycle.phase(), phase);
+        }
     }
 }

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ffnet::Link;
-use ffnet::link::{Change, Service};
+use ffnet::link::{Change, NotSent, Service};
 use ffproto::link::{Client, Head};
 use ffproto::relay::{REACH, STICK, TO};
 use ffproto::{Code, Executed, Fault, NodeNumber, SessionId};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::app::handler::{Key, Route};
+use crate::cluster::affinity::Hop;
 use crate::cluster::served::{SESSION_ENDED, Served, method_of};
 use crate::cluster::side::PeerKey;
 use crate::exec::executor::{AnswerCall, Executor, LogOnly, NodeCall, QueuedMessage};
@@ -20,8 +22,9 @@ use crate::exec::tables::HandlerTables;
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
 use crate::ops::{reach, stick};
+use crate::transit::Transit;
 use crate::transit::inbound_envelope::InboundEnvelope;
-use crate::transit::next_hop::Forwarded;
+use crate::transit::next_hop::{Forwarded, forward_over};
 
 /// The reserved methods, which nodes use among themselves, in the order of the numbers after those of handlers and
 /// kinds.
@@ -48,6 +51,7 @@ pub(crate) struct LinkService {
     inbound: Arc<Inbound>,
     at: PeerKey,
     speaker: LastSpeaker,
+    last_hop: Mutex<Option<LastHop>>,
     routes: Arc<[Route]>,
     served: Arc<[Served]>,
 }
@@ -67,6 +71,26 @@ impl LastSpeaker {
 
     fn set(&self, key: u64) {
         self.0.store(key, Ordering::Relaxed);
+    }
+}
+
+/// The hop that was found for the last session and target: one read of a link mostly brings several messages of a session.
+struct LastHop {
+    session: SessionId,
+    target: Arc<str>,
+    hop: Hop,
+    edits: u64,
+}
+
+impl LastHop {
+    /// Whether a message may go this way without another look.
+    fn is_for(&self, transit: &Transit, message: &Forwarded<'_>) -> bool {
+        self.session == message.client.session
+            && self.edits == transit.affinity().edits()
+            && Arc::ptr_eq(&self.target, message.target)
+            && !message.client.stateless
+            && !transit.park().any()
+            && self.hop.holds(transit.membership().changes())
     }
 }
 
@@ -104,7 +128,7 @@ impl LinkService {
         served: Arc<[Served]>,
     ) -> Self {
         let speaker = LastSpeaker(AtomicU64::new(u64::MAX));
-        Self { inbound, at, speaker, routes, served }
+        Self { inbound, at, speaker, last_hop: Mutex::default(), routes, served }
     }
 
     fn executor(&self) -> &Arc<Executor> {
@@ -165,11 +189,23 @@ impl LinkService {
 
     fn forward(&self, message: &Forwarded<'_>, link: &Link, call: u32) -> Result<(), Fault> {
         let transit = self.executor().node.transit();
-        if message.hops < transit.identity().limits().hops_max {
-            transit.forward(message, link.sink(), call.into())
-        } else {
-            Err(transit.too_many_hops(message.hops))
+        if message.hops >= transit.identity().limits().hops_max {
+            return Err(transit.too_many_hops(message.hops));
         }
+        let (sink, token) = (link.sink(), call.into());
+        if let Some(last) = self.last_hop.lock().as_ref().filter(|last| last.is_for(transit, message)) {
+            match forward_over(&last.hop, message, sink.clone(), token) {
+                Ok(()) => return Ok(()),
+                Err(NotSent::Fault(fault)) => return Err(fault),
+                Err(NotSent::Later) => {}
+            }
+        }
+        // Before the look, so that an edit after it is seen.
+        let edits = transit.affinity().edits();
+        let hop = transit.forward(message, sink, token)?;
+        let (session, target) = (message.client.session, message.target.clone());
+        *self.last_hop.lock() = hop.map(|hop| LastHop { session, target, hop, edits });
+        Ok(())
     }
 
     /// Runs a client's message here, once the replica of its session is open, if a handler of this node needs that.

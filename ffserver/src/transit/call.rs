@@ -112,7 +112,7 @@ impl Origin {
     fn nested(&self, side: Side, who: &str, method: &str) -> Option<(Link, u16)> {
         let known = self.transit.peers(side);
         let link = known.get(self.caller.as_ref()?.as_str())?.link()?.clone();
-        let meant = known.meant(who).iter().any(|known| known.name == link.peer().name);
+        let meant = known.meant(who).any(|known| known.name == link.peer().name);
         let number = link.method_number(method)?;
         (meant && link.is_paused()).then_some((link, number))
     }

@@ -177,14 +177,6 @@ impl Transit {
         }
     }
 
-    /// The hop that a session's messages for a target took last, if its link is open.
-    pub(crate) fn open_hop(&self, session: SessionId, target: &str) -> Option<Hop> {
-        match self.affinity().get(session, target, self.membership().changes())? {
-            Chosen::Hop(hop) => Some(hop),
-            Chosen::Kept(_) => None,
-        }
-    }
-
     /// The candidates for a target, with their links. `end` is the node that the session has.
     fn candidates(
         &self,
@@ -254,27 +246,25 @@ impl Transit {
         session: Option<SessionId>,
         now: Instant,
     ) -> Found<Link> {
-        let known = self.peers(side);
+        let peers = self.peers(side);
         let park = self.identity().limits().park;
-        let (mut there, mut missed) = (Vec::new(), false);
-        for known in known.meant(who) {
-            match known.way(now, park) {
-                peers::Way::Open(link) => there.push(Found::Go(link)),
-                peers::Way::Replaced => there.push(Found::Wait),
-                peers::Way::Missed => missed = true,
-                peers::Way::Gone => {}
-            }
-        }
-        drop(known);
-        if there.is_empty() {
+        let found = |peer: &KnownPeer| match peer.way(now, park) {
+            peers::Way::Open(link) => Some(Found::Go(link)),
+            peers::Way::Replaced => Some(Found::Wait),
+            peers::Way::Missed | peers::Way::Gone => None,
+        };
+        let there = peers.meant(who).filter(|peer| peer.is_there(now, park)).count() as u64;
+        if there == 0 {
+            let missed = peers.meant(who).any(|peer| matches!(peer.way(now, park), peers::Way::Missed));
             return if missed { Found::Wait } else { Found::None };
         }
-        let turn = if there.len() == 1 { 0 } else { session.map_or_else(|| self.next_turn(), |id| id.0) };
-        let at = (turn % there.len() as u64) as usize;
-        there.swap_remove(at)
+        let turn = if there == 1 { 0 } else { session.map_or_else(|| self.next_turn(), |id| id.0) };
+        let mut there_now = peers.meant(who).filter_map(found);
+        there_now.nth((turn % there) as usize).unwrap_or(Found::None)
     }
 
-    /// Sends a client's message on towards its target, or parks it. The body is copied once.
+    /// Sends a client's message on towards its target, or parks it. The body is copied once. Returns the hop that the next
+    /// message of the session takes, as long as nothing changes.
     ///
     /// # Errors
     /// The fault for the client; the sink will not be told.
@@ -283,14 +273,14 @@ impl Transit {
         message: &Forwarded<'_>,
         sink: Arc<dyn Sink>,
         token: u64,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<Hop>, Fault> {
         let Forwarded { target, from, routed_here, hops, client, body, deadline, now } = *message;
         let wait = |sink| {
             let to = To::Target(target.clone());
             let what = What::Message { from: from.cloned(), routed_here, hops };
             let body = Bytes::copy_from_slice(body);
             let (client, sink) = (Some(client), Some((sink, token)));
-            self.wait(Entry { to, what, body, client, deadline, sink })
+            self.wait(Entry { to, what, body, client, deadline, sink }).map(|()| None)
         };
         // The message stays behind earlier ones of its session, as long as they wait.
         if self.park().any() && self.park().blocks(&To::Target(target.clone()), Some(client.session)) {
@@ -298,7 +288,7 @@ impl Transit {
         }
         match self.hop(target, client, Arrival { from, routed_here }, now) {
             Found::Go(hop) => match forward_over(&hop, message, sink.clone(), token) {
-                Ok(()) => Ok(()),
+                Ok(()) => Ok(Some(hop).filter(|_| !client.stateless)),
                 Err(NotSent::Fault(fault)) => Err(fault),
                 Err(NotSent::Later) => wait(sink),
             },
@@ -491,7 +481,7 @@ impl Transit {
     /// The fault of a call whose neighbour is not there.
     pub(crate) fn not_there(&self, side: Side, who: &str) -> Fault {
         let text = match side {
-            Side::Parent if self.parents().meant(who).is_empty() => {
+            Side::Parent if self.parents().meant(who).next().is_none() => {
                 format!("`{}` has no parent `{who}`", self.identity().name())
             }
             Side::Parent => format!("parent `{who}` is not connected to `{}`", self.identity().name()),

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use ffconfig::RouteRule;
@@ -248,9 +248,15 @@ impl Connection {
         }
     }
 
+    /// Waits until `at`. A timer that is armed for an earlier time stays and fires once more: handlers' deadlines come one
+    /// behind the other, and to move the timer with each costs more than it ever does by firing.
     fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if timer.deadline() != at {
+        if timer.deadline() > at {
+            timer.as_mut().reset(at);
+        }
+        while timer.deadline() < at {
+            ready!(timer.as_mut().poll(cx));
             timer.as_mut().reset(at);
         }
         timer.as_mut().poll(cx)
@@ -566,20 +572,21 @@ impl LastWay {
         }
         let changes = transit.membership().changes();
         let known = self.hop.as_ref().filter(|(known, hop)| {
-            known == target && !client.stateless && hop.holds(changes) && !transit.park().any()
+            let same = Arc::ptr_eq(known, target) && !client.stateless;
+            same && hop.holds(changes) && !transit.park().any()
         });
         if let Some((_, hop)) = known {
             return match forward_over(hop, message, sink.clone(), token) {
                 Ok(()) => Ok(()),
                 Err(NotSent::Fault(fault)) => Err(fault),
-                Err(NotSent::Later) => transit.forward(message, sink, token),
+                Err(NotSent::Later) => transit.forward(message, sink, token).map(drop),
             };
         }
-        let sent = transit.forward(message, sink, token);
+        let hop = transit.forward(message, sink, token)?;
         if !client.stateless {
-            self.hop = transit.open_hop(client.session, target).map(|hop| (target.clone(), hop));
+            self.hop = hop.map(|hop| (target.clone(), hop));
         }
-        sent
+        Ok(())
     }
 }
 
