@@ -29,7 +29,7 @@ async fn a_net_node_by_hand_without_a_master_says_what_it_waits_for() -> Result<
     let (fixture, folder) = (Fixture::solo("")?, tempfile::tempdir()?);
     let config = folder.path().join("config.json");
     std::fs::write(&config, &fixture.text)?;
-    let mut command = Command::new(bins::folder()?.join("appmain"));
+    let mut command = Command::new(bins::folder()?.join(bins::node_program(&fixture.text)));
     command.arg("net").arg(&config);
     let mut shown = Shown::in_pipe(command)?;
     let master = fixture.at("master").port();

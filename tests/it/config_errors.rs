@@ -100,7 +100,8 @@ fn check_warns_of_nodes_that_nobody_can_reach_and_of_state_that_a_reload_loses()
     "solo": { "netport": 10001, "app": "trialsolo" }
   }
 }"#;
-    let (output, text) = master(&folder, config, &["--check"])?;
+    let program = tests::bins::folder()?.join(tests::bins::node_program(config)).display().to_string();
+    let (output, text) = master(&folder, config, &["--check", "--appmain", &program])?;
     assert!(output.status.success(), "{text}");
     for warning in [
         "servers.gate: nobody can reach it: no node names it in a `remoteport`, and it has none itself",
