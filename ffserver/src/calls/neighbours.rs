@@ -77,12 +77,13 @@ macro_rules! neighbours {
 
 neighbours! {
     /// The parents of this node (firefly's `remote[NAME].callRemote`): an extractor of every handler, and
-    /// [`Node::call_parents`] elsewhere. `who` is a parent's name, or a key that `count` makes several of.
+    /// [`Node::call_parents`](crate::Node::call_parents) elsewhere. `who` is a parent's name, or a key that `count`
+    /// makes several of.
     Parents, Parent, "parent"
 }
 neighbours! {
     /// The children of this node (firefly's `root.callChild`): an extractor of every handler, and
-    /// [`Node::call_children`] elsewhere. `who` is a child's name or a kind of children.
+    /// [`Node::call_children`](crate::Node::call_children) elsewhere. `who` is a child's name or a kind of children.
     Children, Child, "child"
 }
 

@@ -38,8 +38,9 @@ impl std::fmt::Display for Whom {
 }
 
 /// Every node of the cluster that can be reached, however far: an extractor of every handler, and
-/// [`Node::call_nodes`] elsewhere. A call runs the `#[node_handle]` of that name there. Neighbours can be called so,
-/// too; [`Parents`](crate::calls::neighbours::Parents) and [`Children`](crate::calls::neighbours::Children) spare them the look-up.
+/// [`Node::call_nodes`](crate::Node::call_nodes) elsewhere. A call runs the `#[node_handle]` of that name there.
+/// Neighbours can be called so, too; [`Parents`](crate::calls::neighbours::Parents) and
+/// [`Children`](crate::calls::neighbours::Children) spare them the look-up.
 ///
 /// A node that has just ended, or cannot be reached for the moment, is waited for, at most `limits.park_ms`.
 #[derive(Debug, Clone)]

@@ -1,5 +1,5 @@
-//! What a hand-over needs of a running node. With [`super::questions`] the only file of this room that asks the node for
-//! anything.
+//! The context of a hand-over: the parts of a running node that it needs. With [`super::questions`] the only file of
+//! this room that asks the node for anything.
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
@@ -28,24 +28,24 @@ use crate::node::Node;
 use crate::ops::session_requests::answer_successor;
 use crate::session::local::Directive;
 
-/// Choices of ways that travel together.
+/// The number of choices that travel together.
 pub(super) const WAYS_AT_ONCE: usize = 4096;
-/// Sessions, records and users that travel together.
+/// The number of sessions, records or users that travel together.
 const KNOWN_AT_ONCE: usize = 1024;
 
-/// What of a running node is handed over.
+/// The parts of a running node that are handed over.
 pub(crate) struct HandoverContext {
     pub(crate) node: Node,
     pub(crate) hooks: Hooks,
     /// Whether the ports accept.
     pub(crate) ports: watch::Sender<bool>,
-    /// Its clients, when it has a netport.
+    /// The node's clients, when it has a netport.
     pub(crate) clients: Option<Clients>,
-    /// Its HTTP connections, when it has a webport.
+    /// The node's HTTP connections, when it has a webport.
     pub(crate) front: Option<Front>,
 }
 
-/// The old process's side: what is looked at.
+/// The predecessor's half: what is looked at.
 impl HandoverContext {
     pub(super) fn terms(&self) -> Terms {
         let config = self.node.config();
@@ -64,8 +64,8 @@ impl HandoverContext {
         self.node.transit().links()
     }
 
-    /// How the node looks now, as far as it matters to who awaits that; `asked` are the links whose other ends are to
-    /// answer a Pause, or to switch. Links and sessions are looked at only when nothing cheaper is left: with every
+    /// The state of the node now, as far as it matters to what is awaited; `asked` are the links whose other ends are
+    /// to answer a Pause, or to switch. Links and sessions are looked at only when nothing cheaper is left: with every
     /// client that leaves there is a look.
     pub(super) fn look(
         &self,
@@ -105,11 +105,11 @@ impl HandoverContext {
             && !self.node.known_sessions().registry().has_session_at_work()
     }
 
-    /// Waits until something may have changed of what [`HandoverContext::look`] has shown. Whatever is waited for has
-    /// an event: nothing is looked at by the clock.
+    /// Waits until something may have changed of what [`HandoverContext::look`] has shown. Everything that is waited
+    /// for has an event: nothing is looked at by the clock.
     pub(super) async fn changed(&self, awaits: Awaits, shown: &Facts) {
         let node = &self.node;
-        // Only then it matters what runs, and it may run for a while.
+        // What runs matters only then, and it may run for a while.
         let rest = awaits == Awaits::Rest || shown.children_switched;
         let leave = awaits == Awaits::Leave;
         let links = if rest { node.transit().links() } else { Vec::new() };
@@ -133,7 +133,7 @@ impl HandoverContext {
         links.iter().filter(|link| of(link)).map(|link| link.peer().name.to_string()).collect()
     }
 
-    /// What is left here, for the operator.
+    /// The rest that is left here, for the operator.
     pub(super) fn what_is_left(&self, http_left: bool) -> String {
         let (sessions, handlers) = (self.node.sessions().len(), self.node.identity().tasks().running_calls());
         let unswitched = self.names(|link| !link.peer_has_switched()).join(", ");
@@ -149,21 +149,21 @@ impl HandoverContext {
     }
 }
 
-/// Those of the neighbours that still send what is new here, for the operator.
+/// The neighbours that still send new messages here, for the operator.
 pub(super) fn unswitched(asked: &[Link]) -> String {
     let late = asked.iter().filter(|link| !link.peer_has_switched());
     let name = |link: &Link| format!("{} (start {})", link.peer().name, link.peer().incarnation);
     late.map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// The old process's side: what is done.
+/// The predecessor's half: what is done.
 impl HandoverContext {
-    /// The end of the last call is an event from now on, until [`HandoverContext::go_on`].
+    /// Begins: the end of the last call is an event from now on, until [`HandoverContext::go_on`].
     pub(super) fn begin(&self) {
         self.node.identity().tasks().calls().close();
     }
 
-    /// Clients start nothing new.
+    /// Holds clients: they start nothing new.
     pub(super) fn hold_clients(&self) {
         self.node.known_sessions().registry().direct(Directive::Hold);
     }
@@ -184,13 +184,13 @@ impl HandoverContext {
         }
     }
 
-    /// Which node each session's messages go to; `chosen` hears of every choice from now on.
+    /// The affinity, for the successor; `chosen` gets every choice from now on.
     pub(super) fn ways(&self, chosen: Arc<AffinityDelta>) -> Vec<FromOld> {
         let all = self.node.transit().affinity().hand_over(chosen);
         all.chunks(WAYS_AT_ONCE).map(|some| FromOld::Sticky(some.to_vec())).collect()
     }
 
-    /// The sessions of other nodes that are known here, and the records that are bound to sessions.
+    /// The replicas that are open here, and the records that are bound to sessions.
     pub(super) fn known(&self) -> Vec<FromOld> {
         let known = self.node.known_sessions().remote().hand_over();
         let kept = self.node.records().map(Records::bindings).unwrap_or_default();
@@ -204,29 +204,30 @@ impl HandoverContext {
         all.chunks(KNOWN_AT_ONCE).map(|some| FromOld::Users(some.to_vec())).collect()
     }
 
-    /// Who connects from now on waits for the successor.
+    /// Closes the ports: clients that connect from now on wait for the successor.
     pub(super) fn close_ports(&self) {
         self.ports.send_replace(false);
     }
 
-    /// HTTP connections wait for the successor from now on, each as soon as it is between two requests.
+    /// Retires the HTTP connections: they wait for the successor from now on, each as soon as it is between two
+    /// requests.
     pub(super) fn retire_http(&self) -> Option<Retirement> {
         let until = Instant::now() + self.node.config().drain;
         self.front.as_ref().map(|front| front.retire(until))
     }
 
-    /// The successor serves.
+    /// Retires the node: the successor serves.
     pub(super) fn retire(&self) {
         self.node.identity().lifecycle().set_phase(Phase::HandedOver);
     }
 
-    /// Clients leave from now on, each when nothing runs for it; broadcasts go to those that have left, too.
+    /// Begins the departure of clients, each when nothing runs for it; broadcasts go to those that have left, too.
     pub(super) fn begin_leaving(&self) -> Option<Departure> {
         self.node.known_sessions().handoff().begin();
         self.clients.as_ref().map(Clients::leave)
     }
 
-    /// The successor asks about a session that is, perhaps, still here.
+    /// Answers the successor, which asks about a session that is, perhaps, still here.
     pub(super) fn answer(&self, to: &mpsc::Sender<FromOld>, number: u64, session: SessionId, body: &[u8]) {
         answer_successor(self.node.known_sessions(), to, number, session, body);
     }
@@ -236,7 +237,7 @@ impl HandoverContext {
         FromOld::Broadcast(self.node.known_sessions().handoff().next().await)
     }
 
-    /// The same, when there is one.
+    /// The next broadcast for clients that have left, when there is one.
     pub(super) fn take_broadcast(&self) -> Option<FromOld> {
         self.node.known_sessions().handoff().take().map(FromOld::Broadcast)
     }
@@ -246,14 +247,14 @@ impl HandoverContext {
         self.node.transit().links().iter().for_each(Link::last_call);
     }
 
-    /// A client could not be sent.
+    /// Takes a client back that could not be sent.
     pub(super) fn take_back_client(&self, one: Leaving) {
         if let Some(clients) = &self.clients {
             clients.take_back(one);
         }
     }
 
-    /// Everything goes on as before the hand-over; `travellers` are HTTP connections that have not gone.
+    /// Goes on as before the hand-over; `travellers` are HTTP connections that have not gone.
     pub(super) fn go_on(&self, travellers: Vec<Handoff>) {
         if let Some(front) = &self.front {
             front.resume();
@@ -276,9 +277,9 @@ impl HandoverContext {
     }
 }
 
-/// The successor's side.
+/// The successor's half.
 impl HandoverContext {
-    /// Takes what the old process has sent; the socket belongs to a client, or to an HTTP connection.
+    /// Takes a message of the predecessor; the socket belongs to a client, or to an HTTP connection.
     pub(super) fn take(&self, said: FromOld, socket: Option<OwnedFd>) {
         match (said, socket) {
             (FromOld::Session(record), Some(socket)) => {
@@ -299,12 +300,12 @@ impl HandoverContext {
         }
     }
 
-    /// Nothing more comes.
+    /// Notes that nothing more comes from the predecessor.
     pub(super) fn all_arrived(&self) {
         self.node.known_sessions().all_arrived();
     }
 
-    /// Forgets what is bound to sessions that have ended at the old process.
+    /// Forgets the records that are bound to sessions which have ended at the predecessor.
     pub(super) fn forget_ended(&self) {
         if let Some(records) = self.node.records() {
             records.retain_bindings(&|session| self.node.session(session).is_some());
@@ -319,25 +320,26 @@ pub(super) struct Successor<'a> {
 }
 
 impl Successor<'_> {
-    /// The machine of what follows; the state of the old process is to be here at `start_by`.
+    /// The machine of the successor's half; the predecessor's state is to be here at `start_by`.
     pub(super) fn machine(&self, start_by: Instant) -> ReceiverMachine {
         let (thaws, prove) = (self.hooks.thaw.is_some(), self.node.config().limits.prove);
         ReceiverMachine::new(who(self.node), thaws, prove, start_by, Instant::now())
     }
 
-    /// Takes what the old process knows.
+    /// Takes a message of the predecessor with a part of what it knows.
     pub(super) fn take(&self, said: FromOld) {
         take_known(self.node, said);
     }
 
-    /// Gives the app the state of the old process; the text of its error otherwise.
+    /// Gives the app the predecessor's frozen state; the text of its error otherwise.
     pub(super) async fn thaw(&self, frozen: Frozen) -> Result<(), String> {
-        // Whether there is a hook was looked at before.
+        // The machine has looked before whether there is a hook.
         let Some(hook) = &self.hooks.thaw else { return Ok(()) };
         run_hook(hook(self.node.clone(), frozen)).await.map_err(|e| e.log_text())
     }
 
-    /// Everything is here. Questions are collected before the first link is there on which they may come.
+    /// Makes this process the successor: everything is here. Questions are collected before the first link is there on
+    /// which they may come.
     pub(super) fn succeed(&self) -> Questions {
         let questions = Questions::new(self.node);
         self.node.transit().hold().expect(true);
@@ -385,7 +387,7 @@ async fn run_hook<T: Send + 'static>(
 async fn one_is_idle(links: &[&Link]) {
     poll_fn(|cx| {
         let mut idle = Poll::Pending;
-        // Every one is to remember who waits.
+        // Every link is to remember the waker.
         links.iter().filter(|link| link.poll_idle(cx).is_ready()).for_each(|_| idle = Poll::Ready(()));
         idle
     })

@@ -1,4 +1,5 @@
-//! The replacement of a node's process without loss: two pure machines, and what does what they say.
+//! The hand-over: a node's process is replaced by a successor without loss. Two pure machines decide, one for each
+//! half, and their shells do what the machines say.
 
 mod context;
 mod questions;

@@ -1,5 +1,5 @@
-//! What other nodes ask a successor about sessions that have not come from the old process yet: that one is asked, because
-//! the request that makes them ask may be what the session waits for.
+//! The questions that other nodes ask a successor about sessions that have not come from the predecessor yet. The
+//! predecessor is asked, because the request that makes them ask may be what the session waits for.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +19,13 @@ pub(super) struct Questions {
 }
 
 impl Questions {
-    /// From now on questions come here.
+    /// Opens the way of questions: they come here from now on.
     pub(super) fn new(node: &Node) -> Self {
         let frames = node.transit().hold().ask_old();
         Self { node: node.clone(), frames, asked: BTreeMap::new(), last: 0 }
     }
 
-    /// The next question for the old process; for ever none while it has as many as it may have. Cancel-safe.
+    /// The next question for the predecessor; for ever none while it has as many as it may have. Cancel-safe.
     pub(super) async fn next(&mut self) -> FromNew {
         while self.asked.len() < ASKED_MAX {
             let Some(frame) = self.frames.recv().await else { break };
@@ -44,7 +44,7 @@ impl Questions {
         Some(asked)
     }
 
-    /// What the old process says; when it does not know the session, that is on its way here, or here.
+    /// Passes an answer of the predecessor on; when it does not know the session, that is on its way here, or here.
     pub(super) fn answered(&mut self, number: u64, answer: Told) {
         let Some((session, frame)) = self.asked.remove(&number) else { return };
         match answer {
@@ -60,7 +60,8 @@ impl Questions {
         }
     }
 
-    /// The old process answers nothing more: what is left waits for its sessions here, if they come.
+    /// Ends the questions: the predecessor answers nothing more, and what is left waits for its sessions here, if they
+    /// come.
     pub(super) fn end(&mut self) {
         self.frames.close();
         while let Ok(frame) = self.frames.try_recv() {

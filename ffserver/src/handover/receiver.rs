@@ -1,5 +1,5 @@
-//! The successor of a node's process: it takes over what the old one ([`crate::handover::sender`]) hands it, serves, and
-//! leaves again when the old one takes back. What follows from what stands in [`super::receiver_machine`]; here it is
+//! The successor's half of a hand-over, which takes over what the predecessor (`sender.rs`) hands it, serves, and
+//! leaves again when the predecessor takes back. What follows from what is decided in `receiver_machine.rs`; here it is
 //! done.
 
 use std::collections::VecDeque;
@@ -24,24 +24,24 @@ use crate::node::Node;
 /// The successor's end of a connection through a door.
 pub(crate) type ToOld = Passage<FromOld, FromNew>;
 
-/// A successor that has everything and may serve.
+/// The successor, which has everything and may serve.
 pub(crate) struct Inheriting {
     door: OldProcess,
     questions: Questions,
 }
 
-/// The old process, and how far the hand-over is.
+/// The predecessor at the other end of the door, and how far the hand-over is.
 struct OldProcess {
     passage: ToOld,
     machine: ReceiverMachine,
     todo: VecDeque<Do>,
 }
 
-/// Something for the machine, and the socket that came with it.
+/// An event for the machine, and the socket that came with it.
 type Event = (Seen, Option<OwnedFd>);
 
 impl Inheriting {
-    /// Takes the state of the old process, which has come to the door, until it is this process's turn.
+    /// Takes the state of the predecessor, which has come to the door, until it is this process's turn.
     pub(crate) async fn new(
         passage: ToOld,
         node: &Node,
@@ -55,7 +55,7 @@ impl Inheriting {
                 let seen = door.prepare(next, &successor).await;
                 seen.into_iter().for_each(|seen| door.step(seen));
             } else if let Some(outcome) = door.machine.outcome() {
-                // It has not served: there is no good end.
+                // The process has not served: there is no good end.
                 outcome?;
                 return Err(InheritError::Alone(node.name().clone()));
             } else if door.machine.is_prepared() {
@@ -67,8 +67,8 @@ impl Inheriting {
         }
     }
 
-    /// Says that this process serves, and takes the clients; returns when the old process needs no more, or at
-    /// `stop`. An error means that the old process serves on and this one must leave.
+    /// Says that this process serves, and takes the clients; returns when the predecessor needs no more, or at
+    /// `stop`. An error means that the predecessor serves on and this one must leave.
     pub(crate) async fn serve(mut self, context: &HandoverContext, stop: &Stop) -> Result<(), InheritError> {
         self.door.step(Seen::Serves);
         let mut socket = None;
@@ -94,14 +94,14 @@ impl Inheriting {
         }
     }
 
-    /// Waits for the old process; asks it meanwhile what other nodes ask here.
+    /// Waits for the predecessor; asks it meanwhile what other nodes ask here.
     async fn hear_and_ask(&mut self) -> Event {
         let may_ask = self.door.machine.may_ask();
         loop {
             tokio::select! {
                 event = self.door.next() => return event,
                 asked = self.questions.next(), if may_ask => {
-                    // One that is gone is noticed by the next receive.
+                    // A predecessor that is gone is noticed by the next receive.
                     let _ = self.door.say(&asked).await;
                 }
             }
@@ -134,7 +134,7 @@ impl OldProcess {
         self.todo = self.machine.step(seen, Instant::now()).into();
     }
 
-    /// Waits for its next message, or until time has passed. Cancel-safe.
+    /// Waits for the predecessor's next message, or until time has passed. Cancel-safe.
     async fn next(&mut self) -> Event {
         let due = self.machine.due();
         tokio::select! {
@@ -148,7 +148,7 @@ impl OldProcess {
         }
     }
 
-    /// What can be done before this process serves.
+    /// Does what can be done before this process serves.
     async fn prepare(&mut self, what: Do, successor: &Successor<'_>) -> Option<Seen> {
         match what {
             Do::Take(said) => {
@@ -177,7 +177,7 @@ impl OldProcess {
         self.passage.send(message, &[]).await
     }
 
-    /// The same, of something without which the other one ends as well.
+    /// Sends a message without which the predecessor ends as well.
     async fn try_to_say(&self, message: &FromNew) {
         let _ = timeout(GREETING_MAX, self.say(message)).await;
     }

@@ -1,13 +1,14 @@
-//! The successor's half of a replacement as a pure machine: what was seen and the time go in, what is to be done comes out.
+//! The successor's half of a hand-over as a pure machine: what was seen and the time go in, what is to be done comes
+//! out.
 //!
 //! ```text
 //! Greeting ── Hello ──▶ Taking ── YourTurn ──▶ Prepared ── serve ──▶ Receiving ── Done ──▶ Proving ──▶ Confirming
-//!                         ▲ └─ Frozen ─▶ Thawing ┐                      │ the old process dies: it serves without
+//!                         ▲ └─ Frozen ─▶ Thawing ┐                      │ the predecessor dies: it serves without
 //!                         └──────────────────────┘                      ▼ what it has not been told
 //! ```
 //!
-//! Until it serves, a failure ends it: the old process goes on. From then on only the old one's TookBack does. The shell
-//! is [`super::receiver`].
+//! Until the successor serves, a failure ends it: the predecessor goes on. From then on only the predecessor's TookBack
+//! does. The shell is `receiver.rs`.
 
 use std::io;
 use std::time::Duration;
@@ -21,16 +22,16 @@ use super::sender_machine::{GREETING_MAX, MARGIN, is_kin};
 /// Why a successor cannot take over. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum InheritError {
-    /// The old process did not come, or has closed the door again.
+    /// The predecessor did not come, or has closed the door again.
     #[error("the old process of `{0}` does not hand over")]
     Alone(NodeName),
-    /// The master that has started this process is gone: the old process goes on.
+    /// The master that has started this process is gone: the predecessor goes on.
     #[error("the master is gone that has started this process")]
     NoMaster,
-    /// Something else came.
+    /// Another process came to the door.
     #[error("{0} is not the old process of this node")]
     Stranger(String),
-    /// The old process froze a state that this app cannot take.
+    /// The predecessor froze a state that this app cannot take.
     #[error("the old process has a frozen state of version {0}, and the app has no thaw hook")]
     NoThaw(u32),
     /// The app's thaw hook failed.
@@ -41,42 +42,42 @@ pub enum InheritError {
     Broken(#[from] io::Error),
 }
 
-/// What has happened.
+/// An event of the hand-over, as the successor sees it.
 #[derive(Debug)]
 pub(super) enum Seen {
-    /// The old process says something.
+    /// The predecessor says something.
     Heard(FromOld),
-    /// The old process has closed the door.
+    /// The predecessor has closed the door.
     Gone,
-    /// The connection to it broke while something was awaited.
+    /// The connection to the predecessor broke while something was awaited.
     Broken(io::Error),
-    /// It broke while something was said.
+    /// The connection broke while something was sent.
     NotSaid(io::Error),
     /// The app has taken the frozen state, or the text of its error.
     Thawed(Result<(), String>),
     /// This process is linked, and accepts.
     Serves,
-    /// Nothing but time has passed.
+    /// Time has passed, and nothing else has happened.
     Passed,
     /// The node was told to stop.
     Stopped,
 }
 
-/// What is to be done, in order.
+/// A thing to be done, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Do {
-    /// Says something to the old process.
+    /// Says something to the predecessor.
     Say(FromNew),
-    /// The same, when a failure to say it changes nothing any more.
+    /// As [`Do::Say`], when a failure to send it changes nothing any more.
     TryToSay(FromNew),
-    /// Takes what the old process knows; with a client or an HTTP connection its socket.
+    /// Takes what the predecessor knows; with a client or an HTTP connection its socket.
     Take(FromOld),
     /// Runs the app's hook; [`Seen::Thawed`] follows.
     Thaw {
         version: u32,
         bytes: Vec<u8>,
     },
-    /// The old process has answered one.
+    /// A question has been answered by the predecessor.
     Answered {
         number: u64,
         answer: Told,
@@ -84,17 +85,17 @@ pub(super) enum Do {
     WarnDied,
     /// Nothing more comes: what waits for more does not wait any longer.
     AllArrived,
-    /// Sessions that have ended at the old process are forgotten: nobody tells this one.
+    /// Sessions that have ended at the predecessor are forgotten: no other node tells this one of their end.
     ForgetEnded,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// The old process is to say who it is.
+    /// The predecessor is to say who it is.
     Greeting {
         until: Instant,
     },
-    /// What it knows comes, and its frozen state, in pieces.
+    /// The predecessor sends what it knows, and its frozen state, in pieces.
     Taking {
         until: Instant,
         state: Vec<u8>,
@@ -109,45 +110,45 @@ enum Stage {
     Receiving {
         proven: Instant,
     },
-    /// Nothing more comes; the old process stands by.
+    /// Nothing more comes; the predecessor stands by.
     Proving {
         until: Instant,
     },
-    /// The old process leaves when it has read that this one has proved itself; or it takes back after all.
+    /// The predecessor leaves when it has read that this one has proved itself; or it takes back after all.
     Confirming {
         until: Instant,
     },
     Over(Option<InheritError>),
 }
 
-/// See the module.
+/// The machine of the successor's half.
 #[derive(Debug)]
 pub(super) struct ReceiverMachine {
     ours: Who,
-    /// The app has a hook that takes a frozen state.
+    /// Whether the app has a hook that takes a frozen state.
     thaws: bool,
     /// `limits.prove_ms`.
     prove: Duration,
-    /// When the state is to be here.
+    /// The time at which the state is to be here.
     start_by: Instant,
     stage: Stage,
     out: Vec<Do>,
 }
 
 impl ReceiverMachine {
-    /// Somebody has come to the door; the state is to be here at `start_by`.
+    /// A machine for a process that has come to the door; the state is to be here at `start_by`.
     pub(super) fn new(ours: Who, thaws: bool, prove: Duration, start_by: Instant, now: Instant) -> Self {
         let stage = Stage::Greeting { until: now + GREETING_MAX };
         Self { ours, thaws, prove, start_by, stage, out: Vec::new() }
     }
 
-    /// Something has happened; what is to be done about it.
+    /// Takes an event. Returns what is to be done about it.
     pub(super) fn step(&mut self, seen: Seen, now: Instant) -> Vec<Do> {
         match seen {
             Seen::Heard(said) => self.heard(said, now),
             Seen::Gone => self.lost(self.alone()),
             Seen::Broken(error) => self.lost(error.into()),
-            // It has taken back before it could hear that this process serves.
+            // The predecessor has taken back before it could hear that this process serves.
             Seen::NotSaid(_) if self.may_ask() => self.end(Some(self.alone())),
             Seen::NotSaid(error) => self.lost(error.into()),
             Seen::Thawed(outcome) => self.thawed(outcome),
@@ -158,7 +159,7 @@ impl ReceiverMachine {
         std::mem::take(&mut self.out)
     }
 
-    /// When it shall look even if nothing happens.
+    /// The time at which the machine is to be stepped even if nothing happens.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::Greeting { until }
@@ -174,12 +175,12 @@ impl ReceiverMachine {
         matches!(self.stage, Stage::Prepared)
     }
 
-    /// Whether the old process still answers questions.
+    /// Whether the predecessor still answers questions.
     pub(super) fn may_ask(&self) -> bool {
         matches!(self.stage, Stage::Receiving { .. })
     }
 
-    /// How it has ended, once and when it has; an error means that the old process serves on.
+    /// The outcome of the hand-over, once and when it has ended; an error means that the predecessor serves on.
     pub(super) fn outcome(&mut self) -> Option<Result<(), InheritError>> {
         match &mut self.stage {
             Stage::Over(error) => Some(error.take().map_or(Ok(()), Err)),
@@ -282,7 +283,7 @@ impl ReceiverMachine {
             }
             Stage::Proving { until } if now >= until => {
                 self.stage = Stage::Confirming { until: now + MARGIN };
-                // The old process may have been told to leave by somebody else meanwhile.
+                // The predecessor may have been told to leave by somebody else meanwhile.
                 self.out.push(Do::TryToSay(FromNew::Proven));
             }
             Stage::Confirming { until } if now >= until => self.end(None),
@@ -290,10 +291,10 @@ impl ReceiverMachine {
         }
     }
 
-    /// The old process is not there any more.
+    /// The predecessor is not there any more.
     fn lost(&mut self, error: InheritError) {
         match self.stage {
-            // It may be killed while it hands over: what it had not sent is lost with it.
+            // The predecessor may be killed while it hands over: what it had not sent is lost with it.
             Stage::Receiving { .. } => {
                 self.out.extend([Do::WarnDied, Do::AllArrived]);
                 self.end(None);
@@ -303,7 +304,7 @@ impl ReceiverMachine {
         }
     }
 
-    /// The node stops. Without a word the old process would take the end of this one for a failure, and serve again.
+    /// Stops: without a word the predecessor would take the end of this process for a failure, and serve again.
     fn stop(&mut self) {
         match self.stage {
             Stage::Receiving { .. } | Stage::Proving { .. } | Stage::Confirming { .. } => {
@@ -314,7 +315,7 @@ impl ReceiverMachine {
         }
     }
 
-    /// This process cannot go on; one that has greeted says why.
+    /// Fails: this process cannot go on; one that has greeted tells why.
     fn fail(&mut self, error: InheritError) {
         if self.is_over() {
             return;

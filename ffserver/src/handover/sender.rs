@@ -1,6 +1,6 @@
-//! How a node's process is replaced: the old one hands its state, its clients and its place over to its
-//! successor ([`crate::handover::receiver`]), and takes them back when that fails. The order of messages stands in
-//! [`ffproto::handover`], what follows from what in [`super::sender_machine`]; here it is done.
+//! The predecessor's half of a hand-over: a node's process hands its state, its clients and its place over to its
+//! successor (`receiver.rs`), and takes them back when that fails. The order of messages stands in
+//! [`ffproto::handover`], what follows from what is decided in `sender_machine.rs`; here it is done.
 //!
 //! An app that freezes nothing needs no pause: the successor serves, neighbours switch to it one by one, and
 //! each session goes when nothing runs for it. An app that freezes its state is paused first: neighbours hold
@@ -30,8 +30,8 @@ use crate::gateway::acceptor::{Departure, Leaving};
 use crate::identity::stop::Stop;
 use crate::transit::envelope_hold::ASKED_MAX;
 
-/// Clients are told to leave a few at a time, and the next few so much later: a pace, so that one for which something runs
-/// holds up the others for its own way only. Nothing is looked at.
+/// The pace of leaving: clients are told to leave a few at a time, and the next few so much later, so that one for
+/// which something runs holds up the others for its own way only. Nothing is looked at.
 const TELL_EVERY: Duration = Duration::from_millis(2);
 
 /// Hands the node over to the successor behind that door, and waits until it is proven; calls `handed_over` when
@@ -46,35 +46,36 @@ pub(crate) async fn hand_over(
     Sender::new(context, passage, handed_over).run(stop).await
 }
 
-/// The old process's end of a hand-over, with all that is on its way to the successor.
+/// The predecessor's end of a hand-over, with all that is on its way to the successor.
 struct Sender<'a> {
     context: &'a HandoverContext,
     handed_over: &'a (dyn Fn() + Sync),
     machine: SenderMachine,
     todo: VecDeque<Do>,
     passage: Passage<FromNew, FromOld>,
-    /// The links whose other ends are to answer the Pause, or to switch to the successor: those that were there then.
+    /// The links whose other ends are to answer the Pause, or to switch to the successor: those that were there at that
+    /// moment.
     asked: Vec<Link>,
     /// The state that the app has frozen, for taking back.
     frozen: Option<Frozen>,
-    /// What is chosen here while the successor has a copy.
+    /// The choices that are made here while the successor has a copy of the affinity.
     chosen: Arc<AffinityDelta>,
     /// The clients that are still here, once they leave.
     leaving: Option<Departure>,
     /// The HTTP connections that are still here, once they go.
     http: Option<Retirement>,
-    /// Those that wait until the successor serves.
+    /// The HTTP connections that wait until the successor serves.
     travellers: Vec<Handoff>,
     answers: Answers,
 }
 
-/// The way of what the successor has asked: answered into one end, it goes to the successor from the other.
+/// The way of answers: what the successor has asked is answered into one end, and goes to the successor from the other.
 struct Answers {
     to: mpsc::Sender<FromOld>,
     from: mpsc::Receiver<FromOld>,
 }
 
-/// What goes to the successor next.
+/// A parcel: what goes to the successor next.
 enum Parcel {
     Message(FromOld),
     Client(Leaving),
@@ -109,7 +110,7 @@ impl<'a> Sender<'a> {
         loop {
             let seen = tokio::select! {
                 biased;
-                // What takes back is done to its end.
+                // Taking back is done to its end.
                 () = stop.begun(), if !self.machine.is_over() => Some(Seen::Stopped),
                 seen = self.go_further() => seen,
             };
@@ -124,7 +125,7 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Does the next thing; when nothing is to be done, looks at the node and waits.
+    /// Does the next thing; when there is none, looks at the node and waits.
     async fn go_further(&mut self) -> Option<Seen> {
         if let Some(next) = self.todo.pop_front() {
             return self.carry_out(next).await.unwrap_or_else(|error| Some(Seen::Broken(error)));
@@ -237,7 +238,7 @@ impl<'a> Sender<'a> {
         Ok(None)
     }
 
-    /// A part of taking back, none of which can fail.
+    /// Does a part of taking back, none of which can fail.
     async fn undo(&mut self, what: Do) {
         match what {
             Do::TakeBack => self.tell_taken_back().await,
@@ -247,7 +248,7 @@ impl<'a> Sender<'a> {
                 }
             }
             Do::GoOn => {
-                // Dropped first: those that have not been taken are brought back by that.
+                // Dropped first: connections that have not been taken are brought back by that.
                 (self.leaving, self.http) = (None, None);
                 self.context.go_on(std::mem::take(&mut self.travellers));
             }
@@ -280,11 +281,11 @@ impl<'a> Sender<'a> {
         while let Some(broadcast) = self.context.take_broadcast() {
             self.say(&broadcast).await?;
         }
-        // What is not answered is asked of the successor itself.
+        // Questions that are not answered are asked of the successor itself.
         while let Ok(answered) = self.answers.from.try_recv() {
             self.say(&answered).await?;
         }
-        // Those that were opened here meanwhile.
+        // Replicas that were opened here meanwhile.
         self.say_all(self.context.known()).await
     }
 
@@ -318,7 +319,8 @@ impl<'a> Sender<'a> {
         self.say_with(&FromOld::Session(record), &[one.socket.as_fd()]).await
     }
 
-    /// One that lives leaves; one that is gone needs to hear nothing.
+    /// Tells the successor that everything is taken back: one that lives leaves, one that is gone needs to hear
+    /// nothing.
     async fn tell_taken_back(&self) {
         let _ = timeout(GREETING_MAX, self.say(&FromOld::TookBack)).await;
     }

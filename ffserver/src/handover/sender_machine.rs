@@ -1,4 +1,5 @@
-//! The old process of a replacement as a pure machine: what was seen and the time go in, what is to be done comes out.
+//! The predecessor's half of a hand-over as a pure machine: what was seen and the time go in, what is to be done comes
+//! out.
 //!
 //! ```text
 //!            Hello, the app freezes           answered          quiet              HTTP waits       frozen
@@ -9,9 +10,9 @@
 //!    └─ Proven, or silence ─▶ Lingering ─▶ handed over
 //! ```
 //!
-//! Every failure leads to the same end: the node goes on as before. The shell ([`super::sender`]) waits for what
-//! [`SenderMachine::awaits`] names, looks at the node before it waits, and does what it is told in that order; when that
-//! fails, it drops the rest and says so.
+//! Every failure leads to the same end: the node goes on as before. The shell (`sender.rs`) waits for what
+//! [`SenderMachine::awaits`] names, looks at the node before it waits, and does what it is told in that order; when
+//! that fails, it drops the rest and says so.
 
 use std::io;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub(super) const GREETING_MAX: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long a successor may take to serve when nobody waits for it.
 const SERVES_MAX: Duration = Duration::from_secs(10);
-/// How long a process that has ended everything passes on what its neighbours have just sent.
+/// The time for which a process that has ended everything passes on what its neighbours have just sent.
 const LINGER: Duration = Duration::from_millis(50);
 /// How long the successor's last word may be late.
 pub(super) const MARGIN: Duration = Duration::from_secs(5);
@@ -54,11 +55,11 @@ pub(crate) enum HandOverError {
     Stopped,
 }
 
-/// What the hand-over of a node depends on.
+/// The terms of a hand-over: what of the app and the config it depends on.
 #[derive(Debug, Clone)]
 pub(super) struct Terms {
     pub(super) ours: Who,
-    /// The app has a state that is frozen: everything pauses first.
+    /// Whether the app has a state that is frozen: everything pauses first.
     pub(super) freezes: bool,
     pub(super) has_clients: bool,
     /// `limits.park_ms`.
@@ -69,18 +70,18 @@ pub(super) struct Terms {
     pub(super) prove: Duration,
 }
 
-/// What a look at the node has shown. Only what the machine awaits is looked at; the rest is false.
+/// The facts that a look at the node has shown. Only what the machine awaits is looked at; the rest is false.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     /// Every neighbour has answered the Pause.
     pub(super) answered: bool,
     /// Every neighbour sends what is new to the successor.
     pub(super) switched: bool,
-    /// Every child does.
+    /// Every child sends what is new to the successor.
     pub(super) children_switched: bool,
     /// No client is here any more.
     pub(super) clients_left: bool,
-    /// No HTTP connection is.
+    /// No HTTP connection is here any more.
     pub(super) http_left: bool,
     /// Nothing runs here, for nobody.
     pub(super) quiet: bool,
@@ -90,14 +91,14 @@ pub(super) struct Facts {
     pub(super) answers_of: Vec<String>,
 }
 
-/// What has happened.
+/// An event of the hand-over, as the predecessor sees it.
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The successor says something.
     Heard(FromNew),
     /// The successor has closed the door.
     Gone,
-    /// The connection to it broke, while reading or while doing what was to be done.
+    /// The connection to the successor broke, while reading or while doing what was to be done.
     Broken(io::Error),
     /// The freeze hook has ended; the shell has the state.
     Frozen,
@@ -113,7 +114,7 @@ pub(super) enum Seen {
     Stopped,
 }
 
-/// What is to be done, in order.
+/// A thing to be done, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Do {
     /// Says something to the successor.
@@ -155,20 +156,20 @@ pub(super) enum Do {
     GoOn,
 }
 
-/// What the shell waits for, beside the time and the word to stop.
+/// The events that the shell waits for, beside the time and the word to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaits {
     /// Nothing else: the successor has said its last word.
     Nothing,
     /// The successor's word.
     Word,
-    /// That, and that the node comes to rest.
+    /// The successor's word, and that the node comes to rest.
     Rest,
-    /// That, and the HTTP connections.
+    /// The successor's word, and the HTTP connections.
     Http,
-    /// That, answers for the successor, and that the neighbours switch.
+    /// The successor's word, answers for it, and that the neighbours switch.
     Switch,
-    /// That, everything that goes to the successor, and that nothing is left.
+    /// The successor's word, everything that goes to it, and that nothing is left.
     Leave,
 }
 
@@ -185,7 +186,7 @@ enum Stage {
     Greeting { until: Instant },
     /// The neighbours are to answer the Pause.
     Pausing { since: Instant, until: Instant, quiet_by: Instant },
-    /// What runs comes to its end.
+    /// Requests that run come to their end.
     Ending { since: Instant, until: Instant },
     /// Requests of routes end as well; a stream may last, and is not waited for longer.
     GatheringHttp { until: Instant },
@@ -198,7 +199,7 @@ enum Stage {
     /// What neighbours have sent here for a session is done before the session leaves; what they send from now on
     /// waits at the successor.
     Turning { until: Instant, deadline: Instant },
-    /// What is here goes to the successor.
+    /// Everything that is here goes to the successor.
     Leaving { deadline: Instant, called_last: bool },
     /// The successor is to prove itself.
     Proving { until: Instant, lingers: Instant },
@@ -208,26 +209,26 @@ enum Stage {
     Over(Option<HandOverError>),
 }
 
-/// See the module.
+/// The machine of the predecessor's half.
 #[derive(Debug)]
 pub(super) struct SenderMachine {
     terms: Terms,
     begun: Instant,
     stage: Stage,
-    /// The app has frozen its state.
+    /// Whether the app has frozen its state.
     frozen: bool,
     out: Vec<Do>,
 }
 
 impl SenderMachine {
-    /// The hand-over begins; the first things to do are what the second value says.
+    /// A machine at the beginning of a hand-over, with the first things to do.
     pub(super) fn new(terms: Terms, now: Instant) -> (Self, Vec<Do>) {
         let hello = Do::Say(FromOld::Hello(terms.ours.clone()));
         let stage = Stage::Greeting { until: now + GREETING_MAX };
         (Self { terms, begun: now, stage, frozen: false, out: Vec::new() }, vec![hello])
     }
 
-    /// Something has happened; what is to be done about it.
+    /// Takes an event. Returns what is to be done about it.
     pub(super) fn step(&mut self, seen: Seen, now: Instant) -> Vec<Do> {
         match seen {
             Seen::Heard(said) => self.heard(said, now),
@@ -243,7 +244,7 @@ impl SenderMachine {
         std::mem::take(&mut self.out)
     }
 
-    /// What may happen next.
+    /// The events that may happen next.
     pub(super) fn awaits(&self) -> Awaits {
         match self.stage {
             Stage::Greeting { .. }
@@ -259,7 +260,7 @@ impl SenderMachine {
         }
     }
 
-    /// When it shall look again even if nothing happens.
+    /// The time at which the machine is to be stepped even if nothing happens.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::Greeting { until }
@@ -276,7 +277,7 @@ impl SenderMachine {
         }
     }
 
-    /// How it has ended, once and when it has: everything that is to be done for that has been told.
+    /// The outcome of the hand-over, once and when it has ended: everything that is to be done for that has been told.
     pub(super) fn outcome(&mut self) -> Option<Result<(), HandOverError>> {
         match &mut self.stage {
             Stage::Over(error) => Some(error.take().map_or(Ok(()), Err)),
@@ -300,7 +301,7 @@ impl SenderMachine {
             }
             (Stage::Starting { .. }, FromNew::Serves) => self.served(now),
             (Stage::Turning { .. } | Stage::Leaving { .. }, said) => self.heard_leaving(said),
-            // Whatever is not answered is asked of the successor itself.
+            // A question that is not answered is asked of the successor itself.
             (Stage::Proving { .. }, FromNew::Asked { .. })
             | (Stage::Lingering { .. } | Stage::Over(_), _) => {}
             (Stage::Proving { .. }, FromNew::Proven) => self.linger(None, now),
@@ -339,7 +340,7 @@ impl SenderMachine {
         self.out.push(Do::Pause);
     }
 
-    /// For everything else there is a look.
+    /// Lets time pass: for everything else there is a look.
     fn pass(&mut self, now: Instant) {
         if let Stage::GatheringHttp { until } = self.stage
             && now >= until
@@ -410,7 +411,7 @@ impl SenderMachine {
     }
 
     fn look_leaving(&mut self, deadline: Instant, called_last: bool, facts: &Facts, now: Instant) {
-        // No client is left, and no child that sends. When a parent is being replaced, too, its old process and this
+        // No client is left, and no child that sends. When a parent is being replaced, too, its predecessor and this
         // one would else wait for each other's last word.
         let begins_nothing = facts.clients_left && facts.http_left && facts.children_switched && facts.quiet;
         // Also when nothing was left from the begin on: neighbours that are replaced next wait for it.
@@ -458,8 +459,8 @@ impl SenderMachine {
         }
     }
 
-    /// The node stops. A successor that serves keeps what it has; before that everything is taken back, for this
-    /// process to end it in good order. Nothing is said: what was being said may have been cut off in the middle.
+    /// Stops: a successor that serves keeps what it has; before that everything is taken back, for this process to end
+    /// it in good order. Nothing is said: what was being said may have been cut off in the middle.
     fn stop(&mut self) {
         match self.stage {
             Stage::Over(_) => {}
@@ -478,7 +479,7 @@ impl SenderMachine {
         if self.is_over() {
             return;
         }
-        // Before that the end of the connection says the same.
+        // Earlier the end of the connection says the same.
         if self.serves() || matches!(self.stage, Stage::Thawing { .. } | Stage::Starting { .. }) {
             self.out.push(Do::TakeBack);
         }

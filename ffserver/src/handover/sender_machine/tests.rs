@@ -1,4 +1,4 @@
-//! The old process's half of a replacement as facts.
+//! The predecessor's half of a replacement as facts.
 
 use ffproto::{Incarnation, NodeName};
 

@@ -78,7 +78,7 @@ pub(super) struct Running {
     pub(super) links: TaskTracker,
     pub(super) tasks: Vec<JoinHandle<()>>,
     pub(super) handover: HandoverContext,
-    /// The old process, as long as it has something to give.
+    /// The predecessor, as long as it has something to give.
     pub(super) inheriting: Option<Inheriting>,
     /// Rocket, behind the front.
     _web: Option<Web>,
@@ -182,7 +182,7 @@ impl FFServer {
         Ok(Stores::open(&self.cluster, self.config(), id, &self.tables, lives).await?)
     }
 
-    /// Everything is prepared: waits for the old process, and takes its state.
+    /// Everything is prepared: waits for the predecessor, and takes its state.
     async fn inherit(
         &self,
         node: &Node,
