@@ -13,6 +13,7 @@ mod allowance;
 mod closed;
 mod decision;
 mod protocol;
+mod requests;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -22,52 +23,36 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use ffconfig::RouteRule;
-use ffnet::link::{NotSent, Sink};
 use ffproto::frame::FrameFault;
 use ffproto::frame::upgrade::REQUEST_BYTES_MAX;
-use ffproto::link::Client;
-use ffproto::{Code, CommandId, Executed, Fault, handover};
+use ffproto::{Code, CommandId, Executed, handover};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::busy_poll;
 use super::login_stage;
-use crate::app::handler::{From, Outcome, Request, Route};
 use crate::app::hooks::{SessionEvent, SessionEventKind};
-use crate::cluster::affinity::Hop;
 use crate::error::HandlerError;
-use crate::exec::execution::{Execution, log_error, poll_once, until};
+use crate::exec::execution::{Execution, log_error, until};
 use crate::exec::executor::Executor;
 use crate::session::handle::Session;
 use crate::session::local::write_buffer::WriteBuffer;
 use crate::session::local::{Directive, KEEP_BYTES, LocalSession, Reason, SessionHandoff, Socket, Stage};
-use crate::transit::Transit;
-use crate::transit::next_hop::{Forwarded, forward_over};
 use allowance::Allowance;
 pub(super) use closed::Closed;
 pub(super) use decision::Refusal;
 use decision::{Decision, decide};
 use protocol::Spoken;
+use requests::{LastWay, Message, Running, finish, forward, start};
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
     /// The scratch buffer that every connection of this thread reads into; taken while in use.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The running handler of a connection, which waits for something.
-struct Running {
-    handler: Execution,
-    /// `None` for the hook at the opening, which has no reply.
-    command: Option<CommandId>,
-    name: &'static str,
-    deadline: Instant,
 }
 
 /// The connection of a client, as the future that serves it.
@@ -98,14 +83,6 @@ struct Input {
     waits_for_others: bool,
     /// What is to be done with it.
     directive: Directive,
-}
-
-/// The hop that the session's last stateful message took: the next one mostly takes it, too.
-#[derive(Default)]
-struct LastWay {
-    hop: Option<(Arc<str>, Hop)>,
-    /// How often the session had been moved when `hop` was chosen.
-    moves: u32,
 }
 
 /// The gateway's part of a connection's hand-off.
@@ -357,17 +334,17 @@ impl Connection {
         if let Decision::Handle { is_login: true, .. } | Decision::Forward { is_login: true, .. } = decision {
             session.set_stage(Stage::Asked);
         }
+        let message = Message { command, body, now };
         match decision {
             Decision::Handle { route, .. } => {
-                self.running = start(executor, session, route, command, body, now, cx);
+                self.running = start(executor, session, route, &message, cx);
                 if self.running.is_some() {
                     session.set_running(true);
                     self.poll_running(cx); // Arms the deadline.
                 }
             }
             Decision::Forward { rule, .. } => {
-                let message = Outbound { rule, command, body, now };
-                forward(executor, session, last_way, &message);
+                forward(executor, session, last_way, rule, &message);
             }
             Decision::NoRoute => {
                 let text = format!("no handler and no route for command {command}");
@@ -482,141 +459,6 @@ impl Connection {
             }
             drop(pin);
         });
-    }
-}
-
-/// A client's message that goes to another node.
-struct Outbound<'a> {
-    rule: &'a RouteRule,
-    command: CommandId,
-    body: &'a [u8],
-    now: Instant,
-}
-
-/// Starts a handler of this node; gives it back when it waits for something, and the session's next messages for it.
-fn start(
-    executor: &Arc<Executor>,
-    session: &LocalSession,
-    route: &Route,
-    command: CommandId,
-    body: &[u8],
-    now: Instant,
-    cx: &mut Context<'_>,
-) -> Option<Running> {
-    let identity = executor.node.identity();
-    let deadline = now + identity.limits().call_timeout;
-    if identity.may_log_call() {
-        info!(session = %session.id(), "call command {command}: {}", route.name);
-    }
-    let request = Request {
-        node: executor.node.clone(),
-        from: From::Session(session.clone()),
-        client: Some(Client { session: session.id(), command, stateless: false }),
-        deadline,
-        body: Some(Bytes::copy_from_slice(body)),
-    };
-    let mut handler = Execution::new(route, request, &executor.watchdog);
-    let polled = if route.concurrent { poll_once(&mut handler) } else { Pin::new(&mut handler).poll(cx) };
-    match polled {
-        Poll::Ready(outcome) => {
-            finish(session, executor, Some(command), route.name, outcome);
-            None
-        }
-        Poll::Pending if route.concurrent => {
-            let (session, executor, name) = (session.clone(), executor.clone(), route.name);
-            session.request_waits();
-            drop(identity.tasks().calls().spawn(async move {
-                let outcome = until(deadline, handler).await;
-                finish(&session, &executor, Some(command), name, outcome);
-                session.request_ended();
-            }));
-            None
-        }
-        Poll::Pending => Some(Running { handler, command: Some(command), name: route.name, deadline }),
-    }
-}
-
-/// Sends a command on that has no handler here; its outcome comes back to the session.
-fn forward(executor: &Arc<Executor>, session: &LocalSession, last_way: &mut LastWay, message: &Outbound<'_>) {
-    let Outbound { rule: RouteRule { to, stateless, .. }, command, body, now } = *message;
-    let transit = executor.node.transit();
-    let client = Client { session: session.id(), command, stateless: *stateless };
-    let (target, deadline) = (to.key(), now + transit.identity().limits().call_timeout);
-    let (from, routed_here, hops) = (None, true, 0);
-    let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
-    let asked = session.stage() == Stage::Asked;
-    let sink = if asked { login_stage::sink(session, executor) } else { session.sink() };
-    session.request_waits();
-    if let Err(fault) = last_way.send(transit, session.moves(), &message, sink) {
-        if asked {
-            return login_stage::decide(session, executor, Err(fault));
-        }
-        session.request_ended();
-        session.push_fault(command, &fault);
-    }
-}
-
-impl LastWay {
-    /// Sends a message this way, when it is still open and nothing of this node waits for another one; else the way that is
-    /// found. `moves` says how often the session has been moved.
-    fn send(
-        &mut self,
-        transit: &Transit,
-        moves: u32,
-        message: &Forwarded<'_>,
-        sink: Arc<dyn Sink>,
-    ) -> Result<(), Fault> {
-        let (target, client, token) = (message.target, message.client, message.client.command.0.into());
-        if moves != self.moves {
-            (self.moves, self.hop) = (moves, None);
-        }
-        let changes = transit.membership().changes();
-        let known = self.hop.as_ref().filter(|(known, hop)| {
-            let same = Arc::ptr_eq(known, target) && !client.stateless;
-            same && hop.holds(changes) && !transit.park().any()
-        });
-        if let Some((_, hop)) = known {
-            return match forward_over(hop, message, sink.clone(), token) {
-                Ok(()) => Ok(()),
-                Err(NotSent::Fault(fault)) => Err(fault),
-                Err(NotSent::Later) => transit.forward(message, sink, token).map(drop),
-            };
-        }
-        let hop = transit.forward(message, sink, token)?;
-        if !client.stateless {
-            self.hop = hop.map(|hop| (target.clone(), hop));
-        }
-        Ok(())
-    }
-}
-
-/// The end of one request: a reply, an error frame, or nothing where the handler has no value.
-fn finish(
-    session: &LocalSession,
-    executor: &Arc<Executor>,
-    command: Option<CommandId>,
-    name: &str,
-    outcome: Outcome,
-) {
-    if command.is_some() && session.stage() == Stage::Asked {
-        // The one request that may run now is the login.
-        session.request_waits();
-        let outcome = outcome.map_err(|error| {
-            log_error(name, &error);
-            error.into_fault(executor.node.name())
-        });
-        return login_stage::decide(session, executor, outcome);
-    }
-    let error = match (outcome, command) {
-        (Ok(Some(body)), Some(command)) => {
-            return session.reply(command, &body);
-        }
-        (Ok(_), _) => return,
-        (Err(error), _) => error,
-    };
-    log_error(name, &error);
-    if let Some(command) = command {
-        session.push_fault(command, &error.into_fault(executor.node.name()));
     }
 }
 

@@ -1,0 +1,179 @@
+//! The requests of a client: a handler of this node is started, or the message sent on, and the end of each is answered.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use ffconfig::RouteRule;
+use ffnet::link::{NotSent, Sink};
+use ffproto::link::Client;
+use ffproto::{CommandId, Fault};
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::app::handler::{From, Outcome, Request, Route};
+use crate::cluster::affinity::Hop;
+use crate::exec::execution::{Execution, log_error, poll_once, until};
+use crate::exec::executor::Executor;
+use crate::gateway::login_stage;
+use crate::session::local::{LocalSession, Stage};
+use crate::transit::Transit;
+use crate::transit::next_hop::{Forwarded, forward_over};
+
+/// The running handler of a connection, which waits for something.
+pub(super) struct Running {
+    pub(super) handler: Execution,
+    /// `None` for the hook at the opening, which has no reply.
+    pub(super) command: Option<CommandId>,
+    pub(super) name: &'static str,
+    pub(super) deadline: Instant,
+}
+
+/// One message of a client, and when it was read.
+#[derive(Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub(super) command: CommandId,
+    pub(super) body: &'a [u8],
+    pub(super) now: Instant,
+}
+
+/// The hop that the session's last stateful message took: the next one mostly takes it, too.
+#[derive(Default)]
+pub(super) struct LastWay {
+    hop: Option<(Arc<str>, Hop)>,
+    /// How often the session had been moved when `hop` was chosen.
+    moves: u32,
+}
+
+/// Starts a handler of this node; gives it back when it waits for something, and the session's next messages for it.
+pub(super) fn start(
+    executor: &Arc<Executor>,
+    session: &LocalSession,
+    route: &Route,
+    message: &Message<'_>,
+    cx: &mut Context<'_>,
+) -> Option<Running> {
+    let Message { command, body, now } = *message;
+    let identity = executor.node.identity();
+    let deadline = now + identity.limits().call_timeout;
+    if identity.may_log_call() {
+        info!(session = %session.id(), "call command {command}: {}", route.name);
+    }
+    let request = Request {
+        node: executor.node.clone(),
+        from: From::Session(session.clone()),
+        client: Some(Client { session: session.id(), command, stateless: false }),
+        deadline,
+        body: Some(Bytes::copy_from_slice(body)),
+    };
+    let mut handler = Execution::new(route, request, &executor.watchdog);
+    let polled = if route.concurrent { poll_once(&mut handler) } else { Pin::new(&mut handler).poll(cx) };
+    match polled {
+        Poll::Ready(outcome) => {
+            finish(session, executor, Some(command), route.name, outcome);
+            None
+        }
+        Poll::Pending if route.concurrent => {
+            let (session, executor, name) = (session.clone(), executor.clone(), route.name);
+            session.request_waits();
+            drop(identity.tasks().calls().spawn(async move {
+                let outcome = until(deadline, handler).await;
+                finish(&session, &executor, Some(command), name, outcome);
+                session.request_ended();
+            }));
+            None
+        }
+        Poll::Pending => Some(Running { handler, command: Some(command), name: route.name, deadline }),
+    }
+}
+
+/// Sends a command on that has no handler here; its outcome comes back to the session.
+pub(super) fn forward(
+    executor: &Arc<Executor>,
+    session: &LocalSession,
+    last_way: &mut LastWay,
+    rule: &RouteRule,
+    message: &Message<'_>,
+) {
+    let (Message { command, body, now }, RouteRule { to, stateless, .. }) = (*message, rule);
+    let transit = executor.node.transit();
+    let client = Client { session: session.id(), command, stateless: *stateless };
+    let (target, deadline) = (to.key(), now + transit.identity().limits().call_timeout);
+    let (from, routed_here, hops) = (None, true, 0);
+    let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
+    let asked = session.stage() == Stage::Asked;
+    let sink = if asked { login_stage::sink(session, executor) } else { session.sink() };
+    session.request_waits();
+    if let Err(fault) = last_way.send(transit, session.moves(), &message, sink) {
+        if asked {
+            return login_stage::decide(session, executor, Err(fault));
+        }
+        session.request_ended();
+        session.push_fault(command, &fault);
+    }
+}
+
+impl LastWay {
+    /// Sends a message this way, when it is still open and nothing of this node waits for another one; else the way that is
+    /// found. `moves` says how often the session has been moved.
+    fn send(
+        &mut self,
+        transit: &Transit,
+        moves: u32,
+        message: &Forwarded<'_>,
+        sink: Arc<dyn Sink>,
+    ) -> Result<(), Fault> {
+        let (target, client, token) = (message.target, message.client, message.client.command.0.into());
+        if moves != self.moves {
+            (self.moves, self.hop) = (moves, None);
+        }
+        let changes = transit.membership().changes();
+        let known = self.hop.as_ref().filter(|(known, hop)| {
+            let same = Arc::ptr_eq(known, target) && !client.stateless;
+            same && hop.holds(changes) && !transit.park().any()
+        });
+        if let Some((_, hop)) = known {
+            return match forward_over(hop, message, sink.clone(), token) {
+                Ok(()) => Ok(()),
+                Err(NotSent::Fault(fault)) => Err(fault),
+                Err(NotSent::Later) => transit.forward(message, sink, token).map(drop),
+            };
+        }
+        let hop = transit.forward(message, sink, token)?;
+        if !client.stateless {
+            self.hop = hop.map(|hop| (target.clone(), hop));
+        }
+        Ok(())
+    }
+}
+
+/// The end of one request: a reply, an error frame, or nothing where the handler has no value.
+pub(super) fn finish(
+    session: &LocalSession,
+    executor: &Arc<Executor>,
+    command: Option<CommandId>,
+    name: &str,
+    outcome: Outcome,
+) {
+    if command.is_some() && session.stage() == Stage::Asked {
+        // The one request that may run now is the login.
+        session.request_waits();
+        let outcome = outcome.map_err(|error| {
+            log_error(name, &error);
+            error.into_fault(executor.node.name())
+        });
+        return login_stage::decide(session, executor, outcome);
+    }
+    let error = match (outcome, command) {
+        (Ok(Some(body)), Some(command)) => {
+            return session.reply(command, &body);
+        }
+        (Ok(_), _) => return,
+        (Err(error), _) => error,
+    };
+    log_error(name, &error);
+    if let Some(command) = command {
+        session.push_fault(command, &error.into_fault(executor.node.name()));
+    }
+}
