@@ -23,7 +23,7 @@ use crate::phase::Phase;
 use crate::prefixed_stream::PrefixedStream;
 use crate::proxy::Proxy;
 
-/// What a connection may hold of a request that is not whole.
+/// The bytes that a connection may hold of a request that is not whole.
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// How often a connection is asked whether its client is silent.
 const LOOK: Duration = Duration::from_secs(1);
@@ -34,9 +34,9 @@ type Http = http1::Connection<TokioIo<PrefixedStream>, Proxy>;
 
 /// Why a connection is not served here any more.
 pub(crate) enum End {
-    /// It ended, or was cut.
+    /// The connection ended, or was cut.
     Closed,
-    /// It is between two requests: its socket, and what has been read of the next.
+    /// The connection is between two requests: its socket, and what has been read of the next.
     Moves(TcpStream, Bytes),
 }
 
@@ -66,7 +66,7 @@ struct Served {
     timeouts: Timeouts,
 }
 
-/// What polling has come to.
+/// The result of polling.
 enum Turn {
     Ended(hyper::Result<()>),
     CanMove,

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-/// What a front does with its connections.
+/// The phase of a front: what it does with its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The front accepts and serves.

@@ -30,7 +30,7 @@ pub(crate) const REAL_IP: &str = "X-Real-IP";
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// What is meant for the next hop only (RFC 9110, 7.6.1), besides what `Connection` names.
+/// The headers that are meant for the next hop only (RFC 9110, 7.6.1), besides what `Connection` names.
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),

@@ -111,7 +111,7 @@ fn config() -> Config {
     }
 }
 
-/// What is known of Rocket once it serves.
+/// Rocket, as far as it is known once it serves.
 struct Up {
     runtime: Handle,
     port: u16,

@@ -9,7 +9,7 @@ use crate::db::{Db, DbError};
 use crate::record::records::Registered;
 use crate::record::{Records, SchemaError, Settings};
 
-/// Where a node's rows are.
+/// The stores of a node: where its rows are.
 pub struct Stores {
     /// The database, when the config says `"db": true`.
     pub db: Option<Db>,
@@ -21,7 +21,7 @@ pub struct Stores {
     pub records: Option<Records>,
 }
 
-/// How stores are not opened.
+/// Why stores could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A database does not answer, or cannot be migrated.

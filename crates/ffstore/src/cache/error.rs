@@ -1,4 +1,4 @@
-//! How the cache fails, by what a caller can do about it.
+//! The errors of the cache, by what a caller can do about them.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The driver's own words.
 pub type Cause = Box<dyn StdError + Send + Sync>;
 
-/// How the cache fails. A miss is not a failure.
+/// An error of the cache. A miss is not a failure.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
@@ -15,9 +15,9 @@ pub enum CacheError {
     Unreachable {
         /// The server as the config has it.
         server: String,
-        /// How long it was tried.
+        /// How long the operation was tried.
         waited: Duration,
-        /// What was met.
+        /// The error that was met.
         #[source]
         source: Cause,
     },
@@ -29,7 +29,7 @@ pub enum CacheError {
     Lost {
         /// The server that keeps the key.
         server: String,
-        /// What was met.
+        /// The error that was met.
         #[source]
         source: Cause,
     },
@@ -53,7 +53,7 @@ pub enum CacheError {
     /// [`update`](super::Cache::update) lost against other writers every time. Nothing was changed.
     #[error("other writers were faster {tries} times")]
     Contended {
-        /// How often it was tried.
+        /// How often the update was tried.
         tries: u32,
     },
     /// The server answers with an error of its own (out of memory, not a memcached of 1.6 or newer …).

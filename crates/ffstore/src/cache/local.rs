@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Version;
 
-/// What an item costs besides its key and value: its places in the table, the map and the allocator.
+/// The cost of an item besides its key and value: its places in the table, the map and the allocator.
 const OVERHEAD: usize = 128;
 
 /// "No item" in the list of use.

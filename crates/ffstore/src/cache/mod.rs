@@ -62,7 +62,7 @@ impl From<Duration> for Life {
 }
 
 impl Life {
-    /// When it ends, in whole seconds as memcached has it. Beyond the clock's range it does not.
+    /// When the life ends, in whole seconds as memcached has it. Beyond the clock's range it does not.
     fn end(self, now: Instant) -> Option<Instant> {
         let Self::For(life) = self else { return None };
         let seconds = life.as_secs().saturating_add(u64::from(life.subsec_nanos() > 0)).max(1);
@@ -70,7 +70,7 @@ impl Life {
     }
 }
 
-/// Which write of a key was read; see [`Cache::cas`].
+/// The version of a value: which write of a key was read; see [`Cache::cas`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version(u64);
 

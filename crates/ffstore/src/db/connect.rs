@@ -56,10 +56,10 @@ impl Db {
     }
 }
 
-/// What a connection may make of a SQLite database.
+/// The parts of a SQLite database that a connection may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Make {
-    /// What is missing: the folder, the file, its journal's mode.
+    /// The parts that are missing: the folder, the file, its journal's mode.
     Missing,
     Nothing,
 }
@@ -92,7 +92,7 @@ fn scheme(config: &ffconfig::Database) -> &str {
     config.url.split_once(':').map_or("", |(scheme, _)| scheme)
 }
 
-/// Whether it is a SQLite file that is not there and that a start would make.
+/// Whether the database is a SQLite file that is not there and that a start would make.
 fn is_to_be_made(config: &ffconfig::Database) -> Result<bool, DbError> {
     if scheme(config) != "sqlite" || is_in_memory(config) || matches!(mode(config), Some("ro" | "rw")) {
         return Ok(false);

@@ -13,7 +13,7 @@ use super::placeholder::numbered;
 use super::value::{Cell, Row, Value};
 use super::{Sql, sqlx_str};
 
-/// What a driver does in its own way.
+/// A driver: what each database does in its own way.
 pub(super) trait Driver: sqlx::Database {
     /// A connection that is late goes on with its statement: it is closed, and the pool opens another one.
     const CLOSE_WHEN_LATE: bool;

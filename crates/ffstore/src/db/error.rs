@@ -1,4 +1,4 @@
-//! How the database fails, by what a caller can do about it.
+//! The errors of the database, by what a caller can do about them.
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The driver's own words.
 pub type Cause = Box<dyn StdError + Send + Sync>;
 
-/// How the database fails. No variant shows a password.
+/// An error of the database. No variant shows a password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DbError {
@@ -22,9 +22,9 @@ pub enum DbError {
     Unreachable {
         /// Kind, host and port.
         target: String,
-        /// How long it was tried.
+        /// How long the connection was tried.
         waited: Duration,
-        /// What the last try met.
+        /// The error of the last try.
         #[source]
         source: Cause,
     },
@@ -33,7 +33,7 @@ pub enum DbError {
     Refused {
         /// Kind, host and port.
         target: String,
-        /// What it says.
+        /// The database's own error.
         #[source]
         source: Cause,
     },
@@ -50,7 +50,7 @@ pub enum DbError {
     /// (`db.connections_max`). The statement surely did not run.
     #[error("no connection to the database became free within {waited:?}")]
     NoConnection {
-        /// How long it was waited for.
+        /// How long the statement was waited for.
         waited: Duration,
     },
     /// The statement took too long. It may have run.
@@ -77,7 +77,7 @@ pub enum DbError {
     /// running the whole transaction again may succeed.
     #[error("another transaction was in the way")]
     Conflict {
-        /// What the database says.
+        /// The database's own error.
         #[source]
         source: Cause,
     },
@@ -85,14 +85,14 @@ pub enum DbError {
     /// trying again may succeed.
     #[error("the database takes no writes now")]
     Unable {
-        /// What the database says.
+        /// The database's own error.
         #[source]
         source: Cause,
     },
     /// The database refuses the statement: its text, an argument, a constraint. Nothing was changed.
     #[error("the database refuses the statement")]
     Statement {
-        /// What the database says.
+        /// The database's own error.
         #[source]
         source: Cause,
     },
@@ -140,7 +140,7 @@ impl DbError {
 }
 
 impl DbError {
-    /// The same once more, for another who waited for the same statement.
+    /// The same error once more, for another caller that waited for the same statement.
     pub(crate) fn again(&self) -> Self {
         let said = |source: &Cause| Cause::from(fftelemetry::chain(&**source));
         match self {

@@ -1,5 +1,5 @@
-//! Whether a database answers: asked on a connection of its own, so that a busy pool is not taken for a lost
-//! database.
+//! The health of a database: whether it answers, asked on a connection of its own, so that a busy pool is not taken for
+//! a lost database.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,12 +16,12 @@ use super::error::cause;
 
 /// How often a database that answers is asked.
 const EVERY: Duration = Duration::from_secs(1);
-/// How soon one that does not answer is asked again, at first and at last.
+/// How soon a database that does not answer is asked again, at first and at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// An answer that takes longer is none.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Where a probe connects.
+/// The target of a probe.
 #[derive(Debug, Clone)]
 pub(super) enum Target {
     Sqlite(SqliteConnectOptions),
@@ -50,12 +50,12 @@ impl Health {
         Self { shown_url, target, down: AtomicBool::new(false), last: Mutex::default() }
     }
 
-    /// Where it is, without the password.
+    /// The database's URL, without the password.
     pub fn shown_url(&self) -> &str {
         &self.shown_url
     }
 
-    /// Whether it answered when it was last asked.
+    /// Whether the database answered when it was last asked.
     pub fn is_up(&self) -> bool {
         !self.down.load(Ordering::Relaxed)
     }

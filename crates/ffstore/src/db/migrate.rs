@@ -1,4 +1,4 @@
-//! The SQL files of a folder, run once each, in order, by one node at a time.
+//! Migrations: the SQL files of a folder, run once each, in order, by one node at a time.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -58,7 +58,7 @@ const WAIT_WHEN_DOWN: Duration = Duration::from_millis(250);
 /// How long SQLite waits for another writer: less than [`DEADLINE`], so that the error names the lock.
 const SQLITE_BUSY: Duration = Duration::from_secs(4);
 
-/// Which language a database speaks.
+/// The dialect of a database: which language it speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// SQLite, in this process.
@@ -74,7 +74,8 @@ pub enum Dialect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sql {
     text: Cow<'static, str>,
-    /// It says the types of its arguments itself, wherever the database would have to guess those of NULL.
+    /// Whether the statement says the types of its arguments itself, wherever the database would have to guess those of
+    /// NULL.
     typed: bool,
 }
 
@@ -121,8 +122,8 @@ pub struct Db {
     turns: Turns,
 }
 
-/// Who writes to SQLite next. It has one writer at a time, and lets others look again at growing intervals, so
-/// that who looks less often may never see it free; in this process they queue.
+/// The turns of writers to SQLite. It has one writer at a time, and lets others look again at growing intervals, so
+/// that a writer that looks less often may never see it free; in this process they queue.
 #[derive(Debug, Clone, Default)]
 struct Turns(Option<Arc<Mutex<()>>>);
 
@@ -235,12 +236,12 @@ impl Db {
         Self { pool: pool.clone(), turns: Turns::default(), ..self.clone() }
     }
 
-    /// Whether it answers, as last seen; asked by itself again and again.
+    /// The health of the database, as last seen: it is asked by itself again and again.
     pub fn health(&self) -> &Health {
         &self.health
     }
 
-    /// Which language its statements are written in.
+    /// The dialect in which statements are written.
     pub fn dialect(&self) -> Dialect {
         match &self.pool {
             Pool::Sqlite(_) => Dialect::Sqlite,
@@ -413,7 +414,7 @@ impl Db {
         Ok((turn, connection, left.saturating_sub(waited)))
     }
 
-    /// What became of a statement; gives the connection back.
+    /// The outcome of a statement; gives the connection back.
     fn outcome<D: Driver, T>(
         &self,
         outcome: Result<Result<T, sqlx::Error>, time::error::Elapsed>,

@@ -1,4 +1,4 @@
-//! What goes into a statement and comes out of a row, the same on every database.
+//! Values: arguments of a statement and columns of a row, the same on every database.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Many rows changed by one statement: what makes writing behind cheaper than writing each row by itself. A pure
-//! function from rows to a text and its arguments.
+//! Batches: many rows changed by one statement, which makes writing behind cheaper than writing each row by itself. A
+//! pure function from rows to a text and its arguments.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::db::{Dialect, Sql, Value};
 use super::shape::{Kind, Shape};
 use super::sql::{HOLDER, Names, VERSION};
 
-/// What a row must be for a statement to change it, beside having the key.
+/// The guard of a statement: what a row must be to be changed, beside having the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Guard {
     /// Nobody holds it, and it has this version: `[version]`.
@@ -30,7 +30,7 @@ impl Guard {
     }
 }
 
-/// What a statement sets.
+/// The columns that a statement sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Set {
     /// All columns but the key, and the version: `[columns without the key …, version]`.
@@ -45,9 +45,9 @@ pub(crate) enum Set {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Part {
     pub(crate) key: Value,
-    /// As the [`Guard`] wants it.
+    /// The arguments that the [`Guard`] wants.
     pub(crate) guard: Vec<Value>,
-    /// As the [`Set`] wants it.
+    /// The arguments that the [`Set`] wants.
     pub(crate) set: Vec<Value>,
 }
 

@@ -1,4 +1,4 @@
-//! What the records of a node have done, for its status.
+//! The counters of a node's records, for its status.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

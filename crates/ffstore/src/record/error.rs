@@ -1,10 +1,10 @@
-//! How records fail, by what a caller can do about it.
+//! The errors of records, by what a caller can do about them.
 
 use std::sync::Arc;
 
 use crate::db::DbError;
 
-/// How an operation on records fails. [`RecordError::is_unsent`] tells those after which nothing was changed.
+/// An error of an operation on records. [`RecordError::is_unsent`] tells those after which nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
@@ -40,7 +40,7 @@ pub enum RecordError {
     Contended {
         /// The table.
         table: &'static str,
-        /// How often it was tried.
+        /// How often the write was tried.
         tries: u32,
     },
     /// Too much waits to be written: `limits.dirty_records_max` or `limits.dirty_bytes_max`. The database is
@@ -64,7 +64,7 @@ pub enum RecordError {
     Misuse {
         /// The table.
         table: &'static str,
-        /// What is wrong.
+        /// The mistake.
         reason: &'static str,
     },
     /// A row does not fit the struct. A fault in the program or in the table.

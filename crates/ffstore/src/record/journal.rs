@@ -1,5 +1,5 @@
-//! The journal's file and the thread that writes it. What is appended is in the file before it is answered,
-//! so `kill -9` of the node loses nothing of it; it is on the disk at most a second later.
+//! The journal's file and the thread that writes it. An entry is in the file before its write is answered, so `kill -9`
+//! of the node loses nothing of it; it is on the disk at most a second later.
 //!
 //! A node's file is locked for as long as the node lives. One that nobody locks has been left by a node that
 //! died, and is written to the database by whoever finds it (see `recover`). It becomes shorter by being
@@ -200,7 +200,8 @@ struct Writer {
     len: u64,
     live: Live,
     unsynced: Option<Instant>,
-    /// What is in the file, or on the disk, is not what it should be: it is written anew before anything else.
+    /// Whether the file, or the disk, may have something else than it should: then the file is written anew before
+    /// anything else.
     damaged: bool,
 }
 
@@ -229,7 +230,7 @@ impl Writer {
         }
     }
 
-    /// What waits; `None` at the end. Empty when it is time to look at the disk.
+    /// The operations that wait; `None` at the end. Empty when it is time to look at the disk.
     fn next(&self) -> Option<Vec<Op>> {
         let mut queue = self.shared.queue.lock();
         if queue.waiting.is_empty() && !queue.closed {
@@ -356,14 +357,14 @@ impl Writer {
     }
 }
 
-/// Which boot of this host it is; empty when the system does not say. What was written in an earlier boot may have
-/// lost what was not yet on the disk.
+/// The boot of this host; empty when the system does not tell. A file that was written in an earlier boot may have lost
+/// what was not yet on the disk.
 pub(crate) fn boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_or_else(|_| String::new(), |id| id.trim().into())
 }
 
-/// So that the name survives a power cut, too.
+/// Syncs a folder, so that a file's name survives a power cut, too.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

@@ -15,7 +15,7 @@ use crate::db::DbError;
 /// A row that somebody waits to hold.
 pub(crate) struct Asked<K> {
     pub(crate) key: K,
-    /// As it was read.
+    /// The version as it was read.
     pub(crate) version: i64,
     pub(crate) lease: u64,
     pub(crate) answer: oneshot::Sender<Result<bool, DbError>>,
@@ -33,7 +33,7 @@ impl<K> Asked<K> {
 struct Unsure<K> {
     key: K,
     since: Instant,
-    /// Its beginning was seen, so no late statement can make it: one that ends it is enough.
+    /// Whether the lease's beginning was seen: then no late statement can make it, and one that ends it is enough.
     begun: bool,
 }
 
@@ -95,7 +95,7 @@ impl<K: Ord + Hash + Clone> Leases<K> {
         by_key
     }
 
-    /// Those of some leases that are still unsure.
+    /// The leases, of these, that are still unsure.
     pub(crate) fn still_unsure(&self, leases: impl Iterator<Item = (K, u64)>) -> Vec<(K, u64)> {
         let unsure = self.unsure.lock();
         leases.filter(|(_, lease)| unsure.contains_key(lease)).collect()

@@ -27,12 +27,12 @@ use super::schema::{SchemaError, check};
 use super::shape::{Record, Shape};
 use super::table::{Context, Inner, Table};
 
-/// How often it is looked for journals of dead nodes.
+/// How often journals of dead nodes are looked for.
 const RECOVER_EVERY: Duration = Duration::from_secs(1);
 
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What a node knows of a table without its type.
+/// A table without its type.
 trait AnyTable: Send + Sync {
     fn shape(&self) -> Shape;
     fn run(self: Arc<Self>) -> Later<()>;
@@ -43,7 +43,7 @@ trait AnyTable: Send + Sync {
     fn retain_bindings(&self, lives: &dyn Fn(SessionId) -> bool);
 }
 
-/// What a table has in memory.
+/// The statistics of a table: what it has in memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TableStats {
     /// Records.
@@ -102,7 +102,7 @@ type Open = fn(Db, Arc<Context>) -> (Arc<dyn AnyTable>, Typed);
 pub struct Registered {
     /// The type of its record.
     pub id: TypeId,
-    /// Its columns.
+    /// The table's columns.
     pub shape: Shape,
     open: Open,
 }
@@ -120,11 +120,11 @@ impl Registered {
     }
 }
 
-/// What the records of a node need of its surroundings.
+/// The settings of a node's records.
 pub struct Settings {
     /// Unlike that of any other start of any node: it names the journal, and stands in the rows that it holds.
     pub id: String,
-    /// Where journals are kept, of all nodes of the host.
+    /// The folder of the journals of all nodes of the host.
     pub data_dir: PathBuf,
     /// The bounds.
     pub limits: ffconfig::Limits,

@@ -46,14 +46,14 @@ struct Left {
     looked_through: bool,
 }
 
-/// What a scan has done.
+/// The result of a scan.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Recovered {
     pub(crate) journals: usize,
     pub(crate) rows: u64,
 }
 
-/// Who writes the journals in a folder that nobody locks to the databases, and removes them.
+/// The recovery: it writes the journals in a folder that no node locks to the databases, and removes them.
 pub(crate) struct Recovery {
     folder: PathBuf,
     databases: BTreeMap<String, Db>,
@@ -190,7 +190,7 @@ async fn write(left: &Left, databases: &BTreeMap<String, Db>) -> Result<u64, DbE
     Ok(written)
 }
 
-/// Where rows of a journal go.
+/// The table that rows of a journal go to.
 struct To<'a> {
     left: &'a Left,
     db: &'a Db,

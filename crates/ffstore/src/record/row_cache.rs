@@ -1,5 +1,5 @@
-//! What a node knows of the rows of one table: values, versions, what it holds, and what waits to be written.
-//! A pure machine: `now` comes in.
+//! The row cache: what a node knows of the rows of one table. Values, versions, leases, and the writes that wait. A
+//! pure machine: `now` comes in.
 //!
 //! A slot is *clean* (a copy of the database's row, good for a while), *loose* (changed here by a best-effort
 //! write over the version that was read), or *held* (the row names this node's journal as its holder, so
@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use super::shape::Record;
 
-/// What a slot costs besides its record: its places in the map and in the queues.
+/// The cost of a slot besides its record: its places in the map and in the queues.
 const OVERHEAD: usize = 192;
 
-/// What waits to be written on the whole node, all tables together.
+/// The backlog: what waits to be written on the whole node, all tables together.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     pub(crate) records: AtomicUsize,
@@ -41,7 +41,7 @@ pub(crate) enum State {
     Held,
 }
 
-/// When the database must have a value.
+/// The mark of a dirty value: when the database must have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Dirty {
     since: Instant,
@@ -64,7 +64,7 @@ struct Slot<T> {
     bytes: usize,
     /// Read since the hand of the clock last came by.
     touched: bool,
-    /// Which entry of the clock is its own.
+    /// The entry of the clock that is the slot's own.
     place: u64,
 }
 
@@ -271,7 +271,7 @@ impl<T: Record> RowCache<T> {
         }
     }
 
-    /// What is dirty is due now.
+    /// Makes a dirty value due now.
     pub(crate) fn hasten(&mut self, key: &T::Key, now: Instant) {
         let Some(dirty) = self.slots.get_mut(key).and_then(|slot| slot.dirty.as_mut()) else { return };
         match &mut dirty.in_flight {
@@ -326,7 +326,7 @@ impl<T: Record> RowCache<T> {
         self.due.insert((next, due.key.clone()));
     }
 
-    /// It was not written: it is due again at `again`.
+    /// Notes that a value was not written: it is due again at `again`.
     pub(crate) fn failed(&mut self, due: &Due<T::Key, T>, again: Instant) {
         let Some(slot) = self.slots.get_mut(&due.key) else { return };
         if let Some(dirty) = slot.dirty.as_mut().filter(|dirty| dirty.in_flight.is_some()) {
@@ -356,12 +356,12 @@ impl<T: Record> RowCache<T> {
         self.slots.values().any(|slot| slot.state == State::Held && slot.dirty.is_none())
     }
 
-    /// How many rows are held.
+    /// The number of rows that are held.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// How many slots there are, and their bytes.
+    /// The number of slots, and their bytes.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.slots.len(), self.bytes)
     }

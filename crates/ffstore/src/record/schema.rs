@@ -1,5 +1,5 @@
-//! Whether the real table is what a record expects, asked at the start; what is missing is said as the
-//! statements that add it.
+//! The check of a schema: whether the real table is what a record expects, asked at the start. What is missing is told
+//! as the statements that add it.
 
 use crate::db::{Db, DbError, Dialect, Value};
 
@@ -37,7 +37,7 @@ pub enum SchemaError {
         /// The database.
         database: String,
     },
-    /// It could not be asked.
+    /// The database could not be asked.
     #[error("table `{table}`")]
     Db {
         /// The table.

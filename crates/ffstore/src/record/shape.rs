@@ -1,4 +1,4 @@
-//! What a record is: a struct whose fields are the columns of a table. `#[derive(Record)]` writes it.
+//! Records as a trait: structs whose fields are the columns of a table. `#[derive(Record)]` writes it.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -10,16 +10,16 @@ pub trait Record: Clone + PartialEq + Send + Sync + 'static {
     /// The type of the key.
     type Key: Key;
 
-    /// Its table.
+    /// The record's table.
     const SHAPE: Shape;
 
-    /// Its key.
+    /// The record's key.
     fn key(&self) -> &Self::Key;
 
     /// Takes the key that the database has made.
     fn set_key(&mut self, key: Self::Key);
 
-    /// Its columns, in the order of the shape.
+    /// The record's columns, in the order of the shape.
     fn values(&self) -> Vec<Value>;
 
     /// The record of these columns.
@@ -32,18 +32,18 @@ pub trait Record: Clone + PartialEq + Send + Sync + 'static {
     fn bytes(&self) -> usize;
 }
 
-/// Where records of one type are kept.
+/// The shape of a record type: where its records are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// The name of the database in the config; empty is `db`.
     pub database: &'static str,
     /// The name of the table.
     pub table: &'static str,
-    /// Its columns, without `version` and `holder`, which belong to the framework.
+    /// The table's columns, without `version` and `holder`, which belong to the framework.
     pub columns: &'static [Column],
-    /// Which of them is the key.
+    /// The place of the key among the columns.
     pub key: usize,
-    /// Which of them names the owner.
+    /// The place of the column that names the owner.
     pub owner: Option<usize>,
     /// Whether the database makes the key.
     pub auto: bool,
@@ -59,15 +59,15 @@ impl Shape {
 /// One column.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
-    /// Its name.
+    /// The column's name.
     pub name: &'static str,
-    /// What it holds.
+    /// The kind of its values.
     pub kind: Kind,
-    /// Whether it may be NULL: the field is an `Option`.
+    /// Whether the column may be NULL: the field is an `Option`.
     pub nullable: bool,
 }
 
-/// What a column holds.
+/// The kind of a column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `bool`.
@@ -102,7 +102,7 @@ pub struct Misfit {
     note = "fields are: bool, i32, i64, u32, f64, String, Vec<u8>, and Option of one of these"
 )]
 pub trait Field: Sized {
-    /// What its column holds.
+    /// The kind of the field's column.
     const KIND: Kind;
     /// Whether its column may be NULL.
     const NULLABLE: bool = false;

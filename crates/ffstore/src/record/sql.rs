@@ -177,7 +177,7 @@ pub(crate) fn add_column(shape: &Shape, dialect: Dialect, column: &str, nopad: &
     format!("ALTER TABLE {} ADD COLUMN {definition}", names.quote(shape.table))
 }
 
-/// What of a table is not as the framework needs it.
+/// A part of a table that is not as the framework needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unfit {
     /// The record's key is not unique by itself.
@@ -295,7 +295,7 @@ fn definition(names: &Names<'_>, shape: &Shape, place: usize, column: &Column, n
     format!("{name} {kind}{}", if column.nullable { "" } else { " NOT NULL" })
 }
 
-/// As MySQL calls it.
+/// MySQL's name of a kind.
 fn kind_name(kind: Kind, indexed: bool, nopad: &str) -> String {
     match (kind, indexed) {
         (Kind::Bool, _) => "BOOLEAN".into(),

@@ -34,7 +34,7 @@ use super::sql::Names;
 /// Keys of one statement: far below what any of the databases takes.
 pub(crate) const KEYS_AT_ONCE: usize = 500;
 
-/// What all tables of a node have in common.
+/// The context that all tables of a node have in common.
 pub(crate) struct Context {
     pub(crate) journal: Journal,
     pub(crate) backlog: Arc<Backlog>,
@@ -76,11 +76,11 @@ pub(crate) struct Inner<T: Record> {
     pub(crate) cx: Arc<Context>,
     pub(crate) row_cache: Mutex<RowCache<T>>,
     pub(crate) locks: Locks<T::Key>,
-    /// Its number in the journal.
+    /// The table's number in the journal.
     pub(crate) number: u32,
     /// Wakes the task that writes behind.
     pub(crate) wake: Notify,
-    /// What this node knows of its leases on rows.
+    /// This node's leases on rows, as far as it knows.
     pub(crate) leases: Leases<T::Key>,
     /// Keys in memcached that may be older than the database's row: to be deleted.
     pub(crate) stale: Mutex<FxHashSet<T::Key>>,
@@ -147,7 +147,7 @@ impl<T: Record> Inner<T> {
         RowId { table: self.number, key: bytes.into() }
     }
 
-    /// What a row says of a lease of this journal's.
+    /// The holder that a row names for a lease of this journal.
     pub(crate) fn holder(&self, lease: u64) -> String {
         format!("{}#{lease}", self.cx.journal.id())
     }

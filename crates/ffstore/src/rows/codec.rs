@@ -10,7 +10,7 @@ use super::Value;
 #[error("malformed values")]
 pub struct Malformed;
 
-/// What is left to be read of an encoding. Every read checks that it is there first.
+/// The reader of an encoding: what is left to be read. Every read checks that it is there first.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a>(&'a [u8]);
 
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
     /// Text behind its length.
     ///
     /// # Errors
-    /// It is cut, or no UTF-8.
+    /// The text is cut, or no UTF-8.
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)
     }
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
     /// One value.
     ///
     /// # Errors
-    /// It is cut, has an unknown tag, or its text is no UTF-8.
+    /// The value is cut, has an unknown tag, or its text is no UTF-8.
     pub fn value(&mut self) -> Result<Value, Malformed> {
         Ok(match self.u8()? {
             0 => Value::Null,
@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| self.value()).collect()
     }
 
-    /// How many bytes are left.
+    /// The number of bytes that are left.
     pub fn left(&self) -> usize {
         self.0.len()
     }

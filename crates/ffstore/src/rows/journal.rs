@@ -23,18 +23,18 @@ pub const FRAME_HEAD: usize = 8;
 
 /// The smallest entry: its kind and what is shortest of all, a list of no rows.
 const ENTRY_BYTES_MIN: usize = 5;
-/// How many bytes are summed at most to find what follows damage. Whoever can choose what is in a file could
+/// The bound on bytes that are summed to find what follows damage. A writer that can choose what is in a file could
 /// otherwise make its reading take hours.
 const SEARCH_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
-/// One thing that the journal says.
+/// An entry of the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
-    /// What a table's number stands for, before it is used.
+    /// The table that a number stands for, before it is used.
     Table {
-        /// Its number in this file.
+        /// The table's number in this file.
         number: u32,
         /// The table.
         table: Table,
@@ -43,8 +43,8 @@ pub enum Entry {
     Lease {
         /// The row.
         row: RowId,
-        /// Which lease of this journal's: the row says `ID#NUMBER`, so that nothing of an earlier lease, late
-        /// on its way to the database, can touch a later one.
+        /// The lease of this journal: the row says `ID#NUMBER`, so that nothing of an earlier lease, late on its way to
+        /// the database, can touch a later one.
         number: u64,
     },
     /// Held rows as they are now, all of them or none.
@@ -54,7 +54,7 @@ pub enum Entry {
     },
 }
 
-/// Where rows belong.
+/// The table where rows belong.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Table {
     /// The database's name in the config; empty is `db`.
@@ -143,12 +143,12 @@ fn read_table(reader: &mut Reader<'_>) -> Result<Table, Malformed> {
     Ok(Table { database, name, key, columns })
 }
 
-/// How a file begins.
+/// The head of a journal's file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Head {
     /// The journal's id, as it stands in the rows that it holds.
     pub id: String,
-    /// Which boot of the host it was written in; empty when that is not known.
+    /// The boot of the host in which the file was written; empty when that is not known.
     pub boot: String,
     /// A random number that stands nowhere else; `None` in version 1.
     pub salt: Option<u64>,
@@ -191,16 +191,16 @@ impl Head {
     }
 }
 
-/// What a file holds.
+/// The contents of a journal's file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct File {
-    /// How it begins.
+    /// The file's head.
     pub head: Head,
     /// The entries, in order.
     pub entries: Vec<Entry>,
-    /// How many bytes of the file they are, with what is damaged between them.
+    /// The number of bytes of the entries, with what is damaged between them.
     pub whole: usize,
-    /// How many bytes between entries are none.
+    /// The number of bytes between entries that are none.
     pub damaged: usize,
     /// Whether a cut or damaged frame follows.
     pub torn: bool,
@@ -210,7 +210,7 @@ pub struct File {
 /// when that takes too long: there it ends.
 ///
 /// # Errors
-/// It does not begin as a journal does.
+/// The file does not begin as a journal does.
 pub fn read(bytes: &[u8]) -> Result<File, Malformed> {
     let (head, mut whole) = Head::read(bytes)?;
     let (mut entries, mut damaged, mut budget) = (Vec::new(), 0, SEARCH_BYTES_MAX);
@@ -229,8 +229,8 @@ pub fn read(bytes: &[u8]) -> Result<File, Malformed> {
 }
 
 impl File {
-    /// What its entries lead to. Behind damage the entry that begins a row's lease may be missing: there a row that was
-    /// written was held all the same, and its lease has the number 0.
+    /// The rows that the entries lead to. Behind damage the entry that begins a row's lease may be missing: there a row
+    /// that was written was held all the same, and its lease has the number 0.
     pub fn live(&self) -> Live {
         let mut live = Live::default();
         for entry in &self.entries {

@@ -1,4 +1,4 @@
-//! What of a journal still matters: the rows that are held, and their newest unwritten state.
+//! The live part of a journal: the rows that are held, and their newest unwritten state.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct RowId {
     pub key: Arc<[u8]>,
 }
 
-/// What a journal says of one row.
+/// The state of one row, by a journal.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LiveRow {
     /// The number of the newest lease.
@@ -98,7 +98,7 @@ impl Live {
         self.rows.iter()
     }
 
-    /// What is said of one row.
+    /// The state of one row.
     pub fn row(&self, row: &RowId) -> Option<&LiveRow> {
         self.rows.get(row)
     }
@@ -108,7 +108,7 @@ impl Live {
         self.tables.iter().map(|(number, table)| (*number, table))
     }
 
-    /// What a table's number stands for.
+    /// The table that a number stands for.
     pub fn table(&self, number: u32) -> Option<&Table> {
         self.tables.get(&number)
     }

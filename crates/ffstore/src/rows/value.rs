@@ -1,4 +1,4 @@
-//! What goes into a statement and comes out of a row, the same on every database.
+//! A value: an argument of a statement, or a column of a row, the same on every database.
 
 /// An argument of a statement, or a column of a row.
 ///

@@ -324,7 +324,7 @@ impl<T: Record> Inner<T> {
     }
 }
 
-/// What the database has of a write whose statement changed no row.
+/// The row that the database has, after a write whose statement changed none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum There {
     /// This very state: an earlier try has written it.

@@ -127,7 +127,7 @@ impl<T: Record> Inner<T> {
         Many { shape: const { &T::SHAPE }, dialect: self.db.dialect(), guard, set }
     }
 
-    /// What the row of a key that is held here says of it.
+    /// The holder that the row of a key names while it is held here.
     pub(crate) fn holder_of(&self, key: &T::Key) -> String {
         self.holder(self.leases.number(key).unwrap_or_default())
     }

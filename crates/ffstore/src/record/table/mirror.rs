@@ -1,4 +1,4 @@
-//! Copies of rows in memcached, for other nodes. They are only ever read: no write trusts them, so a copy
+//! The mirror: copies of rows in memcached, for other nodes. They are only ever read: no write trusts them, so a copy
 //! that is evicted, flushed or old costs a reading of the database, and never a row.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The records of client sessions: saved when the client leaves, without a line in the app's hooks.
+//! Session bindings: records of client sessions, saved when the client leaves, without a line in the app's hooks.
 
 use std::sync::Arc;
 

@@ -54,7 +54,7 @@ struct Write<T: Record> {
     certain: bool,
 }
 
-/// What became of a try.
+/// The result of a try.
 enum Tried {
     Written,
     /// Another write was first; the row cache knows the database's rows now.
@@ -263,7 +263,8 @@ impl<T: Record> Inner<T> {
         Ok(flights)
     }
 
-    /// What a record is now. A durable write holds no row: what is written behind goes to the database first.
+    /// The start of a write: the record as it is now. A durable write holds no row: what is written behind goes to the
+    /// database first.
     async fn begin(&self, key: &T::Key, save: Save, certain: bool) -> Result<Write<T>, RecordError> {
         if save == Save::Durable {
             self.let_go(key).await?;
@@ -378,7 +379,7 @@ impl<T: Record> Inner<T> {
         Ok(Tried::Held { key: self.shown(key), by: found.holder })
     }
 
-    /// What a row is that this node did not become the holder of.
+    /// The state of a row that this node did not become the holder of.
     async fn unheld(&self, key: &T::Key) -> Result<Tried, RecordError> {
         match self.load_from_database(key).await? {
             Some(found) => self.overtaken(key, found).await,
@@ -467,7 +468,7 @@ impl<T: Record> Drop for TakenInAtEnd<'_, T> {
     }
 }
 
-/// How long, and how often, a write tries again.
+/// The patience of a write: how long, and how often, it tries again.
 struct Patience {
     table: &'static str,
     until: Instant,
