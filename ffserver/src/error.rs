@@ -97,13 +97,13 @@ impl From<Fault> for CallError {
 /// to [`HandlerError::internal`].
 #[derive(Debug)]
 pub struct HandlerError {
-    kind: Kind,
+    kind: HandlerErrorKind,
     message: String,
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum HandlerErrorKind {
     Own(Code),
     Passed(Fault),
 }
@@ -111,31 +111,31 @@ enum Kind {
 impl HandlerError {
     /// An error whose `message` the client may see.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Own(Code::Handler), message: message.into(), cause: None }
+        Self { kind: HandlerErrorKind::Own(Code::Handler), message: message.into(), cause: None }
     }
 
     /// An error of which the client learns only that it happened; the cause is logged here.
     pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let message = "the handler failed".to_owned();
-        Self { kind: Kind::Own(Code::Handler), message, cause: Some(cause.into()) }
+        Self { kind: HandlerErrorKind::Own(Code::Handler), message, cause: Some(cause.into()) }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Own(Code::BadRequest), message: message.into(), cause: None }
+        Self { kind: HandlerErrorKind::Own(Code::BadRequest), message: message.into(), cause: None }
     }
 
     pub(crate) fn panic(text: String) -> Self {
         let cause = (!text.is_empty()).then(|| text.into());
-        Self { kind: Kind::Own(Code::Panic), message: "the handler panicked".into(), cause }
+        Self { kind: HandlerErrorKind::Own(Code::Panic), message: "the handler panicked".into(), cause }
     }
 
     pub(crate) fn timeout() -> Self {
         let message = "the handler did not end within the deadline".to_owned();
-        Self { kind: Kind::Own(Code::Timeout), message, cause: None }
+        Self { kind: HandlerErrorKind::Own(Code::Timeout), message, cause: None }
     }
 
     pub(crate) fn passed(fault: Fault) -> Self {
-        Self { message: fault.message.clone(), kind: Kind::Passed(fault), cause: None }
+        Self { message: fault.message.clone(), kind: HandlerErrorKind::Passed(fault), cause: None }
     }
 
     /// Adds the cause for the log.
@@ -153,8 +153,8 @@ impl HandlerError {
     /// The code that the caller and the client are told.
     pub fn code(&self) -> Code {
         match &self.kind {
-            Kind::Own(code) => *code,
-            Kind::Passed(fault) => fault.code,
+            HandlerErrorKind::Own(code) => *code,
+            HandlerErrorKind::Passed(fault) => fault.code,
         }
     }
 
@@ -170,8 +170,8 @@ impl HandlerError {
     pub(crate) fn into_fault(self, here: &NodeName) -> Fault {
         match self.kind {
             // The handler here has run, so whatever the inner call says, the whole may have run in part.
-            Kind::Passed(fault) => Fault { executed: Executed::Unknown, ..fault },
-            Kind::Own(code) => {
+            HandlerErrorKind::Passed(fault) => Fault { executed: Executed::Unknown, ..fault },
+            HandlerErrorKind::Own(code) => {
                 let executed = if code == Code::BadRequest { Executed::No } else { Executed::Unknown };
                 Fault { code, at: here.clone(), executed, message: self.message }
             }

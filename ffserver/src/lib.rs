@@ -39,7 +39,7 @@ mod runtime;
 
 pub use app::app::App;
 pub use app::handler::{self, Bincode, Body, Caller, Json, Route, State};
-pub use app::hooks::{Entered, Frozen, NotMoved};
+pub use app::hooks::{Frozen, MoveEntered, NotMoved};
 pub use app::verdict::{self as login, Verdict};
 pub use calls::neighbours::{self as rpc, Children, Parent, ParentName, Parents};
 pub use calls::nodes::{self as targets, Nodes};
@@ -50,12 +50,12 @@ pub use ffstore::{Cache, Db, NamedDb, Record, Save, Table, cache, databases, db,
 pub use handover::receiver as inherit;
 pub use identity::stop::Stop;
 pub use node::{Node, Phase};
-pub use runtime::in_process::Hub;
-pub use runtime::preflight::{AppFinding, Finding, check, check_apps};
+pub use runtime::in_process::InProcessNet;
+pub use runtime::preflight::{AppFinding, CheckFinding, check, check_apps};
 pub use runtime::process;
 pub use runtime::server::{BuildError, FFServer, RunError};
 pub use session::broadcast::Broadcasts;
-pub use session::conflated_broadcast::Latest;
+pub use session::conflated_broadcast::ConflatedBroadcast;
 pub use session::handle::{self as sessions, MoveError, Session, SessionError};
 pub use session::local::PushError;
 pub use {bytes, tracing};
@@ -63,9 +63,9 @@ pub use {bytes, tracing};
 /// What a module of handlers needs: `use ffserver::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Entered, Frozen, HandlerError,
-        Json, NamedDb, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save, Session, State, Table,
-        Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle, root_handle,
+        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError, Json,
+        MoveEntered, NamedDb, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save, Session, State,
+        Table, Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle, root_handle,
     };
     pub use bytes::Bytes;
 }

@@ -32,4 +32,4 @@ mod utc;
 
 pub use run::{RunError, RunFolder, default_base};
 pub use sockets::PortFault;
-pub use start::{Running, Setup, StartError, start};
+pub use start::{RunningMaster, Setup, StartError, start};

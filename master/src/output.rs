@@ -22,11 +22,11 @@ const LINE_BYTES_MAX: usize = 4 * 1024;
 /// The last lines of every node. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Logs {
-    nodes: Arc<Mutex<HashMap<NodeName, Kept>>>,
+    nodes: Arc<Mutex<HashMap<NodeName, KeptLines>>>,
     console: Console,
 }
 
-type Kept = Arc<Mutex<Lines>>;
+type KeptLines = Arc<Mutex<Lines>>;
 
 /// The last lines of one node: of all its processes, each with which start of it printed it.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ fn prefix(node: &NodeName, width: usize, colour: bool) -> String {
 pub struct NodeOutput {
     incarnation: Incarnation,
     prefix: String,
-    kept: Kept,
+    kept: KeptLines,
     console: Console,
 }
 

@@ -67,20 +67,20 @@ pub(crate) struct Roster {
     config: String,
     /// The boot of the system that the process numbers are of.
     boot: String,
-    pub(crate) nodes: Vec<Listed>,
+    pub(crate) nodes: Vec<RosterNode>,
 }
 
 /// A node and its living processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Listed {
+pub(crate) struct RosterNode {
     pub(crate) name: NodeName,
     pub(crate) number: NodeNumber,
-    pub(crate) processes: Vec<ListedProcess>,
+    pub(crate) processes: Vec<RosterProcess>,
 }
 
 /// A process in the roster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ListedProcess {
+pub(crate) struct RosterProcess {
     pub(crate) incarnation: Incarnation,
     pub(crate) pid: u32,
     /// The process's start in clock ticks since the boot: a process number alone is given out again.
@@ -159,7 +159,7 @@ impl RunFolder {
     }
 
     /// Writes down what runs now, if that has changed: a new file takes the place of the old one at once.
-    pub(crate) fn write(&mut self, nodes: Vec<Listed>) -> io::Result<()> {
+    pub(crate) fn write(&mut self, nodes: Vec<RosterNode>) -> io::Result<()> {
         let roster = Roster { version: VERSION, config: self.config.clone(), boot: proc::boot(), nodes };
         let text = serde_json::to_string_pretty(&roster)? + "\n";
         if self.written.as_ref() == Some(&text) {
@@ -233,9 +233,9 @@ mod tests {
     use super::*;
     use crate::fixture::name;
 
-    fn listed(pid: u32) -> Vec<Listed> {
-        let process = ListedProcess { incarnation: Incarnation(7), pid, started: 1 };
-        vec![Listed { name: name("net"), number: NodeNumber(3), processes: vec![process] }]
+    fn listed(pid: u32) -> Vec<RosterNode> {
+        let process = RosterProcess { incarnation: Incarnation(7), pid, started: 1 };
+        vec![RosterNode { name: name("net"), number: NodeNumber(3), processes: vec![process] }]
     }
 
     #[test]

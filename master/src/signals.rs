@@ -9,7 +9,7 @@ use crate::supervisor::{Handle, Order};
 
 /// The command of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum SignalCommand {
     /// SIGTERM or SIGINT, for the first time.
     Stop,
     /// SIGTERM or SIGINT again.
@@ -46,31 +46,31 @@ impl Signals {
     }
 
     /// The next one. Cancel-safe.
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> SignalCommand {
         tokio::select! {
-            _ = self.hup.recv() => return Asked::Reload,
-            _ = self.usr2.recv() => return Asked::Detach,
+            _ = self.hup.recv() => return SignalCommand::Reload,
+            _ = self.usr2.recv() => return SignalCommand::Detach,
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
         }
         self.stops += 1;
-        if self.stops == 1 { Asked::Stop } else { Asked::Kill }
+        if self.stops == 1 { SignalCommand::Stop } else { SignalCommand::Kill }
     }
 
     /// Obeys them for a whole cluster, for ever.
     pub async fn obey(mut self, handle: Handle) {
         loop {
             let order = match self.next().await {
-                Asked::Stop => {
+                SignalCommand::Stop => {
                     info!("stopping in order; a second signal kills every node at once");
                     Order::StopAll
                 }
-                Asked::Kill => {
+                SignalCommand::Kill => {
                     warn!("a second signal: every node is killed");
                     Order::KillAll
                 }
-                Asked::Reload => Order::Reload(None),
-                Asked::Detach => Order::Detach,
+                SignalCommand::Reload => Order::Reload(None),
+                SignalCommand::Detach => Order::Detach,
             };
             // The outcome is logged by the supervisor; the next signal must not wait for it.
             let handle = handle.clone();

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::console::Console;
 use crate::output::{Logs, NodeOutput};
-use crate::signals::{Asked, Signals};
+use crate::signals::{SignalCommand, Signals};
 use crate::sockets::{PortFault, Sockets};
 use crate::supervisor::machine::{End, Exit, SILENT};
 use crate::supervisor::process::{self, LaunchSpec, Launched, Launcher};
@@ -70,7 +70,7 @@ struct Process {
 }
 
 /// The event that ended the wait for a process.
-enum Waited {
+enum WaitEnd {
     Exited(Exit),
     Restart,
     Leave(End),
@@ -111,13 +111,13 @@ impl Single {
             let how = match self.launch() {
                 Ok(mut process) => match self.wait(&mut process, &mut signals).await {
                     // It was told to stop, by its master or by a person.
-                    Waited::Exited(Exit::Code(0)) => return End::Stopped,
-                    Waited::Leave(end) => return end,
-                    Waited::Restart => {
+                    WaitEnd::Exited(Exit::Code(0)) => return End::Stopped,
+                    WaitEnd::Leave(end) => return end,
+                    WaitEnd::Restart => {
                         backoff.reset();
                         continue;
                     }
-                    Waited::Exited(exit) => match process.killed {
+                    WaitEnd::Exited(exit) => match process.killed {
                         Some(why) => format!("{exit}; {why}"),
                         None => exit.to_string(),
                     },
@@ -140,7 +140,7 @@ impl Single {
             warn!("{name} ended: {how}{note}; again in {} ms", wait.as_millis());
             tokio::select! {
                 () = sleep(wait) => {}
-                asked = signals.next() => if !matches!(asked, Asked::Reload | Asked::Detach) {
+                asked = signals.next() => if !matches!(asked, SignalCommand::Reload | SignalCommand::Detach) {
                     return End::Stopped;
                 }
             }
@@ -170,7 +170,7 @@ impl Single {
     }
 
     /// Waits for the process, and for signals: polite, firm, killed.
-    async fn wait(&self, process: &mut Process, signals: &mut Signals) -> Waited {
+    async fn wait(&self, process: &mut Process, signals: &mut Signals) -> WaitEnd {
         let mut asked = None;
         let mut kill_at = None;
         loop {
@@ -178,20 +178,20 @@ impl Single {
             let silent_at = process.watch.due();
             tokio::select! {
                 exit = &mut process.exit => return match asked {
-                    None if process.stayed => Waited::Leave(End::Forced),
-                    None | Some(Asked::Detach) => Waited::Exited(exit),
-                    Some(Asked::Reload) => Waited::Restart,
-                    Some(Asked::Stop) => Waited::Leave(End::Stopped),
-                    Some(Asked::Kill) => Waited::Leave(End::Forced),
+                    None if process.stayed => WaitEnd::Leave(End::Forced),
+                    None | Some(SignalCommand::Detach) => WaitEnd::Exited(exit),
+                    Some(SignalCommand::Reload) => WaitEnd::Restart,
+                    Some(SignalCommand::Stop) => WaitEnd::Leave(End::Stopped),
+                    Some(SignalCommand::Kill) => WaitEnd::Leave(End::Forced),
                 },
                 signal = signals.next() => {
-                    if signal == Asked::Detach {
+                    if signal == SignalCommand::Detach {
                         warn!("only a master with a run folder can leave its nodes to the next one");
                         continue;
                     }
                     asked = Some(signal);
                     process.watch.leaves(None);
-                    if signal == Asked::Kill {
+                    if signal == SignalCommand::Kill {
                         process.signals.kill();
                     } else {
                         process.signals.terminate();

@@ -14,7 +14,7 @@ use crate::admin::{self, Admin};
 use crate::console::Console;
 use crate::output::Logs;
 use crate::place;
-use crate::run::{Listed, ListedProcess, RunFolder};
+use crate::run::{RosterNode, RosterProcess, RunFolder};
 use crate::sockets::{self, PortFault, Sockets};
 use crate::supervisor::control::Server;
 use crate::supervisor::machine::{End, Found};
@@ -56,14 +56,14 @@ impl fmt::Display for Ports<'_> {
 }
 
 /// A cluster that is supervised by this process.
-pub struct Running {
+pub struct RunningMaster {
     handle: Handle,
     supervisor: JoinHandle<End>,
     control: CancellationToken,
     admin: Admin,
 }
 
-impl Running {
+impl RunningMaster {
     /// To look at it and to command it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -83,7 +83,7 @@ impl Running {
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open and no process was started.
-pub async fn start(setup: Setup) -> Result<Running, StartError> {
+pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let Setup { cluster, source, mut launcher, console, run } = setup;
     let cluster = Arc::new(cluster);
     let left = run.as_ref().and_then(RunFolder::roster).map_or_else(Vec::new, |roster| roster.nodes);
@@ -113,14 +113,14 @@ pub async fn start(setup: Setup) -> Result<Running, StartError> {
     info!("cluster `{}`: control at {control_at}, administration at http://{admin_at}", cluster.name);
     tokio::spawn(server.serve(control));
     let supervisor = tokio::spawn(shell.run(events));
-    Ok(Running { handle, supervisor, control: stop, admin })
+    Ok(RunningMaster { handle, supervisor, control: stop, admin })
 }
 
 /// The processes of an earlier master that live. One that cannot be watched is left alone, with a line.
-fn living(left: &[Listed], launcher: &mut dyn Launcher) -> Vec<TakenOver> {
+fn living(left: &[RosterNode], launcher: &mut dyn Launcher) -> Vec<TakenOver> {
     let mut living = Vec::new();
     for node in left {
-        for &ListedProcess { incarnation, pid, started } in &node.processes {
+        for &RosterProcess { incarnation, pid, started } in &node.processes {
             let found = Found { node: node.name.clone(), incarnation, pid };
             match launcher.adopt(pid, started) {
                 Ok(Some(adopted)) => living.push(TakenOver { found, started, adopted }),

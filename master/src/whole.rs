@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::console::Console;
 use crate::fixture::name;
 use crate::run::RunFolder;
-use crate::start::{Running, Setup, StartError, start};
+use crate::start::{RunningMaster, Setup, StartError, start};
 use crate::supervisor::machine::{End, Exit, NodeState, Outcome, Refused};
 use crate::supervisor::process::{AppsError, LaunchSpec, Launched, Launcher, Signals};
 use crate::supervisor::{Adopted, Handle, Order};
@@ -244,7 +244,7 @@ fn load(text: &str, apps: &[String]) -> Result<Loaded, ffconfig::LoadError> {
 
 /// A running cluster and the text that its next reload reads.
 struct World {
-    running: Running,
+    running: RunningMaster,
     handle: Handle,
     config: Arc<Mutex<String>>,
     tasks: Tasks,

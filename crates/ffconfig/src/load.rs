@@ -9,7 +9,7 @@ use crate::model::Cluster;
 use crate::nearest::nearest;
 use crate::nodes::{Draft, drafts};
 use crate::report::{Place, Report, quoted, sorted};
-use crate::schema::{Kind, TOP};
+use crate::schema::{TOP, ValueKind};
 use crate::shape::shaped;
 use crate::tree::tree;
 use crate::vars::{Environment, write_out};
@@ -147,7 +147,7 @@ fn checked(
     }
     let mut tree = tree(text, report)?;
     write_out(&mut tree, env, report);
-    let root = shaped(tree, Kind::Section(&TOP), Place::default(), report);
+    let root = shaped(tree, ValueKind::Section(&TOP), Place::default(), report);
     let root = root.fields()?;
     let drafts = drafts(root.map("servers"), root.place_of("servers"), report);
     let links = parents::links(&drafts, report);

@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 
 /// What a value may be. Displays as messages and the documentation say it: `a port`.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub enum ValueKind {
     /// `true` or `false`.
     Bool,
     /// A whole number.
@@ -51,14 +51,14 @@ pub enum Kind {
     /// An object with the keys of that section.
     Section(&'static Section),
     /// A list of those.
-    List(&'static Kind),
+    List(&'static ValueKind),
     /// An object with names of the author's choice, and that under each.
-    Map(&'static Kind),
+    Map(&'static ValueKind),
     /// An object with names of the author's choice, and a scalar under each.
     Vars,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ValueKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bool => "true or false",
@@ -92,7 +92,7 @@ pub struct Key {
     /// As it stands in the config.
     pub name: &'static str,
     /// What it may be.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// The value that means the same as its absence, as JSON; `None` when there is no such value.
     pub default: Option<&'static str>,
     /// Whether its absence is a fault.
@@ -141,7 +141,7 @@ pub fn schema() -> &'static [&'static Section] {
     SECTIONS
 }
 
-const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
+const fn key(name: &'static str, kind: ValueKind, about: &'static str) -> Key {
     Key { name, kind, default: None, required: false, about }
 }
 
@@ -157,8 +157,8 @@ impl Key {
     }
 }
 
-const fn whole(min: u64, max: u64) -> Kind {
-    Kind::Whole { min, max }
+const fn whole(min: u64, max: u64) -> ValueKind {
+    ValueKind::Whole { min, max }
 }
 
 /// One more than this cannot be told apart in a session id ([`ffproto::NodeNumber::MAX`]).
@@ -176,44 +176,44 @@ pub(crate) static TOP: Section = Section {
     reload: "`cluster` is who this cluster is: it changes when the master is started anew. What the others do is said at their sections.",
     shorthand: None,
     keys: &[
-        key("master", Kind::Section(&MASTER), "The supervisor.").required(),
-        key("servers", Kind::Map(&Kind::Section(&SERVER)), "The nodes: an object, each node under its name.")
+        key("master", ValueKind::Section(&MASTER), "The supervisor.").required(),
+        key("servers", ValueKind::Map(&ValueKind::Section(&SERVER)), "The nodes: an object, each node under its name.")
             .required(),
-        key("cluster", Kind::Name, "The name of the cluster. Links between different clusters are refused.")
+        key("cluster", ValueKind::Name, "The name of the cluster. Links between different clusters are refused.")
             .or("\"cluster\""),
         key(
             "db",
-            Kind::Section(&DB),
+            ValueKind::Section(&DB),
             "The database of the nodes that say `\"db\": true`. Absent: the SQLite file `data/CLUSTER.sqlite` beside the config. A bare text is its `url`.",
         ),
         key(
             "databases",
-            Kind::Map(&Kind::Section(&DB)),
+            ValueKind::Map(&ValueKind::Section(&DB)),
             "Further databases for the same nodes, each under its name: a handler takes `NamedDb<Logs>`.",
         )
         .or("{}"),
         key(
             "data_dir",
-            Kind::Text,
+            ValueKind::Text,
             "Where nodes keep the journals of records that wait to be written, one file each; relative to the config's folder. All nodes of a host share it: what one that died has left is written by another.",
         )
         .or("\"data\""),
         key(
             "memcached",
-            Kind::Section(&MEMCACHED),
+            ValueKind::Section(&MEMCACHED),
             "The memcached servers of the nodes that say `\"mem\": true`.",
         ),
         key(
             "second_login",
-            Kind::Either("kick_old", "refuse_new"),
+            ValueKind::Either("kick_old", "refuse_new"),
             "When a user who has a session gets another one, on any net node: the old one is closed, or the new one refused.",
         )
         .or("\"kick_old\""),
-        key("client", Kind::Section(&CLIENT), "The constants of the client framing, for every node."),
-        key("limits", Kind::Section(&LIMITS), "The bounds, for every node."),
+        key("client", ValueKind::Section(&CLIENT), "The constants of the client framing, for every node."),
+        key("limits", ValueKind::Section(&LIMITS), "The bounds, for every node."),
         key(
             "vars",
-            Kind::Vars,
+            ValueKind::Vars,
             "Variables: `\"$NAME$\"` elsewhere means the value of `NAME` here. asiocore's `\"$MACRO$\"` is the same.",
         ),
     ],
@@ -224,20 +224,20 @@ pub(crate) static MASTER: Section = Section {
     reload: "The running master keeps its settings: a change is reported, and taken when the master is started anew.",
     shorthand: None,
     keys: &[
-        key("rootport", Kind::Listen, "Where nodes register.").required(),
-        key("webport", Kind::Listen, "Administration over HTTP.").required(),
-        key("roothost", Kind::Text, "Where nodes find the master.").or("\"localhost\""),
+        key("rootport", ValueKind::Listen, "Where nodes register.").required(),
+        key("webport", ValueKind::Listen, "Administration over HTTP.").required(),
+        key("roothost", ValueKind::Text, "Where nodes find the master.").or("\"localhost\""),
         key(
             "token",
-            Kind::Secret { chars_min: TOKEN_CHARS_MIN },
+            ValueKind::Secret { chars_min: TOKEN_CHARS_MIN },
             "Proves links and control connections both ways, and is asked for as Bearer token on `webport`. At least 16 characters. Required as soon as a rootport or webport, the master's or a node's, listens beyond loopback.",
         ),
         key(
             "log",
-            Kind::Text,
+            ValueKind::Text,
             "The file that the master's log is appended to, besides the terminal; relative to the config's folder.",
         ),
-        key("restart", Kind::Section(&RESTART), "How ended nodes are started again."),
+        key("restart", ValueKind::Section(&RESTART), "How ended nodes are started again."),
     ],
 };
 
@@ -267,13 +267,13 @@ pub(crate) static SERVER: Section = Section {
     keys: &[
         key(
             "app",
-            Kind::App,
+            ValueKind::App,
             "Which app the node runs; `app.gateserver`, as firefly wrote it, is `gateserver`.",
         )
         .required(),
         key(
             "type",
-            Kind::Name,
+            ValueKind::Name,
             "The kind of the node: routing chooses among the nodes of a kind. Absent: its app.",
         ),
         key(
@@ -281,31 +281,35 @@ pub(crate) static SERVER: Section = Section {
             whole(1, COUNT_MAX),
             "So many nodes, named `NAME.1`, `NAME.2` …, with the ports counted up from those given here. Absent: one node, named `NAME`.",
         ),
-        key("netport", Kind::Listen, "Where game clients connect. Absent: the node takes none."),
-        key("rootport", Kind::Listen, "Where child nodes connect. Absent: the node can be nobody's parent."),
-        key("webport", Kind::Listen, "The node's web server. Absent: none."),
-        key("remoteport", Kind::List(&Kind::Section(&REMOTE)), "The parents.").or("[]"),
+        key("netport", ValueKind::Listen, "Where game clients connect. Absent: the node takes none."),
+        key(
+            "rootport",
+            ValueKind::Listen,
+            "Where child nodes connect. Absent: the node can be nobody's parent.",
+        ),
+        key("webport", ValueKind::Listen, "The node's web server. Absent: none."),
+        key("remoteport", ValueKind::List(&ValueKind::Section(&REMOTE)), "The parents.").or("[]"),
         key(
             "route",
-            Kind::Section(&ROUTE),
+            ValueKind::Section(&ROUTE),
             "Where commands without a handler on this node go: see [Routes](#routes). Absent: none goes anywhere.",
         ),
         key(
             "login",
-            Kind::Section(&LOGIN),
+            ValueKind::Section(&LOGIN),
             "Clients must log in before anything else is accepted from them. Absent: they need not.",
         ),
-        key("db", Kind::Bool, "Whether the node uses `db` and `databases`.").or("false"),
-        key("mem", Kind::Bool, "Whether the node uses `memcached` in place of its in-process cache.")
+        key("db", ValueKind::Bool, "Whether the node uses `db` and `databases`.").or("false"),
+        key("mem", ValueKind::Bool, "Whether the node uses `memcached` in place of its in-process cache.")
             .or("false"),
         key(
             "log",
-            Kind::Text,
+            ValueKind::Text,
             "The file that the node's log is appended to, besides the terminal; relative to the config's folder. The nodes of a `count` share it.",
         ),
         key(
             "cpu",
-            Kind::Cpus,
+            ValueKind::Cpus,
             "The processors that the node may run on: firefly's affinity mask (`5` is CPU 0 and 2), or a list of CPU numbers (`[0, 2]`). Absent: all.",
         ),
         key("threads", whole(1, 1024), "Threads of the node's runtime. Processes scale better: see `count`.")
@@ -318,27 +322,27 @@ pub(crate) static SERVER: Section = Section {
         .or("10"),
         key(
             "host",
-            Kind::Text,
+            ValueKind::Text,
             "The host that the node runs on, as the others reach it; the master does not start such a node. Absent (or `localhost`): the master's host.",
         ),
         key(
             "client",
-            Kind::Section(&CLIENT),
+            ValueKind::Section(&CLIENT),
             "As the top-level `client`, for this node; the keys given here win.",
         ),
         key(
             "limits",
-            Kind::Section(&LIMITS),
+            ValueKind::Section(&LIMITS),
             "As the top-level `limits`, for this node; the keys given here win.",
         ),
         key(
             "name",
-            Kind::Text,
+            ValueKind::Text,
             "Firefly's; no effect, the key under `servers` is the name. A different text is a warning.",
         ),
         key(
             "reload",
-            Kind::Text,
+            ValueKind::Text,
             "Firefly's: what a reload refreshes. Shown, no effect: a reload replaces the whole process.",
         ),
     ],
@@ -349,9 +353,9 @@ pub(crate) static REMOTE: Section = Section {
     reload: "As `servers.NAME`: the child is replaced.",
     shorthand: None,
     keys: &[
-        key("rootname", Kind::Text, "The parent: a key under `servers`. One with a `count` means each of its nodes; `game.2` means that one.").required(),
-        key("rootport", Kind::Port, "The parent's `rootport` (with a `count`: the first one's), checked against it. Absent: taken from it."),
-        key("roothost", Kind::Text, "Where the parent is reached, when that is not where the master sees it."),
+        key("rootname", ValueKind::Text, "The parent: a key under `servers`. One with a `count` means each of its nodes; `game.2` means that one.").required(),
+        key("rootport", ValueKind::Port, "The parent's `rootport` (with a `count`: the first one's), checked against it. Absent: taken from it."),
+        key("roothost", ValueKind::Text, "Where the parent is reached, when that is not where the master sees it."),
     ],
 };
 
@@ -360,10 +364,10 @@ pub(crate) static ROUTE: Section = Section {
     reload: "As `servers.NAME`: the node is replaced.",
     shorthand: None,
     keys: &[
-        key("range", Kind::Map(&Kind::List(&Kind::Commands)), "Under the name of a kind: the commands for nodes of it, as a list of `[FIRST, LAST]`, both included. No two of them overlap.").or("{}"),
-        key("special", Kind::Map(&Kind::List(&Kind::Command)), "Under the name of a kind: a list of single commands for nodes of it. They win over `range`.").or("{}"),
-        key("to", Kind::Map(&Kind::List(&Kind::CommandOrCommands)), "Under the name of a node: the commands for that one node. They win over `special` and `range`.").or("{}"),
-        key("stateless", Kind::List(&Kind::CommandOrCommands), "For these, each message goes to the node of the kind with the least load; for the others a session keeps the node that was chosen first.").or("[]"),
+        key("range", ValueKind::Map(&ValueKind::List(&ValueKind::Commands)), "Under the name of a kind: the commands for nodes of it, as a list of `[FIRST, LAST]`, both included. No two of them overlap.").or("{}"),
+        key("special", ValueKind::Map(&ValueKind::List(&ValueKind::Command)), "Under the name of a kind: a list of single commands for nodes of it. They win over `range`.").or("{}"),
+        key("to", ValueKind::Map(&ValueKind::List(&ValueKind::CommandOrCommands)), "Under the name of a node: the commands for that one node. They win over `special` and `range`.").or("{}"),
+        key("stateless", ValueKind::List(&ValueKind::CommandOrCommands), "For these, each message goes to the node of the kind with the least load; for the others a session keeps the node that was chosen first.").or("[]"),
     ],
 };
 
@@ -372,7 +376,7 @@ pub(crate) static LOGIN: Section = Section {
     reload: "As `servers.NAME`: the node is replaced. Clients that are in need not log in again.",
     shorthand: None,
     keys: &[
-        key("command", Kind::Command, "The command of the first message. A handler of this node, or one that `route` leads to, decides: it answers a `Verdict`.").required(),
+        key("command", ValueKind::Command, "The command of the first message. A handler of this node, or one that `route` leads to, decides: it answers a `Verdict`.").required(),
         key("timeout_s", whole(1, 3600), "A client that is not in by then is disconnected; counted from when it connects.").or("10"),
     ],
 };
@@ -384,44 +388,44 @@ pub(crate) static DB: Section = Section {
     keys: &[
         key(
             "url",
-            Kind::DatabaseUrl,
+            ValueKind::DatabaseUrl,
             "`sqlite:FILE`, `mysql://…` or `postgres://…`; not together with firefly's keys below. A SQLite file is relative to the config's folder, and made when it is missing.",
         ),
         key("connections_max", whole(1, 10_000), "Size of each node's pool.").or("5"),
         key("connect_timeout_ms", whole(1, 600_000), "How long a start waits for the database.").or("5000"),
         key(
             "read_url",
-            Kind::DatabaseUrl,
+            ValueKind::DatabaseUrl,
             "A replica for `Db::reading`: statements that only read and may be a moment behind. Absent: the same database.",
         ),
         key(
             "migrations",
-            Kind::Text,
+            ValueKind::Text,
             "A folder of SQL files `NUMBER_NAME.sql`, relative to the config's folder; each is run once, in order, by one node under a lock, before a node is ready. With a subfolder `sqlite`, `mysql` or `postgres`, the files of the database's kind in there. Absent: none.",
         ),
         key("slow_ms", whole(1, 600_000), "A statement that takes longer is logged, without its values.")
             .or("500"),
         key(
             "host",
-            Kind::Text,
+            ValueKind::Text,
             "Firefly's: the MySQL server. Default, beside other keys of firefly's: `localhost`.",
         ),
-        key("port", Kind::Port, "Firefly's: its port. Default: 3306."),
-        key("user", Kind::Text, "Firefly's: required when one of firefly's keys is given."),
-        key("passwd", Kind::Secret { chars_min: 0 }, "Firefly's: its password. Default: none."),
+        key("port", ValueKind::Port, "Firefly's: its port. Default: 3306."),
+        key("user", ValueKind::Text, "Firefly's: required when one of firefly's keys is given."),
+        key("passwd", ValueKind::Secret { chars_min: 0 }, "Firefly's: its password. Default: none."),
         key(
             "db",
-            Kind::Text,
+            ValueKind::Text,
             "Firefly's: the name of the database; required when one of firefly's keys is given.",
         ),
-        key("charset", Kind::Text, "Firefly's: the character set of the connection. Default: utf8mb4."),
-        key("mincached", Kind::Scalar, "Firefly's pool; kept, no effect."),
-        key("maxcached", Kind::Scalar, "Firefly's pool; kept, no effect."),
-        key("maxshared", Kind::Scalar, "Firefly's pool; kept, no effect."),
-        key("maxconnections", Kind::Scalar, "Firefly's pool; kept, no effect: see `connections_max`."),
-        key("maxusage", Kind::Scalar, "Firefly's pool; kept, no effect."),
-        key("blocking", Kind::Scalar, "Firefly's pool; kept, no effect."),
-        key("use_unicode", Kind::Scalar, "Firefly's driver; kept, no effect."),
+        key("charset", ValueKind::Text, "Firefly's: the character set of the connection. Default: utf8mb4."),
+        key("mincached", ValueKind::Scalar, "Firefly's pool; kept, no effect."),
+        key("maxcached", ValueKind::Scalar, "Firefly's pool; kept, no effect."),
+        key("maxshared", ValueKind::Scalar, "Firefly's pool; kept, no effect."),
+        key("maxconnections", ValueKind::Scalar, "Firefly's pool; kept, no effect: see `connections_max`."),
+        key("maxusage", ValueKind::Scalar, "Firefly's pool; kept, no effect."),
+        key("blocking", ValueKind::Scalar, "Firefly's pool; kept, no effect."),
+        key("use_unicode", ValueKind::Scalar, "Firefly's driver; kept, no effect."),
     ],
 };
 
@@ -430,10 +434,10 @@ pub(crate) static MEMCACHED: Section = Section {
     reload: "The nodes that say `\"mem\": true` are replaced.",
     shorthand: None,
     keys: &[
-        key("urls", Kind::List(&Kind::HostPort), "The servers, `\"HOST:PORT\"` each.").required(),
+        key("urls", ValueKind::List(&ValueKind::HostPort), "The servers, `\"HOST:PORT\"` each.").required(),
         key(
             "hostname",
-            Kind::Text,
+            ValueKind::Text,
             "The prefix of every key, so that clusters can share a server. Absent: the cluster's name.",
         ),
         key("timeout_ms", whole(1, 600_000), "How long an operation may take.").or("1000"),
@@ -496,7 +500,7 @@ pub(crate) static LIMITS: Section = Section {
         key("web_connections_max", whole(1, 1_000_000), "HTTP connections of one node; more wait in the backlog.").or("1024"),
         key("web_head_s", whole(1, 3600), "How long the head of an HTTP request may take from its first byte: even a slow line is faster.").or("10"),
         key("web_idle_s", whole(1, 86_400), "An HTTP connection whose client sends no request, no more of one, or takes no answer for that long is closed.").or("60"),
-        key("slow_client", Kind::Either("disconnect", "drop"), "What happens when a client's outbox is over `outbox_bytes_max`: it is disconnected, or pushes to it are dropped and counted. A client that misses a push without knowing shows a wrong world.").or("\"disconnect\""),
+        key("slow_client", ValueKind::Either("disconnect", "drop"), "What happens when a client's outbox is over `outbox_bytes_max`: it is disconnected, or pushes to it are dropped and counted. A client that misses a push without knowing shows a wrong world.").or("\"disconnect\""),
         key("cache_bytes_max", whole(1024, u32::MAX as u64), "What the in-process cache holds: memcached's own default.").or("67108864"),
         key("records_bytes_max", whole(1024, u32::MAX as u64), "Records of one table in the node's memory: some 100,000 players. Those that wait to be written are never dropped.").or("67108864"),
         key("dirty_records_max", whole(1, 100_000_000), "Records that wait to be written to the database; above it writes are refused. A database takes so many up within a minute after an outage.").or("100000"),

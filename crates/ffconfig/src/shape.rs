@@ -6,7 +6,7 @@ use crate::fields::Fields;
 use crate::listen;
 use crate::nearest::nearest;
 use crate::report::{Place, Report, quoted};
-use crate::schema::{Kind, Section, schema};
+use crate::schema::{Section, ValueKind, schema};
 use crate::span::Span;
 use crate::tree::{Item, Json, Member};
 use crate::value::{Entry, Placed, Value};
@@ -15,23 +15,25 @@ use crate::value::{Entry, Placed, Value};
 const CPUS_MAX: usize = 1024;
 
 /// Checks a value against its kind, and everything below it.
-pub(crate) fn shaped(item: Item, kind: Kind, mut place: Place, report: &mut Report<'_>) -> Placed {
+pub(crate) fn shaped(item: Item, kind: ValueKind, mut place: Place, report: &mut Report<'_>) -> Placed {
     place.at = item.at;
     let value = match (kind, item.value) {
         (_, Json::Faulty) => Value::Faulty,
-        (Kind::Section(section), Json::Object(members)) => {
+        (ValueKind::Section(section), Json::Object(members)) => {
             Value::Section(fields(members, section, &place, report))
         }
-        (Kind::Section(section), json @ (Json::Text(_) | Json::Env(_))) if section.shorthand.is_some() => {
+        (ValueKind::Section(section), json @ (Json::Text(_) | Json::Env(_)))
+            if section.shorthand.is_some() =>
+        {
             let key = section.shorthand.unwrap_or_default().to_owned();
             let member = Member { key, key_at: item.at, item: Item { at: item.at, value: json } };
             Value::Section(fields(vec![member], section, &place, report))
         }
-        (Kind::List(kind), Json::List(items)) => {
+        (ValueKind::List(kind), Json::List(items)) => {
             let items = items.into_iter().enumerate();
             Value::List(items.map(|(i, item)| shaped(item, *kind, place.element(i, 0), report)).collect())
         }
-        (Kind::Map(kind), Json::Object(members)) => {
+        (ValueKind::Map(kind), Json::Object(members)) => {
             let entry = |member| entry(member, *kind, &place, report);
             Value::Map(members.into_iter().map(entry).collect())
         }
@@ -43,7 +45,7 @@ pub(crate) fn shaped(item: Item, kind: Kind, mut place: Place, report: &mut Repo
     Placed { place, value }
 }
 
-fn entry(member: Member, kind: Kind, place: &Place, report: &mut Report<'_>) -> Entry {
+fn entry(member: Member, kind: ValueKind, place: &Place, report: &mut Report<'_>) -> Entry {
     let key_place = place.under(&member.key, member.key_at);
     let item = shaped(member.item, kind, key_place.clone(), report);
     Entry { key: member.key, key_place, item }
@@ -104,53 +106,63 @@ fn unknown(
 }
 
 /// A text from the environment becomes the number or the bool that it reads as, where one is expected.
-fn settled(json: Json, kind: Kind) -> Json {
+fn settled(json: Json, kind: ValueKind) -> Json {
     match (json, kind) {
-        (Json::Env(text), Kind::Bool | Kind::Scalar) if text == "true" || text == "false" => {
+        (Json::Env(text), ValueKind::Bool | ValueKind::Scalar) if text == "true" || text == "false" => {
             Json::Bool(text == "true")
         }
         (
             Json::Env(text),
-            Kind::Whole { .. }
-            | Kind::Port
-            | Kind::Cpus
-            | Kind::Command
-            | Kind::CommandOrCommands
-            | Kind::Scalar,
+            ValueKind::Whole { .. }
+            | ValueKind::Port
+            | ValueKind::Cpus
+            | ValueKind::Command
+            | ValueKind::CommandOrCommands
+            | ValueKind::Scalar,
         ) if text.parse::<u64>().is_ok() => Json::Number(text),
         (Json::Env(text), _) => Json::Text(text),
         (json, _) => json,
     }
 }
 
-fn leaf(kind: Kind, json: Json) -> Result<Value, String> {
+fn leaf(kind: ValueKind, json: Json) -> Result<Value, String> {
     match (kind, json) {
-        (Kind::Bool, Json::Bool(bool)) => Ok(Value::Bool(bool)),
-        (Kind::Whole { min, max }, Json::Number(number)) => whole(&number, min, max).map(Value::Whole),
-        (Kind::Port, Json::Number(number)) => listen::port(&number).map(|port| Value::Whole(port.into())),
-        (Kind::Listen, Json::Number(number)) => {
+        (ValueKind::Bool, Json::Bool(bool)) => Ok(Value::Bool(bool)),
+        (ValueKind::Whole { min, max }, Json::Number(number)) => whole(&number, min, max).map(Value::Whole),
+        (ValueKind::Port, Json::Number(number)) => {
+            listen::port(&number).map(|port| Value::Whole(port.into()))
+        }
+        (ValueKind::Listen, Json::Number(number)) => {
             listen::port(&number).map(|port| Value::Listen(listen::on_loopback(port)))
         }
-        (Kind::Listen, Json::Text(text)) => listen::listen(&text).map(Value::Listen),
-        (Kind::Cpus, Json::Number(mask)) => whole(&mask, 1, u64::MAX).map(|mask| Value::Cpus(cpus_of(mask))),
-        (Kind::Cpus, Json::List(items)) => cpu_list(&items).map(Value::Cpus),
-        (Kind::Command | Kind::CommandOrCommands, Json::Number(number)) => {
+        (ValueKind::Listen, Json::Text(text)) => listen::listen(&text).map(Value::Listen),
+        (ValueKind::Cpus, Json::Number(mask)) => {
+            whole(&mask, 1, u64::MAX).map(|mask| Value::Cpus(cpus_of(mask)))
+        }
+        (ValueKind::Cpus, Json::List(items)) => cpu_list(&items).map(Value::Cpus),
+        (ValueKind::Command | ValueKind::CommandOrCommands, Json::Number(number)) => {
             command(&number).map(|command| Value::Commands(Span::single(command)))
         }
-        (Kind::Commands | Kind::CommandOrCommands, Json::List(ends)) => commands(ends),
-        (Kind::Either(one, other), Json::Text(text)) if text == one || text == other => Ok(Value::Text(text)),
-        (Kind::Scalar, Json::Text(text) | Json::Number(text)) => Ok(Value::Text(text)),
-        (Kind::Scalar, Json::Bool(bool)) => Ok(Value::Text(bool.to_string())),
-        (Kind::Secret { chars_min }, Json::Text(text)) => secret(text, chars_min).map(Value::Text),
+        (ValueKind::Commands | ValueKind::CommandOrCommands, Json::List(ends)) => commands(ends),
+        (ValueKind::Either(one, other), Json::Text(text)) if text == one || text == other => {
+            Ok(Value::Text(text))
+        }
+        (ValueKind::Scalar, Json::Text(text) | Json::Number(text)) => Ok(Value::Text(text)),
+        (ValueKind::Scalar, Json::Bool(bool)) => Ok(Value::Text(bool.to_string())),
+        (ValueKind::Secret { chars_min }, Json::Text(text)) => secret(text, chars_min).map(Value::Text),
         (
-            kind @ (Kind::Text | Kind::Name | Kind::App | Kind::HostPort | Kind::DatabaseUrl),
+            kind @ (ValueKind::Text
+            | ValueKind::Name
+            | ValueKind::App
+            | ValueKind::HostPort
+            | ValueKind::DatabaseUrl),
             Json::Text(text),
         ) => text_of(kind, text).map(Value::Text),
         (kind, json) => Err(format!("expected {}, found {}", kind, found(kind, &json))),
     }
 }
 
-fn text_of(kind: Kind, text: String) -> Result<String, String> {
+fn text_of(kind: ValueKind, text: String) -> Result<String, String> {
     if text.is_empty() {
         return Err(format!("expected {}, found an empty text", kind));
     }
@@ -159,10 +171,10 @@ fn text_of(kind: Kind, text: String) -> Result<String, String> {
     }
     let name = |text: &str| NodeName::try_from(text).map(String::from).map_err(|bad| bad.to_string());
     match kind {
-        Kind::Name => name(&text),
-        Kind::App => name(text.strip_prefix("app.").unwrap_or(&text)),
-        Kind::HostPort => listen::host_port(&text).map(|()| text),
-        Kind::DatabaseUrl => crate::database::check_url(&text).map(|()| text),
+        ValueKind::Name => name(&text),
+        ValueKind::App => name(text.strip_prefix("app.").unwrap_or(&text)),
+        ValueKind::HostPort => listen::host_port(&text).map(|()| text),
+        ValueKind::DatabaseUrl => crate::database::check_url(&text).map(|()| text),
         _ => Ok(text),
     }
 }
@@ -177,7 +189,7 @@ fn secret(text: String, chars_min: usize) -> Result<String, String> {
 fn whole(number: &str, min: u64, max: u64) -> Result<u64, String> {
     let shown = listen::shortened(number);
     if number.contains(['.', 'e', 'E']) {
-        return Err(format!("expected {}, found {shown}", Kind::Whole { min, max }));
+        return Err(format!("expected {}, found {shown}", ValueKind::Whole { min, max }));
     }
     match number.parse() {
         Ok(whole) if (min..=max).contains(&whole) => Ok(whole),
@@ -197,7 +209,7 @@ fn cpu_list(items: &[Item]) -> Result<Vec<usize>, String> {
         let Json::Number(number) = &item.value else {
             return Err(format!(
                 "expected CPU numbers in the list, found {}",
-                found(Kind::Cpus, &item.value)
+                found(ValueKind::Cpus, &item.value)
             ));
         };
         cpus.push(whole(number, 0, CPUS_MAX as u64 - 1)? as usize);
@@ -221,25 +233,27 @@ fn commands(ends: Vec<Item>) -> Result<Value, String> {
     }
     let count = ends.len();
     let Ok(ends) = <[Item; 2]>::try_from(ends) else {
-        return Err(format!("expected {}, found a list of {count}", Kind::Commands));
+        return Err(format!("expected {}, found a list of {count}", ValueKind::Commands));
     };
-    let [first, last] = ends.map(|end| match settled(end.value, Kind::Command) {
+    let [first, last] = ends.map(|end| match settled(end.value, ValueKind::Command) {
         Json::Number(number) => command(&number),
-        json => Err(format!("expected {}, found {} in it", Kind::Commands, found(Kind::Command, &json))),
+        json => {
+            Err(format!("expected {}, found {} in it", ValueKind::Commands, found(ValueKind::Command, &json)))
+        }
     });
     match (first?, last?) {
         (first, last) if first > last => {
-            Err(format!("{first} is more than {last}: expected {}", Kind::Commands))
+            Err(format!("{first} is more than {last}: expected {}", ValueKind::Commands))
         }
         (first, last) => Ok(Value::Commands(Span { first, last })),
     }
 }
 
-fn found(kind: Kind, json: &Json) -> String {
+fn found(kind: ValueKind, json: &Json) -> String {
     match json {
         Json::Null => "null".into(),
-        Json::Bool(_) if matches!(kind, Kind::Secret { .. }) => "true or false".into(),
-        Json::Number(_) if matches!(kind, Kind::Secret { .. }) => "a number".into(),
+        Json::Bool(_) if matches!(kind, ValueKind::Secret { .. }) => "true or false".into(),
+        Json::Number(_) if matches!(kind, ValueKind::Secret { .. }) => "a number".into(),
         Json::Bool(bool) => bool.to_string(),
         Json::Number(number) => format!("the number {}", listen::shortened(number)),
         Json::Text(text) | Json::Env(text) => format!("the text {}", quoted(text)),

@@ -67,7 +67,7 @@ struct Served {
 }
 
 /// The result of polling.
-enum Turn {
+enum HttpTurn {
     Ended(hyper::Result<()>),
     CanMove,
 }
@@ -98,14 +98,14 @@ impl Served {
                 },
             };
             match turn {
-                Turn::CanMove if self.is_between_requests() => {
+                HttpTurn::CanMove if self.is_between_requests() => {
                     let (stream, unread) = self.into_parts();
                     return End::Moves(stream, unread);
                 }
                 // It ends after its answer, as at a stop.
-                Turn::CanMove => self.monitor.traffic.lock().pin(),
-                Turn::Ended(Ok(())) => return self.ended(phases).await,
-                Turn::Ended(Err(e)) => {
+                HttpTurn::CanMove => self.monitor.traffic.lock().pin(),
+                HttpTurn::Ended(Ok(())) => return self.ended(phases).await,
+                HttpTurn::Ended(Err(e)) => {
                     debug!("webport: a connection broke: {e}");
                     return End::Closed;
                 }
@@ -153,11 +153,11 @@ impl Served {
     }
 }
 
-fn poll(http: &mut Http, monitor: &Monitor, cx: &mut Context<'_>, phase: Phase) -> Poll<Turn> {
-    let polled = Pin::new(http).poll(cx).map(Turn::Ended);
+fn poll(http: &mut Http, monitor: &Monitor, cx: &mut Context<'_>, phase: Phase) -> Poll<HttpTurn> {
+    let polled = Pin::new(http).poll(cx).map(HttpTurn::Ended);
     let retires = matches!(phase, Phase::Retires { .. });
     if polled.is_pending() && retires && monitor.traffic.lock().can_move() {
-        return Poll::Ready(Turn::CanMove);
+        return Poll::Ready(HttpTurn::CanMove);
     }
     polled
 }

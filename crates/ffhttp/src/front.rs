@@ -31,11 +31,11 @@ pub type Handoff = (StdStream, Vec<u8>);
 /// Serves the connections of one listening socket. Dropping it cuts them.
 #[derive(Debug)]
 pub struct Front {
-    shared: Arc<Shared>,
+    shared: Arc<FrontShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct FrontShared {
     config: FrontConfig,
     runtime: Handle,
     phase: watch::Sender<Phase>,
@@ -62,7 +62,7 @@ impl Front {
             let _here = runtime.enter();
             TcpListener::from_std(listener)?
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(FrontShared {
             config,
             runtime,
             phase: watch::Sender::new(Phase::Serves),
@@ -138,7 +138,7 @@ impl Drop for Front {
 /// have not been taken.
 #[derive(Debug)]
 pub struct Retirement {
-    shared: Arc<Shared>,
+    shared: Arc<FrontShared>,
     take: mpsc::Receiver<(TcpStream, Bytes)>,
     open: watch::Receiver<Open>,
     until: Instant,
@@ -188,7 +188,7 @@ impl Open {
     }
 }
 
-impl Shared {
+impl FrontShared {
     fn resume(&self) {
         self.taker.lock().take();
         self.phase.send_replace(Phase::Serves);
@@ -231,7 +231,7 @@ impl Shared {
 }
 
 /// One open connection.
-struct Counted(Arc<Shared>);
+struct Counted(Arc<FrontShared>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -239,7 +239,7 @@ impl Drop for Counted {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<FrontShared>) {
     let (mut phases, mut open) = (shared.phase.subscribe(), shared.open.subscribe());
     loop {
         let phase = *phases.borrow_and_update();

@@ -38,11 +38,11 @@ pub const STATE_PIECE_BYTES: usize = 1024 * 1024;
 
 /// A message from a predecessor to its successor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromOld {
+pub enum FromPredecessor {
     /// The greeting: who this is.
-    Hello(Who),
+    Hello(ProcessIdentity),
     /// A part of the affinity: choices of some sessions.
-    Sticky(Vec<Sticky>),
+    AffinityEntry(Vec<AffinityEntry>),
     /// A piece of the frozen state.
     State(Vec<u8>),
     /// The frozen state is whole; its version as the app counts it, or `None` when the app freezes nothing.
@@ -64,17 +64,17 @@ pub enum FromOld {
     /// This process takes everything back and serves on: the successor must leave.
     TookBack,
     /// Some of the replicas that are open here.
-    Known(Vec<KnownSession>),
+    Known(Vec<ReplicaRecord>),
     /// Records that are to be saved when their session ends, some of them.
-    Kept(Vec<KeptRecord>),
+    Kept(Vec<BoundRecord>),
     /// The users of this node's sessions, some of them: they come with their sessions.
     Users(Vec<Claim>),
-    /// The answer to an [`FromNew::Asked`].
+    /// The answer to an [`FromSuccessor::Asked`].
     Answered {
         /// The number of the question.
         number: u64,
         /// The answer.
-        answer: Told,
+        answer: AskAnswer,
     },
     /// A message for many clients, for those that have left: a [`Broadcast`](crate::relay::Broadcast), as on links.
     Broadcast(Vec<u8>),
@@ -82,7 +82,7 @@ pub enum FromOld {
 
 /// The answer to a question about a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Told {
+pub enum AskAnswer {
     /// The body of the reply.
     Reply(Vec<u8>),
     /// The request failed.
@@ -98,9 +98,9 @@ pub enum Told {
 
 /// A message from a successor to its predecessor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromNew {
+pub enum FromSuccessor {
     /// The greeting: who this is.
-    Hello(Who),
+    Hello(ProcessIdentity),
     /// The state has been taken; what the predecessor now sends is taken as well.
     Thawed,
     /// The successor cannot go on and leaves.
@@ -126,7 +126,7 @@ pub enum FromNew {
 
 /// The identity of one of the two processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Who {
+pub struct ProcessIdentity {
     /// The cluster.
     pub cluster: String,
     /// The node: both have the same.
@@ -137,7 +137,7 @@ pub struct Who {
 
 /// A record that is to be saved when a session ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptRecord {
+pub struct BoundRecord {
     /// The session whose record it is.
     pub session: SessionId,
     /// The database of its table, as the config names it.
@@ -150,7 +150,7 @@ pub struct KeptRecord {
 
 /// A replica that has been opened here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KnownSession {
+pub struct ReplicaRecord {
     /// The session's id.
     pub id: SessionId,
     /// The neighbour that the session's messages come from.
@@ -167,7 +167,7 @@ pub struct KnownSession {
 
 /// A choice of the affinity: which node a session's messages for a kind go to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sticky {
+pub struct AffinityEntry {
     /// The session whose messages they are.
     pub session: SessionId,
     /// The kind, or the one node, that the messages are for.

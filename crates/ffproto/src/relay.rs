@@ -19,8 +19,8 @@ use crate::{CommandId, Incarnation, NodeName, NodeNumber, SessionId};
 
 /// The method of [`ReachChange`]; links only, never passed on.
 pub const REACH: &str = "@@reach";
-/// The method of [`Stick`]; links only, never passed on as it is.
-pub const STICK: &str = "@@stick";
+/// The method of [`AffinityNotice`]; links only, never passed on as it is.
+pub const AFFINITY: &str = "@@stick";
 /// The method of envelopes.
 pub const TO: &str = "@@to";
 /// Bytes of an envelope before its payload.
@@ -100,7 +100,7 @@ pub enum Op {
     /// Call, to the net node: the session shall go on at another node; [`MoveOrder`]. The answer is one byte, see
     /// [`MoveAnswer`].
     Move,
-    /// Call, from the net node: the session is here from now on; [`Entry`]. Answered empty when the app has been told.
+    /// Call, from the net node: the session is here from now on; [`MoveEntry`]. Answered empty when the app has been told.
     Enter,
     /// Notify, from the net node: the session is here no longer, for the kind in the payload.
     Left,
@@ -239,7 +239,7 @@ pub struct MoveOrder {
 
 /// A session comes to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct MoveEntry {
     /// The node that it comes from.
     pub from: NodeName,
     /// The bytes that the app gives with the session.
@@ -360,18 +360,18 @@ pub struct Claim {
 /// Neighbours tell each other which node a session's messages go to, so that all of them send them there: a
 /// notify with the session in the client part. `what u8, target, a zero byte, the node's name`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stick<'a> {
+pub struct AffinityNotice<'a> {
     /// The kind of the word: who tells whom.
-    pub what: StickWhat,
+    pub what: AffinityWord,
     /// A kind of nodes, as in `@KIND`.
     pub target: &'a str,
-    /// The node; empty for [`StickWhat::Forget`].
+    /// The node; empty for [`AffinityWord::Forget`].
     pub node: &'a str,
 }
 
-/// See [`Stick`].
+/// See [`AffinityNotice`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StickWhat {
+pub enum AffinityWord {
     /// To where the messages go: they are for this node.
     Prefer,
     /// To where the messages come from: this node was chosen.
@@ -380,19 +380,19 @@ pub enum StickWhat {
     Forget,
 }
 
-impl<'a> Stick<'a> {
+impl<'a> AffinityNotice<'a> {
     /// Reads a body; `None` when it is malformed.
     pub fn read(body: &'a [u8]) -> Option<Self> {
         let (what, text) = body.split_first()?;
         let what = match what {
-            0 => StickWhat::Prefer,
-            1 => StickWhat::Chosen,
-            2 => StickWhat::Forget,
+            0 => AffinityWord::Prefer,
+            1 => AffinityWord::Chosen,
+            2 => AffinityWord::Forget,
             _ => return None,
         };
         let (target, node) = std::str::from_utf8(text).ok()?.split_once('\0')?;
         let fits =
-            (what == StickWhat::Forget) == node.is_empty() && !target.is_empty() && !node.contains('\0');
+            (what == AffinityWord::Forget) == node.is_empty() && !target.is_empty() && !node.contains('\0');
         fits.then_some(Self { what, target, node })
     }
 

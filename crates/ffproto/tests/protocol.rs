@@ -15,8 +15,8 @@ use ffproto::handshake::{
 use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
 use ffproto::relay::{
-    self, Audience, Broadcast, Claim, Entry, MoveAnswer, MoveOrder, Op, REACH, ReachChange, Reachable,
-    SessionState, Stick, StickWhat, TO,
+    self, AffinityNotice, AffinityWord, Audience, Broadcast, Claim, MoveAnswer, MoveEntry, MoveOrder, Op,
+    REACH, ReachChange, Reachable, SessionState, TO,
 };
 use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use serde::Serialize;
@@ -263,14 +263,14 @@ fn relays(page: &mut Page) {
     assert_eq!(coding().deserialize::<ReachChange>(&body).unwrap(), change);
 
     let session = SessionId(3 << 52 | 0x1_2345_6789_abcd);
-    let stick = Stick { what: StickWhat::Chosen, target: "game", node: "game.2" };
+    let stick = AffinityNotice { what: AffinityWord::Chosen, target: "game", node: "game.2" };
     let client = Some(Client { session, command: CommandId(1500), stateless: false });
     page.link("link-stick", Head { method: 7, client, ..Head::new(Kind::Notify) }, &stick.write());
-    assert_eq!(Stick::read(&stick.write()), Some(stick));
+    assert_eq!(AffinityNotice::read(&stick.write()), Some(stick));
     for malformed in
         [&b""[..], b"\x01", b"\x01game", b"\x03game\0a", b"\x01game\0", b"\x02game\0a", b"\x01\0a"]
     {
-        assert_eq!(Stick::read(malformed), None, "{malformed:?}");
+        assert_eq!(AffinityNotice::read(malformed), None, "{malformed:?}");
     }
     let head = |command| {
         let client = Some(Client { session, command: CommandId(command), stateless: false });
@@ -325,7 +325,7 @@ fn moves(page: &mut Page, session: SessionId) {
     let head = Head { method: 6, call: 78, time_left_ms: 4987, client, ..Head::new(Kind::Call) };
     let (net, old, new) = (NodeNumber(3), NodeNumber(5), NodeNumber(6));
     let order = MoveOrder { node: name("hall.2"), extra: b"key".to_vec() };
-    let entry = Entry { from: name("hall.1"), extra: b"key".to_vec(), number: 1 };
+    let entry = MoveEntry { from: name("hall.1"), extra: b"key".to_vec(), number: 1 };
     let payloads = [
         ("link-move", net, old, Op::Move, coding().serialize(&order).unwrap()),
         ("link-enter", new, net, Op::Enter, coding().serialize(&entry).unwrap()),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ffproto::NodeName;
 
 use crate::app::handler::Route;
-use crate::app::hooks::{Entered, Frozen, Hooks, Later, NotMoved, SessionEvent, SessionEventKind};
+use crate::app::hooks::{Frozen, Hooks, Later, MoveEntered, NotMoved, SessionEvent, SessionEventKind};
 use crate::error::HandlerError;
 use crate::node::{Node, States};
 use crate::session::handle::Session;
@@ -203,7 +203,7 @@ impl App {
     #[must_use]
     pub fn on_session_entered<F>(
         self,
-        hook: impl Fn(Node, Session, Entered) -> F + Send + Sync + 'static,
+        hook: impl Fn(Node, Session, MoveEntered) -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,

@@ -27,14 +27,14 @@ use ffstore::record::{Record, Table};
 /// One message on its way to its handler.
 pub struct Request {
     pub(crate) node: Node,
-    pub(crate) from: From,
+    pub(crate) from: Sender,
     pub(crate) client: Option<Client>,
     pub(crate) deadline: Instant,
     pub(crate) body: Option<Bytes>,
 }
 
 /// The sender of a request.
-pub(crate) enum From {
+pub(crate) enum Sender {
     /// A client of this node.
     Session(LocalSession),
     /// A parent or a child.
@@ -46,8 +46,8 @@ pub(crate) enum From {
 impl Request {
     fn origin(&self) -> Origin {
         let caller = match &self.from {
-            From::Session(_) => None,
-            From::Node(name) | From::Far { by: name, .. } => Some(name.clone()),
+            Sender::Session(_) => None,
+            Sender::Node(name) | Sender::Far { by: name, .. } => Some(name.clone()),
         };
         Origin {
             transit: self.node.transit().clone(),
@@ -174,7 +174,7 @@ impl<T: DeserializeOwned> FromRequest for Bincode<T> {
 /// The session of the client whose message is handled, or made this call; on every node.
 impl FromRequest for Session {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
-        if let From::Session(session) = &request.from {
+        if let Sender::Session(session) = &request.from {
             return Ok(Session::here(request.node.known_sessions().clone(), session.clone()));
         }
         let client = request.client.ok_or_else(|| HandlerError::bad_request("no client made this call"))?;
@@ -208,8 +208,8 @@ pub struct Caller {
 impl FromRequest for Caller {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
         let node = match &request.from {
-            From::Session(_) => request.node.name().clone(),
-            From::Node(name) | From::Far { node: name, .. } => name.clone(),
+            Sender::Session(_) => request.node.name().clone(),
+            Sender::Node(name) | Sender::Far { node: name, .. } => name.clone(),
         };
         Ok(Self { node, session: request.client.map(|client| client.session) })
     }

@@ -56,7 +56,7 @@ pub(crate) enum SessionEvent {
     Verified,
     Closed,
     LostNode(NodeName),
-    Entered(Entered),
+    Entered(MoveEntered),
     Left,
     NotMoved(NotMoved),
 }
@@ -106,7 +106,7 @@ impl SessionEvent {
 
 /// How a session has come to a node by a move: see [`Session::move_to`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entered {
+pub struct MoveEntered {
     /// The node where the session was; the one that has moved it, when it was at none of that kind.
     pub from: NodeName,
     /// The bytes that were given to [`Session::move_to`].

@@ -14,12 +14,12 @@ use crate::transit::call::{Calling, Origin};
 
 /// The nodes that are meant.
 #[derive(Debug, Clone)]
-enum Whom {
+enum Recipients {
     Name(String),
     Kind(String),
 }
 
-impl Whom {
+impl Recipients {
     fn means(&self, name: &NodeName, kind: &str) -> bool {
         match self {
             Self::Name(wanted) => *name == **wanted,
@@ -28,7 +28,7 @@ impl Whom {
     }
 }
 
-impl std::fmt::Display for Whom {
+impl std::fmt::Display for Recipients {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Name(name) => write!(f, "node `{name}`"),
@@ -65,7 +65,7 @@ impl Nodes {
 
     /// The names of the other nodes of a kind that can be reached now.
     pub fn of_kind(&self, kind: &str) -> Vec<NodeName> {
-        let whom = Whom::Kind(kind.to_owned());
+        let whom = Recipients::Kind(kind.to_owned());
         self.meant(&whom).into_iter().map(|node| node.name).collect()
     }
 
@@ -77,7 +77,7 @@ impl Nodes {
     /// [`CallError`], each call exactly one outcome: `NoNode` when there is no such node, or it cannot be reached;
     /// `NoMethod` when it has no such `#[node_handle]`; else as [`Parents::call`](crate::calls::neighbours::Parents::call).
     pub fn call(&self, name: &str, method: &str, body: impl AsRef<[u8]>) -> Calling {
-        self.call_one(Whom::Name(name.to_owned()), method, body.as_ref())
+        self.call_one(Recipients::Name(name.to_owned()), method, body.as_ref())
     }
 
     /// Calls `method` of one of the other nodes of a kind: the same for the same client session as long as the
@@ -86,7 +86,7 @@ impl Nodes {
     /// # Errors
     /// As [`Nodes::call`].
     pub fn call_any(&self, kind: &str, method: &str, body: impl AsRef<[u8]>) -> Calling {
-        self.call_one(Whom::Kind(kind.to_owned()), method, body.as_ref())
+        self.call_one(Recipients::Kind(kind.to_owned()), method, body.as_ref())
     }
 
     /// Calls `method` of all the other nodes of a kind that can be reached now, at the same time, and waits for
@@ -98,7 +98,7 @@ impl Nodes {
         body: impl AsRef<[u8]>,
     ) -> Vec<(NodeName, Result<Bytes, CallError>)> {
         let called: Vec<(NodeName, Calling)> = {
-            let (whom, body) = (Whom::Kind(kind.to_owned()), body.as_ref());
+            let (whom, body) = (Recipients::Kind(kind.to_owned()), body.as_ref());
             let nodes = self.meant(&whom).into_iter();
             nodes.map(|node| (node.name.clone(), self.send_call(&node, method, body))).collect()
         };
@@ -114,7 +114,7 @@ impl Nodes {
     /// # Errors
     /// [`CallError`] when it could not be sent: a notify does not wait for a node that is out of reach.
     pub fn notify(&self, name: &str, method: &str, body: impl AsRef<[u8]>) -> Result<(), CallError> {
-        self.notify_one(&Whom::Name(name.to_owned()), method, body.as_ref())
+        self.notify_one(&Recipients::Name(name.to_owned()), method, body.as_ref())
     }
 
     /// Tells one of the other nodes of a kind, chosen as by [`Nodes::call_any`].
@@ -122,7 +122,7 @@ impl Nodes {
     /// # Errors
     /// As [`Nodes::notify`].
     pub fn notify_any(&self, kind: &str, method: &str, body: impl AsRef<[u8]>) -> Result<(), CallError> {
-        self.notify_one(&Whom::Kind(kind.to_owned()), method, body.as_ref())
+        self.notify_one(&Recipients::Kind(kind.to_owned()), method, body.as_ref())
     }
 
     /// Tells all the other nodes of a kind that can be reached now; gives how many.
@@ -131,7 +131,7 @@ impl Nodes {
     /// [`CallError`] of the first that it could not be sent to; the others were told.
     pub fn notify_all(&self, kind: &str, method: &str, body: impl AsRef<[u8]>) -> Result<usize, CallError> {
         let (mut told, mut failed) = (0, None);
-        for node in self.meant(&Whom::Kind(kind.to_owned())) {
+        for node in self.meant(&Recipients::Kind(kind.to_owned())) {
             match self.send_notify(&node, method, body.as_ref()) {
                 Ok(()) => told += 1,
                 Err(fault) => failed = failed.or(Some(fault)),
@@ -140,7 +140,7 @@ impl Nodes {
         failed.map_or(Ok(told), |fault| Err(fault.into()))
     }
 
-    fn call_one(&self, whom: Whom, method: &str, body: &[u8]) -> Calling {
+    fn call_one(&self, whom: Recipients, method: &str, body: &[u8]) -> Calling {
         match self.one(&whom) {
             Ok(Some(node)) => self.send_call(&node, method, body),
             Ok(None) => {
@@ -151,7 +151,12 @@ impl Nodes {
         }
     }
 
-    async fn call_when_there(mut self, whom: Whom, method: &str, body: &[u8]) -> Result<Bytes, CallError> {
+    async fn call_when_there(
+        mut self,
+        whom: Recipients,
+        method: &str,
+        body: &[u8],
+    ) -> Result<Bytes, CallError> {
         let begun = Instant::now();
         let deadline = begun + self.timeout;
         let deadline = self.origin.deadline.map_or(deadline, |outer| outer.min(deadline));
@@ -171,15 +176,15 @@ impl Nodes {
         }
     }
 
-    fn notify_one(&self, whom: &Whom, method: &str, body: &[u8]) -> Result<(), CallError> {
+    fn notify_one(&self, whom: &Recipients, method: &str, body: &[u8]) -> Result<(), CallError> {
         let node = self.one(whom)?.ok_or_else(|| self.no_such_node(whom))?;
         Ok(self.send_notify(&node, method, body)?)
     }
 
     /// The node that is meant; `None` when a node that is meant may be back soon.
-    fn one(&self, whom: &Whom) -> Result<Option<Reachable>, Fault> {
+    fn one(&self, whom: &Recipients) -> Result<Option<Reachable>, Fault> {
         let (transit, identity) = (&self.origin.transit, self.origin.transit.identity());
-        if let Whom::Name(name) = whom
+        if let Recipients::Name(name) = whom
             && *identity.name() == **name
         {
             let text = format!("`{name}` would call itself");
@@ -195,12 +200,12 @@ impl Nodes {
         Ok(Some(nodes.swap_remove((turn % nodes.len() as u64) as usize)))
     }
 
-    fn meant(&self, whom: &Whom) -> Vec<Reachable> {
+    fn meant(&self, whom: &Recipients) -> Vec<Reachable> {
         let others = self.origin.transit.membership().others();
         others.into_values().filter(|node| whom.means(&node.name, &node.kind)).collect()
     }
 
-    fn no_such_node(&self, whom: &Whom) -> Fault {
+    fn no_such_node(&self, whom: &Recipients) -> Fault {
         let identity = self.origin.transit.identity();
         identity.fault(Code::NoNode, Executed::No, format!("`{}` reaches no {whom}", identity.name()))
     }

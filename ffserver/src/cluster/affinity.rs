@@ -58,27 +58,27 @@ fn for_one() -> Vec<Choice> {
 }
 
 impl Choice {
-    fn tell(&self, session: SessionId) -> Option<handover::Sticky> {
+    fn tell(&self, session: SessionId) -> Option<handover::AffinityEntry> {
         let from = self.from.as_ref().map(|(side, name)| (*side == Side::Parent, name.clone()));
         let (kind, node, end) = (self.target.to_string(), self.via.clone(), self.end.clone());
         if node.is_none() && end.is_none() {
             return None;
         }
-        Some(handover::Sticky { session, kind, node, end, from })
+        Some(handover::AffinityEntry { session, kind, node, end, from })
     }
 }
 
 /// The affinity's answer for a session and a target.
-pub(crate) enum Chosen {
+pub(crate) enum AffinityLookup {
     /// The hop holds: nothing has changed since it was chosen.
     Hop(Hop),
     /// The hop has to be looked up, with what the session had as a preference.
-    Kept(Kept),
+    StaleChoice(StaleChoice),
 }
 
 /// The choice that a session had, as a preference when its hop is looked up.
 #[derive(Default)]
-pub(crate) struct Kept {
+pub(crate) struct StaleChoice {
     /// The neighbour.
     pub(crate) via: Option<NodeName>,
     /// The link to that neighbour that was used last.
@@ -89,7 +89,7 @@ pub(crate) struct Kept {
 
 /// A session whose node has changed, and the neighbour that must be told.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Moved {
+pub(crate) struct NodeChange {
     /// The neighbour that the session's messages come from.
     pub(crate) from: Option<PeerKey>,
     /// The node that the session had.
@@ -128,14 +128,18 @@ impl Affinity {
     }
 
     /// The choice of a session for a target; `known` is the count of the cluster's changes now.
-    pub(crate) fn get(&self, session: SessionId, target: &str, known: u64) -> Option<Chosen> {
+    pub(crate) fn get(&self, session: SessionId, target: &str, known: u64) -> Option<AffinityLookup> {
         let chosen = self.chosen.lock();
         let choice = chosen.get(&session)?.iter().find(|choice| *choice.target == *target)?;
         match &choice.hop {
-            Some(hop) if hop.holds(known) => Some(Chosen::Hop(hop.clone())),
+            Some(hop) if hop.holds(known) => Some(AffinityLookup::Hop(hop.clone())),
             hop => {
                 let link = hop.as_ref().map(|hop| hop.link.clone());
-                Some(Chosen::Kept(Kept { via: choice.via.clone(), link, end: choice.end.clone() }))
+                Some(AffinityLookup::StaleChoice(StaleChoice {
+                    via: choice.via.clone(),
+                    link,
+                    end: choice.end.clone(),
+                }))
             }
         }
     }
@@ -149,7 +153,7 @@ impl Affinity {
         hop: Hop,
         end: Option<NodeName>,
         from: Option<&PeerKey>,
-    ) -> Option<Moved> {
+    ) -> Option<NodeChange> {
         let mut chosen = self.edit();
         let choices = chosen.entry(session).or_insert_with(for_one);
         let at = choices.iter().position(|choice| choice.target == *target).unwrap_or_else(|| {
@@ -209,7 +213,7 @@ impl Affinity {
         target: &str,
         by: &NodeName,
         end: NodeName,
-    ) -> Option<Moved> {
+    ) -> Option<NodeChange> {
         let mut chosen = self.edit();
         let mut choices = chosen.get_mut(&session)?.iter_mut();
         let choice = choices.find(|choice| *choice.target == *target && choice.via.as_ref() == Some(by))?;
@@ -259,8 +263,8 @@ impl Affinity {
     }
 
     /// Takes over a choice of this node's predecessor.
-    pub(crate) fn take_over(&self, sticky: handover::Sticky) {
-        let handover::Sticky { session, kind, node, end, from } = sticky;
+    pub(crate) fn take_over(&self, sticky: handover::AffinityEntry) {
+        let handover::AffinityEntry { session, kind, node, end, from } = sticky;
         let direction = |up| if up { Side::Parent } else { Side::Child };
         let from = from.map(|(up, name)| (direction(up), name));
         self.put(session, Choice { target: kind.into(), via: node, hop: None, end, from });
@@ -273,7 +277,7 @@ impl Affinity {
         choices.push(choice);
     }
 
-    fn tell_successor(&self, sticky: Option<handover::Sticky>) {
+    fn tell_successor(&self, sticky: Option<handover::AffinityEntry>) {
         if let (Some(successor), Some(sticky)) = (&*self.heard_by.lock(), sticky) {
             successor.put(sticky);
         }
@@ -286,7 +290,7 @@ impl Affinity {
     }
 
     /// Forgets a session that goes on in the successor. Returns its choices, for the successor.
-    pub(crate) fn leave(&self, session: SessionId) -> Vec<handover::Sticky> {
+    pub(crate) fn leave(&self, session: SessionId) -> Vec<handover::AffinityEntry> {
         let choices = self.edit().remove(&session).unwrap_or_default();
         choices.iter().filter_map(|choice| choice.tell(session)).collect()
     }
@@ -297,7 +301,7 @@ impl Affinity {
     }
 
     /// All choices, for the successor; later ones go into its delta.
-    pub(crate) fn hand_over(&self, successor: Arc<AffinityDelta>) -> Vec<handover::Sticky> {
+    pub(crate) fn hand_over(&self, successor: Arc<AffinityDelta>) -> Vec<handover::AffinityEntry> {
         // The delta comes before the list, so that a choice between the two is sent twice, and not never.
         *self.heard_by.lock() = Some(successor);
         let chosen = self.chosen.lock();
@@ -347,12 +351,12 @@ impl Affinity {
 }
 
 impl Choice {
-    fn ends_at(&mut self, end: NodeName) -> Option<Moved> {
+    fn ends_at(&mut self, end: NodeName) -> Option<NodeChange> {
         if self.end.as_ref() == Some(&end) {
             return None;
         }
         let lost = self.end.replace(end);
-        Some(Moved { from: self.from.clone(), lost })
+        Some(NodeChange { from: self.from.clone(), lost })
     }
 }
 
@@ -377,7 +381,7 @@ mod tests {
         let (sticky, session) = (Affinity::default(), SessionId(7));
         let name = |name: &str| NodeName::try_from(name).unwrap();
         let net = (Side::Parent, name("net"));
-        let kept = handover::Sticky {
+        let kept = handover::AffinityEntry {
             session,
             kind: "hall".into(),
             node: Some(name("gate.1")),

@@ -9,18 +9,18 @@ use tokio::sync::Notify;
 /// of them than there are choices.
 #[derive(Default)]
 pub(crate) struct AffinityDelta {
-    last: Mutex<FxHashMap<(SessionId, String), handover::Sticky>>,
+    last: Mutex<FxHashMap<(SessionId, String), handover::AffinityEntry>>,
     some: Notify,
 }
 
 impl AffinityDelta {
-    pub(super) fn put(&self, sticky: handover::Sticky) {
+    pub(super) fn put(&self, sticky: handover::AffinityEntry) {
         self.last.lock().insert((sticky.session, sticky.kind.clone()), sticky);
         self.some.notify_one();
     }
 
     /// Waits for choices, and takes at most `max`. Cancel-safe.
-    pub(crate) async fn next(&self, max: usize) -> Vec<handover::Sticky> {
+    pub(crate) async fn next(&self, max: usize) -> Vec<handover::AffinityEntry> {
         loop {
             {
                 let mut last = self.last.lock();
@@ -47,7 +47,7 @@ mod tests {
     #[tokio::test]
     async fn a_successor_hears_the_last_choice_of_each_session_in_pieces_and_waits_for_the_next() {
         let unheard = AffinityDelta::default();
-        let choice = |session, node: &str| handover::Sticky {
+        let choice = |session, node: &str| handover::AffinityEntry {
             session: SessionId(session),
             kind: "game".into(),
             node: Some(NodeName::try_from(node).unwrap()),

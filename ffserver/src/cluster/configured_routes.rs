@@ -10,15 +10,15 @@ use ffproto::NodeName;
 use crate::cluster::side::Side;
 
 /// Keys of [`Target`]s.
-type Keys = BTreeSet<Arc<str>>;
+type TargetKeys = BTreeSet<Arc<str>>;
 
 /// The configured routes of one node.
 #[derive(Debug, Default)]
 pub(crate) struct ConfiguredRoutes {
     /// The targets that this node itself takes messages for.
-    own: Keys,
-    children: BTreeMap<NodeName, Keys>,
-    parents: BTreeMap<NodeName, Keys>,
+    own: TargetKeys,
+    children: BTreeMap<NodeName, TargetKeys>,
+    parents: BTreeMap<NodeName, TargetKeys>,
 }
 
 impl ConfiguredRoutes {
@@ -40,7 +40,7 @@ impl ConfiguredRoutes {
 
     /// The targets that this node passes messages on for, by the side that they come from: a parent's messages go down
     /// only, a child's up as well.
-    pub(crate) fn passed_on_for(&self, side: Side) -> Keys {
+    pub(crate) fn passed_on_for(&self, side: Side) -> TargetKeys {
         let down = self.children.values().flatten();
         let up = self.parents.values().flatten().filter(|_| side == Side::Child);
         down.chain(up).cloned().collect()
@@ -74,7 +74,7 @@ impl<'c> Tree<'c> {
         Self { cluster, children, named: rules.filter_map(|rule| rule.to.as_node()).collect() }
     }
 
-    fn own(&self, node: &Node) -> Keys {
+    fn own(&self, node: &Node) -> TargetKeys {
         let named = self.named.contains(node.name.as_str()).then(|| Target::node(node.name.as_str()));
         let kind = Target::kind(&node.kind);
         named.iter().chain([&kind]).map(|target| target.key().clone()).collect()
@@ -82,7 +82,7 @@ impl<'c> Tree<'c> {
 
     /// The targets that a node takes messages for from above: its own and those of all below it. Parents make no
     /// circle.
-    fn down(&self, node: &'c Node, known: &mut HashMap<&'c NodeName, Keys>) -> Keys {
+    fn down(&self, node: &'c Node, known: &mut HashMap<&'c NodeName, TargetKeys>) -> TargetKeys {
         if let Some(keys) = known.get(&node.name) {
             return keys.clone();
         }
@@ -98,9 +98,9 @@ impl<'c> Tree<'c> {
     fn all(
         &self,
         node: &'c Node,
-        below: &mut HashMap<&'c NodeName, Keys>,
-        known: &mut HashMap<&'c NodeName, Keys>,
-    ) -> Keys {
+        below: &mut HashMap<&'c NodeName, TargetKeys>,
+        known: &mut HashMap<&'c NodeName, TargetKeys>,
+    ) -> TargetKeys {
         if let Some(keys) = known.get(&node.name) {
             return keys.clone();
         }
@@ -133,7 +133,7 @@ mod tests {
         ConfiguredRoutes::of(&cluster, cluster.node(of).unwrap())
     }
 
-    fn keys(keys: &Keys) -> String {
+    fn keys(keys: &TargetKeys) -> String {
         keys.iter().map(|key| &**key).collect::<Vec<_>>().join(" ")
     }
 

@@ -12,13 +12,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cluster::payload::encode;
-use crate::cluster::reachability::{Nodes, Reachability, Tell};
+use crate::cluster::reachability::{NodeSet, ReachNotice, Reachability};
 use crate::cluster::side::{PeerKey, Side};
 
 /// The membership of the cluster as one node sees it.
 #[derive(Default)]
 pub(crate) struct Membership {
-    table: Mutex<Table>,
+    table: Mutex<MembershipTable>,
     /// The count of the table's changes: what was looked up at the same count need not be looked up again.
     changes: AtomicU64,
     /// Rings when other nodes may be reached than before.
@@ -27,7 +27,7 @@ pub(crate) struct Membership {
 }
 
 #[derive(Default)]
-struct Table {
+struct MembershipTable {
     reach: Reachability,
     /// The links by neighbour: several while its process is being replaced, of which the last is used.
     links: BTreeMap<PeerKey, Vec<Linked>>,
@@ -42,7 +42,7 @@ struct Table {
 /// How long a node that has left is remembered: longer than anybody waits for one.
 const LEFT_KNOWN: Duration = Duration::from_secs(60);
 
-impl Table {
+impl MembershipTable {
     /// Notes which of the candidates are reached no more.
     fn note_left(&mut self, candidates: Vec<Reachable>, now: Instant) {
         self.left.retain(|_, (_, since)| now.duration_since(*since) < LEFT_KNOWN);
@@ -67,7 +67,7 @@ struct Linked {
 /// Whom a neighbour reaches, as it has said on one link, and whom it reached before.
 #[derive(Default)]
 struct Said {
-    now: Nodes,
+    now: NodeSet,
     /// Since when it does not reach them. What they have sent may still be on its way: a neighbour's new process says less
     /// than the old one until its own neighbours have come, and the old one still passes on what it has.
     before: BTreeMap<NodeNumber, Instant>,
@@ -91,7 +91,7 @@ impl Said {
 
 /// The net nodes whose replicas here must be looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Look {
+pub(crate) struct ReplicaReview {
     /// Reached net nodes: their sessions before `since` have ended with an earlier incarnation.
     pub(crate) reached: Vec<(NodeNumber, SessionId)>,
     /// Net nodes that are given up.
@@ -190,7 +190,7 @@ impl Membership {
     }
 
     /// Sends the changes under the lock, so that each neighbour gets them in their order.
-    fn tell(&self, table: &Table, tell: Vec<Tell>) {
+    fn tell(&self, table: &MembershipTable, tell: Vec<ReachNotice>) {
         self.changes.fetch_add(1, Ordering::Release);
         for (at, change) in tell {
             if let Some(link) = table.link(&at) {
@@ -251,7 +251,7 @@ impl Membership {
     }
 
     /// All other nodes that are reached now.
-    pub(crate) fn others(&self) -> Nodes {
+    pub(crate) fn others(&self) -> NodeSet {
         self.table.lock().reach.others()
     }
 
@@ -271,11 +271,16 @@ impl Membership {
     }
 
     /// Looks at the net nodes that have replicas here; one that is not reached for `patience` is given up.
-    pub(crate) fn look(&self, nodes: &BTreeSet<NodeNumber>, now: Instant, patience: Duration) -> Look {
+    pub(crate) fn look(
+        &self,
+        nodes: &BTreeSet<NodeNumber>,
+        now: Instant,
+        patience: Duration,
+    ) -> ReplicaReview {
         let mut table = self.table.lock();
         let others = table.reach.others();
         table.lost.retain(|number, _| nodes.contains(number) && !others.contains_key(number));
-        let mut look = Look::default();
+        let mut look = ReplicaReview::default();
         for number in nodes {
             match others.get(number) {
                 Some(node) => look.reached.push((*number, node.since)),

@@ -40,7 +40,7 @@ pub(crate) struct KnownPeer {
 }
 
 /// Which link a message for a client takes while a neighbour's process is replaced.
-pub(crate) enum Turn {
+pub(crate) enum LinkChoice {
     /// The older link: an answer may go there that must come behind the message.
     Old(Link),
     /// The current link.
@@ -50,7 +50,7 @@ pub(crate) enum Turn {
 }
 
 /// How a neighbour can be reached.
-pub(crate) enum Way {
+pub(crate) enum PeerState {
     /// Over this link.
     Open(Link),
     /// The neighbour is being replaced: it is back soon, with all that it knows.
@@ -69,22 +69,22 @@ impl KnownPeer {
     }
 
     /// How the neighbour can be reached; it is waited for at most `park`.
-    pub(crate) fn way(&self, now: Instant, park: Duration) -> Way {
+    pub(crate) fn way(&self, now: Instant, park: Duration) -> PeerState {
         match &self.current {
-            Some(link) if link.is_open() => Way::Open(link.clone()),
-            _ if self.missed + park <= now => Way::Gone,
+            Some(link) if link.is_open() => PeerState::Open(link.clone()),
+            _ if self.missed + park <= now => PeerState::Gone,
             // After a Pause the successor's link may come only when the old one has ended.
-            Some(link) if link.is_paused() => Way::Replaced,
-            Some(_) if self.older.iter().any(|old| !old.is_closed()) => Way::Replaced,
+            Some(link) if link.is_paused() => PeerState::Replaced,
+            Some(_) if self.older.iter().any(|old| !old.is_closed()) => PeerState::Replaced,
             // The predecessor's affinity names it: sessions do not go elsewhere while the neighbour is on its way.
-            None if self.comes => Way::Replaced,
-            _ => Way::Missed,
+            None if self.comes => PeerState::Replaced,
+            _ => PeerState::Missed,
         }
     }
 
     /// Whether a message for the neighbour goes now, or waits for its new process.
     pub(crate) fn is_there(&self, now: Instant, park: Duration) -> bool {
-        matches!(self.way(now, park), Way::Open(_) | Way::Replaced)
+        matches!(self.way(now, park), PeerState::Open(_) | PeerState::Replaced)
     }
 
     /// The current link, as long as it lives.
@@ -105,15 +105,15 @@ impl KnownPeer {
 
     /// Which link a message for that session's client takes; `at_work` says of the session's own net node whether a
     /// message of the session is under way here: with its end the session may go to the new process.
-    pub(crate) fn turn(&self, session: SessionId, at_work: Option<bool>) -> Turn {
-        let Some(old) = self.older.iter().rfind(|old| !old.is_closed()) else { return Turn::New };
+    pub(crate) fn turn(&self, session: SessionId, at_work: Option<bool>) -> LinkChoice {
+        let Some(old) = self.older.iter().rfind(|old| !old.is_closed()) else { return LinkChoice::New };
         match at_work {
-            _ if self.turned.contains(&session) => Turn::New,
-            Some(true) => Turn::Old(old.clone()),
-            Some(false) => Turn::New,
-            None if !old.peer_has_switched() => Turn::Old(old.clone()),
-            None if self.fenced => Turn::Wait,
-            None => Turn::New,
+            _ if self.turned.contains(&session) => LinkChoice::New,
+            Some(true) => LinkChoice::Old(old.clone()),
+            Some(false) => LinkChoice::New,
+            None if !old.peer_has_switched() => LinkChoice::Old(old.clone()),
+            None if self.fenced => LinkChoice::Wait,
+            None => LinkChoice::New,
         }
     }
 
@@ -307,10 +307,10 @@ mod tests {
 
     fn way(all: &Peers, now: Instant) -> String {
         match all.get("game1").unwrap().way(now, PARK) {
-            Way::Open(link) => format!("open {}", link.peer().incarnation),
-            Way::Replaced => "replaced".into(),
-            Way::Missed => "missed".into(),
-            Way::Gone => "gone".into(),
+            PeerState::Open(link) => format!("open {}", link.peer().incarnation),
+            PeerState::Replaced => "replaced".into(),
+            PeerState::Missed => "missed".into(),
+            PeerState::Gone => "gone".into(),
         }
     }
 
@@ -355,9 +355,9 @@ mod tests {
         let (mut all, now) = (Peers::default(), Instant::now());
         let (alice, bob) = (SessionId(1), SessionId(2));
         let turn = |all: &Peers, session, at_work| match all.get("game1").unwrap().turn(session, at_work) {
-            Turn::Old(link) => format!("old {}", link.peer().incarnation),
-            Turn::New => "new".into(),
-            Turn::Wait => "wait".into(),
+            LinkChoice::Old(link) => format!("old {}", link.peer().incarnation),
+            LinkChoice::New => "new".into(),
+            LinkChoice::Wait => "wait".into(),
         };
         let old = take(&mut all, 5, now);
         assert_eq!((turn(&all, alice, None), old.is_young()), ("new".into(), false));

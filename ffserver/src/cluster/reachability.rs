@@ -13,7 +13,7 @@ use ffproto::relay::{ReachChange, Reachable};
 use crate::cluster::side::{PeerKey, Side};
 
 /// A set of nodes.
-pub(crate) type Nodes = BTreeMap<NodeNumber, Reachable>;
+pub(crate) type NodeSet = BTreeMap<NodeNumber, Reachable>;
 
 /// The reachability as one node knows it: itself, and what each neighbour has told.
 #[derive(Debug, Default)]
@@ -25,17 +25,17 @@ pub(crate) struct Reachability {
 #[derive(Debug, Default)]
 struct Neighbour {
     /// The nodes that the neighbour has said it reaches.
-    reaches: Nodes,
+    reaches: NodeSet,
     /// The nodes that the neighbour was told of, once it was told any.
-    told: Option<Nodes>,
+    told: Option<NodeSet>,
 }
 
 /// A change that a neighbour must be told now.
-pub(crate) type Tell = (PeerKey, ReachChange);
+pub(crate) type ReachNotice = (PeerKey, ReachChange);
 
 impl Reachability {
     /// Sets this node's own entry. Returns what the neighbours must be told.
-    pub(crate) fn set_me(&mut self, me: Reachable) -> Vec<Tell> {
+    pub(crate) fn set_me(&mut self, me: Reachable) -> Vec<ReachNotice> {
         self.me = Some(me);
         self.tell()
     }
@@ -46,20 +46,20 @@ impl Reachability {
     }
 
     /// Adds a neighbour that has linked: it tells anew what it reaches, and is told everything.
-    pub(crate) fn up(&mut self, at: PeerKey) -> Vec<Tell> {
+    pub(crate) fn up(&mut self, at: PeerKey) -> Vec<ReachNotice> {
         // What the neighbour's predecessor reached holds until the neighbour has told its own.
         self.neighbours.entry(at).or_default().told = None;
         self.tell()
     }
 
     /// Removes a neighbour whose link has ended.
-    pub(crate) fn down(&mut self, at: &PeerKey) -> Vec<Tell> {
+    pub(crate) fn down(&mut self, at: &PeerKey) -> Vec<ReachNotice> {
         self.neighbours.remove(at);
         self.tell()
     }
 
     /// Takes a neighbour's word about what has changed.
-    pub(crate) fn heard(&mut self, at: &PeerKey, change: ReachChange) -> Vec<Tell> {
+    pub(crate) fn heard(&mut self, at: &PeerKey, change: ReachChange) -> Vec<ReachNotice> {
         let Some(neighbour) = self.neighbours.get_mut(at) else { return Vec::new() };
         change.apply(&mut neighbour.reaches);
         self.tell()
@@ -109,8 +109,8 @@ impl Reachability {
     }
 
     /// All other nodes that are reached now.
-    pub(crate) fn others(&self) -> Nodes {
-        let mut all = Nodes::new();
+    pub(crate) fn others(&self) -> NodeSet {
+        let mut all = NodeSet::new();
         self.neighbours.values().for_each(|known| merge(&mut all, &known.reaches));
         if let Some(me) = &self.me {
             all.remove(&me.number);
@@ -118,8 +118,8 @@ impl Reachability {
         all
     }
 
-    fn tell(&mut self) -> Vec<Tell> {
-        let wanted: Vec<(PeerKey, Nodes)> =
+    fn tell(&mut self) -> Vec<ReachNotice> {
+        let wanted: Vec<(PeerKey, NodeSet)> =
             self.neighbours.keys().map(|at| (at.clone(), self.to_be_told(at))).collect();
         let mut all = Vec::new();
         for (at, nodes) in wanted {
@@ -133,8 +133,8 @@ impl Reachability {
         all
     }
 
-    fn to_be_told(&self, at: &PeerKey) -> Nodes {
-        let mut nodes = Nodes::new();
+    fn to_be_told(&self, at: &PeerKey) -> NodeSet {
+        let mut nodes = NodeSet::new();
         for (other, known) in &self.neighbours {
             if other != at && (at.0 == Side::Child || other.0 == Side::Child) {
                 merge(&mut nodes, &known.reaches);
@@ -148,7 +148,7 @@ impl Reachability {
 }
 
 /// Merges nodes: one may be reached by several neighbours, of which one has not heard yet of its newest incarnation.
-fn merge(all: &mut Nodes, more: &Nodes) {
+fn merge(all: &mut NodeSet, more: &NodeSet) {
     for (number, node) in more {
         match all.get(number) {
             Some(known) if known.incarnation >= node.incarnation => {}
@@ -157,14 +157,14 @@ fn merge(all: &mut Nodes, more: &Nodes) {
     }
 }
 
-fn difference(told: Option<&Nodes>, now: &Nodes) -> ReachChange {
+fn difference(told: Option<&NodeSet>, now: &NodeSet) -> ReachChange {
     let before = |number| told.and_then(|told| told.get(number));
     let add = now.iter().filter(|(number, node)| before(number) != Some(node));
     let gone = |number: &&NodeNumber| !now.contains_key(number);
     ReachChange {
         all: told.is_none(),
         add: add.map(|(_, node)| node.clone()).collect(),
-        remove: told.into_iter().flat_map(Nodes::keys).filter(gone).copied().collect(),
+        remove: told.into_iter().flat_map(NodeSet::keys).filter(gone).copied().collect(),
     }
 }
 
@@ -217,7 +217,7 @@ mod tests {
             self.settle();
         }
 
-        fn with(&mut self, name: &str, what: impl FnOnce(&mut Reachability) -> Vec<Tell>) {
+        fn with(&mut self, name: &str, what: impl FnOnce(&mut Reachability) -> Vec<ReachNotice>) {
             for ((direction, to), change) in what(self.nodes.get_mut(name).unwrap()) {
                 // Seen from the other end.
                 let seen = if direction == Side::Parent { Side::Child } else { Side::Parent };

@@ -6,10 +6,10 @@ use crate::cluster::side::Side;
 
 /// A neighbour that takes messages for a target and may be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Way {
+pub(crate) struct Candidate {
     pub(crate) side: Side,
     pub(crate) name: NodeName,
-    pub(crate) state: WayState,
+    pub(crate) state: CandidateState,
     /// The neighbour is meant itself.
     pub(crate) end: bool,
     /// A node that is meant lives behind the neighbour.
@@ -18,15 +18,15 @@ pub(crate) struct Way {
     pub(crate) to_kept: bool,
 }
 
-impl AsRef<Way> for Way {
-    fn as_ref(&self) -> &Way {
+impl AsRef<Candidate> for Candidate {
+    fn as_ref(&self) -> &Candidate {
         self
     }
 }
 
 /// Whether a neighbour takes a message now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WayState {
+pub(crate) enum CandidateState {
     /// The link is open; so many calls wait for their outcome there.
     Open(usize),
     /// The neighbour is back soon with all that it knows, or an earlier message of the session must end first.
@@ -55,17 +55,18 @@ pub(crate) enum Pick {
 /// 3. children before parents, and of those the node that is meant itself before a node on the way to it;
 /// 4. the least load, by turns among equals;
 /// 5. when no way leads there now, one on which a node may be waited for.
-pub(crate) fn pick<W: AsRef<Way>>(ways: &[W], kept: Option<&NodeName>, turn: u64) -> Pick {
+pub(crate) fn pick<W: AsRef<Candidate>>(ways: &[W], kept: Option<&NodeName>, turn: u64) -> Pick {
     let others = || best(ways, turn, |way| (way.end || way.leads) && Some(&way.name) != kept);
     if let Some(at) = kept.and_then(|kept| ways.iter().position(|way| way.as_ref().name == *kept)) {
         return match ways[at].as_ref().state {
-            WayState::Soon => Pick::Wait,
-            WayState::Open(_) if ways[at].as_ref().end || ways[at].as_ref().leads => Pick::Go(at),
-            WayState::Open(_) => others().map_or(Pick::Go(at), Pick::Leave),
-            WayState::Missed => others().map_or(Pick::Wait, Pick::Go),
+            CandidateState::Soon => Pick::Wait,
+            CandidateState::Open(_) if ways[at].as_ref().end || ways[at].as_ref().leads => Pick::Go(at),
+            CandidateState::Open(_) => others().map_or(Pick::Go(at), Pick::Leave),
+            CandidateState::Missed => others().map_or(Pick::Wait, Pick::Go),
         };
     }
-    if ways.iter().map(AsRef::as_ref).any(|way: &Way| way.to_kept && way.state == WayState::Soon) {
+    if ways.iter().map(AsRef::as_ref).any(|way: &Candidate| way.to_kept && way.state == CandidateState::Soon)
+    {
         return Pick::Wait;
     }
     if let Some(at) = best(ways, turn, |way| way.to_kept) {
@@ -73,7 +74,10 @@ pub(crate) fn pick<W: AsRef<Way>>(ways: &[W], kept: Option<&NodeName>, turn: u64
     }
     // A neighbour that has just been told which node the session has, after a new link or a move, waits for that node.
     if kept.is_none()
-        && ways.iter().map(AsRef::as_ref).any(|way: &Way| way.to_kept && way.state == WayState::Missed)
+        && ways
+            .iter()
+            .map(AsRef::as_ref)
+            .any(|way: &Candidate| way.to_kept && way.state == CandidateState::Missed)
     {
         return Pick::Wait;
     }
@@ -81,7 +85,7 @@ pub(crate) fn pick<W: AsRef<Way>>(ways: &[W], kept: Option<&NodeName>, turn: u64
         if let Some(at) = best(ways, turn, |way| way.side == side && (way.end || way.leads)) {
             return Pick::Go(at);
         }
-        let is_soon = |way: &Way| way.side == side && !matches!(way.state, WayState::Open(_));
+        let is_soon = |way: &Candidate| way.side == side && !matches!(way.state, CandidateState::Open(_));
         if ways.iter().map(AsRef::as_ref).any(is_soon) {
             return Pick::Wait;
         }
@@ -90,11 +94,11 @@ pub(crate) fn pick<W: AsRef<Way>>(ways: &[W], kept: Option<&NodeName>, turn: u64
 }
 
 /// The best of the open candidates that are meant.
-fn best<W: AsRef<Way>>(ways: &[W], turn: u64, is_meant: impl Fn(&Way) -> bool) -> Option<usize> {
+fn best<W: AsRef<Candidate>>(ways: &[W], turn: u64, is_meant: impl Fn(&Candidate) -> bool) -> Option<usize> {
     let n = ways.len();
     let start = (turn % n.max(1) as u64) as usize;
     let open = (0..n).map(|i| (start + i) % n).filter_map(|at| match ways[at].as_ref().state {
-        WayState::Open(load) if is_meant(ways[at].as_ref()) => Some((at, load)),
+        CandidateState::Open(load) if is_meant(ways[at].as_ref()) => Some((at, load)),
         _ => None,
     });
     let rank = |(at, load): &(usize, usize)| {
@@ -108,15 +112,15 @@ fn best<W: AsRef<Way>>(ways: &[W], turn: u64, is_meant: impl Fn(&Way) -> bool) -
 mod tests {
     use super::*;
 
-    fn way(text: &str) -> Way {
+    fn way(text: &str) -> Candidate {
         // `child game.1 end open 3`, `parent gate leads soon`.
         let words: Vec<&str> = text.split(' ').collect();
         let state = match words.iter().position(|word| *word == "open") {
-            Some(at) => WayState::Open(words[at + 1].parse().unwrap()),
-            None if words.contains(&"soon") => WayState::Soon,
-            None => WayState::Missed,
+            Some(at) => CandidateState::Open(words[at + 1].parse().unwrap()),
+            None if words.contains(&"soon") => CandidateState::Soon,
+            None => CandidateState::Missed,
         };
-        Way {
+        Candidate {
             side: if words[0] == "child" { Side::Child } else { Side::Parent },
             name: NodeName::try_from(words[1]).unwrap(),
             state,
@@ -128,7 +132,7 @@ mod tests {
 
     #[track_caller]
     fn picks(ways: &[&str], kept: &str, expected: &str) {
-        let ways: Vec<Way> = ways.iter().map(|text| way(text)).collect();
+        let ways: Vec<Candidate> = ways.iter().map(|text| way(text)).collect();
         let kept = NodeName::try_from(kept).ok();
         let name = |at: usize| ways[at].as_ref().name.to_string();
         let picked = match pick(&ways, kept.as_ref(), 0) {

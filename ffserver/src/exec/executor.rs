@@ -10,7 +10,7 @@ use ffproto::{Code, Executed, Fault, NodeName};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::app::handler::{From, Outcome, Request, Route};
+use crate::app::handler::{Outcome, Request, Route, Sender};
 use crate::app::hooks::Hooks;
 use crate::cluster::side::PeerKey;
 use crate::error::CallError;
@@ -20,7 +20,7 @@ use crate::exec::tables::HandlerTables;
 use crate::identity::counters::count;
 use crate::identity::watchdog::Watchdog;
 use crate::node::Node;
-use crate::session::queue::{Admitted, SessionQueues};
+use crate::session::queue::{Admission, SessionQueues};
 
 /// The executor of one node; all links and all connections of the node have it in common.
 pub(crate) struct Executor {
@@ -112,9 +112,9 @@ impl Executor {
             return;
         }
         match self.queues.admit(session, waiting, body) {
-            Admitted::Run(waiting, body) => self.run(waiting, body),
-            Admitted::Waits => {}
-            Admitted::Overloaded(waiting) => {
+            Admission::Run(waiting, body) => self.run(waiting, body),
+            Admission::Waits => {}
+            Admission::Overloaded(waiting) => {
                 count(&self.node.identity().counters().session_queue_full);
                 let text = format!(
                     "too much of the session waits at `{}`: limits.session_queue_max",
@@ -181,7 +181,7 @@ impl Executor {
 
     fn handler(&self, route: &Route, waiting: &QueuedMessage, body: Bytes) -> Execution {
         let QueuedMessage { client, link, deadline, .. } = waiting;
-        let from = From::Node(link.peer().name.clone());
+        let from = Sender::Node(link.peer().name.clone());
         if self.node.identity().may_log_call() {
             info!(from = %link.peer().name, session = %client.session, "call command {}: {}", client.command, route.name);
         }
@@ -217,11 +217,11 @@ impl NodeCall<'_> {
         self.head.client.map(|client| client.session.to_string())
     }
 
-    fn from(&self) -> From {
+    fn from(&self) -> Sender {
         let peer = &self.link.peer().name;
         match &self.from {
-            Some(from) if from != peer => From::Far { node: from.clone(), by: peer.clone() },
-            _ => From::Node(peer.clone()),
+            Some(from) if from != peer => Sender::Far { node: from.clone(), by: peer.clone() },
+            _ => Sender::Node(peer.clone()),
         }
     }
 

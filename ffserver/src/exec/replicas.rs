@@ -16,7 +16,7 @@ use crate::identity::counters::count;
 use crate::node::Node;
 use crate::session::handle::Session;
 use crate::session::queue::{QueueLimits, SessionQueues};
-use crate::session::remote_sessions::{Admitted, Job, RemoteSession, RemoteSessions};
+use crate::session::remote_sessions::{JobAdmission, RemoteSession, RemoteSessions, ReplicaJob};
 
 /// The number of ids that one Check carries.
 pub(crate) const CHECK_IDS_MAX: usize = 4096;
@@ -39,14 +39,14 @@ impl Replicas {
 
     /// Lets `job`, which keeps so many bytes, run when the session is known here: at once, if it is. The first job asks
     /// the session's net node and runs the app's hook.
-    pub(crate) fn when_known(self: &Arc<Self>, id: SessionId, via: &PeerKey, bytes: usize, job: Job) {
+    pub(crate) fn when_known(self: &Arc<Self>, id: SessionId, via: &PeerKey, bytes: usize, job: ReplicaJob) {
         let identity = self.node.identity();
         let limits = identity.limits();
         let (messages_max, bytes_max) = (limits.session_queue_max, limits.session_queue_bytes_max);
         match self.known().admit(id, QueueLimits { messages_max, bytes_max }, bytes, job) {
-            Admitted::Now(job) => job(Ok(())),
-            Admitted::Waits => {}
-            Admitted::Full(job) => {
+            JobAdmission::Now(job) => job(Ok(())),
+            JobAdmission::Waits => {}
+            JobAdmission::Full(job) => {
                 count(&identity.counters().session_queue_full);
                 let text = format!(
                     "too much of the session waits at `{}`: limits.session_queue_max",
@@ -54,7 +54,7 @@ impl Replicas {
                 );
                 job(Err(identity.fault(Code::Overloaded, Executed::No, text)));
             }
-            Admitted::First => {
+            JobAdmission::First => {
                 drop(identity.tasks().calls().spawn(self.clone().open(id, via.clone())));
             }
         }

@@ -25,7 +25,7 @@ use crate::session::handle::Session;
 use crate::session::local::{Directive, LocalSession};
 
 /// The rest of a connection's task, after its last turn.
-type End = Pin<Box<dyn Future<Output = ()> + Send>>;
+type LastStep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The bound on connections that wait to be sent to a successor; the others wait in their own tasks.
 const LEAVING_MAX: usize = 64;
@@ -34,11 +34,11 @@ const LEAVING_MAX: usize = 64;
 const LEAVE_AGAIN: Duration = Duration::from_millis(2);
 
 /// A connection on its way to the node's successor.
-pub(crate) struct Leaving {
+pub(crate) struct LeavingConnection {
     pub(crate) socket: OwnedFd,
     pub(crate) record: handover::Session,
     /// The session's choices.
-    pub(crate) sticky: Vec<handover::Sticky>,
+    pub(crate) sticky: Vec<handover::AffinityEntry>,
 }
 
 /// The clients of a node. Cheap to clone.
@@ -47,7 +47,7 @@ pub(crate) struct Clients {
     executor: Arc<Executor>,
     connections: TaskTracker,
     /// The way of connections that leave; while there is none, no connection leaves.
-    successor: Arc<Mutex<Option<mpsc::Sender<Leaving>>>>,
+    successor: Arc<Mutex<Option<mpsc::Sender<LeavingConnection>>>>,
 }
 
 impl Clients {
@@ -59,7 +59,7 @@ impl Clients {
     }
 
     /// Accepts clients while `open`, until `stop`; then tells every connection to drain, and waits until all have.
-    pub(crate) async fn serve(self, listener: TcpListener, mut open: Open, stop: CancellationToken) {
+    pub(crate) async fn serve(self, listener: TcpListener, mut open: OpenPorts, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -151,7 +151,7 @@ impl Clients {
     }
 
     /// Ends a connection; gives it back when it cannot leave now.
-    fn end(&self, mut connection: Box<Connection>, closed: Closed) -> Result<End, Box<Connection>> {
+    fn end(&self, mut connection: Box<Connection>, closed: Closed) -> Result<LastStep, Box<Connection>> {
         let clients = self.clone();
         if !matches!(closed, Closed::Leaving) {
             return Ok(Box::pin(clients.close(connection, closed)));
@@ -160,10 +160,10 @@ impl Clients {
         let session = connection.session().clone();
         drop(connection);
         let sticky = self.executor.node.known_sessions().left(&session);
-        Ok(Box::pin(clients.send(Leaving { socket, record, sticky })))
+        Ok(Box::pin(clients.send(LeavingConnection { socket, record, sticky })))
     }
 
-    async fn send(self, leaving: Leaving) {
+    async fn send(self, leaving: LeavingConnection) {
         let successor = self.successor.lock().clone();
         let back = match successor {
             Some(successor) => successor.send(leaving).await.err().map(|refused| refused.0),
@@ -175,8 +175,8 @@ impl Clients {
     }
 
     /// Takes a connection back that the successor does not take after all.
-    pub(crate) fn take_back(&self, leaving: Leaving) {
-        let Leaving { socket, record, sticky } = leaving;
+    pub(crate) fn take_back(&self, leaving: LeavingConnection) {
+        let LeavingConnection { socket, record, sticky } = leaving;
         let id = record.id;
         sticky.into_iter().for_each(|sticky| self.executor.node.transit().affinity().take_over(sticky));
         if let Err(error) = self.adopt(socket, record) {
@@ -205,7 +205,7 @@ impl Clients {
 
 /// The departure of a node's connections to its successor. Dropping it brings back those that have not been taken.
 pub(crate) struct Departure {
-    leaving: mpsc::Receiver<Leaving>,
+    leaving: mpsc::Receiver<LeavingConnection>,
     /// The sessions that have not been told to leave yet.
     to_tell: Vec<LocalSession>,
     clients: Clients,
@@ -213,7 +213,7 @@ pub(crate) struct Departure {
 
 impl Departure {
     /// The next connection that leaves; for ever none when there is none left. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Leaving {
+    pub(crate) async fn next(&mut self) -> LeavingConnection {
         match self.leaving.recv().await {
             Some(one) => {
                 self.tell(1);
@@ -258,9 +258,9 @@ impl Drop for Departure {
 
 /// Whether a node's ports accept. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Open(watch::Receiver<bool>);
+pub(crate) struct OpenPorts(watch::Receiver<bool>);
 
-impl Open {
+impl OpenPorts {
     pub(crate) fn new(open: watch::Receiver<bool>) -> Self {
         Self(open)
     }

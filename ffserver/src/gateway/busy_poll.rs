@@ -30,13 +30,13 @@ pub(crate) fn heard() {
 
 /// The decision to stay awake, as a value.
 #[derive(Debug, Default)]
-struct Linger {
+struct BusyPoll {
     heard: u64,
     last: Option<Instant>,
     until: Option<Instant>,
 }
 
-impl Linger {
+impl BusyPoll {
     /// Whether the thread, which has nothing to do, stays awake; `heard` counts what clients have sent so far.
     fn stays_awake(&mut self, heard: u64, now: impl FnOnce() -> Instant) -> bool {
         if self.heard == heard && self.until.is_none() {
@@ -57,7 +57,7 @@ impl Linger {
 /// Builds the runtime of one thread so that it stays awake when that is worth it.
 pub(crate) fn build(mut builder: Builder) -> io::Result<Runtime> {
     let awake = Arc::new(Notify::new());
-    let (again, linger) = (awake.clone(), Mutex::new(Linger::default()));
+    let (again, linger) = (awake.clone(), Mutex::new(BusyPoll::default()));
     builder.on_thread_park(move || {
         let mut linger = linger.lock().unwrap_or_else(PoisonError::into_inner);
         if linger.stays_awake(HEARD.get(), Instant::now) {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn it_stays_awake_for_a_moment_after_messages_that_follow_each_other_closely() {
-        let (mut linger, start) = (Linger::default(), Instant::now());
+        let (mut linger, start) = (BusyPoll::default(), Instant::now());
         let mut stays = |heard, us| linger.stays_awake(heard, || start + Duration::from_micros(us));
         assert!(!stays(0, 0), "nobody has said anything");
         assert!(!stays(1, 1_000), "the first message");

@@ -18,13 +18,13 @@ use ffproto::relay::SessionChange;
 use ffproto::{Code, CommandId, Executed, Fault};
 use tracing::warn;
 
-use super::connection::Refusal;
+use super::connection::MessageRefusal;
 use crate::app::verdict::read;
 use crate::exec::executor::Executor;
 use crate::identity::Identity;
 use crate::identity::counters::count;
 use crate::session::errors::SessionError;
-use crate::session::exclusive_login::NotTaken;
+use crate::session::exclusive_login::ClaimError;
 use crate::session::local::{LocalSession, Stage};
 
 /// Tells a client that its message is not accepted: an error frame, and a message before the login ends the connection.
@@ -32,14 +32,14 @@ pub(super) fn refuse_message(
     session: &LocalSession,
     identity: &Identity,
     command: CommandId,
-    refusal: Refusal,
+    refusal: MessageRefusal,
 ) {
     match refusal {
-        Refusal::LoggedIn => {
+        MessageRefusal::LoggedIn => {
             let fault = identity.fault(Code::BadRequest, Executed::No, "the client has logged in already");
             session.push_fault(command, &fault);
         }
-        Refusal::NotLoggedIn(login) => {
+        MessageRefusal::NotLoggedIn(login) => {
             let text = format!("the login, command {login}, comes first and alone");
             if session.close_with(command, &identity.fault(Code::NotLoggedIn, Executed::No, text)) {
                 count(&identity.counters().logins_early);
@@ -50,15 +50,15 @@ pub(super) fn refuse_message(
 
 /// The sink for the answer to a login that was sent on.
 pub(super) fn sink(session: &LocalSession, executor: &Arc<Executor>) -> Arc<dyn Sink> {
-    Arc::new(Asked { session: session.clone(), executor: executor.clone() })
+    Arc::new(LoginSink { session: session.clone(), executor: executor.clone() })
 }
 
-struct Asked {
+struct LoginSink {
     session: LocalSession,
     executor: Arc<Executor>,
 }
 
-impl Sink for Asked {
+impl Sink for LoginSink {
     fn end(self: Arc<Self>, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let outcome = outcome.map(|body| body.map(Bytes::copy_from_slice)).map_err(Clone::clone);
         decide(&self.session, &self.executor, outcome);
@@ -138,11 +138,11 @@ async fn accept(
     }
     match node.known_sessions().claim_user(session, &user).await {
         Ok(()) => {}
-        Err(NotTaken::Lost) => {
+        Err(ClaimError::Lost) => {
             node.known_sessions().kick(session.id(), &user);
             return Ok(());
         }
-        Err(NotTaken::Taken) => {
+        Err(ClaimError::Taken) => {
             refuse(session, executor, format!("`{user}` has another session"));
             return Ok(());
         }

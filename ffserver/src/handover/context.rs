@@ -9,7 +9,7 @@ use std::task::Poll;
 use ffhttp::{Front, Handoff, Retirement};
 use ffnet::Link;
 use ffproto::SessionId;
-use ffproto::handover::{FromOld, Who};
+use ffproto::handover::{FromPredecessor, ProcessIdentity};
 use ffstore::record::Records;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use crate::app::hooks::{Frozen, Hooks};
 use crate::cluster::affinity_delta::AffinityDelta;
 use crate::error::HandlerError;
 use crate::exec::execution::Execution;
-use crate::gateway::acceptor::{Clients, Departure, Leaving};
+use crate::gateway::acceptor::{Clients, Departure, LeavingConnection};
 use crate::identity::lifecycle::Phase;
 use crate::node::Node;
 use crate::ops::session_requests::answer_successor;
@@ -185,23 +185,23 @@ impl HandoverContext {
     }
 
     /// The affinity, for the successor; `chosen` gets every choice from now on.
-    pub(super) fn ways(&self, chosen: Arc<AffinityDelta>) -> Vec<FromOld> {
+    pub(super) fn ways(&self, chosen: Arc<AffinityDelta>) -> Vec<FromPredecessor> {
         let all = self.node.transit().affinity().hand_over(chosen);
-        all.chunks(WAYS_AT_ONCE).map(|some| FromOld::Sticky(some.to_vec())).collect()
+        all.chunks(WAYS_AT_ONCE).map(|some| FromPredecessor::AffinityEntry(some.to_vec())).collect()
     }
 
     /// The replicas that are open here, and the records that are bound to sessions.
-    pub(super) fn known(&self) -> Vec<FromOld> {
+    pub(super) fn known(&self) -> Vec<FromPredecessor> {
         let known = self.node.known_sessions().remote().hand_over();
         let kept = self.node.records().map(Records::bindings).unwrap_or_default();
-        let known = known.chunks(KNOWN_AT_ONCE).map(|some| FromOld::Known(some.to_vec()));
-        known.chain(kept.chunks(KNOWN_AT_ONCE).map(|some| FromOld::Kept(some.to_vec()))).collect()
+        let known = known.chunks(KNOWN_AT_ONCE).map(|some| FromPredecessor::Known(some.to_vec()));
+        known.chain(kept.chunks(KNOWN_AT_ONCE).map(|some| FromPredecessor::Kept(some.to_vec()))).collect()
     }
 
     /// The users of this node's sessions.
-    pub(super) fn users(&self) -> Vec<FromOld> {
+    pub(super) fn users(&self) -> Vec<FromPredecessor> {
         let all = self.node.known_sessions().users().hand_over();
-        all.chunks(KNOWN_AT_ONCE).map(|some| FromOld::Users(some.to_vec())).collect()
+        all.chunks(KNOWN_AT_ONCE).map(|some| FromPredecessor::Users(some.to_vec())).collect()
     }
 
     /// Closes the ports: clients that connect from now on wait for the successor.
@@ -228,18 +228,24 @@ impl HandoverContext {
     }
 
     /// Answers the successor, which asks about a session that is, perhaps, still here.
-    pub(super) fn answer(&self, to: &mpsc::Sender<FromOld>, number: u64, session: SessionId, body: &[u8]) {
+    pub(super) fn answer(
+        &self,
+        to: &mpsc::Sender<FromPredecessor>,
+        number: u64,
+        session: SessionId,
+        body: &[u8],
+    ) {
         answer_successor(self.node.known_sessions(), to, number, session, body);
     }
 
     /// The next broadcast for clients that have left. Cancel-safe.
-    pub(super) async fn next_broadcast(&self) -> FromOld {
-        FromOld::Broadcast(self.node.known_sessions().handoff().next().await)
+    pub(super) async fn next_broadcast(&self) -> FromPredecessor {
+        FromPredecessor::Broadcast(self.node.known_sessions().handoff().next().await)
     }
 
     /// The next broadcast for clients that have left, when there is one.
-    pub(super) fn take_broadcast(&self) -> Option<FromOld> {
-        self.node.known_sessions().handoff().take().map(FromOld::Broadcast)
+    pub(super) fn take_broadcast(&self) -> Option<FromPredecessor> {
+        self.node.known_sessions().handoff().take().map(FromPredecessor::Broadcast)
     }
 
     /// Tells the neighbours that nothing new comes from here.
@@ -248,7 +254,7 @@ impl HandoverContext {
     }
 
     /// Takes a client back that could not be sent.
-    pub(super) fn take_back_client(&self, one: Leaving) {
+    pub(super) fn take_back_client(&self, one: LeavingConnection) {
         if let Some(clients) = &self.clients {
             clients.take_back(one);
         }
@@ -280,22 +286,22 @@ impl HandoverContext {
 /// The successor's half.
 impl HandoverContext {
     /// Takes a message of the predecessor; the socket belongs to a client, or to an HTTP connection.
-    pub(super) fn take(&self, said: FromOld, socket: Option<OwnedFd>) {
+    pub(super) fn take(&self, said: FromPredecessor, socket: Option<OwnedFd>) {
         match (said, socket) {
-            (FromOld::Session(record), Some(socket)) => {
+            (FromPredecessor::Session(record), Some(socket)) => {
                 let id = record.id;
                 let taken = self.clients.as_ref().map(|clients| clients.adopt(socket, *record));
                 if let Some(Err(error)) = taken {
                     warn!(session = %id, "a client could not be taken over: {error}");
                 }
             }
-            (FromOld::Http { unread }, Some(socket)) => {
+            (FromPredecessor::Http { unread }, Some(socket)) => {
                 let taken = self.front.as_ref().map(|front| front.adopt(socket.into(), unread));
                 if let Some(Err(error)) = taken {
                     warn!("an HTTP connection could not be taken over: {error}");
                 }
             }
-            (FromOld::Broadcast(payload), _) => self.node.known_sessions().broadcast_passed(&payload),
+            (FromPredecessor::Broadcast(payload), _) => self.node.known_sessions().broadcast_passed(&payload),
             (said, _) => take_known(&self.node, said),
         }
     }
@@ -327,7 +333,7 @@ impl Successor<'_> {
     }
 
     /// Takes a message of the predecessor with a part of what it knows.
-    pub(super) fn take(&self, said: FromOld) {
+    pub(super) fn take(&self, said: FromPredecessor) {
         take_known(self.node, said);
     }
 
@@ -348,16 +354,18 @@ impl Successor<'_> {
     }
 }
 
-fn take_known(node: &Node, said: FromOld) {
+fn take_known(node: &Node, said: FromPredecessor) {
     match said {
-        FromOld::Sticky(all) => {
+        FromPredecessor::AffinityEntry(all) => {
             all.into_iter().for_each(|sticky| node.transit().affinity().take_over(sticky))
         }
-        FromOld::Known(all) => {
+        FromPredecessor::Known(all) => {
             all.into_iter().for_each(|session| node.known_sessions().remote().take_over(session))
         }
-        FromOld::Users(all) => all.into_iter().for_each(|claim| node.known_sessions().users().expect(claim)),
-        FromOld::Kept(all) => {
+        FromPredecessor::Users(all) => {
+            all.into_iter().for_each(|claim| node.known_sessions().users().expect(claim))
+        }
+        FromPredecessor::Kept(all) => {
             if let Some(records) = node.records() {
                 records.bind_again(&all);
             }
@@ -366,9 +374,9 @@ fn take_known(node: &Node, said: FromOld) {
     }
 }
 
-fn who(node: &Node) -> Who {
+fn who(node: &Node) -> ProcessIdentity {
     let cluster = node.identity().local(Vec::new()).cluster.to_string();
-    Who { cluster, name: node.name().clone(), incarnation: node.incarnation() }
+    ProcessIdentity { cluster, name: node.name().clone(), incarnation: node.incarnation() }
 }
 
 async fn run_hook<T: Send + 'static>(

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ffproto::handover::{FromNew, Told};
+use ffproto::handover::{AskAnswer, FromSuccessor};
 use ffproto::{Code, Executed, Fault, SessionId};
 use tokio::sync::mpsc;
 
@@ -26,7 +26,7 @@ impl Questions {
     }
 
     /// The next question for the predecessor; for ever none while it has as many as it may have. Cancel-safe.
-    pub(super) async fn next(&mut self) -> FromNew {
+    pub(super) async fn next(&mut self) -> FromSuccessor {
         while self.asked.len() < ASKED_MAX {
             let Some(frame) = self.frames.recv().await else { break };
             if let Some(asked) = self.ask(frame) {
@@ -36,27 +36,27 @@ impl Questions {
         std::future::pending().await
     }
 
-    fn ask(&mut self, frame: HeldEnvelope) -> Option<FromNew> {
+    fn ask(&mut self, frame: HeldEnvelope) -> Option<FromSuccessor> {
         let session = frame.head.client?.session;
         self.last += 1;
-        let asked = FromNew::Asked { number: self.last, session, body: frame.body.clone() };
+        let asked = FromSuccessor::Asked { number: self.last, session, body: frame.body.clone() };
         self.asked.insert(self.last, (session, frame));
         Some(asked)
     }
 
     /// Passes an answer of the predecessor on; when it does not know the session, that is on its way here, or here.
-    pub(super) fn answered(&mut self, number: u64, answer: Told) {
+    pub(super) fn answered(&mut self, number: u64, answer: AskAnswer) {
         let Some((session, frame)) = self.asked.remove(&number) else { return };
         match answer {
-            Told::Reply(body) => frame.link.reply(frame.head.call, &body),
-            Told::Fault { code, body } => {
+            AskAnswer::Reply(body) => frame.link.reply(frame.head.call, &body),
+            AskAnswer::Fault { code, body } => {
                 let malformed = || {
                     self.node.identity().fault(Code::Unknown(code), Executed::Unknown, "a malformed answer")
                 };
                 let fault = Fault::read_body(Code::from_number(code), &body).unwrap_or_else(|_| malformed());
                 frame.link.reply_fault(frame.head.call, &fault);
             }
-            Told::NotHere => self.node.transit().hold_again(session, frame),
+            AskAnswer::NotHere => self.node.transit().hold_again(session, frame),
         }
     }
 

@@ -7,13 +7,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use ffnet::door::Passage;
-use ffproto::handover::{FromNew, FromOld};
+use ffproto::handover::{FromPredecessor, FromSuccessor};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::context::{HandoverContext, Successor};
 use super::questions::Questions;
-pub use super::receiver_machine::InheritError;
+pub use super::receiver_machine::TakeOverError;
 use super::receiver_machine::{Do, ReceiverMachine, Seen};
 use super::sender::until;
 use super::sender_machine::GREETING_MAX;
@@ -22,7 +22,7 @@ use crate::identity::stop::Stop;
 use crate::node::Node;
 
 /// The successor's end of a connection through a door.
-pub(crate) type ToOld = Passage<FromOld, FromNew>;
+pub(crate) type ToOld = Passage<FromPredecessor, FromSuccessor>;
 
 /// The successor, which has everything and may serve.
 pub(crate) struct Inheriting {
@@ -47,7 +47,7 @@ impl Inheriting {
         node: &Node,
         hooks: &Hooks,
         until: Instant,
-    ) -> Result<Self, InheritError> {
+    ) -> Result<Self, TakeOverError> {
         let successor = Successor { node, hooks };
         let mut door = OldProcess { passage, machine: successor.machine(until), todo: VecDeque::new() };
         loop {
@@ -57,7 +57,7 @@ impl Inheriting {
             } else if let Some(outcome) = door.machine.outcome() {
                 // The process has not served: there is no good end.
                 outcome?;
-                return Err(InheritError::Alone(node.name().clone()));
+                return Err(TakeOverError::Alone(node.name().clone()));
             } else if door.machine.is_prepared() {
                 return Ok(Self { door, questions: successor.succeed() });
             } else {
@@ -69,7 +69,7 @@ impl Inheriting {
 
     /// Says that this process serves, and takes the clients; returns when the predecessor needs no more, or at
     /// `stop`. An error means that the predecessor serves on and this one must leave.
-    pub(crate) async fn serve(mut self, context: &HandoverContext, stop: &Stop) -> Result<(), InheritError> {
+    pub(crate) async fn serve(mut self, context: &HandoverContext, stop: &Stop) -> Result<(), TakeOverError> {
         self.door.step(Seen::Serves);
         let mut socket = None;
         loop {
@@ -173,12 +173,12 @@ impl OldProcess {
         }
     }
 
-    async fn say(&self, message: &FromNew) -> io::Result<()> {
+    async fn say(&self, message: &FromSuccessor) -> io::Result<()> {
         self.passage.send(message, &[]).await
     }
 
     /// Sends a message without which the predecessor ends as well.
-    async fn try_to_say(&self, message: &FromNew) {
+    async fn try_to_say(&self, message: &FromSuccessor) {
         let _ = timeout(GREETING_MAX, self.say(message)).await;
     }
 }

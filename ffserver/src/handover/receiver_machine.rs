@@ -14,14 +14,14 @@ use std::io;
 use std::time::Duration;
 
 use ffproto::NodeName;
-use ffproto::handover::{FromNew, FromOld, Told, Who};
+use ffproto::handover::{AskAnswer, FromPredecessor, FromSuccessor, ProcessIdentity};
 use tokio::time::Instant;
 
 use super::sender_machine::{GREETING_MAX, MARGIN, is_kin};
 
 /// Why a successor cannot take over. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
-pub enum InheritError {
+pub enum TakeOverError {
     /// The predecessor did not come, or has closed the door again.
     #[error("the old process of `{0}` does not hand over")]
     Alone(NodeName),
@@ -46,7 +46,7 @@ pub enum InheritError {
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The predecessor says something.
-    Heard(FromOld),
+    Heard(FromPredecessor),
     /// The predecessor has closed the door.
     Gone,
     /// The connection to the predecessor broke while something was awaited.
@@ -67,11 +67,11 @@ pub(super) enum Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Do {
     /// Says something to the predecessor.
-    Say(FromNew),
+    Say(FromSuccessor),
     /// As [`Do::Say`], when a failure to send it changes nothing any more.
-    TryToSay(FromNew),
+    TryToSay(FromSuccessor),
     /// Takes what the predecessor knows; with a client or an HTTP connection its socket.
-    Take(FromOld),
+    Take(FromPredecessor),
     /// Runs the app's hook; [`Seen::Thawed`] follows.
     Thaw {
         version: u32,
@@ -80,7 +80,7 @@ pub(super) enum Do {
     /// A question has been answered by the predecessor.
     Answered {
         number: u64,
-        answer: Told,
+        answer: AskAnswer,
     },
     WarnDied,
     /// Nothing more comes: what waits for more does not wait any longer.
@@ -118,13 +118,13 @@ enum Stage {
     Confirming {
         until: Instant,
     },
-    Over(Option<InheritError>),
+    Over(Option<TakeOverError>),
 }
 
 /// The machine of the successor's half.
 #[derive(Debug)]
 pub(super) struct ReceiverMachine {
-    ours: Who,
+    ours: ProcessIdentity,
     /// Whether the app has a hook that takes a frozen state.
     thaws: bool,
     /// `limits.prove_ms`.
@@ -137,7 +137,13 @@ pub(super) struct ReceiverMachine {
 
 impl ReceiverMachine {
     /// A machine for a process that has come to the door; the state is to be here at `start_by`.
-    pub(super) fn new(ours: Who, thaws: bool, prove: Duration, start_by: Instant, now: Instant) -> Self {
+    pub(super) fn new(
+        ours: ProcessIdentity,
+        thaws: bool,
+        prove: Duration,
+        start_by: Instant,
+        now: Instant,
+    ) -> Self {
         let stage = Stage::Greeting { until: now + GREETING_MAX };
         Self { ours, thaws, prove, start_by, stage, out: Vec::new() }
     }
@@ -181,7 +187,7 @@ impl ReceiverMachine {
     }
 
     /// The outcome of the hand-over, once and when it has ended; an error means that the predecessor serves on.
-    pub(super) fn outcome(&mut self) -> Option<Result<(), InheritError>> {
+    pub(super) fn outcome(&mut self) -> Option<Result<(), TakeOverError>> {
         match &mut self.stage {
             Stage::Over(error) => Some(error.take().map_or(Ok(()), Err)),
             _ => None,
@@ -192,68 +198,71 @@ impl ReceiverMachine {
         matches!(self.stage, Stage::Over(_))
     }
 
-    fn alone(&self) -> InheritError {
-        InheritError::Alone(self.ours.name.clone())
+    fn alone(&self) -> TakeOverError {
+        TakeOverError::Alone(self.ours.name.clone())
     }
 
-    fn heard(&mut self, said: FromOld, now: Instant) {
+    fn heard(&mut self, said: FromPredecessor, now: Instant) {
         match (&mut self.stage, said) {
-            (Stage::Greeting { .. }, FromOld::Hello(theirs)) if is_kin(&self.ours, &theirs) => {
+            (Stage::Greeting { .. }, FromPredecessor::Hello(theirs)) if is_kin(&self.ours, &theirs) => {
                 self.stage = Stage::Taking { until: self.start_by, state: Vec::new() };
-                self.out.push(Do::Say(FromNew::Hello(self.ours.clone())));
+                self.out.push(Do::Say(FromSuccessor::Hello(self.ours.clone())));
             }
             (Stage::Taking { .. }, said) => self.heard_state(said),
-            (Stage::Receiving { proven }, FromOld::Done) => {
+            (Stage::Receiving { proven }, FromPredecessor::Done) => {
                 self.stage = Stage::Proving { until: *proven };
                 self.out.extend([Do::AllArrived, Do::ForgetEnded]);
                 self.look(now);
             }
             (
                 Stage::Receiving { .. } | Stage::Proving { .. } | Stage::Confirming { .. },
-                FromOld::TookBack,
+                FromPredecessor::TookBack,
             ) => {
                 self.end(Some(self.alone()));
             }
             (Stage::Receiving { .. }, said) => self.heard_rest(said),
             (Stage::Confirming { .. }, _) => self.end(None),
             (Stage::Proving { .. } | Stage::Over(_), _) => {}
-            (_, other) => self.fail(InheritError::Stranger(format!("{other:?}"))),
+            (_, other) => self.fail(TakeOverError::Stranger(format!("{other:?}"))),
         }
     }
 
-    fn heard_state(&mut self, said: FromOld) {
+    fn heard_state(&mut self, said: FromPredecessor) {
         let Stage::Taking { until, state } = &mut self.stage else { return };
         match said {
-            FromOld::Sticky(_) | FromOld::Known(_) | FromOld::Kept(_) | FromOld::Users(_) => {
+            FromPredecessor::AffinityEntry(_)
+            | FromPredecessor::Known(_)
+            | FromPredecessor::Kept(_)
+            | FromPredecessor::Users(_) => {
                 self.out.push(Do::Take(said));
             }
-            FromOld::State(piece) => state.extend_from_slice(&piece),
-            FromOld::Frozen { version: None } => self.out.push(Do::Say(FromNew::Thawed)),
-            FromOld::Frozen { version: Some(version) } if !self.thaws => {
-                self.fail(InheritError::NoThaw(version));
+            FromPredecessor::State(piece) => state.extend_from_slice(&piece),
+            FromPredecessor::Frozen { version: None } => self.out.push(Do::Say(FromSuccessor::Thawed)),
+            FromPredecessor::Frozen { version: Some(version) } if !self.thaws => {
+                self.fail(TakeOverError::NoThaw(version));
             }
-            FromOld::Frozen { version: Some(version) } => {
+            FromPredecessor::Frozen { version: Some(version) } => {
                 let bytes = std::mem::take(state);
                 self.stage = Stage::Thawing { until: *until };
                 self.out.push(Do::Thaw { version, bytes });
             }
-            FromOld::YourTurn => {
+            FromPredecessor::YourTurn => {
                 self.stage = Stage::Prepared;
             }
-            FromOld::TookBack => self.fail(self.alone()),
-            other => self.fail(InheritError::Stranger(format!("{other:?}"))),
+            FromPredecessor::TookBack => self.fail(self.alone()),
+            other => self.fail(TakeOverError::Stranger(format!("{other:?}"))),
         }
     }
 
-    fn heard_rest(&mut self, said: FromOld) {
+    fn heard_rest(&mut self, said: FromPredecessor) {
         match said {
-            FromOld::Sticky(_)
-            | FromOld::Known(_)
-            | FromOld::Kept(_)
-            | FromOld::Session(_)
-            | FromOld::Http { .. }
-            | FromOld::Broadcast(_) => self.out.push(Do::Take(said)),
-            FromOld::Answered { number, answer } => self.out.push(Do::Answered { number, answer }),
+            FromPredecessor::AffinityEntry(_)
+            | FromPredecessor::Known(_)
+            | FromPredecessor::Kept(_)
+            | FromPredecessor::Session(_)
+            | FromPredecessor::Http { .. }
+            | FromPredecessor::Broadcast(_) => self.out.push(Do::Take(said)),
+            FromPredecessor::Answered { number, answer } => self.out.push(Do::Answered { number, answer }),
             _ => {}
         }
     }
@@ -263,16 +272,16 @@ impl ReceiverMachine {
         match outcome {
             Ok(()) => {
                 self.stage = Stage::Taking { until, state: Vec::new() };
-                self.out.push(Do::Say(FromNew::Thawed));
+                self.out.push(Do::Say(FromSuccessor::Thawed));
             }
-            Err(why) => self.fail(InheritError::Thaw(why)),
+            Err(why) => self.fail(TakeOverError::Thaw(why)),
         }
     }
 
     fn serves(&mut self, now: Instant) {
         if self.is_prepared() {
             self.stage = Stage::Receiving { proven: now + self.prove };
-            self.out.push(Do::Say(FromNew::Serves));
+            self.out.push(Do::Say(FromSuccessor::Serves));
         }
     }
 
@@ -284,7 +293,7 @@ impl ReceiverMachine {
             Stage::Proving { until } if now >= until => {
                 self.stage = Stage::Confirming { until: now + MARGIN };
                 // The predecessor may have been told to leave by somebody else meanwhile.
-                self.out.push(Do::TryToSay(FromNew::Proven));
+                self.out.push(Do::TryToSay(FromSuccessor::Proven));
             }
             Stage::Confirming { until } if now >= until => self.end(None),
             _ => {}
@@ -292,7 +301,7 @@ impl ReceiverMachine {
     }
 
     /// The predecessor is not there any more.
-    fn lost(&mut self, error: InheritError) {
+    fn lost(&mut self, error: TakeOverError) {
         match self.stage {
             // The predecessor may be killed while it hands over: what it had not sent is lost with it.
             Stage::Receiving { .. } => {
@@ -308,7 +317,7 @@ impl ReceiverMachine {
     fn stop(&mut self) {
         match self.stage {
             Stage::Receiving { .. } | Stage::Proving { .. } | Stage::Confirming { .. } => {
-                self.out.push(Do::TryToSay(FromNew::Proven));
+                self.out.push(Do::TryToSay(FromSuccessor::Proven));
                 self.end(None);
             }
             _ => self.fail(self.alone()),
@@ -316,17 +325,17 @@ impl ReceiverMachine {
     }
 
     /// Fails: this process cannot go on; one that has greeted tells why.
-    fn fail(&mut self, error: InheritError) {
+    fn fail(&mut self, error: TakeOverError) {
         if self.is_over() {
             return;
         }
         if !matches!(self.stage, Stage::Greeting { .. }) {
-            self.out.push(Do::TryToSay(FromNew::Failed { reason: error.to_string() }));
+            self.out.push(Do::TryToSay(FromSuccessor::Failed { reason: error.to_string() }));
         }
         self.end(Some(error));
     }
 
-    fn end(&mut self, error: Option<InheritError>) {
+    fn end(&mut self, error: Option<TakeOverError>) {
         self.stage = Stage::Over(error);
     }
 }

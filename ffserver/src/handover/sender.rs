@@ -16,7 +16,7 @@ use ffhttp::{Handoff, Retirement};
 use ffnet::Link;
 use ffnet::door::{self, Passage};
 use ffproto::control::Door;
-use ffproto::handover::{FromNew, FromOld, STATE_PIECE_BYTES};
+use ffproto::handover::{FromPredecessor, FromSuccessor, STATE_PIECE_BYTES};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
@@ -26,7 +26,7 @@ pub(crate) use super::sender_machine::HandOverError;
 use super::sender_machine::{Awaits, Do, Facts, GREETING_MAX, Seen, SenderMachine};
 use crate::app::hooks::Frozen;
 use crate::cluster::affinity_delta::AffinityDelta;
-use crate::gateway::acceptor::{Departure, Leaving};
+use crate::gateway::acceptor::{Departure, LeavingConnection};
 use crate::identity::stop::Stop;
 use crate::transit::envelope_hold::ASKED_MAX;
 
@@ -52,7 +52,7 @@ struct Sender<'a> {
     handed_over: &'a (dyn Fn() + Sync),
     machine: SenderMachine,
     todo: VecDeque<Do>,
-    passage: Passage<FromNew, FromOld>,
+    passage: Passage<FromSuccessor, FromPredecessor>,
     /// The links whose other ends are to answer the Pause, or to switch to the successor: those that were there at that
     /// moment.
     asked: Vec<Link>,
@@ -71,21 +71,21 @@ struct Sender<'a> {
 
 /// The way of answers: what the successor has asked is answered into one end, and goes to the successor from the other.
 struct Answers {
-    to: mpsc::Sender<FromOld>,
-    from: mpsc::Receiver<FromOld>,
+    to: mpsc::Sender<FromPredecessor>,
+    from: mpsc::Receiver<FromPredecessor>,
 }
 
 /// A parcel: what goes to the successor next.
 enum Parcel {
-    Message(FromOld),
-    Client(Leaving),
+    Message(FromPredecessor),
+    Client(LeavingConnection),
     Http(Handoff),
 }
 
 impl<'a> Sender<'a> {
     fn new(
         context: &'a HandoverContext,
-        passage: Passage<FromNew, FromOld>,
+        passage: Passage<FromSuccessor, FromPredecessor>,
         handed_over: &'a (dyn Fn() + Sync),
     ) -> Self {
         let (machine, todo) = SenderMachine::new(context.terms(), Instant::now());
@@ -159,7 +159,7 @@ impl<'a> Sender<'a> {
             Some(answered) = self.answers.from.recv(), if leave || awaits == Awaits::Switch => {
                 Parcel::Message(answered)
             }
-            some = self.chosen.next(WAYS_AT_ONCE), if leave => Parcel::Message(FromOld::Sticky(some)),
+            some = self.chosen.next(WAYS_AT_ONCE), if leave => Parcel::Message(FromPredecessor::AffinityEntry(some)),
             broadcast = context.next_broadcast(), if leave => Parcel::Message(broadcast),
             one = next_client(&mut self.leaving), if leave => Parcel::Client(one),
             next = next_http(&mut self.http), if awaits == Awaits::Http || has_http && leave => match next {
@@ -271,10 +271,10 @@ impl<'a> Sender<'a> {
         self.say_all(self.context.known()).await?;
         self.say_all(self.context.users()).await?;
         for piece in self.frozen.iter().flat_map(|frozen| frozen.bytes.chunks(STATE_PIECE_BYTES)) {
-            self.say(&FromOld::State(piece.to_vec())).await?;
+            self.say(&FromPredecessor::State(piece.to_vec())).await?;
         }
         let version = self.frozen.as_ref().map(|frozen| frozen.version);
-        self.say(&FromOld::Frozen { version }).await
+        self.say(&FromPredecessor::Frozen { version }).await
     }
 
     async fn send_rest(&mut self) -> io::Result<()> {
@@ -301,7 +301,7 @@ impl<'a> Sender<'a> {
                 sent
             }
             Parcel::Http((stream, unread)) => {
-                let message = FromOld::Http { unread: unread.clone() };
+                let message = FromPredecessor::Http { unread: unread.clone() };
                 let sent = self.say_with(&message, &[stream.as_fd()]).await;
                 if sent.is_err() {
                     self.travellers.push((stream, unread));
@@ -311,38 +311,38 @@ impl<'a> Sender<'a> {
         }
     }
 
-    async fn send_client(&self, one: &Leaving) -> io::Result<()> {
+    async fn send_client(&self, one: &LeavingConnection) -> io::Result<()> {
         if !one.sticky.is_empty() {
-            self.say(&FromOld::Sticky(one.sticky.clone())).await?;
+            self.say(&FromPredecessor::AffinityEntry(one.sticky.clone())).await?;
         }
         let record = Box::new(one.record.clone());
-        self.say_with(&FromOld::Session(record), &[one.socket.as_fd()]).await
+        self.say_with(&FromPredecessor::Session(record), &[one.socket.as_fd()]).await
     }
 
     /// Tells the successor that everything is taken back: one that lives leaves, one that is gone needs to hear
     /// nothing.
     async fn tell_taken_back(&self) {
-        let _ = timeout(GREETING_MAX, self.say(&FromOld::TookBack)).await;
+        let _ = timeout(GREETING_MAX, self.say(&FromPredecessor::TookBack)).await;
     }
 
-    async fn say_all(&self, messages: Vec<FromOld>) -> io::Result<()> {
+    async fn say_all(&self, messages: Vec<FromPredecessor>) -> io::Result<()> {
         for message in &messages {
             self.say(message).await?;
         }
         Ok(())
     }
 
-    async fn say(&self, message: &FromOld) -> io::Result<()> {
+    async fn say(&self, message: &FromPredecessor) -> io::Result<()> {
         self.say_with(message, &[]).await
     }
 
-    async fn say_with(&self, message: &FromOld, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+    async fn say_with(&self, message: &FromPredecessor, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.passage.send(message, sockets).await
     }
 }
 
 /// The next client that leaves; for ever none when there are no clients.
-async fn next_client(leaving: &mut Option<Departure>) -> Leaving {
+async fn next_client(leaving: &mut Option<Departure>) -> LeavingConnection {
     match leaving {
         Some(leaving) => leaving.next().await,
         None => std::future::pending().await,

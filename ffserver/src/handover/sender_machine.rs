@@ -18,7 +18,7 @@ use std::io;
 use std::time::Duration;
 
 use ffproto::SessionId;
-use ffproto::handover::{FromNew, FromOld, Who};
+use ffproto::handover::{FromPredecessor, FromSuccessor, ProcessIdentity};
 use tokio::time::Instant;
 
 /// The other process answers a greeting within this, or is none of ours.
@@ -58,7 +58,7 @@ pub(crate) enum HandOverError {
 /// The terms of a hand-over: what of the app and the config it depends on.
 #[derive(Debug, Clone)]
 pub(super) struct Terms {
-    pub(super) ours: Who,
+    pub(super) ours: ProcessIdentity,
     /// Whether the app has a state that is frozen: everything pauses first.
     pub(super) freezes: bool,
     pub(super) has_clients: bool,
@@ -95,7 +95,7 @@ pub(super) struct Facts {
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The successor says something.
-    Heard(FromNew),
+    Heard(FromSuccessor),
     /// The successor has closed the door.
     Gone,
     /// The connection to the successor broke, while reading or while doing what was to be done.
@@ -118,7 +118,7 @@ pub(super) enum Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Do {
     /// Says something to the successor.
-    Say(FromOld),
+    Say(FromPredecessor),
     /// The hand-over has begun.
     Begin,
     /// Neighbours, clients and HTTP connections begin nothing new.
@@ -200,7 +200,7 @@ enum Stage {
     /// waits at the successor.
     Turning { until: Instant, deadline: Instant },
     /// Everything that is here goes to the successor.
-    Leaving { deadline: Instant, called_last: bool },
+    LeavingConnection { deadline: Instant, called_last: bool },
     /// The successor is to prove itself.
     Proving { until: Instant, lingers: Instant },
     /// The successor has said its last word; what neighbours have just sent is passed on.
@@ -223,7 +223,7 @@ pub(super) struct SenderMachine {
 impl SenderMachine {
     /// A machine at the beginning of a hand-over, with the first things to do.
     pub(super) fn new(terms: Terms, now: Instant) -> (Self, Vec<Do>) {
-        let hello = Do::Say(FromOld::Hello(terms.ours.clone()));
+        let hello = Do::Say(FromPredecessor::Hello(terms.ours.clone()));
         let stage = Stage::Greeting { until: now + GREETING_MAX };
         (Self { terms, begun: now, stage, frozen: false, out: Vec::new() }, vec![hello])
     }
@@ -255,7 +255,7 @@ impl SenderMachine {
             Stage::Pausing { .. } | Stage::Ending { .. } => Awaits::Rest,
             Stage::GatheringHttp { .. } => Awaits::Http,
             Stage::Turning { .. } => Awaits::Switch,
-            Stage::Leaving { .. } => Awaits::Leave,
+            Stage::LeavingConnection { .. } => Awaits::Leave,
             Stage::Lingering { .. } | Stage::Over(_) => Awaits::Nothing,
         }
     }
@@ -270,7 +270,7 @@ impl SenderMachine {
             | Stage::Thawing { until }
             | Stage::Starting { until }
             | Stage::Turning { until, .. }
-            | Stage::Leaving { deadline: until, .. }
+            | Stage::LeavingConnection { deadline: until, .. }
             | Stage::Proving { until, .. }
             | Stage::Lingering { until, .. } => Some(until),
             Stage::Freezing | Stage::Over(_) => None,
@@ -289,43 +289,45 @@ impl SenderMachine {
         matches!(self.stage, Stage::Over(_))
     }
 
-    fn heard(&mut self, said: FromNew, now: Instant) {
+    fn heard(&mut self, said: FromSuccessor, now: Instant) {
         match (&self.stage, said) {
-            (Stage::Greeting { .. }, FromNew::Hello(theirs)) if self.is_successor(&theirs) => {
+            (Stage::Greeting { .. }, FromSuccessor::Hello(theirs)) if self.is_successor(&theirs) => {
                 self.greeted(now)
             }
             (Stage::Greeting { .. }, other) => self.fail(HandOverError::Stranger(format!("{other:?}"))),
-            (Stage::Thawing { until }, FromNew::Thawed) => {
+            (Stage::Thawing { until }, FromSuccessor::Thawed) => {
                 self.stage = Stage::Starting { until: *until };
-                self.out.extend([Do::ClosePorts, Do::Say(FromOld::YourTurn)]);
+                self.out.extend([Do::ClosePorts, Do::Say(FromPredecessor::YourTurn)]);
             }
-            (Stage::Starting { .. }, FromNew::Serves) => self.served(now),
-            (Stage::Turning { .. } | Stage::Leaving { .. }, said) => self.heard_leaving(said),
+            (Stage::Starting { .. }, FromSuccessor::Serves) => self.served(now),
+            (Stage::Turning { .. } | Stage::LeavingConnection { .. }, said) => self.heard_leaving(said),
             // A question that is not answered is asked of the successor itself.
-            (Stage::Proving { .. }, FromNew::Asked { .. })
+            (Stage::Proving { .. }, FromSuccessor::Asked { .. })
             | (Stage::Lingering { .. } | Stage::Over(_), _) => {}
-            (Stage::Proving { .. }, FromNew::Proven) => self.linger(None, now),
-            (Stage::Proving { .. }, FromNew::Failed { reason }) => {
+            (Stage::Proving { .. }, FromSuccessor::Proven) => self.linger(None, now),
+            (Stage::Proving { .. }, FromSuccessor::Failed { reason }) => {
                 self.linger(Some(HandOverError::Failed(reason)), now);
             }
             (Stage::Proving { .. }, _) => self.linger(Some(HandOverError::Ended), now),
-            (_, FromNew::Failed { reason }) => self.fail(HandOverError::Failed(reason)),
+            (_, FromSuccessor::Failed { reason }) => self.fail(HandOverError::Failed(reason)),
             (_, other) => self.fail(HandOverError::Stranger(format!("{other:?}"))),
         }
     }
 
     /// A successor that serves asks, or fails; or it is told to stop, and then this process has nothing to wait for
     /// either.
-    fn heard_leaving(&mut self, said: FromNew) {
+    fn heard_leaving(&mut self, said: FromSuccessor) {
         match said {
-            FromNew::Asked { number, session, body } => self.out.push(Do::Answer { number, session, body }),
-            FromNew::Failed { reason } => self.fail(HandOverError::Failed(reason)),
-            FromNew::Proven => self.stage = Stage::Over(None),
+            FromSuccessor::Asked { number, session, body } => {
+                self.out.push(Do::Answer { number, session, body })
+            }
+            FromSuccessor::Failed { reason } => self.fail(HandOverError::Failed(reason)),
+            FromSuccessor::Proven => self.stage = Stage::Over(None),
             _ => {}
         }
     }
 
-    fn is_successor(&self, theirs: &Who) -> bool {
+    fn is_successor(&self, theirs: &ProcessIdentity) -> bool {
         is_kin(&self.terms.ours, theirs) && theirs.incarnation > self.terms.ours.incarnation
     }
 
@@ -373,7 +375,7 @@ impl SenderMachine {
     }
 
     fn leave(&mut self, deadline: Instant) {
-        self.stage = Stage::Leaving { deadline, called_last: false };
+        self.stage = Stage::LeavingConnection { deadline, called_last: false };
         self.out.push(Do::BeginLeaving);
     }
 
@@ -402,7 +404,9 @@ impl SenderMachine {
                 }
                 self.leave(deadline);
             }
-            Stage::Leaving { deadline, called_last } => self.look_leaving(deadline, called_last, facts, now),
+            Stage::LeavingConnection { deadline, called_last } => {
+                self.look_leaving(deadline, called_last, facts, now)
+            }
             // A successor that lives and is silent is trusted after all: it serves.
             Stage::Proving { until, .. } if now >= until => self.linger(None, now),
             Stage::Lingering { until, .. } if now >= until => self.conclude(),
@@ -416,7 +420,7 @@ impl SenderMachine {
         let begins_nothing = facts.clients_left && facts.http_left && facts.children_switched && facts.quiet;
         // Also when nothing was left from the begin on: neighbours that are replaced next wait for it.
         if begins_nothing && !called_last {
-            self.stage = Stage::Leaving { deadline, called_last: true };
+            self.stage = Stage::LeavingConnection { deadline, called_last: true };
             self.out.push(Do::LastCall);
         }
         let nothing_left = begins_nothing && facts.switched;
@@ -427,7 +431,7 @@ impl SenderMachine {
             self.out.push(Do::WarnLeft);
         }
         self.stage = Stage::Proving { until: now + self.terms.prove + MARGIN, lingers: now + LINGER };
-        self.out.extend([Do::SendRest, Do::Say(FromOld::Done), Do::TellHandedOver]);
+        self.out.extend([Do::SendRest, Do::Say(FromPredecessor::Done), Do::TellHandedOver]);
     }
 
     fn linger(&mut self, verdict: Option<HandOverError>, now: Instant) {
@@ -471,7 +475,7 @@ impl SenderMachine {
 
     fn serves(&self) -> bool {
         let stage = &self.stage;
-        matches!(stage, Stage::Turning { .. } | Stage::Leaving { .. })
+        matches!(stage, Stage::Turning { .. } | Stage::LeavingConnection { .. })
             || matches!(stage, Stage::Proving { .. } | Stage::Lingering { .. })
     }
 
@@ -505,7 +509,7 @@ fn busy(facts: &Facts, since: Duration) -> HandOverError {
 }
 
 /// Whether both are processes of one node.
-pub(super) fn is_kin(ours: &Who, theirs: &Who) -> bool {
+pub(super) fn is_kin(ours: &ProcessIdentity, theirs: &ProcessIdentity) -> bool {
     ours.cluster == theirs.cluster && ours.name == theirs.name
 }
 

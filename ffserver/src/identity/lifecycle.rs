@@ -68,7 +68,7 @@ impl Tasks {
         &self.calls
     }
 
-    /// The ticks of [`Latest`](crate::Latest): a stop waits for them as well, a hand-over does not, for they may never end.
+    /// The ticks of [`ConflatedBroadcast`](crate::ConflatedBroadcast): a stop waits for them as well, a hand-over does not, for they may never end.
     pub(crate) fn ticks(&self) -> &TaskTracker {
         &self.ticks
     }

@@ -58,7 +58,7 @@ pub(crate) struct LoopWatch {
 
 /// A line to be logged about a loop.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum LoopNotice {
     /// The loop has stood still for that long.
     Stands(Duration),
     /// The loop turns again after that long.
@@ -70,11 +70,11 @@ impl LoopWatch {
     pub(crate) const STILL_MAX: Duration = Duration::from_secs(1);
 
     /// The loop has shown `beats` so far; the watch itself was away for `away` since it looked last.
-    pub(crate) fn look(&mut self, beats: u64, away: Duration) -> Option<Word> {
+    pub(crate) fn look(&mut self, beats: u64, away: Duration) -> Option<LoopNotice> {
         // When the watch stood still as well, the whole process did: that is not the loop's fault.
         let own = away > Self::STILL_MAX;
         if beats != self.beats || own {
-            let word = self.said.then_some(Word::TurnsAgain(self.still));
+            let word = self.said.then_some(LoopNotice::TurnsAgain(self.still));
             *self = Self { beats, ..Self::default() };
             return word.filter(|_| !own);
         }
@@ -82,7 +82,7 @@ impl LoopWatch {
         // Before the first beat the loop has not begun to turn.
         let now = beats > 0 && !self.said && self.still >= Self::STILL_MAX;
         self.said |= now;
-        now.then_some(Word::Stands(self.still))
+        now.then_some(LoopNotice::Stands(self.still))
     }
 }
 
@@ -98,8 +98,8 @@ mod tests {
         assert_eq!((0..9).find_map(|_| watch.look(0, TICK)), None, "it has not begun");
         assert_eq!(watch.look(1, TICK), None);
         let said: Vec<_> = (0..9).filter_map(|_| watch.look(1, TICK)).collect();
-        assert_eq!(said, [Word::Stands(Duration::from_secs(1))]);
-        assert_eq!(watch.look(2, TICK), Some(Word::TurnsAgain(Duration::from_millis(2250))));
+        assert_eq!(said, [LoopNotice::Stands(Duration::from_secs(1))]);
+        assert_eq!(watch.look(2, TICK), Some(LoopNotice::TurnsAgain(Duration::from_millis(2250))));
         assert_eq!(watch.look(2, TICK), None);
     }
 

@@ -15,7 +15,7 @@ use crate::identity::counters::count;
 use crate::ops::refusal::{refused, reply_bad};
 use crate::ops::session_requests::{self, ReplyPath};
 use crate::ops::{broadcast, claims, migration, node_calls, session_notices};
-use crate::transit::envelope_hold::{For, HeldEnvelope};
+use crate::transit::envelope_hold::{HeldEnvelope, HeldFor};
 use crate::transit::inbound_envelope::InboundEnvelope;
 
 /// The receiver of envelopes, which all links of a node have in common.
@@ -133,12 +133,12 @@ impl Inbound {
         let here = to == transit.number();
         let (what, ready) = match inbound.session() {
             Some(id) if here && id.node() == to && self.needs_its_session(inbound) => {
-                (For::Session(id), self.is_ready(For::Session(id)))
+                (HeldFor::Session(id), self.is_ready(HeldFor::Session(id)))
             }
             _ if here => return false,
-            _ => (For::Node(to), transit.way_on(inbound, to).is_some()),
+            _ => (HeldFor::Node(to), transit.way_on(inbound, to).is_some()),
         };
-        if let For::Session(session) = what
+        if let HeldFor::Session(session) = what
             && !ready
             && inbound.head.kind == Kind::Call
             && session_requests::asks_session(inbound.body)
@@ -172,11 +172,11 @@ impl Inbound {
         true
     }
 
-    fn is_ready(&self, what: For) -> bool {
+    fn is_ready(&self, what: HeldFor) -> bool {
         let node = &self.executor.node;
         match what {
-            For::Session(id) => node.known_sessions().registry().has(id),
-            For::Node(to) => node.transit().membership().way(to, None, None, 0).is_some(),
+            HeldFor::Session(id) => node.known_sessions().registry().has(id),
+            HeldFor::Node(to) => node.transit().membership().way(to, None, None, 0).is_some(),
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ffnet::Link;
 use ffnet::link::{Change, NotSent, Service};
 use ffproto::link::{Client, Head};
-use ffproto::relay::{REACH, STICK, TO};
+use ffproto::relay::{AFFINITY, REACH, TO};
 use ffproto::{Code, Executed, Fault, NodeNumber, SessionId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use crate::transit::next_hop::{Forwarded, forward_over};
 
 /// The reserved methods, which nodes use among themselves, in the order of the numbers after those of handlers and
 /// kinds.
-const RESERVED: [&str; 4] = [SESSION_ENDED, REACH, TO, STICK];
+const RESERVED: [&str; 4] = [SESSION_ENDED, REACH, TO, AFFINITY];
 
 /// The methods that the handshake tells the peer, in the order of numbers: handlers, then the kinds whose clients'
 /// messages are taken, then the reserved ones.
@@ -96,7 +96,7 @@ impl LastHop {
 
 /// The decision over a client's message that a neighbour has sent on.
 #[derive(Debug, PartialEq, Eq)]
-enum Decision<'a> {
+enum ForwardDecision<'a> {
     /// A handler of this node runs it.
     Handle(Client),
     /// The message goes on towards a target; `routed_here` says that this node's own route has given the target.
@@ -104,17 +104,17 @@ enum Decision<'a> {
 }
 
 /// Decides over a client's message by what it was sent for: this node's handlers and route, or a target beyond it.
-fn decide<'a>(served: &'a Served, tables: &'a HandlerTables, client: Client) -> Decision<'a> {
+fn decide<'a>(served: &'a Served, tables: &'a HandlerTables, client: Client) -> ForwardDecision<'a> {
     match served {
-        Served::Beyond(target) => Decision::Forward { target, routed_here: false, client },
-        Served::Here if tables.net(client.command).is_some() => Decision::Handle(client),
+        Served::Beyond(target) => ForwardDecision::Forward { target, routed_here: false, client },
+        Served::Here if tables.net(client.command).is_some() => ForwardDecision::Handle(client),
         // This node's own route says who handles it.
         Served::Here => match tables.route(client.command) {
             Some(rule) => {
                 let client = Client { stateless: rule.stateless, ..client };
-                Decision::Forward { target: rule.to.key(), routed_here: true, client }
+                ForwardDecision::Forward { target: rule.to.key(), routed_here: true, client }
             }
-            None => Decision::Handle(client),
+            None => ForwardDecision::Handle(client),
         },
     }
 }
@@ -173,14 +173,14 @@ impl LinkService {
         }
         let deadline = now + Duration::from_millis(head.time_left_ms.into());
         match decide(served, &executor.tables, client) {
-            Decision::Forward { target, routed_here, client } => {
+            ForwardDecision::Forward { target, routed_here, client } => {
                 let (from, hops) = (Some(&self.at), head.hops + 1);
                 let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
                 if let Err(fault) = self.forward(&message, link, head.call) {
                     link.reply_fault(head.call, &fault);
                 }
             }
-            Decision::Handle(client) => {
+            ForwardDecision::Handle(client) => {
                 let waiting = QueuedMessage { client, link: link.clone(), call: head.call, deadline };
                 self.handle(waiting, body);
             }
@@ -282,7 +282,7 @@ impl Service for LinkService {
             }
             (Some(REACH), None) => reach::told(self.executor(), &inbound),
             (Some(TO), _) => self.inbound.told(&inbound),
-            (Some(STICK), Some(client)) => {
+            (Some(AFFINITY), Some(client)) => {
                 let may_speak = || self.may_speak_for(link, client.session);
                 stick::told(node.transit(), &inbound, client, may_speak);
             }
@@ -291,11 +291,11 @@ impl Service for LinkService {
     }
 
     fn begin(&self) {
-        crate::session::local::gather();
+        crate::session::local::begin_write_batch();
     }
 
     fn settle(&self) {
-        crate::session::local::write_gathered();
+        crate::session::local::end_write_batch();
     }
 
     fn changed(&self, link: &Link, change: Change) {

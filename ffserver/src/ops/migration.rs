@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ffproto::relay::{Entry, MoveOrder};
+use ffproto::relay::{MoveEntry, MoveOrder};
 use ffproto::{Executed, Fault, SessionId};
 
-use crate::app::hooks::{Entered, NotMoved, SessionEvent, SessionEventKind};
+use crate::app::hooks::{MoveEntered, NotMoved, SessionEvent, SessionEventKind};
 use crate::cluster::payload::decode;
 use crate::exec::events::tell_session;
 use crate::exec::executor::Executor;
@@ -16,7 +16,7 @@ use crate::transit::inbound_envelope::InboundEnvelope;
 
 /// Takes a session that is here from now on, and tells the app.
 pub(super) fn enter(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>, id: SessionId, payload: &[u8]) {
-    let Some(entry) = decode::<Entry>(payload) else {
+    let Some(entry) = decode::<MoveEntry>(payload) else {
         return reply_bad(executor, inbound, "a malformed entry");
     };
     let (entered, link, call) = (executor.clone(), inbound.link.clone(), inbound.head.call);
@@ -33,7 +33,7 @@ pub(super) fn enter(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>, id:
     executor.replicas.when_known(id, inbound.at, inbound.body.len(), Box::new(job));
 }
 
-async fn run_entered(executor: &Executor, id: SessionId, entry: Entry) {
+async fn run_entered(executor: &Executor, id: SessionId, entry: MoveEntry) {
     let sessions = executor.node.known_sessions();
     let Some(remote) = sessions.remote().get(id) else { return };
     let _turn = remote.turn.lock().await;
@@ -41,7 +41,7 @@ async fn run_entered(executor: &Executor, id: SessionId, entry: Entry) {
     if !remote.enters(entry.number) {
         return;
     }
-    let entered = Entered { from: entry.from, extra: Bytes::from(entry.extra) };
+    let entered = MoveEntered { from: entry.from, extra: Bytes::from(entry.extra) };
     let session = Session::there(sessions.clone(), remote.clone());
     tell_session(&executor.hooks, &executor.node, session, SessionEvent::Entered(entered)).await;
 }

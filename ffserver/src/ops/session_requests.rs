@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ffnet::Link;
-use ffproto::handover::{FromOld, Told};
+use ffproto::handover::{AskAnswer, FromPredecessor};
 use ffproto::relay::{self, Envelope, GroupAnswer, MoveAnswer, MoveOrder, Op, SessionChange, SessionState};
 use ffproto::{Code, Executed, Fault, SessionId};
 use tokio::sync::mpsc;
@@ -26,14 +26,14 @@ pub(crate) enum ReplyPath {
     /// Over the link, as the outcome of the call.
     Link(Link, u32),
     /// Over the successor of this process, which was asked.
-    Successor(mpsc::Sender<FromOld>, u64),
+    Successor(mpsc::Sender<FromPredecessor>, u64),
 }
 
 impl ReplyPath {
     fn reply(&self, body: &[u8]) {
         match self {
             Self::Link(link, call) => link.reply(*call, body),
-            Self::Successor(successor, number) => tell(successor, *number, Told::Reply(body.to_vec())),
+            Self::Successor(successor, number) => tell(successor, *number, AskAnswer::Reply(body.to_vec())),
         }
     }
 
@@ -43,7 +43,7 @@ impl ReplyPath {
             Self::Successor(successor, number) => {
                 let mut body = Vec::new();
                 fault.write_body(&mut body);
-                tell(successor, *number, Told::Fault { code: fault.code.number(), body });
+                tell(successor, *number, AskAnswer::Fault { code: fault.code.number(), body });
             }
         }
     }
@@ -54,16 +54,16 @@ impl ReplyPath {
     }
 }
 
-fn tell(successor: &mpsc::Sender<FromOld>, number: u64, answer: Told) {
+fn tell(successor: &mpsc::Sender<FromPredecessor>, number: u64, answer: AskAnswer) {
     // The successor has at most ASKED_MAX questions without an answer, so there is room; one that is gone needs no
     // answer.
-    let _ = successor.try_send(FromOld::Answered { number, answer });
+    let _ = successor.try_send(FromPredecessor::Answered { number, answer });
 }
 
 /// Answers the successor, which asks for another node about a session that is, perhaps, still here.
 pub(crate) fn answer_successor(
     sessions: &Sessions,
-    successor: &mpsc::Sender<FromOld>,
+    successor: &mpsc::Sender<FromPredecessor>,
     number: u64,
     session: SessionId,
     body: &[u8],
@@ -72,7 +72,7 @@ pub(crate) fn answer_successor(
         Some(envelope) if sessions.registry().has(session) => {
             answer(sessions, &ReplyPath::Successor(successor.clone(), number), session, &envelope);
         }
-        _ => tell(successor, number, Told::NotHere),
+        _ => tell(successor, number, AskAnswer::NotHere),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ffproto::NodeName;
 use ffproto::link::Client;
-use ffproto::relay::{STICK, Stick, StickWhat};
+use ffproto::relay::{AFFINITY, AffinityNotice, AffinityWord};
 use tracing::warn;
 
 use crate::transit::Transit;
@@ -17,21 +17,21 @@ pub(crate) fn told(
     may_speak: impl Fn() -> bool,
 ) {
     let (affinity, session, from) = (transit.affinity(), client.session, inbound.at);
-    match Stick::read(inbound.body) {
-        Some(Stick { what: StickWhat::Prefer, target, node: end }) if may_speak() => {
+    match AffinityNotice::read(inbound.body) {
+        Some(AffinityNotice { what: AffinityWord::Prefer, target, node: end }) if may_speak() => {
             if let Ok(end) = NodeName::try_from(end)
                 && let Some(via) = affinity.prefer(session, target, end, from)
             {
-                let stick = Stick { what: StickWhat::Forget, target, node: "" };
-                transit.tell(&via, STICK, &stick.write(), client);
+                let stick = AffinityNotice { what: AffinityWord::Forget, target, node: "" };
+                transit.tell(&via, AFFINITY, &stick.write(), client);
             }
         }
-        Some(stick @ Stick { what: StickWhat::Forget, .. }) if may_speak() => {
+        Some(stick @ AffinityNotice { what: AffinityWord::Forget, .. }) if may_speak() => {
             if let Some(via) = affinity.forget_one(session, stick.target) {
-                transit.tell(&via, STICK, &stick.write(), client);
+                transit.tell(&via, AFFINITY, &stick.write(), client);
             }
         }
-        Some(Stick { what: StickWhat::Chosen, target, node: end }) => {
+        Some(AffinityNotice { what: AffinityWord::Chosen, target, node: end }) => {
             if let Ok(end) = NodeName::try_from(end) {
                 let moved = affinity.chosen(session, target, &from.1, end);
                 transit.tell_moved(client, target, moved);

@@ -25,12 +25,12 @@ use crate::cluster::served::Served;
 use crate::cluster::side::Side;
 use crate::exec::execution::run_hook;
 use crate::exec::executor::Executor;
-use crate::gateway::acceptor::{Open, accept_failed};
+use crate::gateway::acceptor::{OpenPorts, accept_failed};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
 use crate::ops::link_service::{LinkService, told_methods};
 
-pub(crate) struct Root {
+pub(crate) struct ChildListener {
     pub(crate) inbound: Arc<Inbound>,
     /// The targets whose clients' messages children may send here.
     pub(crate) targets: Vec<String>,
@@ -42,7 +42,12 @@ pub(crate) struct Root {
 }
 
 /// Accepts children while `open`, until `stop`; their links live on until they are closed.
-pub(crate) async fn serve(listener: TcpListener, root: Arc<Root>, mut open: Open, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    root: Arc<ChildListener>,
+    mut open: OpenPorts,
+    stop: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -57,7 +62,7 @@ pub(crate) async fn serve(listener: TcpListener, root: Arc<Root>, mut open: Open
 /// Accepts the children of this process until `stop`.
 pub(crate) async fn serve_memory(
     mut arriving: mpsc::Receiver<DuplexStream>,
-    root: Arc<Root>,
+    root: Arc<ChildListener>,
     stop: CancellationToken,
 ) {
     loop {
@@ -71,13 +76,13 @@ pub(crate) async fn serve_memory(
     }
 }
 
-fn take(stream: TcpStream, root: &Arc<Root>) {
+fn take(stream: TcpStream, root: &Arc<ChildListener>) {
     let address = stream.peer_addr().map_or_else(|e| e.to_string(), |a| a.to_string());
     let _ = stream.set_nodelay(true);
     root.links.spawn(child(stream, address, root.clone()));
 }
 
-async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String, root: Arc<Root>) {
+async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String, root: Arc<ChildListener>) {
     let executor = &root.inbound.executor;
     let (identity, transit) = (executor.node.identity(), executor.node.transit());
     let routes = executor.tables.for_children();
@@ -124,7 +129,12 @@ fn link_down(executor: &Executor, link: &Link) {
 /// Begins a hook about the link's child, in a task of its own: neither the link nor a message of the child waits for the
 /// hook. The hooks about one child run one after the other, in the order of the calls of this. What a hook does before
 /// it first waits is done when this returns, unless an earlier one still runs.
-fn tell(root: &Root, name: &'static str, hook: Option<&ChildHook>, link: &Link) -> Option<JoinHandle<()>> {
+fn tell(
+    root: &ChildListener,
+    name: &'static str,
+    hook: Option<&ChildHook>,
+    link: &Link,
+) -> Option<JoinHandle<()>> {
     let (hook, node) = (hook?.clone(), root.inbound.executor.node.clone());
     let child = link.peer().name.clone();
     let (ends, ended) = oneshot::channel();

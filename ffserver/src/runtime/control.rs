@@ -38,7 +38,7 @@ const HAND_BACK_MAX: Duration = Duration::from_secs(5);
 
 /// A word that the rest of the node has for the master, sent by this task.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Word {
+pub(crate) enum MasterNotice {
     /// Nothing yet.
     Starting,
     /// [`ToMaster::Ready`], [`ToMaster::CannotStart`] or [`ToMaster::Stopping`]; said again after a
@@ -51,9 +51,9 @@ pub(crate) struct Control {
     pub(crate) reported: Reported,
     pub(crate) master: ffconfig::Master,
     pub(crate) parents: HashMap<NodeName, watch::Sender<Whereabouts>>,
-    pub(crate) word: watch::Receiver<Word>,
+    pub(crate) word: watch::Receiver<MasterNotice>,
     /// Becomes the last word that the master has been sent.
-    pub(crate) said: watch::Sender<Word>,
+    pub(crate) said: watch::Sender<MasterNotice>,
     /// Becomes true with the first registration.
     pub(crate) registered: watch::Sender<bool>,
     pub(crate) stop: Stop,
@@ -171,7 +171,7 @@ impl Control {
                 },
                 Ok(()) = self.word.changed() => {
                     let word = self.word.borrow_and_update().clone();
-                    if let Word::Say(message) = &word {
+                    if let MasterNotice::Say(message) = &word {
                         // So that whoever sees the node ready sees its links as well.
                         master.send(ToMaster::Status(self.status())).await?;
                         master.send(message.clone()).await?;

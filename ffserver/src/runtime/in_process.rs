@@ -16,7 +16,7 @@ const WAITING_MAX: usize = 64;
 /// Where the nodes of one process find each other. Cheap to clone; a value, so that a process can have
 /// several.
 #[derive(Clone, Default)]
-pub struct Hub(Arc<Inner>);
+pub struct InProcessNet(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -24,7 +24,7 @@ struct Inner {
     opened: Notify,
 }
 
-impl Hub {
+impl InProcessNet {
     /// The children of `parent` arrive here from now on.
     pub(crate) fn listen(&self, parent: NodeName) -> mpsc::Receiver<DuplexStream> {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);

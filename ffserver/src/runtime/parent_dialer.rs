@@ -23,7 +23,7 @@ use crate::cluster::side::Side;
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
 use crate::ops::link_service::{LinkService, told_methods};
-use crate::runtime::in_process::Hub;
+use crate::runtime::in_process::InProcessNet;
 
 /// Where a parent is up, as the master says; `None` while it is not.
 pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
@@ -36,15 +36,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The way in which a parent is found.
 #[derive(Clone)]
-pub(crate) enum Way {
+pub(crate) enum ParentSource {
     /// Where the master says.
     Master(watch::Receiver<Whereabouts>),
     /// In this process.
-    Memory(Hub),
+    Memory(InProcessNet),
 }
 
 /// The keeper of one parent's link, with all that the link needs.
-struct Keeper {
+struct ParentLink {
     inbound: Arc<Inbound>,
     config: ffconfig::Parent,
     routes: Arc<[Route]>,
@@ -54,21 +54,21 @@ struct Keeper {
 }
 
 /// Keeps the link to one parent for as long as it is polled.
-pub(crate) async fn keep(inbound: Arc<Inbound>, config: ffconfig::Parent, way: Way) {
+pub(crate) async fn keep(inbound: Arc<Inbound>, config: ffconfig::Parent, way: ParentSource) {
     let executor = &inbound.executor;
     let (node, tables) = (&executor.node, &executor.tables);
     let routes = tables.for_parent(&config);
     let served = served(node.transit().routes(), Side::Parent, tables.handles_clients());
     let (targets, served): (Vec<_>, Vec<_>) = served.into_iter().unzip();
     let local = node.identity().local(told_methods(&routes, &targets));
-    let keeper = Keeper { inbound, config, routes, served: served.into(), local };
+    let keeper = ParentLink { inbound, config, routes, served: served.into(), local };
     match way {
-        Way::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,
-        Way::Memory(hub) => keeper.keep_in_memory(hub).await,
+        ParentSource::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,
+        ParentSource::Memory(hub) => keeper.keep_in_memory(hub).await,
     }
 }
 
-impl Keeper {
+impl ParentLink {
     async fn keep_by_master(self, mut whereabouts: watch::Receiver<Whereabouts>) {
         let keeper = Arc::new(self);
         // Beside the current link those of predecessors, until they end; all end with this future.
@@ -145,7 +145,7 @@ impl Keeper {
         while links.try_join_next().is_some() {}
     }
 
-    async fn keep_in_memory(self, hub: Hub) {
+    async fn keep_in_memory(self, hub: InProcessNet) {
         let mut backoff =
             Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
         loop {

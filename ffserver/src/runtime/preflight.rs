@@ -19,7 +19,7 @@ const NEIGHBOUR: Duration = Duration::from_secs(1);
 
 /// A finding of the preflight: one thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct CheckFinding {
     /// The key of the config, and what it names.
     pub what: String,
     /// The result of the try.
@@ -28,7 +28,7 @@ pub struct Finding {
     pub fault: bool,
 }
 
-impl std::fmt::Display for Finding {
+impl std::fmt::Display for CheckFinding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:5} {}: {}", if self.fault { "FAULT" } else { "ok" }, self.what, self.found)
     }
@@ -74,24 +74,24 @@ pub fn check_apps(cluster: &ffconfig::Cluster, apps: impl Fn() -> Vec<App>) -> V
     findings
 }
 
-struct Findings(Vec<Finding>);
+struct CheckFindings(Vec<CheckFinding>);
 
-impl Findings {
+impl CheckFindings {
     fn add(&mut self, what: impl Into<String>, found: Result<String, String>) {
         let fault = found.is_err();
         let found = found.unwrap_or_else(|why| why);
-        self.0.push(Finding { what: what.into(), found, fault });
+        self.0.push(CheckFinding { what: what.into(), found, fault });
     }
 
     /// A neighbour that is not up yet is no fault: the cluster may not be running.
     fn note(&mut self, what: impl Into<String>, found: String) {
-        self.0.push(Finding { what: what.into(), found, fault: false });
+        self.0.push(CheckFinding { what: what.into(), found, fault: false });
     }
 }
 
 /// Tries the databases, their tables, memcached, the folder of the journals, the master and the parents.
-pub async fn check(server: &FFServer) -> Vec<Finding> {
-    let mut findings = Findings(Vec::new());
+pub async fn check(server: &FFServer) -> Vec<CheckFinding> {
+    let mut findings = CheckFindings(Vec::new());
     let (cluster, config) = (server.cluster(), server.config());
     if config.db {
         let named =
@@ -126,7 +126,7 @@ pub async fn check(server: &FFServer) -> Vec<Finding> {
 }
 
 async fn check_database(
-    findings: &mut Findings,
+    findings: &mut CheckFindings,
     what: &str,
     settings: &ffconfig::Database,
     tables: impl Iterator<Item = &Registered>,
@@ -155,7 +155,7 @@ async fn check_database(
 
 /// A SQLite file that a start makes: what it makes is tried in memory.
 async fn check_new(
-    findings: &mut Findings,
+    findings: &mut CheckFindings,
     what: &str,
     settings: &ffconfig::Database,
     tables: impl Iterator<Item = &Registered>,
@@ -181,7 +181,7 @@ async fn check_new(
 }
 
 async fn check_tables(
-    findings: &mut Findings,
+    findings: &mut CheckFindings,
     db: &Db,
     what: &str,
     will: &str,

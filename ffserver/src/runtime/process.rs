@@ -20,8 +20,8 @@ use crate::gateway::busy_poll;
 use crate::identity::Identity;
 use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
-use crate::identity::watchdog::{LoopWatch, Watchdog, Word};
-use crate::runtime::in_process::Hub;
+use crate::identity::watchdog::{LoopNotice, LoopWatch, Watchdog};
+use crate::runtime::in_process::InProcessNet;
 use crate::runtime::server::{BuildError, FFServer, RunError};
 
 /// The environment variable in which the master says which start this is.
@@ -149,17 +149,17 @@ pub(crate) fn watch_loop(
             let away = looked.elapsed();
             looked = Instant::now();
             if let Some(socket) = manager.take() {
-                told = Told::new(&socket);
+                told = ManagerNotifier::new(&socket);
             }
             if let Some(told) = &mut told {
                 told.tell(identity.lifecycle().phase(), watchdog.beats());
             }
             match watch.look(watchdog.beats(), away) {
-                Some(Word::Stands(still)) => {
+                Some(LoopNotice::Stands(still)) => {
                     let place = watchdog.handler().unwrap_or("no handler (a task or a hook of the app)");
                     error!("the loop has not turned for {still:?}: it is in {place}");
                 }
-                Some(Word::TurnsAgain(still)) => warn!("the loop turns again, after {still:?}"),
+                Some(LoopNotice::TurnsAgain(still)) => warn!("the loop turns again, after {still:?}"),
                 None => {}
             }
         }
@@ -168,13 +168,13 @@ pub(crate) fn watch_loop(
 }
 
 /// The manager of this process, and what it has been told.
-struct Told {
+struct ManagerNotifier {
     notifier: Notifier,
     phase: Phase,
     beats: u64,
 }
 
-impl Told {
+impl ManagerNotifier {
     /// `None` when nobody listens there: a node serves without a manager, too.
     fn new(socket: &str) -> Option<Self> {
         match Notifier::to(socket) {
@@ -216,7 +216,7 @@ pub async fn run_all(
     incarnation: Incarnation,
     stop: Stop,
 ) -> Result<(), AllError> {
-    let hub = Hub::default();
+    let hub = InProcessNet::default();
     let (mut running, mut stops) = (JoinSet::new(), Vec::new());
     for (config, number) in cluster.nodes.iter().zip(1..) {
         let server = FFServer::new(cluster, config.name.as_str(), apps(), incarnation)?;

@@ -9,8 +9,8 @@ use super::Sessions;
 use crate::error::CallError;
 use crate::identity::Identity;
 use crate::identity::counters::count;
-use crate::session::conflated_broadcast::Latest;
-use crate::session::local::{Encoded, LocalSession};
+use crate::session::conflated_broadcast::ConflatedBroadcast;
+use crate::session::local::{EncodedMessage, LocalSession};
 
 /// Sends messages to many clients, from any node: [`Node::broadcasts`](crate::Node::broadcasts).
 ///
@@ -57,7 +57,7 @@ impl Sessions {
     }
 
     fn queue_here(&self, broadcast: &Broadcast<'_>) {
-        let message = Encoded::new(broadcast.command, broadcast.body);
+        let message = EncodedMessage::new(broadcast.command, broadcast.body);
         // A client that has left meanwhile, or reads too slowly, is counted where that is noticed.
         let push = |session: LocalSession| {
             let _ = session.push_encoded(&message);
@@ -96,7 +96,7 @@ impl Sessions {
             Audience::Sessions(ids) => ids.contains(&session.0.to_le_bytes()),
         };
         if let Some(local) = self.local(session).filter(|_| is_meant) {
-            let _ = local.push_encoded(&Encoded::new(broadcast.command, broadcast.body));
+            let _ = local.push_encoded(&EncodedMessage::new(broadcast.command, broadcast.body));
         }
     }
 }
@@ -112,8 +112,8 @@ impl Broadcasts {
 
     /// A conflated broadcast: only the latest message of each key is sent, once every `tick`. What waits is bounded by
     /// `limits.latest_bytes_max`; a message above it goes before its tick.
-    pub fn every(&self, tick: Duration) -> Latest {
-        Latest::new(self.clone(), tick)
+    pub fn every(&self, tick: Duration) -> ConflatedBroadcast {
+        ConflatedBroadcast::new(self.clone(), tick)
     }
 
     /// Sends to every client of the cluster. Returns how many net nodes it is on its way to.

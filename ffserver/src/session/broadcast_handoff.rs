@@ -18,19 +18,19 @@ use tokio::sync::Notify;
 #[derive(Default)]
 pub(crate) struct BroadcastHandoff {
     /// The queue, while this process hands over.
-    state: Mutex<Option<State>>,
+    state: Mutex<Option<HandoffQueue>>,
     some: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct HandoffQueue {
     queue: VecDeque<Vec<u8>>,
     bytes: usize,
     /// The number of broadcasts that have been queued.
     passed: u32,
 }
 
-impl State {
+impl HandoffQueue {
     fn put(&mut self, message: &Broadcast<'_>, bytes_max: usize, some: &Notify) -> bool {
         let mut payload = Vec::new();
         message.write(&mut payload);
@@ -48,7 +48,7 @@ impl State {
 impl BroadcastHandoff {
     /// Begins the hand-off: clients leave from now on.
     pub(crate) fn begin(&self) {
-        *self.state.lock() = Some(State::default());
+        *self.state.lock() = Some(HandoffQueue::default());
     }
 
     /// Ends the hand-off: the clients that are still here stay.

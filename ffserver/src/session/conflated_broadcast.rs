@@ -18,19 +18,19 @@ use crate::session::broadcast::Broadcasts;
 /// The messages of one tick go in the order in which their keys came first. A message that is sent by other means
 /// meanwhile goes at once, so before them.
 #[derive(Debug, Clone)]
-pub struct Latest(Arc<Inner>);
+pub struct ConflatedBroadcast(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     broadcasts: Broadcasts,
     tick: Duration,
     bytes_max: usize,
-    waiting: Mutex<Waiting<Slot>>,
+    waiting: Mutex<PendingUpdates<UpdateSlot>>,
 }
 
 /// The slot of an update: a later one in the same slot replaces it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Slot {
+struct UpdateSlot {
     /// The group; `None` for every client.
     group: Option<Arc<str>>,
     command: CommandId,
@@ -39,7 +39,7 @@ struct Slot {
 
 /// The latest update of each slot, in the order in which the slots came.
 #[derive(Debug)]
-struct Waiting<S> {
+struct PendingUpdates<S> {
     places: FxHashMap<S, usize>,
     updates: Vec<(S, Bytes)>,
     bytes: usize,
@@ -47,13 +47,13 @@ struct Waiting<S> {
     ticking: bool,
 }
 
-impl<S> Default for Waiting<S> {
+impl<S> Default for PendingUpdates<S> {
     fn default() -> Self {
         Self { places: FxHashMap::default(), updates: Vec::new(), bytes: 0, ticking: false }
     }
 }
 
-impl<S: Hash + Eq + Clone> Waiting<S> {
+impl<S: Hash + Eq + Clone> PendingUpdates<S> {
     fn put(&mut self, slot: S, body: Bytes) {
         self.bytes += body.len();
         match self.places.get(&slot).and_then(|at| self.updates.get_mut(*at)) {
@@ -75,7 +75,7 @@ impl<S: Hash + Eq + Clone> Waiting<S> {
     }
 }
 
-impl Latest {
+impl ConflatedBroadcast {
     pub(super) fn new(broadcasts: Broadcasts, tick: Duration) -> Self {
         let (bytes_max, waiting) = (broadcasts.identity().limits().latest_bytes_max, Mutex::default());
         Self(Arc::new(Inner { broadcasts, tick, bytes_max, waiting }))
@@ -84,12 +84,12 @@ impl Latest {
     /// Sends to the clients in a group with the next tick, unless another update of the same group, command and
     /// key comes before.
     pub fn to_group(&self, group: &str, command: CommandId, key: u64, body: impl Into<Bytes>) {
-        self.put(Slot { group: Some(group.into()), command, key }, body.into());
+        self.put(UpdateSlot { group: Some(group.into()), command, key }, body.into());
     }
 
-    /// Sends to every client of the cluster with the next tick, as [`Latest::to_group`] does to a group.
+    /// Sends to every client of the cluster with the next tick, as [`ConflatedBroadcast::to_group`] does to a group.
     pub fn to_all(&self, command: CommandId, key: u64, body: impl Into<Bytes>) {
-        self.put(Slot { group: None, command, key }, body.into());
+        self.put(UpdateSlot { group: None, command, key }, body.into());
     }
 
     /// Sends what waits now, without waiting for the tick.
@@ -98,7 +98,7 @@ impl Latest {
         self.send(updates);
     }
 
-    fn put(&self, slot: Slot, body: Bytes) {
+    fn put(&self, slot: UpdateSlot, body: Bytes) {
         let mut waiting = self.0.waiting.lock();
         waiting.put(slot, body);
         let now = if waiting.bytes > self.0.bytes_max { waiting.take() } else { Vec::new() };
@@ -128,8 +128,8 @@ impl Latest {
         }
     }
 
-    fn send(&self, updates: Vec<(Slot, Bytes)>) {
-        for (Slot { group, command, .. }, body) in updates {
+    fn send(&self, updates: Vec<(UpdateSlot, Bytes)>) {
+        for (UpdateSlot { group, command, .. }, body) in updates {
             match group {
                 Some(group) => drop(self.0.broadcasts.to_group(&group, command, &body)),
                 None => drop(self.0.broadcasts.to_all(command, &body)),
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn of_each_key_the_latest_is_kept_in_the_order_of_the_keys_and_its_bytes_are_counted() {
-        let mut waiting = Waiting::default();
+        let mut waiting = PendingUpdates::default();
         for (key, body) in [(1, "a"), (2, "bbb"), (1, "cc"), (3, "d"), (2, "b")] {
             waiting.put(key, Bytes::from_static(body.as_bytes()));
         }

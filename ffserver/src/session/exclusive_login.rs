@@ -14,11 +14,11 @@ use crate::cluster::payload::encode;
 use crate::identity::lifecycle::Phase;
 use crate::session::errors::SessionError;
 use crate::session::local::LocalSession;
-use crate::session::user_directory::Begun;
+use crate::session::user_directory::ClaimStart;
 
 /// Why a session does not get its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotTaken {
+pub(crate) enum ClaimError {
     /// Another session has the user, and keeps it.
     Taken,
     /// A later login of the same user has won.
@@ -58,12 +58,12 @@ fn pieces(claims: &[Claim]) -> Vec<&[Claim]> {
 impl Sessions {
     /// Gives a session its user, when every net node that can be reached has agreed. Older sessions of the user are
     /// closed, or this one is refused. Cancel-safe: when the future is dropped the user is free again.
-    pub(crate) async fn claim_user(&self, session: &LocalSession, user: &str) -> Result<(), NotTaken> {
+    pub(crate) async fn claim_user(&self, session: &LocalSession, user: &str) -> Result<(), ClaimError> {
         let (users, id) = (self.users(), session.id());
         let stamp = match users.begin(user, id, self.identity().now_ms()) {
-            Begun::Already => return Ok(()),
-            Begun::Taken => return Err(NotTaken::Taken),
-            Begun::Claims { stamp, loser } => {
+            ClaimStart::Already => return Ok(()),
+            ClaimStart::Taken => return Err(ClaimError::Taken),
+            ClaimStart::Claims { stamp, loser } => {
                 loser.into_iter().for_each(|loser| self.kick(loser, user));
                 stamp
             }
@@ -87,8 +87,8 @@ impl Sessions {
         }
         drop(begun);
         Err(match users.policy() {
-            SecondLogin::KickOld => NotTaken::Lost,
-            SecondLogin::RefuseNew => NotTaken::Taken,
+            SecondLogin::KickOld => ClaimError::Lost,
+            SecondLogin::RefuseNew => ClaimError::Taken,
         })
     }
 
@@ -115,8 +115,8 @@ impl Sessions {
         let _pin = session.pin();
         match self.claim_user(session, &user).await {
             Ok(()) => self.bind_claimed(session, change, but),
-            Err(NotTaken::Taken) => Err(SessionError::UserTaken),
-            Err(NotTaken::Lost) => {
+            Err(ClaimError::Taken) => Err(SessionError::UserTaken),
+            Err(ClaimError::Lost) => {
                 self.kick(session.id(), &user);
                 Err(SessionError::Gone)
             }

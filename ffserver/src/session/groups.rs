@@ -11,10 +11,10 @@ pub(crate) const NAME_BYTES_MAX: usize = 128;
 
 /// Which sessions are in which group.
 #[derive(Default)]
-pub(crate) struct Groups(Mutex<State>);
+pub(crate) struct Groups(Mutex<GroupTable>);
 
 #[derive(Default)]
-struct State {
+struct GroupTable {
     members: FxHashMap<String, FxHashMap<SessionId, LocalSession>>,
     /// The groups of each session.
     of: FxHashMap<SessionId, Vec<String>>,
@@ -68,7 +68,7 @@ impl Groups {
     }
 }
 
-impl State {
+impl GroupTable {
     fn forget(&mut self, name: &str, session: SessionId) {
         if let Some(members) = self.members.get_mut(name) {
             members.remove(&session);

@@ -25,29 +25,29 @@ use crate::session::remote_sessions::RemoteSession;
 #[derive(Clone)]
 pub struct Session {
     sessions: Sessions,
-    at: Place,
+    at: SessionPlace,
 }
 
 #[derive(Clone)]
-enum Place {
+enum SessionPlace {
     Here(LocalSession),
     There(Arc<RemoteSession>),
 }
 
 impl Session {
     pub(crate) fn here(sessions: Sessions, session: LocalSession) -> Self {
-        Self { sessions, at: Place::Here(session) }
+        Self { sessions, at: SessionPlace::Here(session) }
     }
 
     pub(crate) fn there(sessions: Sessions, remote: Arc<RemoteSession>) -> Self {
-        Self { sessions, at: Place::There(remote) }
+        Self { sessions, at: SessionPlace::There(remote) }
     }
 
     /// The id, unique in the cluster and never reused.
     pub fn id(&self) -> SessionId {
         match &self.at {
-            Place::Here(session) => session.id(),
-            Place::There(remote) => remote.id,
+            SessionPlace::Here(session) => session.id(),
+            SessionPlace::There(remote) => remote.id,
         }
     }
 
@@ -74,15 +74,15 @@ impl Session {
     /// Whether the session has ended, as far as this node knows.
     pub fn is_gone(&self) -> bool {
         match &self.at {
-            Place::Here(session) => session.is_gone(),
-            Place::There(remote) => remote.is_gone(),
+            SessionPlace::Here(session) => session.is_gone(),
+            SessionPlace::There(remote) => remote.is_gone(),
         }
     }
 
     fn state(&self) -> Arc<SessionState> {
         match &self.at {
-            Place::Here(session) => session.state(),
-            Place::There(remote) => remote.state(),
+            SessionPlace::Here(session) => session.state(),
+            SessionPlace::There(remote) => remote.state(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Session {
     /// (`pushes_to_gone`).
     pub fn push(&self, command: CommandId, body: &[u8]) -> Result<(), PushError> {
         let remote = match &self.at {
-            Place::Here(session) => {
+            SessionPlace::Here(session) => {
                 let pushed = session.push(command, body);
                 if pushed == Err(PushError::Gone) {
                     if session.has_left() && self.sessions.push_to_left(session.id(), command, body) {
@@ -105,7 +105,7 @@ impl Session {
                 }
                 return pushed;
             }
-            Place::There(remote) => remote,
+            SessionPlace::There(remote) => remote,
         };
         if remote.is_gone() {
             count(&self.sessions.identity().counters().pushes_to_gone);
@@ -118,8 +118,8 @@ impl Session {
     /// WebSocket client.
     pub fn close(&self, reason: &str) {
         match &self.at {
-            Place::Here(session) => session.close(reason),
-            Place::There(remote) => {
+            SessionPlace::Here(session) => session.close(reason),
+            SessionPlace::There(remote) => {
                 if let Err(fault) = self.tell(remote, Op::Close, CommandId(0), reason.as_bytes()) {
                     tracing::warn!(session = %remote.id, "not closed: {fault}");
                 }
@@ -191,10 +191,10 @@ impl Session {
         }
         let order = MoveOrder { node: node.clone(), extra: extra.to_vec() };
         let remote = match &self.at {
-            Place::Here(session) => {
+            SessionPlace::Here(session) => {
                 return self.sessions.begin_move_soon(session, session.id().node(), order).await;
             }
-            Place::There(remote) => remote,
+            SessionPlace::There(remote) => remote,
         };
         let kind = || {
             let known =
@@ -217,9 +217,9 @@ impl Session {
 
     async fn group(&self, op: Op, group: &str) -> Result<(), SessionError> {
         let answer = match &self.at {
-            Place::Here(session) if session.is_gone() => GroupAnswer::Gone,
-            Place::Here(session) => self.sessions.change_group(op == Op::Join, session, group),
-            Place::There(remote) => {
+            SessionPlace::Here(session) if session.is_gone() => GroupAnswer::Gone,
+            SessionPlace::Here(session) => self.sessions.change_group(op == Op::Join, session, group),
+            SessionPlace::There(remote) => {
                 let (transit, via) = (self.sessions.transit(), self.via(remote));
                 let answer = transit.ask(remote.id, op, group.as_bytes(), Some(&via)).await?;
                 let byte = answer.first().copied().unwrap_or(GroupAnswer::Gone.number());
@@ -238,8 +238,10 @@ impl Session {
             return Err(SessionError::NoName);
         }
         let remote = match &self.at {
-            Place::Here(session) => return self.sessions.bind_session(session, change, None).await.map(drop),
-            Place::There(remote) => remote,
+            SessionPlace::Here(session) => {
+                return self.sessions.bind_session(session, change, None).await.map(drop);
+            }
+            SessionPlace::There(remote) => remote,
         };
         let max = self.sessions.identity().limits().session_state_bytes_max;
         let next = remote.state().with(change.clone());

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffconfig::Target;
-use ffproto::relay::{Entry, MoveOrder, Op, Reachable, STICK, Stick, StickWhat};
+use ffproto::relay::{AFFINITY, AffinityNotice, AffinityWord, MoveEntry, MoveOrder, Op, Reachable};
 use ffproto::{Fault, NodeName, NodeNumber, SessionId};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
@@ -86,7 +86,7 @@ impl Sessions {
             .or_else(|| before.first().map(|node| node.name.clone()))
             .or_else(|| others.get(&caller).map(|node| node.name.clone()))
             .unwrap_or_else(|| self.identity().name().clone());
-        let entry = Entry { from, extra: order.extra, number: session.next_move() };
+        let entry = MoveEntry { from, extra: order.extra, number: session.next_move() };
         let before = before.into_iter().map(|node| node.number).collect();
         let (sessions, session) = (self.clone(), session.clone());
         drop(self.identity().tasks().calls().spawn(async move {
@@ -104,7 +104,7 @@ impl Sessions {
         &self,
         session: &LocalSession,
         target: &Reachable,
-        entry: &Entry,
+        entry: &MoveEntry,
         before: Vec<NodeNumber>,
     ) -> bool {
         session.quiet().await;
@@ -180,8 +180,8 @@ impl Sessions {
         let went = self.transit().affinity().lead(id, key, target.name.clone());
         let next = self.transit().membership().way(target.number, None, None, id.0).map(|(_, name)| name);
         if let Some(via) = went.filter(|via| Some(via) != next.as_ref()) {
-            let stick = Stick { what: StickWhat::Forget, target: key, node: "" };
-            self.transit().tell(&via, STICK, &stick.write(), about(id));
+            let stick = AffinityNotice { what: AffinityWord::Forget, target: key, node: "" };
+            self.transit().tell(&via, AFFINITY, &stick.write(), about(id));
         }
     }
 }

@@ -143,7 +143,7 @@ impl Sessions {
     }
 
     /// Forgets a session that goes on in the successor; returns its choices, for the successor to know.
-    pub(crate) fn left(&self, session: &LocalSession) -> Vec<handover::Sticky> {
+    pub(crate) fn left(&self, session: &LocalSession) -> Vec<handover::AffinityEntry> {
         self.forget(session);
         self.transit().affinity().leave(session.id())
     }

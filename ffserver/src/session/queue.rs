@@ -28,7 +28,7 @@ struct Queue<M> {
 
 /// The admission of a message, and what it came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Admitted<M> {
+pub(crate) enum Admission<M> {
     /// Nothing of its session runs: the message runs now, then [`SessionQueues::next`] is asked.
     Run(M, Bytes),
     /// The message waits for its turn.
@@ -43,20 +43,20 @@ impl<M> SessionQueues<M> {
     }
 
     /// Takes a message of `session`. The session counts as running from now on.
-    pub(crate) fn admit(&self, session: SessionId, message: M, body: Bytes) -> Admitted<M> {
+    pub(crate) fn admit(&self, session: SessionId, message: M, body: Bytes) -> Admission<M> {
         let mut running = self.running.lock();
         let Some(queue) = running.get_mut(&session) else {
             running.insert(session, Queue { waiting: VecDeque::new(), bytes: 0 });
-            return Admitted::Run(message, body);
+            return Admission::Run(message, body);
         };
         let full = queue.waiting.len() >= self.limits.messages_max
             || queue.bytes.saturating_add(body.len()) > self.limits.bytes_max;
         if full {
-            return Admitted::Overloaded(message);
+            return Admission::Overloaded(message);
         }
         queue.bytes += body.len();
         queue.waiting.push_back((message, body));
-        Admitted::Waits
+        Admission::Waits
     }
 
     /// Whether a message of the session runs here.
@@ -100,25 +100,29 @@ mod tests {
     #[test]
     fn one_message_of_a_session_runs_and_the_others_wait_in_order() {
         let queues = queues();
-        assert_eq!(queues.admit(ALICE, 1, body(1)), Admitted::Run(1, body(1)));
-        assert_eq!(queues.admit(ALICE, 2, body(2)), Admitted::Waits);
-        assert_eq!(queues.admit(ALICE, 3, body(3)), Admitted::Waits);
-        assert_eq!(queues.admit(BOB, 4, body(0)), Admitted::Run(4, body(0)), "another session does not wait");
+        assert_eq!(queues.admit(ALICE, 1, body(1)), Admission::Run(1, body(1)));
+        assert_eq!(queues.admit(ALICE, 2, body(2)), Admission::Waits);
+        assert_eq!(queues.admit(ALICE, 3, body(3)), Admission::Waits);
+        assert_eq!(
+            queues.admit(BOB, 4, body(0)),
+            Admission::Run(4, body(0)),
+            "another session does not wait"
+        );
         assert_eq!(queues.next(ALICE), Some((2, body(2))));
         assert_eq!(queues.next(ALICE), Some((3, body(3))));
         assert_eq!(queues.next(ALICE), None);
-        assert_eq!(queues.admit(ALICE, 5, body(0)), Admitted::Run(5, body(0)));
+        assert_eq!(queues.admit(ALICE, 5, body(0)), Admission::Run(5, body(0)));
     }
 
     #[test]
     fn what_waits_is_bounded_in_count_and_bytes() {
         let queues = queues();
-        assert!(matches!(queues.admit(ALICE, 1, body(100)), Admitted::Run(..)), "the first always runs");
-        assert_eq!(queues.admit(ALICE, 2, body(11)), Admitted::Overloaded(2));
-        assert_eq!(queues.admit(ALICE, 3, body(5)), Admitted::Waits);
-        assert_eq!(queues.admit(ALICE, 4, body(5)), Admitted::Waits);
-        assert_eq!(queues.admit(ALICE, 5, body(0)), Admitted::Overloaded(5));
+        assert!(matches!(queues.admit(ALICE, 1, body(100)), Admission::Run(..)), "the first always runs");
+        assert_eq!(queues.admit(ALICE, 2, body(11)), Admission::Overloaded(2));
+        assert_eq!(queues.admit(ALICE, 3, body(5)), Admission::Waits);
+        assert_eq!(queues.admit(ALICE, 4, body(5)), Admission::Waits);
+        assert_eq!(queues.admit(ALICE, 5, body(0)), Admission::Overloaded(5));
         assert_eq!(queues.next(ALICE), Some((3, body(5))));
-        assert_eq!(queues.admit(ALICE, 6, body(5)), Admitted::Waits, "room again");
+        assert_eq!(queues.admit(ALICE, 6, body(5)), Admission::Waits, "room again");
     }
 }

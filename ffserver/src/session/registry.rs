@@ -8,18 +8,18 @@ use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use crate::identity::Identity;
-use crate::session::local::{Directive, LocalSession, SessionHandoff, Stage, Wire};
+use crate::session::local::{ClientWire, Directive, LocalSession, SessionHandoff, Stage};
 
 /// The registry of a net node's sessions.
 pub(crate) struct Registry {
     identity: Identity,
-    wire: Wire,
-    table: Mutex<Table>,
+    wire: ClientWire,
+    table: Mutex<SessionTable>,
     rested: Notify,
 }
 
 #[derive(Default)]
-struct Table {
+struct SessionTable {
     open: FxHashMap<SessionId, LocalSession>,
     by_address: FxHashMap<IpAddr, u32>,
     next: Option<SessionId>,
@@ -29,7 +29,7 @@ struct Table {
 
 /// Why a client was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotOpened {
+pub(crate) enum OpenRefusal {
     #[error("limits.sessions_max sessions are open")]
     TooMany,
     #[error("limits.connections_per_address connections are open from there")]
@@ -40,7 +40,12 @@ pub(crate) enum NotOpened {
 
 impl Registry {
     pub(crate) fn new(identity: Identity) -> Self {
-        Self { wire: Wire::of(identity.config()), table: Mutex::default(), rested: Notify::new(), identity }
+        Self {
+            wire: ClientWire::of(identity.config()),
+            table: Mutex::default(),
+            rested: Notify::new(),
+            identity,
+        }
     }
 
     /// Sets the node's number, of which ids are made; again after every reconnect to the master, and the ids go on.
@@ -50,16 +55,16 @@ impl Registry {
     }
 
     /// Opens a session.
-    pub(crate) fn open(&self, address: SocketAddr) -> Result<LocalSession, NotOpened> {
+    pub(crate) fn open(&self, address: SocketAddr) -> Result<LocalSession, OpenRefusal> {
         let (config, limits) = (self.identity.config(), self.identity.limits());
         let mut table = self.table.lock();
         if table.open.len() >= limits.sessions_max {
-            return Err(NotOpened::TooMany);
+            return Err(OpenRefusal::TooMany);
         }
-        let id = table.next.ok_or(NotOpened::NoNumber)?;
+        let id = table.next.ok_or(OpenRefusal::NoNumber)?;
         let from_there = table.by_address.entry(address.ip()).or_default();
         if limits.connections_per_address.is_some_and(|max| *from_there >= max) {
-            return Err(NotOpened::TooManyFromThere);
+            return Err(OpenRefusal::TooManyFromThere);
         }
         *from_there += 1;
         table.next = Some(id.next());

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use ffproto::handover::KnownSession;
+use ffproto::handover::ReplicaRecord;
 use ffproto::relay::SessionState;
 use ffproto::{Fault, NodeNumber, SessionId};
 use parking_lot::Mutex;
@@ -98,9 +98,9 @@ impl RemoteSession {
 }
 
 /// A job that waits until a session is known: it is given whether that is so, and then goes on.
-pub(crate) type Job = Box<dyn FnOnce(Result<(), Fault>) + Send>;
+pub(crate) type ReplicaJob = Box<dyn FnOnce(Result<(), Fault>) + Send>;
 
-enum Entry {
+enum ReplicaEntry {
     /// The session's net node has been asked, or the hook at its opening runs.
     Opening(Opening),
     Open(Arc<RemoteSession>),
@@ -108,7 +108,7 @@ enum Entry {
 
 #[derive(Default)]
 struct Opening {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<ReplicaJob>,
     /// The bytes that the jobs keep in memory; counted for all that have come, as the opening lasts a moment only.
     bytes: usize,
     remote: Option<Arc<RemoteSession>>,
@@ -118,21 +118,21 @@ struct Opening {
 }
 
 /// The admission of a job, and what it came to.
-pub(crate) enum Admitted {
+pub(crate) enum JobAdmission {
     /// The session is known: run it now.
-    Now(Job),
+    Now(ReplicaJob),
     /// The job waits.
     Waits,
     /// The job waits, and is the first: the net node must be asked.
     First,
     /// Too many jobs wait.
-    Full(Job),
+    Full(ReplicaJob),
 }
 
 /// The table of replicas: one entry for each session whose messages have come here, until it has ended.
 #[derive(Default)]
 pub(crate) struct RemoteSessions {
-    entries: Mutex<FxHashMap<SessionId, Entry>>,
+    entries: Mutex<FxHashMap<SessionId, ReplicaEntry>>,
     /// The number of replicas that have ended and are not closed yet: mostly none, and then no look is needed.
     ending: AtomicUsize,
 }
@@ -141,14 +141,14 @@ impl RemoteSessions {
     /// The replica, if the session is known.
     pub(crate) fn get(&self, id: SessionId) -> Option<Arc<RemoteSession>> {
         match self.entries.lock().get(&id)? {
-            Entry::Open(remote) => Some(remote.clone()),
-            Entry::Opening(opening) => opening.remote.clone(),
+            ReplicaEntry::Open(remote) => Some(remote.clone()),
+            ReplicaEntry::Opening(opening) => opening.remote.clone(),
         }
     }
 
     /// Whether messages of the session may run at once.
     pub(crate) fn is_open(&self, id: SessionId) -> bool {
-        matches!(self.entries.lock().get(&id), Some(Entry::Open(_)))
+        matches!(self.entries.lock().get(&id), Some(ReplicaEntry::Open(_)))
     }
 
     /// Notes that a message of the session is handled here, and came by way of `via`, which leads to the session from
@@ -162,7 +162,7 @@ impl RemoteSessions {
         leads: impl Fn(&PeerKey) -> bool,
     ) -> bool {
         match self.entries.lock().get(&id) {
-            Some(Entry::Open(remote)) => {
+            Some(ReplicaEntry::Open(remote)) => {
                 if stays && !remote.here.load(Ordering::Relaxed) {
                     remote.here.store(true, Ordering::SeqCst);
                 }
@@ -185,33 +185,39 @@ impl RemoteSessions {
 
     /// Lets a job run, which keeps so many bytes, now or when the session is known, behind those before it, within
     /// the limits. The first always waits.
-    pub(crate) fn admit(&self, id: SessionId, limits: QueueLimits, bytes: usize, job: Job) -> Admitted {
+    pub(crate) fn admit(
+        &self,
+        id: SessionId,
+        limits: QueueLimits,
+        bytes: usize,
+        job: ReplicaJob,
+    ) -> JobAdmission {
         let mut entries = self.entries.lock();
         match entries.get_mut(&id) {
             None => {
                 let opening = Opening { jobs: VecDeque::from([job]), bytes, ..Opening::default() };
-                entries.insert(id, Entry::Opening(opening));
-                Admitted::First
+                entries.insert(id, ReplicaEntry::Opening(opening));
+                JobAdmission::First
             }
-            Some(Entry::Opening(opening))
+            Some(ReplicaEntry::Opening(opening))
                 if opening.jobs.len() >= limits.messages_max
                     || opening.bytes.saturating_add(bytes) > limits.bytes_max =>
             {
-                Admitted::Full(job)
+                JobAdmission::Full(job)
             }
-            Some(Entry::Opening(opening)) => {
+            Some(ReplicaEntry::Opening(opening)) => {
                 opening.bytes += bytes;
                 opening.jobs.push_back(job);
-                Admitted::Waits
+                JobAdmission::Waits
             }
-            Some(Entry::Open(_)) => Admitted::Now(job),
+            Some(ReplicaEntry::Open(_)) => JobAdmission::Now(job),
         }
     }
 
     /// Adds the replica of a session of which its net node has told; jobs still wait.
     pub(crate) fn told(&self, id: SessionId, state: SessionState, via: PeerKey) -> Arc<RemoteSession> {
         let new = Arc::new(RemoteSession::new(id, via, state, false));
-        if let Some(Entry::Opening(opening)) = self.entries.lock().get_mut(&id) {
+        if let Some(ReplicaEntry::Opening(opening)) = self.entries.lock().get_mut(&id) {
             opening.newer.take().into_iter().for_each(|state| new.update(state));
             opening.remote = Some(new.clone());
             if opening.ended {
@@ -224,35 +230,37 @@ impl RemoteSessions {
     /// Takes a new state that the net node tells. Returns the replica, if the session is known.
     pub(crate) fn update(&self, id: SessionId, state: SessionState) -> Option<Arc<RemoteSession>> {
         match self.entries.lock().get_mut(&id) {
-            Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
+            Some(
+                ReplicaEntry::Opening(Opening { remote: Some(remote), .. }) | ReplicaEntry::Open(remote),
+            ) => {
                 remote.update(state);
                 return Some(remote.clone());
             }
-            Some(Entry::Opening(opening)) => opening.newer = Some(state),
+            Some(ReplicaEntry::Opening(opening)) => opening.newer = Some(state),
             None => {}
         }
         None
     }
 
     /// The next job; when none waits the session is open, and later ones run at once.
-    pub(crate) fn next_job(&self, id: SessionId) -> Option<Job> {
+    pub(crate) fn next_job(&self, id: SessionId) -> Option<ReplicaJob> {
         let mut entries = self.entries.lock();
         let entry = entries.get_mut(&id)?;
-        let Entry::Opening(opening) = entry else { return None };
+        let ReplicaEntry::Opening(opening) = entry else { return None };
         let job = opening.jobs.pop_front();
         if job.is_none()
             && let Some(remote) = opening.remote.take()
         {
-            *entry = Entry::Open(remote);
+            *entry = ReplicaEntry::Open(remote);
         }
         job
     }
 
     /// Removes a session that its net node does not know, or that cannot be asked for. Returns the jobs that wait, to
     /// be told so.
-    pub(crate) fn not_known(&self, id: SessionId) -> VecDeque<Job> {
+    pub(crate) fn not_known(&self, id: SessionId) -> VecDeque<ReplicaJob> {
         match self.entries.lock().remove(&id) {
-            Some(Entry::Opening(opening)) => opening.jobs,
+            Some(ReplicaEntry::Opening(opening)) => opening.jobs,
             _ => VecDeque::new(),
         }
     }
@@ -260,10 +268,12 @@ impl RemoteSessions {
     /// Notes that a session has ended: nothing can be sent to it from now on.
     pub(crate) fn ended(&self, id: SessionId) {
         match self.entries.lock().get_mut(&id) {
-            Some(Entry::Opening(Opening { remote: Some(remote), .. }) | Entry::Open(remote)) => {
+            Some(
+                ReplicaEntry::Opening(Opening { remote: Some(remote), .. }) | ReplicaEntry::Open(remote),
+            ) => {
                 self.gone(remote);
             }
-            Some(Entry::Opening(opening)) => opening.ended = true,
+            Some(ReplicaEntry::Opening(opening)) => opening.ended = true,
             None => {}
         }
     }
@@ -281,7 +291,7 @@ impl RemoteSessions {
         }
         let mut entries = self.entries.lock();
         match entries.get(&id)? {
-            Entry::Open(remote) if remote.is_gone() => {
+            ReplicaEntry::Open(remote) if remote.is_gone() => {
                 let remote = remote.clone();
                 entries.remove(&id);
                 self.ending.fetch_sub(1, Ordering::Relaxed);
@@ -292,10 +302,10 @@ impl RemoteSessions {
     }
 
     /// The open replicas, for a successor of this process.
-    pub(crate) fn hand_over(&self) -> Vec<KnownSession> {
+    pub(crate) fn hand_over(&self) -> Vec<ReplicaRecord> {
         let entries = self.entries.lock();
         let open = entries.values().filter_map(|entry| match entry {
-            Entry::Open(remote) if !remote.is_gone() => Some(remote),
+            ReplicaEntry::Open(remote) if !remote.is_gone() => Some(remote),
             _ => None,
         });
         let known = |remote: &Arc<RemoteSession>| {
@@ -303,19 +313,19 @@ impl RemoteSessions {
             let from_parent = side == Side::Parent;
             let (here, entered) = (&remote.here, &remote.entered);
             let (here, entered) = (here.load(Ordering::SeqCst), entered.load(Ordering::SeqCst));
-            KnownSession { id: remote.id, via, from_parent, state: (*remote.state()).clone(), here, entered }
+            ReplicaRecord { id: remote.id, via, from_parent, state: (*remote.state()).clone(), here, entered }
         };
         open.map(known).collect()
     }
 
     /// Takes over a replica that the predecessor has opened.
-    pub(crate) fn take_over(&self, session: KnownSession) {
-        let KnownSession { id, via, from_parent, state, here, entered } = session;
+    pub(crate) fn take_over(&self, session: ReplicaRecord) {
+        let ReplicaRecord { id, via, from_parent, state, here, entered } = session;
         let via = (if from_parent { Side::Parent } else { Side::Child }, via);
         match self.entries.lock().entry(id) {
             // The session is known already: this is what the predecessor was told since, when it is newer.
             MapEntry::Occupied(known) => {
-                if let Entry::Open(remote) = known.get() {
+                if let ReplicaEntry::Open(remote) = known.get() {
                     remote.update(state);
                     if remote.entered.fetch_max(entered, Ordering::SeqCst) < entered {
                         remote.here.store(here, Ordering::SeqCst);
@@ -326,7 +336,7 @@ impl RemoteSessions {
                 let remote = RemoteSession::new(id, via, state, true);
                 remote.here.store(here, Ordering::SeqCst);
                 remote.entered.store(entered, Ordering::SeqCst);
-                place.insert(Entry::Open(Arc::new(remote)));
+                place.insert(ReplicaEntry::Open(Arc::new(remote)));
             }
         }
     }
@@ -366,22 +376,22 @@ mod tests {
     #[test]
     fn what_waits_for_a_session_runs_in_order_before_what_comes_later() {
         let (known, ran) = (RemoteSessions::default(), Arc::new(Mutex::new(Vec::new())));
-        let job = |n: u32| -> Job {
+        let job = |n: u32| -> ReplicaJob {
             let ran = ran.clone();
             Box::new(move |outcome| ran.lock().push((n, outcome.is_ok())))
         };
-        assert!(matches!(known.admit(ALICE, LIMITS, 60, job(1)), Admitted::First));
-        assert!(matches!(known.admit(ALICE, LIMITS, 41, job(2)), Admitted::Full(_)), "too many bytes");
-        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(2)), Admitted::Waits));
-        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(3)), Admitted::Full(_)), "too many");
+        assert!(matches!(known.admit(ALICE, LIMITS, 60, job(1)), JobAdmission::First));
+        assert!(matches!(known.admit(ALICE, LIMITS, 41, job(2)), JobAdmission::Full(_)), "too many bytes");
+        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(2)), JobAdmission::Waits));
+        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(3)), JobAdmission::Full(_)), "too many");
         known.told(ALICE, state(1), gate());
         assert!(!known.is_open(ALICE), "the hook at its opening runs");
         known.next_job(ALICE).unwrap()(Ok(()));
-        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(4)), Admitted::Waits), "behind the second");
+        assert!(matches!(known.admit(ALICE, LIMITS, 0, job(4)), JobAdmission::Waits), "behind the second");
         while let Some(job) = known.next_job(ALICE) {
             job(Ok(()));
         }
-        let Admitted::Now(fifth) = known.admit(ALICE, LIMITS, 0, job(5)) else { panic!("it is open") };
+        let JobAdmission::Now(fifth) = known.admit(ALICE, LIMITS, 0, job(5)) else { panic!("it is open") };
         fifth(Ok(()));
         assert_eq!(*ran.lock(), [(1, true), (2, true), (4, true), (5, true)]);
     }
@@ -409,7 +419,7 @@ mod tests {
     #[test]
     fn what_the_old_process_has_heard_since_it_told_of_a_session_is_taken_over_too() {
         let known = RemoteSessions::default();
-        let session = |version, here, entered| KnownSession {
+        let session = |version, here, entered| ReplicaRecord {
             id: ALICE,
             via: gate().1,
             from_parent: true,
@@ -430,7 +440,7 @@ mod tests {
     #[test]
     fn a_session_turns_to_another_neighbour_when_its_own_leads_there_no_more() {
         let known = RemoteSessions::default();
-        known.take_over(KnownSession {
+        known.take_over(ReplicaRecord {
             id: ALICE,
             via: gate().1,
             from_parent: true,

@@ -22,12 +22,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 #[derive(Default)]
 pub(crate) struct UserDirectory {
     policy: SecondLogin,
-    state: Mutex<State>,
+    state: Mutex<DirectoryState>,
 }
 
 #[derive(Default)]
-struct State {
-    owners: FxHashMap<String, Owner>,
+struct DirectoryState {
+    owners: FxHashMap<String, UserOwner>,
     /// The last stamp that was given or received.
     last: u64,
     /// Sessions on their way here from the predecessor that have lost their user meanwhile.
@@ -40,7 +40,7 @@ struct State {
 
 /// The session that has, or wants, a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Owner {
+struct UserOwner {
     session: SessionId,
     stamp: u64,
     held: bool,
@@ -48,7 +48,7 @@ struct Owner {
     expected: bool,
 }
 
-impl Owner {
+impl UserOwner {
     fn of(session: SessionId, stamp: u64, held: bool) -> Self {
         Self { session, stamp, held, expected: false }
     }
@@ -56,7 +56,7 @@ impl Owner {
 
 /// The beginning of a claim, and what it came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Begun {
+pub(crate) enum ClaimStart {
     /// The session has the user already.
     Already,
     /// Another session here has the user, and keeps it.
@@ -72,7 +72,7 @@ pub(crate) enum Begun {
 
 /// The judgement over other nodes' claims.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Judged {
+pub(crate) struct Judgement {
     /// The sessions of those claims that lose.
     pub(crate) theirs: Vec<SessionId>,
     /// The sessions of this node that had a user, and have lost it.
@@ -90,21 +90,21 @@ impl UserDirectory {
     }
 
     /// Begins a claim of a session for a user.
-    pub(crate) fn begin(&self, user: &str, session: SessionId, now_ms: u64) -> Begun {
+    pub(crate) fn begin(&self, user: &str, session: SessionId, now_ms: u64) -> ClaimStart {
         let mut state = self.state.lock();
         let before = state.owners.get(user).copied();
         match before {
-            Some(owner) if owner.session == session && owner.held => return Begun::Already,
+            Some(owner) if owner.session == session && owner.held => return ClaimStart::Already,
             Some(owner) if owner.session != session && self.policy == SecondLogin::RefuseNew => {
-                return Begun::Taken;
+                return ClaimStart::Taken;
             }
             _ => {}
         }
         state.last = now_ms.max(state.last + 1);
         let stamp = state.last;
-        state.owners.insert(user.to_owned(), Owner::of(session, stamp, false));
+        state.owners.insert(user.to_owned(), UserOwner::of(session, stamp, false));
         let loser = before.filter(|owner| owner.held && owner.session != session).map(|owner| owner.session);
-        Begun::Claims { stamp, loser }
+        ClaimStart::Claims { stamp, loser }
     }
 
     /// Settles a claim to which no node objects: the session has the user. False when another claim has won meanwhile.
@@ -127,13 +127,13 @@ impl UserDirectory {
     }
 
     /// Judges other nodes' claims.
-    pub(crate) fn judge(&self, claims: &[Claim], is_here: impl Fn(SessionId) -> bool) -> Judged {
+    pub(crate) fn judge(&self, claims: &[Claim], is_here: impl Fn(SessionId) -> bool) -> Judgement {
         let mut state = self.state.lock();
-        let mut judged = Judged::default();
+        let mut judged = Judgement::default();
         for claim in claims {
             state.last = state.last.max(claim.stamp);
             let Some(ours) = state.owners.get(&claim.user).copied() else { continue };
-            let theirs = Owner::of(claim.session, claim.stamp, claim.held);
+            let theirs = UserOwner::of(claim.session, claim.stamp, claim.held);
             if !self.wins(theirs, ours) {
                 judged.theirs.push(theirs.session);
                 continue;
@@ -150,7 +150,7 @@ impl UserDirectory {
     }
 
     /// Whether `a` wins against `b`. Of two owners never both win.
-    fn wins(&self, a: Owner, b: Owner) -> bool {
+    fn wins(&self, a: UserOwner, b: UserOwner) -> bool {
         let (first, second) = ((a.stamp, a.session), (b.stamp, b.session));
         match self.policy {
             SecondLogin::KickOld => first > second,
@@ -169,7 +169,10 @@ impl UserDirectory {
         let mut state = self.state.lock();
         state.last = state.last.max(claim.stamp);
         let Claim { session, stamp, held, user } = claim;
-        state.owners.entry(user).or_insert(Owner { expected: true, ..Owner::of(session, stamp, held) });
+        state
+            .owners
+            .entry(user)
+            .or_insert(UserOwner { expected: true, ..UserOwner::of(session, stamp, held) });
     }
 
     /// Notes that a session has come with its user. Returns the session of this node that has lost the user: that one,
@@ -181,7 +184,7 @@ impl UserDirectory {
         if state.lost.remove(&session) {
             return Some(session);
         }
-        let new = Owner::of(session, stamp, true);
+        let new = UserOwner::of(session, stamp, true);
         match state.owners.get(user).copied() {
             Some(owner) if owner.session != session && self.wins(owner, new) => Some(session),
             other => {
@@ -254,16 +257,16 @@ impl UserDirectory {
     }
 }
 
-impl State {
+impl DirectoryState {
     fn owe(&mut self, number: NodeNumber, stamp: u64) {
         let owed = self.owed.entry(number).or_insert(stamp);
         *owed = (*owed).min(stamp);
     }
 
-    fn claims(&self, which: impl Fn(&Owner) -> bool) -> Vec<Claim> {
+    fn claims(&self, which: impl Fn(&UserOwner) -> bool) -> Vec<Claim> {
         let meant = self.owners.iter().filter(|(_, owner)| which(owner));
-        let claim = |(user, owner): (&String, &Owner)| {
-            let Owner { session, stamp, held, .. } = *owner;
+        let claim = |(user, owner): (&String, &UserOwner)| {
+            let UserOwner { session, stamp, held, .. } = *owner;
             Claim { session, stamp, held, user: user.clone() }
         };
         meant.map(claim).collect()
@@ -281,9 +284,9 @@ mod tests {
         SessionId(u64::from(node) << 52 | n)
     }
 
-    fn claims(begun: Begun) -> u64 {
+    fn claims(begun: ClaimStart) -> u64 {
         match begun {
-            Begun::Claims { stamp, .. } => stamp,
+            ClaimStart::Claims { stamp, .. } => stamp,
             other => panic!("{other:?}"),
         }
     }
@@ -297,17 +300,17 @@ mod tests {
         let users = UserDirectory::new(SecondLogin::KickOld);
         assert_eq!(claims(users.begin("ann", session(1, 1), 100)), 100);
         assert!(users.settle("ann", session(1, 1)));
-        assert_eq!(users.begin("ann", session(1, 1), 100), Begun::Already);
+        assert_eq!(users.begin("ann", session(1, 1), 100), ClaimStart::Already);
         let second = users.begin("ann", session(1, 2), 100);
-        assert_eq!(second, Begun::Claims { stamp: 101, loser: Some(session(1, 1)) });
+        assert_eq!(second, ClaimStart::Claims { stamp: 101, loser: Some(session(1, 1)) });
         assert_eq!(users.free("ann", session(1, 1)), None, "it has it no longer");
         // A third one before the second has settled.
-        assert_eq!(users.begin("ann", session(1, 3), 100), Begun::Claims { stamp: 102, loser: None });
+        assert_eq!(users.begin("ann", session(1, 3), 100), ClaimStart::Claims { stamp: 102, loser: None });
         assert!(!users.settle("ann", session(1, 2)) && users.settle("ann", session(1, 3)));
 
         let users = UserDirectory::new(SecondLogin::RefuseNew);
         claims(users.begin("ann", session(1, 1), 100));
-        assert_eq!(users.begin("ann", session(1, 2), 100), Begun::Taken);
+        assert_eq!(users.begin("ann", session(1, 2), 100), ClaimStart::Taken);
         assert!(users.settle("ann", session(1, 1)));
         assert_eq!(users.free("ann", session(1, 1)), Some(100));
         claims(users.begin("ann", session(1, 2), 100));
@@ -316,7 +319,7 @@ mod tests {
     #[test]
     fn what_is_heard_moves_the_clock_on() {
         let users = UserDirectory::new(SecondLogin::KickOld);
-        assert_eq!(users.judge(&[claim(2, 1, 9000, true)], |_| true), Judged::default());
+        assert_eq!(users.judge(&[claim(2, 1, 9000, true)], |_| true), Judgement::default());
         assert_eq!(claims(users.begin("ann", session(1, 1), 100)), 9001);
     }
 
@@ -326,12 +329,12 @@ mod tests {
             let users = UserDirectory::new(policy);
             users.expect(claim(1, 1, 100, true));
             let judged = users.judge(&[claim(2, 1, stamp, true)], |_| false);
-            assert_eq!(judged, Judged::default(), "it is not here yet");
+            assert_eq!(judged, Judgement::default(), "it is not here yet");
             assert_eq!(users.arrived("ann", session(1, 1), 100), Some(session(1, 1)));
         }
         let users = UserDirectory::new(SecondLogin::RefuseNew);
         users.expect(claim(1, 1, 100, true));
-        assert_eq!(users.begin("ann", session(1, 2), 100), Begun::Taken);
+        assert_eq!(users.begin("ann", session(1, 2), 100), ClaimStart::Taken);
         users.all_arrived();
         claims(users.begin("ann", session(1, 2), 100));
     }
@@ -350,10 +353,10 @@ mod tests {
         let owed = users.take_owed();
         assert_eq!((owed.len(), owed[0].0, owed[0].1), (1, NodeNumber(2), 150));
         assert_eq!(owed[0].2.iter().map(|claim| claim.user.as_str()).collect::<Vec<_>>(), ["eve"]);
-        assert_eq!(users.begin("bob", session(1, 3), 200), Begun::Taken, "it may still come");
+        assert_eq!(users.begin("bob", session(1, 3), 200), ClaimStart::Taken, "it may still come");
         users.all_arrived();
         claims(users.begin("bob", session(1, 3), 200));
-        assert_eq!(users.begin("ann", session(1, 4), 200), Begun::Taken);
+        assert_eq!(users.begin("ann", session(1, 4), 200), ClaimStart::Taken);
     }
 
     #[test]
@@ -421,7 +424,7 @@ mod tests {
             let id = session(node, n);
             self.open.insert(id);
             match self.nodes[&node].begin("ann", id, n) {
-                Begun::Claims { stamp, loser } => {
+                ClaimStart::Claims { stamp, loser } => {
                     self.open.retain(|open| Some(*open) != loser);
                     let others = self.nodes[&node].others();
                     self.asked.insert(id, (others.len(), false));

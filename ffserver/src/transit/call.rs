@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::Transit;
 use crate::cluster::side::Side;
 use crate::error::CallError;
-use crate::transit::next_hop::{Found, is_for_client};
-use crate::transit::park::{Entry, Outcome, Slot, To, What};
+use crate::transit::next_hop::{NextHop, is_for_client};
+use crate::transit::park::{Destination, MessageKind, OutcomeSlot, ParkedMessage, SlotOutcome};
 
 /// The origin of a call: how far the call may go in time, and whose message made it.
 #[derive(Debug, Clone)]
@@ -48,13 +48,13 @@ impl Origin {
     /// The link to a neighbour; `None` when the message must wait for it.
     fn link(&self, side: Side, who: &str, now: Instant) -> Result<Option<Link>, Fault> {
         let (transit, session) = (&self.transit, self.session());
-        if transit.park().any() && transit.park().blocks(&To::Neighbour(side, who.into()), session) {
+        if transit.park().any() && transit.park().blocks(&Destination::Neighbour(side, who.into()), session) {
             return Ok(None);
         }
         match transit.link_to(side, who, session, now) {
-            Found::Go(link) => Ok(Some(link)),
-            Found::Wait => Ok(None),
-            Found::None => Err(transit.not_there(side, who)),
+            NextHop::Go(link) => Ok(Some(link)),
+            NextHop::Wait => Ok(None),
+            NextHop::None => Err(transit.not_there(side, who)),
         }
     }
 
@@ -81,8 +81,8 @@ impl Origin {
         body: &[u8],
         timeout: Duration,
     ) -> Result<Calling, Fault> {
-        let (slot, options) = (Arc::new(Slot::default()), self.options(timeout));
-        let calling = Calling(CallingState::Waits(Outcome(slot.clone())));
+        let (slot, options) = (Arc::new(OutcomeSlot::default()), self.options(timeout));
+        let calling = Calling(CallingState::Waits(SlotOutcome(slot.clone())));
         if let Some((link, method)) = self.nested(side, who, method) {
             let call = Forward {
                 method,
@@ -100,10 +100,10 @@ impl Origin {
                 Err(NotSent::Later) => {}
             }
         }
-        let (what, body) = (What::Call(method.to_owned()), Bytes::copy_from_slice(body));
+        let (what, body) = (MessageKind::Call(method.to_owned()), Bytes::copy_from_slice(body));
         let (client, deadline) = (self.client, options.deadline);
-        let (to, sink) = (To::Neighbour(side, who.into()), Some((slot as Arc<dyn Sink>, 0)));
-        self.transit.wait(Entry { to, what, body, client, deadline, sink })?;
+        let (to, sink) = (Destination::Neighbour(side, who.into()), Some((slot as Arc<dyn Sink>, 0)));
+        self.transit.wait(ParkedMessage { to, what, body, client, deadline, sink })?;
         Ok(calling)
     }
 
@@ -121,7 +121,7 @@ impl Origin {
     /// and the app that is being frozen does not see it.
     fn paused(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Option<Link> {
         let link = self.transit.peers(side).get(who)?.link().filter(|link| link.is_paused())?.clone();
-        let blocked = self.transit.park().blocks(&To::Neighbour(side, who.into()), self.session());
+        let blocked = self.transit.park().blocks(&Destination::Neighbour(side, who.into()), self.session());
         (!blocked && is_for_client(method, body)).then_some(link)
     }
 
@@ -139,10 +139,10 @@ impl Origin {
             Err(NotSent::Fault(fault)) => return Err(fault),
             Err(NotSent::Later) => {}
         }
-        let (to, what) = (To::Neighbour(side, who.into()), What::Notify(method.to_owned()));
+        let (to, what) = (Destination::Neighbour(side, who.into()), MessageKind::Notify(method.to_owned()));
         let (client, body) = (self.client, Bytes::copy_from_slice(body));
         let deadline = now + self.transit.identity().limits().call_timeout;
-        self.transit.wait(Entry { to, what, body, client, deadline, sink: None })
+        self.transit.wait(ParkedMessage { to, what, body, client, deadline, sink: None })
     }
 }
 
@@ -153,7 +153,7 @@ pub struct Calling(CallingState);
 
 enum CallingState {
     Sent(Call),
-    Waits(Outcome),
+    Waits(SlotOutcome),
     Refused(Option<CallError>),
     Later(Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send>>),
 }

@@ -12,8 +12,8 @@ use crate::error::CallError;
 use crate::transit::call::Origin;
 use crate::transit::envelope_hold::HeldEnvelope;
 use crate::transit::inbound_envelope::InboundEnvelope;
-use crate::transit::next_hop::Found;
-use crate::transit::park::{self, To, What};
+use crate::transit::next_hop::NextHop;
+use crate::transit::park::{self, Destination, MessageKind};
 
 /// The header of an envelope about a session.
 pub(crate) fn about(session: SessionId) -> Client {
@@ -138,10 +138,10 @@ impl Transit {
     fn pass_call_to(&self, side: Side, name: &NodeName, inbound: &InboundEnvelope<'_>) -> Result<(), Fault> {
         let InboundEnvelope { link, head, body, now, .. } = inbound;
         let deadline = inbound.deadline();
-        let to = To::Neighbour(side, name.as_str().into());
+        let to = Destination::Neighbour(side, name.as_str().into());
         let blocked = self.park().any() && self.park().blocks(&to, inbound.session());
         match self.link_to(side, name.as_str(), inbound.session(), *now) {
-            Found::Go(way) if !blocked => {
+            NextHop::Go(way) if !blocked => {
                 let method = way.method_number(TO).ok_or_else(|| self.not_there(side, name.as_str()))?;
                 let (options, sink) = (CallOptions { deadline, client: head.client }, link.sink());
                 let (token, nested) = (head.call.into(), false);
@@ -152,12 +152,12 @@ impl Transit {
                     Err(NotSent::Later) => {}
                 }
             }
-            Found::Go(_) | Found::Wait => {}
-            Found::None => return Err(self.not_there(side, name.as_str())),
+            NextHop::Go(_) | NextHop::Wait => {}
+            NextHop::None => return Err(self.not_there(side, name.as_str())),
         }
-        let (what, body) = (What::Call(TO.to_owned()), Bytes::copy_from_slice(body));
+        let (what, body) = (MessageKind::Call(TO.to_owned()), Bytes::copy_from_slice(body));
         let sink = Some((link.sink(), u64::from(head.call)));
-        self.wait(park::Entry { to, what, body, client: head.client, deadline, sink })
+        self.wait(park::ParkedMessage { to, what, body, client: head.client, deadline, sink })
     }
 
     /// Holds an envelope that the predecessor has no answer to until its session has arrived, or answers that too much

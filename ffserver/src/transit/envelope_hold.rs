@@ -18,7 +18,7 @@ use crate::transit::inbound_envelope::InboundEnvelope;
 
 /// What an envelope waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum For {
+pub(crate) enum HeldFor {
     Session(SessionId),
     Node(NodeNumber),
 }
@@ -52,13 +52,13 @@ impl HeldEnvelope {
 /// The envelopes that wait, by what they wait for, in their order.
 #[derive(Default)]
 pub(crate) struct EnvelopeHold {
-    state: Mutex<State>,
+    state: Mutex<HoldState>,
     /// Rings when an envelope may go.
     pub(crate) changed: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct HoldState {
     /// Whether sessions are on their way here.
     expecting: bool,
     sessions: FxHashMap<SessionId, VecDeque<HeldEnvelope>>,
@@ -72,11 +72,11 @@ struct State {
     passed: Vec<Arc<[u8]>>,
     /// The way to the predecessor for questions about sessions that have not come: see [`EnvelopeHold::ask_old`].
     to_old: Option<mpsc::Sender<HeldEnvelope>>,
-    arrived: VecDeque<Arrival>,
+    arrived: VecDeque<ArrivedSession>,
 }
 
 /// A session that has arrived.
-struct Arrival {
+struct ArrivedSession {
     session: SessionId,
     /// The number of broadcasts that had come by then.
     broadcasts: usize,
@@ -85,29 +85,29 @@ struct Arrival {
     heard: usize,
 }
 
-impl State {
-    fn waits(&self, what: For) -> bool {
+impl HoldState {
+    fn waits(&self, what: HeldFor) -> bool {
         match what {
-            For::Session(id) => self.sessions.contains_key(&id),
-            For::Node(number) => self.nodes.contains_key(&number),
+            HeldFor::Session(id) => self.sessions.contains_key(&id),
+            HeldFor::Node(number) => self.nodes.contains_key(&number),
         }
     }
 
     /// Lets an envelope wait, or gives it back when more than `bytes_max` would.
-    fn put(&mut self, what: For, bytes_max: usize, frame: HeldEnvelope) -> Result<(), HeldEnvelope> {
+    fn put(&mut self, what: HeldFor, bytes_max: usize, frame: HeldEnvelope) -> Result<(), HeldEnvelope> {
         if self.bytes + frame.body.len() > bytes_max {
             return Err(frame);
         }
         self.bytes += frame.body.len();
         match what {
-            For::Session(id) => self.sessions.entry(id).or_default().push_back(frame),
-            For::Node(number) => self.nodes.entry(number).or_default().push_back(frame),
+            HeldFor::Session(id) => self.sessions.entry(id).or_default().push_back(frame),
+            HeldFor::Node(number) => self.nodes.entry(number).or_default().push_back(frame),
         }
         Ok(())
     }
 
     /// The next envelope for a session that is there.
-    fn next_of_session(&mut self, ready: impl Fn(For) -> bool) -> Option<HeldEnvelope> {
+    fn next_of_session(&mut self, ready: impl Fn(HeldFor) -> bool) -> Option<HeldEnvelope> {
         loop {
             let id = match (self.expecting, self.due.front()) {
                 (_, Some(id)) => *id,
@@ -115,7 +115,8 @@ impl State {
                 (false, None) => *self.sessions.keys().next()?,
                 (true, None) => return None,
             };
-            let frames = self.sessions.get_mut(&id).filter(|_| !self.expecting || ready(For::Session(id)));
+            let frames =
+                self.sessions.get_mut(&id).filter(|_| !self.expecting || ready(HeldFor::Session(id)));
             if let Some(frame) = frames.and_then(VecDeque::pop_front) {
                 return Some(frame);
             }
@@ -132,10 +133,10 @@ impl State {
         &mut self,
         now: Instant,
         patience: Duration,
-        ready: impl Fn(For) -> bool,
+        ready: impl Fn(HeldFor) -> bool,
     ) -> Option<HeldEnvelope> {
         let may_go = |(number, frames): &(&NodeNumber, &VecDeque<HeldEnvelope>)| {
-            ready(For::Node(**number)) || frames.front().is_none_or(|first| now - first.now >= patience)
+            ready(HeldFor::Node(**number)) || frames.front().is_none_or(|first| now - first.now >= patience)
         };
         let number = *self.nodes.iter().find(may_go)?.0;
         let frames = self.nodes.get_mut(&number)?;
@@ -173,13 +174,13 @@ impl EnvelopeHold {
     /// False when it need not wait, or more than `bytes_max` wait already.
     pub(crate) fn hold(
         &self,
-        what: For,
+        what: HeldFor,
         ready: bool,
         bytes_max: usize,
         frame: impl FnOnce() -> HeldEnvelope,
     ) -> bool {
         let mut state = self.state.lock();
-        let expected = matches!(what, For::Node(_)) || state.expecting;
+        let expected = matches!(what, HeldFor::Node(_)) || state.expecting;
         if !state.waits(what) && (ready || !expected) {
             return false;
         }
@@ -215,7 +216,7 @@ impl EnvelopeHold {
     ) -> Result<(), HeldEnvelope> {
         let mut state = self.state.lock();
         state.due.push_back(session);
-        let held = state.put(For::Session(session), bytes_max, frame);
+        let held = state.put(HeldFor::Session(session), bytes_max, frame);
         drop(state);
         self.changed.notify_one();
         held
@@ -226,7 +227,7 @@ impl EnvelopeHold {
     pub(crate) fn arrived(&self, session: SessionId, heard: u32) {
         let mut state = self.state.lock();
         let (broadcasts, passed) = (state.broadcasts.len(), state.passed.len());
-        state.arrived.push_back(Arrival { session, broadcasts, passed, heard: heard as usize });
+        state.arrived.push_back(ArrivedSession { session, broadcasts, passed, heard: heard as usize });
         drop(state);
         self.changed.notify_one();
     }
@@ -252,7 +253,7 @@ impl EnvelopeHold {
     /// The next session that has arrived, with the broadcasts that its client has missed on the way.
     pub(crate) fn next_arrived(&self) -> Option<(SessionId, Vec<Arc<[u8]>>)> {
         let mut state = self.state.lock();
-        let Arrival { session, broadcasts, passed, heard } = state.arrived.pop_front()?;
+        let ArrivedSession { session, broadcasts, passed, heard } = state.arrived.pop_front()?;
         state.due.push_back(session);
         let passed = state.passed.get(heard..passed).unwrap_or_default();
         let missed = [&state.broadcasts[..broadcasts.min(state.broadcasts.len())], passed].concat();
@@ -272,7 +273,7 @@ impl EnvelopeHold {
         &self,
         now: Instant,
         patience: Duration,
-        ready: impl Fn(For) -> bool,
+        ready: impl Fn(HeldFor) -> bool,
     ) -> Option<HeldEnvelope> {
         let mut state = self.state.lock();
         let frame = state.next_of_session(&ready).or_else(|| state.next_of_node(now, patience, &ready))?;

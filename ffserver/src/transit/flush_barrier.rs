@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::Transit;
 use crate::cluster::side::PeerKey;
-use crate::transit::park::{Outcome, Slot};
+use crate::transit::park::{OutcomeSlot, SlotOutcome};
 
 /// How long a net node may take to answer a Fence. An answer takes a millisecond; a node that hangs holds up the others
 /// no longer.
@@ -27,7 +27,7 @@ impl Transit {
         if nets.is_empty() || !self.peers(at.0).fence(old, true) {
             return;
         }
-        let fences: Vec<Outcome> = nets.iter().filter_map(|to| self.fence(old, *to)).collect();
+        let fences: Vec<SlotOutcome> = nets.iter().filter_map(|to| self.fence(old, *to)).collect();
         let (transit, at, old) = (self.clone(), at.clone(), old.clone());
         // The task is not among the calls: nothing of the node waits for it.
         drop(tokio::spawn(async move {
@@ -43,16 +43,16 @@ impl Transit {
         }));
     }
 
-    fn fence(&self, link: &Link, to: NodeNumber) -> Option<Outcome> {
+    fn fence(&self, link: &Link, to: NodeNumber) -> Option<SlotOutcome> {
         let (from, mut body) = (self.membership().number()?, Vec::new());
         relay::write(to, from, Op::Fence, &[], &mut body);
-        let (slot, now) = (Arc::new(Slot::default()), Instant::now());
+        let (slot, now) = (Arc::new(OutcomeSlot::default()), Instant::now());
         let options = CallOptions { deadline: now + FENCE_MAX, client: None };
         let (method, sink) = (link.method_number(TO)?, slot.clone());
         // Nested, because the predecessor takes nothing else.
         let (message_of, hops, nested, token) = (None, 0, true, 0);
         let call = Forward { method, body: &body, options, message_of, hops, nested, sink, token };
         link.forward(call, now).ok()?;
-        Some(Outcome(slot))
+        Some(SlotOutcome(slot))
     }
 }

@@ -9,17 +9,17 @@ use ffconfig::Target;
 use ffnet::Link;
 use ffnet::link::{CallOptions, Forward, NotSent, Sink};
 use ffproto::link::Client;
-use ffproto::relay::{self, Op, STICK, Stick, StickWhat, TO};
+use ffproto::relay::{self, AFFINITY, AffinityNotice, AffinityWord, Op, TO};
 use ffproto::{Code, Executed, Fault, NodeName, SessionId};
 use tokio::time::Instant;
 
 use super::Transit;
-use crate::cluster::affinity::{Chosen, Hop, Kept, Moved};
-use crate::cluster::peers::{self, KnownPeer, Turn};
-use crate::cluster::select::{Pick, Way, WayState, pick};
+use crate::cluster::affinity::{AffinityLookup, Hop, NodeChange, StaleChoice};
+use crate::cluster::peers::{self, KnownPeer, LinkChoice};
+use crate::cluster::select::{Candidate, CandidateState, Pick, pick};
 use crate::cluster::side::{PeerKey, Side};
 use crate::identity::counters::count;
-use crate::transit::park::{Entry, Look, Parked, To, What};
+use crate::transit::park::{Destination, MessageKind, ParkResult, ParkedMessage, RetryResult};
 
 /// How long may pass between two looks at what is parked: beside every event, and the end of every deadline, the
 /// patience for a lost neighbour ends by the clock.
@@ -43,7 +43,7 @@ pub(crate) struct Forwarded<'a> {
 }
 
 /// The search for a hop, and what it came to.
-pub(crate) enum Found<T> {
+pub(crate) enum NextHop<T> {
     /// The hop, or the link.
     Go(T),
     /// No hop yet: a node may be back, or an earlier message of the session may end.
@@ -78,19 +78,19 @@ impl Arrival<'_> {
 }
 
 /// A candidate: a neighbour that may take a message, and its link when that is open.
-struct Candidate {
-    way: Way,
+struct LinkedCandidate {
+    way: Candidate,
     link: Option<Link>,
 }
 
-impl Candidate {
+impl LinkedCandidate {
     fn hop(&self, target: &str, known: u64) -> Option<Hop> {
         Hop::new(self.link.clone()?, target, known)
     }
 }
 
-impl AsRef<Way> for Candidate {
-    fn as_ref(&self) -> &Way {
+impl AsRef<Candidate> for LinkedCandidate {
+    fn as_ref(&self) -> &Candidate {
         &self.way
     }
 }
@@ -103,48 +103,48 @@ impl Transit {
         client: Client,
         coming: Arrival<'_>,
         now: Instant,
-    ) -> Found<Hop> {
+    ) -> NextHop<Hop> {
         let known = self.membership().changes();
         if client.stateless {
             let mut candidates = self.candidates(target, client.session, None, coming, now);
             return match pick(&candidates, None, self.next_turn()) {
                 Pick::Go(at) | Pick::Leave(at) => {
-                    candidates.swap_remove(at).hop(target, known).map_or(Found::None, Found::Go)
+                    candidates.swap_remove(at).hop(target, known).map_or(NextHop::None, NextHop::Go)
                 }
-                Pick::Wait => Found::Wait,
-                Pick::None => Found::None,
+                Pick::Wait => NextHop::Wait,
+                Pick::None => NextHop::None,
             };
         }
-        let Kept { via, link, end } = match self.affinity().get(client.session, target, known) {
-            Some(Chosen::Hop(hop)) => return Found::Go(hop),
-            Some(Chosen::Kept(kept)) => kept,
-            None => Kept::default(),
+        let StaleChoice { via, link, end } = match self.affinity().get(client.session, target, known) {
+            Some(AffinityLookup::Hop(hop)) => return NextHop::Go(hop),
+            Some(AffinityLookup::StaleChoice(kept)) => kept,
+            None => StaleChoice::default(),
         };
         let mut candidates = self.candidates(target, client.session, end.as_ref(), coming, now);
         let at = match pick(&candidates, via.as_ref(), self.next_turn()) {
             Pick::Go(at) => at,
             Pick::Leave(at) => match self.leave_way(via.as_ref(), target, client) {
                 true => at,
-                false => return Found::Wait,
+                false => return NextHop::Wait,
             },
-            Pick::Wait => return Found::Wait,
-            Pick::None => return Found::None,
+            Pick::Wait => return NextHop::Wait,
+            Pick::None => return NextHop::None,
         };
         let chosen = candidates.swap_remove(at);
-        let Some(hop) = chosen.hop(target, known) else { return Found::None };
+        let Some(hop) = chosen.hop(target, known) else { return NextHop::None };
         let way = chosen.way;
         // A neighbour that is new on the way is told first which node the session has.
         let is_new = link.is_none_or(|link| !link.same(&hop.link));
         if let Some(end) = end.filter(|_| is_new && !way.end) {
-            let stick = Stick { what: StickWhat::Prefer, target, node: end.as_str() };
-            if hop.link.notify(STICK, &stick.write(), Some(client)).is_err() {
-                return Found::Wait;
+            let stick = AffinityNotice { what: AffinityWord::Prefer, target, node: end.as_str() };
+            if hop.link.notify(AFFINITY, &stick.write(), Some(client)).is_err() {
+                return NextHop::Wait;
             }
         }
         let end = way.end.then(|| way.name.clone());
         let moved = self.affinity().set(client.session, target, hop.clone(), end, coming.heard_by());
         self.tell_moved(client, target, moved);
-        Found::Go(hop)
+        NextHop::Go(hop)
     }
 
     /// Leaves the neighbour that a session's messages went to. False as long as something of the session is under way
@@ -158,21 +158,21 @@ impl Transit {
         if link.has_message_of(client.session) {
             return false;
         }
-        let stick = Stick { what: StickWhat::Forget, target, node: "" };
+        let stick = AffinityNotice { what: AffinityWord::Forget, target, node: "" };
         // A choice that the neighbour keeps without having got this ends with the session, see Op::Ways.
-        let _ = link.notify(STICK, &stick.write(), Some(client));
+        let _ = link.notify(AFFINITY, &stick.write(), Some(client));
         true
     }
 
     /// Tells the net node of a session whose node is another one than before, by way of where the messages come from.
-    pub(crate) fn tell_moved(&self, client: Client, target: &str, moved: Option<Moved>) {
+    pub(crate) fn tell_moved(&self, client: Client, target: &str, moved: Option<NodeChange>) {
         match moved {
-            Some(Moved { from: Some((_, from)), .. }) => {
+            Some(NodeChange { from: Some((_, from)), .. }) => {
                 let Some(end) = self.affinity().end(client.session, target) else { return };
-                let stick = Stick { what: StickWhat::Chosen, target, node: end.as_str() };
-                self.tell(&from, STICK, &stick.write(), client);
+                let stick = AffinityNotice { what: AffinityWord::Chosen, target, node: end.as_str() };
+                self.tell(&from, AFFINITY, &stick.write(), client);
             }
-            Some(Moved { from: None, lost: Some(lost) }) => self.affinity().lose(client.session, lost),
+            Some(NodeChange { from: None, lost: Some(lost) }) => self.affinity().lose(client.session, lost),
             _ => {}
         }
     }
@@ -185,7 +185,7 @@ impl Transit {
         end: Option<&NodeName>,
         coming: Arrival<'_>,
         now: Instant,
-    ) -> Vec<Candidate> {
+    ) -> Vec<LinkedCandidate> {
         let mut candidates = Vec::new();
         let meant = Target::of_key(target.clone());
         let park = self.identity().limits().park;
@@ -204,13 +204,14 @@ impl Transit {
                     continue;
                 }
                 let (state, link) = match known.way(now, park) {
-                    peers::Way::Open(_) if known.holds(session) => (WayState::Soon, None),
-                    peers::Way::Open(link) => (WayState::Open(link.waiting_calls()), Some(link)),
-                    peers::Way::Replaced => (WayState::Soon, None),
-                    peers::Way::Missed => (WayState::Missed, None),
-                    peers::Way::Gone => continue,
+                    peers::PeerState::Open(_) if known.holds(session) => (CandidateState::Soon, None),
+                    peers::PeerState::Open(link) => (CandidateState::Open(link.waiting_calls()), Some(link)),
+                    peers::PeerState::Replaced => (CandidateState::Soon, None),
+                    peers::PeerState::Missed => (CandidateState::Missed, None),
+                    peers::PeerState::Gone => continue,
                 };
-                candidates.push(Candidate { way: self.way(known, side, state, &meant, end, &at), link });
+                candidates
+                    .push(LinkedCandidate { way: self.way(known, side, state, &meant, end, &at), link });
             }
         }
         candidates
@@ -220,14 +221,14 @@ impl Transit {
         &self,
         known: &KnownPeer,
         side: Side,
-        state: WayState,
+        state: CandidateState,
         meant: &Target,
         end: Option<&NodeName>,
         at: &PeerKey,
-    ) -> Way {
+    ) -> Candidate {
         let kind = known.last_link().map_or("", |link| link.peer().kind.as_str());
         let membership = self.membership();
-        Way {
+        Candidate {
             side,
             name: known.name.clone(),
             state,
@@ -245,22 +246,22 @@ impl Transit {
         who: &str,
         session: Option<SessionId>,
         now: Instant,
-    ) -> Found<Link> {
+    ) -> NextHop<Link> {
         let peers = self.peers(side);
         let park = self.identity().limits().park;
         let found = |peer: &KnownPeer| match peer.way(now, park) {
-            peers::Way::Open(link) => Some(Found::Go(link)),
-            peers::Way::Replaced => Some(Found::Wait),
-            peers::Way::Missed | peers::Way::Gone => None,
+            peers::PeerState::Open(link) => Some(NextHop::Go(link)),
+            peers::PeerState::Replaced => Some(NextHop::Wait),
+            peers::PeerState::Missed | peers::PeerState::Gone => None,
         };
         let there = peers.meant(who).filter(|peer| peer.is_there(now, park)).count() as u64;
         if there == 0 {
-            let missed = peers.meant(who).any(|peer| matches!(peer.way(now, park), peers::Way::Missed));
-            return if missed { Found::Wait } else { Found::None };
+            let missed = peers.meant(who).any(|peer| matches!(peer.way(now, park), peers::PeerState::Missed));
+            return if missed { NextHop::Wait } else { NextHop::None };
         }
         let turn = if there == 1 { 0 } else { session.map_or_else(|| self.next_turn(), |id| id.0) };
         let mut there_now = peers.meant(who).filter_map(found);
-        there_now.nth((turn % there) as usize).unwrap_or(Found::None)
+        there_now.nth((turn % there) as usize).unwrap_or(NextHop::None)
     }
 
     /// Sends a client's message on towards its target, or parks it. The body is copied once. Returns the hop that the next
@@ -276,24 +277,25 @@ impl Transit {
     ) -> Result<Option<Hop>, Fault> {
         let Forwarded { target, from, routed_here, hops, client, body, deadline, now } = *message;
         let wait = |sink| {
-            let to = To::Target(target.clone());
-            let what = What::Message { from: from.cloned(), routed_here, hops };
+            let to = Destination::Target(target.clone());
+            let what = MessageKind::Message { from: from.cloned(), routed_here, hops };
             let body = Bytes::copy_from_slice(body);
             let (client, sink) = (Some(client), Some((sink, token)));
-            self.wait(Entry { to, what, body, client, deadline, sink }).map(|()| None)
+            self.wait(ParkedMessage { to, what, body, client, deadline, sink }).map(|()| None)
         };
         // The message stays behind earlier ones of its session, as long as they wait.
-        if self.park().any() && self.park().blocks(&To::Target(target.clone()), Some(client.session)) {
+        if self.park().any() && self.park().blocks(&Destination::Target(target.clone()), Some(client.session))
+        {
             return wait(sink);
         }
         match self.hop(target, client, Arrival { from, routed_here }, now) {
-            Found::Go(hop) => match forward_over(&hop, message, sink.clone(), token) {
+            NextHop::Go(hop) => match forward_over(&hop, message, sink.clone(), token) {
                 Ok(()) => Ok(Some(hop).filter(|_| !client.stateless)),
                 Err(NotSent::Fault(fault)) => Err(fault),
                 Err(NotSent::Later) => wait(sink),
             },
-            Found::Wait => wait(sink),
-            Found::None => Err(self.no_hop(target)),
+            NextHop::Wait => wait(sink),
+            NextHop::None => Err(self.no_hop(target)),
         }
     }
 
@@ -301,14 +303,14 @@ impl Transit {
     ///
     /// # Errors
     /// Too much is parked already.
-    pub(crate) fn wait(&self, entry: Entry) -> Result<(), Fault> {
+    pub(crate) fn wait(&self, entry: ParkedMessage) -> Result<(), Fault> {
         match self.park().park(entry) {
-            Parked::Waits { watch: false } => Ok(()),
-            Parked::Waits { watch: true } => {
+            ParkResult::Waits { watch: false } => Ok(()),
+            ParkResult::Waits { watch: true } => {
                 drop(tokio::spawn(self.clone().watch_parked()));
                 Ok(())
             }
-            Parked::Full => {
+            ParkResult::Full => {
                 count(&self.identity().counters().park_full);
                 let text = format!(
                     "too much waits at `{}` for another node: limits.park_max",
@@ -345,40 +347,40 @@ impl Transit {
         }
     }
 
-    fn look_at(&self, entry: Entry, free: bool, now: Instant) -> Look {
+    fn look_at(&self, entry: ParkedMessage, free: bool, now: Instant) -> RetryResult {
         if entry.deadline <= now {
             let text = "the deadline passed while it waited for another node";
             entry.fail(&self.identity().fault(Code::Timeout, Executed::No, text));
-            return Look::Gone;
+            return RetryResult::Gone;
         }
         // A message of a client that is gone is not begun; what handlers have sent for the client goes on.
-        let is_said = matches!(entry.what, What::Message { .. });
+        let is_said = matches!(entry.what, MessageKind::Message { .. });
         if is_said && entry.session().is_some_and(|id| self.has_ended(id)) {
             entry.fail(&self.identity().fault(Code::NoNode, Executed::No, "the session has ended"));
-            return Look::Gone;
+            return RetryResult::Gone;
         }
         if !free {
-            return Look::Waits(entry);
+            return RetryResult::Waits(entry);
         }
         match self.send_parked(&entry, now) {
-            Ok(()) => Look::Gone,
+            Ok(()) => RetryResult::Gone,
             Err(NotSent::Fault(fault)) => {
                 entry.fail(&fault);
-                Look::Gone
+                RetryResult::Gone
             }
-            Err(NotSent::Later) => Look::Waits(entry),
+            Err(NotSent::Later) => RetryResult::Waits(entry),
         }
     }
 
-    fn send_parked(&self, entry: &Entry, now: Instant) -> Result<(), NotSent> {
+    fn send_parked(&self, entry: &ParkedMessage, now: Instant) -> Result<(), NotSent> {
         let options = CallOptions { deadline: entry.deadline, client: entry.client };
         match (&entry.to, entry.client, &entry.what) {
-            (To::Target(target), Some(client), What::Message { from, routed_here, hops }) => {
+            (Destination::Target(target), Some(client), MessageKind::Message { from, routed_here, hops }) => {
                 let coming = Arrival { from: from.as_ref(), routed_here: *routed_here };
                 let hop = match self.hop(target, client, coming, now) {
-                    Found::Go(hop) => hop,
-                    Found::Wait => return Err(NotSent::Later),
-                    Found::None => return Err(self.no_hop(target).into()),
+                    NextHop::Go(hop) => hop,
+                    NextHop::Wait => return Err(NotSent::Later),
+                    NextHop::None => return Err(self.no_hop(target).into()),
                 };
                 let Some((sink, token)) = entry.sink.clone() else { return Ok(()) };
                 let (method, body, message_of) = (hop.method, &entry.body, entry.session());
@@ -386,11 +388,15 @@ impl Transit {
                 hop.link
                     .forward(Forward { method, body, options, message_of, hops, nested, sink, token }, now)
             }
-            (To::Neighbour(side, who), _, What::Call(method) | What::Notify(method)) => {
+            (
+                Destination::Neighbour(side, who),
+                _,
+                MessageKind::Call(method) | MessageKind::Notify(method),
+            ) => {
                 let link = match self.link_to(*side, who, entry.session(), now) {
-                    Found::Go(link) => link,
-                    Found::Wait => return Err(NotSent::Later),
-                    Found::None => return Err(self.not_there(*side, who).into()),
+                    NextHop::Go(link) => link,
+                    NextHop::Wait => return Err(NotSent::Later),
+                    NextHop::None => return Err(self.not_there(*side, who).into()),
                 };
                 let Some((sink, token)) = entry.sink.clone() else {
                     return self.notify_over(&link, *side, method, &entry.body, entry.client);
@@ -421,18 +427,18 @@ impl Transit {
         match client.filter(|_| link.is_young() && is_for_client(method, body)) {
             None => link.notify(method, body, client),
             Some(Client { session, .. }) => match self.turn(side, link, session) {
-                Turn::Old(old) => match old.notify_beside(method, body, client) {
+                LinkChoice::Old(old) => match old.notify_beside(method, body, client) {
                     Ok(()) => Ok(()),
                     // The older link has just ended.
                     Err(_) => link.notify(method, body, client),
                 },
-                Turn::New => link.notify(method, body, client),
-                Turn::Wait => Err(NotSent::Later),
+                LinkChoice::New => link.notify(method, body, client),
+                LinkChoice::Wait => Err(NotSent::Later),
             },
         }
     }
 
-    fn turn(&self, side: Side, link: &Link, session: SessionId) -> Turn {
+    fn turn(&self, side: Side, link: &Link, session: SessionId) -> LinkChoice {
         let name = &link.peer().name;
         let is_its_own = self.membership().name(session.node()).is_some_and(|net| net == *name);
         let at_work = is_its_own.then(|| {
@@ -440,7 +446,7 @@ impl Transit {
             self.runs_here(session) || others.into_iter().any(|other| other.has_message_of(session))
         });
         let known = self.peers(side);
-        known.get(name.as_str()).map_or(Turn::New, |known| known.turn(session, at_work))
+        known.get(name.as_str()).map_or(LinkChoice::New, |known| known.turn(session, at_work))
     }
 
     /// Sends a neighbour a notify about a session, now or when the neighbour is back.
@@ -449,20 +455,26 @@ impl Transit {
         let is_child = self.children().get(name.as_str()).is_some();
         let side = if is_child { Side::Child } else { Side::Parent };
         match self.link_to(side, name.as_str(), None, now) {
-            Found::Go(link) => match link.notify(method, body, Some(client)) {
+            NextHop::Go(link) => match link.notify(method, body, Some(client)) {
                 Err(NotSent::Later) => {}
                 // A notify that is lost with a link is made up for by the next Check or Ways.
                 Ok(()) | Err(NotSent::Fault(_)) => return,
             },
-            Found::Wait => {}
-            Found::None => return,
+            NextHop::Wait => {}
+            NextHop::None => return,
         }
-        let to = To::Neighbour(side, name.as_str().into());
-        let (what, client) = (What::Notify(method.to_owned()), Some(client));
+        let to = Destination::Neighbour(side, name.as_str().into());
+        let (what, client) = (MessageKind::Notify(method.to_owned()), Some(client));
         let deadline = now + self.identity().limits().call_timeout;
         // A notify that does not fit is made up for in the same way.
-        let _ =
-            self.wait(Entry { to, what, body: Bytes::copy_from_slice(body), client, deadline, sink: None });
+        let _ = self.wait(ParkedMessage {
+            to,
+            what,
+            body: Bytes::copy_from_slice(body),
+            client,
+            deadline,
+            sink: None,
+        });
     }
 
     /// The fault of a message that has no hop.

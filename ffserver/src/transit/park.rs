@@ -21,7 +21,7 @@ use crate::cluster::side::{PeerKey, Side};
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum To {
+pub(crate) enum Destination {
     /// A node of a kind, or one node: the key of a target.
     Target(Arc<str>),
     /// A neighbour on that side: a parent by its name or key, a child by its name or kind.
@@ -30,7 +30,7 @@ pub(crate) enum To {
 
 /// The kind of a parked message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum MessageKind {
     /// A client's message, sent on: the neighbour that it came from, whether this node's route has given its target,
     /// and how many links it has crossed.
     Message { from: Option<PeerKey>, routed_here: bool, hops: u8 },
@@ -41,9 +41,9 @@ pub(crate) enum What {
 }
 
 /// A message that waits.
-pub(crate) struct Entry {
-    pub(crate) to: To,
-    pub(crate) what: What,
+pub(crate) struct ParkedMessage {
+    pub(crate) to: Destination,
+    pub(crate) what: MessageKind,
     pub(crate) body: Bytes,
     pub(crate) client: Option<Client>,
     /// When the caller stops waiting.
@@ -52,7 +52,7 @@ pub(crate) struct Entry {
     pub(crate) sink: Option<(Arc<dyn Sink>, u64)>,
 }
 
-impl Entry {
+impl ParkedMessage {
     pub(crate) fn session(&self) -> Option<SessionId> {
         self.client.map(|client| client.session)
     }
@@ -64,13 +64,13 @@ impl Entry {
         }
     }
 
-    fn key(&self) -> Key {
+    fn key(&self) -> OrderKey {
         (self.to.clone(), self.session())
     }
 }
 
 /// Messages with the same key keep their order.
-type Key = (To, Option<SessionId>);
+type OrderKey = (Destination, Option<SessionId>);
 
 /// How much may wait at one node.
 #[derive(Debug, Clone, Copy)]
@@ -80,11 +80,11 @@ pub(crate) struct ParkLimits {
 }
 
 /// What a look at a waiting message came to.
-pub(crate) enum Look {
+pub(crate) enum RetryResult {
     /// The message is gone: sent, or failed.
     Gone,
     /// The message waits on.
-    Waits(Entry),
+    Waits(ParkedMessage),
 }
 
 /// Everything that waits at one node.
@@ -92,36 +92,36 @@ pub(crate) struct Park {
     limits: ParkLimits,
     /// Whether anything waits, for a look without the lock.
     any: AtomicBool,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<ParkState>,
     emptied: Notify,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct ParkState {
     /// Keyed by arrival number. Entries being retried are out of this map but still counted.
-    messages: BTreeMap<u64, Entry>,
+    messages: BTreeMap<u64, ParkedMessage>,
     next: u64,
     count: usize,
     bytes: usize,
-    keys: FxHashMap<Key, u32>,
+    keys: FxHashMap<OrderKey, u32>,
     sessions: FxHashMap<SessionId, BTreeSet<u64>>,
     /// Whether a task looks at the clock, until nothing waits any more.
     watched: bool,
     /// Whether a look at the messages is under way.
     looked_at: bool,
     /// The messages that are to be looked at after that.
-    again: Again,
+    again: PendingLooks,
 }
 
 /// The messages that have come or changed during a look.
 #[derive(Default)]
-struct Again {
+struct PendingLooks {
     all: bool,
     sessions: Vec<SessionId>,
 }
 
-impl Waiting {
-    fn add(&mut self, entry: Entry) {
+impl ParkState {
+    fn add(&mut self, entry: ParkedMessage) {
         (self.count, self.bytes) = (self.count + 1, self.bytes + entry.body.len());
         *self.keys.entry(entry.key()).or_insert(0) += 1;
         if let Some(session) = entry.session() {
@@ -132,7 +132,7 @@ impl Waiting {
     }
 
     /// Forgets a message that was being retried; `bytes` are those of its body.
-    fn gone(&mut self, number: u64, key: &Key, bytes: usize) {
+    fn gone(&mut self, number: u64, key: &OrderKey, bytes: usize) {
         (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
         if let Some(n) = self.keys.get_mut(key) {
             *n -= 1;
@@ -162,7 +162,7 @@ impl Waiting {
 }
 
 /// What became of a message that shall wait.
-pub(crate) enum Parked {
+pub(crate) enum ParkResult {
     /// The message waits. `watch` is true for the first: a task must look at the clock from now on.
     Waits {
         /// Whether this is the first message.
@@ -184,17 +184,17 @@ impl Park {
     }
 
     /// Whether a message must wait because an earlier one of the same session waits for the same neighbour or target.
-    pub(crate) fn blocks(&self, to: &To, session: Option<SessionId>) -> bool {
+    pub(crate) fn blocks(&self, to: &Destination, session: Option<SessionId>) -> bool {
         self.any() && self.waiting.lock().keys.contains_key(&(to.clone(), session))
     }
 
     /// Lets a message wait behind all others.
-    pub(crate) fn park(&self, entry: Entry) -> Parked {
+    pub(crate) fn park(&self, entry: ParkedMessage) -> ParkResult {
         let mut waiting = self.waiting.lock();
         let full = waiting.count >= self.limits.messages_max
             || waiting.bytes.saturating_add(entry.body.len()) > self.limits.bytes_max;
         if full {
-            return Parked::Full;
+            return ParkResult::Full;
         }
         if waiting.looked_at {
             match entry.session() {
@@ -204,13 +204,13 @@ impl Park {
         }
         waiting.add(entry);
         self.any.store(true, Ordering::Release);
-        Parked::Waits { watch: !std::mem::replace(&mut waiting.watched, true) }
+        ParkResult::Waits { watch: !std::mem::replace(&mut waiting.watched, true) }
     }
 
     /// Looks at every waiting message in order. A message behind an earlier one that still waits is not looked at,
     /// unless its time is over: `look` is told which. `look` may let others wait; those are looked at next. When a look
     /// is under way already, it goes round once more.
-    pub(crate) fn look(&self, look: impl FnMut(Entry, bool) -> Look) {
+    pub(crate) fn look(&self, look: impl FnMut(ParkedMessage, bool) -> RetryResult) {
         if self.any() {
             let mut waiting = self.waiting.lock();
             waiting.again.all = true;
@@ -219,7 +219,7 @@ impl Park {
     }
 
     /// Looks at the messages of one session, whatever else waits: for what changes with every message.
-    pub(crate) fn look_of(&self, session: SessionId, look: impl FnMut(Entry, bool) -> Look) {
+    pub(crate) fn look_of(&self, session: SessionId, look: impl FnMut(ParkedMessage, bool) -> RetryResult) {
         if self.any() {
             let mut waiting = self.waiting.lock();
             if waiting.sessions.contains_key(&session) {
@@ -231,8 +231,8 @@ impl Park {
 
     fn look_again<'a>(
         &'a self,
-        mut waiting: MutexGuard<'a, Waiting>,
-        mut look: impl FnMut(Entry, bool) -> Look,
+        mut waiting: MutexGuard<'a, ParkState>,
+        mut look: impl FnMut(ParkedMessage, bool) -> RetryResult,
     ) {
         if std::mem::replace(&mut waiting.looked_at, true) {
             return;
@@ -246,8 +246,8 @@ impl Park {
                 let looked = look(entry, !held.contains(&key));
                 waiting = self.waiting.lock();
                 match looked {
-                    Look::Gone => waiting.gone(number, &key, bytes),
-                    Look::Waits(entry) => {
+                    RetryResult::Gone => waiting.gone(number, &key, bytes),
+                    RetryResult::Waits(entry) => {
                         waiting.messages.insert(number, entry);
                         held.insert(key);
                     }
@@ -282,15 +282,15 @@ impl Park {
 
 /// The slot for the outcome of a handler's call that had to wait, or that goes out past a Pause.
 #[derive(Default)]
-pub(crate) struct Slot(Mutex<SlotState>);
+pub(crate) struct OutcomeSlot(Mutex<OutcomeSlotState>);
 
 #[derive(Default)]
-struct SlotState {
+struct OutcomeSlotState {
     outcome: Option<Result<Bytes, Fault>>,
     waker: Option<Waker>,
 }
 
-impl Sink for Slot {
+impl Sink for OutcomeSlot {
     fn end(self: Arc<Self>, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let mut state = self.0.lock();
         state.outcome = Some(match outcome {
@@ -303,10 +303,10 @@ impl Sink for Slot {
     }
 }
 
-/// The outcome of a call that goes to a [`Slot`].
-pub(crate) struct Outcome(pub(crate) Arc<Slot>);
+/// The outcome of a call that goes to a [`OutcomeSlot`].
+pub(crate) struct SlotOutcome(pub(crate) Arc<OutcomeSlot>);
 
-impl Future for Outcome {
+impl Future for SlotOutcome {
     type Output = Result<Bytes, Fault>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -331,10 +331,10 @@ mod tests {
 
     const LIMITS: ParkLimits = ParkLimits { messages_max: 3, bytes_max: 100 };
 
-    fn entry(session: u64, kind: &str, body: &'static str) -> Entry {
-        Entry {
-            to: To::Target(kind.into()),
-            what: What::Message { from: None, routed_here: false, hops: 0 },
+    fn entry(session: u64, kind: &str, body: &'static str) -> ParkedMessage {
+        ParkedMessage {
+            to: Destination::Target(kind.into()),
+            what: MessageKind::Message { from: None, routed_here: false, hops: 0 },
             body: body.into(),
             client: Some(Client { session: SessionId(session), command: CommandId(1), stateless: false }),
             deadline: Instant::now() + Duration::from_secs(5),
@@ -342,30 +342,30 @@ mod tests {
         }
     }
 
-    fn parked(park: &Park, entry: Entry) -> &'static str {
+    fn parked(park: &Park, entry: ParkedMessage) -> &'static str {
         match park.park(entry) {
-            Parked::Waits { watch: true } => "waits, watch",
-            Parked::Waits { watch: false } => "waits",
-            Parked::Full => "full",
+            ParkResult::Waits { watch: true } => "waits, watch",
+            ParkResult::Waits { watch: false } => "waits",
+            ParkResult::Full => "full",
         }
     }
 
     #[test]
     fn a_message_waits_behind_those_of_its_session_and_kind_only() {
         let park = Park::new(LIMITS);
-        let game = To::Target("game".into());
+        let game = Destination::Target("game".into());
         assert!(!park.blocks(&game, Some(SessionId(1))));
         assert_eq!(parked(&park, entry(1, "game", "a")), "waits, watch");
         assert_eq!(parked(&park, entry(1, "game", "b")), "waits");
         assert_eq!(parked(&park, entry(2, "game", "c")), "waits");
         assert!(park.blocks(&game, Some(SessionId(1))));
         assert!(!park.blocks(&game, Some(SessionId(3))));
-        assert!(!park.blocks(&To::Target("hall".into()), Some(SessionId(1))));
+        assert!(!park.blocks(&Destination::Target("hall".into()), Some(SessionId(1))));
         // Session 1 still waits, so its second message is not free; session 2 goes.
         let mut seen = Vec::new();
         park.look(|entry, free| {
             seen.push((entry.body.clone(), free));
-            if entry.session() == Some(SessionId(2)) { Look::Gone } else { Look::Waits(entry) }
+            if entry.session() == Some(SessionId(2)) { RetryResult::Gone } else { RetryResult::Waits(entry) }
         });
         assert_eq!(seen, [("a".into(), true), ("b".into(), false), ("c".into(), true)]);
         assert!(!park.blocks(&game, Some(SessionId(2))));
@@ -374,7 +374,7 @@ mod tests {
         park.look(|entry, free| {
             assert!(free);
             order.push(entry.body);
-            Look::Gone
+            RetryResult::Gone
         });
         assert_eq!(order, ["a", "b"]);
         assert!(park.is_over() && !park.any());
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn who_looks_may_let_others_wait_which_are_looked_at_next_and_count() {
         let park = Park::new(LIMITS);
-        let game = To::Target("game".into());
+        let game = Destination::Target("game".into());
         assert_eq!(parked(&park, entry(1, "game", "a")), "waits, watch");
         assert_eq!(parked(&park, entry(2, "game", "b")), "waits");
         let mut seen = Vec::new();
@@ -397,7 +397,7 @@ mod tests {
                 assert_eq!(parked(&park, self::entry(1, "game", "d")), "full");
                 park.look(|_, _| unreachable!("somebody looks already"));
             }
-            if entry.session() == Some(SessionId(1)) { Look::Gone } else { Look::Waits(entry) }
+            if entry.session() == Some(SessionId(1)) { RetryResult::Gone } else { RetryResult::Waits(entry) }
         });
         let seen: Vec<(&[u8], bool)> = seen.iter().map(|(body, free)| (&**body, *free)).collect();
         assert_eq!(seen, [(&b"a"[..], true), (b"b", true), (b"b", true), (b"c", true)]);
@@ -415,11 +415,11 @@ mod tests {
             emptied.as_mut().poll(&mut cx).is_ready()
         };
         assert!(!is_woken());
-        park.look_of(SessionId(1), |_, _| Look::Gone);
+        park.look_of(SessionId(1), |_, _| RetryResult::Gone);
         assert!(park.any() && !is_woken(), "one still waits");
-        park.look(|entry, _| Look::Waits(entry));
+        park.look(|entry, _| RetryResult::Waits(entry));
         assert!(!is_woken());
-        park.look(|_, _| Look::Gone);
+        park.look(|_, _| RetryResult::Gone);
         assert!(!park.any() && is_woken());
     }
 
@@ -431,19 +431,19 @@ mod tests {
             park.park(entry(session, kind, body));
         }
         let mut seen = Vec::new();
-        let mut look = |session, goes: fn(&Entry) -> bool| {
+        let mut look = |session, goes: fn(&ParkedMessage) -> bool| {
             park.look_of(SessionId(session), |entry, free| {
                 seen.push((entry.body.clone(), free));
-                if goes(&entry) { Look::Gone } else { Look::Waits(entry) }
+                if goes(&entry) { RetryResult::Gone } else { RetryResult::Waits(entry) }
             });
             std::mem::take(&mut seen)
         };
         let waits = look(1, |_| false);
         assert_eq!(waits, [("a".into(), true), ("c".into(), false), ("d".into(), true)]);
-        assert_eq!(look(1, |entry| entry.to != To::Target("game".into())).len(), 3);
+        assert_eq!(look(1, |entry| entry.to != Destination::Target("game".into())).len(), 3);
         assert_eq!(look(1, |_| true), [("a".into(), true), ("c".into(), true)]);
         assert_eq!(look(1, |_| true), []);
-        assert!(park.any() && park.blocks(&To::Target("game".into()), Some(SessionId(2))));
+        assert!(park.any() && park.blocks(&Destination::Target("game".into()), Some(SessionId(2))));
         assert_eq!(look(2, |_| true), [("b".into(), true)]);
         assert!(!park.any() && park.is_over());
     }

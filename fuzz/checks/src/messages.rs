@@ -5,7 +5,7 @@ use std::fmt;
 
 use bincode::Options;
 use ffproto::control::{self, ToMaster, ToNode};
-use ffproto::handover::{self, FromNew, FromOld};
+use ffproto::handover::{self, FromPredecessor, FromSuccessor};
 use ffproto::handshake::{self, FromAcceptor, FromDialer, Hello, PREAMBLE_BYTES, Purpose, Side, Transcript};
 use ffproto::{ClusterName, Incarnation, NodeName};
 use serde::Serialize;
@@ -44,8 +44,8 @@ pub fn handshake(data: &[u8]) {
 pub fn control(data: &[u8]) {
     match data.split_first() {
         Some((1, body)) => drop(message::<ToMaster>(body, control::MESSAGE_BYTES_MAX)),
-        Some((2, body)) => drop(message::<FromOld>(body, handover::MESSAGE_BYTES_MAX)),
-        Some((3, body)) => drop(message::<FromNew>(body, handover::MESSAGE_BYTES_MAX)),
+        Some((2, body)) => drop(message::<FromPredecessor>(body, handover::MESSAGE_BYTES_MAX)),
+        Some((3, body)) => drop(message::<FromSuccessor>(body, handover::MESSAGE_BYTES_MAX)),
         Some((_, body)) => drop(message::<ToNode>(body, control::MESSAGE_BYTES_MAX)),
         None => {}
     }

@@ -2,7 +2,8 @@
 
 use bincode::Options;
 use ffproto::relay::{
-    self, Broadcast, Claim, Entry, MoveOrder, Op, ReachChange, SessionChange, SessionState, Stick,
+    self, AffinityNotice, Broadcast, Claim, MoveEntry, MoveOrder, Op, ReachChange, SessionChange,
+    SessionState,
 };
 
 use crate::coding;
@@ -18,7 +19,10 @@ pub fn relay(data: &[u8]) {
         return typed::<ReachChange>(body);
     }
     if *which == 254 {
-        return assert!(Stick::read(body).is_none_or(|stick| stick.write() == body), "another encoding");
+        return assert!(
+            AffinityNotice::read(body).is_none_or(|stick| stick.write() == body),
+            "another encoding"
+        );
     }
     let Some(envelope) = relay::read(body) else {
         return assert!(body.len() < relay::ENVELOPE_BYTES);
@@ -31,7 +35,7 @@ pub fn relay(data: &[u8]) {
         Op::State => typed::<SessionState>(envelope.payload),
         Op::Set => typed::<SessionChange>(envelope.payload),
         Op::Move => typed::<MoveOrder>(envelope.payload),
-        Op::Enter => typed::<Entry>(envelope.payload),
+        Op::Enter => typed::<MoveEntry>(envelope.payload),
         Op::Claim => typed::<Vec<Claim>>(envelope.payload),
         Op::Broadcast => {
             if let Some(broadcast) = Broadcast::read(envelope.payload) {

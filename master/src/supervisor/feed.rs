@@ -16,7 +16,7 @@ const WINDOW: usize = 1024;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Told {
+pub struct FeedEvent {
     /// Counted from 1 by each master.
     pub id: u64,
     /// `cluster`, `node`, `command`, `step`, `crash` or `report`.
@@ -28,7 +28,7 @@ pub struct Told {
 /// The sending end.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    to: broadcast::Sender<Arc<Told>>,
+    to: broadcast::Sender<Arc<FeedEvent>>,
     last: u64,
 }
 
@@ -38,7 +38,7 @@ impl Feed {
     }
 
     /// Where readers come from.
-    pub(crate) fn readers(&self) -> broadcast::Sender<Arc<Told>> {
+    pub(crate) fn readers(&self) -> broadcast::Sender<Arc<FeedEvent>> {
         self.to.clone()
     }
 
@@ -49,7 +49,11 @@ impl Feed {
             object.extend(what);
         }
         // Without readers it goes nowhere.
-        let _ = self.to.send(Arc::new(Told { id: self.last, kind, json: Value::Object(object).to_string() }));
+        let _ = self.to.send(Arc::new(FeedEvent {
+            id: self.last,
+            kind,
+            json: Value::Object(object).to_string(),
+        }));
     }
 
     /// Tells what has changed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::event::{Event, Order};
-use super::feed::Told;
+use super::feed::FeedEvent;
 use super::machine::{Answer, ClusterView, PhaseView, Refused};
 use crate::output::Logs;
 
@@ -15,7 +15,7 @@ pub struct Handle {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) view: watch::Receiver<Arc<ClusterView>>,
     pub(crate) logs: Logs,
-    pub(crate) feed: broadcast::Sender<Arc<Told>>,
+    pub(crate) feed: broadcast::Sender<Arc<FeedEvent>>,
 }
 
 impl Handle {
@@ -25,7 +25,7 @@ impl Handle {
     }
 
     /// The feed of what happens from now on, as it happens. A slow reader misses the oldest of it.
-    pub fn events(&self) -> broadcast::Receiver<Arc<Told>> {
+    pub fn events(&self) -> broadcast::Receiver<Arc<FeedEvent>> {
         self.feed.subscribe()
     }
 

@@ -6,7 +6,7 @@ use ffproto::{Incarnation, NodeName, NodeNumber};
 use tracing::warn;
 
 use super::machine::{CrashView, End};
-use crate::run::{Listed, ListedProcess, RunFolder};
+use crate::run::{RosterNode, RosterProcess, RunFolder};
 
 /// Writes into the run folder, when there is one.
 #[derive(Debug)]
@@ -30,12 +30,13 @@ impl Keeper {
         let of = |name: &NodeName| {
             let of = processes.iter().filter(|(node, ..)| *node == name);
             let listed =
-                of.map(|&(_, incarnation, pid, started)| ListedProcess { incarnation, pid, started });
-            let mut listed: Vec<ListedProcess> = listed.collect();
+                of.map(|&(_, incarnation, pid, started)| RosterProcess { incarnation, pid, started });
+            let mut listed: Vec<RosterProcess> = listed.collect();
             listed.sort_by_key(|process| process.incarnation);
             listed
         };
-        let nodes = numbers.map(|(name, number)| Listed { name: name.clone(), number, processes: of(name) });
+        let nodes =
+            numbers.map(|(name, number)| RosterNode { name: name.clone(), number, processes: of(name) });
         match run.write(nodes.collect()) {
             Ok(()) => self.complained = false,
             Err(error) if !self.complained => {

@@ -38,7 +38,7 @@ pub use view::{
 
 use job::Job;
 pub(crate) use seat::SILENT;
-use seat::{Seat, State};
+use seat::{Seat, SeatState};
 use stop::Stop;
 
 /// What the machine as a whole is doing.
@@ -185,9 +185,9 @@ impl Machine {
     fn begin(&mut self, now: Moment) {
         self.begun = Some(now.at);
         // Those that are adopted run already.
-        let down = |seat: &&mut Seat| seat.here && matches!(seat.state, State::Stopped);
+        let down = |seat: &&mut Seat| seat.here && matches!(seat.state, SeatState::Stopped);
         for seat in self.seats.values_mut().filter(down) {
-            seat.enter(State::Waiting, now);
+            seat.enter(SeatState::Waiting, now);
         }
     }
 
@@ -240,9 +240,9 @@ impl Machine {
             return;
         }
         self.phase = Phase::Up;
-        let missing = self.order.iter().filter(|name| matches!(self.seats[*name].state, State::Absent));
+        let missing = self.order.iter().filter(|name| matches!(self.seats[*name].state, SeatState::Absent));
         let missing: Vec<NodeName> = missing.cloned().collect();
-        let nodes = self.seats.values().filter(|seat| matches!(seat.state, State::Ready)).count();
+        let nodes = self.seats.values().filter(|seat| matches!(seat.state, SeatState::Ready)).count();
         let took_ms = now.at.duration_since(begun).as_millis();
         self.out.push(Do::Report(Report::Up { nodes, missing, took_ms }));
     }

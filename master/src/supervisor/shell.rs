@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::adopted::{self, Adopted};
 use super::event::{Event, Order};
-use super::feed::{Feed, Told};
+use super::feed::{Feed, FeedEvent};
 use super::keeper::Keeper;
 use super::machine::{
     Answer, Ask, ClusterView, Command, Do, End, Exit, Found, Machine, Moment, Refused, Report, Seen, Tell,
@@ -137,7 +137,7 @@ impl Shell {
     }
 
     /// What happens, for readers.
-    pub(crate) fn events(&self) -> broadcast::Sender<Arc<Told>> {
+    pub(crate) fn events(&self) -> broadcast::Sender<Arc<FeedEvent>> {
         self.feed.readers()
     }
 

@@ -114,7 +114,7 @@ async fn fail(Body(text): Body<String>) -> Result<(), HandlerError> {
 
 /// A room's updates, sent in ticks.
 #[derive(Default)]
-struct Updates(OnceLock<ffserver::Latest>);
+struct Updates(OnceLock<ffserver::ConflatedBroadcast>);
 
 /// Updates `KEYS` keys as often as `TIMES`, all within a tick: the body is `KEYS TIMES`.
 #[net_handle(3060)]

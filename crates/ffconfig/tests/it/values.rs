@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ffconfig::schema::{Key, Kind, Section};
+use ffconfig::schema::{Key, Section, ValueKind};
 use ffconfig::{
     ClientFraming, Cluster, Limits, Loaded, Restart, SecondLogin, SlowClient, load, parse, schema,
 };
@@ -319,7 +319,7 @@ fn writing_out_every_default_changes_nothing() {
 #[test]
 fn a_number_of_the_schema_fits_the_field_that_takes_it() {
     for key in schema().iter().flat_map(|section| section.keys) {
-        let Kind::Whole { max, .. } = key.kind else { continue };
+        let ValueKind::Whole { max, .. } = key.kind else { continue };
         let largest = if key.name.starts_with("link_outbox") { u64::MAX } else { u32::MAX.into() };
         assert!(max <= largest, "{}", key.name);
     }

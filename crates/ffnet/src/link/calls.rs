@@ -30,7 +30,7 @@ impl Ticket {
     }
 }
 
-type Outcome = Result<Bytes, Fault>;
+type CallOutcome = Result<Bytes, Fault>;
 
 /// A sink: where the outcome of a forwarded call goes, without a task and without an allocation per call.
 pub trait Sink: Send + Sync {
@@ -41,23 +41,23 @@ pub trait Sink: Send + Sync {
 
 /// A forwarded call that has ended, still to be told: outside of the table's lock, because a sink takes
 /// the lock of another queue.
-pub(super) struct Told {
+pub(super) struct EndedForward {
     sink: Arc<dyn Sink>,
     token: u64,
 }
 
-impl Told {
+impl EndedForward {
     pub(super) fn tell(self, outcome: Result<Option<&[u8]>, &Fault>) {
         self.sink.end(self.token, outcome);
     }
 }
 
 enum Waiter {
-    Future { waker: Option<Waker>, outcome: Option<Outcome> },
-    Sink(Told),
+    Future { waker: Option<Waker>, outcome: Option<CallOutcome> },
+    Sink(EndedForward),
 }
 
-struct Waiting {
+struct WaitingCall {
     ticket: Ticket,
     deadline: Instant,
     /// Where the call's frame starts in everything that the link has ever queued.
@@ -68,18 +68,18 @@ struct Waiting {
 }
 
 /// The end of a call, and what is left to do.
-pub(super) enum Ended {
+pub(super) enum CallEnd {
     /// The call had ended before.
     Late,
     /// The call's future has the outcome.
     Done,
     /// The sink is still to be told.
-    Tell(Told),
+    Tell(EndedForward),
 }
 
 #[derive(Default)]
 pub(super) struct CallTable {
-    calls: Slab<Waiting>,
+    calls: Slab<WaitingCall>,
     uses: u32,
     /// No waiting call has an earlier deadline. May be too early (its call has ended), never too late.
     earliest: Option<Instant>,
@@ -106,7 +106,7 @@ impl CallTable {
     }
 
     /// Takes a call out. The only place that does.
-    fn remove(&mut self, place: usize) -> Waiting {
+    fn remove(&mut self, place: usize) -> WaitingCall {
         let waiting = self.calls.remove(place);
         if self.when_idle.is_some() && self.calls.is_empty() {
             self.when_idle.take().into_iter().for_each(Waker::wake);
@@ -128,7 +128,7 @@ impl CallTable {
         sink: Arc<dyn Sink>,
         token: u64,
     ) -> Ticket {
-        self.add(deadline, starts_at, message_of, Waiter::Sink(Told { sink, token }))
+        self.add(deadline, starts_at, message_of, Waiter::Sink(EndedForward { sink, token }))
     }
 
     /// Counts from now on whose messages wait for their outcome, see [`CallTable::holds`].
@@ -176,15 +176,16 @@ impl CallTable {
         let entry = self.calls.vacant_entry();
         self.uses = self.uses.wrapping_add(1);
         let ticket = Ticket(self.uses << PLACE_BITS | (entry.key() as u32 & PLACE_MASK));
-        entry.insert(Waiting { ticket, deadline, starts_at, message_of, waiter });
+        entry.insert(WaitingCall { ticket, deadline, starts_at, message_of, waiter });
         self.earliest = Some(self.earliest.map_or(deadline, |e| e.min(deadline)));
         ticket
     }
 
     /// Takes the outcome if it is there; else remembers who waits.
-    pub(super) fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Poll<Outcome> {
+    pub(super) fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Poll<CallOutcome> {
         // Only the Call that owns the ticket takes it out, and it is not polled after its end.
-        let Some(Waiting { waiter: Waiter::Future { waker: known, outcome }, .. }) = self.get(ticket) else {
+        let Some(WaitingCall { waiter: Waiter::Future { waker: known, outcome }, .. }) = self.get(ticket)
+        else {
             return Poll::Pending;
         };
         if let Some(outcome) = outcome.take() {
@@ -205,15 +206,15 @@ impl CallTable {
     }
 
     /// Ends a call; `outcome` is made only for a future that waits.
-    pub(super) fn end(&mut self, id: u32, outcome: impl FnOnce() -> Outcome) -> Ended {
+    pub(super) fn end(&mut self, id: u32, outcome: impl FnOnce() -> CallOutcome) -> CallEnd {
         let ticket = Ticket(id);
         match self.get(ticket).map(|waiting| &mut waiting.waiter) {
             Some(Waiter::Sink(_)) => {
-                let Waiting { waiter, message_of, .. } = self.remove(ticket.place());
+                let WaitingCall { waiter, message_of, .. } = self.remove(ticket.place());
                 self.let_go(message_of);
                 match waiter {
-                    Waiter::Sink(told) => Ended::Tell(told),
-                    Waiter::Future { .. } => Ended::Late,
+                    Waiter::Sink(told) => CallEnd::Tell(told),
+                    Waiter::Future { .. } => CallEnd::Late,
                 }
             }
             Some(Waiter::Future { waker, outcome: slot @ None }) => {
@@ -221,14 +222,14 @@ impl CallTable {
                 if let Some(waker) = waker.take() {
                     waker.wake();
                 }
-                Ended::Done
+                CallEnd::Done
             }
-            Some(_) | None => Ended::Late,
+            Some(_) | None => CallEnd::Late,
         }
     }
 
     /// Ends every call whose deadline is not after `now`; the sinks are still to be told.
-    pub(super) fn expire(&mut self, now: Instant, fault: impl Fn() -> Fault) -> Vec<Told> {
+    pub(super) fn expire(&mut self, now: Instant, fault: impl Fn() -> Fault) -> Vec<EndedForward> {
         let late = in_order(self.unended().filter(|waiting| waiting.deadline <= now));
         let told = self.end_each(&late, |_| fault());
         self.earliest = self.unended().map(|waiting| waiting.deadline).min();
@@ -236,23 +237,28 @@ impl CallTable {
     }
 
     /// Ends every call; `fault` is told whether the call's frame had begun to be written.
-    pub(super) fn end_all(&mut self, written: u64, fault: impl Fn(bool) -> Fault) -> Vec<(Told, Fault)> {
+    pub(super) fn end_all(
+        &mut self,
+        written: u64,
+        fault: impl Fn(bool) -> Fault,
+    ) -> Vec<(EndedForward, Fault)> {
         let all = in_order(self.unended());
         self.earliest = None;
         self.end_each(&all, |starts_at| fault(starts_at < written))
     }
 
-    fn unended(&self) -> impl Iterator<Item = &Waiting> {
-        let ended = |waiting: &&Waiting| matches!(waiting.waiter, Waiter::Future { outcome: Some(_), .. });
+    fn unended(&self) -> impl Iterator<Item = &WaitingCall> {
+        let ended =
+            |waiting: &&WaitingCall| matches!(waiting.waiter, Waiter::Future { outcome: Some(_), .. });
         self.calls.iter().map(|(_, waiting)| waiting).filter(move |waiting| !ended(waiting))
     }
 
-    fn end_each(&mut self, ids: &[u32], fault: impl Fn(u64) -> Fault) -> Vec<(Told, Fault)> {
+    fn end_each(&mut self, ids: &[u32], fault: impl Fn(u64) -> Fault) -> Vec<(EndedForward, Fault)> {
         let mut told = Vec::new();
         for &id in ids {
             let Some(starts_at) = self.get(Ticket(id)).map(|waiting| waiting.starts_at) else { continue };
             let fault = fault(starts_at);
-            if let Ended::Tell(sink) = self.end(id, || Err(fault.clone())) {
+            if let CallEnd::Tell(sink) = self.end(id, || Err(fault.clone())) {
                 told.push((sink, fault));
             }
         }
@@ -263,14 +269,14 @@ impl CallTable {
         self.earliest
     }
 
-    fn get(&mut self, ticket: Ticket) -> Option<&mut Waiting> {
+    fn get(&mut self, ticket: Ticket) -> Option<&mut WaitingCall> {
         self.calls.get_mut(ticket.place()).filter(|waiting| waiting.ticket == ticket)
     }
 }
 
 /// The ids in the order in which the calls were made: clients tell the answers to one command apart by
 /// their order, error frames included.
-fn in_order<'a>(calls: impl Iterator<Item = &'a Waiting>) -> Vec<u32> {
+fn in_order<'a>(calls: impl Iterator<Item = &'a WaitingCall>) -> Vec<u32> {
     let mut calls: Vec<_> = calls.map(|waiting| (waiting.starts_at, waiting.ticket.id())).collect();
     calls.sort_unstable();
     calls.into_iter().map(|(_, id)| id).collect()
@@ -288,7 +294,7 @@ mod tests {
         Fault { code, at: NodeName::master(), executed: Executed::Unknown, message: String::new() }
     }
 
-    fn poll(table: &mut CallTable, ticket: Ticket) -> Poll<Outcome> {
+    fn poll(table: &mut CallTable, ticket: Ticket) -> Poll<CallOutcome> {
         table.poll(ticket, Waker::noop())
     }
 
@@ -297,8 +303,8 @@ mod tests {
         let mut table = CallTable::default();
         let ticket = table.insert(Instant::now(), 0);
         assert!(poll(&mut table, ticket).is_pending());
-        assert!(matches!(table.end(ticket.id(), || Ok(Bytes::from_static(b"a"))), Ended::Done));
-        assert!(matches!(table.end(ticket.id(), || Ok(Bytes::from_static(b"b"))), Ended::Late));
+        assert!(matches!(table.end(ticket.id(), || Ok(Bytes::from_static(b"a"))), CallEnd::Done));
+        assert!(matches!(table.end(ticket.id(), || Ok(Bytes::from_static(b"b"))), CallEnd::Late));
         assert_eq!(poll(&mut table, ticket), Poll::Ready(Ok(Bytes::from_static(b"a"))));
         assert_eq!(table.len(), 0);
     }
@@ -350,7 +356,7 @@ mod tests {
         table.forget(first);
         let second = table.insert(Instant::now(), 0);
         assert_eq!(first.place(), second.place());
-        assert!(matches!(table.end(first.id(), || Ok(Bytes::new())), Ended::Late));
+        assert!(matches!(table.end(first.id(), || Ok(Bytes::new())), CallEnd::Late));
         assert!(poll(&mut table, second).is_pending());
     }
 
@@ -377,9 +383,11 @@ mod tests {
         let sink = Arc::new(Count(0.into()));
         let mut table = CallTable::default();
         let ticket = table.forward(Instant::now(), 0, None, sink.clone(), 7);
-        let Ended::Tell(told) = table.end(ticket.id(), || unreachable!("no future waits")) else { panic!() };
+        let CallEnd::Tell(told) = table.end(ticket.id(), || unreachable!("no future waits")) else {
+            panic!()
+        };
         told.tell(Ok(Some(b"x")));
-        assert!(matches!(table.end(ticket.id(), || unreachable!()), Ended::Late));
+        assert!(matches!(table.end(ticket.id(), || unreachable!()), CallEnd::Late));
         table.forward(Instant::now(), 0, None, sink.clone(), 100);
         for told in table.expire(Instant::now(), || fault(Code::Timeout)) {
             told.tell(Ok(None));
@@ -443,7 +451,7 @@ mod tests {
         let (sent, unsent) = (table.insert(Instant::now(), 0), table.insert(Instant::now(), 100));
         let executed = |was_sent| if was_sent { Executed::Unknown } else { Executed::No };
         table.end_all(100, |was_sent| Fault { executed: executed(was_sent), ..fault(Code::LinkLost) });
-        let of = |polled: Poll<Outcome>| match polled {
+        let of = |polled: Poll<CallOutcome>| match polled {
             Poll::Ready(Err(fault)) => fault.executed,
             other => panic!("{other:?}"),
         };

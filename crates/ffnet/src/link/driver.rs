@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
 use super::bell::{self, Bell};
-use super::calls::Ended;
+use super::calls::CallEnd;
 use super::service::{Closed, MISSED_HEARTBEATS, Service};
 use super::{Change, Link, flag};
 
@@ -51,13 +51,13 @@ pub struct Driver<S, V> {
     /// The waker of both timers.
     due: Waker,
     /// The end from outside, see [`Driver::until`].
-    over: Option<Over>,
+    over: Option<EndEvent>,
     /// The reason, once Bye is said, and until when the peer is waited for.
     leaving: Option<(String, Instant)>,
 }
 
 /// An event that ends a link, with its reason and its waker.
-struct Over {
+struct EndEvent {
     future: Pin<Box<dyn Future<Output = String> + Send>>,
     waker: Waker,
 }
@@ -98,7 +98,7 @@ where
     /// anything. Cheaper than a `select!` around the driver, which looks at both in every turn.
     #[must_use]
     pub fn until(mut self, over: impl Future<Output = String> + Send + 'static) -> Self {
-        self.over = Some(Over { future: Box::pin(over), waker: self.bell.waker::<{ bell::OVER }>() });
+        self.over = Some(EndEvent { future: Box::pin(over), waker: self.bell.waker::<{ bell::OVER }>() });
         self
     }
 
@@ -116,7 +116,7 @@ where
             });
         }
         if has_rung(bell::OVER)
-            && let Some(Over { future, waker }) = &mut self.over
+            && let Some(EndEvent { future, waker }) = &mut self.over
             && let Poll::Ready(why) = future.as_mut().poll(&mut Context::from_waker(waker))
         {
             return Poll::Ready(Closed::Here(why));
@@ -386,9 +386,9 @@ fn end_call(link: &Link, head: &Head, outcome: Result<Option<&[u8]>, &Fault>) {
     };
     let ended = link.0.calls.lock().end(head.call, owned);
     match ended {
-        Ended::Done => {}
-        Ended::Tell(told) => told.tell(outcome),
-        Ended::Late => drop(link.0.counters.late_replies.fetch_add(1, Ordering::Relaxed)),
+        CallEnd::Done => {}
+        CallEnd::Tell(told) => told.tell(outcome),
+        CallEnd::Late => drop(link.0.counters.late_replies.fetch_add(1, Ordering::Relaxed)),
     }
 }
 

@@ -28,14 +28,14 @@ const KEYS_AT_ONCE: usize = 1000;
 const LIFE_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 #[derive(Clone)]
-pub(super) struct Remote {
+pub(super) struct MemcachedCache {
     client: AsyncMemcache,
     servers: std::sync::Arc<[String]>,
     prefix: std::sync::Arc<str>,
     timeout: Duration,
 }
 
-impl Remote {
+impl MemcachedCache {
     /// The crate connects at the first operation, so every server is asked once, all at the same time.
     pub(super) async fn connect(config: &ffconfig::Memcached) -> Result<Self, CacheError> {
         if config.urls.is_empty() {

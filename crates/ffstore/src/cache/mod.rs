@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 pub use self::error::{CacheError, Cause};
 use self::local::Store;
-use self::memcached::Remote;
+use self::memcached::MemcachedCache;
 
 /// What the in-process cache holds unless [`Cache::in_process`] is given another bound: memcached's own
 /// default.
@@ -85,7 +85,7 @@ pub struct Cache(Backend);
 enum Backend {
     /// Locked for one look-up, never across an await.
     Local(Arc<Mutex<Store>>),
-    Remote(Remote),
+    Remote(MemcachedCache),
 }
 
 impl Cache {
@@ -101,7 +101,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Unreachable`], [`Refused`](CacheError::Refused) or [`NoServer`](CacheError::NoServer).
     pub async fn connect(config: &ffconfig::Memcached) -> Result<Self, CacheError> {
-        Remote::connect(config).await.map(|remote| Self(Backend::Remote(remote)))
+        MemcachedCache::connect(config).await.map(|remote| Self(Backend::Remote(remote)))
     }
 
     /// Whether every server answers.

@@ -30,10 +30,10 @@ const SYNC: Duration = Duration::from_secs(1);
 
 /// The journal of one node's start.
 pub(crate) struct Journal {
-    shared: Arc<Shared>,
+    shared: Arc<JournalShared>,
 }
 
-struct Shared {
+struct JournalShared {
     id: Arc<str>,
     head: Head,
     folder: PathBuf,
@@ -48,7 +48,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     tables: Vec<Table>,
-    waiting: Vec<Op>,
+    waiting: Vec<WriterOp>,
     /// Of what waits.
     bytes: usize,
     thread: Option<JoinHandle<()>>,
@@ -57,7 +57,7 @@ struct Queue {
 
 type Done = oneshot::Sender<Result<(), Arc<io::Error>>>;
 
-enum Op {
+enum WriterOp {
     Append(Entry, Option<Done>),
     Written(RowId, i64),
     Released(RowId, u64),
@@ -71,7 +71,7 @@ impl Journal {
         // The salt stops outsiders from forging entries. Without OS randomness the unsalted format is written.
         let salt = getrandom::u64().ok();
         let head = Head { id: id.to_string(), boot: boot(), salt };
-        let shared = Shared { id, head, folder, bytes_max, queue, wake: Condvar::new(), live, leases };
+        let shared = JournalShared { id, head, folder, bytes_max, queue, wake: Condvar::new(), live, leases };
         Self { shared: Arc::new(shared) }
     }
 
@@ -90,7 +90,7 @@ impl Journal {
         queue.tables.push(table.clone());
         let number = queue.tables.len() as u32;
         if queue.thread.is_some() {
-            queue.waiting.push(Op::Append(Entry::Table { number, table }, None));
+            queue.waiting.push(WriterOp::Append(Entry::Table { number, table }, None));
         }
         number
     }
@@ -116,7 +116,7 @@ impl Journal {
                 queue.thread = Some(self.start().map_err(journal)?);
             }
             queue.bytes = waiting;
-            queue.waiting.push(Op::Append(entry, Some(done)));
+            queue.waiting.push(WriterOp::Append(entry, Some(done)));
         }
         self.shared.wake.notify_one();
         match is_done.await {
@@ -127,16 +127,16 @@ impl Journal {
 
     /// The database has this version of a row.
     pub(crate) fn written(&self, row: RowId, version: i64) {
-        self.tell(Op::Written(row, version));
+        self.tell(WriterOp::Written(row, version));
     }
 
     /// The lease of that number has ended in the database.
     pub(crate) fn released(&self, row: RowId, number: u64) {
-        self.tell(Op::Released(row, number));
+        self.tell(WriterOp::Released(row, number));
     }
 
     /// Only shortens the file, so nobody waits for it.
-    fn tell(&self, op: Op) {
+    fn tell(&self, op: WriterOp) {
         let mut queue = self.shared.queue.lock();
         if queue.thread.is_some() {
             queue.waiting.push(op);
@@ -193,7 +193,7 @@ fn size(entry: &Entry) -> usize {
 
 /// The thread's own.
 struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<JournalShared>,
     path: PathBuf,
     file: Option<File>,
     /// Of the file; whatever is behind it was never answered.
@@ -206,7 +206,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<JournalShared>) -> Self {
         let path = shared.folder.join(format!("{}.{EXTENSION}", shared.id));
         Self { shared, path, file: None, len: 0, live: Live::default(), unsynced: None, damaged: false }
     }
@@ -231,7 +231,7 @@ impl Writer {
     }
 
     /// The operations that wait; `None` at the end. Empty when it is time to look at the disk.
-    fn next(&self) -> Option<Vec<Op>> {
+    fn next(&self) -> Option<Vec<WriterOp>> {
         let mut queue = self.shared.queue.lock();
         if queue.waiting.is_empty() && !queue.closed {
             match self.unsynced {
@@ -250,10 +250,10 @@ impl Writer {
     }
 
     /// All that waits in one write.
-    fn take(&mut self, ops: Vec<Op>) {
+    fn take(&mut self, ops: Vec<WriterOp>) {
         let mut bytes = Vec::new();
         for op in &ops {
-            if let Op::Append(entry, ..) = op {
+            if let WriterOp::Append(entry, ..) = op {
                 entry.write(&self.shared.head, &mut bytes);
             }
         }
@@ -263,7 +263,7 @@ impl Writer {
         }
         for op in ops {
             match op {
-                Op::Append(entry, done) => {
+                WriterOp::Append(entry, done) => {
                     // Nobody appends a table again: it comes with the file that is written anew.
                     let is_table = matches!(entry, Entry::Table { .. });
                     self.damaged |= is_table && written.is_err();
@@ -275,8 +275,8 @@ impl Writer {
                         let _gone = done.send(written.clone());
                     }
                 }
-                Op::Written(row, version) => self.live.written(&row, version),
-                Op::Released(row, number) => self.live.released(&row, number),
+                WriterOp::Written(row, version) => self.live.written(&row, version),
+                WriterOp::Released(row, number) => self.live.released(&row, number),
             }
         }
         if self.len > 2 * self.live.bytes() as u64 + SLACK

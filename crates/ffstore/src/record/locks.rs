@@ -19,32 +19,32 @@ impl<K> Default for Locks<K> {
 
 impl<K: Eq + Hash + Clone> Locks<K> {
     /// Waits for the lock, in the order of the calls. Cancel-safe.
-    pub(crate) async fn lock(&self, key: &K) -> Guard<'_, K> {
+    pub(crate) async fn lock(&self, key: &K) -> KeyGuard<'_, K> {
         // The guard stands from the start: it takes the entry out when the wait is dropped, too.
         let lock = self.0.lock().entry(key.clone()).or_default().clone();
-        let mut guard = Guard { locks: self, key: key.clone(), held: None };
+        let mut guard = KeyGuard { locks: self, key: key.clone(), held: None };
         guard.held = Some(lock.lock_owned().await);
         guard
     }
 
     /// The lock, when nobody has it.
-    pub(crate) fn try_lock(&self, key: &K) -> Option<Guard<'_, K>> {
+    pub(crate) fn try_lock(&self, key: &K) -> Option<KeyGuard<'_, K>> {
         let lock = self.0.lock().entry(key.clone()).or_default().clone();
         // As above: whoever has it may end while this clone of the lock is still there.
-        let mut guard = Guard { locks: self, key: key.clone(), held: None };
+        let mut guard = KeyGuard { locks: self, key: key.clone(), held: None };
         guard.held = Some(lock.try_lock_owned().ok()?);
         Some(guard)
     }
 }
 
 /// The lock of a key, until it is dropped.
-pub(crate) struct Guard<'a, K: Eq + Hash> {
+pub(crate) struct KeyGuard<'a, K: Eq + Hash> {
     locks: &'a Locks<K>,
     key: K,
     held: Option<OwnedMutexGuard<()>>,
 }
 
-impl<K: Eq + Hash> Drop for Guard<'_, K> {
+impl<K: Eq + Hash> Drop for KeyGuard<'_, K> {
     fn drop(&mut self) {
         self.held = None;
         let mut all = self.locks.0.lock();

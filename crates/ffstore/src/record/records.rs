@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffproto::SessionId;
-use ffproto::handover::KeptRecord;
+use ffproto::handover::BoundRecord;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -38,8 +38,8 @@ trait AnyTable: Send + Sync {
     fn run(self: Arc<Self>) -> Later<()>;
     fn stats(&self, now: Instant) -> TableStats;
     fn session_ended(&self, session: SessionId);
-    fn bindings(&self) -> Vec<KeptRecord>;
-    fn bind_again(&self, kept: &KeptRecord);
+    fn bindings(&self) -> Vec<BoundRecord>;
+    fn bind_again(&self, kept: &BoundRecord);
     fn retain_bindings(&self, lives: &dyn Fn(SessionId) -> bool);
 }
 
@@ -81,11 +81,11 @@ impl<T: Record> AnyTable for Inner<T> {
         Inner::session_ended(self, session);
     }
 
-    fn bindings(&self) -> Vec<KeptRecord> {
+    fn bindings(&self) -> Vec<BoundRecord> {
         Inner::bindings(self)
     }
 
-    fn bind_again(&self, kept: &KeptRecord) {
+    fn bind_again(&self, kept: &BoundRecord) {
         Inner::bind_again(self, kept);
     }
 
@@ -270,12 +270,12 @@ impl Records {
     }
 
     /// The records that are bound to sessions, for a successor.
-    pub fn bindings(&self) -> Vec<KeptRecord> {
+    pub fn bindings(&self) -> Vec<BoundRecord> {
         self.all.iter().flat_map(|table| table.bindings()).collect()
     }
 
     /// Binds the records that a predecessor had bound to sessions.
-    pub fn bind_again(&self, kept: &[KeptRecord]) {
+    pub fn bind_again(&self, kept: &[BoundRecord]) {
         kept.iter().for_each(|kept| self.all.iter().for_each(|table| table.bind_again(kept)));
     }
 

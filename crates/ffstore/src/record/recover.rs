@@ -31,7 +31,7 @@ const LOOK_THROUGH: Duration = Duration::from_secs(300);
 const LATE: Duration = Duration::from_secs(60);
 
 /// A journal that is left, and locked by us now.
-struct Left {
+struct LeftJournal {
     path: PathBuf,
     /// Keeps the lock.
     _file: File,
@@ -58,7 +58,7 @@ pub(crate) struct Recovery {
     folder: PathBuf,
     databases: BTreeMap<String, Db>,
     /// Written; only leases that may still come are left of them.
-    settling: Vec<Left>,
+    settling: Vec<LeftJournal>,
 }
 
 impl Recovery {
@@ -101,7 +101,7 @@ impl Recovery {
 }
 
 /// The journals that nobody locks.
-fn find(folder: &Path) -> io::Result<Vec<Left>> {
+fn find(folder: &Path) -> io::Result<Vec<LeftJournal>> {
     let entries = match std::fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -119,7 +119,7 @@ fn find(folder: &Path) -> io::Result<Vec<Left>> {
     Ok(left)
 }
 
-fn take(path: &Path) -> io::Result<Option<Left>> {
+fn take(path: &Path) -> io::Result<Option<LeftJournal>> {
     let mut file = match File::options().read(true).append(true).open(path) {
         // Its node has written everything since the folder was read.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -151,7 +151,7 @@ fn take(path: &Path) -> io::Result<Option<Left>> {
     };
     let torn = bytes.len() - read.whole;
     let age = file.metadata()?.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
-    Ok(Some(Left {
+    Ok(Some(LeftJournal {
         late: Instant::now() + LATE.saturating_sub(age),
         looked_through: false,
         path: path.to_owned(),
@@ -163,7 +163,7 @@ fn take(path: &Path) -> io::Result<Option<Left>> {
     }))
 }
 
-async fn write(left: &Left, databases: &BTreeMap<String, Db>) -> Result<u64, DbError> {
+async fn write(left: &LeftJournal, databases: &BTreeMap<String, Db>) -> Result<u64, DbError> {
     let waits = |e: &DbError| warn!("the journal of {} waits: {}", left.head.id, fftelemetry::chain(e));
     let mut by_table: BTreeMap<u32, Vec<(&RowId, &LiveRow)>> = BTreeMap::new();
     left.live.rows().for_each(|(row, live)| by_table.entry(row.table).or_default().push((row, live)));
@@ -179,7 +179,7 @@ async fn write(left: &Left, databases: &BTreeMap<String, Db>) -> Result<u64, DbE
             let reason = format!("this node has no database `{}` for it", table.database);
             return Err(DbError::Url { reason }).inspect_err(waits);
         };
-        let to = To { left, db, table };
+        let to = RecoveryTarget { left, db, table };
         written += to.write(&rows).await.inspect_err(waits)?;
         if left.may_have_lost() {
             let found = to.still_held(number).await.inspect_err(waits)?;
@@ -191,13 +191,13 @@ async fn write(left: &Left, databases: &BTreeMap<String, Db>) -> Result<u64, DbE
 }
 
 /// The table that rows of a journal go to.
-struct To<'a> {
-    left: &'a Left,
+struct RecoveryTarget<'a> {
+    left: &'a LeftJournal,
     db: &'a Db,
     table: &'a Table,
 }
 
-impl To<'_> {
+impl RecoveryTarget<'_> {
     async fn write(&self, rows: &[(&RowId, &LiveRow)]) -> Result<u64, DbError> {
         let mut written = 0;
         for rows in rows.chunks(BATCH) {
@@ -306,7 +306,7 @@ fn row_id(table: u32, key: &Value) -> RowId {
     RowId { table, key: bytes.into() }
 }
 
-impl Left {
+impl LeftJournal {
     /// Whether something may be missing that the database knows of: damage in the middle, or another boot, before
     /// which the last second may not have reached the disk.
     fn may_have_lost(&self) -> bool {

@@ -35,7 +35,7 @@ pub(crate) struct Bounds {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum RowState {
     Clean,
     Loose,
     Held,
@@ -59,7 +59,7 @@ struct Slot<T> {
     loaded: Instant,
     used: Instant,
     wrote: Instant,
-    state: State,
+    state: RowState,
     dirty: Option<Dirty>,
     bytes: usize,
     /// Read since the hand of the clock last came by.
@@ -70,10 +70,10 @@ struct Slot<T> {
 
 /// A copy of a slot.
 #[derive(Debug)]
-pub(crate) struct Known<T> {
+pub(crate) struct SlotCopy<T> {
     pub(crate) value: Option<Arc<T>>,
     pub(crate) version: i64,
-    pub(crate) state: State,
+    pub(crate) state: RowState,
     pub(crate) dirty: bool,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Due<K, T> {
     pub(crate) key: K,
     pub(crate) value: Arc<T>,
     pub(crate) version: i64,
-    pub(crate) state: State,
+    pub(crate) state: RowState,
 }
 
 /// The slots of one table.
@@ -118,7 +118,7 @@ impl<T: Record> RowCache<T> {
     #[inline]
     pub(crate) fn read(&mut self, key: &T::Key, asked: Instant, now: Instant) -> Option<Option<Arc<T>>> {
         let slot = self.slots.get_mut(key)?;
-        let own = slot.state == State::Held || slot.dirty.is_some();
+        let own = slot.state == RowState::Held || slot.dirty.is_some();
         if !own && slot.loaded < asked && now.saturating_duration_since(slot.loaded) >= self.bounds.fresh {
             return None;
         }
@@ -127,9 +127,9 @@ impl<T: Record> RowCache<T> {
     }
 
     /// Everything that is known, however old.
-    pub(crate) fn known(&self, key: &T::Key) -> Option<Known<T>> {
+    pub(crate) fn known(&self, key: &T::Key) -> Option<SlotCopy<T>> {
         let slot = self.slots.get(key)?;
-        Some(Known {
+        Some(SlotCopy {
             value: slot.value.clone(),
             version: slot.version,
             state: slot.state,
@@ -148,7 +148,7 @@ impl<T: Record> RowCache<T> {
         now: Instant,
     ) -> Option<Arc<T>> {
         if let Some(slot) = self.slots.get_mut(key) {
-            let own = slot.state == State::Held || slot.dirty.is_some() || slot.loaded > asked;
+            let own = slot.state == RowState::Held || slot.dirty.is_some() || slot.loaded > asked;
             if own || (value.is_some() && slot.value.is_some() && slot.version > version) {
                 return slot.value.clone();
             }
@@ -177,7 +177,7 @@ impl<T: Record> RowCache<T> {
                 loaded: now,
                 used: now,
                 wrote: now,
-                state: State::Clean,
+                state: RowState::Clean,
                 dirty: None,
                 bytes,
                 touched: false,
@@ -191,7 +191,7 @@ impl<T: Record> RowCache<T> {
     pub(crate) fn forget(&mut self, key: &T::Key) {
         let Some(mut slot) = self.slots.remove(key) else { return };
         self.bytes -= slot.bytes;
-        if slot.state == State::Held {
+        if slot.state == RowState::Held {
             self.held -= 1;
         }
         if let Some(dirty) = slot.dirty.take() {
@@ -208,11 +208,12 @@ impl<T: Record> RowCache<T> {
             self.insert(key, Some(value.clone()), version, now);
         }
         let Some(slot) = self.slots.get_mut(key) else { return version };
-        let version = if slot.dirty.is_some() && slot.state == State::Loose { version + 1 } else { version };
-        if slot.state != State::Held {
+        let version =
+            if slot.dirty.is_some() && slot.state == RowState::Loose { version + 1 } else { version };
+        if slot.state != RowState::Held {
             self.held += 1;
         }
-        slot.state = State::Held;
+        slot.state = RowState::Held;
         // Whatever was read meanwhile: the row was this when it became ours.
         (slot.value, slot.version, slot.wrote) = (Some(value.clone()), version, now);
         version
@@ -221,9 +222,9 @@ impl<T: Record> RowCache<T> {
     /// The row names no journal any more: the slot is a copy of the database's row.
     pub(crate) fn release(&mut self, key: &T::Key, now: Instant) {
         let Some(slot) = self.slots.get_mut(key) else { return };
-        if slot.state == State::Held {
+        if slot.state == RowState::Held {
             self.held -= 1;
-            slot.state = State::Clean;
+            slot.state = RowState::Clean;
             slot.loaded = now;
         }
         if let Some(dirty) = slot.dirty.take() {
@@ -243,8 +244,8 @@ impl<T: Record> RowCache<T> {
         let bytes = size::<T>(Some(&value));
         self.bytes = self.bytes - slot.bytes + bytes;
         match slot.state {
-            State::Held => slot.version = version + 1,
-            State::Clean | State::Loose => slot.state = State::Loose,
+            RowState::Held => slot.version = version + 1,
+            RowState::Clean | RowState::Loose => slot.state = RowState::Loose,
         }
         let old = slot.bytes;
         (slot.value, slot.bytes, slot.used, slot.wrote) = (Some(value), bytes, now, now);
@@ -309,12 +310,12 @@ impl<T: Record> RowCache<T> {
         let Some(dirty) = slot.dirty else { return };
         let Some(next) = dirty.in_flight else { return };
         let same = slot.value.as_ref().is_some_and(|value| Arc::ptr_eq(value, &due.value));
-        if slot.state == State::Loose {
+        if slot.state == RowState::Loose {
             slot.version = version;
         }
         if same {
-            if slot.state == State::Loose {
-                slot.state = State::Clean;
+            if slot.state == RowState::Loose {
+                slot.state = RowState::Clean;
             }
             slot.loaded = now;
             slot.dirty = None;
@@ -347,13 +348,14 @@ impl<T: Record> RowCache<T> {
 
     /// Keys of rows that are held, have nothing to be written, and were not written to since `since`.
     pub(crate) fn idle_leases(&self, since: Instant) -> Vec<T::Key> {
-        let idle = |slot: &Slot<T>| slot.state == State::Held && slot.dirty.is_none() && slot.wrote <= since;
+        let idle =
+            |slot: &Slot<T>| slot.state == RowState::Held && slot.dirty.is_none() && slot.wrote <= since;
         self.slots.iter().filter(|(_, slot)| idle(slot)).map(|(key, _)| key.clone()).collect()
     }
 
     /// Whether any row is held and has nothing to be written.
     pub(crate) fn is_any_idle(&self) -> bool {
-        self.slots.values().any(|slot| slot.state == State::Held && slot.dirty.is_none())
+        self.slots.values().any(|slot| slot.state == RowState::Held && slot.dirty.is_none())
     }
 
     /// The number of rows that are held.
@@ -368,7 +370,7 @@ impl<T: Record> RowCache<T> {
 
     /// The values that this node knows better than the database.
     pub(crate) fn own(&self) -> impl Iterator<Item = (&T::Key, &Arc<T>)> {
-        let own = |slot: &&Slot<T>| slot.state == State::Held || slot.dirty.is_some();
+        let own = |slot: &&Slot<T>| slot.state == RowState::Held || slot.dirty.is_some();
         let own = move |(_, slot): &(&T::Key, &Slot<T>)| own(slot);
         self.slots.iter().filter(own).filter_map(|(key, slot)| Some((key, slot.value.as_ref()?)))
     }
@@ -417,7 +419,7 @@ impl<T: Record> RowCache<T> {
 
 impl<T> Slot<T> {
     fn may_leave(&self) -> bool {
-        self.state == State::Clean && self.dirty.is_none()
+        self.state == RowState::Clean && self.dirty.is_none()
     }
 }
 

@@ -6,13 +6,13 @@ use std::io;
 use ffproto::frame::FrameFault;
 use ffproto::frame::websocket::WebSocketFault;
 
-use crate::session::local::Reason;
+use crate::session::local::CloseReason;
 
 /// The reason why a connection ended, for the log.
 pub(in crate::gateway) enum Closed {
     ByPeer,
     /// The reason given to [`Session::close`], a slow reader's included.
-    Here(Reason),
+    Here(CloseReason),
     Frame(FrameFault),
     WebSocket(WebSocketFault),
     Draining,

@@ -17,12 +17,12 @@ pub(super) enum Decision<'t> {
     /// Nobody handles the command.
     NoRoute,
     /// The message is not accepted.
-    Refuse(Refusal),
+    Refuse(MessageRefusal),
 }
 
 /// Why a message is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::gateway) enum Refusal {
+pub(in crate::gateway) enum MessageRefusal {
     /// The client has logged in already.
     LoggedIn,
     /// The client's login, which is this command, comes first and alone.
@@ -50,13 +50,13 @@ pub(super) fn decide(
 }
 
 /// Whether a message is accepted, and whether it is the login.
-fn admit(login: Option<CommandId>, stage: Stage, command: CommandId) -> Result<bool, Refusal> {
+fn admit(login: Option<CommandId>, stage: Stage, command: CommandId) -> Result<bool, MessageRefusal> {
     let Some(login) = login else { return Ok(false) };
     match (stage, command == login) {
         (Stage::In, false) => Ok(false),
-        (Stage::In, true) => Err(Refusal::LoggedIn),
+        (Stage::In, true) => Err(MessageRefusal::LoggedIn),
         (Stage::Awaited, true) => Ok(true),
-        (Stage::Awaited | Stage::Asked, _) => Err(Refusal::NotLoggedIn(login)),
+        (Stage::Awaited | Stage::Asked, _) => Err(MessageRefusal::NotLoggedIn(login)),
     }
 }
 
@@ -78,11 +78,11 @@ mod tests {
     fn the_login_comes_first_and_alone_and_once() {
         let admit = |stage, command| admit(Some(LOGIN), stage, command);
         assert_eq!(admit(Stage::Awaited, LOGIN), Ok(true));
-        assert_eq!(admit(Stage::Awaited, MOVE), Err(Refusal::NotLoggedIn(LOGIN)));
-        assert_eq!(admit(Stage::Asked, LOGIN), Err(Refusal::NotLoggedIn(LOGIN)));
-        assert_eq!(admit(Stage::Asked, MOVE), Err(Refusal::NotLoggedIn(LOGIN)));
+        assert_eq!(admit(Stage::Awaited, MOVE), Err(MessageRefusal::NotLoggedIn(LOGIN)));
+        assert_eq!(admit(Stage::Asked, LOGIN), Err(MessageRefusal::NotLoggedIn(LOGIN)));
+        assert_eq!(admit(Stage::Asked, MOVE), Err(MessageRefusal::NotLoggedIn(LOGIN)));
         assert_eq!(admit(Stage::In, MOVE), Ok(false));
-        assert_eq!(admit(Stage::In, LOGIN), Err(Refusal::LoggedIn));
+        assert_eq!(admit(Stage::In, LOGIN), Err(MessageRefusal::LoggedIn));
     }
 
     #[test]

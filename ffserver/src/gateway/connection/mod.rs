@@ -40,13 +40,15 @@ use crate::exec::execution::{Execution, log_error, until};
 use crate::exec::executor::Executor;
 use crate::session::handle::Session;
 use crate::session::local::write_buffer::WriteBuffer;
-use crate::session::local::{Directive, KEEP_BYTES, LocalSession, Reason, SessionHandoff, Socket, Stage};
+use crate::session::local::{
+    CloseReason, Directive, KEEP_BYTES, LocalSession, SessionHandoff, Socket, Stage,
+};
 use allowance::Allowance;
 pub(super) use closed::Closed;
-pub(super) use decision::Refusal;
+pub(super) use decision::MessageRefusal;
 use decision::{Decision, decide};
-use protocol::Spoken;
-use requests::{LastWay, Message, Running, finish, forward, start};
+use protocol::SpokenProtocol;
+use requests::{LastHop, Message, RunningHandler, finish, forward, start};
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 
@@ -61,10 +63,10 @@ pub(super) struct Connection {
     session: LocalSession,
     executor: Arc<Executor>,
     input: Input,
-    running: Option<Running>,
+    running: Option<RunningHandler>,
     /// Boxed: most nodes set no limit, and an idle connection is to be small.
     allowance: Option<Box<Allowance>>,
-    last_way: LastWay,
+    last_way: LastHop,
     timer: Option<Pin<Box<Sleep>>>,
     writing: WriteBuffer,
 }
@@ -74,7 +76,7 @@ pub(super) struct Connection {
 struct Input {
     /// The unread bytes: with `spoken` all that has to be known of the input.
     unread: Vec<u8>,
-    spoken: Spoken,
+    spoken: SpokenProtocol,
     /// Whether the client will send no more; what it has sent is handled and answered first.
     ended: bool,
     /// Whether `unread` starts with a whole frame that may not start yet.
@@ -87,8 +89,8 @@ struct Input {
 
 /// The gateway's part of a connection's hand-off.
 #[derive(Serialize, Deserialize)]
-struct Extra {
-    spoken: Spoken,
+struct ConnectionHandoff {
+    spoken: SpokenProtocol,
     handoff: SessionHandoff,
 }
 
@@ -103,7 +105,7 @@ impl Connection {
                 Ok(None)
             });
             let deadline = Instant::now() + limits.call_timeout;
-            Running { handler, command: None, name: SessionEventKind::Opened.hook_name(), deadline }
+            RunningHandler { handler, command: None, name: SessionEventKind::Opened.hook_name(), deadline }
         });
         session.set_running(running.is_some());
         let mut connection = Self::silent(stream, session, executor.clone());
@@ -123,7 +125,7 @@ impl Connection {
             input: Input::default(),
             running: None,
             allowance,
-            last_way: LastWay::default(),
+            last_way: LastHop::default(),
             timer: None,
             writing: WriteBuffer::default(),
             executor,
@@ -139,7 +141,7 @@ impl Connection {
         record: handover::Session,
         executor: Arc<Executor>,
     ) -> Result<Self, bincode::Error> {
-        let Extra { spoken, handoff } = bincode::deserialize(&record.extra)?;
+        let ConnectionHandoff { spoken, handoff } = bincode::deserialize(&record.extra)?;
         let session = executor.node.known_sessions().adopt(&record, handoff);
         let mut connection = Self::silent(stream, session, executor);
         (connection.input.unread, connection.input.ended) = (record.unread, record.ended);
@@ -152,7 +154,7 @@ impl Connection {
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.socket.as_fd().try_clone_to_owned().ok()?;
         let (mut record, handoff) = self.executor.node.known_sessions().leave(&self.session)?;
-        let extra = Extra { spoken: self.input.spoken.clone(), handoff };
+        let extra = ConnectionHandoff { spoken: self.input.spoken.clone(), handoff };
         record.extra = bincode::serialize(&extra).ok()?;
         let mut unsent = self.writing.take();
         unsent.append(&mut record.unsent);
@@ -219,7 +221,7 @@ impl Connection {
                 Err(HandlerError::timeout())
             }
         };
-        if let Some(Running { command, name, .. }) = self.running.take() {
+        if let Some(RunningHandler { command, name, .. }) = self.running.take() {
             self.session.set_running(false);
             finish(&self.session, &self.executor, command, name, outcome);
         }
@@ -262,9 +264,9 @@ impl Connection {
     fn handle_frames(&mut self, bytes: &[u8], now: Instant, cx: &mut Context<'_>) -> Result<usize, Closed> {
         self.input.stalled = false;
         match self.input.spoken {
-            Spoken::Firefly => self.handle_firefly(bytes, now, cx).map_err(Closed::Frame),
-            Spoken::WebSocket(_) => self.handle_messages(bytes, now, cx).map_err(Closed::WebSocket),
-            Spoken::Unknown => self.handle_first(bytes, now, cx),
+            SpokenProtocol::Firefly => self.handle_firefly(bytes, now, cx).map_err(Closed::Frame),
+            SpokenProtocol::WebSocket(_) => self.handle_messages(bytes, now, cx).map_err(Closed::WebSocket),
+            SpokenProtocol::Unknown => self.handle_first(bytes, now, cx),
         }
     }
 
@@ -358,7 +360,7 @@ impl Connection {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         // Room for one largest frame with its headers: what waits here is bounded by that and one read.
         let mut max = self.executor.node.identity().limits().frame_bytes_max as usize + 64;
-        if self.input.spoken == Spoken::Unknown {
+        if self.input.spoken == SpokenProtocol::Unknown {
             max = max.max(REQUEST_BYTES_MAX);
         }
         if self.input.ended || self.input.directive != Directive::Run || self.input.unread.len() > max {
@@ -409,8 +411,8 @@ impl Connection {
 
     /// Writes what is queued. Ready when the session was closed here and everything before is written, or
     /// the client is not waited for.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Reason>> {
-        if self.input.spoken == Spoken::Unknown && self.poll_spoken(cx).is_pending() {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseReason>> {
+        if self.input.spoken == SpokenProtocol::Unknown && self.poll_spoken(cx).is_pending() {
             return Poll::Pending;
         }
         loop {
@@ -447,7 +449,7 @@ impl Connection {
     /// A handler that has begun runs to its end although its client is gone: half a trade is worse than an
     /// answer that nobody reads. Frames behind it are dropped with the connection.
     fn detach(&mut self) {
-        let Some(Running { handler, name, deadline, .. }) = self.running.take() else { return };
+        let Some(RunningHandler { handler, name, deadline, .. }) = self.running.take() else { return };
         if tokio::runtime::Handle::try_current().is_err() {
             return warn!("handler {name} was cut off by the end of the node");
         }

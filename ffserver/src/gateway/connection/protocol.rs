@@ -28,7 +28,7 @@ thread_local! {
 /// The protocol that a connection speaks. With its unread bytes this is all that must be known to go on, between two
 /// whole frames, in another process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) enum Spoken {
+pub(super) enum SpokenProtocol {
     /// The first bytes have not told yet.
     #[default]
     Unknown,
@@ -47,11 +47,11 @@ pub(super) struct WebSocket {
     closed: Option<Option<u16>>,
 }
 
-impl Spoken {
+impl SpokenProtocol {
     /// Settles for firefly frames when the first bytes have not told: the server speaks first.
     pub(super) fn settle(&mut self) {
-        if *self == Spoken::Unknown {
-            *self = Spoken::Firefly;
+        if *self == SpokenProtocol::Unknown {
+            *self = SpokenProtocol::Firefly;
         }
     }
 }
@@ -67,14 +67,14 @@ impl Connection {
         match upgrade::begins(&self.session.framing(), bytes) {
             Begins::More => Ok(0),
             Begins::Firefly => {
-                self.input.spoken = Spoken::Firefly;
+                self.input.spoken = SpokenProtocol::Firefly;
                 self.handle_firefly(bytes, now, cx).map_err(Closed::Frame)
             }
             Begins::Http => {
                 let read = upgrade::read(bytes).map_err(|fault| Closed::WebSocket(fault.into()))?;
                 let Some(upgrade) = read else { return Ok(0) };
                 self.session.upgrade(&upgrade.response);
-                self.input.spoken = Spoken::WebSocket(Box::default());
+                self.input.spoken = SpokenProtocol::WebSocket(Box::default());
                 let handled = self.handle_messages(&bytes[upgrade.bytes..], now, cx);
                 handled.map(|bytes| upgrade.bytes + bytes).map_err(Closed::WebSocket)
             }
@@ -104,14 +104,14 @@ impl Connection {
         let max = self.executor.node.identity().limits().frame_bytes_max as usize + firefly::UNCOUNTED_BYTES;
         let mut unmasked = UNMASKED.take();
         let mut at = 0;
-        while let Spoken::WebSocket(socket) = &self.input.spoken
+        while let SpokenProtocol::WebSocket(socket) = &self.input.spoken
             && let Some(next) = socket.assembly.next(&bytes[at..], max)?
         {
             if next.ends_message() && !self.may_start(now, cx) {
                 self.input.stalled = true;
                 break;
             }
-            let Spoken::WebSocket(socket) = &mut self.input.spoken else { break };
+            let SpokenProtocol::WebSocket(socket) = &mut self.input.spoken else { break };
             let frame = &bytes[at..];
             at += next.bytes;
             match socket.assembly.take(&next, frame, &mut unmasked)? {
@@ -188,12 +188,12 @@ impl Connection {
     }
 
     fn farewell(&self, closed: &Closed) -> Option<Vec<u8>> {
-        if let (Spoken::Unknown, Closed::WebSocket(WebSocketFault::Request(fault))) =
+        if let (SpokenProtocol::Unknown, Closed::WebSocket(WebSocketFault::Request(fault))) =
             (&self.input.spoken, closed)
         {
             return Some(fault.response());
         }
-        let Spoken::WebSocket(socket) = &self.input.spoken else { return None };
+        let SpokenProtocol::WebSocket(socket) = &self.input.spoken else { return None };
         let (code, why) = match closed {
             Closed::WebSocket(fault) => (fault.close_code(), fault.to_string()),
             Closed::Here(why) => (why.close_code, why.text.clone()),
@@ -221,12 +221,14 @@ mod tests {
 
     #[test]
     fn what_a_connection_speaks_is_a_small_value_that_travels() {
-        assert!(size_of::<Spoken>() <= 16);
+        assert!(size_of::<SpokenProtocol>() <= 16);
         let socket =
             WebSocket { form: Some(Form::Text), closed: Some(Some(1000)), assembly: Assembly::default() };
-        for spoken in [Spoken::Unknown, Spoken::Firefly, Spoken::WebSocket(Box::new(socket))] {
+        for spoken in
+            [SpokenProtocol::Unknown, SpokenProtocol::Firefly, SpokenProtocol::WebSocket(Box::new(socket))]
+        {
             let bytes = bincode::serialize(&spoken).unwrap();
-            assert_eq!(bincode::deserialize::<Spoken>(&bytes).unwrap(), spoken);
+            assert_eq!(bincode::deserialize::<SpokenProtocol>(&bytes).unwrap(), spoken);
         }
     }
 }

@@ -12,7 +12,7 @@ use ffproto::{CommandId, Fault};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::app::handler::{From, Outcome, Request, Route};
+use crate::app::handler::{Outcome, Request, Route, Sender};
 use crate::cluster::affinity::Hop;
 use crate::exec::execution::{Execution, log_error, poll_once, until};
 use crate::exec::executor::Executor;
@@ -22,7 +22,7 @@ use crate::transit::Transit;
 use crate::transit::next_hop::{Forwarded, forward_over};
 
 /// The running handler of a connection, which waits for something.
-pub(super) struct Running {
+pub(super) struct RunningHandler {
     pub(super) handler: Execution,
     /// `None` for the hook at the opening, which has no reply.
     pub(super) command: Option<CommandId>,
@@ -40,7 +40,7 @@ pub(super) struct Message<'a> {
 
 /// The hop that the session's last stateful message took: the next one mostly takes it, too.
 #[derive(Default)]
-pub(super) struct LastWay {
+pub(super) struct LastHop {
     hop: Option<(Arc<str>, Hop)>,
     /// How often the session had been moved when `hop` was chosen.
     moves: u32,
@@ -53,7 +53,7 @@ pub(super) fn start(
     route: &Route,
     message: &Message<'_>,
     cx: &mut Context<'_>,
-) -> Option<Running> {
+) -> Option<RunningHandler> {
     let Message { command, body, now } = *message;
     let identity = executor.node.identity();
     let deadline = now + identity.limits().call_timeout;
@@ -62,7 +62,7 @@ pub(super) fn start(
     }
     let request = Request {
         node: executor.node.clone(),
-        from: From::Session(session.clone()),
+        from: Sender::Session(session.clone()),
         client: Some(Client { session: session.id(), command, stateless: false }),
         deadline,
         body: Some(Bytes::copy_from_slice(body)),
@@ -84,7 +84,7 @@ pub(super) fn start(
             }));
             None
         }
-        Poll::Pending => Some(Running { handler, command: Some(command), name: route.name, deadline }),
+        Poll::Pending => Some(RunningHandler { handler, command: Some(command), name: route.name, deadline }),
     }
 }
 
@@ -92,7 +92,7 @@ pub(super) fn start(
 pub(super) fn forward(
     executor: &Arc<Executor>,
     session: &LocalSession,
-    last_way: &mut LastWay,
+    last_way: &mut LastHop,
     rule: &RouteRule,
     message: &Message<'_>,
 ) {
@@ -114,7 +114,7 @@ pub(super) fn forward(
     }
 }
 
-impl LastWay {
+impl LastHop {
     /// Sends a message this way, when it is still open and nothing of this node waits for another one; else the way that is
     /// found. `moves` says how often the session has been moved.
     fn send(

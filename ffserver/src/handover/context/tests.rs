@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::gateway::acceptor::Open;
+use crate::gateway::acceptor::OpenPorts;
 use crate::runtime::server::bare;
-use crate::transit::park::{Entry, Look, To, What};
+use crate::transit::park::{Destination, MessageKind, ParkedMessage, RetryResult};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -113,9 +113,9 @@ async fn the_end_of_the_last_call_of_a_link_wakes_a_hand_over() {
 async fn the_last_message_that_waits_wakes_a_hand_over_when_it_goes() {
     let context = context();
     let client = Client { session: ffproto::SessionId(1), command: CommandId(1), stateless: false };
-    let _ = context.node.transit().park().park(Entry {
-        to: To::Target("game".into()),
-        what: What::Call("method".into()),
+    let _ = context.node.transit().park().park(ParkedMessage {
+        to: Destination::Target("game".into()),
+        what: MessageKind::Call("method".into()),
         body: Default::default(),
         client: Some(client),
         deadline: Instant::now() + PATIENCE,
@@ -123,7 +123,8 @@ async fn the_last_message_that_waits_wakes_a_hand_over_when_it_goes() {
     });
     let shown = rest(&context);
     assert!(!shown.quiet);
-    wakes(&context, Awaits::Rest, &shown, || context.node.transit().park().look(|_, _| Look::Gone)).await;
+    wakes(&context, Awaits::Rest, &shown, || context.node.transit().park().look(|_, _| RetryResult::Gone))
+        .await;
     assert!(rest(&context).quiet);
 }
 
@@ -133,7 +134,7 @@ async fn the_last_request_of_a_client_that_holds_and_the_last_client_that_leaves
     let clients = context.clients.clone().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    let open = Open::new(context.ports.subscribe());
+    let open = OpenPorts::new(context.ports.subscribe());
     tokio::spawn(clients.serve(listener, open, CancellationToken::new()));
     let client = TcpStream::connect(at).await.unwrap();
     while context.node.known_sessions().registry().all().is_empty() {

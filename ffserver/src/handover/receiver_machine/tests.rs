@@ -18,16 +18,16 @@ struct World {
     done: Vec<String>,
 }
 
-fn who(incarnation: u64) -> Who {
+fn who(incarnation: u64) -> ProcessIdentity {
     let name = NodeName::try_from("game").unwrap();
-    Who { cluster: "cluster".into(), name, incarnation: Incarnation(incarnation) }
+    ProcessIdentity { cluster: "cluster".into(), name, incarnation: Incarnation(incarnation) }
 }
 
-fn session() -> FromOld {
+fn session() -> FromPredecessor {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     let (unread, unsent, extra) = (vec![], vec![], vec![]);
     let (open_ms, heard_ms, ended) = (0, 0, false);
-    FromOld::Session(Box::new(Session {
+    FromPredecessor::Session(Box::new(Session {
         id: SessionId(1),
         address,
         open_ms,
@@ -44,7 +44,7 @@ fn words(what: &Do) -> String {
         format!("{message:?}").split(['(', ' ']).next().unwrap_or_default().to_owned()
     };
     match what {
-        Do::Say(FromNew::Failed { reason }) | Do::TryToSay(FromNew::Failed { reason }) => {
+        Do::Say(FromSuccessor::Failed { reason }) | Do::TryToSay(FromSuccessor::Failed { reason }) => {
             format!("fail: {reason}")
         }
         Do::Say(message) => format!("say {}", name(message)),
@@ -68,7 +68,7 @@ impl World {
         self.done.extend(todo.iter().map(words));
     }
 
-    fn hear(&mut self, said: FromOld) {
+    fn hear(&mut self, said: FromPredecessor) {
         self.see(Seen::Heard(said));
     }
 
@@ -98,23 +98,23 @@ impl World {
 
     fn taking() -> Self {
         let mut w = Self::new(true);
-        w.hear(FromOld::Hello(who(5)));
+        w.hear(FromPredecessor::Hello(who(5)));
         w.done();
         w
     }
 
     fn thawing() -> Self {
         let mut w = Self::taking();
-        w.hear(FromOld::State(b"state".to_vec()));
-        w.hear(FromOld::Frozen { version: Some(7) });
+        w.hear(FromPredecessor::State(b"state".to_vec()));
+        w.hear(FromPredecessor::Frozen { version: Some(7) });
         w.done();
         w
     }
 
     fn receiving() -> Self {
         let mut w = Self::taking();
-        w.hear(FromOld::Frozen { version: None });
-        w.hear(FromOld::YourTurn);
+        w.hear(FromPredecessor::Frozen { version: None });
+        w.hear(FromPredecessor::YourTurn);
         w.see(Seen::Serves);
         w.done();
         w
@@ -122,7 +122,7 @@ impl World {
 
     fn proving() -> Self {
         let mut w = Self::receiving();
-        w.hear(FromOld::Done);
+        w.hear(FromPredecessor::Done);
         w.done();
         w
     }
@@ -143,35 +143,35 @@ const ALONE: &str = "the old process of `game` does not hand over";
 #[test]
 fn a_successor_greets_takes_thaws_serves_takes_the_clients_and_proves_itself() {
     let mut w = World::new(true);
-    w.hear(FromOld::Hello(who(5)));
+    w.hear(FromPredecessor::Hello(who(5)));
     assert_eq!(w.done(), "say Hello");
-    w.hear(FromOld::Sticky(vec![]));
-    w.hear(FromOld::Known(vec![]));
-    w.hear(FromOld::Kept(vec![]));
-    w.hear(FromOld::Users(vec![]));
-    assert_eq!(w.done(), "take Sticky, take Known, take Kept, take Users");
-    w.hear(FromOld::State(b"in ".to_vec()));
-    w.hear(FromOld::State(b"pieces".to_vec()));
-    w.hear(FromOld::Frozen { version: Some(7) });
+    w.hear(FromPredecessor::AffinityEntry(vec![]));
+    w.hear(FromPredecessor::Known(vec![]));
+    w.hear(FromPredecessor::Kept(vec![]));
+    w.hear(FromPredecessor::Users(vec![]));
+    assert_eq!(w.done(), "take AffinityEntry, take Known, take Kept, take Users");
+    w.hear(FromPredecessor::State(b"in ".to_vec()));
+    w.hear(FromPredecessor::State(b"pieces".to_vec()));
+    w.hear(FromPredecessor::Frozen { version: Some(7) });
     assert_eq!(w.done(), "thaw 7 in pieces");
     w.see(Seen::Thawed(Ok(())));
     assert_eq!((w.done(), w.machine.is_prepared()), ("say Thawed".into(), false));
-    w.hear(FromOld::YourTurn);
+    w.hear(FromPredecessor::YourTurn);
     assert!(w.machine.is_prepared() && !w.machine.may_ask());
     assert_eq!((w.done(), w.machine.due()), (String::new(), None));
     w.see(Seen::Serves);
     assert_eq!((w.done(), w.machine.may_ask()), ("say Serves".into(), true));
     w.hear(session());
-    w.hear(FromOld::Http { unread: vec![] });
-    w.hear(FromOld::Broadcast(vec![]));
-    w.hear(FromOld::Sticky(vec![]));
-    w.hear(FromOld::Known(vec![]));
-    w.hear(FromOld::Kept(vec![]));
-    let taken = "take Session, take Http, take Broadcast, take Sticky, take Known, take Kept";
+    w.hear(FromPredecessor::Http { unread: vec![] });
+    w.hear(FromPredecessor::Broadcast(vec![]));
+    w.hear(FromPredecessor::AffinityEntry(vec![]));
+    w.hear(FromPredecessor::Known(vec![]));
+    w.hear(FromPredecessor::Kept(vec![]));
+    let taken = "take Session, take Http, take Broadcast, take AffinityEntry, take Known, take Kept";
     assert_eq!(w.done(), taken);
-    w.hear(FromOld::Answered { number: 3, answer: Told::NotHere });
+    w.hear(FromPredecessor::Answered { number: 3, answer: AskAnswer::NotHere });
     assert_eq!(w.done(), "answered 3");
-    w.hear(FromOld::Done);
+    w.hear(FromPredecessor::Done);
     assert_eq!((w.done(), w.machine.may_ask()), ("AllArrived, ForgetEnded".into(), false));
     assert_eq!(w.pass_until_due(), PROVE);
     assert_eq!(w.done(), "try to say Proven");
@@ -183,14 +183,14 @@ fn a_successor_greets_takes_thaws_serves_takes_the_clients_and_proves_itself() {
 fn a_hand_over_that_takes_longer_than_the_proof_ends_with_it() {
     let mut w = World::receiving();
     w.now += PROVE + MS(1);
-    w.hear(FromOld::Done);
+    w.hear(FromPredecessor::Done);
     assert_eq!(w.done(), "AllArrived, ForgetEnded, try to say Proven");
 }
 
 #[test]
 fn an_app_that_freezes_nothing_thaws_nothing() {
     let mut w = World::taking();
-    w.hear(FromOld::Frozen { version: None });
+    w.hear(FromPredecessor::Frozen { version: None });
     assert_eq!(w.done(), "say Thawed");
 }
 
@@ -198,9 +198,9 @@ fn an_app_that_freezes_nothing_thaws_nothing() {
 fn who_is_no_process_of_the_node_is_a_stranger_and_hears_nothing() {
     let other = NodeName::try_from("other").unwrap();
     for said in [
-        FromOld::Hello(Who { name: other, ..who(5) }),
-        FromOld::Hello(Who { cluster: "other".into(), ..who(5) }),
-        FromOld::YourTurn,
+        FromPredecessor::Hello(ProcessIdentity { name: other, ..who(5) }),
+        FromPredecessor::Hello(ProcessIdentity { cluster: "other".into(), ..who(5) }),
+        FromPredecessor::YourTurn,
     ] {
         let mut w = World::new(true);
         w.hear(said);
@@ -229,9 +229,9 @@ fn a_state_that_does_not_come_in_time_is_not_waited_for() {
 #[test]
 fn an_app_without_a_hook_refuses_a_frozen_state() {
     let mut w = World::new(false);
-    w.hear(FromOld::Hello(who(5)));
+    w.hear(FromPredecessor::Hello(who(5)));
     w.done();
-    w.hear(FromOld::Frozen { version: Some(7) });
+    w.hear(FromPredecessor::Frozen { version: Some(7) });
     let text = "the old process has a frozen state of version 7, and the app has no thaw hook";
     assert_eq!((w.done(), w.error()), (format!("fail: {text}"), text.into()));
 }
@@ -248,7 +248,7 @@ fn a_thaw_that_fails_is_told_to_the_old_process() {
 fn an_old_process_that_takes_back_breaks_or_ends_before_this_one_serves_ends_this_one() {
     let broke = "the connection to the old process broke";
     let ends: [(End, &str); 5] = [
-        (|| Seen::Heard(FromOld::TookBack), ALONE),
+        (|| Seen::Heard(FromPredecessor::TookBack), ALONE),
         (|| Seen::Gone, ALONE),
         (|| Seen::Broken(io::ErrorKind::BrokenPipe.into()), broke),
         (|| Seen::NotSaid(io::ErrorKind::BrokenPipe.into()), broke),
@@ -260,7 +260,7 @@ fn an_old_process_that_takes_back_breaks_or_ends_before_this_one_serves_ends_thi
         assert_eq!((w.done(), w.error()), (format!("fail: {text}"), text.into()));
     }
     let mut w = World::taking();
-    w.hear(FromOld::Done);
+    w.hear(FromPredecessor::Done);
     assert!(w.error().starts_with("Done is not"));
 }
 
@@ -288,7 +288,7 @@ fn an_old_process_that_dies_midway_is_done_without() {
 #[test]
 fn an_old_process_that_takes_back_ends_this_one_at_every_stage() {
     for mut w in [World::receiving(), World::proving(), World::confirming()] {
-        w.hear(FromOld::TookBack);
+        w.hear(FromPredecessor::TookBack);
         assert_eq!((w.done(), w.error()), (String::new(), ALONE.into()));
     }
 }
@@ -312,7 +312,7 @@ fn a_stop_tells_the_old_process_not_to_serve_again() {
 #[test]
 fn after_its_end_nothing_is_to_be_done_any_more() {
     let mut w = World::receiving();
-    w.hear(FromOld::TookBack);
+    w.hear(FromPredecessor::TookBack);
     w.hear(session());
     w.see(Seen::Gone);
     w.see(Seen::Stopped);

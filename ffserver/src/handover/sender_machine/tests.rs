@@ -14,9 +14,9 @@ struct World {
     done: Vec<String>,
 }
 
-fn who(incarnation: u64) -> Who {
+fn who(incarnation: u64) -> ProcessIdentity {
     let name = NodeName::try_from("game").unwrap();
-    Who { cluster: "cluster".into(), name, incarnation: Incarnation(incarnation) }
+    ProcessIdentity { cluster: "cluster".into(), name, incarnation: Incarnation(incarnation) }
 }
 
 /// An app that freezes, with 2 s to park, 10 s to drain and 1 s to prove.
@@ -67,7 +67,7 @@ impl World {
         panic!("it never comes to rest: {:?}", self.done);
     }
 
-    fn hear(&mut self, said: FromNew) {
+    fn hear(&mut self, said: FromSuccessor) {
         self.see(Seen::Heard(said));
     }
 
@@ -107,7 +107,7 @@ impl World {
 
     fn greeted(terms: Terms) -> Self {
         let mut w = Self::new(terms);
-        w.hear(FromNew::Hello(who(6)));
+        w.hear(FromSuccessor::Hello(who(6)));
         w
     }
 
@@ -132,13 +132,13 @@ impl World {
 
     fn starting(terms: Terms) -> Self {
         let mut w = if terms.freezes { Self::thawing() } else { Self::greeted(terms) };
-        w.hear(FromNew::Thawed);
+        w.hear(FromSuccessor::Thawed);
         w
     }
 
     fn serving(terms: Terms) -> Self {
         let mut w = Self::starting(terms);
-        w.hear(FromNew::Serves);
+        w.hear(FromSuccessor::Serves);
         w.done();
         w
     }
@@ -170,15 +170,15 @@ const THAWED: &str = "TakeBack, Thaw, GoOn";
 fn an_app_that_freezes_nothing_is_never_paused() {
     let mut w = World::new(plain());
     assert_eq!((w.done(), w.machine.awaits()), ("say Hello".into(), Awaits::Word));
-    w.hear(FromNew::Hello(who(6)));
+    w.hear(FromSuccessor::Hello(who(6)));
     assert_eq!((w.done(), w.machine.awaits()), ("Begin, SendState".into(), Awaits::Word));
-    w.hear(FromNew::Thawed);
+    w.hear(FromSuccessor::Thawed);
     assert_eq!(w.done(), "ClosePorts, say YourTurn");
-    w.hear(FromNew::Serves);
+    w.hear(FromSuccessor::Serves);
     assert_eq!((w.done(), w.machine.awaits()), ("Retire, BeginLeaving".into(), Awaits::Leave));
     w.show(gone());
     assert_eq!(w.done(), "LastCall, SendRest, say Done, TellHandedOver");
-    w.hear(FromNew::Proven);
+    w.hear(FromSuccessor::Proven);
     assert!(w.goes_on(), "what neighbours have just sent is passed on");
     w.pass(LINGER);
     assert!(w.has_handed_over() && w.done().is_empty());
@@ -260,11 +260,11 @@ fn a_freeze_hook_that_fails_keeps_the_old_process_without_a_thaw() {
 fn who_is_no_newer_process_of_the_node_is_a_stranger() {
     let other = NodeName::try_from("other").unwrap();
     let strangers = [
-        FromNew::Hello(who(5)),
-        FromNew::Hello(Who { name: other, ..who(6) }),
-        FromNew::Hello(Who { cluster: "other".into(), ..who(6) }),
-        FromNew::Serves,
-        FromNew::Failed { reason: "why".into() },
+        FromSuccessor::Hello(who(5)),
+        FromSuccessor::Hello(ProcessIdentity { name: other, ..who(6) }),
+        FromSuccessor::Hello(ProcessIdentity { cluster: "other".into(), ..who(6) }),
+        FromSuccessor::Serves,
+        FromSuccessor::Failed { reason: "why".into() },
     ];
     for said in strangers {
         let mut w = World::new(plain());
@@ -314,7 +314,7 @@ fn a_successor_that_fails_before_it_serves_leaves_the_node_as_it_was() {
     for (stage, world, done) in stages {
         let mut w = world();
         w.done();
-        w.hear(FromNew::Failed { reason: "no database".into() });
+        w.hear(FromSuccessor::Failed { reason: "no database".into() });
         assert_eq!((w.done(), w.error()), (done.into(), "no database".into()), "{stage}");
         let mut w = world();
         w.done();
@@ -327,7 +327,7 @@ fn a_successor_that_fails_before_it_serves_leaves_the_node_as_it_was() {
         assert_eq!(w.error(), "the connection to the successor broke: broken pipe", "{stage}");
         let mut w = world();
         w.done();
-        w.hear(FromNew::Proven);
+        w.hear(FromSuccessor::Proven);
         assert_eq!(w.done(), done, "{stage}");
         assert_eq!(w.error(), "somebody else waits at the door: Proven", "{stage}");
     }
@@ -359,7 +359,7 @@ fn a_stop_after_the_successor_serves_ends_the_old_process_and_takes_nothing_back
         World::proving,
         || {
             let mut w = World::proving();
-            w.hear(FromNew::Failed { reason: "late".into() });
+            w.hear(FromSuccessor::Failed { reason: "late".into() });
             w
         },
     ];
@@ -375,7 +375,7 @@ fn a_stop_after_the_successor_serves_ends_the_old_process_and_takes_nothing_back
 fn clients_leave_when_the_neighbours_have_turned_to_the_successor() {
     let mut w = World::starting(with_clients());
     w.done();
-    w.hear(FromNew::Serves);
+    w.hear(FromSuccessor::Serves);
     assert_eq!((w.done(), w.machine.awaits()), ("Retire".into(), Awaits::Switch));
     w.show(Facts { switched: true, ..Facts::default() });
     assert_eq!((w.done(), w.machine.awaits()), ("BeginLeaving".into(), Awaits::Leave));
@@ -391,7 +391,7 @@ fn a_neighbour_that_does_not_turn_holds_the_clients_up_for_a_moment_only() {
 
 #[test]
 fn questions_of_the_successor_are_answered_from_when_it_serves_until_everything_is_sent() {
-    let asked = |number| FromNew::Asked { number, session: SessionId(1), body: vec![] };
+    let asked = |number| FromSuccessor::Asked { number, session: SessionId(1), body: vec![] };
     let mut w = World::serving(with_clients());
     w.hear(asked(1));
     assert_eq!(w.done(), "answer 1");
@@ -402,7 +402,7 @@ fn questions_of_the_successor_are_answered_from_when_it_serves_until_everything_
     let mut w = World::proving();
     w.hear(asked(3));
     assert!(w.done().is_empty() && w.goes_on());
-    w.hear(FromNew::Proven);
+    w.hear(FromSuccessor::Proven);
     w.pass(LINGER);
     assert!(w.has_handed_over());
 }
@@ -445,7 +445,7 @@ fn what_has_not_ended_by_the_drain_time_is_left_behind_with_a_warning() {
 fn a_successor_that_fails_while_clients_leave_is_taken_back_from() {
     for world in [World::leaving, || World::serving(with_clients())] {
         let mut w = world();
-        w.hear(FromNew::Failed { reason: "panic".into() });
+        w.hear(FromSuccessor::Failed { reason: "panic".into() });
         assert_eq!((w.done(), w.error()), (TAKEN_BACK.into(), "panic".into()));
         let mut w = world();
         w.see(Seen::Gone);
@@ -454,7 +454,7 @@ fn a_successor_that_fails_while_clients_leave_is_taken_back_from() {
         w.see(Seen::Broken(io::ErrorKind::BrokenPipe.into()));
         assert_eq!(w.done(), TAKEN_BACK);
         let mut w = world();
-        w.hear(FromNew::Serves);
+        w.hear(FromSuccessor::Serves);
         assert!(w.done().is_empty() && w.goes_on(), "said twice is no harm");
     }
 }
@@ -469,7 +469,7 @@ fn a_frozen_state_is_thawed_here_also_when_the_successor_fails_after_it_has_serv
 #[test]
 fn a_successor_that_is_told_to_stop_while_clients_leave_ends_the_old_process_as_well() {
     for mut w in [World::leaving(), World::serving(with_clients())] {
-        w.hear(FromNew::Proven);
+        w.hear(FromSuccessor::Proven);
         assert!(w.done().is_empty() && w.has_handed_over());
     }
 }
@@ -485,8 +485,8 @@ fn a_successor_that_lives_and_is_silent_is_trusted_after_all() {
 fn a_successor_that_fails_while_it_proves_itself_is_taken_back_from_when_the_last_was_passed_on() {
     let ends: [(End, &str); 4] = [
         (|| Seen::Gone, "the successor has ended"),
-        (|| Seen::Heard(FromNew::Failed { reason: "panic".into() }), "panic"),
-        (|| Seen::Heard(FromNew::Serves), "the successor has ended"),
+        (|| Seen::Heard(FromSuccessor::Failed { reason: "panic".into() }), "panic"),
+        (|| Seen::Heard(FromSuccessor::Serves), "the successor has ended"),
         (
             || Seen::Broken(io::ErrorKind::BrokenPipe.into()),
             "the connection to the successor broke: broken pipe",
@@ -511,7 +511,7 @@ fn after_its_end_nothing_is_to_be_done_any_more() {
     let mut w = World::leaving();
     w.see(Seen::Gone);
     w.done();
-    w.hear(FromNew::Proven);
+    w.hear(FromSuccessor::Proven);
     w.see(Seen::Broken(io::ErrorKind::BrokenPipe.into()));
     w.see(Seen::Stopped);
     w.show(gone());

@@ -38,12 +38,12 @@ pub(super) struct Content {
 }
 
 /// The sessions as the transit sees them.
-struct Work {
+struct SessionWorkView {
     registry: Arc<Registry>,
     queues: Arc<SessionQueues<QueuedMessage>>,
 }
 
-impl SessionWork for Work {
+impl SessionWork for SessionWorkView {
     fn is_open(&self, session: SessionId) -> bool {
         self.registry.has(session)
     }
@@ -59,7 +59,7 @@ impl Foundation {
         let (messages_max, bytes_max) = (limits.session_queue_max, limits.session_queue_bytes_max);
         let queues = Arc::new(SessionQueues::new(QueueLimits { messages_max, bytes_max }));
         let registry = Arc::new(Registry::new(identity.clone()));
-        let work = Work { registry: registry.clone(), queues: queues.clone() };
+        let work = SessionWorkView { registry: registry.clone(), queues: queues.clone() };
         let transit = Transit::new(identity, cluster, Arc::new(work));
         Self { transit, registry, remote: Arc::default(), queues }
     }
@@ -123,7 +123,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use ffproto::handover::KnownSession;
+    use ffproto::handover::ReplicaRecord;
     use ffproto::relay::SessionState;
     use ffproto::{Incarnation, NodeName, SessionId};
 
@@ -175,7 +175,7 @@ mod tests {
             attributes: BTreeMap::new(),
         };
         let via = NodeName::try_from("gate").unwrap();
-        let session = KnownSession { id: known, via, from_parent: true, state, here: true, entered: 0 };
+        let session = ReplicaRecord { id: known, via, from_parent: true, state, here: true, entered: 0 };
         node.known_sessions().remote().take_over(session);
         let kept = || node.records().unwrap().bindings().len();
         purses.keep(unknown, &1).await.unwrap();

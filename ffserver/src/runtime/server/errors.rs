@@ -5,7 +5,7 @@ use ffproto::NodeName;
 use ffstore::OpenError;
 use ffstore::record::SchemaError;
 
-use crate::handover::receiver::InheritError;
+use crate::handover::receiver::TakeOverError;
 
 /// Why a node cannot be put together: nothing has been opened yet.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ pub enum RunError {
     Hook(String),
     /// The predecessor of the node goes on.
     #[error(transparent)]
-    Inherit(#[from] InheritError),
+    Inherit(#[from] TakeOverError),
 }
 
 impl From<OpenError> for RunError {

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::app::app::App;
 use crate::app::hooks::Hooks;
 use crate::exec::tables::HandlerTables;
-use crate::handover::receiver::InheritError;
+use crate::handover::receiver::TakeOverError;
 use crate::handover::sender::hand_over;
 use crate::identity::Identity;
 use crate::identity::counters::count;
@@ -30,10 +30,10 @@ use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::Watchdog;
 use crate::node::States;
-use crate::runtime::control::Word;
-use crate::runtime::in_process::Hub;
+use crate::runtime::control::MasterNotice;
+use crate::runtime::in_process::InProcessNet;
 use assembly::{Content, Foundation};
-use start::{ControlTask, Running};
+use start::{ControlTask, RunningNode};
 
 #[cfg(test)]
 pub(crate) use assembly::bare;
@@ -54,15 +54,15 @@ pub struct FFServer {
     tables: Vec<Registered>,
     mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     stop: Stop,
-    place: Place,
+    place: NodePlace,
 }
 
 /// Where a node runs.
-enum Place {
+enum NodePlace {
     /// By itself, with a master that may be there.
     Alone,
     /// In a process that hosts all nodes of its cluster.
-    InProcess(Hub, NodeNumber),
+    InProcess(InProcessNet, NodeNumber),
     /// In a process of its own; with `succeeds` it takes over from an old one.
     OwnProcess { succeeds: bool },
 }
@@ -108,7 +108,7 @@ impl FFServer {
             tables: app.tables,
             mounts: app.mounts,
             stop,
-            place: Place::Alone,
+            place: NodePlace::Alone,
         })
     }
 
@@ -141,8 +141,8 @@ impl FFServer {
     /// Makes this a node of a process that hosts all nodes of its cluster: its links are in memory, `hub`
     /// is where the nodes find each other, and there is no master. `number` must be its own in the process.
     #[must_use]
-    pub fn in_process(mut self, hub: Hub, number: NodeNumber) -> Self {
-        self.place = Place::InProcess(hub, number);
+    pub fn in_process(mut self, hub: InProcessNet, number: NodeNumber) -> Self {
+        self.place = NodePlace::InProcess(hub, number);
         self
     }
 
@@ -151,12 +151,12 @@ impl FFServer {
     /// until this one can ([`SUCCEEDS_ENV`](crate::process::SUCCEEDS_ENV)).
     #[must_use]
     pub fn own_process(mut self, succeeds: bool) -> Self {
-        self.place = Place::OwnProcess { succeeds };
+        self.place = NodePlace::OwnProcess { succeeds };
         self
     }
 
     fn succeeds(&self) -> bool {
-        matches!(self.place, Place::OwnProcess { succeeds: true })
+        matches!(self.place, NodePlace::OwnProcess { succeeds: true })
     }
 
     /// Runs the node until it is stopped, by the master or through [`FFServer::stop_handle`]. Uses the
@@ -174,7 +174,7 @@ impl FFServer {
                 let (ms, name) = (started.elapsed().as_millis(), self.identity.name());
                 info!(kind = self.identity.kind(), pid = std::process::id(), "{name} is ready after {ms} ms");
                 self.identity.lifecycle().set_phase(Phase::Ready);
-                word.send_replace(Word::Say(running.ready()));
+                word.send_replace(MasterNotice::Say(running.ready()));
                 let ended = self.run_on(running, &mut control, &word).await;
                 control.task.abort();
                 info!("{} has stopped", self.identity.name());
@@ -190,7 +190,7 @@ impl FFServer {
 
     /// Only a node with a process of its own is reloaded.
     fn warn_of_lost_state(&self) {
-        if matches!(self.place, Place::OwnProcess { .. }) && self.loses_state() {
+        if matches!(self.place, NodePlace::OwnProcess { .. }) && self.loses_state() {
             warn!("app {} has .state(…) and no .freeze(…): {STATE_IS_LOST}", self.config().app);
         }
     }
@@ -202,13 +202,13 @@ impl FFServer {
 
     async fn run_on(
         &self,
-        mut running: Running,
+        mut running: RunningNode,
         control: &mut ControlTask,
-        word: &watch::Sender<Word>,
-    ) -> Result<(), InheritError> {
+        word: &watch::Sender<MasterNotice>,
+    ) -> Result<(), TakeOverError> {
         match self.live(&mut running, control, word).await {
-            Ended::Stopped => self.shut_down(running, word).await,
-            Ended::HandedOver => {
+            LifeEnd::Stopped => self.shut_down(running, word).await,
+            LifeEnd::HandedOver => {
                 // A state that went to the successor is the successor's to save.
                 if self.hooks.freeze.is_none() {
                     self.run_stopping(running.node(), Instant::now() + self.stop.drain()).await;
@@ -216,7 +216,7 @@ impl FFServer {
                 shut_down::write_records(running.node(), Instant::now() + self.stop.drain()).await;
                 self.close_down(running).await;
             }
-            Ended::NotWanted(error) => {
+            LifeEnd::NotWanted(error) => {
                 shut_down::write_records(running.node(), Instant::now()).await;
                 return Err(error);
             }
@@ -224,13 +224,18 @@ impl FFServer {
         Ok(())
     }
 
-    async fn tell_cannot_start(&self, cannot: &RunError, control: &ControlTask, word: &watch::Sender<Word>) {
-        let last = Word::Say(ToMaster::CannotStart { reason: fftelemetry::chain(cannot) });
+    async fn tell_cannot_start(
+        &self,
+        cannot: &RunError,
+        control: &ControlTask,
+        word: &watch::Sender<MasterNotice>,
+    ) {
+        let last = MasterNotice::Say(ToMaster::CannotStart { reason: fftelemetry::chain(cannot) });
         word.send_replace(last.clone());
         // The master prints the reason; without a master it stands in this node's own log.
         let mut said = control.said.subscribe();
-        let masterless = matches!(cannot, RunError::Inherit(InheritError::NoMaster));
-        if !matches!(self.place, Place::InProcess(..)) && !masterless {
+        let masterless = matches!(cannot, RunError::Inherit(TakeOverError::NoMaster));
+        if !matches!(self.place, NodePlace::InProcess(..)) && !masterless {
             let _ = timeout(Duration::from_secs(1), said.wait_for(|said| *said == last)).await;
         }
     }
@@ -238,27 +243,27 @@ impl FFServer {
     /// Serves until the node is stopped, or a successor has taken over, or the predecessor has taken back.
     async fn live(
         &self,
-        running: &mut Running,
+        running: &mut RunningNode,
         control: &mut ControlTask,
-        word: &watch::Sender<Word>,
-    ) -> Ended {
+        word: &watch::Sender<MasterNotice>,
+    ) -> LifeEnd {
         if let Some(inheriting) = running.inheriting.take()
             && let Err(error) = inheriting.serve(&running.handover, &self.stop).await
         {
-            return Ended::NotWanted(error);
+            return LifeEnd::NotWanted(error);
         }
         loop {
             let door = tokio::select! {
-                () = self.stop.begun() => return Ended::Stopped,
+                () = self.stop.begun() => return LifeEnd::Stopped,
                 Some(door) = control.hand_over.recv() => door,
             };
-            let handed_over = || drop(word.send_replace(Word::Say(ToMaster::HandedOver)));
+            let handed_over = || drop(word.send_replace(MasterNotice::Say(ToMaster::HandedOver)));
             match hand_over(&running.handover, &door, &self.stop, &handed_over).await {
-                Ok(()) => return Ended::HandedOver,
+                Ok(()) => return LifeEnd::HandedOver,
                 Err(error) => {
                     let reason = error.to_string();
                     warn!("not handed over, going on: {reason}");
-                    word.send_replace(Word::Say(ToMaster::TookBack { reason }));
+                    word.send_replace(MasterNotice::Say(ToMaster::TookBack { reason }));
                 }
             }
         }
@@ -266,11 +271,11 @@ impl FFServer {
 }
 
 /// Why a node's life is over.
-enum Ended {
+enum LifeEnd {
     Stopped,
     HandedOver,
     /// The predecessor serves on.
-    NotWanted(InheritError),
+    NotWanted(TakeOverError),
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {

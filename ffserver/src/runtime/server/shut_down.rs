@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use super::FFServer;
-use super::start::{Running, run_hook};
+use super::start::{RunningNode, run_hook};
 use crate::identity::lifecycle::Phase;
 use crate::node::Node;
-use crate::runtime::control::Word;
+use crate::runtime::control::MasterNotice;
 
 /// How long links may take to write what is queued.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -22,11 +22,11 @@ const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 const WRITE_OUT_MIN: Duration = Duration::from_secs(1);
 
 impl FFServer {
-    pub(super) async fn shut_down(&self, mut running: Running, word: &watch::Sender<Word>) {
+    pub(super) async fn shut_down(&self, mut running: RunningNode, word: &watch::Sender<MasterNotice>) {
         let deadline = Instant::now() + self.stop.drain();
         info!("{} is stopping, within {:?}", self.identity.name(), self.stop.drain());
         self.identity.lifecycle().set_phase(Phase::Stopping);
-        word.send_replace(Word::Say(ToMaster::Stopping));
+        word.send_replace(MasterNotice::Say(ToMaster::Stopping));
         if let Some(front) = &running.handover.front {
             front.end(deadline).await;
         }
@@ -56,7 +56,7 @@ impl FFServer {
     }
 
     /// Ends what is left: the links, in good order, and the databases.
-    pub(super) async fn close_down(&self, running: Running) {
+    pub(super) async fn close_down(&self, running: RunningNode) {
         let transit = running.node().transit();
         transit.close_links("the node is stopping");
         running.links.close();

@@ -18,22 +18,22 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::listeners::Listeners;
-use super::{Content, FFServer, Foundation, Place, RunError};
+use super::{Content, FFServer, Foundation, NodePlace, RunError};
 use crate::cluster::served::served;
 use crate::cluster::side::Side;
 use crate::error::HandlerError;
 use crate::exec::affinity_sweep;
 use crate::exec::execution::Execution;
 use crate::exec::executor::Executor;
-use crate::gateway::acceptor::{Clients, Open};
+use crate::gateway::acceptor::{Clients, OpenPorts};
 use crate::gateway::idle_reaper;
 use crate::handover::HandoverContext;
-use crate::handover::receiver::{InheritError, Inheriting};
+use crate::handover::receiver::{Inheriting, TakeOverError};
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
 use crate::node::Node;
 use crate::ops::inbound::Inbound;
-use crate::runtime::control::{Control, Reported, Sockets, Word};
-use crate::runtime::parent_dialer::Way;
+use crate::runtime::control::{Control, MasterNotice, Reported, Sockets};
+use crate::runtime::parent_dialer::ParentSource;
 use crate::runtime::web::Web;
 use crate::runtime::{child_listener, parent_dialer};
 
@@ -50,9 +50,9 @@ const CHECK_EVERY_S: u64 = 5;
 /// The node's connection to its master, and what it brings.
 pub(super) struct ControlTask {
     pub(super) task: JoinHandle<()>,
-    pub(super) said: watch::Sender<Word>,
+    pub(super) said: watch::Sender<MasterNotice>,
     registered: watch::Receiver<bool>,
-    whereabouts: Vec<(ffconfig::Parent, Way)>,
+    whereabouts: Vec<(ffconfig::Parent, ParentSource)>,
     /// True when there is no connection to the master any more.
     lost: watch::Receiver<bool>,
     /// Where a successor waits.
@@ -70,7 +70,7 @@ impl Drop for ControlTask {
 }
 
 /// What runs in a node that is ready.
-pub(super) struct Running {
+pub(super) struct RunningNode {
     /// [`ToMaster::Ready`], with where it listens.
     addresses: ToMaster,
     /// Ends when no client is left after a stop.
@@ -84,7 +84,7 @@ pub(super) struct Running {
     _web: Option<Web>,
 }
 
-impl Running {
+impl RunningNode {
     pub(super) fn ready(&self) -> ToMaster {
         self.addresses.clone()
     }
@@ -95,8 +95,12 @@ impl Running {
 }
 
 impl FFServer {
-    pub(super) fn start_control(&self, foundation: &Foundation) -> (watch::Sender<Word>, ControlTask) {
-        let (word, said) = (watch::Sender::new(Word::Starting), watch::Sender::new(Word::Starting));
+    pub(super) fn start_control(
+        &self,
+        foundation: &Foundation,
+    ) -> (watch::Sender<MasterNotice>, ControlTask) {
+        let (word, said) =
+            (watch::Sender::new(MasterNotice::Starting), watch::Sender::new(MasterNotice::Starting));
         let (registered, lost) = (watch::Sender::new(false), watch::Sender::new(false));
         let (tell_door, hand_over) = mpsc::channel(1);
         let (sockets, node) = (watch::Sender::new(None), watch::Sender::new(None));
@@ -105,13 +109,13 @@ impl FFServer {
             let (tell, hear) = watch::channel(None);
             parents.insert(config.name.clone(), tell);
             let way = match &self.place {
-                Place::InProcess(hub, _) => Way::Memory(hub.clone()),
-                Place::Alone | Place::OwnProcess { .. } => Way::Master(hear),
+                NodePlace::InProcess(hub, _) => ParentSource::Memory(hub.clone()),
+                NodePlace::Alone | NodePlace::OwnProcess { .. } => ParentSource::Master(hear),
             };
             whereabouts.push((config.clone(), way));
         }
         let (heard_registered, heard_lost) = (registered.subscribe(), lost.subscribe());
-        let task = if let Place::InProcess(_, number) = self.place {
+        let task = if let NodePlace::InProcess(_, number) = self.place {
             foundation.set_number(number);
             registered.send_replace(true);
             tokio::spawn(std::future::pending())
@@ -127,7 +131,7 @@ impl FFServer {
                 stop: self.stop.clone(),
                 lost,
                 hand_over: tell_door,
-                own_process: matches!(self.place, Place::OwnProcess { .. }),
+                own_process: matches!(self.place, NodePlace::OwnProcess { .. }),
                 sockets: sockets.subscribe(),
             };
             tokio::spawn(control.run())
@@ -143,11 +147,11 @@ impl FFServer {
         foundation: Foundation,
         inherited: Inherited,
         control: &ControlTask,
-        word: &watch::Sender<Word>,
-    ) -> Result<Running, RunError> {
+        word: &watch::Sender<MasterNotice>,
+    ) -> Result<RunningNode, RunError> {
         let stores = self.open_stores(&foundation).await?;
         let listeners = Listeners::open(self.config(), inherited)?;
-        if matches!(self.place, Place::OwnProcess { .. }) {
+        if matches!(self.place, NodePlace::OwnProcess { .. }) {
             control.sockets.send_replace(Some(Arc::new(listeners.copies())));
         }
         let content = Content {
@@ -187,21 +191,21 @@ impl FFServer {
         &self,
         node: &Node,
         control: &ControlTask,
-        word: &watch::Sender<Word>,
+        word: &watch::Sender<MasterNotice>,
     ) -> Result<Inheriting, RunError> {
         let passage = async {
             self.wait_for_number(control).await;
-            let door = DoorListener::open().map_err(InheritError::from)?;
-            word.send_replace(Word::Say(ToMaster::Prepared { door: door.door() }));
-            door.accept().await.map_err(InheritError::from)
+            let door = DoorListener::open().map_err(TakeOverError::from)?;
+            word.send_replace(MasterNotice::Say(ToMaster::Prepared { door: door.door() }));
+            door.accept().await.map_err(TakeOverError::from)
         };
-        let alone = || InheritError::Alone(self.identity.name().clone());
+        let alone = || TakeOverError::Alone(self.identity.name().clone());
         let until = tokio::time::Instant::now() + self.identity.limits().start;
         let mut lost = control.lost.clone();
         let passage = tokio::select! {
             () = self.stop.begun() => return Err(alone().into()),
             // The next master knows nothing of this process: it would take it for somebody else's.
-            _ = lost.wait_for(|lost| *lost) => return Err(InheritError::NoMaster.into()),
+            _ = lost.wait_for(|lost| *lost) => return Err(TakeOverError::NoMaster.into()),
             passage = timeout_at(until, passage) => passage.map_err(|_late| alone())??,
         };
         Ok(Inheriting::new(passage, node, &self.hooks, until).await?)
@@ -214,18 +218,18 @@ impl FFServer {
         listeners: Listeners,
         web: Option<Web>,
         control: &ControlTask,
-    ) -> Result<Running, RunError> {
+    ) -> Result<RunningNode, RunError> {
         let addresses = listeners.addresses();
         let Listeners { net, root, web: web_listener } = listeners;
         let ports = watch::Sender::new(true);
-        let open = || Open::new(ports.subscribe());
+        let open = || OpenPorts::new(ports.subscribe());
         let (node, links) = (executor.node.clone(), TaskTracker::new());
         let inbound = Arc::new(Inbound { executor: executor.clone() });
         let mut tasks = self.start_tasks(&inbound);
         node.transit().expect_peers(self.succeeds());
         if let Some(listener) = root {
             let root = Arc::new(self.root(&inbound, &links));
-            if let Place::InProcess(hub, _) = &self.place {
+            if let NodePlace::InProcess(hub, _) = &self.place {
                 let arriving = hub.listen(node.name().clone());
                 let served = child_listener::serve_memory(arriving, root.clone(), self.stop.token());
                 tasks.push(tokio::spawn(served));
@@ -247,7 +251,7 @@ impl FFServer {
             clients = Some(all);
         }
         let handover = HandoverContext { node, hooks: self.hooks.clone(), ports, clients, front };
-        Ok(Running { addresses, serving, links, tasks, handover, inheriting: None, _web: web })
+        Ok(RunningNode { addresses, serving, links, tasks, handover, inheriting: None, _web: web })
     }
 
     fn start_tasks(&self, inbound: &Arc<Inbound>) -> Vec<JoinHandle<()>> {
@@ -257,7 +261,7 @@ impl FFServer {
             tokio::spawn(inbound.clone().release_held()),
             tokio::spawn(affinity_sweep::tell_lost_nodes(executor.clone())),
         ];
-        if matches!(self.place, Place::OwnProcess { .. }) {
+        if matches!(self.place, NodePlace::OwnProcess { .. }) {
             tasks.push(tokio::spawn(beat(self.watchdog.clone())));
         }
         tasks.extend(executor.node.databases().map(|(name, db)| {
@@ -267,12 +271,12 @@ impl FFServer {
         tasks
     }
 
-    fn root(&self, inbound: &Arc<Inbound>, links: &TaskTracker) -> child_listener::Root {
+    fn root(&self, inbound: &Arc<Inbound>, links: &TaskTracker) -> child_listener::ChildListener {
         let (transit, tables) = (inbound.executor.node.transit(), &inbound.executor.tables);
         let served = served(transit.routes(), Side::Child, tables.handles_clients());
         let (targets, served): (_, Vec<_>) = served.into_iter().unzip();
         let (inbound, links, hook_of) = (inbound.clone(), links.clone(), Mutex::default());
-        child_listener::Root { inbound, targets, served: served.into(), links, hook_of }
+        child_listener::ChildListener { inbound, targets, served: served.into(), links, hook_of }
     }
 
     async fn start_web(&mut self, node: &Node) -> Result<Web, RunError> {

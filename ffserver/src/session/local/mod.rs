@@ -25,21 +25,21 @@ use tracing::info;
 
 use crate::identity::counters::Counters;
 pub use outbox::PushError;
-pub(crate) use outbox::{Encoded, KEEP_BYTES, Reason};
+pub(crate) use outbox::{CloseReason, EncodedMessage, KEEP_BYTES};
 use outbox::{Outbox, wake};
 pub(crate) use socket::Socket;
-pub(crate) use write_batch::{gather, write_gathered};
+pub(crate) use write_batch::{begin_write_batch, end_write_batch};
 
 /// The constants that all sessions of a node have in common for writing to their clients.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wire {
+pub(crate) struct ClientWire {
     pub(crate) framing: Firefly,
     pub(crate) error_command: CommandId,
     pub(crate) outbox_bytes_max: usize,
     pub(crate) slow_client: SlowClient,
 }
 
-impl Wire {
+impl ClientWire {
     pub(crate) fn of(config: &ffconfig::Node) -> Self {
         let (client, limits) = (&config.client, &config.limits);
         Self {
@@ -62,8 +62,8 @@ pub(crate) struct LocalSession(Arc<Inner>);
 struct Inner {
     id: SessionId,
     address: SocketAddr,
-    told: Mutex<Told>,
-    wire: Wire,
+    told: Mutex<PublishedState>,
+    wire: ClientWire,
     counters: Arc<Counters>,
     outbox: Mutex<Outbox>,
     activity: Activity,
@@ -189,7 +189,7 @@ impl SessionHandoff {
 }
 
 /// The session's state, as other nodes are told of it, and which ones are.
-struct Told {
+struct PublishedState {
     state: Arc<SessionState>,
     /// The nodes that handle the session's messages.
     watchers: Vec<NodeNumber>,
@@ -209,7 +209,7 @@ impl LocalSession {
         id: SessionId,
         address: SocketAddr,
         stage: Stage,
-        wire: Wire,
+        wire: ClientWire,
         counters: Arc<Counters>,
     ) -> Self {
         let (unread, unsent, extra) = (Vec::new(), Vec::new(), Vec::new());
@@ -223,7 +223,7 @@ impl LocalSession {
     pub(crate) fn adopt(
         record: &handover::Session,
         handoff: SessionHandoff,
-        wire: Wire,
+        wire: ClientWire,
         counters: Arc<Counters>,
     ) -> Self {
         let SessionHandoff { form, state, watchers, stage, moves, .. } = handoff;
@@ -238,7 +238,7 @@ impl LocalSession {
         Self(Arc::new(Inner {
             id: record.id,
             address: record.address,
-            told: Mutex::new(Told { state: Arc::new(state), watchers }),
+            told: Mutex::new(PublishedState { state: Arc::new(state), watchers }),
             wire,
             counters,
             outbox: Mutex::new(Outbox::adopt(record.unsent.clone(), form)),

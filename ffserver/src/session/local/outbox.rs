@@ -13,8 +13,8 @@ use ffproto::frame::{Firefly, Form, websocket};
 use ffproto::{CommandId, Fault};
 use tokio::time::Instant;
 
-use super::write_batch as gather;
-use super::{Inner, LocalSession, Socket, Wire};
+use super::write_batch as begin_write_batch;
+use super::{ClientWire, Inner, LocalSession, Socket};
 use crate::identity::counters::count;
 use crate::session::local::write_buffer::WriteBuffer;
 
@@ -48,9 +48,9 @@ pub(super) struct Outbox {
     /// Whether the connection is at rest: it has nothing to do before the client says something, and what is queued
     /// needs no turn of it.
     at_rest: bool,
-    /// Whether the session is in the write batch, see [`gather`].
+    /// Whether the session is in the write batch, see [`begin_write_batch`].
     gathered: bool,
-    pub(super) closing: Option<(Reason, Instant)>,
+    pub(super) closing: Option<(CloseReason, Instant)>,
     /// Whether the client reads too slowly to be waited for: the connection ends with bytes unwritten.
     cut: bool,
     pub(super) gone: bool,
@@ -60,14 +60,14 @@ pub(super) struct Outbox {
 
 /// Why a session is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reason {
+pub(crate) struct CloseReason {
     /// For the log, and for a WebSocket's client.
     pub(crate) text: String,
     /// The code of a WebSocket's close.
     pub(crate) close_code: u16,
 }
 
-impl Reason {
+impl CloseReason {
     /// A reason of the app, or of a limit.
     fn normal(text: impl Into<String>) -> Self {
         Self { text: text.into(), close_code: 1000 }
@@ -75,13 +75,13 @@ impl Reason {
 }
 
 /// A message for many clients of a node, encoded once for each form that one of them has.
-pub(crate) struct Encoded<'a> {
+pub(crate) struct EncodedMessage<'a> {
     command: CommandId,
     body: &'a [u8],
     forms: [OnceCell<Bytes>; 3],
 }
 
-impl<'a> Encoded<'a> {
+impl<'a> EncodedMessage<'a> {
     pub(crate) fn new(command: CommandId, body: &'a [u8]) -> Self {
         Self { command, body, forms: Default::default() }
     }
@@ -120,7 +120,7 @@ impl LocalSession {
     }
 
     /// Sends a message that was encoded for many, and lies in memory once.
-    pub(crate) fn push_encoded(&self, message: &Encoded<'_>) -> Result<(), PushError> {
+    pub(crate) fn push_encoded(&self, message: &EncodedMessage<'_>) -> Result<(), PushError> {
         let mut outbox = self.0.outbox.lock();
         self.0.queue_out(&mut outbox, self.0.wire.slow_client, |form, out| {
             if out.share(message.bytes(form, &self.0.wire.framing)) {
@@ -186,13 +186,13 @@ impl LocalSession {
 
     /// Ends the session: what is queued is written first. `reason` is logged.
     pub(crate) fn close(&self, reason: &str) {
-        self.0.close(&mut self.0.outbox.lock(), Reason::normal(reason));
+        self.0.close(&mut self.0.outbox.lock(), CloseReason::normal(reason));
     }
 
     /// Ends the session as [`LocalSession::close`] does, and tells the client why: an error frame for `command`.
     /// False when it is being closed already.
     pub(crate) fn close_with(&self, command: CommandId, fault: &Fault) -> bool {
-        let Wire { framing, error_command, .. } = &self.0.wire;
+        let ClientWire { framing, error_command, .. } = &self.0.wire;
         let mut outbox = self.0.outbox.lock();
         if outbox.gone || outbox.closing.is_some() {
             return false;
@@ -202,7 +202,7 @@ impl LocalSession {
             form.write_error(framing, *error_command, command, fault, out);
         });
         let text = format!("{}: {}", fault.code, fault.message);
-        self.0.close(&mut outbox, Reason { text, close_code: POLICY });
+        self.0.close(&mut outbox, CloseReason { text, close_code: POLICY });
         true
     }
 
@@ -214,7 +214,7 @@ impl LocalSession {
         writing: &mut WriteBuffer,
         at_rest: bool,
         waker: &Waker,
-    ) -> Option<Reason> {
+    ) -> Option<CloseReason> {
         let mut outbox = self.0.outbox.lock();
         outbox.in_flight = outbox.out.len();
         std::mem::swap(&mut outbox.out, writing);
@@ -230,7 +230,7 @@ impl LocalSession {
 
     /// Notes that the socket takes no more, and remembers the waker for when the client shall not be waited for. `Some`
     /// says why that is so now.
-    pub(crate) fn blocked(&self, waker: &Waker) -> Option<Reason> {
+    pub(crate) fn blocked(&self, waker: &Waker) -> Option<CloseReason> {
         let mut outbox = self.0.outbox.lock();
         outbox.remember(waker);
         outbox.closing.as_ref().filter(|_| outbox.cut).map(|(why, _)| why.clone())
@@ -314,7 +314,7 @@ impl Inner {
                 outbox.out = WriteBuffer::default();
                 outbox.cut = true;
                 count(&self.counters.outbox_full);
-                self.close(outbox, Reason::normal("slow reader: limits.outbox_bytes_max"));
+                self.close(outbox, CloseReason::normal("slow reader: limits.outbox_bytes_max"));
             } else {
                 count(&self.counters.pushes_dropped);
             }
@@ -326,7 +326,7 @@ impl Inner {
 
     /// Sees to it that queued bytes are written.
     fn see_to(self: &Arc<Self>, outbox: &mut Outbox) {
-        if outbox.at_rest && (outbox.gathered || gather::add(self)) {
+        if outbox.at_rest && (outbox.gathered || begin_write_batch::add(self)) {
             outbox.gathered = true;
         } else {
             wake(outbox);
@@ -401,14 +401,14 @@ impl Inner {
         }
     }
 
-    fn close(&self, outbox: &mut Outbox, reason: Reason) {
+    fn close(&self, outbox: &mut Outbox, reason: CloseReason) {
         outbox.closing.get_or_insert_with(|| (reason, Instant::now()));
         self.standing.ending.store(true, Ordering::Release);
         wake(outbox);
     }
 
     fn push_fault(self: &Arc<Self>, command: CommandId, fault: &Fault) {
-        let Wire { framing, error_command, .. } = &self.wire;
+        let ClientWire { framing, error_command, .. } = &self.wire;
         let write = |form: Form, out: &mut Vec<u8>| {
             form.write_error(framing, *error_command, command, fault, out);
         };
@@ -421,7 +421,7 @@ impl Inner {
 impl Sink for Inner {
     fn end(self: Arc<Self>, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let command = CommandId(token as u32); // The token was made from a command.
-        let Wire { framing, error_command, .. } = &self.wire;
+        let ClientWire { framing, error_command, .. } = &self.wire;
         // In one step: whoever sees that no request waits must see the answer as well.
         let mut outbox = self.outbox.lock();
         let last = self.requests.waiting.fetch_sub(1, Ordering::Relaxed) == 1;
@@ -453,7 +453,7 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::super::{Stage, gather, write_gathered};
+    use super::super::{Stage, begin_write_batch, end_write_batch};
     use super::*;
 
     #[derive(Default)]
@@ -482,7 +482,7 @@ mod tests {
             let framing = Firefly { head: [1, 2, 3, 4], proto_version: 5, server_version: 6 };
             let error_command = CommandId(0);
             let slow_client = SlowClient::Disconnect;
-            let wire = Wire { framing, error_command, outbox_bytes_max: usize::MAX, slow_client };
+            let wire = ClientWire { framing, error_command, outbox_bytes_max: usize::MAX, slow_client };
             let session = LocalSession::new(SessionId(1), address, Stage::In, wire, Arc::default());
             session.set_socket(Socket::new(stream));
             Self { session, client, sent: Vec::new(), woken: Arc::default() }
@@ -522,10 +522,10 @@ mod tests {
     async fn what_a_link_brings_is_written_without_a_turn_of_a_connection_at_rest() {
         let mut scene = Scene::new().await;
         assert!(scene.turn(true).is_empty());
-        gather();
+        begin_write_batch();
         scene.push(b"one");
         scene.push(b"two");
-        write_gathered();
+        end_write_batch();
         assert!(!scene.session.has_queued());
         scene.arrives(scene.sent.len()).await;
         assert_eq!(scene.woken(), 0);
@@ -541,12 +541,12 @@ mod tests {
         for _ in 0..2 {
             scene.session.request_waits();
         }
-        gather();
+        begin_write_batch();
         for (body, queued) in [(b"one", true), (b"two", true)] {
             scene.answer(body);
             assert_eq!(scene.session.has_queued(), queued);
         }
-        write_gathered();
+        end_write_batch();
         scene.session.request_waits();
         scene.answer(b"alone");
         assert!(!scene.session.has_queued());
@@ -571,15 +571,15 @@ mod tests {
     async fn a_connection_that_has_something_to_do_writes_by_itself() {
         let mut scene = Scene::new().await;
         assert!(scene.turn(false).is_empty());
-        gather();
+        begin_write_batch();
         scene.push(b"one");
-        write_gathered();
+        end_write_batch();
         assert_eq!(scene.woken(), 1);
         assert_eq!(scene.turn(true), scene.sent);
         // It writes that now, so the next must not go past it.
-        gather();
+        begin_write_batch();
         scene.push(b"two");
-        write_gathered();
+        end_write_batch();
         assert!(scene.session.has_queued());
     }
 
@@ -588,9 +588,9 @@ mod tests {
         let mut scene = Scene::new().await;
         assert!(scene.turn(true).is_empty());
         while scene.woken() == 0 {
-            gather();
+            begin_write_batch();
             scene.push(&[scene.sent.len() as u8; 10_000]);
-            write_gathered();
+            end_write_batch();
         }
         let left = scene.turn(true);
         assert!(!left.is_empty() && scene.sent.ends_with(&left));
@@ -601,10 +601,10 @@ mod tests {
     async fn nothing_is_written_to_a_session_that_is_gone() {
         let mut scene = Scene::new().await;
         assert!(scene.turn(true).is_empty());
-        gather();
+        begin_write_batch();
         scene.push(b"one");
         scene.session.end();
-        write_gathered();
+        end_write_batch();
         assert_eq!(scene.client.read(&mut [0; 8]).await.unwrap(), 0, "its socket is closed");
     }
 }

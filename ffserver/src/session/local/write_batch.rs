@@ -8,24 +8,24 @@ use std::sync::Arc;
 use super::Inner;
 
 #[derive(Default)]
-struct Gathered {
+struct WriteBatch {
     on: bool,
     /// The sessions of the batch, each once.
     sessions: Vec<Arc<Inner>>,
 }
 
 thread_local! {
-    static GATHERED: RefCell<Gathered> = RefCell::default();
+    static GATHERED: RefCell<WriteBatch> = RefCell::default();
 }
 
-/// Begins a batch: what is queued on this thread for a connection at rest waits for [`write_gathered`]. No future may
+/// Begins a batch: what is queued on this thread for a connection at rest waits for [`end_write_batch`]. No future may
 /// wait between the two.
-pub(crate) fn gather() {
+pub(crate) fn begin_write_batch() {
     GATHERED.with_borrow_mut(|gathered| gathered.on = true);
 }
 
-/// Ends the batch: writes what was queued since [`gather`].
-pub(crate) fn write_gathered() {
+/// Ends the batch: writes what was queued since [`begin_write_batch`].
+pub(crate) fn end_write_batch() {
     let mut sessions = GATHERED.with_borrow_mut(|gathered| {
         gathered.on = false;
         std::mem::take(&mut gathered.sessions)

@@ -16,11 +16,11 @@ pub(crate) struct WriteBuffer {
     /// The number of bytes of `own` that are written.
     written: usize,
     /// The messages in common with others: most clients have none most of the time, so room is made when there is one.
-    shared: Option<Box<Shared>>,
+    shared: Option<Box<SharedMessages>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedMessages {
     /// The messages, each with its place: a message comes before the byte of `own` there.
     messages: VecDeque<(usize, Bytes)>,
     bytes: usize,

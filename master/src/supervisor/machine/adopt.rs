@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ffproto::{Incarnation, NodeName, NodeNumber};
 
-use super::replace::{Second, Turn};
-use super::seat::{Life, Seat, State};
+use super::replace::{ReplaceTurn, Second};
+use super::seat::{Life, Seat, SeatState};
 use super::stop::FIRM;
 use super::{Do, Fenced, Machine, Moment};
 
@@ -72,7 +72,7 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let until = now.at + REGISTER_MAX;
         let ready = seat.life.listens.is_some();
-        seat.enter(State::Adopting { until, ready, back: false }, now);
+        seat.enter(SeatState::Adopting { until, ready, back: false }, now);
         let undecided = matches!(&seat.second, Some(second) if !second.is_old());
         if let (false, Some(_), Some(incarnation)) = (undecided, seat.life.wire, seat.life.incarnation) {
             self.out.push(Do::TakeBack { node: name.clone(), incarnation });
@@ -91,9 +91,9 @@ impl Machine {
             self.warn(format!("{name} keeps its listening sockets to itself: {why}"));
         }
         if let Some(seat) = self.seats.get_mut(name).filter(|seat| seat.life.is(from))
-            && let State::Adopting { until, ready, .. } = seat.state
+            && let SeatState::Adopting { until, ready, .. } = seat.state
         {
-            seat.state = State::Adopting { until, ready, back: true };
+            seat.state = SeatState::Adopting { until, ready, back: true };
             self.finish_adoption(name, now);
         }
     }
@@ -101,13 +101,13 @@ impl Machine {
     /// Adopted: it serves, and its sockets are here.
     pub(super) fn finish_adoption(&mut self, name: &NodeName, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
-        let State::Adopting { until, ready, back } = seat.state else { return };
+        let SeatState::Adopting { until, ready, back } = seat.state else { return };
         if !ready || !(back || until <= now.at) {
             return;
         }
         let pid = seat.life.pid.unwrap_or_default();
         seat.life.heard = now.at;
-        seat.enter(State::Ready, now);
+        seat.enter(SeatState::Ready, now);
         self.info(format!("{name} (pid {pid}) is adopted: it has served all the time"));
         self.tell_children_up(name);
     }
@@ -116,18 +116,18 @@ impl Machine {
     pub(super) fn not_adopted(&mut self, name: &NodeName, now: Moment) {
         self.finish_adoption(name, now);
         let Some(seat) = self.seats.get_mut(name) else { return };
-        if !matches!(seat.state, State::Adopting { .. }) {
+        if !matches!(seat.state, SeatState::Adopting { .. }) {
             return;
         }
         if seat.life.wire.is_some() {
             // It was about to start when its master went: it has its whole time.
-            seat.enter(State::Starting { until: Some(now.at + seat.life.node.limits.start) }, now);
+            seat.enter(SeatState::Starting { until: Some(now.at + seat.life.node.limits.start) }, now);
             return;
         }
         let reason = format!("it did not register at the new master within {} s", REGISTER_MAX.as_secs());
         let text = format!("{name}: {reason}: killed");
         seat.life.reason = Some(reason);
-        seat.enter(State::Adopting { until: now.at + REGISTER_MAX, ready: false, back: false }, now);
+        seat.enter(SeatState::Adopting { until: now.at + REGISTER_MAX, ready: false, back: false }, now);
         if let Some(incarnation) = seat.life.incarnation {
             self.out.push(Do::Kill { node: name.clone(), incarnation });
         }
@@ -143,10 +143,10 @@ impl Seat {
         self.proven = true;
         if !self.life.process {
             self.life = life;
-            self.enter(State::Adopting { until, ready: false, back: false }, now);
+            self.enter(SeatState::Adopting { until, ready: false, back: false }, now);
             return None;
         }
-        let newest = Second { life, turn: Turn::Unknown { until }, since_ms: now.unix_ms };
+        let newest = Second { life, turn: ReplaceTurn::Unknown { until }, since_ms: now.unix_ms };
         let before = self.second.replace(newest)?;
         std::mem::replace(&mut self.life, before.life).incarnation
     }

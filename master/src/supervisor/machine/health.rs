@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ffproto::{Incarnation, NodeName};
 
-use super::seat::{Hang, Life, SILENT, Seat, State};
+use super::seat::{Hang, Life, SILENT, Seat, SeatState};
 use super::{CrashView, Do, Exit, Machine, Moment, Report};
 use crate::output::LINES_OF_END;
 use crate::utc::utc;
@@ -113,13 +113,13 @@ impl Seat {
         let links = status.parents.iter().filter(|(_, up)| *up).count() + status.children.len();
         let serving = format!("{} sessions, {links} links", status.sessions);
         match (self.state, &self.hang) {
-            (State::Ready, Some(Hang { process: Some(process), .. })) => {
+            (SeatState::Ready, Some(Hang { process: Some(process), .. })) => {
                 format!("hanging ({process}); {serving}")
             }
-            (State::Ready, Some(_)) => format!("hanging; {serving}"),
-            (State::Ready, None) => format!("serving: {serving}"),
-            (State::Adopting { .. }, _) => "being adopted".into(),
-            (State::Stopping(_), _) => "stopping".into(),
+            (SeatState::Ready, Some(_)) => format!("hanging; {serving}"),
+            (SeatState::Ready, None) => format!("serving: {serving}"),
+            (SeatState::Adopting { .. }, _) => "being adopted".into(),
+            (SeatState::Stopping(_), _) => "stopping".into(),
             _ => "starting".into(),
         }
     }

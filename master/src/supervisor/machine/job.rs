@@ -4,7 +4,7 @@ use ffconfig::{Cluster, Node, Restart};
 use ffnet::backoff::Backoff;
 use ffproto::NodeName;
 
-use super::seat::{Stage, State};
+use super::seat::{SeatState, Stage};
 use super::view::{CommandView, StepStage, StepView};
 use super::{Answer, Ask, Command, Machine, Moment, Outcome, Refused};
 use crate::supervisor::plan::{self, Move, Present};
@@ -159,7 +159,7 @@ impl Machine {
             node: &seat.life.node,
             ours: seat.here,
             theirs: seat.life.theirs && seat.life.wire.is_some(),
-            stopped: matches!(seat.state, State::Stopped),
+            stopped: matches!(seat.state, SeatState::Stopped),
         });
         let steps = plan::reload(&present.collect::<Vec<_>>(), new, elsewhere);
         for (name, step) in &steps {
@@ -280,7 +280,7 @@ impl Machine {
     /// Beside the one that serves; in place of one that does not.
     fn begin_replace(&mut self, name: &NodeName, node: &Node, now: Moment) -> StepStage {
         let Some(seat) = self.seats.get(name) else { return StepStage::Stopping };
-        let serves = matches!(seat.state, State::Ready) && seat.life.process && seat.hang.is_none();
+        let serves = matches!(seat.state, SeatState::Ready) && seat.life.process && seat.hang.is_none();
         if serves && seat.second.is_none() {
             self.begin_replacement(name, node.clone().into(), now);
             return StepStage::Preparing;
@@ -288,7 +288,7 @@ impl Machine {
         let hangs = seat.hang.is_some();
         self.stop_node(name, now);
         if let Some(seat) = self.seats.get_mut(name).filter(|_| hangs)
-            && let State::Stopping(leaving) = &mut seat.state
+            && let SeatState::Stopping(leaving) = &mut seat.state
         {
             // It does not hear what it is told: no time is lost with manners.
             (leaving.stage, leaving.next) = (Stage::Firm, now.at);
@@ -301,11 +301,11 @@ impl Machine {
         let startable = |state| {
             matches!(
                 state,
-                State::Stopped
-                    | State::Failed
-                    | State::Absent
-                    | State::Backoff { .. }
-                    | State::CrashLoop { .. }
+                SeatState::Stopped
+                    | SeatState::Failed
+                    | SeatState::Absent
+                    | SeatState::Backoff { .. }
+                    | SeatState::CrashLoop { .. }
             )
         };
         if let Some(seat) = self.seats.get_mut(name)
@@ -344,7 +344,7 @@ impl Machine {
             (Act::Move(Move::Leave(node)), _) => {
                 seat.life.node = node.clone().into();
                 seat.here = false;
-                seat.enter(State::Absent, now);
+                seat.enter(SeatState::Absent, now);
                 Looked::Done(true, "stopped here: it is to be started on its host".into())
             }
             (Act::Move(Move::Remove), _) => {
@@ -382,15 +382,19 @@ impl Machine {
     fn look_at_start(&self, name: &NodeName, now: Moment) -> Looked {
         let seat = &self.seats[name];
         let (ok, outcome) = match seat.state {
-            State::Ready => {
+            SeatState::Ready => {
                 let ms = now.at.duration_since(seat.life.born).as_millis();
                 (true, format!("ready: pid {}, started {ms} ms ago", seat.life.pid.unwrap_or_default()))
             }
-            State::Absent => (true, "is to be started by somebody else on its host".into()),
-            State::Backoff { .. } | State::CrashLoop { .. } | State::Failed | State::Stopped => {
-                (false, format!("does not start: {}", seat.end_in_words()))
-            }
-            State::Adopting { .. } | State::Waiting | State::Starting { .. } | State::Stopping(_) => {
+            SeatState::Absent => (true, "is to be started by somebody else on its host".into()),
+            SeatState::Backoff { .. }
+            | SeatState::CrashLoop { .. }
+            | SeatState::Failed
+            | SeatState::Stopped => (false, format!("does not start: {}", seat.end_in_words())),
+            SeatState::Adopting { .. }
+            | SeatState::Waiting
+            | SeatState::Starting { .. }
+            | SeatState::Stopping(_) => {
                 return Looked::Wait(StepStage::Starting);
             }
         };

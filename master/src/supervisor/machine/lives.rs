@@ -6,8 +6,8 @@ use std::time::Duration;
 use ffproto::control::{ToMaster, ToNode};
 use ffproto::{Incarnation, NodeName};
 
-use super::replace::{Second, TAKE_BACK, Turn};
-use super::seat::{Leaving, Life, Stage, State, Why};
+use super::replace::{ReplaceTurn, Second, TAKE_BACK};
+use super::seat::{Life, SeatState, Stage, StopProgress, Why};
 use super::stop::FIRM;
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase, Report, Tell, Wire};
 use crate::output::last_words;
@@ -18,7 +18,7 @@ impl Machine {
         let free = |name: &&NodeName| {
             let seat = &self.seats[*name];
             let parents = seat.life.node.parents.iter().filter_map(|parent| self.seats.get(&parent.name));
-            matches!(seat.state, State::Waiting) && parents.into_iter().all(|parent| parent.is_settled())
+            matches!(seat.state, SeatState::Waiting) && parents.into_iter().all(|parent| parent.is_settled())
         };
         let free: Vec<NodeName> = self.order.iter().filter(free).cloned().collect();
         for name in free {
@@ -30,7 +30,7 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let incarnation = Incarnation::next(now.unix_ms, seat.newest());
         seat.life = Life::launched(Arc::clone(&seat.life.node), incarnation, now);
-        seat.enter(State::Starting { until: Some(now.at + seat.life.node.limits.start) }, now);
+        seat.enter(SeatState::Starting { until: Some(now.at + seat.life.node.limits.start) }, now);
         self.out.push(Do::Launch { node: name.clone(), incarnation, succeeds: None });
     }
 
@@ -80,7 +80,7 @@ impl Machine {
             Some(false) | None => return self.out.push(Do::Hangup { node: name, incarnation }),
         }
         let Some(seat) = self.seats.get_mut(&name) else { return };
-        let (number, adopting) = (seat.number, matches!(seat.state, State::Adopting { .. }));
+        let (number, adopting) = (seat.number, matches!(seat.state, SeatState::Adopting { .. }));
         let first = seat.life.is(incarnation);
         let Some(life) = seat.life_of(incarnation) else { return };
         // In a namespace of its own it may have another number for itself.
@@ -104,7 +104,7 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let node = Arc::clone(&seat.life.node);
         seat.life = Life { incarnation: Some(incarnation), theirs: true, ..Life::new(node, now) };
-        seat.enter(State::Starting { until: None }, now);
+        seat.enter(SeatState::Starting { until: None }, now);
         self.info(format!("{name} (pid {pid}) was started by somebody else: not restarted from here"));
     }
 
@@ -136,7 +136,7 @@ impl Machine {
                 let listens = Listens { net, root, web };
                 match &seat.second {
                     _ if first => self.ready(name, listens, now),
-                    Some(Second { turn: Turn::Leaving { .. }, .. }) | None => {}
+                    Some(Second { turn: ReplaceTurn::StopProgress { .. }, .. }) | None => {}
                     Some(_) => self.promote(name, listens, now),
                 }
             }
@@ -148,10 +148,10 @@ impl Machine {
             ToMaster::HandedOver => self.handed_over(name, from),
             ToMaster::Stopping => {
                 // On our word it is leaving already; by itself (somebody sent it a signal) it has as long.
-                if first && !matches!(seat.state, State::Stopping(_)) && !seat.is_down() {
+                if first && !matches!(seat.state, SeatState::Stopping(_)) && !seat.is_down() {
                     let next = now.at + seat.life.node.drain + FIRM;
                     seat.enter(
-                        State::Stopping(Leaving { stage: Stage::Polite, next, why: Why::Failing }),
+                        SeatState::Stopping(StopProgress { stage: Stage::Polite, next, why: Why::Failing }),
                         now,
                     );
                     self.info(format!("{name} has begun to stop by itself"));
@@ -162,15 +162,15 @@ impl Machine {
 
     fn ready(&mut self, name: &NodeName, listens: Listens, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
-        let first = matches!(seat.state, State::Starting { .. });
+        let first = matches!(seat.state, SeatState::Starting { .. });
         let news = first || seat.life.listens != Some(listens);
         match seat.state {
-            State::Adopting { until, back, .. } => {
+            SeatState::Adopting { until, back, .. } => {
                 seat.life.listens = Some(listens);
-                seat.state = State::Adopting { until, ready: true, back };
+                seat.state = SeatState::Adopting { until, ready: true, back };
                 self.finish_adoption(name, now);
             }
-            State::Starting { .. } | State::Ready => {
+            SeatState::Starting { .. } | SeatState::Ready => {
                 seat.life.listens = Some(listens);
                 if first {
                     self.report_ready(name, listens, now);
@@ -186,7 +186,7 @@ impl Machine {
     pub(super) fn report_ready(&mut self, name: &NodeName, listens: Listens, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         seat.proven = true;
-        seat.enter(State::Ready, now);
+        seat.enter(SeatState::Ready, now);
         let (node, kind, pid) = (name.clone(), seat.life.node.kind.clone(), seat.life.pid);
         let took_ms = now.at.duration_since(seat.life.born).as_millis();
         self.out.push(Do::Report(Report::Ready { node, kind, pid, listens, took_ms }));
@@ -202,10 +202,10 @@ impl Machine {
         if life.process || !first || seat.is_down() {
             return;
         }
-        let asked = matches!(seat.state, State::Stopping(Leaving { why: Why::Asked, .. }));
+        let asked = matches!(seat.state, SeatState::Stopping(StopProgress { why: Why::Asked, .. }));
         seat.last_exit = Some("its control connection ended".into());
         seat.life.clear();
-        seat.enter(if asked { State::Stopped } else { State::Absent }, now);
+        seat.enter(if asked { SeatState::Stopped } else { SeatState::Absent }, now);
         let text = format!("{name}, started by somebody else, has left");
         if asked { self.info(text) } else { self.warn(text) }
     }
@@ -232,13 +232,13 @@ impl Machine {
         seat.last_exit = Some(exit.to_string());
         // What Rust's runtime ends a process with whose main thread has panicked.
         const PANICKED: Exit = Exit::Code(101);
-        if matches!(seat.state, State::Starting { .. }) || *exit == PANICKED {
+        if matches!(seat.state, SeatState::Starting { .. }) || *exit == PANICKED {
             // It has not said why it ends: what it printed last may.
             seat.life.reason = seat.life.reason.take().or_else(|| last_words(lines));
         }
         let how = seat.end_in_words();
         let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);
-        let asked = matches!(seat.state, State::Stopping(Leaving { why: Why::Asked, .. }));
+        let asked = matches!(seat.state, SeatState::Stopping(StopProgress { why: Why::Asked, .. }));
         if !asked && !stopping {
             self.crashed(name, exit, lines, now);
         }
@@ -256,13 +256,13 @@ impl Machine {
     pub(super) fn ended(&mut self, name: &NodeName, now: Moment) {
         let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);
         let Some(seat) = self.seats.get_mut(name) else { return };
-        let asked = matches!(seat.state, State::Stopping(Leaving { why: Why::Asked, .. }));
+        let asked = matches!(seat.state, SeatState::Stopping(StopProgress { why: Why::Asked, .. }));
         let how = seat.end_in_words();
         if asked || stopping {
-            seat.enter(State::Stopped, now);
+            seat.enter(SeatState::Stopped, now);
             self.info(format!("{name} has stopped: {how}"));
         } else if matches!(self.phase, Phase::Starting) && !self.adopted && !seat.proven {
-            seat.enter(State::Stopped, now);
+            seat.enter(SeatState::Stopped, now);
             self.stop_all(None, Some(format!("{name} does not start: {how}")), now);
         } else {
             self.retry_later(name, &how, now);
@@ -279,16 +279,16 @@ impl Machine {
         let (until, quick) = (now.at + wait, seat.backoff.quick_ends());
         let ms = wait.as_millis();
         if max.is_some_and(|max| quick >= max) {
-            seat.enter(State::Failed, now);
+            seat.enter(SeatState::Failed, now);
             self.warn(format!(
                 "{name} ended: {how}; {quick} quick ends (master.restart.max): marked failed, and not tried \
                  any more until /nodes/{name}/start or a reload"
             ));
         } else if quick >= limit {
-            seat.enter(State::CrashLoop { until }, now);
+            seat.enter(SeatState::CrashLoop { until }, now);
             self.warn(format!("{name} ended: {how}; a crash loop, {quick} quick ends; again in {ms} ms"));
         } else {
-            seat.enter(State::Backoff { until }, now);
+            seat.enter(SeatState::Backoff { until }, now);
             self.warn(format!("{name} ended: {how}; again in {ms} ms"));
         }
     }
@@ -302,14 +302,14 @@ impl Machine {
             let Some(seat) = self.seats.get_mut(&name) else { continue };
             let is_due = |at| at <= now.at;
             match seat.state {
-                State::Backoff { until } | State::CrashLoop { until } if is_due(until) => {
+                SeatState::Backoff { until } | SeatState::CrashLoop { until } if is_due(until) => {
                     seat.restarts += 1;
                     self.launch(&name, now);
                 }
-                State::Starting { until: Some(until) } if is_due(until) => self.too_slow(&name, now),
-                State::Stopping(leaving) if is_due(leaving.next) => self.press(&name, leaving, now),
-                State::Adopting { until, .. } if is_due(until) => self.not_adopted(&name, now),
-                State::Ready => self.silent(&name, now),
+                SeatState::Starting { until: Some(until) } if is_due(until) => self.too_slow(&name, now),
+                SeatState::Stopping(leaving) if is_due(leaving.next) => self.press(&name, leaving, now),
+                SeatState::Adopting { until, .. } if is_due(until) => self.not_adopted(&name, now),
+                SeatState::Ready => self.silent(&name, now),
                 _ => {}
             }
         }
@@ -327,8 +327,8 @@ impl Machine {
         let reason = format!("it was not ready within {} s (limits.start_s)", limit.as_secs());
         let text = format!("{name}: {reason}");
         seat.life.reason = Some(reason);
-        let leaving = Leaving { stage: Stage::Polite, next: now.at, why: Why::Failing };
-        seat.enter(State::Stopping(leaving), now);
+        let leaving = StopProgress { stage: Stage::Polite, next: now.at, why: Why::Failing };
+        seat.enter(SeatState::Stopping(leaving), now);
         self.warn(text);
         self.press(name, leaving, now);
     }

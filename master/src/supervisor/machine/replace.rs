@@ -9,7 +9,7 @@ use ffproto::control::{Door, ToNode};
 use ffproto::{Incarnation, NodeName};
 use tokio::time::Instant;
 
-use super::seat::{Life, Seat, Stage, State};
+use super::seat::{Life, Seat, SeatState, Stage};
 use super::stop::{FIRM, KILLED, MARGIN};
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase};
 use crate::output::last_words;
@@ -21,20 +21,20 @@ pub(super) const TAKE_BACK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Second {
     pub(super) life: Life,
-    pub(super) turn: Turn,
+    pub(super) turn: ReplaceTurn,
     pub(super) since_ms: u64,
 }
 
 /// The turn of a seat's second process: which of the two it is, and how far the replacement has come.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(super) enum ReplaceTurn {
     /// The new one, which prepares while the old one serves; with a door once it is prepared.
     Preparing { until: Instant, door: Option<Door> },
     /// The new one; the old one has been told to hand over to it.
     TakingOver { until: Instant },
     /// The old one; the new one serves. It ends what it had begun, says when that is `done`, stands by until
     /// `proven`, and leaves.
-    Leaving { proven: Instant, stage: Stage, next: Instant, done: bool },
+    StopProgress { proven: Instant, stage: Stage, next: Instant, done: bool },
     /// The newer of two that an earlier master has left behind: whether it serves is not known yet.
     Unknown { until: Instant },
 }
@@ -42,14 +42,16 @@ pub(super) enum Turn {
 impl Second {
     pub(super) fn due(&self) -> Option<Instant> {
         Some(match self.turn {
-            Turn::Preparing { until, .. } | Turn::TakingOver { until } | Turn::Unknown { until } => until,
-            Turn::Leaving { next, .. } => next,
+            ReplaceTurn::Preparing { until, .. }
+            | ReplaceTurn::TakingOver { until }
+            | ReplaceTurn::Unknown { until } => until,
+            ReplaceTurn::StopProgress { next, .. } => next,
         })
     }
 
     /// Whether the second process is the predecessor.
     pub(super) fn is_old(&self) -> bool {
-        matches!(self.turn, Turn::Leaving { .. })
+        matches!(self.turn, ReplaceTurn::StopProgress { .. })
     }
 }
 
@@ -59,7 +61,7 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let incarnation = Incarnation::next(now.unix_ms, seat.newest());
         let until = now.at + node.limits.start;
-        let turn = Turn::Preparing { until, door: None };
+        let turn = ReplaceTurn::Preparing { until, door: None };
         let life = Life::launched(node, incarnation, now);
         seat.second = Some(Second { life, turn, since_ms: now.unix_ms });
         seat.verdict = None;
@@ -72,17 +74,19 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let unasked = "it wants to replace a process, and nobody has asked for that";
         match seat.second.as_mut().filter(|second| second.life.is(from)) {
-            Some(Second { turn: Turn::Preparing { door: at, .. }, .. }) => {
+            Some(Second { turn: ReplaceTurn::Preparing { door: at, .. }, .. }) => {
                 *at = Some(door);
                 self.hand_over(name, now);
             }
-            Some(Second { turn: Turn::Unknown { .. }, .. }) => {
+            Some(Second { turn: ReplaceTurn::Unknown { .. }, .. }) => {
                 self.roll_back(name, "the master that had begun it is gone", now);
             }
             // It says so again over a new connection.
-            Some(Second { turn: Turn::TakingOver { .. } | Turn::Leaving { .. }, .. }) => {}
+            Some(Second {
+                turn: ReplaceTurn::TakingOver { .. } | ReplaceTurn::StopProgress { .. }, ..
+            }) => {}
             None => {
-                if seat.life.is(from) && seat.life.process && !matches!(seat.state, State::Ready) {
+                if seat.life.is(from) && seat.life.process && !matches!(seat.state, SeatState::Ready) {
                     seat.life.reason = Some(unasked.into());
                     self.out.push(Do::Kill { node: name.clone(), incarnation: from });
                 }
@@ -94,14 +98,14 @@ impl Machine {
     pub(super) fn hand_over(&mut self, name: &NodeName, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(Second { turn, since_ms, .. }) = &mut seat.second else { return };
-        let (Turn::Preparing { door: Some(door), .. }, Some(old), Some(_)) =
+        let (ReplaceTurn::Preparing { door: Some(door), .. }, Some(old), Some(_)) =
             (&*turn, seat.life.incarnation, seat.life.wire)
         else {
             return;
         };
         let message = ToNode::HandOver { door: door.clone() };
         let limits = &seat.life.node.limits;
-        *turn = Turn::TakingOver { until: now.at + limits.park + seat.life.node.drain + MARGIN };
+        *turn = ReplaceTurn::TakingOver { until: now.at + limits.park + seat.life.node.drain + MARGIN };
         *since_ms = now.unix_ms;
         self.tell(name, old, message);
     }
@@ -110,11 +114,11 @@ impl Machine {
     pub(super) fn promote(&mut self, name: &NodeName, listens: Listens, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(Second { life, turn, .. }) = seat.second.take() else { return };
-        let asked = matches!(turn, Turn::TakingOver { .. });
+        let asked = matches!(turn, ReplaceTurn::TakingOver { .. });
         let old = std::mem::replace(&mut seat.life, life);
         seat.life.listens = Some(listens);
         let (node, prove) = (&old.node, seat.life.node.limits.prove);
-        let turn = Turn::Leaving {
+        let turn = ReplaceTurn::StopProgress {
             proven: now.at + prove,
             stage: Stage::Polite,
             next: now.at + node.drain + prove + MARGIN,
@@ -126,7 +130,7 @@ impl Machine {
         seat.hang = None;
         seat.since_ms = now.unix_ms;
         match seat.state {
-            State::Adopting { .. } => self.take_back_sockets(name, now),
+            SeatState::Adopting { .. } => self.take_back_sockets(name, now),
             _ => {
                 // It has not been asked, so nobody has told the old one.
                 if let (false, Some(old)) = (asked, old_incarnation) {
@@ -142,7 +146,9 @@ impl Machine {
     /// A predecessor has ended what it had begun: its neighbours do not need it any more, and may be replaced.
     pub(super) fn handed_over(&mut self, name: &NodeName, from: Incarnation) {
         let second = self.seats.get_mut(name).and_then(|seat| seat.second.as_mut());
-        if let Some(Second { turn: Turn::Leaving { done, .. }, .. }) = second.filter(|s| s.life.is(from)) {
+        if let Some(Second { turn: ReplaceTurn::StopProgress { done, .. }, .. }) =
+            second.filter(|s| s.life.is(from))
+        {
             *done = true;
         }
     }
@@ -155,7 +161,8 @@ impl Machine {
         seat.verdict = Some(Err(text.clone()));
         self.end_now(&second.life);
         self.warn(format!("{name}: {text}"));
-        let adopting = self.seats.get(name).is_some_and(|seat| matches!(seat.state, State::Adopting { .. }));
+        let adopting =
+            self.seats.get(name).is_some_and(|seat| matches!(seat.state, SeatState::Adopting { .. }));
         if adopting {
             self.take_back_sockets(name, now);
         }
@@ -188,7 +195,7 @@ impl Machine {
         };
         let failed = std::mem::replace(&mut seat.life, second.life);
         seat.life.heard = now.at;
-        seat.enter(State::Ready, now);
+        seat.enter(SeatState::Ready, now);
         seat.since_ms = now.unix_ms;
         let text = format!("rolled back: {reason}; the old process goes on");
         seat.verdict = Some(Err(text.clone()));
@@ -221,7 +228,7 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else { return false };
         let Some(second) = seat.second.take() else { return false };
         match second.turn {
-            Turn::Leaving { proven, .. } => {
+            ReplaceTurn::StopProgress { proven, .. } => {
                 let on_trial = now.at <= proven;
                 seat.second = Some(second);
                 if on_trial {
@@ -231,12 +238,12 @@ impl Machine {
                 }
                 false
             }
-            Turn::Unknown { .. } => {
+            ReplaceTurn::Unknown { .. } => {
                 seat.life = second.life;
                 self.take_back_sockets(name, now);
                 true
             }
-            Turn::Preparing { .. } | Turn::TakingOver { .. } => {
+            ReplaceTurn::Preparing { .. } | ReplaceTurn::TakingOver { .. } => {
                 let text = format!("the old process ended before the new one served: {how}");
                 seat.verdict = Some(Err(format!("{text}; the node is started anew")));
                 self.end_now(&second.life);
@@ -256,7 +263,7 @@ impl Machine {
         };
         let (node, incarnation) = (name.clone(), second.life.incarnation);
         match &mut second.turn {
-            Turn::Preparing { door, .. } => {
+            ReplaceTurn::Preparing { door, .. } => {
                 let limit = second.life.node.limits.start.as_secs();
                 let why = match door {
                     None => format!("the new process was not ready within {limit} s (limits.start_s)"),
@@ -264,13 +271,15 @@ impl Machine {
                 };
                 self.roll_back(name, &why, now);
             }
-            Turn::TakingOver { .. } => {
+            ReplaceTurn::TakingOver { .. } => {
                 let limit = (limits.park + drain + MARGIN).as_millis();
                 let why = format!("the new process did not serve within {limit} ms (park_ms, drain_s, 1 s)");
                 self.roll_back(name, &why, now);
             }
-            Turn::Unknown { .. } => self.roll_back(name, "the new process did not say what it does", now),
-            Turn::Leaving { stage, next, .. } => {
+            ReplaceTurn::Unknown { .. } => {
+                self.roll_back(name, "the new process did not say what it does", now)
+            }
+            ReplaceTurn::StopProgress { stage, next, .. } => {
                 let Some(incarnation) = incarnation else { return };
                 match stage {
                     Stage::Polite => {
@@ -307,7 +316,7 @@ impl Machine {
         else {
             return;
         };
-        let Turn::Leaving { stage: Stage::Polite, next, .. } = turn else { return };
+        let ReplaceTurn::StopProgress { stage: Stage::Polite, next, .. } = turn else { return };
         let (wire, incarnation, drain) = (life.wire, life.incarnation, life.node.drain);
         *next = (*next).min(now.at + drain + MARGIN);
         let Some(incarnation) = incarnation else { return };
@@ -324,12 +333,12 @@ impl Machine {
 impl Seat {
     /// Whether a predecessor still does what it had begun.
     pub(super) fn is_handing_over(&self) -> bool {
-        matches!(&self.second, Some(Second { turn: Turn::Leaving { done: false, .. }, .. }))
+        matches!(&self.second, Some(Second { turn: ReplaceTurn::StopProgress { done: false, .. }, .. }))
     }
 
     /// Whether a predecessor stands by that may take back what its dead successor had.
     pub(super) fn may_be_taken_back(&self, now: Moment) -> bool {
         let turn = self.second.as_ref().map(|second| &second.turn);
-        matches!(turn, Some(Turn::Leaving { proven, .. }) if now.at <= *proven)
+        matches!(turn, Some(ReplaceTurn::StopProgress { proven, .. }) if now.at <= *proven)
     }
 }

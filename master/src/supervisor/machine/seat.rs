@@ -19,7 +19,7 @@ pub(crate) const SILENT: Duration = Duration::from_millis(1_500);
 
 /// The state of a node in its life.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum State {
+pub(super) enum SeatState {
     /// Down, and wanted down.
     Stopped,
     /// A master before this one has started it: it is to register, and to hand its sockets back.
@@ -31,12 +31,12 @@ pub(super) enum State {
     /// The node serves.
     Ready,
     /// On its way down.
-    Stopping(Leaving),
+    Stopping(StopProgress),
     /// The node's process ended; the next one starts then.
     Backoff { until: Instant },
-    /// As [`State::Backoff`], after many quick ends in a row.
+    /// As [`SeatState::Backoff`], after many quick ends in a row.
     CrashLoop { until: Instant },
-    /// As [`State::CrashLoop`], after `restart.max` quick ends: not tried any more.
+    /// As [`SeatState::CrashLoop`], after `restart.max` quick ends: not tried any more.
     Failed,
     /// Somebody else's to start, and not registered.
     Absent,
@@ -44,7 +44,7 @@ pub(super) enum State {
 
 /// How far a process's stop has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Leaving {
+pub(super) struct StopProgress {
     pub(super) stage: Stage,
     /// When the next stage is due.
     pub(super) next: Instant,
@@ -161,7 +161,7 @@ pub(super) struct Seat {
     /// Whether this master starts it.
     pub(super) here: bool,
     pub(super) number: NodeNumber,
-    pub(super) state: State,
+    pub(super) state: SeatState,
     pub(super) since_ms: u64,
     /// The process that serves or is to serve; or the last one that did.
     pub(super) life: Life,
@@ -183,7 +183,7 @@ impl Seat {
         Self {
             here,
             number,
-            state: if here { State::Stopped } else { State::Absent },
+            state: if here { SeatState::Stopped } else { SeatState::Absent },
             since_ms: now.unix_ms,
             life: Life::new(Arc::new(node), now),
             second: None,
@@ -201,7 +201,7 @@ impl Seat {
         &self.life.node.name
     }
 
-    pub(super) fn enter(&mut self, state: State, now: Moment) {
+    pub(super) fn enter(&mut self, state: SeatState, now: Moment) {
         if std::mem::discriminant(&self.state) != std::mem::discriminant(&state) {
             self.since_ms = now.unix_ms;
             self.hang = None;
@@ -229,17 +229,21 @@ impl Seat {
 
     /// Whether nothing of it runs and nothing is about to.
     pub(super) fn is_down(&self) -> bool {
-        matches!(self.state, State::Stopped | State::Failed | State::Absent) && self.second.is_none()
+        matches!(self.state, SeatState::Stopped | SeatState::Failed | SeatState::Absent)
+            && self.second.is_none()
     }
 
     /// Whether a child need not wait for it any more: it is ready or has given up for now.
     pub(super) fn is_settled(&self) -> bool {
-        !matches!(self.state, State::Adopting { .. } | State::Waiting | State::Starting { until: Some(_) })
+        !matches!(
+            self.state,
+            SeatState::Adopting { .. } | SeatState::Waiting | SeatState::Starting { until: Some(_) }
+        )
     }
 
     /// Whether the seat's first start is over: the node serves, waits for its next try, or is not ours to wait for.
     pub(super) fn has_begun(&self) -> bool {
-        self.is_settled() && !matches!(self.state, State::Stopping(_))
+        self.is_settled() && !matches!(self.state, SeatState::Stopping(_))
     }
 
     /// Whether a start is up to this master: on this host, and not under somebody else's hand.
@@ -250,13 +254,13 @@ impl Seat {
     /// When something is due.
     pub(super) fn due(&self) -> Option<Instant> {
         let state = match self.state {
-            State::Starting { until } => until,
-            State::Stopping(leaving) => Some(leaving.next),
-            State::Adopting { until, .. } | State::Backoff { until } | State::CrashLoop { until } => {
-                Some(until)
-            }
-            State::Ready => self.silence_due(),
-            State::Stopped | State::Waiting | State::Failed | State::Absent => None,
+            SeatState::Starting { until } => until,
+            SeatState::Stopping(leaving) => Some(leaving.next),
+            SeatState::Adopting { until, .. }
+            | SeatState::Backoff { until }
+            | SeatState::CrashLoop { until } => Some(until),
+            SeatState::Ready => self.silence_due(),
+            SeatState::Stopped | SeatState::Waiting | SeatState::Failed | SeatState::Absent => None,
         };
         state.into_iter().chain(self.second.as_ref().and_then(Second::due)).min()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ffproto::NodeName;
 use ffproto::control::ToNode;
 
-use super::seat::{Leaving, Seat, Stage, State, Why};
+use super::seat::{Seat, SeatState, Stage, StopProgress, Why};
 use super::{Ask, Do, End, Machine, Moment, Outcome, Phase, Refused};
 use crate::supervisor::order;
 
@@ -47,8 +47,11 @@ impl Machine {
         for name in self.order.clone() {
             self.stop_successor(&name);
             let Some(seat) = self.seats.get_mut(&name) else { continue };
-            if matches!(seat.state, State::Waiting | State::Backoff { .. } | State::CrashLoop { .. }) {
-                seat.enter(State::Stopped, now);
+            if matches!(
+                seat.state,
+                SeatState::Waiting | SeatState::Backoff { .. } | SeatState::CrashLoop { .. }
+            ) {
+                seat.enter(SeatState::Stopped, now);
             }
         }
     }
@@ -94,14 +97,17 @@ impl Machine {
         self.stop_predecessor(name, now);
         let Some(seat) = self.seats.get_mut(name) else { return };
         match &mut seat.state {
-            State::Stopped | State::Failed | State::Absent => {}
-            State::Waiting | State::Backoff { .. } | State::CrashLoop { .. } => {
-                seat.enter(State::Stopped, now)
+            SeatState::Stopped | SeatState::Failed | SeatState::Absent => {}
+            SeatState::Waiting | SeatState::Backoff { .. } | SeatState::CrashLoop { .. } => {
+                seat.enter(SeatState::Stopped, now)
             }
-            State::Stopping(leaving) => leaving.why = Why::Asked,
-            State::Adopting { .. } | State::Starting { .. } | State::Ready => {
+            SeatState::Stopping(leaving) => leaving.why = Why::Asked,
+            SeatState::Adopting { .. } | SeatState::Starting { .. } | SeatState::Ready => {
                 let next = now.at + seat.life.node.drain + MARGIN;
-                seat.enter(State::Stopping(Leaving { stage: Stage::Polite, next, why: Why::Asked }), now);
+                seat.enter(
+                    SeatState::Stopping(StopProgress { stage: Stage::Polite, next, why: Why::Asked }),
+                    now,
+                );
                 self.ask_to_stop(name);
             }
         }
@@ -123,13 +129,13 @@ impl Machine {
     /// A node that registers (again) while it is being stopped is told (again).
     pub(super) fn repeat_stop(&mut self, name: &NodeName) {
         let state = self.seats.get(name).map(|seat| seat.state);
-        if let Some(State::Stopping(Leaving { stage: Stage::Polite, why: Why::Asked, .. })) = state {
+        if let Some(SeatState::Stopping(StopProgress { stage: Stage::Polite, why: Why::Asked, .. })) = state {
             self.ask_to_stop(name);
         }
     }
 
     /// The next stage of a node's stop is due.
-    pub(super) fn press(&mut self, name: &NodeName, leaving: Leaving, now: Moment) {
+    pub(super) fn press(&mut self, name: &NodeName, leaving: StopProgress, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(incarnation) = seat.life.incarnation else { return };
         let (node, why) = (name.clone(), leaving.why);
@@ -137,17 +143,19 @@ impl Machine {
             Stage::Polite | Stage::Firm if !seat.life.process => {
                 seat.last_exit = Some("it did not leave when told; it is supervised by somebody else".into());
                 seat.life.clear();
-                seat.enter(State::Stopped, now);
+                seat.enter(SeatState::Stopped, now);
                 self.out.push(Do::Hangup { node, incarnation });
                 self.warn(format!("{name} does not leave; whoever started it must end it"));
             }
             Stage::Polite => {
-                seat.state = State::Stopping(Leaving { stage: Stage::Firm, next: now.at + FIRM, why });
+                seat.state =
+                    SeatState::Stopping(StopProgress { stage: Stage::Firm, next: now.at + FIRM, why });
                 self.out.push(Do::Terminate { node, incarnation });
                 self.warn(format!("{name} takes too long: told firmly (SIGTERM)"));
             }
             Stage::Firm => {
-                seat.state = State::Stopping(Leaving { stage: Stage::Killed, next: now.at + KILLED, why });
+                seat.state =
+                    SeatState::Stopping(StopProgress { stage: Stage::Killed, next: now.at + KILLED, why });
                 self.out.push(Do::Kill { node, incarnation });
                 self.warn(format!("{name} takes too long: killed (SIGKILL)"));
             }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ffproto::control::ToNode;
 use ffproto::{Incarnation, NodeName};
 
-use super::seat::{Life, Seat, State};
+use super::seat::{Life, Seat, SeatState};
 use super::{Do, Machine, Tell, Wire};
 
 impl Machine {
@@ -50,7 +50,7 @@ impl Machine {
 
 fn parent_up(parent: &Seat, child: &Life) -> Option<Do> {
     let entry = child.node.parents.iter().find(|entry| entry.name == *parent.name())?;
-    let wire = child.wire.filter(|_| matches!(parent.state, State::Ready))?;
+    let wire = child.wire.filter(|_| matches!(parent.state, SeatState::Ready))?;
     tell(child, parent.life.parent_up(entry, wire)?)
 }
 

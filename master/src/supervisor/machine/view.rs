@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ffproto::{Incarnation, NodeName};
 use serde::Serialize;
 
-use super::replace::Turn;
-use super::seat::{Seat, State};
+use super::replace::ReplaceTurn;
+use super::seat::{Seat, SeatState};
 use super::{CrashView, Listens, Machine, Phase};
 use crate::utc::utc;
 
@@ -277,10 +277,10 @@ impl Seat {
     /// How far its replacement is.
     pub(super) fn step_stage(&self) -> Option<StepStage> {
         Some(match self.second.as_ref()?.turn {
-            Turn::Preparing { .. } | Turn::Unknown { .. } => StepStage::Preparing,
-            Turn::TakingOver { .. } => StepStage::HandingOver,
-            Turn::Leaving { done: false, .. } => StepStage::HandingOver,
-            Turn::Leaving { done: true, .. } => StepStage::Proving,
+            ReplaceTurn::Preparing { .. } | ReplaceTurn::Unknown { .. } => StepStage::Preparing,
+            ReplaceTurn::TakingOver { .. } => StepStage::HandingOver,
+            ReplaceTurn::StopProgress { done: false, .. } => StepStage::HandingOver,
+            ReplaceTurn::StopProgress { done: true, .. } => StepStage::Proving,
         })
     }
 
@@ -292,17 +292,17 @@ impl Seat {
             name: self.name().clone(),
             kind: self.life.node.kind.clone(),
             state: match self.state {
-                State::Stopped => NodeState::Stopped,
-                State::Waiting => NodeState::Waiting,
-                State::Starting { .. } => NodeState::Starting,
-                State::Ready if self.hang.is_some() => NodeState::Hanging,
-                State::Ready => NodeState::Ready,
-                State::Stopping(_) => NodeState::Stopping,
-                State::Backoff { .. } => NodeState::Backoff,
-                State::CrashLoop { .. } => NodeState::CrashLoop,
-                State::Failed => NodeState::Failed,
-                State::Adopting { .. } => NodeState::Adopting,
-                State::Absent => NodeState::Absent,
+                SeatState::Stopped => NodeState::Stopped,
+                SeatState::Waiting => NodeState::Waiting,
+                SeatState::Starting { .. } => NodeState::Starting,
+                SeatState::Ready if self.hang.is_some() => NodeState::Hanging,
+                SeatState::Ready => NodeState::Ready,
+                SeatState::Stopping(_) => NodeState::Stopping,
+                SeatState::Backoff { .. } => NodeState::Backoff,
+                SeatState::CrashLoop { .. } => NodeState::CrashLoop,
+                SeatState::Failed => NodeState::Failed,
+                SeatState::Adopting { .. } => NodeState::Adopting,
+                SeatState::Absent => NodeState::Absent,
             },
             pid: self.life.pid,
             incarnation: self.life.incarnation,

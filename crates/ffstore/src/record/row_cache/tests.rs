@@ -39,7 +39,7 @@ fn check(slots: &RowCache<Row>) {
         slots.backlog.bytes.load(Ordering::Relaxed),
         dirty.iter().map(|slot| slot.bytes).sum::<usize>()
     );
-    let held = slots.slots.values().filter(|slot| slot.state == State::Held).count();
+    let held = slots.slots.values().filter(|slot| slot.state == RowState::Held).count();
     assert_eq!(slots.held, held);
     let due = dirty.iter().filter(|slot| slot.dirty.is_some_and(|dirty| dirty.in_flight.is_none())).count();
     assert_eq!(slots.due.len(), due);
@@ -107,10 +107,10 @@ fn a_loose_write_keeps_the_version_that_it_was_made_from_until_it_is_written() {
     slots.learn(&1, Some(row(1, "theirs")), 6, now, now);
     assert_eq!(slots.known(&1).unwrap().version, 5, "this node knows better");
     let taken = slots.take_due(now, 10, 1 << 20);
-    assert_eq!((taken[0].state, taken[0].version), (State::Loose, 5));
+    assert_eq!((taken[0].state, taken[0].version), (RowState::Loose, 5));
     slots.written(&taken[0], 6, now);
     let known = slots.known(&1).unwrap();
-    assert_eq!((known.state, known.version, known.dirty), (State::Clean, 6, false));
+    assert_eq!((known.state, known.version, known.dirty), (RowState::Clean, 6, false));
     check(&slots);
 }
 
@@ -189,7 +189,7 @@ fn a_loose_value_of_a_row_that_becomes_held_is_a_state_of_its_own() {
     let value = slots.known(&1).unwrap().value.unwrap();
     assert_eq!(slots.lease(&1, &value, 5, now), 6, "the row does not have it");
     let taken = slots.take_due(now + SECOND, 10, 1 << 20);
-    assert_eq!((taken[0].version, taken[0].state), (6, State::Held), "so it goes over the row's version");
+    assert_eq!((taken[0].version, taken[0].state), (6, RowState::Held), "so it goes over the row's version");
     slots.write(&1, row(1, "b"), 6, now + SECOND, now);
     assert_eq!(slots.known(&1).unwrap().version, 7);
     slots.written(&taken[0], 6, now);

@@ -16,7 +16,7 @@ use crate::record::RecordError;
 use crate::record::batch::{Guard, Part, Set};
 use crate::record::counters::add;
 use crate::record::error::is_of_one_record;
-use crate::record::row_cache::{Due, State};
+use crate::record::row_cache::{Due, RowState};
 use crate::record::shape::{Field as _, Record};
 
 /// Records of one transaction: long enough to share the cost of a commit, short for who waits for the lock.
@@ -174,7 +174,7 @@ impl<T: Record> Inner<T> {
 
     /// Writes all of them, many by one statement; or none, and gives `false`, when a row is not as expected.
     async fn write_many(&self, batch: &[Due<T::Key, T>]) -> Result<bool, DbError> {
-        let (held, loose): (Vec<_>, Vec<_>) = batch.iter().partition(|due| due.state == State::Held);
+        let (held, loose): (Vec<_>, Vec<_>) = batch.iter().partition(|due| due.state == RowState::Held);
         let mut tx = self.db.begin().await?;
         for (guard, batch) in [(Guard::Held, held), (Guard::Read, loose)] {
             let many = self.many(guard, Set::Columns);
@@ -192,7 +192,7 @@ impl<T: Record> Inner<T> {
     }
 
     fn part(&self, due: &Due<T::Key, T>) -> Part {
-        let (version, guard) = if due.state == State::Held {
+        let (version, guard) = if due.state == RowState::Held {
             (due.version, vec![Value::Text(self.holder_of(&due.key)), Value::Int(due.version)])
         } else {
             (due.version + 1, vec![Value::Int(due.version)])
@@ -206,7 +206,7 @@ impl<T: Record> Inner<T> {
     /// The statement of one record by itself.
     fn alone(&self, due: &Due<T::Key, T>) -> (Sql, Vec<Value>) {
         let (names, key, mut args) = (self.names(), due.key.to_value(), due.value.values());
-        if due.state == State::Held {
+        if due.state == RowState::Held {
             let (version, holder) = (Value::Int(due.version), Value::Text(self.holder_of(&due.key)));
             args.extend([version.clone(), key, holder, version]);
             return (names.update_held(), args);
@@ -219,15 +219,15 @@ impl<T: Record> Inner<T> {
     async fn settle(&self, batch: &[Due<T::Key, T>], rows: &[bool]) {
         let mut written = Vec::new();
         for (due, changed) in batch.iter().zip(rows) {
-            let version = if due.state == State::Held { due.version } else { due.version + 1 };
-            let there = if *changed { Ok(There::This) } else { self.is_there(due).await };
-            let Ok(there @ (There::This | There::Newer)) = there else { continue };
+            let version = if due.state == RowState::Held { due.version } else { due.version + 1 };
+            let there = if *changed { Ok(FlushState::This) } else { self.is_there(due).await };
+            let Ok(there @ (FlushState::This | FlushState::Newer)) = there else { continue };
             self.row_cache.lock().written(due, version, Instant::now());
-            if due.state == State::Held {
+            if due.state == RowState::Held {
                 self.cx.journal.written(self.row(&due.key), version);
             }
             // Do not publish a newer row here: its writer does. Its version may be one that another value had once.
-            if there == There::This {
+            if there == FlushState::This {
                 written.push((due, version));
             }
         }
@@ -244,16 +244,16 @@ impl<T: Record> Inner<T> {
 
     /// Why a row was not changed: an earlier try of this same write has done it; it was written, released or
     /// deleted here meanwhile; or somebody else has the row, who then has won.
-    async fn is_there(&self, due: &Due<T::Key, T>) -> Result<There, DbError> {
+    async fn is_there(&self, due: &Due<T::Key, T>) -> Result<FlushState, DbError> {
         let again = Instant::now() + AGAIN.0;
         let known = self.row_cache.lock().known(&due.key).filter(|known| known.dirty);
         match known {
-            None => return Ok(There::Newer),
+            None => return Ok(FlushState::Newer),
             Some(known) if known.state == due.state => {}
             Some(_) => {
                 // A loose one that has become held: it is written as such.
                 self.row_cache.lock().failed(due, again);
-                return Ok(There::Not);
+                return Ok(FlushState::Not);
             }
         }
         let row = match self.db.fetch_optional(self.names().peek(), &[due.key.to_value()]).await {
@@ -264,17 +264,17 @@ impl<T: Record> Inner<T> {
             }
         };
         let row = row.and_then(|row| Some((row.at::<i64>(0).ok()?, row.at::<String>(1).ok()?)));
-        if due.state == State::Held {
+        if due.state == RowState::Held {
             let lease = self.leases.number(&due.key).unwrap_or_default();
             if let Some((version, holder)) = &row
                 && *holder == self.holder(lease)
             {
                 return Ok(match version.cmp(&due.version) {
-                    Ordering::Equal => There::This,
-                    Ordering::Greater => There::Newer,
+                    Ordering::Equal => FlushState::This,
+                    Ordering::Greater => FlushState::Newer,
                     Ordering::Less => {
                         self.row_cache.lock().failed(due, again);
-                        There::Not
+                        FlushState::Not
                     }
                 });
             }
@@ -292,25 +292,26 @@ impl<T: Record> Inner<T> {
             add(&self.cx.counters.best_effort_lost, 1);
         }
         self.row_cache.lock().forget(&due.key);
-        Ok(There::Not)
+        Ok(FlushState::Not)
     }
 
     /// Writes what waits for one record, and ends its lease. With its key locked.
     pub(crate) async fn let_go(&self, key: &T::Key) -> Result<(), RecordError> {
-        let Some(known) = self.row_cache.lock().known(key).filter(|known| known.state == State::Held) else {
+        let Some(known) = self.row_cache.lock().known(key).filter(|known| known.state == RowState::Held)
+        else {
             return Ok(());
         };
         let Some(lease) = self.leases.number(key) else { return Ok(()) };
         if let Some(value) = known.value.filter(|_| known.dirty) {
             let version = known.version;
-            let due = Due { key: key.clone(), value, version, state: State::Held };
+            let due = Due { key: key.clone(), value, version, state: RowState::Held };
             self.mark_stale(key);
             // No matter when it runs: it neither ends the lease nor goes over a newer version.
             let changed = self.write_batch(std::slice::from_ref(&due)).await?;
-            if !changed.contains(&true) && self.is_there(&due).await? == There::Not {
+            if !changed.contains(&true) && self.is_there(&due).await? == FlushState::Not {
                 // Taken away; or still ours and not written, and then nobody may go over it.
                 return match self.row_cache.lock().known(key) {
-                    Some(known) if known.state == State::Held => {
+                    Some(known) if known.state == RowState::Held => {
                         Err(RecordError::Contended { table: T::SHAPE.table, tries: 1 })
                     }
                     _ => Ok(()),
@@ -326,7 +327,7 @@ impl<T: Record> Inner<T> {
 
 /// The row that the database has, after a write whose statement changed none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum There {
+enum FlushState {
     /// This very state: an earlier try has written it.
     This,
     /// A newer one of this node's, or the record is no longer its own.

@@ -16,7 +16,7 @@ use crate::db::{DbError, Row, Sql, Value};
 use crate::record::RecordError;
 use crate::record::batch::{Guard, Many, Part, Set};
 use crate::record::leases::Asked;
-use crate::record::row_cache::State;
+use crate::record::row_cache::RowState;
 use crate::record::shape::{Field as _, Record};
 use crate::rows::journal::Entry;
 
@@ -168,7 +168,7 @@ impl<T: Record> Inner<T> {
                     .row_cache
                     .lock()
                     .known(key)
-                    .is_none_or(|known| known.dirty || known.state != State::Held)
+                    .is_none_or(|known| known.dirty || known.state != RowState::Held)
                 {
                     continue;
                 }

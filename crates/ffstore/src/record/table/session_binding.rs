@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ffproto::SessionId;
-use ffproto::handover::KeptRecord;
+use ffproto::handover::BoundRecord;
 use tokio::time::Instant;
 
 use super::{Inner, Table};
@@ -43,9 +43,9 @@ impl<T: Record> Inner<T> {
     }
 
     /// All that is kept, for the process that goes on with this node.
-    pub(crate) fn bindings(&self) -> Vec<KeptRecord> {
+    pub(crate) fn bindings(&self) -> Vec<BoundRecord> {
         let each = |(session, keys): (&SessionId, &Vec<T::Key>)| {
-            let one = |key| KeptRecord {
+            let one = |key| BoundRecord {
                 session: *session,
                 database: T::SHAPE.database.to_owned(),
                 table: T::SHAPE.table.to_owned(),
@@ -58,7 +58,7 @@ impl<T: Record> Inner<T> {
 
     /// Keeps what the process before this one has kept. A key of another type, which a new version of the
     /// app may have, is not kept: its record is saved as any other.
-    pub(crate) fn bind_again(&self, kept: &KeptRecord) {
+    pub(crate) fn bind_again(&self, kept: &BoundRecord) {
         if (&*kept.database, &*kept.table) != (T::SHAPE.database, T::SHAPE.table) {
             return;
         }
@@ -140,8 +140,8 @@ mod tests {
         let (new, purses) = node(&db, folder.path(), "new", move |session| session == living).await;
         new.bind_again(&kept);
         new.bind_again(&kept);
-        let other = KeptRecord { table: "other".to_owned(), ..kept[0].clone() };
-        let damaged = KeptRecord { key: vec![255], ..kept[0].clone() };
+        let other = BoundRecord { table: "other".to_owned(), ..kept[0].clone() };
+        let damaged = BoundRecord { key: vec![255], ..kept[0].clone() };
         new.bind_again(&[other, damaged]);
         new.retain_bindings(&|session| session == living);
         let all = new.bindings();

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep};
 use super::{Found, Inner, Table};
 use crate::db::{DbError, Value};
 use crate::record::counters::add;
-use crate::record::locks::Guard;
-use crate::record::row_cache::State;
+use crate::record::locks::KeyGuard;
+use crate::record::row_cache::RowState;
 use crate::record::shape::{Field as _, Key as _, Record};
 use crate::record::{RecordError, random01};
 use crate::rows::journal::Entry;
@@ -49,13 +49,13 @@ struct Write<T: Record> {
     old: Arc<T>,
     new: Arc<T>,
     version: i64,
-    state: State,
+    state: RowState,
     /// Read from the database by this very write, or held.
     certain: bool,
 }
 
 /// The result of a try.
-enum Tried {
+enum WriteAttempt {
     Written,
     /// Another write was first; the row cache knows the database's rows now.
     Overtaken,
@@ -226,7 +226,7 @@ impl<T: Record> Inner<T> {
             }
             // A loose record is not in the database, so a durable write of it is more than its change.
             let durable = save == Save::Durable;
-            writes.retain(|write| write.new != write.old || (durable && write.state == State::Loose));
+            writes.retain(|write| write.new != write.old || (durable && write.state == RowState::Loose));
             if writes.is_empty() {
                 // To change nothing is a decision, too: it is made over the database's row.
                 if save == Save::BestEffort || all_certain {
@@ -240,7 +240,7 @@ impl<T: Record> Inner<T> {
                 Save::Within(within) => self.write_behind(&mut writes, within).await?,
                 Save::BestEffort => self.write_loose(&writes)?,
             };
-            if matches!(tried, Tried::Written) {
+            if matches!(tried, WriteAttempt::Written) {
                 return Ok(result);
             }
             add(&self.cx.counters.conflicts, 1);
@@ -250,7 +250,7 @@ impl<T: Record> Inner<T> {
     }
 
     /// In the order of the keys, so that two calls never wait for each other.
-    async fn lock_all(&self, keys: &[&T::Key]) -> Result<Vec<Guard<'_, T::Key>>, RecordError> {
+    async fn lock_all(&self, keys: &[&T::Key]) -> Result<Vec<KeyGuard<'_, T::Key>>, RecordError> {
         let mut sorted = keys.to_vec();
         sorted.sort();
         if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -276,7 +276,7 @@ impl<T: Record> Inner<T> {
         if !readable {
             self.load_one(key).await?;
         } else if certain {
-            let loose = self.row_cache.lock().known(key).is_some_and(|known| known.state != State::Clean);
+            let loose = self.row_cache.lock().known(key).is_some_and(|known| known.state != RowState::Clean);
             if !loose {
                 self.reload(key).await?;
                 read = true;
@@ -284,7 +284,7 @@ impl<T: Record> Inner<T> {
         }
         let known = self.row_cache.lock().known(key).ok_or_else(|| self.missing(key))?;
         let old = known.value.ok_or_else(|| self.missing(key))?;
-        let certain = read || known.state != State::Clean;
+        let certain = read || known.state != RowState::Clean;
         Ok(Write {
             key: key.clone(),
             new: old.clone(),
@@ -305,7 +305,7 @@ impl<T: Record> Inner<T> {
     }
 
     /// Over the versions that were read, in one transaction when there are several.
-    async fn write_durable(&self, writes: &[Write<T>]) -> Result<Tried, RecordError> {
+    async fn write_durable(&self, writes: &[Write<T>]) -> Result<WriteAttempt, RecordError> {
         let names = self.names();
         let args = |write: &Write<T>| {
             let mut args = write.new.values();
@@ -321,12 +321,14 @@ impl<T: Record> Inner<T> {
         match done {
             Ok(true) => {}
             Ok(false) | Err(DbError::Conflict { .. }) => {
-                let mut tried = Tried::Overtaken;
+                let mut tried = WriteAttempt::Overtaken;
                 for write in writes {
                     match self.load_from_database(&write.key).await? {
                         None => self.row_cache.lock().put(&write.key, None, 0, Instant::now()),
                         Some(found) => {
-                            if let held @ Tried::Held { .. } = self.overtaken(&write.key, found).await? {
+                            if let held @ WriteAttempt::Held { .. } =
+                                self.overtaken(&write.key, found).await?
+                            {
                                 tried = held;
                             }
                         }
@@ -349,7 +351,7 @@ impl<T: Record> Inner<T> {
         for write in writes {
             self.mirror(&write.key, Some(&write.new), write.version + 1).await;
         }
-        Ok(Tried::Written)
+        Ok(WriteAttempt::Written)
     }
 
     async fn write_in_one(&self, all: impl Iterator<Item = Vec<Value>>) -> Result<bool, DbError> {
@@ -367,20 +369,20 @@ impl<T: Record> Inner<T> {
 
     /// A row is another than was thought: takes it in. When it names a lease of this journal's that this node
     /// knows nothing of (a claim whose answer was lost), that is ended.
-    async fn overtaken(&self, key: &T::Key, found: Found<T>) -> Result<Tried, RecordError> {
+    async fn overtaken(&self, key: &T::Key, found: Found<T>) -> Result<WriteAttempt, RecordError> {
         self.row_cache.lock().put(key, Some(found.value), found.version, Instant::now());
         if let Some(lease) = self.own_lease(&found.holder) {
             self.release_now(&[(key.clone(), lease)]).await?;
-            return Ok(Tried::Overtaken);
+            return Ok(WriteAttempt::Overtaken);
         }
         if found.holder.is_empty() {
-            return Ok(Tried::Overtaken);
+            return Ok(WriteAttempt::Overtaken);
         }
-        Ok(Tried::Held { key: self.shown(key), by: found.holder })
+        Ok(WriteAttempt::Held { key: self.shown(key), by: found.holder })
     }
 
     /// The state of a row that this node did not become the holder of.
-    async fn unheld(&self, key: &T::Key) -> Result<Tried, RecordError> {
+    async fn unheld(&self, key: &T::Key) -> Result<WriteAttempt, RecordError> {
         match self.load_from_database(key).await? {
             Some(found) => self.overtaken(key, found).await,
             None => {
@@ -391,9 +393,13 @@ impl<T: Record> Inner<T> {
     }
 
     /// To rows that this node holds, or becomes the holder of: in the journal, then in memory.
-    async fn write_behind(&self, writes: &mut [Write<T>], within: Duration) -> Result<Tried, RecordError> {
+    async fn write_behind(
+        &self,
+        writes: &mut [Write<T>],
+        within: Duration,
+    ) -> Result<WriteAttempt, RecordError> {
         self.check_backlog(writes)?;
-        for write in writes.iter_mut().filter(|write| write.state != State::Held) {
+        for write in writes.iter_mut().filter(|write| write.state != RowState::Held) {
             match self.lease(&write.key, &write.old, write.version).await? {
                 Some(version) => write.version = version,
                 None => return self.unheld(&write.key).await,
@@ -411,13 +417,13 @@ impl<T: Record> Inner<T> {
             }
         })?;
         drop(taking);
-        Ok(Tried::Written)
+        Ok(WriteAttempt::Written)
     }
 
-    fn write_loose(&self, writes: &[Write<T>]) -> Result<Tried, RecordError> {
+    fn write_loose(&self, writes: &[Write<T>]) -> Result<WriteAttempt, RecordError> {
         self.check_backlog(writes)?;
         self.take_in(writes, Instant::now() + BEST_EFFORT);
-        Ok(Tried::Written)
+        Ok(WriteAttempt::Written)
     }
 
     fn take_in(&self, writes: &[Write<T>], due: Instant) {
@@ -481,10 +487,10 @@ impl Patience {
     }
 
     /// Waits a little; the longer, the more often.
-    async fn wait(&mut self, tried: Tried) -> Result<(), RecordError> {
+    async fn wait(&mut self, tried: WriteAttempt) -> Result<(), RecordError> {
         self.tries += 1;
         let pause = match tried {
-            Tried::Held { key, by } => {
+            WriteAttempt::Held { key, by } => {
                 if Instant::now() >= self.until {
                     return Err(RecordError::Held { table: self.table, key, by });
                 }
