@@ -36,8 +36,8 @@ impl Origin {
     }
 
     /// The call's own timeout, but never beyond the request that makes it.
-    fn options(&self, timeout: Duration) -> CallOptions {
-        let own = Instant::now() + timeout;
+    fn options(&self, timeout: Duration, now: Instant) -> CallOptions {
+        let own = now + timeout;
         CallOptions { deadline: self.deadline.map_or(own, |outer| outer.min(own)), client: self.client }
     }
 
@@ -66,8 +66,13 @@ impl Origin {
         body: &[u8],
         timeout: Duration,
     ) -> Calling {
-        match self.link(side, who, Instant::now()) {
-            Ok(Some(link)) => Calling(CallingState::Sent(link.call(method, body, self.options(timeout)))),
+        // Read once: it is a good part of what a call costs.
+        let now = Instant::now();
+        match self.link(side, who, now) {
+            Ok(Some(link)) => {
+                let options = self.options(timeout, now);
+                Calling(CallingState::Sent(link.call_at(method, body, options, now)))
+            }
             Ok(None) => self.call_later(side, who, method, body, timeout).unwrap_or_else(Calling::refused),
             Err(fault) => Calling::refused(fault),
         }
@@ -81,7 +86,7 @@ impl Origin {
         body: &[u8],
         timeout: Duration,
     ) -> Result<Calling, Fault> {
-        let (slot, options) = (Arc::new(OutcomeSlot::default()), self.options(timeout));
+        let (slot, options) = (Arc::new(OutcomeSlot::default()), self.options(timeout, Instant::now()));
         let calling = Calling(CallingState::Waits(SlotOutcome(slot.clone())));
         if let Some((link, method)) = self.nested(side, who, method) {
             let call = Forward {

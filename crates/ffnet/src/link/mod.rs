@@ -327,19 +327,23 @@ impl Link {
     /// # Errors
     /// A [`Fault`] with code `no_method`, `overloaded`, `timeout`, `link_lost`, or what the peer answered.
     pub fn call(&self, method: &str, body: &[u8], options: CallOptions) -> Call {
-        match self.start(method, body, options) {
+        self.call_at(method, body, options, Instant::now())
+    }
+
+    /// Calls as [`Link::call`] does; `now` is the caller's clock, which has been read already.
+    pub fn call_at(&self, method: &str, body: &[u8], options: CallOptions, now: Instant) -> Call {
+        match self.start(method, body, options, now) {
             Ok(ticket) => Call { link: self.clone(), state: CallState::Waiting(ticket) },
             Err(fault) => Call { link: self.clone(), state: CallState::Refused(fault) },
         }
     }
 
-    fn start(&self, method: &str, body: &[u8], options: CallOptions) -> Result<Ticket, Fault> {
+    fn start(&self, method: &str, body: &[u8], options: CallOptions, now: Instant) -> Result<Ticket, Fault> {
         let method = self.method(method)?;
         let head = Head { method, client: options.client, ..Head::new(Kind::Call) };
-        let sent =
-            self.queue_call(head, body, options.deadline, false, Instant::now(), |calls, starts_at| {
-                calls.insert(options.deadline, starts_at)
-            });
+        let sent = self.queue_call(head, body, options.deadline, false, now, |calls, starts_at| {
+            calls.insert(options.deadline, starts_at)
+        });
         sent.map_err(|not_sent| match not_sent {
             NotSent::Fault(fault) => fault,
             NotSent::Later => {
