@@ -14,7 +14,8 @@ use crate::app::handler::{Outcome, Request, Route, Sender};
 use crate::app::hooks::Hooks;
 use crate::cluster::side::PeerKey;
 use crate::error::CallError;
-use crate::exec::execution::{Execution, log_error, poll_once, until};
+use crate::exec::deadlines::Deadlines;
+use crate::exec::execution::{Execution, log_error, poll_once};
 use crate::exec::replicas::Replicas;
 use crate::exec::tables::HandlerTables;
 use crate::identity::counters::count;
@@ -30,6 +31,7 @@ pub(crate) struct Executor {
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) hooks: Hooks,
     pub(crate) watchdog: Arc<Watchdog>,
+    pub(crate) deadlines: Arc<Deadlines>,
 }
 
 /// A client's message that waits for its turn.
@@ -82,11 +84,8 @@ impl Executor {
         match poll_once(&mut handler) {
             Poll::Ready(outcome) => done.done(node, outcome),
             Poll::Pending => {
-                let kept = node.clone();
-                node.identity()
-                    .tasks()
-                    .calls()
-                    .spawn(async move { done.done(&kept, until(deadline, handler).await) });
+                let (kept, handler) = (node.clone(), self.deadlines.run(deadline, handler));
+                drop(node.identity().tasks().calls().spawn(async move { done.done(&kept, handler.await) }));
             }
         }
     }
@@ -104,11 +103,11 @@ impl Executor {
             if let Poll::Ready(outcome) = poll_once(&mut handler) {
                 return self.answer(&waiting, outcome);
             }
-            let kept = self.clone();
-            self.node.identity().tasks().calls().spawn(async move {
-                let outcome = until(waiting.deadline, handler).await;
+            let (kept, handler) = (self.clone(), self.deadlines.run(waiting.deadline, handler));
+            drop(self.node.identity().tasks().calls().spawn(async move {
+                let outcome = handler.await;
                 kept.answer(&waiting, outcome);
-            });
+            }));
             return;
         }
         match self.queues.admit(session, waiting, body) {
@@ -150,11 +149,11 @@ impl Executor {
 
     async fn run_on(self: Arc<Self>, waiting: QueuedMessage, handler: Execution) {
         let session = waiting.client.session;
-        let outcome = until(waiting.deadline, handler).await;
+        let outcome = self.deadlines.run(waiting.deadline, handler).await;
         self.answer(&waiting, outcome);
         while let Some((waiting, body)) = self.queues.next(session) {
             if let Some(handler) = self.start(&waiting, body) {
-                let outcome = until(waiting.deadline, handler).await;
+                let outcome = self.deadlines.run(waiting.deadline, handler).await;
                 self.answer(&waiting, outcome);
             }
         }

@@ -1,6 +1,7 @@
 //! Runs authors' code: in order, within a deadline, with its panics caught.
 
 pub(crate) mod affinity_sweep;
+pub(crate) mod deadlines;
 pub(crate) mod events;
 pub(crate) mod execution;
 pub(crate) mod executor;

@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::app::handler::{Outcome, Request, Route, Sender};
 use crate::cluster::affinity::Hop;
-use crate::exec::execution::{Execution, log_error, poll_once, until};
+use crate::exec::execution::{Execution, log_error, poll_once};
 use crate::exec::executor::Executor;
 use crate::gateway::login_stage;
 use crate::session::local::{LocalSession, Stage};
@@ -75,10 +75,11 @@ pub(super) fn start(
             None
         }
         Poll::Pending if route.concurrent => {
+            let handler = executor.deadlines.run(deadline, handler);
             let (session, executor, name) = (session.clone(), executor.clone(), route.name);
             session.request_waits();
             drop(identity.tasks().calls().spawn(async move {
-                let outcome = until(deadline, handler).await;
+                let outcome = handler.await;
                 finish(&session, &executor, Some(command), name, outcome);
                 session.request_ended();
             }));

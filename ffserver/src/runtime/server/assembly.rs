@@ -95,7 +95,8 @@ impl Foundation {
         });
         let replicas = Replicas { node: node.clone(), queues: queues.clone(), hooks: hooks.clone() };
         let replicas = Arc::new(replicas);
-        let executor = Executor { node: node.clone(), tables, queues, replicas, hooks, watchdog };
+        let deadlines = Arc::default();
+        let executor = Executor { node: node.clone(), tables, queues, replicas, hooks, watchdog, deadlines };
         (node, Arc::new(executor))
     }
 }

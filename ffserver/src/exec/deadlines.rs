@@ -1,0 +1,168 @@
+//! The deadlines of handlers that wait in tasks of their own: kept in one table that is looked at a hundred times a second,
+//! for a timer of the runtime for each costs more than most handlers wait.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::app::handler::Outcome;
+use crate::error::HandlerError;
+use crate::exec::execution::Execution;
+
+/// How late a handler may be dropped after its deadline. Its caller is told in time by the link.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The deadlines of one node's handlers. Pure but for its lock and the task that looks.
+#[derive(Default)]
+pub(crate) struct Deadlines(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    waiting: Slab<Waiting>,
+    /// Whether a task looks at the table.
+    watched: bool,
+}
+
+struct Waiting {
+    deadline: Instant,
+    /// The task to wake at the deadline; none when the deadline is over.
+    waker: Option<Waker>,
+}
+
+impl Table {
+    /// Ends what is due: its tasks are to be woken. None when nothing waits any more.
+    fn expire(&mut self, now: Instant) -> Option<Vec<Waker>> {
+        if self.waiting.is_empty() {
+            self.watched = false;
+            return None;
+        }
+        let due = self.waiting.iter_mut().filter(|(_, waiting)| waiting.deadline <= now);
+        Some(due.filter_map(|(_, waiting)| waiting.waker.take()).collect())
+    }
+}
+
+impl Deadlines {
+    /// Runs a handler until it ends, or its deadline is over: then it is dropped where it waits.
+    pub(crate) fn run(self: &Arc<Self>, deadline: Instant, handler: Execution) -> Bounded {
+        Bounded { handler, deadline, place: None, deadlines: self.clone() }
+    }
+
+    /// Notes that a handler waits. False when its deadline is over.
+    fn wait(self: &Arc<Self>, place: &mut Option<usize>, deadline: Instant, waker: &Waker) -> bool {
+        let mut table = self.0.lock();
+        if let Some(waiting) = place.and_then(|at| table.waiting.get_mut(at)) {
+            let Some(known) = &mut waiting.waker else { return false };
+            known.clone_from(waker);
+            return true;
+        }
+        *place = Some(table.waiting.insert(Waiting { deadline, waker: Some(waker.clone()) }));
+        if !std::mem::replace(&mut table.watched, true) {
+            drop(tokio::spawn(watch(self.clone())));
+        }
+        true
+    }
+}
+
+/// Looks at the deadlines until no handler waits.
+async fn watch(deadlines: Arc<Deadlines>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        // The lock is not held while tasks are woken.
+        let due = deadlines.0.lock().expire(Instant::now());
+        let Some(due) = due else { return };
+        due.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A handler and its deadline.
+pub(crate) struct Bounded {
+    handler: Execution,
+    deadline: Instant,
+    /// Its place in the table, once it has waited.
+    place: Option<usize>,
+    deadlines: Arc<Deadlines>,
+}
+
+impl Future for Bounded {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let Self { handler, deadline, place, deadlines } = &mut *self;
+        if let Poll::Ready(outcome) = Pin::new(handler).poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        match deadlines.wait(place, *deadline, cx.waker()) {
+            true => Poll::Pending,
+            false => Poll::Ready(Err(HandlerError::timeout())),
+        }
+    }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.deadlines.0.lock().waiting.remove(place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use ffproto::Code;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(1);
+
+    fn shown(deadlines: &Deadlines) -> (usize, bool) {
+        let table = deadlines.0.lock();
+        (table.waiting.len(), table.watched)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_waits_for_ever_is_dropped_at_its_deadline_and_not_before() {
+        let (deadlines, begun) = (Arc::new(Deadlines::default()), Instant::now());
+        let outcome = deadlines.run(begun + SOON, Execution::hook(pending())).await;
+        assert_eq!(outcome.unwrap_err().code(), Code::Timeout);
+        assert!(begun.elapsed() >= SOON && begun.elapsed() <= SOON + LOOK_EVERY * 2, "{:?}", begun.elapsed());
+        assert!(deadlines.0.lock().waiting.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_ends_in_time_leaves_nothing_and_nobody_looks_any_more() {
+        let deadlines = Arc::new(Deadlines::default());
+        let (end, ended) = oneshot::channel::<()>();
+        let handler =
+            Execution::hook(async move { ended.await.map(|()| None).map_err(HandlerError::internal) });
+        let running = tokio::spawn(deadlines.run(Instant::now() + SOON, handler));
+        tokio::time::sleep(SOON / 2).await;
+        assert_eq!(shown(&deadlines), (1, true));
+        end.send(()).unwrap();
+        assert!(running.await.unwrap().is_ok());
+        tokio::time::sleep(LOOK_EVERY * 2).await;
+        assert_eq!(shown(&deadlines), (0, false));
+        // The next one is looked at again.
+        let outcome = deadlines.run(Instant::now() + SOON, Execution::hook(pending())).await;
+        assert_eq!(outcome.unwrap_err().code(), Code::Timeout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_of_many_handlers_has_its_own_deadline() {
+        let (deadlines, begun) = (Arc::new(Deadlines::default()), Instant::now());
+        let late = deadlines.run(begun + SOON * 2, Execution::hook(pending()));
+        let early = deadlines.run(begun + SOON, Execution::hook(pending()));
+        let late = async { (late.await.is_err(), begun.elapsed()) };
+        let early = async { (early.await.is_err(), begun.elapsed()) };
+        let ((late, after_late), (early, after_early)) = tokio::join!(late, early);
+        assert!(late && early && after_early < SOON * 2 && after_late >= SOON * 2);
+    }
+}
