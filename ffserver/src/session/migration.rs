@@ -107,7 +107,7 @@ impl Sessions {
         entry: &MoveEntry,
         before: Vec<NodeNumber>,
     ) -> bool {
-        session.quiet().await;
+        session.quiet_or_gone().await;
         if session.is_gone() {
             return true;
         }

@@ -298,9 +298,16 @@ impl LocalSession {
         }
     }
 
-    /// Waits until no request of the session runs, here or elsewhere. Cancel-safe; for one waiter at a time.
+    /// Waits until no request of the session runs, here or elsewhere. Cancel-safe; for one waiter at a time: the session's
+    /// end, which comes after [`LocalSession::end`].
     pub(crate) fn quiet(&self) -> Quiet<'_> {
-        Quiet(self)
+        Quiet { session: self, or_gone: false }
+    }
+
+    /// Waits until no request of the session runs, or it has ended: its end waits for the requests then. Cancel-safe; for
+    /// one waiter at a time: the session's move.
+    pub(crate) fn quiet_or_gone(&self) -> Quiet<'_> {
+        Quiet { session: self, or_gone: true }
     }
 
     /// Whether [`LocalSession::leave`] would give something.
@@ -489,16 +496,23 @@ impl LocalSession {
 }
 
 /// The wait for the end of a session's requests: see [`LocalSession::quiet`].
-pub(crate) struct Quiet<'a>(&'a LocalSession);
+pub(crate) struct Quiet<'a> {
+    session: &'a LocalSession,
+    or_gone: bool,
+}
 
 impl Future for Quiet<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut outbox = self.0.0.outbox.lock();
+        let mut outbox = self.session.0.outbox.lock();
+        if self.or_gone && outbox.gone {
+            // The place of the waker is the end's now.
+            return Poll::Ready(());
+        }
         // The waker is registered before the look, so that no end is missed between the two.
         outbox.quiet = Some(cx.waker().clone());
-        if self.0.has_requests() {
+        if self.session.has_requests() {
             return Poll::Pending;
         }
         outbox.quiet = None;
@@ -525,6 +539,40 @@ impl fmt::Debug for LocalSession {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Woken(AtomicU32);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A handler runs on although its client is gone: the session's end waits for it, and the session's move, which has
+    /// waited already, must not be forgotten.
+    #[test]
+    fn a_move_that_waits_for_a_handler_goes_on_when_its_session_ends() {
+        let framing = Firefly { head: [0; 4], proto_version: 1, server_version: 1 };
+        let (error_command, slow_client) = (CommandId(0), SlowClient::Disconnect);
+        let wire = ClientWire { framing, error_command, outbox_bytes_max: usize::MAX, slow_client };
+        let address = "127.0.0.1:1".parse().unwrap();
+        let session = LocalSession::new(SessionId(1), address, Stage::In, wire, Arc::default());
+        let wakes = [0; 2].map(|_| Arc::new(Woken(AtomicU32::new(0))));
+        let woken = || wakes.each_ref().map(|woken| woken.0.load(Ordering::Relaxed));
+        let poll = |wait: &mut Quiet<'_>, at: usize| {
+            Pin::new(wait).poll(&mut Context::from_waker(&wakes[at].clone().into()))
+        };
+        let handler = session.pin();
+        let (mut moves, mut ends) = (session.quiet_or_gone(), session.quiet());
+        assert!(poll(&mut moves, 0).is_pending());
+        session.end();
+        assert!(poll(&mut ends, 1).is_pending());
+        assert_eq!(woken(), [1, 0]);
+        assert!(poll(&mut moves, 0).is_ready(), "nothing is left to move");
+        drop(handler);
+        assert_eq!(woken(), [1, 1]);
+        assert!(poll(&mut ends, 1).is_ready());
+    }
 
     #[test]
     fn stages_and_directives_come_back_as_they_were_stored() {

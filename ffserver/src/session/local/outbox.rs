@@ -250,6 +250,8 @@ impl LocalSession {
         let mut outbox = self.0.outbox.lock();
         (outbox.gone, outbox.socket) = (true, None);
         outbox.out = WriteBuffer::default();
+        // A move of the session that waits for its requests has nothing to wait for any more.
+        outbox.quiet.take().into_iter().for_each(Waker::wake);
     }
 
     /// Sets the socket over which the client is written to.
