@@ -171,8 +171,8 @@ impl Nodes {
                 return Err(self.origin.transit.identity().fault(Code::Timeout, Executed::No, text).into());
             }
             // The wait for a node that has left ends by the clock.
-            let patience = Instant::now() + self.origin.transit.identity().limits().park;
-            let _ = timeout_at(deadline.min(patience), reached.changed()).await;
+            let awaited = self.awaited_until(&whom).map_or_else(Instant::now, |until| until.min(deadline));
+            let _ = timeout_at(awaited, reached.changed()).await;
         }
     }
 
@@ -192,12 +192,16 @@ impl Nodes {
         }
         let mut nodes = self.meant(whom);
         if nodes.is_empty() {
-            let (now, park) = (Instant::now(), identity.limits().park);
-            let is_awaited = transit.membership().has_left(now, park, |name, kind| whom.means(name, kind));
-            return if is_awaited { Ok(None) } else { Err(self.no_such_node(whom)) };
+            return self.awaited_until(whom).map(|_| None).ok_or_else(|| self.no_such_node(whom));
         }
         let turn = self.origin.client.map_or_else(|| transit.next_turn(), |client| client.session.0);
         Ok(Some(nodes.swap_remove((turn % nodes.len() as u64) as usize)))
+    }
+
+    fn awaited_until(&self, whom: &Recipients) -> Option<Instant> {
+        let (transit, now) = (&self.origin.transit, Instant::now());
+        let park = transit.identity().limits().park;
+        transit.membership().awaited_until(now, park, |name, kind| whom.means(name, kind))
     }
 
     fn meant(&self, whom: &Recipients) -> Vec<Reachable> {
@@ -225,5 +229,27 @@ impl Nodes {
     fn envelope(&self, node: &Reachable, method: &str, body: &[u8]) -> Result<(PeerKey, Vec<u8>), Fault> {
         let payload = relay::Call { method, body }.write();
         self.origin.transit.envelope(node.number, Op::Call, self.origin.client, &payload, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::runtime::server::bare;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_has_left_is_waited_for_since_it_left_and_not_since_the_call() {
+        let config =
+            r#"{ "master": { "rootport": 1, "webport": 2 }, "servers": { "game": { "app": "game" } } }"#;
+        let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
+        let node = bare(&cluster, "game").unwrap().node.clone();
+        // This process has looked for the others that long.
+        tokio::time::advance(node.config().limits.park * 3 / 4).await;
+        let called = Instant::now();
+        let fault = node.call_nodes().call("hall", "ping", b"").await.unwrap_err().fault().clone();
+        assert_eq!((fault.code, fault.executed), (Code::NoNode, Executed::No));
+        assert!(called.elapsed() <= node.config().limits.park / 2, "after {:?}", called.elapsed());
     }
 }

@@ -255,19 +255,19 @@ impl Membership {
         self.table.lock().reach.others()
     }
 
-    /// Whether a node that is meant may be back soon: it was reached within `patience`, or this process has not looked
-    /// for as long as that.
-    pub(crate) fn has_left(
+    /// Until when a node that is meant may be back: it was reached within `patience`, or this process has not looked for
+    /// as long as that. `None` when nobody waits for it any more.
+    pub(crate) fn awaited_until(
         &self,
         now: Instant,
         patience: Duration,
         is_meant: impl Fn(&NodeName, &str) -> bool,
-    ) -> bool {
+    ) -> Option<Instant> {
         let mut table = self.table.lock();
         let begun = *table.begun.get_or_insert(now);
-        let soon = |since: Instant| now.duration_since(since) < patience;
-        let mut left = table.left.iter();
-        soon(begun) || left.any(|(name, (kind, since))| soon(*since) && is_meant(name, kind))
+        let left = table.left.iter().filter(|(name, (kind, _))| is_meant(name, kind));
+        let since = left.map(|(_, (_, since))| *since).chain([begun]).max()?;
+        Some(since + patience).filter(|until| now < *until)
     }
 
     /// Looks at the net nodes that have replicas here; one that is not reached for `patience` is given up.

@@ -41,15 +41,14 @@ impl Sessions {
         caller: NodeNumber,
         order: MoveOrder,
     ) -> Result<(), MoveError> {
-        let until = Instant::now() + self.identity().limits().park;
+        let latest = Instant::now() + self.identity().limits().park;
         let mut reached = self.transit().membership().reached();
         loop {
-            match self.begin_move(session, caller, order.clone()) {
-                Err(MoveError::NoNode(name))
-                    if Instant::now() < until && self.transit().may_be_reached_soon(&name) => {}
-                begun => return begun,
-            }
-            let _ = timeout_at(until, reached.changed()).await;
+            let begun = self.begin_move(session, caller, order.clone());
+            let Err(MoveError::NoNode(name)) = &begun else { return begun };
+            let awaited = self.transit().awaited_until(name).filter(|_| Instant::now() < latest);
+            let Some(until) = awaited else { return begun };
+            let _ = timeout_at(until.min(latest), reached.changed()).await;
         }
     }
 

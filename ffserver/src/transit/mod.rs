@@ -166,10 +166,16 @@ impl Transit {
         self.0.work.is_running(session)
     }
 
-    /// Whether a node that is not reached now was within `limits.park_ms`, or this process has not looked for so long.
-    pub(crate) fn may_be_reached_soon(&self, name: &NodeName) -> bool {
+    /// Until when a node that is not reached now may be back: `limits.park_ms` after it was reached, or after the start of
+    /// this process.
+    pub(crate) fn awaited_until(&self, name: &NodeName) -> Option<Instant> {
         let park = self.identity().limits().park;
-        self.membership().has_left(Instant::now(), park, |left, _| left == name)
+        self.membership().awaited_until(Instant::now(), park, |left, _| left == name)
+    }
+
+    /// Whether a node that is not reached now may be back, see [`Transit::awaited_until`].
+    pub(crate) fn may_be_reached_soon(&self, name: &NodeName) -> bool {
+        self.awaited_until(name).is_some()
     }
 }
 
