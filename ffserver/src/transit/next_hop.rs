@@ -261,7 +261,8 @@ impl Transit {
         }
         let turn = if there == 1 { 0 } else { session.map_or_else(|| self.next_turn(), |id| id.0) };
         let mut there_now = peers.meant(who).filter_map(found);
-        there_now.nth((turn % there) as usize).unwrap_or(NextHop::None)
+        // A link may have ended since the count, which takes no lock of its own.
+        there_now.nth((turn % there) as usize).unwrap_or(NextHop::Wait)
     }
 
     /// Sends a client's message on towards its target, or parks it. The body is copied once. Returns the hop that the next
@@ -324,9 +325,9 @@ impl Transit {
     /// Looks at the park whenever the time of some message is over, until nothing waits.
     async fn watch_parked(self) {
         while !self.park().is_over() {
-            let latest = Instant::now() + LOOK_EVERY;
-            let due = self.park().next_deadline().map_or(latest, |deadline| deadline.min(latest));
-            tokio::time::sleep_until(due).await;
+            let due = self.park().next_look(Instant::now() + LOOK_EVERY);
+            // A message whose deadline is earlier may come meanwhile.
+            let _ = tokio::time::timeout_at(due, self.park().sooner()).await;
             self.look_at_parked();
         }
     }
@@ -524,4 +525,38 @@ pub(crate) fn forward_over(
     let (method, message_of) = (hop.method, Some(client.session));
     let call = Forward { method, body, options, message_of, hops, nested: false, sink, token };
     hop.link.forward(call, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::runtime::server::bare;
+    use crate::transit::park::{OutcomeSlot, SlotOutcome};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_parked_message_ends_at_its_deadline_also_when_others_were_parked_before() {
+        let config = r#"{ "master": { "rootport": 1, "webport": 2 }, "servers": {
+            "gate": { "rootport": 3, "app": "gate" },
+            "game": { "app": "game", "remoteport": [{ "rootport": 3, "rootname": "gate" }] } } }"#;
+        let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
+        let executor = bare(&cluster, "gate").unwrap();
+        let transit = executor.node.transit();
+        let parked = |ms| {
+            let (slot, deadline) =
+                (Arc::new(OutcomeSlot::default()), Instant::now() + Duration::from_millis(ms));
+            let to = Destination::Neighbour(Side::Child, "game".into());
+            let (what, sink) = (MessageKind::Call("ping".into()), Some((slot.clone() as Arc<dyn Sink>, 0)));
+            let message = ParkedMessage { to, what, body: Bytes::new(), client: None, deadline, sink };
+            transit.wait(message).unwrap();
+            SlotOutcome(slot)
+        };
+        let _first = parked(1000);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let begun = Instant::now();
+        let fault = parked(30).await.unwrap_err();
+        assert_eq!((fault.code, fault.executed), (Code::Timeout, Executed::No));
+        assert!(begun.elapsed() < Duration::from_millis(40), "after {:?}", begun.elapsed());
+    }
 }

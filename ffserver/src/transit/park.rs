@@ -94,6 +94,7 @@ pub(crate) struct Park {
     any: AtomicBool,
     waiting: Mutex<ParkState>,
     emptied: Notify,
+    sooner: Notify,
 }
 
 #[derive(Default)]
@@ -107,6 +108,8 @@ struct ParkState {
     sessions: FxHashMap<SessionId, BTreeSet<u64>>,
     /// Whether a task looks at the clock, until nothing waits any more.
     watched: bool,
+    /// When the task looks next.
+    due: Option<Instant>,
     /// Whether a look at the messages is under way.
     looked_at: bool,
     /// The messages that are to be looked at after that.
@@ -174,7 +177,8 @@ pub(crate) enum ParkResult {
 
 impl Park {
     pub(crate) fn new(limits: ParkLimits) -> Self {
-        Self { limits, any: AtomicBool::new(false), waiting: Mutex::default(), emptied: Notify::new() }
+        let (emptied, sooner) = (Notify::new(), Notify::new());
+        Self { limits, any: AtomicBool::new(false), waiting: Mutex::default(), emptied, sooner }
     }
 
     /// Whether anything waits.
@@ -201,6 +205,10 @@ impl Park {
                 Some(session) => waiting.again.sessions.push(session),
                 None => waiting.again.all = true,
             }
+        }
+        if waiting.due.is_some_and(|due| entry.deadline < due) {
+            waiting.due = Some(entry.deadline);
+            self.sooner.notify_one();
         }
         waiting.add(entry);
         self.any.store(true, Ordering::Release);
@@ -266,9 +274,17 @@ impl Park {
         self.emptied.notified().await;
     }
 
-    /// The first deadline of the messages that wait.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.waiting.lock().messages.values().map(|entry| entry.deadline).min()
+    /// When the messages that wait must be looked at next: at the first deadline, or at `latest`.
+    pub(crate) fn next_look(&self, latest: Instant) -> Instant {
+        let mut waiting = self.waiting.lock();
+        let due = waiting.messages.values().map(|entry| entry.deadline).fold(latest, Instant::min);
+        waiting.due = Some(due);
+        due
+    }
+
+    /// Waits until a message has come whose deadline is before the next look; one at a time. Cancel-safe.
+    pub(crate) async fn sooner(&self) {
+        self.sooner.notified().await;
     }
 
     /// Whether nothing waits; then no task need look at the clock any more.
@@ -276,6 +292,9 @@ impl Park {
         let mut waiting = self.waiting.lock();
         let over = waiting.count == 0 && !waiting.looked_at;
         waiting.watched = !over;
+        if over {
+            waiting.due = None;
+        }
         over
     }
 }
