@@ -154,7 +154,7 @@ pub struct ReplicaRecord {
     /// The session's id.
     pub id: SessionId,
     /// The neighbour that the session's messages come from.
-    pub via: NodeName,
+    pub neighbour: NodeName,
     /// Whether that neighbour is a parent.
     pub from_parent: bool,
     /// The session's state as it was told last.

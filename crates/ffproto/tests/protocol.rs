@@ -263,10 +263,10 @@ fn relays(page: &mut Page) {
     assert_eq!(coding().deserialize::<ReachChange>(&body).unwrap(), change);
 
     let session = SessionId(3 << 52 | 0x1_2345_6789_abcd);
-    let stick = AffinityNotice { what: AffinityWord::Chosen, target: "game", node: "game.2" };
+    let notice = AffinityNotice { what: AffinityWord::Chosen, target: "game", node: "game.2" };
     let client = Some(Client { session, command: CommandId(1500), stateless: false });
-    page.link("link-stick", Head { method: 7, client, ..Head::new(Kind::Notify) }, &stick.write());
-    assert_eq!(AffinityNotice::read(&stick.write()), Some(stick));
+    page.link("link-stick", Head { method: 7, client, ..Head::new(Kind::Notify) }, &notice.write());
+    assert_eq!(AffinityNotice::read(&notice.write()), Some(notice));
     for malformed in
         [&b""[..], b"\x01", b"\x01game", b"\x03game\0a", b"\x01game\0", b"\x02game\0a", b"\x01\0a"]
     {

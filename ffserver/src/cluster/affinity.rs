@@ -22,19 +22,19 @@ pub(crate) struct Hop {
     pub(crate) method: u16,
     /// The count of the cluster's changes ([`crate::cluster::membership::Membership::changes`]) when the hop was
     /// chosen: at another count the hop is looked up again.
-    pub(crate) known: u64,
+    pub(crate) changes: u64,
 }
 
 impl Hop {
-    pub(crate) fn new(link: Link, target: &str, known: u64) -> Option<Self> {
+    pub(crate) fn new(link: Link, target: &str, changes: u64) -> Option<Self> {
         let method = link.method_number(&method_of(target))?;
-        Some(Self { link, method, known })
+        Some(Self { link, method, changes })
     }
 
     /// Whether the hop can be taken without another look.
     #[inline]
-    pub(crate) fn holds(&self, known: u64) -> bool {
-        self.known == known && self.link.is_open()
+    pub(crate) fn holds(&self, changes: u64) -> bool {
+        self.changes == changes && self.link.is_open()
     }
 }
 
@@ -43,7 +43,7 @@ impl Hop {
 struct Choice {
     target: Arc<str>,
     /// The neighbour that takes the messages; `None` while only the node is known.
-    via: Option<NodeName>,
+    neighbour: Option<NodeName>,
     /// The hop to that neighbour, as long as it is open.
     hop: Option<Hop>,
     /// The node that handles the messages, when that is known.
@@ -60,7 +60,7 @@ fn for_one() -> Vec<Choice> {
 impl Choice {
     fn tell(&self, session: SessionId) -> Option<handover::AffinityEntry> {
         let from = self.from.as_ref().map(|(side, name)| (*side == Side::Parent, name.clone()));
-        let (kind, node, end) = (self.target.to_string(), self.via.clone(), self.end.clone());
+        let (kind, node, end) = (self.target.to_string(), self.neighbour.clone(), self.end.clone());
         if node.is_none() && end.is_none() {
             return None;
         }
@@ -80,7 +80,7 @@ pub(crate) enum AffinityLookup {
 #[derive(Default)]
 pub(crate) struct StaleChoice {
     /// The neighbour.
-    pub(crate) via: Option<NodeName>,
+    pub(crate) neighbour: Option<NodeName>,
     /// The link to that neighbour that was used last.
     pub(crate) link: Option<Link>,
     /// The node that handles the messages.
@@ -104,7 +104,7 @@ pub(crate) struct Affinity {
     /// Counts what may have changed a choice: a hop that was looked up holds until the next one.
     edits: AtomicU64,
     /// The delta for the successor, while this process hands over.
-    heard_by: Mutex<Option<Arc<AffinityDelta>>>,
+    delta: Mutex<Option<Arc<AffinityDelta>>>,
     /// Whether, at the last sweep, nodes that sessions have were out of reach and might be back.
     misses: AtomicBool,
     /// The count of the cluster's changes at the last sweep.
@@ -127,16 +127,16 @@ impl Affinity {
         self.edits.load(Ordering::Acquire)
     }
 
-    /// The choice of a session for a target; `known` is the count of the cluster's changes now.
-    pub(crate) fn get(&self, session: SessionId, target: &str, known: u64) -> Option<AffinityLookup> {
+    /// The choice of a session for a target; `changes` is the count of the cluster's changes now.
+    pub(crate) fn get(&self, session: SessionId, target: &str, changes: u64) -> Option<AffinityLookup> {
         let chosen = self.chosen.lock();
         let choice = chosen.get(&session)?.iter().find(|choice| *choice.target == *target)?;
         match &choice.hop {
-            Some(hop) if hop.holds(known) => Some(AffinityLookup::Hop(hop.clone())),
+            Some(hop) if hop.holds(changes) => Some(AffinityLookup::Hop(hop.clone())),
             hop => {
                 let link = hop.as_ref().map(|hop| hop.link.clone());
                 Some(AffinityLookup::StaleChoice(StaleChoice {
-                    via: choice.via.clone(),
+                    neighbour: choice.neighbour.clone(),
                     link,
                     end: choice.end.clone(),
                 }))
@@ -158,11 +158,11 @@ impl Affinity {
         let choices = chosen.entry(session).or_insert_with(for_one);
         let at = choices.iter().position(|choice| choice.target == *target).unwrap_or_else(|| {
             let (target, from) = (target.clone(), from.cloned());
-            choices.push(Choice { target, via: None, hop: None, end: None, from });
+            choices.push(Choice { target, neighbour: None, hop: None, end: None, from });
             choices.len() - 1
         });
         let choice = &mut choices[at];
-        choice.via = Some(hop.link.peer().name.clone());
+        choice.neighbour = Some(hop.link.peer().name.clone());
         choice.hop = Some(hop);
         if from.is_some() {
             choice.from = from.cloned();
@@ -184,12 +184,12 @@ impl Affinity {
         let mut chosen = self.edit();
         let choices = chosen.entry(session).or_insert_with(for_one);
         let at = choices.iter().position(|choice| *choice.target == *target);
-        let known = at.map(|at| choices.swap_remove(at));
-        let (same, other) = match known {
-            Some(known) if known.end.as_ref() == Some(&end) => (Some(known), None),
-            known => (None, known.and_then(|known| known.via)),
+        let before = at.map(|at| choices.swap_remove(at));
+        let (same, other) = match before {
+            Some(choice) if choice.end.as_ref() == Some(&end) => (Some(choice), None),
+            before => (None, before.and_then(|choice| choice.neighbour)),
         };
-        let new = || Choice { target: target.into(), via: None, hop: None, end: Some(end), from: None };
+        let new = || Choice { target: target.into(), neighbour: None, hop: None, end: Some(end), from: None };
         let choice = Choice { from: Some(from.clone()), ..same.unwrap_or_else(new) };
         self.tell_successor(choice.tell(session));
         choices.push(choice);
@@ -198,11 +198,12 @@ impl Affinity {
 
     /// Makes `end` the node of a session that was moved there. Returns the neighbour that its messages went to.
     pub(crate) fn lead(&self, session: SessionId, target: &Arc<str>, end: NodeName) -> Option<NodeName> {
-        let via = self.forget_one(session, target);
-        let choice = Choice { target: target.clone(), via: None, hop: None, end: Some(end), from: None };
+        let neighbour = self.forget_one(session, target);
+        let choice =
+            Choice { target: target.clone(), neighbour: None, hop: None, end: Some(end), from: None };
         self.tell_successor(choice.tell(session));
         self.put(session, choice);
-        via
+        neighbour
     }
 
     /// Takes the word of the neighbour that the session's messages go to about the node that handles them; `None` when
@@ -216,7 +217,8 @@ impl Affinity {
     ) -> Option<NodeChange> {
         let mut chosen = self.edit();
         let mut choices = chosen.get_mut(&session)?.iter_mut();
-        let choice = choices.find(|choice| *choice.target == *target && choice.via.as_ref() == Some(by))?;
+        let choice =
+            choices.find(|choice| *choice.target == *target && choice.neighbour.as_ref() == Some(by))?;
         let moved = choice.ends_at(end);
         self.tell_successor(choice.tell(session));
         moved
@@ -246,7 +248,9 @@ impl Affinity {
     /// Whether messages of the session go to that neighbour.
     pub(crate) fn goes_to(&self, session: SessionId, name: &NodeName) -> bool {
         let chosen = self.chosen.lock();
-        chosen.get(&session).is_some_and(|all| all.iter().any(|choice| choice.via.as_ref() == Some(name)))
+        chosen
+            .get(&session)
+            .is_some_and(|all| all.iter().any(|choice| choice.neighbour.as_ref() == Some(name)))
     }
 
     /// Forgets a session's choice for a target, whose messages come here no longer. Returns the neighbour that they
@@ -255,19 +259,19 @@ impl Affinity {
         let mut chosen = self.edit();
         let choices = chosen.get_mut(&session)?;
         let at = choices.iter().position(|choice| *choice.target == *target)?;
-        let via = choices.swap_remove(at).via;
+        let neighbour = choices.swap_remove(at).neighbour;
         if choices.is_empty() {
             chosen.remove(&session);
         }
-        via
+        neighbour
     }
 
     /// Takes over a choice of this node's predecessor.
-    pub(crate) fn take_over(&self, sticky: handover::AffinityEntry) {
-        let handover::AffinityEntry { session, kind, node, end, from } = sticky;
+    pub(crate) fn take_over(&self, entry: handover::AffinityEntry) {
+        let handover::AffinityEntry { session, kind, node, end, from } = entry;
         let direction = |up| if up { Side::Parent } else { Side::Child };
         let from = from.map(|(up, name)| (direction(up), name));
-        self.put(session, Choice { target: kind.into(), via: node, hop: None, end, from });
+        self.put(session, Choice { target: kind.into(), neighbour: node, hop: None, end, from });
     }
 
     fn put(&self, session: SessionId, choice: Choice) {
@@ -277,16 +281,16 @@ impl Affinity {
         choices.push(choice);
     }
 
-    fn tell_successor(&self, sticky: Option<handover::AffinityEntry>) {
-        if let (Some(successor), Some(sticky)) = (&*self.heard_by.lock(), sticky) {
-            successor.put(sticky);
+    fn tell_successor(&self, entry: Option<handover::AffinityEntry>) {
+        if let (Some(successor), Some(entry)) = (&*self.delta.lock(), entry) {
+            successor.put(entry);
         }
     }
 
     /// Forgets a session. Returns the neighbours that took its messages, to be told.
     pub(crate) fn forget(&self, session: SessionId) -> Vec<NodeName> {
         let choices = self.edit().remove(&session).unwrap_or_default();
-        choices.into_iter().filter_map(|choice| choice.via).collect()
+        choices.into_iter().filter_map(|choice| choice.neighbour).collect()
     }
 
     /// Forgets a session that goes on in the successor. Returns its choices, for the successor.
@@ -297,13 +301,13 @@ impl Affinity {
 
     /// Ends the delta: no successor is told of choices any more.
     pub(crate) fn keep(&self) {
-        *self.heard_by.lock() = None;
+        *self.delta.lock() = None;
     }
 
     /// All choices, for the successor; later ones go into its delta.
     pub(crate) fn hand_over(&self, successor: Arc<AffinityDelta>) -> Vec<handover::AffinityEntry> {
         // The delta comes before the list, so that a choice between the two is sent twice, and not never.
-        *self.heard_by.lock() = Some(successor);
+        *self.delta.lock() = Some(successor);
         let chosen = self.chosen.lock();
         let of = |(session, choices): (&SessionId, &Vec<Choice>)| {
             choices.iter().filter_map(|choice| choice.tell(*session)).collect::<Vec<_>>()
@@ -366,19 +370,19 @@ mod tests {
 
     #[test]
     fn where_a_session_was_moved_is_told_before_it_has_said_anything_there() {
-        let (sticky, session, game) = (Affinity::default(), SessionId(7), Arc::<str>::from("game"));
+        let (entry, session, game) = (Affinity::default(), SessionId(7), Arc::<str>::from("game"));
         let hall = NodeName::try_from("hall.2").unwrap();
-        sticky.lead(session, &game, hall.clone());
-        let told = sticky.hand_over(Arc::default());
+        entry.lead(session, &game, hall.clone());
+        let told = entry.hand_over(Arc::default());
         assert_eq!((told.len(), &told[0].node, &told[0].end), (1, &None, &Some(hall.clone())));
         let successor = Affinity::default();
-        told.into_iter().for_each(|sticky| successor.take_over(sticky));
+        told.into_iter().for_each(|entry| successor.take_over(entry));
         assert_eq!(successor.end(session, "game"), Some(hall));
     }
 
     #[test]
     fn who_was_used_for_another_node_is_given_back_to_be_told_and_who_is_right_stays() {
-        let (sticky, session) = (Affinity::default(), SessionId(7));
+        let (entry, session) = (Affinity::default(), SessionId(7));
         let name = |name: &str| NodeName::try_from(name).unwrap();
         let net = (Side::Parent, name("net"));
         let kept = handover::AffinityEntry {
@@ -388,33 +392,31 @@ mod tests {
             end: Some(name("hall.1")),
             from: None,
         };
-        sticky.take_over(kept);
-        assert_eq!(sticky.prefer(session, "hall", name("hall.1"), &net), None);
-        assert!(sticky.goes_to(session, &name("gate.1")), "nothing has changed");
-        assert_eq!(sticky.prefer(session, "hall", name("hall.2"), &net), Some(name("gate.1")));
-        assert!(!sticky.goes_to(session, &name("gate.1")));
-        assert_eq!(sticky.end(session, "hall"), Some(name("hall.2")));
-        assert_eq!((sticky.nets(), sticky.of(session.node())), ([session.node()].into(), vec![session]));
+        entry.take_over(kept);
+        assert_eq!(entry.prefer(session, "hall", name("hall.1"), &net), None);
+        assert!(entry.goes_to(session, &name("gate.1")), "nothing has changed");
+        assert_eq!(entry.prefer(session, "hall", name("hall.2"), &net), Some(name("gate.1")));
+        assert!(!entry.goes_to(session, &name("gate.1")));
+        assert_eq!(entry.end(session, "hall"), Some(name("hall.2")));
+        assert_eq!((entry.nets(), entry.of(session.node())), ([session.node()].into(), vec![session]));
     }
 
     #[test]
     fn a_node_out_of_reach_is_lost_once_when_its_time_is_over() {
-        let (sticky, name) = (Affinity::default(), |name: &str| NodeName::try_from(name).unwrap());
+        let (entry, name) = (Affinity::default(), |name: &str| NodeName::try_from(name).unwrap());
         let at = (Side::Child, name("net"));
-        sticky.prefer(SessionId(1), "game", name("game.1"), &at);
-        sticky.prefer(SessionId(2), "game", name("game.2"), &at);
+        entry.prefer(SessionId(1), "game", name("game.1"), &at);
+        entry.prefer(SessionId(2), "game", name("game.2"), &at);
         let reached = |node: &NodeName| *node == *"game.2";
-        sticky.forget_lost(reached, |_| true);
-        assert!(sticky.misses() && sticky.take_lost().is_empty());
-        sticky.forget_lost(|_| true, |_| false);
-        assert!(!sticky.misses() && sticky.take_lost().is_empty());
-        sticky.forget_lost(reached, |_| false);
-        assert!(!sticky.misses());
-        assert_eq!(sticky.take_lost(), [(SessionId(1), name("game.1"))]);
-        sticky.forget_lost(reached, |_| false);
-        assert!(sticky.take_lost().is_empty());
-        assert!(
-            sticky.get(SessionId(1), "game", 0).is_none() && sticky.get(SessionId(2), "game", 0).is_some()
-        );
+        entry.forget_lost(reached, |_| true);
+        assert!(entry.misses() && entry.take_lost().is_empty());
+        entry.forget_lost(|_| true, |_| false);
+        assert!(!entry.misses() && entry.take_lost().is_empty());
+        entry.forget_lost(reached, |_| false);
+        assert!(!entry.misses());
+        assert_eq!(entry.take_lost(), [(SessionId(1), name("game.1"))]);
+        entry.forget_lost(reached, |_| false);
+        assert!(entry.take_lost().is_empty());
+        assert!(entry.get(SessionId(1), "game", 0).is_none() && entry.get(SessionId(2), "game", 0).is_some());
     }
 }

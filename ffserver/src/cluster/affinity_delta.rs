@@ -14,8 +14,8 @@ pub(crate) struct AffinityDelta {
 }
 
 impl AffinityDelta {
-    pub(super) fn put(&self, sticky: handover::AffinityEntry) {
-        self.last.lock().insert((sticky.session, sticky.kind.clone()), sticky);
+    pub(super) fn put(&self, entry: handover::AffinityEntry) {
+        self.last.lock().insert((entry.session, entry.kind.clone()), entry);
         self.some.notify_one();
     }
 
@@ -46,7 +46,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_successor_hears_the_last_choice_of_each_session_in_pieces_and_waits_for_the_next() {
-        let unheard = AffinityDelta::default();
+        let delta = AffinityDelta::default();
         let choice = |session, node: &str| handover::AffinityEntry {
             session: SessionId(session),
             kind: "game".into(),
@@ -55,15 +55,15 @@ mod tests {
             from: None,
         };
         for node in ["a", "b", "c"] {
-            (1..=3).for_each(|session| unheard.put(choice(session, node)));
+            (1..=3).for_each(|session| delta.put(choice(session, node)));
         }
-        let mut heard = unheard.next(2).await;
-        heard.extend(unheard.next(2).await);
-        heard.sort_by_key(|sticky| sticky.session);
-        assert_eq!(heard, [choice(1, "c"), choice(2, "c"), choice(3, "c")]);
-        let (next, ()) = tokio::join!(unheard.next(2), async {
+        let mut taken = delta.next(2).await;
+        taken.extend(delta.next(2).await);
+        taken.sort_by_key(|entry| entry.session);
+        assert_eq!(taken, [choice(1, "c"), choice(2, "c"), choice(3, "c")]);
+        let (next, ()) = tokio::join!(delta.next(2), async {
             tokio::task::yield_now().await;
-            unheard.put(choice(1, "d"));
+            delta.put(choice(1, "d"));
         });
         assert_eq!(next, [choice(1, "d")]);
     }

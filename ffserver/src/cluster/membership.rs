@@ -59,21 +59,21 @@ impl MembershipTable {
 
 struct Linked {
     link: Link,
-    /// What was said on it. A process that is replaced may still send what it had, when its successor has
-    /// said less.
-    said: Said,
+    /// What the neighbour has told over this link. A process that is replaced may still send what it had, when its
+    /// successor has told less.
+    reach: LinkReach,
 }
 
-/// Whom a neighbour reaches, as it has said on one link, and whom it reached before.
+/// The nodes that a neighbour reaches, as it has told over one link, and those that it reached before.
 #[derive(Default)]
-struct Said {
+struct LinkReach {
     now: NodeSet,
     /// Since when it does not reach them. What they have sent may still be on its way: a neighbour's new process says less
     /// than the old one until its own neighbours have come, and the old one still passes on what it has.
     before: BTreeMap<NodeNumber, Instant>,
 }
 
-impl Said {
+impl LinkReach {
     fn change(&mut self, change: &ReachChange, now: Instant) {
         let reached: Vec<NodeNumber> = self.now.keys().copied().collect();
         change.apply(&mut self.now);
@@ -136,7 +136,7 @@ impl Membership {
     pub(crate) fn link_up(&self, direction: Side, link: &Link) {
         let at = (direction, link.peer().name.clone());
         let mut table = self.table.lock();
-        let linked = Linked { link: link.clone(), said: Said::default() };
+        let linked = Linked { link: link.clone(), reach: LinkReach::default() };
         table.links.entry(at.clone()).or_default().push(linked);
         let tell = table.reach.up(at);
         self.tell(&table, tell);
@@ -150,8 +150,8 @@ impl Membership {
         let Some(links) = table.links.get_mut(&at) else { return };
         let was_used = links.last().is_some_and(|last| last.link.same(link));
         links.retain(|known| !known.link.same(link));
-        let left = links.last().map(|last| last.said.now.values().cloned().collect());
-        let said = table.reach.said(&at);
+        let left = links.last().map(|last| last.reach.now.values().cloned().collect());
+        let reached = table.reach.reached_by(&at);
         let tell = match left {
             None => {
                 table.links.remove(&at);
@@ -159,30 +159,31 @@ impl Membership {
             }
             // The predecessor goes on.
             Some(add) if was_used => {
-                let mut tell = table.reach.heard(&at, ReachChange { all: true, add, remove: Vec::new() });
+                let mut tell =
+                    table.reach.take_notice(&at, ReachChange { all: true, add, remove: Vec::new() });
                 tell.extend(table.reach.up(at));
                 tell
             }
             Some(_) => return,
         };
-        table.note_left(said, Instant::now());
+        table.note_left(reached, Instant::now());
         self.tell(table, tell);
         self.reached.send_replace(());
     }
 
     /// Takes a neighbour's word, over `link`, about the nodes that it reaches.
-    pub(crate) fn heard(&self, at: &PeerKey, link: &Link, change: ReachChange) {
+    pub(crate) fn take_notice(&self, at: &PeerKey, link: &Link, change: ReachChange) {
         let mut table = self.table.lock();
         let Some(links) = table.links.get_mut(at) else { return };
         let used = links.last().is_some_and(|last| last.link.same(link));
         if let Some(linked) = links.iter_mut().find(|linked| linked.link.same(link)) {
-            linked.said.change(&change, Instant::now());
+            linked.reach.change(&change, Instant::now());
         }
         if used {
-            let said =
-                if change.all || !change.remove.is_empty() { table.reach.said(at) } else { Vec::new() };
-            let tell = table.reach.heard(at, change);
-            table.note_left(said, Instant::now());
+            let reached =
+                if change.all || !change.remove.is_empty() { table.reach.reached_by(at) } else { Vec::new() };
+            let tell = table.reach.take_notice(at, change);
+            table.note_left(reached, Instant::now());
             self.tell(&table, tell);
         }
         self.changes.fetch_add(1, Ordering::Release);
@@ -201,7 +202,7 @@ impl Membership {
     }
 
     /// The neighbour on the way to a node, see [`Reachability::next`].
-    pub(crate) fn way(
+    pub(crate) fn neighbour_to(
         &self,
         to: NodeNumber,
         from: Option<&PeerKey>,
@@ -215,7 +216,7 @@ impl Membership {
     pub(crate) fn leads(&self, at: &PeerKey, link: &Link, to: NodeNumber) -> bool {
         let table = self.table.lock();
         let on_link = table.links.get(at).into_iter().flatten().find(|linked| linked.link.same(link));
-        on_link.is_some_and(|linked| linked.said.may_bring_from(to, Instant::now()))
+        on_link.is_some_and(|linked| linked.reach.may_bring_from(to, Instant::now()))
             || table.reach.leads(at, to)
     }
 
@@ -236,8 +237,8 @@ impl Membership {
 
     /// The net nodes that a neighbour leads to, itself included.
     pub(crate) fn nets_at(&self, at: &PeerKey) -> Vec<NodeNumber> {
-        let said = self.table.lock().reach.said(at);
-        said.into_iter().filter(|node| node.net).map(|node| node.number).collect()
+        let reached = self.table.lock().reach.reached_by(at);
+        reached.into_iter().filter(|node| node.net).map(|node| node.number).collect()
     }
 
     /// The name of a node that can be reached.
@@ -313,18 +314,18 @@ mod tests {
 
     #[test]
     fn what_a_node_has_sent_may_come_although_the_neighbour_does_not_reach_it_any_more() {
-        let (mut said, begun) = (Said::default(), Instant::now());
-        said.change(&change(true, &[1, 2, 3], &[]), begun);
-        said.change(&change(false, &[], &[2]), begun);
+        let (mut reach, begun) = (LinkReach::default(), Instant::now());
+        reach.change(&change(true, &[1, 2, 3], &[]), begun);
+        reach.change(&change(false, &[], &[2]), begun);
         // The neighbour's new process says what it reaches so far.
-        said.change(&change(true, &[1], &[]), begun);
+        reach.change(&change(true, &[1], &[]), begun);
         for number in [1, 2, 3] {
-            assert!(said.may_bring_from(NodeNumber(number), begun), "{number} was reached a moment ago");
+            assert!(reach.may_bring_from(NodeNumber(number), begun), "{number} was reached a moment ago");
         }
-        assert!(!said.may_bring_from(NodeNumber(4), begun), "it was never reached there");
+        assert!(!reach.may_bring_from(NodeNumber(4), begun), "it was never reached there");
         let late = begun + LEFT_KNOWN;
-        assert!(said.may_bring_from(NodeNumber(1), late) && !said.may_bring_from(NodeNumber(2), late));
-        said.change(&change(false, &[2], &[]), late);
-        assert!(said.before.is_empty(), "what is long ago takes no room: {:?}", said.before);
+        assert!(reach.may_bring_from(NodeNumber(1), late) && !reach.may_bring_from(NodeNumber(2), late));
+        reach.change(&change(false, &[2], &[]), late);
+        assert!(reach.before.is_empty(), "what is long ago takes no room: {:?}", reach.before);
     }
 }

@@ -69,7 +69,7 @@ impl KnownPeer {
     }
 
     /// How the neighbour can be reached; it is waited for at most `park`.
-    pub(crate) fn way(&self, now: Instant, park: Duration) -> PeerState {
+    pub(crate) fn state(&self, now: Instant, park: Duration) -> PeerState {
         match &self.current {
             Some(link) if link.is_open() => PeerState::Open(link.clone()),
             _ if self.missed + park <= now => PeerState::Gone,
@@ -84,7 +84,7 @@ impl KnownPeer {
 
     /// Whether a message for the neighbour goes now, or waits for its new process.
     pub(crate) fn is_there(&self, now: Instant, park: Duration) -> bool {
-        matches!(self.way(now, park), PeerState::Open(_) | PeerState::Replaced)
+        matches!(self.state(now, park), PeerState::Open(_) | PeerState::Replaced)
     }
 
     /// The current link, as long as it lives.
@@ -305,8 +305,8 @@ mod tests {
         link
     }
 
-    fn way(all: &Peers, now: Instant) -> String {
-        match all.get("game1").unwrap().way(now, PARK) {
+    fn state(all: &Peers, now: Instant) -> String {
+        match all.get("game1").unwrap().state(now, PARK) {
             PeerState::Open(link) => format!("open {}", link.peer().incarnation),
             PeerState::Replaced => "replaced".into(),
             PeerState::Missed => "missed".into(),
@@ -319,8 +319,8 @@ mod tests {
         let now = Instant::now();
         let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
         let all = Peers::expect([game].into_iter(), now);
-        assert_eq!(way(&all, now), "missed");
-        assert_eq!(way(&all, now + PARK), "gone");
+        assert_eq!(state(&all, now), "missed");
+        assert_eq!(state(&all, now + PARK), "gone");
         assert_eq!(all.meant("game").count(), 1);
         assert_eq!(all.meant("other").count(), 0);
     }
@@ -331,23 +331,23 @@ mod tests {
         let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
         let mut all = Peers::expect([game].into_iter(), now);
         all.expect_from(now + PARK, true);
-        assert_eq!(way(&all, now + PARK), "replaced");
-        assert_eq!(way(&all, now + PARK * 2), "gone");
+        assert_eq!(state(&all, now + PARK), "replaced");
+        assert_eq!(state(&all, now + PARK * 2), "gone");
         take(&mut all, 5, now + PARK);
-        assert_eq!(way(&all, now + PARK), "open 5");
+        assert_eq!(state(&all, now + PARK), "open 5");
     }
 
     #[test]
     fn a_lost_neighbour_is_waited_for_from_its_end_and_an_older_start_is_fenced() {
         let (mut all, now) = (Peers::default(), Instant::now());
         let first = take(&mut all, 5, now);
-        assert_eq!(way(&all, now), "open 5");
+        assert_eq!(state(&all, now), "open 5");
         first.close("killed");
         assert!(all.ended(&first, now + PARK));
-        assert_eq!(way(&all, now + PARK), "missed");
+        assert_eq!(state(&all, now + PARK), "missed");
         assert!(!all.take(link(4), || "game".into(), now), "older");
         take(&mut all, 6, now);
-        assert_eq!(way(&all, now), "open 6");
+        assert_eq!(state(&all, now), "open 6");
     }
 
     #[test]
@@ -385,15 +385,15 @@ mod tests {
         let (mut all, now) = (Peers::default(), Instant::now());
         let old = take(&mut all, 5, now);
         let new = take(&mut all, 6, now);
-        assert_eq!(way(&all, now), "open 6");
+        assert_eq!(state(&all, now), "open 6");
         assert!(!old.is_open() && !old.is_closed());
         assert!(all.has(&old.peer().name, Incarnation(5)));
         // Its end alone brings nobody back: the predecessor has not said that it goes on.
         new.close("died");
         assert!(all.ended(&new, now));
-        assert_eq!(way(&all, now), "replaced");
+        assert_eq!(state(&all, now), "replaced");
         all.resumed(&old);
-        assert_eq!(way(&all, now), "replaced", "the flag is set by the driver");
+        assert_eq!(state(&all, now), "replaced", "the flag is set by the driver");
         assert!(!all.ended(&link(6), now), "not its link");
     }
 }

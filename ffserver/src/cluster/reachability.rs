@@ -59,7 +59,7 @@ impl Reachability {
     }
 
     /// Takes a neighbour's word about what has changed.
-    pub(crate) fn heard(&mut self, at: &PeerKey, change: ReachChange) -> Vec<ReachNotice> {
+    pub(crate) fn take_notice(&mut self, at: &PeerKey, change: ReachChange) -> Vec<ReachNotice> {
         let Some(neighbour) = self.neighbours.get_mut(at) else { return Vec::new() };
         change.apply(&mut neighbour.reaches);
         self.tell()
@@ -99,7 +99,7 @@ impl Reachability {
     }
 
     /// The nodes that a neighbour has said it reaches.
-    pub(crate) fn said(&self, at: &PeerKey) -> Vec<Reachable> {
+    pub(crate) fn reached_by(&self, at: &PeerKey) -> Vec<Reachable> {
         self.neighbours.get(at).map(|known| known.reaches.values().cloned().collect()).unwrap_or_default()
     }
 
@@ -185,14 +185,14 @@ mod tests {
     /// A cluster of pure nodes whose links are queues.
     struct World {
         nodes: BTreeMap<NodeName, Reachability>,
-        said: VecDeque<(NodeName, NodeName, Side, ReachChange)>,
+        notices: VecDeque<(NodeName, NodeName, Side, ReachChange)>,
         frames: usize,
     }
 
     impl World {
         /// `links` are (child, parent); numbers are places in the alphabet.
         fn new(names: &str, links: &[(&str, &str)]) -> Self {
-            let mut world = World { nodes: BTreeMap::new(), said: VecDeque::new(), frames: 0 };
+            let mut world = World { nodes: BTreeMap::new(), notices: VecDeque::new(), frames: 0 };
             for name in names.split(' ') {
                 let mut reach = Reachability::default();
                 let number = u16::from(name.as_bytes()[0] - b'a' + 1);
@@ -221,15 +221,15 @@ mod tests {
             for ((direction, to), change) in what(self.nodes.get_mut(name).unwrap()) {
                 // Seen from the other end.
                 let seen = if direction == Side::Parent { Side::Child } else { Side::Parent };
-                self.said.push_back((NodeName::try_from(name).unwrap(), to, seen, change));
+                self.notices.push_back((NodeName::try_from(name).unwrap(), to, seen, change));
             }
         }
 
         fn settle(&mut self) {
-            while let Some((from, to, direction, change)) = self.said.pop_front() {
+            while let Some((from, to, direction, change)) = self.notices.pop_front() {
                 self.frames += 1;
                 assert!(self.frames < 10_000, "it does not end");
-                self.with(to.as_str(), |reach| reach.heard(&(direction, from), change));
+                self.with(to.as_str(), |reach| reach.take_notice(&(direction, from), change));
             }
         }
 
@@ -309,7 +309,7 @@ mod tests {
         assert!(told[0].1.all, "the new process hears everything");
         assert_eq!(world.way("g", "n"), "g a n");
         let all = ReachChange { all: true, add: vec![node(14, "n")], remove: vec![] };
-        assert!(world.nodes.get_mut("a").unwrap().heard(&at(Side::Child, "n"), all).is_empty());
+        assert!(world.nodes.get_mut("a").unwrap().take_notice(&at(Side::Child, "n"), all).is_empty());
         assert_eq!(world.way("g", "n"), "g a n");
     }
 

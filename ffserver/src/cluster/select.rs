@@ -48,62 +48,81 @@ pub(crate) enum Pick {
     None,
 }
 
-/// Picks the way of a message, by this list of preferences:
+/// Picks the neighbour that takes a message, by this list of preferences:
 ///
-/// 1. the way that the session has, as long as it leads to a node that is meant;
-/// 2. a way to the node that the session has;
+/// 1. the neighbour that the session has, as long as it leads to a node that is meant;
+/// 2. one that leads to the node that the session has;
 /// 3. children before parents, and of those the node that is meant itself before a node on the way to it;
 /// 4. the least load, by turns among equals;
-/// 5. when no way leads there now, one on which a node may be waited for.
-pub(crate) fn pick<W: AsRef<Candidate>>(ways: &[W], kept: Option<&NodeName>, turn: u64) -> Pick {
-    let others = || best(ways, turn, |way| (way.end || way.leads) && Some(&way.name) != kept);
-    if let Some(at) = kept.and_then(|kept| ways.iter().position(|way| way.as_ref().name == *kept)) {
-        return match ways[at].as_ref().state {
+/// 5. when none leads there now, one behind which a node may be waited for.
+pub(crate) fn pick<W: AsRef<Candidate>>(candidates: &[W], kept: Option<&NodeName>, turn: u64) -> Pick {
+    let others = || {
+        best(candidates, turn, |candidate| {
+            (candidate.end || candidate.leads) && Some(&candidate.name) != kept
+        })
+    };
+    if let Some(at) =
+        kept.and_then(|kept| candidates.iter().position(|candidate| candidate.as_ref().name == *kept))
+    {
+        return match candidates[at].as_ref().state {
             CandidateState::Soon => Pick::Wait,
-            CandidateState::Open(_) if ways[at].as_ref().end || ways[at].as_ref().leads => Pick::Go(at),
+            CandidateState::Open(_) if candidates[at].as_ref().end || candidates[at].as_ref().leads => {
+                Pick::Go(at)
+            }
             CandidateState::Open(_) => others().map_or(Pick::Go(at), Pick::Leave),
             CandidateState::Missed => others().map_or(Pick::Wait, Pick::Go),
         };
     }
-    if ways.iter().map(AsRef::as_ref).any(|way: &Candidate| way.to_kept && way.state == CandidateState::Soon)
+    if candidates
+        .iter()
+        .map(AsRef::as_ref)
+        .any(|candidate: &Candidate| candidate.to_kept && candidate.state == CandidateState::Soon)
     {
         return Pick::Wait;
     }
-    if let Some(at) = best(ways, turn, |way| way.to_kept) {
+    if let Some(at) = best(candidates, turn, |candidate| candidate.to_kept) {
         return Pick::Go(at);
     }
     // A neighbour that has just been told which node the session has, after a new link or a move, waits for that node.
     if kept.is_none()
-        && ways
+        && candidates
             .iter()
             .map(AsRef::as_ref)
-            .any(|way: &Candidate| way.to_kept && way.state == CandidateState::Missed)
+            .any(|candidate: &Candidate| candidate.to_kept && candidate.state == CandidateState::Missed)
     {
         return Pick::Wait;
     }
     for side in [Side::Child, Side::Parent] {
-        if let Some(at) = best(ways, turn, |way| way.side == side && (way.end || way.leads)) {
+        if let Some(at) =
+            best(candidates, turn, |candidate| candidate.side == side && (candidate.end || candidate.leads))
+        {
             return Pick::Go(at);
         }
-        let is_soon = |way: &Candidate| way.side == side && !matches!(way.state, CandidateState::Open(_));
-        if ways.iter().map(AsRef::as_ref).any(is_soon) {
+        let is_soon = |candidate: &Candidate| {
+            candidate.side == side && !matches!(candidate.state, CandidateState::Open(_))
+        };
+        if candidates.iter().map(AsRef::as_ref).any(is_soon) {
             return Pick::Wait;
         }
     }
-    best(ways, turn, |_| true).map_or(Pick::None, Pick::Go)
+    best(candidates, turn, |_| true).map_or(Pick::None, Pick::Go)
 }
 
 /// The best of the open candidates that are meant.
-fn best<W: AsRef<Candidate>>(ways: &[W], turn: u64, is_meant: impl Fn(&Candidate) -> bool) -> Option<usize> {
-    let n = ways.len();
+fn best<W: AsRef<Candidate>>(
+    candidates: &[W],
+    turn: u64,
+    is_meant: impl Fn(&Candidate) -> bool,
+) -> Option<usize> {
+    let n = candidates.len();
     let start = (turn % n.max(1) as u64) as usize;
-    let open = (0..n).map(|i| (start + i) % n).filter_map(|at| match ways[at].as_ref().state {
-        CandidateState::Open(load) if is_meant(ways[at].as_ref()) => Some((at, load)),
+    let open = (0..n).map(|i| (start + i) % n).filter_map(|at| match candidates[at].as_ref().state {
+        CandidateState::Open(load) if is_meant(candidates[at].as_ref()) => Some((at, load)),
         _ => None,
     });
     let rank = |(at, load): &(usize, usize)| {
-        let way = ways[*at].as_ref();
-        (!way.to_kept, way.side == Side::Parent, !way.end, *load)
+        let candidate = candidates[*at].as_ref();
+        (!candidate.to_kept, candidate.side == Side::Parent, !candidate.end, *load)
     };
     open.min_by_key(rank).map(|(at, _)| at)
 }
@@ -112,7 +131,7 @@ fn best<W: AsRef<Candidate>>(ways: &[W], turn: u64, is_meant: impl Fn(&Candidate
 mod tests {
     use super::*;
 
-    fn way(text: &str) -> Candidate {
+    fn candidate(text: &str) -> Candidate {
         // `child game.1 end open 3`, `parent gate leads soon`.
         let words: Vec<&str> = text.split(' ').collect();
         let state = match words.iter().position(|word| *word == "open") {
@@ -131,17 +150,17 @@ mod tests {
     }
 
     #[track_caller]
-    fn picks(ways: &[&str], kept: &str, expected: &str) {
-        let ways: Vec<Candidate> = ways.iter().map(|text| way(text)).collect();
+    fn picks(candidates: &[&str], kept: &str, expected: &str) {
+        let candidates: Vec<Candidate> = candidates.iter().map(|text| candidate(text)).collect();
         let kept = NodeName::try_from(kept).ok();
-        let name = |at: usize| ways[at].as_ref().name.to_string();
-        let picked = match pick(&ways, kept.as_ref(), 0) {
+        let name = |at: usize| candidates[at].as_ref().name.to_string();
+        let picked = match pick(&candidates, kept.as_ref(), 0) {
             Pick::Go(at) => name(at),
             Pick::Leave(at) => format!("leave for {}", name(at)),
             Pick::Wait => "wait".into(),
             Pick::None => "none".into(),
         };
-        assert_eq!(picked, expected, "{ways:?}, kept {kept:?}");
+        assert_eq!(picked, expected, "{candidates:?}, kept {kept:?}");
     }
 
     #[test]

@@ -39,7 +39,13 @@ impl Replicas {
 
     /// Lets `job`, which keeps so many bytes, run when the session is known here: at once, if it is. The first job asks
     /// the session's net node and runs the app's hook.
-    pub(crate) fn when_known(self: &Arc<Self>, id: SessionId, via: &PeerKey, bytes: usize, job: ReplicaJob) {
+    pub(crate) fn when_known(
+        self: &Arc<Self>,
+        id: SessionId,
+        neighbour: &PeerKey,
+        bytes: usize,
+        job: ReplicaJob,
+    ) {
         let identity = self.node.identity();
         let limits = identity.limits();
         let (messages_max, bytes_max) = (limits.session_queue_max, limits.session_queue_bytes_max);
@@ -55,17 +61,17 @@ impl Replicas {
                 job(Err(identity.fault(Code::Overloaded, Executed::No, text)));
             }
             JobAdmission::First => {
-                drop(identity.tasks().calls().spawn(self.clone().open(id, via.clone())));
+                drop(identity.tasks().calls().spawn(self.clone().open(id, neighbour.clone())));
             }
         }
     }
 
-    async fn open(self: Arc<Self>, id: SessionId, via: PeerKey) {
-        let asked = self.node.transit().ask(id, Op::Touch, &[], Some(&via)).await;
+    async fn open(self: Arc<Self>, id: SessionId, neighbour: PeerKey) {
+        let asked = self.node.transit().ask(id, Op::Touch, &[], Some(&neighbour)).await;
         let state = asked.map(|answer| decode::<SessionState>(&answer));
         let fault = match state {
             Ok(Some(state)) => {
-                let remote = self.known().told(id, state, via);
+                let remote = self.known().told(id, state, neighbour);
                 self.tell(&remote, SessionEvent::Opened).await;
                 remote.set_opened();
                 if remote.becomes_verified() {

@@ -62,12 +62,12 @@ impl HandlerTables {
             // A handler's place in the list, from 1, is its number: see `HandlerTables::names`.
             let numbered = (1..).zip(app.routes.iter().zip(&takes));
             let numbered = numbered.filter(|(_, (route, _))| wanted(&route.key));
-            let told = |(number, (route, takes)): (u32, (&Route, &bool))| Route {
+            let with_number = |(number, (route, takes)): (u32, (&Route, &bool))| Route {
                 number,
                 takes_session: *takes,
                 ..route.clone()
             };
-            numbered.map(told).collect()
+            numbered.map(with_number).collect()
         };
         let net = of(|key| matches!(key, Key::Net(_)));
         let default = of(|key| matches!(key, Key::Default)).pop().map(Arc::new);

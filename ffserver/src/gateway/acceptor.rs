@@ -38,7 +38,7 @@ pub(crate) struct LeavingConnection {
     pub(crate) socket: OwnedFd,
     pub(crate) record: handover::Session,
     /// The session's choices.
-    pub(crate) sticky: Vec<handover::AffinityEntry>,
+    pub(crate) choices: Vec<handover::AffinityEntry>,
 }
 
 /// The clients of a node. Cheap to clone.
@@ -159,8 +159,8 @@ impl Clients {
         let Some((socket, record)) = connection.leave() else { return Err(connection) };
         let session = connection.session().clone();
         drop(connection);
-        let sticky = self.executor.node.known_sessions().left(&session);
-        Ok(Box::pin(clients.send(LeavingConnection { socket, record, sticky })))
+        let choices = self.executor.node.known_sessions().left(&session);
+        Ok(Box::pin(clients.send(LeavingConnection { socket, record, choices })))
     }
 
     async fn send(self, leaving: LeavingConnection) {
@@ -176,9 +176,9 @@ impl Clients {
 
     /// Takes a connection back that the successor does not take after all.
     pub(crate) fn take_back(&self, leaving: LeavingConnection) {
-        let LeavingConnection { socket, record, sticky } = leaving;
+        let LeavingConnection { socket, record, choices } = leaving;
         let id = record.id;
-        sticky.into_iter().for_each(|sticky| self.executor.node.transit().affinity().take_over(sticky));
+        choices.into_iter().for_each(|choices| self.executor.node.transit().affinity().take_over(choices));
         if let Err(error) = self.adopt(socket, record) {
             warn!(session = %id, "the client is lost: {error}");
         }

@@ -20,32 +20,32 @@ const AWAKE: Duration = Duration::from_micros(50);
 const CLOSE: Duration = Duration::from_micros(100);
 
 thread_local! {
-    static HEARD: Cell<u64> = const { Cell::new(0) };
+    static MESSAGES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Notes that a client has sent something.
-pub(crate) fn heard() {
-    HEARD.set(HEARD.get().wrapping_add(1));
+pub(crate) fn note_message() {
+    MESSAGES.set(MESSAGES.get().wrapping_add(1));
 }
 
 /// The decision to stay awake, as a value.
 #[derive(Debug, Default)]
 struct BusyPoll {
-    heard: u64,
+    messages: u64,
     last: Option<Instant>,
     until: Option<Instant>,
 }
 
 impl BusyPoll {
-    /// Whether the thread, which has nothing to do, stays awake; `heard` counts what clients have sent so far.
-    fn stays_awake(&mut self, heard: u64, now: impl FnOnce() -> Instant) -> bool {
-        if self.heard == heard && self.until.is_none() {
+    /// Whether the thread, which has nothing to do, stays awake; `messages` counts what clients have sent so far.
+    fn stays_awake(&mut self, messages: u64, now: impl FnOnce() -> Instant) -> bool {
+        if self.messages == messages && self.until.is_none() {
             return false;
         }
         let now = now();
-        if self.heard != heard {
+        if self.messages != messages {
             let close = self.last.is_some_and(|last| now.saturating_duration_since(last) < CLOSE);
-            self.heard = heard;
+            self.messages = messages;
             self.last = Some(now);
             self.until = close.then(|| now + AWAKE);
         }
@@ -57,10 +57,10 @@ impl BusyPoll {
 /// Builds the runtime of one thread so that it stays awake when that is worth it.
 pub(crate) fn build(mut builder: Builder) -> io::Result<Runtime> {
     let awake = Arc::new(Notify::new());
-    let (again, linger) = (awake.clone(), Mutex::new(BusyPoll::default()));
+    let (again, busy_poll) = (awake.clone(), Mutex::new(BusyPoll::default()));
     builder.on_thread_park(move || {
-        let mut linger = linger.lock().unwrap_or_else(PoisonError::into_inner);
-        if linger.stays_awake(HEARD.get(), Instant::now) {
+        let mut busy_poll = busy_poll.lock().unwrap_or_else(PoisonError::into_inner);
+        if busy_poll.stays_awake(MESSAGES.get(), Instant::now) {
             again.notify_one();
         }
     });
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn it_stays_awake_for_a_moment_after_messages_that_follow_each_other_closely() {
-        let (mut linger, start) = (BusyPoll::default(), Instant::now());
-        let mut stays = |heard, us| linger.stays_awake(heard, || start + Duration::from_micros(us));
+        let (mut busy_poll, start) = (BusyPoll::default(), Instant::now());
+        let mut stays = |messages, us| busy_poll.stays_awake(messages, || start + Duration::from_micros(us));
         assert!(!stays(0, 0), "nobody has said anything");
         assert!(!stays(1, 1_000), "the first message");
         assert!(stays(2, 1_040), "another one soon after it");
@@ -117,7 +117,7 @@ mod tests {
                 near.write_u8(7).await.unwrap();
                 let answer = tokio::time::timeout(Duration::from_secs(30), near.read_u8()).await;
                 assert_eq!(answer.expect("the loop looks at its sockets").unwrap(), 7);
-                heard();
+                note_message();
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         });

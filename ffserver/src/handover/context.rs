@@ -357,7 +357,7 @@ impl Successor<'_> {
 fn take_known(node: &Node, said: FromPredecessor) {
     match said {
         FromPredecessor::AffinityEntry(all) => {
-            all.into_iter().for_each(|sticky| node.transit().affinity().take_over(sticky))
+            all.into_iter().for_each(|choice| node.transit().affinity().take_over(choice))
         }
         FromPredecessor::Known(all) => {
             all.into_iter().for_each(|session| node.known_sessions().remote().take_over(session))

@@ -14,23 +14,23 @@ use crate::transit::envelope_hold::{ASKED_MAX, HeldEnvelope};
 pub(super) struct Questions {
     node: Node,
     frames: mpsc::Receiver<HeldEnvelope>,
-    asked: BTreeMap<u64, (SessionId, HeldEnvelope)>,
+    waiting: BTreeMap<u64, (SessionId, HeldEnvelope)>,
     last: u64,
 }
 
 impl Questions {
     /// Opens the way of questions: they come here from now on.
     pub(super) fn new(node: &Node) -> Self {
-        let frames = node.transit().hold().ask_old();
-        Self { node: node.clone(), frames, asked: BTreeMap::new(), last: 0 }
+        let frames = node.transit().hold().open_questions();
+        Self { node: node.clone(), frames, waiting: BTreeMap::new(), last: 0 }
     }
 
     /// The next question for the predecessor; for ever none while it has as many as it may have. Cancel-safe.
     pub(super) async fn next(&mut self) -> FromSuccessor {
-        while self.asked.len() < ASKED_MAX {
+        while self.waiting.len() < ASKED_MAX {
             let Some(frame) = self.frames.recv().await else { break };
-            if let Some(asked) = self.ask(frame) {
-                return asked;
+            if let Some(question) = self.ask(frame) {
+                return question;
             }
         }
         std::future::pending().await
@@ -39,14 +39,14 @@ impl Questions {
     fn ask(&mut self, frame: HeldEnvelope) -> Option<FromSuccessor> {
         let session = frame.head.client?.session;
         self.last += 1;
-        let asked = FromSuccessor::Asked { number: self.last, session, body: frame.body.clone() };
-        self.asked.insert(self.last, (session, frame));
-        Some(asked)
+        let question = FromSuccessor::Asked { number: self.last, session, body: frame.body.clone() };
+        self.waiting.insert(self.last, (session, frame));
+        Some(question)
     }
 
     /// Passes an answer of the predecessor on; when it does not know the session, that is on its way here, or here.
     pub(super) fn answered(&mut self, number: u64, answer: AskAnswer) {
-        let Some((session, frame)) = self.asked.remove(&number) else { return };
+        let Some((session, frame)) = self.waiting.remove(&number) else { return };
         match answer {
             AskAnswer::Reply(body) => frame.link.reply(frame.head.call, &body),
             AskAnswer::Fault { code, body } => {
@@ -67,7 +67,7 @@ impl Questions {
         while let Ok(frame) = self.frames.try_recv() {
             let _ = self.ask(frame);
         }
-        for (session, frame) in std::mem::take(&mut self.asked).into_values() {
+        for (session, frame) in std::mem::take(&mut self.waiting).into_values() {
             self.node.transit().hold_again(session, frame);
         }
     }

@@ -312,8 +312,8 @@ impl<'a> Sender<'a> {
     }
 
     async fn send_client(&self, one: &LeavingConnection) -> io::Result<()> {
-        if !one.sticky.is_empty() {
-            self.say(&FromPredecessor::AffinityEntry(one.sticky.clone())).await?;
+        if !one.choices.is_empty() {
+            self.say(&FromPredecessor::AffinityEntry(one.choices.clone())).await?;
         }
         let record = Box::new(one.record.clone());
         self.say_with(&FromPredecessor::Session(record), &[one.socket.as_fd()]).await

@@ -8,7 +8,7 @@ use crate::transit::inbound_envelope::InboundEnvelope;
 
 /// Queues a broadcast for this node's clients; before, `release` gives clients that have just arrived what they have
 /// missed.
-pub(super) fn told(
+pub(super) fn notice(
     executor: &Executor,
     inbound: &InboundEnvelope<'_>,
     payload: &[u8],

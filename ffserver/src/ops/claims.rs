@@ -8,7 +8,7 @@ use crate::ops::refusal::{refused, reply_bad};
 use crate::transit::inbound_envelope::InboundEnvelope;
 
 /// Judges the claims of a net node over users of its own sessions.
-pub(super) fn asked(executor: &Executor, inbound: &InboundEnvelope<'_>, envelope: &Envelope<'_>) {
+pub(super) fn request(executor: &Executor, inbound: &InboundEnvelope<'_>, envelope: &Envelope<'_>) {
     match decode::<Vec<Claim>>(envelope.payload) {
         Some(claims) if claims.iter().all(|claim| claim.session.node() == envelope.from) => {
             let losers = executor.node.known_sessions().judge(&claims);

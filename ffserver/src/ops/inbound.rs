@@ -25,21 +25,21 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     /// Takes an envelope that expects no answer.
-    pub(crate) fn told(&self, inbound: &InboundEnvelope<'_>) {
+    pub(crate) fn notice(&self, inbound: &InboundEnvelope<'_>) {
         let Some(envelope) = self.legal(inbound) else { return };
         if !self.hold(inbound, envelope.to) {
-            self.told_now(inbound, envelope);
+            self.route_notice(inbound, envelope);
         }
     }
 
     /// Takes an envelope that expects an answer.
-    pub(crate) fn asked(&self, inbound: &InboundEnvelope<'_>) {
+    pub(crate) fn request(&self, inbound: &InboundEnvelope<'_>) {
         let Some(envelope) = self.legal(inbound) else {
             let text = format!("`{}` may not say that", inbound.at.1);
             return reply_bad(&self.executor, inbound, &text);
         };
         if !self.hold(inbound, envelope.to) {
-            self.asked_now(inbound, envelope);
+            self.route_request(inbound, envelope);
         }
     }
 
@@ -52,27 +52,27 @@ impl Inbound {
         may
     }
 
-    fn told_now(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+    fn route_notice(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
         let transit = self.executor.node.transit();
         if envelope.to == transit.number() {
-            return self.told_here(inbound, envelope);
+            return self.notice_here(inbound, envelope);
         }
         if !transit.pass_notify_on(inbound, envelope.to) {
             count(&transit.identity().counters().unrouted);
         }
     }
 
-    fn asked_now(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+    fn route_request(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
         let transit = self.executor.node.transit();
         if envelope.to == transit.number() {
-            return self.asked_here(inbound, envelope);
+            return self.request_here(inbound, envelope);
         }
         if let Err(fault) = transit.pass_call_on(inbound, envelope.to) {
             inbound.link.reply_fault(inbound.head.call, &fault);
         }
     }
 
-    fn told_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+    fn notice_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
         let (executor, payload) = (&self.executor, envelope.payload);
         match (envelope.op, inbound.head.client) {
             (Some(Op::Push), Some(client)) => drop(session_notices::push(executor, client, payload)),
@@ -82,7 +82,7 @@ impl Inbound {
             (Some(Op::Left), Some(client)) => migration::left(executor, client.session),
             (Some(Op::Broadcast), None) => {
                 // A client that has just arrived gets first what it has missed.
-                broadcast::told(executor, inbound, payload, || self.release());
+                broadcast::notice(executor, inbound, payload, || self.release());
             }
             (Some(op @ (Op::Check | Op::Ways)), None) => {
                 session_notices::check(executor, envelope.from, op, payload);
@@ -94,7 +94,7 @@ impl Inbound {
         }
     }
 
-    fn asked_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+    fn request_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
         let (executor, payload) = (&self.executor, envelope.payload);
         let (link, call) = (inbound.link, inbound.head.call);
         match (envelope.op, inbound.head.client) {
@@ -110,7 +110,7 @@ impl Inbound {
             }
             // A Fence is answered here, so behind everything that has come over the same link before.
             (Some(Op::Fence), None) => link.reply(call, &[]),
-            (Some(Op::Claim), None) => claims::asked(executor, inbound, &envelope),
+            (Some(Op::Claim), None) => claims::request(executor, inbound, &envelope),
             (_, Some(client)) => {
                 let path = ReplyPath::Link(link.clone(), call);
                 session_requests::answer(executor.node.known_sessions(), &path, client.session, &envelope);
@@ -136,7 +136,7 @@ impl Inbound {
                 (HeldFor::Session(id), self.is_ready(HeldFor::Session(id)))
             }
             _ if here => return false,
-            _ => (HeldFor::Node(to), transit.way_on(inbound, to).is_some()),
+            _ => (HeldFor::Node(to), transit.next_neighbour(inbound, to).is_some()),
         };
         if let HeldFor::Session(session) = what
             && !ready
@@ -166,7 +166,7 @@ impl Inbound {
     /// predecessor does not know waits here.
     fn ask_predecessor(&self, inbound: &InboundEnvelope<'_>, session: SessionId) -> bool {
         let transit = self.executor.node.transit();
-        if let Some(envelope) = transit.hold().to_old(HeldEnvelope::of(inbound)) {
+        if let Some(envelope) = transit.hold().to_predecessor(HeldEnvelope::of(inbound)) {
             transit.hold_again(session, envelope);
         }
         true
@@ -176,7 +176,7 @@ impl Inbound {
         let node = &self.executor.node;
         match what {
             HeldFor::Session(id) => node.known_sessions().registry().has(id),
-            HeldFor::Node(to) => node.transit().membership().way(to, None, None, 0).is_some(),
+            HeldFor::Node(to) => node.transit().membership().neighbour_to(to, None, None, 0).is_some(),
         }
     }
 
@@ -209,9 +209,9 @@ impl Inbound {
             let inbound = held.inbound();
             let Some(envelope) = relay::read(inbound.body) else { continue };
             if inbound.head.kind == Kind::Call {
-                self.asked_now(&inbound, envelope);
+                self.route_request(&inbound, envelope);
             } else {
-                self.told_now(&inbound, envelope);
+                self.route_notice(&inbound, envelope);
             }
         }
     }

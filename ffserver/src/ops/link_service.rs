@@ -21,7 +21,7 @@ use crate::exec::executor::{AnswerCall, Executor, LogOnly, NodeCall, QueuedMessa
 use crate::exec::tables::HandlerTables;
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
-use crate::ops::{reach, stick};
+use crate::ops::{affinity, reach};
 use crate::transit::Transit;
 use crate::transit::inbound_envelope::InboundEnvelope;
 use crate::transit::next_hop::{Forwarded, forward_over};
@@ -32,7 +32,7 @@ const RESERVED: [&str; 4] = [SESSION_ENDED, REACH, TO, AFFINITY];
 
 /// The methods that the handshake tells the peer, in the order of numbers: handlers, then the kinds whose clients'
 /// messages are taken, then the reserved ones.
-pub(crate) fn told_methods(routes: &[Route], kinds: &[String]) -> Vec<String> {
+pub(crate) fn handshake_methods(routes: &[Route], kinds: &[String]) -> Vec<String> {
     let kinds = kinds.iter().map(|kind| method_of(kind));
     method_names(routes).into_iter().chain(kinds).chain(RESERVED.map(str::to_owned)).collect()
 }
@@ -255,7 +255,7 @@ impl Service for LinkService {
         self.note_turn(link, head);
         let number = usize::from(head.method);
         if self.reserved(number) == Some(TO) {
-            return self.inbound.asked(&InboundEnvelope { at: &self.at, link, head, body, now });
+            return self.inbound.request(&InboundEnvelope { at: &self.at, link, head, body, now });
         }
         let Some(route) = self.routes.get(number) else {
             return self.client_message(link, head, body, now);
@@ -280,11 +280,11 @@ impl Service for LinkService {
             (Some(SESSION_ENDED), Some(client)) if self.may_speak_for(link, client.session) => {
                 node.known_sessions().ended(client.session);
             }
-            (Some(REACH), None) => reach::told(self.executor(), &inbound),
-            (Some(TO), _) => self.inbound.told(&inbound),
+            (Some(REACH), None) => reach::notice(self.executor(), &inbound),
+            (Some(TO), _) => self.inbound.notice(&inbound),
             (Some(AFFINITY), Some(client)) => {
                 let may_speak = || self.may_speak_for(link, client.session);
-                stick::told(node.transit(), &inbound, client, may_speak);
+                affinity::notice(node.transit(), &inbound, client, may_speak);
             }
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! What arrives from other nodes: the service of a link, and one file for each kind of envelope.
 
+mod affinity;
 mod broadcast;
 mod claims;
 pub(crate) mod inbound;
@@ -10,4 +11,3 @@ mod reach;
 mod refusal;
 mod session_notices;
 pub(crate) mod session_requests;
-mod stick;

@@ -9,11 +9,11 @@ use crate::exec::executor::Executor;
 use crate::transit::inbound_envelope::InboundEnvelope;
 
 /// Takes a neighbour's word that it reaches other nodes than before.
-pub(crate) fn told(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>) {
+pub(crate) fn notice(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>) {
     let transit = executor.node.transit();
     match decode(inbound.body) {
         Some(change) => {
-            transit.membership().heard(inbound.at, inbound.link, change);
+            transit.membership().take_notice(inbound.at, inbound.link, change);
             executor.replicas.look_at_all(false);
             executor.node.known_sessions().tell_claims();
             // A hop may be there now that parked messages wait for.

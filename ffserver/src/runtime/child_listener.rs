@@ -28,7 +28,7 @@ use crate::exec::executor::Executor;
 use crate::gateway::acceptor::{OpenPorts, accept_failed};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
-use crate::ops::link_service::{LinkService, told_methods};
+use crate::ops::link_service::{LinkService, handshake_methods};
 
 pub(crate) struct ChildListener {
     pub(crate) inbound: Arc<Inbound>,
@@ -86,7 +86,7 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
     let executor = &root.inbound.executor;
     let (identity, transit) = (executor.node.identity(), executor.node.transit());
     let routes = executor.tables.for_children();
-    let local = identity.local(told_methods(&routes, &root.targets));
+    let local = identity.local(handshake_methods(&routes, &root.targets));
     let admit = |hello: &ffproto::handshake::Hello| transit.admit_child(&hello.name, hello.incarnation);
     let peer: Peer = match accept(&mut stream, Purpose::Link, &local, admit).await {
         Ok(peer) => peer,

@@ -22,7 +22,7 @@ use crate::cluster::served::{Served, served};
 use crate::cluster::side::Side;
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
-use crate::ops::link_service::{LinkService, told_methods};
+use crate::ops::link_service::{LinkService, handshake_methods};
 use crate::runtime::in_process::InProcessNet;
 
 /// Where a parent is up, as the master says; `None` while it is not.
@@ -60,7 +60,7 @@ pub(crate) async fn keep(inbound: Arc<Inbound>, config: ffconfig::Parent, way: P
     let routes = tables.for_parent(&config);
     let served = served(node.transit().routes(), Side::Parent, tables.handles_clients());
     let (targets, served): (Vec<_>, Vec<_>) = served.into_iter().unzip();
-    let local = node.identity().local(told_methods(&routes, &targets));
+    let local = node.identity().local(handshake_methods(&routes, &targets));
     let keeper = ParentLink { inbound, config, routes, served: served.into(), local };
     match way {
         ParentSource::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,

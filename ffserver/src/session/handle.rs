@@ -204,7 +204,7 @@ impl Session {
         let answer = self
             .sessions
             .transit()
-            .ask(remote.id, Op::Move, &encode(&order), Some(&self.via(remote)))
+            .ask(remote.id, Op::Move, &encode(&order), Some(&self.neighbour(remote)))
             .await?;
         match answer.first().and_then(|byte| MoveAnswer::from_number(*byte)) {
             Some(MoveAnswer::Begun) => Ok(()),
@@ -220,8 +220,8 @@ impl Session {
             SessionPlace::Here(session) if session.is_gone() => GroupAnswer::Gone,
             SessionPlace::Here(session) => self.sessions.change_group(op == Op::Join, session, group),
             SessionPlace::There(remote) => {
-                let (transit, via) = (self.sessions.transit(), self.via(remote));
-                let answer = transit.ask(remote.id, op, group.as_bytes(), Some(&via)).await?;
+                let (transit, neighbour) = (self.sessions.transit(), self.neighbour(remote));
+                let answer = transit.ask(remote.id, op, group.as_bytes(), Some(&neighbour)).await?;
                 let byte = answer.first().copied().unwrap_or(GroupAnswer::Gone.number());
                 GroupAnswer::from_number(byte).unwrap_or(GroupAnswer::TooMany)
             }
@@ -248,8 +248,11 @@ impl Session {
         if next.bytes() > max {
             return Err(SessionError::TooLarge { bytes: next.bytes(), max });
         }
-        let asked =
-            self.sessions.transit().ask(remote.id, Op::Set, &encode(&change), Some(&self.via(remote))).await;
+        let asked = self
+            .sessions
+            .transit()
+            .ask(remote.id, Op::Set, &encode(&change), Some(&self.neighbour(remote)))
+            .await;
         let answer = asked.map_err(|error| match error.fault().code {
             Code::Refused => SessionError::UserTaken,
             _ => SessionError::Call(error),
@@ -264,13 +267,13 @@ impl Session {
 
     /// The neighbour that leads to a replica's net node: the one that the session's messages come from, or another one
     /// for good when that one does not lead there any more, so that pushes keep their order.
-    fn via(&self, remote: &RemoteSession) -> PeerKey {
-        let kept = remote.via();
+    fn neighbour(&self, remote: &RemoteSession) -> PeerKey {
+        let kept = remote.neighbour();
         let (membership, id) = (self.sessions.transit().membership(), remote.id);
-        match membership.way(id.node(), None, Some(&kept), id.0) {
-            Some(way) if way != kept => {
-                remote.turn_to(way.clone());
-                way
+        match membership.neighbour_to(id.node(), None, Some(&kept), id.0) {
+            Some(other) if other != kept => {
+                remote.turn_to(other.clone());
+                other
             }
             _ => kept,
         }
@@ -283,7 +286,7 @@ impl Session {
             op,
             Some(client),
             payload,
-            Some(&self.via(remote)),
+            Some(&self.neighbour(remote)),
         )
     }
 }

@@ -177,10 +177,11 @@ impl Sessions {
     /// first of them ([`Transit::hop`](crate::transit::Transit::hop)).
     fn lead(&self, id: SessionId, key: &Arc<str>, target: &Reachable) {
         let went = self.transit().affinity().lead(id, key, target.name.clone());
-        let next = self.transit().membership().way(target.number, None, None, id.0).map(|(_, name)| name);
-        if let Some(via) = went.filter(|via| Some(via) != next.as_ref()) {
-            let stick = AffinityNotice { what: AffinityWord::Forget, target: key, node: "" };
-            self.transit().tell(&via, AFFINITY, &stick.write(), about(id));
+        let next =
+            self.transit().membership().neighbour_to(target.number, None, None, id.0).map(|(_, name)| name);
+        if let Some(neighbour) = went.filter(|neighbour| Some(neighbour) != next.as_ref()) {
+            let notice = AffinityNotice { what: AffinityWord::Forget, target: key, node: "" };
+            self.transit().tell(&neighbour, AFFINITY, &notice.write(), about(id));
         }
     }
 }

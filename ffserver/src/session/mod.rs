@@ -110,13 +110,13 @@ impl Sessions {
     /// Takes over a session that the predecessor has opened.
     pub(crate) fn adopt(&self, record: &handover::Session, handoff: SessionHandoff) -> LocalSession {
         let (groups, user, stamp) = (handoff.groups.clone(), handoff.user(), handoff.stamp);
-        let heard = handoff.heard;
+        let received = handoff.broadcasts_received;
         let session = self.registry().adopt(record, handoff);
         for group in groups {
             self.groups().join(&group, &session, usize::MAX);
         }
         self.registry().insert(&session);
-        self.transit().hold().arrived(session.id(), heard);
+        self.transit().hold().arrived(session.id(), received);
         if let Some(user) = user {
             let lost = self.users().arrived(&user, session.id(), stamp.unwrap_or_default());
             lost.into_iter().for_each(|lost| self.kick(lost, &user));
@@ -127,9 +127,9 @@ impl Sessions {
     /// Takes a session out of this process as it leaves for the successor: `leave`'s record and hand-off, with what
     /// only the node knows of them. `None` when the session cannot leave.
     pub(crate) fn leave(&self, session: &LocalSession) -> Option<(handover::Session, SessionHandoff)> {
-        let (left, heard) = self.handoff().leave(|| session.leave());
+        let (left, received) = self.handoff().leave(|| session.leave());
         let (record, mut handoff) = left?;
-        handoff.heard = heard;
+        handoff.broadcasts_received = received;
         handoff.groups = self.groups().leave_all(record.id);
         handoff.stamp = handoff.user().and_then(|user| self.users().free(&user, record.id));
         Some((record, handoff))
@@ -217,9 +217,9 @@ impl Sessions {
         }
         // The pin keeps what the hook changes from getting lost with a session that leaves for a successor meanwhile.
         let pin = self.local(session).map(|local| local.pin());
-        let told = self.events().verified(session);
+        let hook = self.events().verified(session);
         drop(self.identity().tasks().calls().spawn(async move {
-            told.await;
+            hook.await;
             drop(pin);
         }));
     }

@@ -19,7 +19,7 @@ pub(crate) struct RemoteSession {
     pub(crate) id: SessionId,
     /// The neighbour that the session's messages come from: what is sent to the client goes there, behind their
     /// answers.
-    via: Mutex<PeerKey>,
+    neighbour: Mutex<PeerKey>,
     state: Mutex<Arc<SessionState>>,
     gone: AtomicBool,
     /// Whether the hook at the replica's opening has run.
@@ -36,21 +36,21 @@ pub(crate) struct RemoteSession {
 
 impl RemoteSession {
     /// A replica whose opening the app knows of, and its user if it has one, when `opened`.
-    fn new(id: SessionId, via: PeerKey, state: SessionState, opened: bool) -> Self {
+    fn new(id: SessionId, neighbour: PeerKey, state: SessionState, opened: bool) -> Self {
         let verified = AtomicBool::new(opened && state.user.is_some());
         let (state, gone, turn) = (Mutex::new(Arc::new(state)), AtomicBool::new(false), Default::default());
-        let (here, entered, via) = (AtomicBool::new(false), AtomicU32::new(0), Mutex::new(via));
-        Self { id, via, state, gone, opened: AtomicBool::new(opened), verified, here, entered, turn }
+        let (here, entered, neighbour) = (AtomicBool::new(false), AtomicU32::new(0), Mutex::new(neighbour));
+        Self { id, neighbour, state, gone, opened: AtomicBool::new(opened), verified, here, entered, turn }
     }
 
     /// The neighbour that leads to the session's net node.
-    pub(crate) fn via(&self) -> PeerKey {
-        self.via.lock().clone()
+    pub(crate) fn neighbour(&self) -> PeerKey {
+        self.neighbour.lock().clone()
     }
 
     /// Sets another neighbour as the one that leads to the session's net node.
-    pub(crate) fn turn_to(&self, via: PeerKey) {
-        *self.via.lock() = via;
+    pub(crate) fn turn_to(&self, neighbour: PeerKey) {
+        *self.neighbour.lock() = neighbour;
     }
 
     /// Notes that one of the session's moves brings it here. False when that move is known.
@@ -151,14 +151,14 @@ impl RemoteSessions {
         matches!(self.entries.lock().get(&id), Some(ReplicaEntry::Open(_)))
     }
 
-    /// Notes that a message of the session is handled here, and came by way of `via`, which leads to the session from
+    /// Notes that a message of the session is handled here, and came by way of `neighbour`, which leads to the session from
     /// now on unless another neighbour `leads` to it. Returns whether the message may run at once; when `stays`, the
     /// session is here.
     pub(crate) fn takes_message(
         &self,
         id: SessionId,
         stays: bool,
-        via: &PeerKey,
+        neighbour: &PeerKey,
         leads: impl Fn(&PeerKey) -> bool,
     ) -> bool {
         match self.entries.lock().get(&id) {
@@ -166,9 +166,9 @@ impl RemoteSessions {
                 if stays && !remote.here.load(Ordering::Relaxed) {
                     remote.here.store(true, Ordering::SeqCst);
                 }
-                let mut known = remote.via.lock();
-                if *known != *via && !leads(&known) {
-                    known.clone_from(via);
+                let mut known = remote.neighbour.lock();
+                if *known != *neighbour && !leads(&known) {
+                    known.clone_from(neighbour);
                 }
                 true
             }
@@ -215,8 +215,8 @@ impl RemoteSessions {
     }
 
     /// Adds the replica of a session of which its net node has told; jobs still wait.
-    pub(crate) fn told(&self, id: SessionId, state: SessionState, via: PeerKey) -> Arc<RemoteSession> {
-        let new = Arc::new(RemoteSession::new(id, via, state, false));
+    pub(crate) fn told(&self, id: SessionId, state: SessionState, neighbour: PeerKey) -> Arc<RemoteSession> {
+        let new = Arc::new(RemoteSession::new(id, neighbour, state, false));
         if let Some(ReplicaEntry::Opening(opening)) = self.entries.lock().get_mut(&id) {
             opening.newer.take().into_iter().for_each(|state| new.update(state));
             opening.remote = Some(new.clone());
@@ -309,19 +309,26 @@ impl RemoteSessions {
             _ => None,
         });
         let known = |remote: &Arc<RemoteSession>| {
-            let (side, via) = remote.via();
+            let (side, neighbour) = remote.neighbour();
             let from_parent = side == Side::Parent;
             let (here, entered) = (&remote.here, &remote.entered);
             let (here, entered) = (here.load(Ordering::SeqCst), entered.load(Ordering::SeqCst));
-            ReplicaRecord { id: remote.id, via, from_parent, state: (*remote.state()).clone(), here, entered }
+            ReplicaRecord {
+                id: remote.id,
+                neighbour,
+                from_parent,
+                state: (*remote.state()).clone(),
+                here,
+                entered,
+            }
         };
         open.map(known).collect()
     }
 
     /// Takes over a replica that the predecessor has opened.
     pub(crate) fn take_over(&self, session: ReplicaRecord) {
-        let ReplicaRecord { id, via, from_parent, state, here, entered } = session;
-        let via = (if from_parent { Side::Parent } else { Side::Child }, via);
+        let ReplicaRecord { id, neighbour, from_parent, state, here, entered } = session;
+        let neighbour = (if from_parent { Side::Parent } else { Side::Child }, neighbour);
         match self.entries.lock().entry(id) {
             // The session is known already: this is what the predecessor was told since, when it is newer.
             MapEntry::Occupied(known) => {
@@ -333,7 +340,7 @@ impl RemoteSessions {
                 }
             }
             MapEntry::Vacant(place) => {
-                let remote = RemoteSession::new(id, via, state, true);
+                let remote = RemoteSession::new(id, neighbour, state, true);
                 remote.here.store(here, Ordering::SeqCst);
                 remote.entered.store(entered, Ordering::SeqCst);
                 place.insert(ReplicaEntry::Open(Arc::new(remote)));
@@ -421,7 +428,7 @@ mod tests {
         let known = RemoteSessions::default();
         let session = |version, here, entered| ReplicaRecord {
             id: ALICE,
-            via: gate().1,
+            neighbour: gate().1,
             from_parent: true,
             state: state(version),
             here,
@@ -442,7 +449,7 @@ mod tests {
         let known = RemoteSessions::default();
         known.take_over(ReplicaRecord {
             id: ALICE,
-            via: gate().1,
+            neighbour: gate().1,
             from_parent: true,
             state: state(1),
             here: true,
@@ -451,12 +458,12 @@ mod tests {
         let other = (Side::Parent, NodeName::try_from("gate2").unwrap());
         assert!(known.takes_message(ALICE, true, &other, |_| true));
         assert_eq!(
-            known.get(ALICE).unwrap().via(),
+            known.get(ALICE).unwrap().neighbour(),
             gate(),
             "pushes keep their way as long as it leads there"
         );
         assert!(known.takes_message(ALICE, true, &other, |_| false));
-        assert_eq!(known.get(ALICE).unwrap().via(), other);
+        assert_eq!(known.get(ALICE).unwrap().neighbour(), other);
     }
 
     #[test]

@@ -21,8 +21,7 @@ pub(crate) fn about(session: SessionId) -> Client {
 }
 
 impl Transit {
-    /// Sends an envelope that expects no answer. `via` is the neighbour that is preferred on the way. An envelope that
-    /// cannot go now, because the next node is being replaced or has ended and is expected back, waits.
+    /// Sends an envelope that expects no answer. `neighbour` is preferred on the way. An envelope that cannot go now, because the next node is being replaced or has ended and is expected back, waits.
     ///
     /// # Errors
     /// The fault that says why the envelope could not be sent.
@@ -32,9 +31,9 @@ impl Transit {
         op: Op,
         client: Option<Client>,
         payload: &[u8],
-        via: Option<&PeerKey>,
+        neighbour: Option<&PeerKey>,
     ) -> Result<(), Fault> {
-        let ((side, name), body) = self.envelope(to, op, client, payload, via)?;
+        let ((side, name), body) = self.envelope(to, op, client, payload, neighbour)?;
         self.origin(client, None).notify(side, name.as_str(), TO, &body)
     }
 
@@ -44,8 +43,8 @@ impl Transit {
         let _ = self.tell_node(to, op, Some(about(session)), payload, None);
     }
 
-    /// Asks a session's net node. `via` is the neighbour that the session's messages come from, which may wait for the
-    /// request that asks.
+    /// Asks a session's net node. The session's messages come from `neighbour`, which may wait for the request that
+    /// asks.
     ///
     /// # Errors
     /// [`CallError`].
@@ -54,11 +53,11 @@ impl Transit {
         session: SessionId,
         op: Op,
         payload: &[u8],
-        via: Option<&PeerKey>,
+        neighbour: Option<&PeerKey>,
     ) -> Result<Bytes, CallError> {
         let client = Some(about(session));
-        let ((side, name), body) = self.envelope(session.node(), op, client, payload, via)?;
-        let origin = self.origin(client, via.map(|via| via.1.clone()));
+        let ((side, name), body) = self.envelope(session.node(), op, client, payload, neighbour)?;
+        let origin = self.origin(client, neighbour.map(|neighbour| neighbour.1.clone()));
         origin.call(side, name.as_str(), TO, &body, self.identity().session_timeout()).await
     }
 
@@ -103,25 +102,25 @@ impl Transit {
         op: Op,
         client: Option<Client>,
         payload: &[u8],
-        via: Option<&PeerKey>,
+        neighbour: Option<&PeerKey>,
     ) -> Result<(PeerKey, Vec<u8>), Fault> {
         let pick = client.map_or(0, |client| client.session.0);
-        let way = self.membership().way(to, None, via, pick).or_else(|| via.cloned());
-        let way = way.ok_or_else(|| self.unreachable(to))?;
+        let first = self.membership().neighbour_to(to, None, neighbour, pick).or_else(|| neighbour.cloned());
+        let first = first.ok_or_else(|| self.unreachable(to))?;
         let mut body = Vec::new();
         relay::write(to, self.number(), op, payload, &mut body);
-        Ok((way, body))
+        Ok((first, body))
     }
 
     /// The next neighbour on the way of an envelope that has arrived.
-    pub(crate) fn way_on(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> Option<PeerKey> {
+    pub(crate) fn next_neighbour(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> Option<PeerKey> {
         let pick = inbound.session().map_or(0, |id| id.0);
-        self.membership().way(to, Some(inbound.at), None, pick)
+        self.membership().neighbour_to(to, Some(inbound.at), None, pick)
     }
 
     /// Passes an envelope on that expects no answer. False when no neighbour leads to its node.
     pub(crate) fn pass_notify_on(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> bool {
-        self.way_on(inbound, to).is_some_and(|(side, name)| {
+        self.next_neighbour(inbound, to).is_some_and(|(side, name)| {
             self.origin(inbound.head.client, None).notify(side, name.as_str(), TO, inbound.body).is_ok()
         })
     }
@@ -131,7 +130,7 @@ impl Transit {
     /// # Errors
     /// The fault for its sender.
     pub(crate) fn pass_call_on(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> Result<(), Fault> {
-        let (side, name) = self.way_on(inbound, to).ok_or_else(|| self.unreachable(to))?;
+        let (side, name) = self.next_neighbour(inbound, to).ok_or_else(|| self.unreachable(to))?;
         self.pass_call_to(side, &name, inbound)
     }
 

@@ -70,8 +70,8 @@ struct HoldState {
     broadcasts: Vec<Arc<[u8]>>,
     /// The broadcasts that the predecessor has passed on, in its order; empty where one was too much to keep.
     passed: Vec<Arc<[u8]>>,
-    /// The way to the predecessor for questions about sessions that have not come: see [`EnvelopeHold::ask_old`].
-    to_old: Option<mpsc::Sender<HeldEnvelope>>,
+    /// The way to the predecessor for questions about sessions that have not come: see [`EnvelopeHold::open_questions`].
+    to_predecessor: Option<mpsc::Sender<HeldEnvelope>>,
     arrived: VecDeque<ArrivedSession>,
 }
 
@@ -82,7 +82,7 @@ struct ArrivedSession {
     broadcasts: usize,
     /// The number of broadcasts that the predecessor had passed on by then, and of those that the client got there.
     passed: usize,
-    heard: usize,
+    received: usize,
 }
 
 impl HoldState {
@@ -190,17 +190,17 @@ impl EnvelopeHold {
     }
 
     /// Opens the way to the predecessor for questions about sessions that have not come; open while the receiver lives.
-    pub(crate) fn ask_old(&self) -> mpsc::Receiver<HeldEnvelope> {
+    pub(crate) fn open_questions(&self) -> mpsc::Receiver<HeldEnvelope> {
         let (sender, receiver) = mpsc::channel(ASKED_MAX);
-        self.state.lock().to_old = Some(sender);
+        self.state.lock().to_predecessor = Some(sender);
         receiver
     }
 
     /// Sends an envelope to the predecessor instead of holding it; gives it back when the predecessor is not to be
     /// asked.
-    pub(crate) fn to_old(&self, frame: HeldEnvelope) -> Option<HeldEnvelope> {
+    pub(crate) fn to_predecessor(&self, frame: HeldEnvelope) -> Option<HeldEnvelope> {
         let state = self.state.lock();
-        let Some(old) = &state.to_old else { return Some(frame) };
+        let Some(old) = &state.to_predecessor else { return Some(frame) };
         old.try_send(frame).err().map(mpsc::error::TrySendError::into_inner)
     }
 
@@ -224,10 +224,10 @@ impl EnvelopeHold {
 
     /// Notes that a session has arrived from the predecessor, where its client has got the first `heard` of the
     /// broadcasts that are passed on.
-    pub(crate) fn arrived(&self, session: SessionId, heard: u32) {
+    pub(crate) fn arrived(&self, session: SessionId, received: u32) {
         let mut state = self.state.lock();
         let (broadcasts, passed) = (state.broadcasts.len(), state.passed.len());
-        state.arrived.push_back(ArrivedSession { session, broadcasts, passed, heard: heard as usize });
+        state.arrived.push_back(ArrivedSession { session, broadcasts, passed, received: received as usize });
         drop(state);
         self.changed.notify_one();
     }
@@ -253,9 +253,9 @@ impl EnvelopeHold {
     /// The next session that has arrived, with the broadcasts that its client has missed on the way.
     pub(crate) fn next_arrived(&self) -> Option<(SessionId, Vec<Arc<[u8]>>)> {
         let mut state = self.state.lock();
-        let ArrivedSession { session, broadcasts, passed, heard } = state.arrived.pop_front()?;
+        let ArrivedSession { session, broadcasts, passed, received } = state.arrived.pop_front()?;
         state.due.push_back(session);
-        let passed = state.passed.get(heard..passed).unwrap_or_default();
+        let passed = state.passed.get(received..passed).unwrap_or_default();
         let missed = [&state.broadcasts[..broadcasts.min(state.broadcasts.len())], passed].concat();
         state.forget_broadcasts();
         Some((session, missed))

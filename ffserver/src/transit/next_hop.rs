@@ -52,7 +52,7 @@ pub(crate) enum NextHop<T> {
     None,
 }
 
-/// How a message has come for which a hop is looked for.
+/// The arrival of a message for which a hop is looked for.
 #[derive(Clone, Copy)]
 pub(crate) struct Arrival<'a> {
     pub(crate) from: Option<&'a PeerKey>,
@@ -72,26 +72,26 @@ impl Arrival<'_> {
     }
 
     /// The neighbour that is told of the node that is chosen: none when the target is this node's own business.
-    fn heard_by(&self) -> Option<&PeerKey> {
+    fn informed_neighbour(&self) -> Option<&PeerKey> {
         self.from.filter(|_| !self.routed_here)
     }
 }
 
 /// A candidate: a neighbour that may take a message, and its link when that is open.
 struct LinkedCandidate {
-    way: Candidate,
+    candidate: Candidate,
     link: Option<Link>,
 }
 
 impl LinkedCandidate {
-    fn hop(&self, target: &str, known: u64) -> Option<Hop> {
-        Hop::new(self.link.clone()?, target, known)
+    fn hop(&self, target: &str, changes: u64) -> Option<Hop> {
+        Hop::new(self.link.clone()?, target, changes)
     }
 }
 
 impl AsRef<Candidate> for LinkedCandidate {
     fn as_ref(&self) -> &Candidate {
-        &self.way
+        &self.candidate
     }
 }
 
@@ -101,66 +101,86 @@ impl Transit {
         &self,
         target: &Arc<str>,
         client: Client,
-        coming: Arrival<'_>,
+        arrival: Arrival<'_>,
         now: Instant,
     ) -> NextHop<Hop> {
-        let known = self.membership().changes();
         if client.stateless {
-            let mut candidates = self.candidates(target, client.session, None, coming, now);
-            return match pick(&candidates, None, self.next_turn()) {
-                Pick::Go(at) | Pick::Leave(at) => {
-                    candidates.swap_remove(at).hop(target, known).map_or(NextHop::None, NextHop::Go)
-                }
-                Pick::Wait => NextHop::Wait,
-                Pick::None => NextHop::None,
-            };
+            return self.stateless_hop(target, client, arrival, now);
         }
-        let StaleChoice { via, link, end } = match self.affinity().get(client.session, target, known) {
-            Some(AffinityLookup::Hop(hop)) => return NextHop::Go(hop),
-            Some(AffinityLookup::StaleChoice(kept)) => kept,
-            None => StaleChoice::default(),
-        };
-        let mut candidates = self.candidates(target, client.session, end.as_ref(), coming, now);
-        let at = match pick(&candidates, via.as_ref(), self.next_turn()) {
+        match self.affinity().get(client.session, target, self.membership().changes()) {
+            Some(AffinityLookup::Hop(hop)) => NextHop::Go(hop),
+            Some(AffinityLookup::StaleChoice(stale)) => self.choose_hop(target, client, arrival, stale, now),
+            None => self.choose_hop(target, client, arrival, StaleChoice::default(), now),
+        }
+    }
+
+    fn stateless_hop(
+        &self,
+        target: &Arc<str>,
+        client: Client,
+        arrival: Arrival<'_>,
+        now: Instant,
+    ) -> NextHop<Hop> {
+        let changes = self.membership().changes();
+        let mut candidates = self.candidates(target, client.session, None, arrival, now);
+        match pick(&candidates, None, self.next_turn()) {
+            Pick::Go(at) | Pick::Leave(at) => {
+                candidates.swap_remove(at).hop(target, changes).map_or(NextHop::None, NextHop::Go)
+            }
+            Pick::Wait => NextHop::Wait,
+            Pick::None => NextHop::None,
+        }
+    }
+
+    /// Chooses a session's hop, with what it had before as a preference, and keeps it as the session's choice.
+    fn choose_hop(
+        &self,
+        target: &Arc<str>,
+        client: Client,
+        arrival: Arrival<'_>,
+        stale: StaleChoice,
+        now: Instant,
+    ) -> NextHop<Hop> {
+        let StaleChoice { neighbour, link, end } = stale;
+        let changes = self.membership().changes();
+        let mut candidates = self.candidates(target, client.session, end.as_ref(), arrival, now);
+        let at = match pick(&candidates, neighbour.as_ref(), self.next_turn()) {
             Pick::Go(at) => at,
-            Pick::Leave(at) => match self.leave_way(via.as_ref(), target, client) {
-                true => at,
-                false => return NextHop::Wait,
-            },
-            Pick::Wait => return NextHop::Wait,
+            Pick::Leave(at) if self.leave_neighbour(neighbour.as_ref(), target, client) => at,
+            Pick::Leave(_) | Pick::Wait => return NextHop::Wait,
             Pick::None => return NextHop::None,
         };
         let chosen = candidates.swap_remove(at);
-        let Some(hop) = chosen.hop(target, known) else { return NextHop::None };
-        let way = chosen.way;
+        let Some(hop) = chosen.hop(target, changes) else { return NextHop::None };
+        let candidate = chosen.candidate;
         // A neighbour that is new on the way is told first which node the session has.
         let is_new = link.is_none_or(|link| !link.same(&hop.link));
-        if let Some(end) = end.filter(|_| is_new && !way.end) {
-            let stick = AffinityNotice { what: AffinityWord::Prefer, target, node: end.as_str() };
-            if hop.link.notify(AFFINITY, &stick.write(), Some(client)).is_err() {
+        if let Some(end) = end.filter(|_| is_new && !candidate.end) {
+            let notice = AffinityNotice { what: AffinityWord::Prefer, target, node: end.as_str() };
+            if hop.link.notify(AFFINITY, &notice.write(), Some(client)).is_err() {
                 return NextHop::Wait;
             }
         }
-        let end = way.end.then(|| way.name.clone());
-        let moved = self.affinity().set(client.session, target, hop.clone(), end, coming.heard_by());
+        let (end, from) = (candidate.end.then(|| candidate.name.clone()), arrival.informed_neighbour());
+        let moved = self.affinity().set(client.session, target, hop.clone(), end, from);
         self.tell_moved(client, target, moved);
         NextHop::Go(hop)
     }
 
     /// Leaves the neighbour that a session's messages went to. False as long as something of the session is under way
     /// there.
-    fn leave_way(&self, via: Option<&NodeName>, target: &str, client: Client) -> bool {
+    fn leave_neighbour(&self, neighbour: Option<&NodeName>, target: &str, client: Client) -> bool {
         let linked = |name: &NodeName| {
             let child = self.children().get(name.as_str()).and_then(|known| known.link().cloned());
             child.or_else(|| self.parents().get(name.as_str())?.link().cloned())
         };
-        let Some(link) = via.and_then(linked) else { return true };
+        let Some(link) = neighbour.and_then(linked) else { return true };
         if link.has_message_of(client.session) {
             return false;
         }
-        let stick = AffinityNotice { what: AffinityWord::Forget, target, node: "" };
+        let notice = AffinityNotice { what: AffinityWord::Forget, target, node: "" };
         // A choice that the neighbour keeps without having got this ends with the session, see Op::Ways.
-        let _ = link.notify(AFFINITY, &stick.write(), Some(client));
+        let _ = link.notify(AFFINITY, &notice.write(), Some(client));
         true
     }
 
@@ -169,8 +189,8 @@ impl Transit {
         match moved {
             Some(NodeChange { from: Some((_, from)), .. }) => {
                 let Some(end) = self.affinity().end(client.session, target) else { return };
-                let stick = AffinityNotice { what: AffinityWord::Chosen, target, node: end.as_str() };
-                self.tell(&from, AFFINITY, &stick.write(), client);
+                let notice = AffinityNotice { what: AffinityWord::Chosen, target, node: end.as_str() };
+                self.tell(&from, AFFINITY, &notice.write(), client);
             }
             Some(NodeChange { from: None, lost: Some(lost) }) => self.affinity().lose(client.session, lost),
             _ => {}
@@ -183,7 +203,7 @@ impl Transit {
         target: &Arc<str>,
         session: SessionId,
         end: Option<&NodeName>,
-        coming: Arrival<'_>,
+        arrival: Arrival<'_>,
         now: Instant,
     ) -> Vec<LinkedCandidate> {
         let mut candidates = Vec::new();
@@ -191,7 +211,7 @@ impl Transit {
         let park = self.identity().limits().park;
         for side in [Side::Child, Side::Parent] {
             for known in self.peers(side).iter() {
-                if !coming.may_go_to(side, &known.name) {
+                if !arrival.may_go_to(side, &known.name) {
                     continue;
                 }
                 let at = (side, known.name.clone());
@@ -203,33 +223,32 @@ impl Transit {
                 if !takes {
                     continue;
                 }
-                let (state, link) = match known.way(now, park) {
+                let (state, link) = match known.state(now, park) {
                     peers::PeerState::Open(_) if known.holds(session) => (CandidateState::Soon, None),
                     peers::PeerState::Open(link) => (CandidateState::Open(link.waiting_calls()), Some(link)),
                     peers::PeerState::Replaced => (CandidateState::Soon, None),
                     peers::PeerState::Missed => (CandidateState::Missed, None),
                     peers::PeerState::Gone => continue,
                 };
-                candidates
-                    .push(LinkedCandidate { way: self.way(known, side, state, &meant, end, &at), link });
+                let candidate = self.candidate(known, &at, state, &meant, end);
+                candidates.push(LinkedCandidate { candidate, link });
             }
         }
         candidates
     }
 
-    fn way(
+    fn candidate(
         &self,
         known: &KnownPeer,
-        side: Side,
+        at: &PeerKey,
         state: CandidateState,
         meant: &Target,
         end: Option<&NodeName>,
-        at: &PeerKey,
     ) -> Candidate {
         let kind = known.last_link().map_or("", |link| link.peer().kind.as_str());
         let membership = self.membership();
         Candidate {
-            side,
+            side: at.0,
             name: known.name.clone(),
             state,
             end: meant.means(known.name.as_str(), kind),
@@ -249,14 +268,15 @@ impl Transit {
     ) -> NextHop<Link> {
         let peers = self.peers(side);
         let park = self.identity().limits().park;
-        let found = |peer: &KnownPeer| match peer.way(now, park) {
+        let found = |peer: &KnownPeer| match peer.state(now, park) {
             peers::PeerState::Open(link) => Some(NextHop::Go(link)),
             peers::PeerState::Replaced => Some(NextHop::Wait),
             peers::PeerState::Missed | peers::PeerState::Gone => None,
         };
         let there = peers.meant(who).filter(|peer| peer.is_there(now, park)).count() as u64;
         if there == 0 {
-            let missed = peers.meant(who).any(|peer| matches!(peer.way(now, park), peers::PeerState::Missed));
+            let missed =
+                peers.meant(who).any(|peer| matches!(peer.state(now, park), peers::PeerState::Missed));
             return if missed { NextHop::Wait } else { NextHop::None };
         }
         let turn = if there == 1 { 0 } else { session.map_or_else(|| self.next_turn(), |id| id.0) };
@@ -377,8 +397,8 @@ impl Transit {
         let options = CallOptions { deadline: entry.deadline, client: entry.client };
         match (&entry.to, entry.client, &entry.what) {
             (Destination::Target(target), Some(client), MessageKind::Message { from, routed_here, hops }) => {
-                let coming = Arrival { from: from.as_ref(), routed_here: *routed_here };
-                let hop = match self.hop(target, client, coming, now) {
+                let arrival = Arrival { from: from.as_ref(), routed_here: *routed_here };
+                let hop = match self.hop(target, client, arrival, now) {
                     NextHop::Go(hop) => hop,
                     NextHop::Wait => return Err(NotSent::Later),
                     NextHop::None => return Err(self.no_hop(target).into()),

@@ -66,7 +66,7 @@ pub(super) struct Connection {
     running: Option<RunningHandler>,
     /// Boxed: most nodes set no limit, and an idle connection is to be small.
     allowance: Option<Box<Allowance>>,
-    last_way: LastHop,
+    last_hop: LastHop,
     timer: Option<Pin<Box<Sleep>>>,
     writing: WriteBuffer,
 }
@@ -74,9 +74,9 @@ pub(super) struct Connection {
 /// The input of a connection: what the client has sent and nothing has handled.
 #[derive(Default)]
 struct Input {
-    /// The unread bytes: with `spoken` all that has to be known of the input.
+    /// The unread bytes: with `protocol` all that has to be known of the input.
     unread: Vec<u8>,
-    spoken: SpokenProtocol,
+    protocol: SpokenProtocol,
     /// Whether the client will send no more; what it has sent is handled and answered first.
     ended: bool,
     /// Whether `unread` starts with a whole frame that may not start yet.
@@ -90,7 +90,7 @@ struct Input {
 /// The gateway's part of a connection's hand-off.
 #[derive(Serialize, Deserialize)]
 struct ConnectionHandoff {
-    spoken: SpokenProtocol,
+    protocol: SpokenProtocol,
     handoff: SessionHandoff,
 }
 
@@ -125,7 +125,7 @@ impl Connection {
             input: Input::default(),
             running: None,
             allowance,
-            last_way: LastHop::default(),
+            last_hop: LastHop::default(),
             timer: None,
             writing: WriteBuffer::default(),
             executor,
@@ -141,11 +141,11 @@ impl Connection {
         record: handover::Session,
         executor: Arc<Executor>,
     ) -> Result<Self, bincode::Error> {
-        let ConnectionHandoff { spoken, handoff } = bincode::deserialize(&record.extra)?;
+        let ConnectionHandoff { protocol, handoff } = bincode::deserialize(&record.extra)?;
         let session = executor.node.known_sessions().adopt(&record, handoff);
         let mut connection = Self::silent(stream, session, executor);
         (connection.input.unread, connection.input.ended) = (record.unread, record.ended);
-        connection.input.spoken = spoken;
+        connection.input.protocol = protocol;
         Ok(connection)
     }
 
@@ -154,7 +154,7 @@ impl Connection {
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.socket.as_fd().try_clone_to_owned().ok()?;
         let (mut record, handoff) = self.executor.node.known_sessions().leave(&self.session)?;
-        let extra = ConnectionHandoff { spoken: self.input.spoken.clone(), handoff };
+        let extra = ConnectionHandoff { protocol: self.input.protocol.clone(), handoff };
         record.extra = bincode::serialize(&extra).ok()?;
         let mut unsent = self.writing.take();
         unsent.append(&mut record.unsent);
@@ -263,7 +263,7 @@ impl Connection {
     /// Handles frames until one of them has to wait; says how many bytes are done with.
     fn handle_frames(&mut self, bytes: &[u8], now: Instant, cx: &mut Context<'_>) -> Result<usize, Closed> {
         self.input.stalled = false;
-        match self.input.spoken {
+        match self.input.protocol {
             SpokenProtocol::Firefly => self.handle_firefly(bytes, now, cx).map_err(Closed::Frame),
             SpokenProtocol::WebSocket(_) => self.handle_messages(bytes, now, cx).map_err(Closed::WebSocket),
             SpokenProtocol::Unknown => self.handle_first(bytes, now, cx),
@@ -284,7 +284,7 @@ impl Connection {
                 break;
             }
             if at == 0 {
-                self.session.heard(now);
+                self.session.note_message(now);
             }
             at += frame.bytes;
             self.handle(frame.command, frame.body, now, cx);
@@ -329,7 +329,7 @@ impl Connection {
 
     /// Does what is decided over one message of the client.
     fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
-        let Self { executor, session, last_way, .. } = self;
+        let Self { executor, session, last_hop, .. } = self;
         let identity = executor.node.identity();
         let login = identity.config().login.as_ref().map(|login| login.command);
         let decision = decide(login, session.stage(), command, &executor.tables);
@@ -346,7 +346,7 @@ impl Connection {
                 }
             }
             Decision::Forward { rule, .. } => {
-                forward(executor, session, last_way, rule, &message);
+                forward(executor, session, last_hop, rule, &message);
             }
             Decision::NoRoute => {
                 let text = format!("no handler and no route for command {command}");
@@ -360,7 +360,7 @@ impl Connection {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         // Room for one largest frame with its headers: what waits here is bounded by that and one read.
         let mut max = self.executor.node.identity().limits().frame_bytes_max as usize + 64;
-        if self.input.spoken == SpokenProtocol::Unknown {
+        if self.input.protocol == SpokenProtocol::Unknown {
             max = max.max(REQUEST_BYTES_MAX);
         }
         if self.input.ended || self.input.directive != Directive::Run || self.input.unread.len() > max {
@@ -388,10 +388,10 @@ impl Connection {
     fn take_read(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Closed> {
         if bytes.is_empty() {
             self.input.ended = true;
-            self.input.spoken.settle();
+            self.input.protocol.settle();
             return Ok(());
         }
-        busy_poll::heard();
+        busy_poll::note_message();
         if !self.input.unread.is_empty() || self.waits_for_handler() {
             self.input.unread.extend_from_slice(bytes);
             return Ok(());
@@ -412,7 +412,7 @@ impl Connection {
     /// Writes what is queued. Ready when the session was closed here and everything before is written, or
     /// the client is not waited for.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseReason>> {
-        if self.input.spoken == SpokenProtocol::Unknown && self.poll_spoken(cx).is_pending() {
+        if self.input.protocol == SpokenProtocol::Unknown && self.poll_protocol(cx).is_pending() {
             return Poll::Pending;
         }
         loop {

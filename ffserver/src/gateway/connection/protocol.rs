@@ -67,14 +67,14 @@ impl Connection {
         match upgrade::begins(&self.session.framing(), bytes) {
             Begins::More => Ok(0),
             Begins::Firefly => {
-                self.input.spoken = SpokenProtocol::Firefly;
+                self.input.protocol = SpokenProtocol::Firefly;
                 self.handle_firefly(bytes, now, cx).map_err(Closed::Frame)
             }
             Begins::Http => {
                 let read = upgrade::read(bytes).map_err(|fault| Closed::WebSocket(fault.into()))?;
                 let Some(upgrade) = read else { return Ok(0) };
                 self.session.upgrade(&upgrade.response);
-                self.input.spoken = SpokenProtocol::WebSocket(Box::default());
+                self.input.protocol = SpokenProtocol::WebSocket(Box::default());
                 let handled = self.handle_messages(&bytes[upgrade.bytes..], now, cx);
                 handled.map(|bytes| upgrade.bytes + bytes).map_err(Closed::WebSocket)
             }
@@ -82,14 +82,14 @@ impl Connection {
     }
 
     /// Ready when the client's protocol is known, or taken for granted, so that it may be written to.
-    pub(super) fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.session.has_queued() {
             let until = self.session.opened() + FIRST_BYTES_WAIT;
             if self.poll_timer(until, cx).is_pending() {
                 self.session.remember(cx.waker());
                 return Poll::Pending;
             }
-            self.input.spoken.settle();
+            self.input.protocol.settle();
         }
         Poll::Ready(())
     }
@@ -104,14 +104,14 @@ impl Connection {
         let max = self.executor.node.identity().limits().frame_bytes_max as usize + firefly::UNCOUNTED_BYTES;
         let mut unmasked = UNMASKED.take();
         let mut at = 0;
-        while let SpokenProtocol::WebSocket(socket) = &self.input.spoken
+        while let SpokenProtocol::WebSocket(socket) = &self.input.protocol
             && let Some(next) = socket.assembly.next(&bytes[at..], max)?
         {
             if next.ends_message() && !self.may_start(now, cx) {
                 self.input.stalled = true;
                 break;
             }
-            let SpokenProtocol::WebSocket(socket) = &mut self.input.spoken else { break };
+            let SpokenProtocol::WebSocket(socket) = &mut self.input.protocol else { break };
             let frame = &bytes[at..];
             at += next.bytes;
             match socket.assembly.take(&next, frame, &mut unmasked)? {
@@ -121,7 +121,7 @@ impl Connection {
                         socket.form = Some(form);
                         self.session.set_form(form);
                     }
-                    self.session.heard(now);
+                    self.session.note_message(now);
                     self.handle_message(text, payload, now, cx)?;
                 }
                 Taken::Ping(payload) => {
@@ -189,11 +189,11 @@ impl Connection {
 
     fn farewell(&self, closed: &Closed) -> Option<Vec<u8>> {
         if let (SpokenProtocol::Unknown, Closed::WebSocket(WebSocketFault::Request(fault))) =
-            (&self.input.spoken, closed)
+            (&self.input.protocol, closed)
         {
             return Some(fault.response());
         }
-        let SpokenProtocol::WebSocket(socket) = &self.input.spoken else { return None };
+        let SpokenProtocol::WebSocket(socket) = &self.input.protocol else { return None };
         let (code, why) = match closed {
             Closed::WebSocket(fault) => (fault.close_code(), fault.to_string()),
             Closed::Here(why) => (why.close_code, why.text.clone()),
@@ -224,11 +224,11 @@ mod tests {
         assert!(size_of::<SpokenProtocol>() <= 16);
         let socket =
             WebSocket { form: Some(Form::Text), closed: Some(Some(1000)), assembly: Assembly::default() };
-        for spoken in
+        for protocol in
             [SpokenProtocol::Unknown, SpokenProtocol::Firefly, SpokenProtocol::WebSocket(Box::new(socket))]
         {
-            let bytes = bincode::serialize(&spoken).unwrap();
-            assert_eq!(bincode::deserialize::<SpokenProtocol>(&bytes).unwrap(), spoken);
+            let bytes = bincode::serialize(&protocol).unwrap();
+            assert_eq!(bincode::deserialize::<SpokenProtocol>(&bytes).unwrap(), protocol);
         }
     }
 }

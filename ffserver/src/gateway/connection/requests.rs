@@ -93,7 +93,7 @@ pub(super) fn start(
 pub(super) fn forward(
     executor: &Arc<Executor>,
     session: &LocalSession,
-    last_way: &mut LastHop,
+    last_hop: &mut LastHop,
     rule: &RouteRule,
     message: &Message<'_>,
 ) {
@@ -106,7 +106,7 @@ pub(super) fn forward(
     let asked = session.stage() == Stage::Asked;
     let sink = if asked { login_stage::sink(session, executor) } else { session.sink() };
     session.request_waits();
-    if let Err(fault) = last_way.send(transit, session.moves(), &message, sink) {
+    if let Err(fault) = last_hop.send(transit, session.moves(), &message, sink) {
         if asked {
             return login_stage::decide(session, executor, Err(fault));
         }

@@ -175,8 +175,9 @@ mod tests {
             user: None,
             attributes: BTreeMap::new(),
         };
-        let via = NodeName::try_from("gate").unwrap();
-        let session = ReplicaRecord { id: known, via, from_parent: true, state, here: true, entered: 0 };
+        let neighbour = NodeName::try_from("gate").unwrap();
+        let session =
+            ReplicaRecord { id: known, neighbour, from_parent: true, state, here: true, entered: 0 };
         node.known_sessions().remote().take_over(session);
         let kept = || node.records().unwrap().bindings().len();
         purses.keep(unknown, &1).await.unwrap();

@@ -62,7 +62,7 @@ pub(crate) struct LocalSession(Arc<Inner>);
 struct Inner {
     id: SessionId,
     address: SocketAddr,
-    told: Mutex<PublishedState>,
+    published: Mutex<PublishedState>,
     wire: ClientWire,
     counters: Arc<Counters>,
     outbox: Mutex<Outbox>,
@@ -172,14 +172,14 @@ pub(crate) struct SessionHandoff {
     /// The stamp of the claim that gave the session its user; filled in as `groups` is.
     pub(crate) stamp: Option<u64>,
     /// How many of the broadcasts that the predecessor passes on the client has got there; filled in as `groups` is.
-    pub(crate) heard: u32,
+    pub(crate) broadcasts_received: u32,
 }
 
 impl SessionHandoff {
     /// Of a session that nothing has been done with.
     fn new(state: SessionState, stage: Stage) -> Self {
         let (form, watchers, groups) = (Form::default(), Vec::new(), Vec::new());
-        Self { form, state, watchers, stage, groups, moves: 0, stamp: None, heard: 0 }
+        Self { form, state, watchers, stage, groups, moves: 0, stamp: None, broadcasts_received: 0 }
     }
 
     /// The session's user.
@@ -238,7 +238,7 @@ impl LocalSession {
         Self(Arc::new(Inner {
             id: record.id,
             address: record.address,
-            told: Mutex::new(PublishedState { state: Arc::new(state), watchers }),
+            published: Mutex::new(PublishedState { state: Arc::new(state), watchers }),
             wire,
             counters,
             outbox: Mutex::new(Outbox::adopt(record.unsent.clone(), form)),
@@ -334,11 +334,14 @@ impl LocalSession {
             ended: false,
             extra: Vec::new(),
         };
-        let told = self.0.told.lock();
-        let (state, watchers) = ((*told.state).clone(), told.watchers.clone());
+        let published = self.0.published.lock();
+        let (state, watchers) = ((*published.state).clone(), published.watchers.clone());
         let (form, stage, moves) = (outbox.form, self.stage(), self.moves());
-        let (groups, stamp, heard) = (Vec::new(), None, 0);
-        Some((record, SessionHandoff { form, state, watchers, stage, groups, moves, stamp, heard }))
+        let (groups, stamp, broadcasts_received) = (Vec::new(), None, 0);
+        Some((
+            record,
+            SessionHandoff { form, state, watchers, stage, groups, moves, stamp, broadcasts_received },
+        ))
     }
 
     /// The id, unique in the cluster and never reused.
@@ -353,22 +356,22 @@ impl LocalSession {
 
     /// The state of the session, as the whole cluster knows it.
     pub(crate) fn state(&self) -> Arc<SessionState> {
-        self.0.told.lock().state.clone()
+        self.0.published.lock().state.clone()
     }
 
     /// Adds a node that is told of every change of the state from now on, and of the session's end. Returns the state
     /// so far.
     pub(crate) fn watch(&self, node: NodeNumber) -> Arc<SessionState> {
-        let mut told = self.0.told.lock();
-        if !told.watchers.contains(&node) {
-            told.watchers.push(node);
+        let mut published = self.0.published.lock();
+        if !published.watchers.contains(&node) {
+            published.watchers.push(node);
         }
-        told.state.clone()
+        published.state.clone()
     }
 
     /// The nodes that are told of the session.
     pub(crate) fn watchers(&self) -> Vec<NodeNumber> {
-        self.0.told.lock().watchers.clone()
+        self.0.published.lock().watchers.clone()
     }
 
     /// Changes the state, which may take `bytes_max`; `tell` is called with the new one under the lock, so that
@@ -379,14 +382,14 @@ impl LocalSession {
         bytes_max: usize,
         tell: impl FnOnce(&SessionState, &[NodeNumber]),
     ) -> Result<Arc<SessionState>, StateTooLarge> {
-        let mut told = self.0.told.lock();
-        let next = told.state.with(change);
+        let mut published = self.0.published.lock();
+        let next = published.state.with(change);
         if next.bytes() > bytes_max {
             return Err(StateTooLarge { bytes: next.bytes(), max: bytes_max });
         }
-        told.state = Arc::new(next);
-        tell(&told.state, &told.watchers);
-        Ok(told.state.clone())
+        published.state = Arc::new(next);
+        tell(&published.state, &published.watchers);
+        Ok(published.state.clone())
     }
 
     /// When the client connected.
@@ -434,20 +437,20 @@ impl LocalSession {
     /// Notes that the client sent something that is no message: it lives, if it has ever said something.
     pub(crate) fn beat(&self, now: Instant) {
         if self.0.activity.heard_ms.load(Ordering::Relaxed) != 0 {
-            self.heard(now);
+            self.note_message(now);
         }
     }
 
     /// Notes that the client sent a message.
-    pub(crate) fn heard(&self, now: Instant) {
+    pub(crate) fn note_message(&self, now: Instant) {
         let ms = now.saturating_duration_since(self.0.activity.opened).as_millis() as u64;
         self.0.activity.heard_ms.store(ms.max(1), Ordering::Relaxed);
     }
 
     /// Whether the client has sent no whole message yet, and for how long it has been silent.
     pub(crate) fn silence(&self) -> (bool, Duration) {
-        let heard = self.0.activity.heard_ms.load(Ordering::Relaxed);
-        (heard == 0, self.0.activity.opened.elapsed().saturating_sub(Duration::from_millis(heard)))
+        let last_ms = self.0.activity.heard_ms.load(Ordering::Relaxed);
+        (last_ms == 0, self.0.activity.opened.elapsed().saturating_sub(Duration::from_millis(last_ms)))
     }
 
     /// Gives the connection a directive.

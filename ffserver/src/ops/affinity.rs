@@ -10,7 +10,7 @@ use crate::transit::inbound_envelope::InboundEnvelope;
 
 /// Takes a neighbour's word about which node a session's messages go to; `may_speak` says whether it may for that
 /// session.
-pub(crate) fn told(
+pub(crate) fn notice(
     transit: &Transit,
     inbound: &InboundEnvelope<'_>,
     client: Client,
@@ -20,15 +20,15 @@ pub(crate) fn told(
     match AffinityNotice::read(inbound.body) {
         Some(AffinityNotice { what: AffinityWord::Prefer, target, node: end }) if may_speak() => {
             if let Ok(end) = NodeName::try_from(end)
-                && let Some(via) = affinity.prefer(session, target, end, from)
+                && let Some(neighbour) = affinity.prefer(session, target, end, from)
             {
-                let stick = AffinityNotice { what: AffinityWord::Forget, target, node: "" };
-                transit.tell(&via, AFFINITY, &stick.write(), client);
+                let notice = AffinityNotice { what: AffinityWord::Forget, target, node: "" };
+                transit.tell(&neighbour, AFFINITY, &notice.write(), client);
             }
         }
-        Some(stick @ AffinityNotice { what: AffinityWord::Forget, .. }) if may_speak() => {
-            if let Some(via) = affinity.forget_one(session, stick.target) {
-                transit.tell(&via, AFFINITY, &stick.write(), client);
+        Some(notice @ AffinityNotice { what: AffinityWord::Forget, .. }) if may_speak() => {
+            if let Some(neighbour) = affinity.forget_one(session, notice.target) {
+                transit.tell(&neighbour, AFFINITY, &notice.write(), client);
             }
         }
         Some(AffinityNotice { what: AffinityWord::Chosen, target, node: end }) => {
