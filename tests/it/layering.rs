@@ -135,7 +135,7 @@ const STILL: &[Still] = &[];
 
 /// Fields that may be cells set later: type, field, reason.
 const LATE: &[(&str, &str, &str)] = &[(
-    "Encoded",
+    "EncodedMessage",
     "forms",
     "A form is made of the value beside it when a client first needs it: never set from outside.",
 )];
