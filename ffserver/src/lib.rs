@@ -1,11 +1,27 @@
 //! The node runtime: what an app author imports, and what `appmain` runs.
 //!
+//! An app is a list of handlers, which are async functions whose arguments say what they need:
+//!
+//! ```
+//! use ffserver::prelude::*;
+//!
+//! #[net_handle(100)] // The command of a client's message.
+//! async fn greet(Body(name): Body<String>) -> String {
+//!     format!("hello, {name}")
+//! }
+//!
+//! pub fn app() -> App {
+//!     App::new("greeter").handlers(handlers![greet])
+//! }
+//! ```
+//!
 //! The way of a client's message: the gateway reads the frame and decides over it, the executor runs the command's
-//! handler, the handler calls a parent through [`rpc`], the call crosses an [`ffnet::link`], and the link's service at the
+//! handler, the handler calls a parent through [`Parent`], the call crosses an [`ffnet::link`], and the link's service at the
 //! parent runs the handler there; the outcome comes back the same way. A command without a handler here goes on over the link
 //! that the transit gives it.
 //!
-//! The modules below are rooms: each imports only those before it in this list.
+//! The modules below are rooms: each imports only those before it in this list. Of most only types are public, which are
+//! listed here; authors take them from the [`prelude`].
 //!
 //! What app authors and operators read, in the repository:
 //!
@@ -41,13 +57,13 @@ pub use app::app::App;
 pub use app::handler::{self, Bincode, Body, Caller, Json, Route, State};
 pub use app::hooks::{Frozen, MoveEntered, NotMoved};
 pub use app::verdict::{self as login, Verdict};
-pub use calls::neighbours::{self as rpc, Children, Parent, ParentName, Parents};
-pub use calls::nodes::{self as targets, Nodes};
+pub use calls::neighbours::{Calling, Children, Parent, ParentName, Parents};
+pub use calls::nodes::Nodes;
 pub use error::{CallError, HandlerError};
 pub use ffmacros::{Record, net_handle, node_handle, remote_handle, root_handle};
 pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId};
 pub use ffstore::{Cache, Db, NamedDb, Record, Save, Table, cache, databases, db, record};
-pub use handover::receiver as inherit;
+pub use handover::receiver::TakeOverError;
 pub use identity::stop::Stop;
 pub use node::{Node, Phase};
 pub use runtime::in_process::InProcessNet;
@@ -56,7 +72,7 @@ pub use runtime::process;
 pub use runtime::server::{BuildError, FFServer, RunError};
 pub use session::broadcast::Broadcasts;
 pub use session::conflated_broadcast::ConflatedBroadcast;
-pub use session::handle::{self as sessions, MoveError, Session, SessionError};
+pub use session::handle::{MoveError, Session, SessionError};
 pub use session::local::PushError;
 pub use {bytes, tracing};
 

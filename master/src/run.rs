@@ -44,7 +44,7 @@ pub enum RunError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the folder.
         what: String,
     },
 }
@@ -138,7 +138,7 @@ impl RunFolder {
         }
     }
 
-    /// Where it is.
+    /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.path
     }

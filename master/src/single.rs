@@ -35,7 +35,7 @@ pub enum SingleError {
     /// The config has no such node.
     #[error("there is no node `{name}` in the config; it has: {}", known.join(", "))]
     Unknown {
-        /// As it was asked for.
+        /// The name as it was asked for.
         name: String,
         /// The names that exist.
         known: Vec<String>,
@@ -60,7 +60,7 @@ struct Process {
     exit: BoxFuture<'static, Exit>,
     signals: Box<dyn process::Signals>,
     pid: u32,
-    /// What it says of itself.
+    /// The socket where the process tells of itself.
     notified: NotifyListener,
     watch: Watch,
     /// Why it was killed here.

@@ -140,7 +140,7 @@ pub enum Closed {
     /// The server closed its WebSocket with this code and reason; the reason of a fault is `CODE: MESSAGE`.
     #[error("the server closed the connection: {code} {reason}")]
     WithReason {
-        /// As of RFC 6455, 7.4.
+        /// The close code of RFC 6455, 7.4.
         code: u16,
         /// What the server said.
         reason: String,

@@ -41,7 +41,7 @@ impl fmt::Display for Finding {
 pub enum LoadError {
     /// The file cannot be read.
     Unreadable {
-        /// As it was named.
+        /// The file, as it was named.
         file: PathBuf,
         /// What the system said; it is part of the display, so it is not a `source`.
         reason: io::Error,

@@ -21,7 +21,7 @@ pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// A config that can be used.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What it says.
+    /// The checked cluster.
     pub cluster: Cluster,
     /// What is odd about it, in the order of the text.
     pub warnings: Vec<Finding>,

@@ -21,7 +21,7 @@ pub enum ValueKind {
     Text,
     /// A text that no message ever shows.
     Secret {
-        /// It has at least so many characters.
+        /// The least number of characters.
         chars_min: usize,
     },
     /// A name: letters, digits, `_`, `-`, `.`.
@@ -89,15 +89,15 @@ impl fmt::Display for ValueKind {
 /// One key of a section.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// As it stands in the config.
+    /// The key's name, as it stands in the config.
     pub name: &'static str,
-    /// What it may be.
+    /// The kind of value that the key may have.
     pub kind: ValueKind,
     /// The value that means the same as its absence, as JSON; `None` when there is no such value.
     pub default: Option<&'static str>,
     /// Whether its absence is a fault.
     pub required: bool,
-    /// What it does, in one line.
+    /// The key's effect, in one line.
     pub about: &'static str,
 }
 

@@ -42,7 +42,7 @@ pub enum FromPredecessor {
     /// The greeting: who this is.
     Hello(ProcessIdentity),
     /// A part of the affinity: choices of some sessions.
-    AffinityEntry(Vec<AffinityEntry>),
+    Choices(Vec<AffinityEntry>),
     /// A piece of the frozen state.
     State(Vec<u8>),
     /// The frozen state is whole; its version as the app counts it, or `None` when the app freezes nothing.
@@ -64,9 +64,9 @@ pub enum FromPredecessor {
     /// This process takes everything back and serves on: the successor must leave.
     TookBack,
     /// Some of the replicas that are open here.
-    Known(Vec<ReplicaRecord>),
+    Replicas(Vec<ReplicaRecord>),
     /// Records that are to be saved when their session ends, some of them.
-    Kept(Vec<BoundRecord>),
+    Bindings(Vec<BoundRecord>),
     /// The users of this node's sessions, some of them: they come with their sessions.
     Users(Vec<Claim>),
     /// The answer to an [`FromSuccessor::Asked`].

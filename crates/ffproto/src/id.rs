@@ -14,10 +14,10 @@ pub enum BadName {
     /// There is no text.
     #[error("a name may not be empty")]
     Empty,
-    /// It is longer than [`NAME_BYTES_MAX`].
+    /// The name is longer than [`NAME_BYTES_MAX`].
     #[error("a name has at most {NAME_BYTES_MAX} bytes")]
     TooLong,
-    /// It has a character that is not allowed at its place.
+    /// The name has a character that is not allowed at its place.
     #[error(
         "`{0}` may not stand there: a name is made of letters, digits, `_`, `-`, `.`, and starts with a letter or digit"
     )]

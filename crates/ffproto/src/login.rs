@@ -14,18 +14,18 @@ pub const MARK: [u8; 4] = *b"\xffVD\x01";
 /// Whether a client is who it says it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// It is not, or may not come in.
+    /// The client is not who it says, or may not come in.
     Refuse {
         /// Why, for the client.
         reason: String,
     },
-    /// It is.
+    /// The client is in.
     Accept {
-        /// Who it is.
+        /// The user that the client is.
         user: String,
         /// The body of the answer to its login.
         greeting: Vec<u8>,
-        /// What is noted of its session.
+        /// The attributes of the session.
         attributes: Vec<(String, String)>,
     },
 }

@@ -450,7 +450,7 @@ pub struct SessionState {
 /// A change of a session's state.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SessionChange {
-    /// Who it is from now on.
+    /// The session's user from now on.
     pub user: Option<String>,
     /// Attributes to set, or to remove.
     pub attributes: Vec<(String, Option<String>)>,

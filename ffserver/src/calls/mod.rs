@@ -1,4 +1,4 @@
 //! Calls from one node to another: of neighbours, and of any node by name or kind.
 
-pub mod neighbours;
-pub mod nodes;
+pub(crate) mod neighbours;
+pub(crate) mod nodes;

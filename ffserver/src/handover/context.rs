@@ -29,9 +29,9 @@ use crate::ops::session_requests::answer_successor;
 use crate::session::local::Directive;
 
 /// The number of choices that travel together.
-pub(super) const WAYS_AT_ONCE: usize = 4096;
+pub(super) const CHOICES_AT_ONCE: usize = 4096;
 /// The number of sessions, records or users that travel together.
-const KNOWN_AT_ONCE: usize = 1024;
+const RECORDS_AT_ONCE: usize = 1024;
 
 /// The parts of a running node that are handed over.
 pub(crate) struct HandoverContext {
@@ -64,13 +64,13 @@ impl HandoverContext {
         self.node.transit().links()
     }
 
-    /// The state of the node now, as far as it matters to what is awaited; `asked` are the links whose other ends are
+    /// The state of the node now, as far as it matters to what is awaited; `awaited` are the links whose other ends are
     /// to answer a Pause, or to switch. Links and sessions are looked at only when nothing cheaper is left: with every
     /// client that leaves there is a look.
     pub(super) fn look(
         &self,
         awaits: Awaits,
-        asked: &[Link],
+        awaited: &[Link],
         leaving: Option<&Departure>,
         http_left: bool,
     ) -> Facts {
@@ -78,12 +78,12 @@ impl HandoverContext {
             Awaits::Nothing | Awaits::Word | Awaits::Http => Facts::default(),
             Awaits::Rest => {
                 let quiet = self.is_quiet();
-                let answered = asked.iter().all(Link::peer_is_paused);
+                let answered = awaited.iter().all(Link::peer_is_paused);
                 let handlers = self.node.identity().tasks().running_calls();
                 Facts { answered, quiet, handlers, answers_of: self.answers_of(), ..Facts::default() }
             }
             Awaits::Switch => {
-                Facts { switched: asked.iter().all(Link::peer_has_switched), ..Facts::default() }
+                Facts { switched: awaited.iter().all(Link::peer_has_switched), ..Facts::default() }
             }
             Awaits::Leave => {
                 let clients_left = leaving.is_none_or(Departure::is_over);
@@ -150,8 +150,8 @@ impl HandoverContext {
 }
 
 /// The neighbours that still send new messages here, for the operator.
-pub(super) fn unswitched(asked: &[Link]) -> String {
-    let late = asked.iter().filter(|link| !link.peer_has_switched());
+pub(super) fn unswitched(awaited: &[Link]) -> String {
+    let late = awaited.iter().filter(|link| !link.peer_has_switched());
     let name = |link: &Link| format!("{} (start {})", link.peer().name, link.peer().incarnation);
     late.map(name).collect::<Vec<_>>().join(", ")
 }
@@ -185,23 +185,25 @@ impl HandoverContext {
     }
 
     /// The affinity, for the successor; `chosen` gets every choice from now on.
-    pub(super) fn ways(&self, chosen: Arc<AffinityDelta>) -> Vec<FromPredecessor> {
+    pub(super) fn choices(&self, chosen: Arc<AffinityDelta>) -> Vec<FromPredecessor> {
         let all = self.node.transit().affinity().hand_over(chosen);
-        all.chunks(WAYS_AT_ONCE).map(|some| FromPredecessor::AffinityEntry(some.to_vec())).collect()
+        all.chunks(CHOICES_AT_ONCE).map(|some| FromPredecessor::Choices(some.to_vec())).collect()
     }
 
     /// The replicas that are open here, and the records that are bound to sessions.
-    pub(super) fn known(&self) -> Vec<FromPredecessor> {
-        let known = self.node.known_sessions().remote().hand_over();
-        let kept = self.node.records().map(Records::bindings).unwrap_or_default();
-        let known = known.chunks(KNOWN_AT_ONCE).map(|some| FromPredecessor::Known(some.to_vec()));
-        known.chain(kept.chunks(KNOWN_AT_ONCE).map(|some| FromPredecessor::Kept(some.to_vec()))).collect()
+    pub(super) fn replicas_and_bindings(&self) -> Vec<FromPredecessor> {
+        let replicas = self.node.known_sessions().remote().hand_over();
+        let bindings = self.node.records().map(Records::bindings).unwrap_or_default();
+        let replicas = replicas.chunks(RECORDS_AT_ONCE).map(|some| FromPredecessor::Replicas(some.to_vec()));
+        replicas
+            .chain(bindings.chunks(RECORDS_AT_ONCE).map(|some| FromPredecessor::Bindings(some.to_vec())))
+            .collect()
     }
 
     /// The users of this node's sessions.
     pub(super) fn users(&self) -> Vec<FromPredecessor> {
         let all = self.node.known_sessions().users().hand_over();
-        all.chunks(KNOWN_AT_ONCE).map(|some| FromPredecessor::Users(some.to_vec())).collect()
+        all.chunks(RECORDS_AT_ONCE).map(|some| FromPredecessor::Users(some.to_vec())).collect()
     }
 
     /// Closes the ports: clients that connect from now on wait for the successor.
@@ -302,7 +304,7 @@ impl HandoverContext {
                 }
             }
             (FromPredecessor::Broadcast(payload), _) => self.node.known_sessions().broadcast_passed(&payload),
-            (said, _) => take_known(&self.node, said),
+            (said, _) => take_knowledge(&self.node, said),
         }
     }
 
@@ -334,7 +336,7 @@ impl Successor<'_> {
 
     /// Takes a message of the predecessor with a part of what it knows.
     pub(super) fn take(&self, said: FromPredecessor) {
-        take_known(self.node, said);
+        take_knowledge(self.node, said);
     }
 
     /// Gives the app the predecessor's frozen state; the text of its error otherwise.
@@ -354,18 +356,18 @@ impl Successor<'_> {
     }
 }
 
-fn take_known(node: &Node, said: FromPredecessor) {
+fn take_knowledge(node: &Node, said: FromPredecessor) {
     match said {
-        FromPredecessor::AffinityEntry(all) => {
+        FromPredecessor::Choices(all) => {
             all.into_iter().for_each(|choice| node.transit().affinity().take_over(choice))
         }
-        FromPredecessor::Known(all) => {
+        FromPredecessor::Replicas(all) => {
             all.into_iter().for_each(|session| node.known_sessions().remote().take_over(session))
         }
         FromPredecessor::Users(all) => {
             all.into_iter().for_each(|claim| node.known_sessions().users().expect(claim))
         }
-        FromPredecessor::Kept(all) => {
+        FromPredecessor::Bindings(all) => {
             if let Some(records) = node.records() {
                 records.bind_again(&all);
             }

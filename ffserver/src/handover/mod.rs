@@ -3,7 +3,7 @@
 
 mod context;
 mod questions;
-pub mod receiver;
+pub(crate) mod receiver;
 mod receiver_machine;
 pub(crate) mod sender;
 mod sender_machine;

@@ -8,7 +8,7 @@ use ffproto::{Code, Executed, Fault, SessionId};
 use tokio::sync::mpsc;
 
 use crate::node::Node;
-use crate::transit::envelope_hold::{ASKED_MAX, HeldEnvelope};
+use crate::transit::envelope_hold::{HeldEnvelope, QUESTIONS_MAX};
 
 /// The questions of a successor.
 pub(super) struct Questions {
@@ -27,7 +27,7 @@ impl Questions {
 
     /// The next question for the predecessor; for ever none while it has as many as it may have. Cancel-safe.
     pub(super) async fn next(&mut self) -> FromSuccessor {
-        while self.waiting.len() < ASKED_MAX {
+        while self.waiting.len() < QUESTIONS_MAX {
             let Some(frame) = self.frames.recv().await else { break };
             if let Some(question) = self.ask(frame) {
                 return question;

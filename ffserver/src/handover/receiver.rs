@@ -22,17 +22,17 @@ use crate::identity::stop::Stop;
 use crate::node::Node;
 
 /// The successor's end of a connection through a door.
-pub(crate) type ToOld = Passage<FromPredecessor, FromSuccessor>;
+pub(crate) type DoorToPredecessor = Passage<FromPredecessor, FromSuccessor>;
 
-/// The successor, which has everything and may serve.
-pub(crate) struct Inheriting {
-    door: OldProcess,
+/// The receiver of a hand-over: a successor that has the state and may serve.
+pub(crate) struct Receiver {
+    predecessor: Predecessor,
     questions: Questions,
 }
 
 /// The predecessor at the other end of the door, and how far the hand-over is.
-struct OldProcess {
-    passage: ToOld,
+struct Predecessor {
+    passage: DoorToPredecessor,
     machine: ReceiverMachine,
     todo: VecDeque<Do>,
 }
@@ -40,29 +40,30 @@ struct OldProcess {
 /// An event for the machine, and the socket that came with it.
 type Event = (Seen, Option<OwnedFd>);
 
-impl Inheriting {
+impl Receiver {
     /// Takes the state of the predecessor, which has come to the door, until it is this process's turn.
     pub(crate) async fn new(
-        passage: ToOld,
+        passage: DoorToPredecessor,
         node: &Node,
         hooks: &Hooks,
         until: Instant,
     ) -> Result<Self, TakeOverError> {
         let successor = Successor { node, hooks };
-        let mut door = OldProcess { passage, machine: successor.machine(until), todo: VecDeque::new() };
+        let mut predecessor =
+            Predecessor { passage, machine: successor.machine(until), todo: VecDeque::new() };
         loop {
-            if let Some(next) = door.todo.pop_front() {
-                let seen = door.prepare(next, &successor).await;
-                seen.into_iter().for_each(|seen| door.step(seen));
-            } else if let Some(outcome) = door.machine.outcome() {
+            if let Some(next) = predecessor.todo.pop_front() {
+                let seen = predecessor.prepare(next, &successor).await;
+                seen.into_iter().for_each(|seen| predecessor.step(seen));
+            } else if let Some(outcome) = predecessor.machine.outcome() {
                 // The process has not served: there is no good end.
                 outcome?;
                 return Err(TakeOverError::Alone(node.name().clone()));
-            } else if door.machine.is_prepared() {
-                return Ok(Self { door, questions: successor.succeed() });
+            } else if predecessor.machine.is_prepared() {
+                return Ok(Self { predecessor, questions: successor.succeed() });
             } else {
-                let (seen, _) = door.next().await;
-                door.step(seen);
+                let (seen, _) = predecessor.next().await;
+                predecessor.step(seen);
             }
         }
     }
@@ -70,18 +71,18 @@ impl Inheriting {
     /// Says that this process serves, and takes the clients; returns when the predecessor needs no more, or at
     /// `stop`. An error means that the predecessor serves on and this one must leave.
     pub(crate) async fn serve(mut self, context: &HandoverContext, stop: &Stop) -> Result<(), TakeOverError> {
-        self.door.step(Seen::Serves);
+        self.predecessor.step(Seen::Serves);
         let mut socket = None;
         loop {
-            if let Some(next) = self.door.todo.pop_front() {
+            if let Some(next) = self.predecessor.todo.pop_front() {
                 let seen = self.carry_out(next, context, &mut socket).await;
-                seen.into_iter().for_each(|seen| self.door.step(seen));
-            } else if let Some(outcome) = self.door.machine.outcome() {
+                seen.into_iter().for_each(|seen| self.predecessor.step(seen));
+            } else if let Some(outcome) = self.predecessor.machine.outcome() {
                 return outcome;
             } else {
                 let seen;
                 (seen, socket) = self.next(stop).await;
-                self.door.step(seen);
+                self.predecessor.step(seen);
             }
         }
     }
@@ -96,13 +97,13 @@ impl Inheriting {
 
     /// Waits for the predecessor; asks it meanwhile what other nodes ask here.
     async fn hear_and_ask(&mut self) -> Event {
-        let may_ask = self.door.machine.may_ask();
+        let may_ask = self.predecessor.machine.may_ask();
         loop {
             tokio::select! {
-                event = self.door.next() => return event,
-                asked = self.questions.next(), if may_ask => {
+                event = self.predecessor.next() => return event,
+                question = self.questions.next(), if may_ask => {
                     // A predecessor that is gone is noticed by the next receive.
-                    let _ = self.door.say(&asked).await;
+                    let _ = self.predecessor.say(&question).await;
                 }
             }
         }
@@ -123,13 +124,13 @@ impl Inheriting {
                 context.all_arrived();
             }
             Do::ForgetEnded => context.forget_ended(),
-            said => return self.door.carry_out(said).await,
+            said => return self.predecessor.carry_out(said).await,
         }
         None
     }
 }
 
-impl OldProcess {
+impl Predecessor {
     fn step(&mut self, seen: Seen) {
         self.todo = self.machine.step(seen, Instant::now()).into();
     }

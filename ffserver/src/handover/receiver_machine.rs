@@ -230,9 +230,9 @@ impl ReceiverMachine {
     fn heard_state(&mut self, said: FromPredecessor) {
         let Stage::Taking { until, state } = &mut self.stage else { return };
         match said {
-            FromPredecessor::AffinityEntry(_)
-            | FromPredecessor::Known(_)
-            | FromPredecessor::Kept(_)
+            FromPredecessor::Choices(_)
+            | FromPredecessor::Replicas(_)
+            | FromPredecessor::Bindings(_)
             | FromPredecessor::Users(_) => {
                 self.out.push(Do::Take(said));
             }
@@ -256,9 +256,9 @@ impl ReceiverMachine {
 
     fn heard_rest(&mut self, said: FromPredecessor) {
         match said {
-            FromPredecessor::AffinityEntry(_)
-            | FromPredecessor::Known(_)
-            | FromPredecessor::Kept(_)
+            FromPredecessor::Choices(_)
+            | FromPredecessor::Replicas(_)
+            | FromPredecessor::Bindings(_)
             | FromPredecessor::Session(_)
             | FromPredecessor::Http { .. }
             | FromPredecessor::Broadcast(_) => self.out.push(Do::Take(said)),

@@ -21,14 +21,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::context::{HandoverContext, WAYS_AT_ONCE, unswitched};
+use super::context::{CHOICES_AT_ONCE, HandoverContext, unswitched};
 pub(crate) use super::sender_machine::HandOverError;
 use super::sender_machine::{Awaits, Do, Facts, GREETING_MAX, Seen, SenderMachine};
 use crate::app::hooks::Frozen;
 use crate::cluster::affinity_delta::AffinityDelta;
 use crate::gateway::acceptor::{Departure, LeavingConnection};
 use crate::identity::stop::Stop;
-use crate::transit::envelope_hold::ASKED_MAX;
+use crate::transit::envelope_hold::QUESTIONS_MAX;
 
 /// The pace of leaving: clients are told to leave a few at a time, and the next few so much later, so that one for
 /// which something runs holds up the others for its own way only. Nothing is looked at.
@@ -55,7 +55,7 @@ struct Sender<'a> {
     passage: Passage<FromSuccessor, FromPredecessor>,
     /// The links whose other ends are to answer the Pause, or to switch to the successor: those that were there at that
     /// moment.
-    asked: Vec<Link>,
+    awaited: Vec<Link>,
     /// The state that the app has frozen, for taking back.
     frozen: Option<Frozen>,
     /// The choices that are made here while the successor has a copy of the affinity.
@@ -89,14 +89,14 @@ impl<'a> Sender<'a> {
         handed_over: &'a (dyn Fn() + Sync),
     ) -> Self {
         let (machine, todo) = SenderMachine::new(context.terms(), Instant::now());
-        let (to, from) = mpsc::channel(ASKED_MAX);
+        let (to, from) = mpsc::channel(QUESTIONS_MAX);
         Self {
             context,
             handed_over,
             machine,
             todo: todo.into(),
             passage,
-            asked: Vec::new(),
+            awaited: Vec::new(),
             frozen: None,
             chosen: Arc::default(),
             leaving: None,
@@ -140,7 +140,7 @@ impl<'a> Sender<'a> {
 
     fn look(&self) -> Facts {
         let (awaits, http_left) = (self.machine.awaits(), self.http.is_none());
-        self.context.look(awaits, &self.asked, self.leaving.as_ref(), http_left)
+        self.context.look(awaits, &self.awaited, self.leaving.as_ref(), http_left)
     }
 
     /// Waits until something happens, and sends what is to be sent. The order is part of the protocol: what the successor
@@ -159,7 +159,7 @@ impl<'a> Sender<'a> {
             Some(answered) = self.answers.from.recv(), if leave || awaits == Awaits::Switch => {
                 Parcel::Message(answered)
             }
-            some = self.chosen.next(WAYS_AT_ONCE), if leave => Parcel::Message(FromPredecessor::AffinityEntry(some)),
+            some = self.chosen.next(CHOICES_AT_ONCE), if leave => Parcel::Message(FromPredecessor::Choices(some)),
             broadcast = context.next_broadcast(), if leave => Parcel::Message(broadcast),
             one = next_client(&mut self.leaving), if leave => Parcel::Client(one),
             next = next_http(&mut self.http), if awaits == Awaits::Http || has_http && leave => match next {
@@ -199,8 +199,8 @@ impl<'a> Sender<'a> {
             Do::Pause => {
                 self.http = self.context.retire_http();
                 self.context.hold_clients();
-                self.asked = self.context.links();
-                self.asked.iter().for_each(Link::pause);
+                self.awaited = self.context.links();
+                self.awaited.iter().for_each(Link::pause);
             }
             Do::WarnUnanswered => {
                 warn!("not every neighbour has answered the pause; one that hangs is lost soon");
@@ -213,13 +213,13 @@ impl<'a> Sender<'a> {
             }
             Do::Retire => {
                 self.context.retire();
-                self.asked = self.context.links();
+                self.awaited = self.context.links();
                 while let Some(one) = self.travellers.pop() {
                     self.send(Parcel::Http(one)).await?;
                 }
             }
             Do::WarnUnswitched => {
-                let late = unswitched(&self.asked);
+                let late = unswitched(&self.awaited);
                 warn!("clients leave before these have turned to the successor: {late}");
             }
             Do::BeginLeaving => self.leaving = self.context.begin_leaving(),
@@ -267,8 +267,8 @@ impl<'a> Sender<'a> {
     }
 
     async fn send_state(&self) -> io::Result<()> {
-        self.say_all(self.context.ways(self.chosen.clone())).await?;
-        self.say_all(self.context.known()).await?;
+        self.say_all(self.context.choices(self.chosen.clone())).await?;
+        self.say_all(self.context.replicas_and_bindings()).await?;
         self.say_all(self.context.users()).await?;
         for piece in self.frozen.iter().flat_map(|frozen| frozen.bytes.chunks(STATE_PIECE_BYTES)) {
             self.say(&FromPredecessor::State(piece.to_vec())).await?;
@@ -286,7 +286,7 @@ impl<'a> Sender<'a> {
             self.say(&answered).await?;
         }
         // Replicas that were opened here meanwhile.
-        self.say_all(self.context.known()).await
+        self.say_all(self.context.replicas_and_bindings()).await
     }
 
     /// Sends a parcel; what cannot be sent stays here.
@@ -313,7 +313,7 @@ impl<'a> Sender<'a> {
 
     async fn send_client(&self, one: &LeavingConnection) -> io::Result<()> {
         if !one.choices.is_empty() {
-            self.say(&FromPredecessor::AffinityEntry(one.choices.clone())).await?;
+            self.say(&FromPredecessor::Choices(one.choices.clone())).await?;
         }
         let record = Box::new(one.record.clone());
         self.say_with(&FromPredecessor::Session(record), &[one.socket.as_fd()]).await

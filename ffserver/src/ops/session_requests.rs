@@ -55,7 +55,7 @@ impl ReplyPath {
 }
 
 fn tell(successor: &mpsc::Sender<FromPredecessor>, number: u64, answer: AskAnswer) {
-    // The successor has at most ASKED_MAX questions without an answer, so there is room; one that is gone needs no
+    // The successor has at most QUESTIONS_MAX questions without an answer, so there is room; one that is gone needs no
     // answer.
     let _ = successor.try_send(FromPredecessor::Answered { number, answer });
 }

@@ -7,7 +7,7 @@ pub(crate) mod errors;
 pub(crate) mod events;
 pub(crate) mod exclusive_login;
 pub(crate) mod groups;
-pub mod handle;
+pub(crate) mod handle;
 pub(crate) mod local;
 pub(crate) mod migration;
 pub(crate) mod queue;

@@ -24,7 +24,7 @@ pub(crate) enum HeldFor {
 }
 
 /// The bound on questions about sessions that are on their way to the predecessor; more wait here.
-pub(crate) const ASKED_MAX: usize = 1024;
+pub(crate) const QUESTIONS_MAX: usize = 1024;
 
 /// An envelope that has arrived and waits.
 pub(crate) struct HeldEnvelope {
@@ -191,7 +191,7 @@ impl EnvelopeHold {
 
     /// Opens the way to the predecessor for questions about sessions that have not come; open while the receiver lives.
     pub(crate) fn open_questions(&self) -> mpsc::Receiver<HeldEnvelope> {
-        let (sender, receiver) = mpsc::channel(ASKED_MAX);
+        let (sender, receiver) = mpsc::channel(QUESTIONS_MAX);
         self.state.lock().to_predecessor = Some(sender);
         receiver
     }

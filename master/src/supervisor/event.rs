@@ -21,7 +21,7 @@ pub(crate) enum Event {
         conn: u64,
         outbox: mpsc::Sender<Tell>,
     },
-    /// It says something.
+    /// The node says something.
     Said { node: NodeName, incarnation: Incarnation, conn: u64, message: ToMaster },
     /// The connection has ended.
     Unlinked { node: NodeName, incarnation: Incarnation, conn: u64 },

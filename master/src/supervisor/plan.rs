@@ -15,11 +15,11 @@ use super::order;
 /// What is done with one node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Move {
-    /// It does not run and is to: with this config.
+    /// The node does not run and is to: with this config.
     Start(Box<Node>),
     /// A new process takes over from the one that serves; one that does not serve is ended and started.
     Replace(Box<Node>),
-    /// It goes to another host: ended here, its config noted.
+    /// The node goes to another host: ended here, its config noted.
     Leave(Box<Node>),
     /// The config does not have it any more: ended and forgotten.
     Remove,

@@ -108,17 +108,17 @@ pub enum AppsError {
     /// There is no such program.
     #[error("{} is not there; build it with: cargo build --workspace (or name it: --appmain PATH)", .0.display())]
     Missing(PathBuf),
-    /// It cannot be started.
+    /// The program cannot be started.
     #[error("{} {option}: {source}", program.display())]
     Start {
         /// The program.
         program: PathBuf,
-        /// What it was asked.
+        /// The option that says what it was asked.
         option: &'static str,
         /// Why.
         source: io::Error,
     },
-    /// It has failed.
+    /// The program has failed.
     #[error("{} {option}: {how}", program.display())]
     Failed {
         /// The program.

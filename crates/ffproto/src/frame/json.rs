@@ -18,7 +18,7 @@ use crate::{CommandId, Executed, Fault};
 /// Why a text is no message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonFault {
-    /// It is no JSON, or not such an object.
+    /// The text is no JSON, or not such an object.
     #[error("no message in JSON: {0}")]
     Json(String),
     /// Two bodies.

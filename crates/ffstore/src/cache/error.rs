@@ -61,7 +61,7 @@ pub enum CacheError {
     Refused {
         /// The server.
         server: String,
-        /// What it says.
+        /// The server's answer.
         #[source]
         source: Cause,
     },

@@ -14,7 +14,7 @@ pub enum DbError {
     /// The config's `db.url` is of no use. Correct it.
     #[error("`db.url`: {reason}")]
     Url {
-        /// What is wrong with it.
+        /// The fault of the URL.
         reason: String,
     },
     /// Nobody answers at `db.url`. Start the database, or correct the host and port.
@@ -62,7 +62,7 @@ pub enum DbError {
     /// The connection broke under the statement. It may have run.
     #[error("the connection to the database broke")]
     Lost {
-        /// How.
+        /// The error of the connection.
         #[source]
         source: Cause,
     },

@@ -145,9 +145,9 @@ fn a_successor_greets_takes_thaws_serves_takes_the_clients_and_proves_itself() {
     let mut w = World::new(true);
     w.hear(FromPredecessor::Hello(who(5)));
     assert_eq!(w.done(), "say Hello");
-    w.hear(FromPredecessor::AffinityEntry(vec![]));
-    w.hear(FromPredecessor::Known(vec![]));
-    w.hear(FromPredecessor::Kept(vec![]));
+    w.hear(FromPredecessor::Choices(vec![]));
+    w.hear(FromPredecessor::Replicas(vec![]));
+    w.hear(FromPredecessor::Bindings(vec![]));
     w.hear(FromPredecessor::Users(vec![]));
     assert_eq!(w.done(), "take AffinityEntry, take Known, take Kept, take Users");
     w.hear(FromPredecessor::State(b"in ".to_vec()));
@@ -164,9 +164,9 @@ fn a_successor_greets_takes_thaws_serves_takes_the_clients_and_proves_itself() {
     w.hear(session());
     w.hear(FromPredecessor::Http { unread: vec![] });
     w.hear(FromPredecessor::Broadcast(vec![]));
-    w.hear(FromPredecessor::AffinityEntry(vec![]));
-    w.hear(FromPredecessor::Known(vec![]));
-    w.hear(FromPredecessor::Kept(vec![]));
+    w.hear(FromPredecessor::Choices(vec![]));
+    w.hear(FromPredecessor::Replicas(vec![]));
+    w.hear(FromPredecessor::Bindings(vec![]));
     let taken = "take Session, take Http, take Broadcast, take AffinityEntry, take Known, take Kept";
     assert_eq!(w.done(), taken);
     w.hear(FromPredecessor::Answered { number: 3, answer: AskAnswer::NotHere });

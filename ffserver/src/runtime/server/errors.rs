@@ -23,7 +23,7 @@ pub enum BuildError {
     NoApp {
         /// The node.
         node: NodeName,
-        /// What its config says.
+        /// The app that the node's config names.
         app: String,
         /// The apps that there are.
         known: String,

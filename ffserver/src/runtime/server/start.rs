@@ -28,7 +28,7 @@ use crate::exec::executor::Executor;
 use crate::gateway::acceptor::{Clients, OpenPorts};
 use crate::gateway::idle_reaper;
 use crate::handover::HandoverContext;
-use crate::handover::receiver::{Inheriting, TakeOverError};
+use crate::handover::receiver::{Receiver, TakeOverError};
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
 use crate::node::Node;
 use crate::ops::inbound::Inbound;
@@ -79,7 +79,7 @@ pub(super) struct RunningNode {
     pub(super) tasks: Vec<JoinHandle<()>>,
     pub(super) handover: HandoverContext,
     /// The predecessor, as long as it has something to give.
-    pub(super) inheriting: Option<Inheriting>,
+    pub(super) inheriting: Option<Receiver>,
     /// Rocket, behind the front.
     _web: Option<Web>,
 }
@@ -192,7 +192,7 @@ impl FFServer {
         node: &Node,
         control: &ControlTask,
         word: &watch::Sender<MasterNotice>,
-    ) -> Result<Inheriting, RunError> {
+    ) -> Result<Receiver, RunError> {
         let passage = async {
             self.wait_for_number(control).await;
             let door = DoorListener::open().map_err(TakeOverError::from)?;
@@ -208,7 +208,7 @@ impl FFServer {
             _ = lost.wait_for(|lost| *lost) => return Err(TakeOverError::NoMaster.into()),
             passage = timeout_at(until, passage) => passage.map_err(|_late| alone())??,
         };
-        Ok(Inheriting::new(passage, node, &self.hooks, until).await?)
+        Ok(Receiver::new(passage, node, &self.hooks, until).await?)
     }
 
     /// Opens the ports and links to the parents; the clients come last.

@@ -13,7 +13,7 @@ use ffproto::frame::{Firefly, Form, websocket};
 use ffproto::{CommandId, Fault};
 use tokio::time::Instant;
 
-use super::write_batch as begin_write_batch;
+use super::write_batch;
 use super::{ClientWire, Inner, LocalSession, Socket};
 use crate::identity::counters::count;
 use crate::session::local::write_buffer::WriteBuffer;
@@ -48,8 +48,8 @@ pub(super) struct Outbox {
     /// Whether the connection is at rest: it has nothing to do before the client says something, and what is queued
     /// needs no turn of it.
     at_rest: bool,
-    /// Whether the session is in the write batch, see [`begin_write_batch`].
-    gathered: bool,
+    /// Whether the session is in the write batch, see [`write_batch`].
+    in_batch: bool,
     pub(super) closing: Option<(CloseReason, Instant)>,
     /// Whether the client reads too slowly to be waited for: the connection ends with bytes unwritten.
     cut: bool,
@@ -328,8 +328,8 @@ impl Inner {
 
     /// Sees to it that queued bytes are written.
     fn see_to(self: &Arc<Self>, outbox: &mut Outbox) {
-        if outbox.at_rest && (outbox.gathered || begin_write_batch::add(self)) {
-            outbox.gathered = true;
+        if outbox.at_rest && (outbox.in_batch || write_batch::add(self)) {
+            outbox.in_batch = true;
         } else {
             wake(outbox);
         }
@@ -389,8 +389,8 @@ impl Inner {
     /// to find out why.
     pub(super) fn write_at_rest(&self) {
         let mut outbox = self.outbox.lock();
-        let Outbox { out, socket, at_rest, gathered, .. } = &mut *outbox;
-        *gathered = false;
+        let Outbox { out, socket, at_rest, in_batch, .. } = &mut *outbox;
+        *in_batch = false;
         if !*at_rest || out.is_empty() {
             return;
         }

@@ -97,7 +97,7 @@ pub enum Seen {
         node: NodeName,
         /// The node's incarnation.
         incarnation: Incarnation,
-        /// What.
+        /// The message.
         message: ToMaster,
     },
     /// A node's control connection has ended.
@@ -113,7 +113,7 @@ pub enum Seen {
         node: NodeName,
         /// The node's incarnation.
         incarnation: Incarnation,
-        /// How.
+        /// The end of the process.
         exit: Exit,
         /// The lines that are kept of it, oldest first.
         lines: Vec<String>,
@@ -140,7 +140,7 @@ pub enum Seen {
     Asked {
         /// The question's number.
         ask: Ask,
-        /// What.
+        /// The command.
         command: Command,
     },
     /// Time has passed.
@@ -205,7 +205,7 @@ pub enum Do {
         node: NodeName,
         /// To which start of it.
         incarnation: Incarnation,
-        /// What.
+        /// The order.
         tell: Tell,
     },
     /// Ask an adopted node for its listening sockets, and give it new pipes for what it prints.
@@ -226,7 +226,7 @@ pub enum Do {
     },
     /// End a control connection that has no business here.
     Hangup {
-        /// Whose.
+        /// The node whose connection it is.
         node: NodeName,
         /// Of which start of it.
         incarnation: Incarnation,
@@ -247,7 +247,7 @@ pub enum Do {
 /// A message for a control connection.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tell {
-    /// As it stands.
+    /// The message as it stands.
     Message(ToNode),
     /// [`ToNode::ParentUp`], once the host's name has been resolved.
     ParentUp {
@@ -288,7 +288,7 @@ pub enum Refused {
     /// There is no such node.
     #[error("there is no node `{name}`{}", .nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean `{n}`?")))]
     Unknown {
-        /// As it was asked for.
+        /// The name as it was asked for.
         name: String,
         /// The nearest name that exists.
         nearest: Option<String>,
@@ -312,7 +312,7 @@ pub enum Report {
         kind: String,
         /// The process.
         pid: Option<u32>,
-        /// Where it listens.
+        /// The addresses where the node listens.
         listens: Listens,
         /// How long its start took.
         took_ms: u128,

@@ -136,7 +136,7 @@ impl Machine {
                 let listens = Listens { net, root, web };
                 match &seat.second {
                     _ if first => self.ready(name, listens, now),
-                    Some(Second { turn: ReplaceTurn::StopProgress { .. }, .. }) | None => {}
+                    Some(Second { turn: ReplaceTurn::Leaving { .. }, .. }) | None => {}
                     Some(_) => self.promote(name, listens, now),
                 }
             }

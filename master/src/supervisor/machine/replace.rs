@@ -34,7 +34,7 @@ pub(super) enum ReplaceTurn {
     TakingOver { until: Instant },
     /// The old one; the new one serves. It ends what it had begun, says when that is `done`, stands by until
     /// `proven`, and leaves.
-    StopProgress { proven: Instant, stage: Stage, next: Instant, done: bool },
+    Leaving { proven: Instant, stage: Stage, next: Instant, done: bool },
     /// The newer of two that an earlier master has left behind: whether it serves is not known yet.
     Unknown { until: Instant },
 }
@@ -45,13 +45,13 @@ impl Second {
             ReplaceTurn::Preparing { until, .. }
             | ReplaceTurn::TakingOver { until }
             | ReplaceTurn::Unknown { until } => until,
-            ReplaceTurn::StopProgress { next, .. } => next,
+            ReplaceTurn::Leaving { next, .. } => next,
         })
     }
 
     /// Whether the second process is the predecessor.
     pub(super) fn is_old(&self) -> bool {
-        matches!(self.turn, ReplaceTurn::StopProgress { .. })
+        matches!(self.turn, ReplaceTurn::Leaving { .. })
     }
 }
 
@@ -82,9 +82,7 @@ impl Machine {
                 self.roll_back(name, "the master that had begun it is gone", now);
             }
             // It says so again over a new connection.
-            Some(Second {
-                turn: ReplaceTurn::TakingOver { .. } | ReplaceTurn::StopProgress { .. }, ..
-            }) => {}
+            Some(Second { turn: ReplaceTurn::TakingOver { .. } | ReplaceTurn::Leaving { .. }, .. }) => {}
             None => {
                 if seat.life.is(from) && seat.life.process && !matches!(seat.state, SeatState::Ready) {
                     seat.life.reason = Some(unasked.into());
@@ -118,7 +116,7 @@ impl Machine {
         let old = std::mem::replace(&mut seat.life, life);
         seat.life.listens = Some(listens);
         let (node, prove) = (&old.node, seat.life.node.limits.prove);
-        let turn = ReplaceTurn::StopProgress {
+        let turn = ReplaceTurn::Leaving {
             proven: now.at + prove,
             stage: Stage::Polite,
             next: now.at + node.drain + prove + MARGIN,
@@ -146,7 +144,7 @@ impl Machine {
     /// A predecessor has ended what it had begun: its neighbours do not need it any more, and may be replaced.
     pub(super) fn handed_over(&mut self, name: &NodeName, from: Incarnation) {
         let second = self.seats.get_mut(name).and_then(|seat| seat.second.as_mut());
-        if let Some(Second { turn: ReplaceTurn::StopProgress { done, .. }, .. }) =
+        if let Some(Second { turn: ReplaceTurn::Leaving { done, .. }, .. }) =
             second.filter(|s| s.life.is(from))
         {
             *done = true;
@@ -228,7 +226,7 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else { return false };
         let Some(second) = seat.second.take() else { return false };
         match second.turn {
-            ReplaceTurn::StopProgress { proven, .. } => {
+            ReplaceTurn::Leaving { proven, .. } => {
                 let on_trial = now.at <= proven;
                 seat.second = Some(second);
                 if on_trial {
@@ -279,7 +277,7 @@ impl Machine {
             ReplaceTurn::Unknown { .. } => {
                 self.roll_back(name, "the new process did not say what it does", now)
             }
-            ReplaceTurn::StopProgress { stage, next, .. } => {
+            ReplaceTurn::Leaving { stage, next, .. } => {
                 let Some(incarnation) = incarnation else { return };
                 match stage {
                     Stage::Polite => {
@@ -316,7 +314,7 @@ impl Machine {
         else {
             return;
         };
-        let ReplaceTurn::StopProgress { stage: Stage::Polite, next, .. } = turn else { return };
+        let ReplaceTurn::Leaving { stage: Stage::Polite, next, .. } = turn else { return };
         let (wire, incarnation, drain) = (life.wire, life.incarnation, life.node.drain);
         *next = (*next).min(now.at + drain + MARGIN);
         let Some(incarnation) = incarnation else { return };
@@ -333,12 +331,12 @@ impl Machine {
 impl Seat {
     /// Whether a predecessor still does what it had begun.
     pub(super) fn is_handing_over(&self) -> bool {
-        matches!(&self.second, Some(Second { turn: ReplaceTurn::StopProgress { done: false, .. }, .. }))
+        matches!(&self.second, Some(Second { turn: ReplaceTurn::Leaving { done: false, .. }, .. }))
     }
 
     /// Whether a predecessor stands by that may take back what its dead successor had.
     pub(super) fn may_be_taken_back(&self, now: Moment) -> bool {
         let turn = self.second.as_ref().map(|second| &second.turn);
-        matches!(turn, Some(ReplaceTurn::StopProgress { proven, .. }) if now.at <= *proven)
+        matches!(turn, Some(ReplaceTurn::Leaving { proven, .. }) if now.at <= *proven)
     }
 }

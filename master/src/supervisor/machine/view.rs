@@ -54,15 +54,15 @@ pub enum NodeState {
     Starting,
     /// The node serves.
     Ready,
-    /// It is going down.
+    /// The node is going down.
     Stopping,
-    /// It ended and is started again soon.
+    /// The node ended and is started again soon.
     Backoff,
-    /// It ended again and again, and is still tried.
+    /// The node ended again and again, and is still tried.
     CrashLoop,
-    /// It ended too often in a row: not tried any more until somebody says so.
+    /// The node ended too often in a row: not tried any more until somebody says so.
     Failed,
-    /// It serves as far as is known, but its loop does not turn.
+    /// The node serves as far as is known, but its loop does not turn.
     Hanging,
     /// A master before this one has started it; it is to register here.
     Adopting,
@@ -77,7 +77,7 @@ pub struct NodeView {
     pub name: NodeName,
     /// Its kind.
     pub kind: String,
-    /// Where it is in its life.
+    /// The node's state in its life.
     pub state: NodeState,
     /// Its process, if there is one.
     pub pid: Option<u32>,
@@ -109,7 +109,7 @@ pub struct NodeView {
     /// The last end that nobody had asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crash: Option<Arc<CrashView>>,
-    /// Where it listens.
+    /// The addresses where the node listens.
     pub listens: Listens,
     /// The host that it belongs on, when the config names one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,7 +134,7 @@ pub struct BesideView {
     pub pid: Option<u32>,
     /// Which start of the node it is.
     pub incarnation: Option<Incarnation>,
-    /// What it does there.
+    /// The stage of the step at that node.
     pub stage: StepStage,
     /// Since when, UTC.
     pub since: String,
@@ -164,7 +164,7 @@ pub struct CommandView {
 pub struct StepView {
     /// The node.
     pub node: NodeName,
-    /// How far it is.
+    /// The stage of the command at the node.
     pub stage: StepStage,
     /// Since when, UTC.
     pub since: String,
@@ -189,7 +189,7 @@ pub enum StepStage {
     HandingOver,
     /// The new process serves; the old one stands by to take back, and finishes what it had begun.
     Proving,
-    /// As the command wanted it.
+    /// The node is as the command wanted it.
     Done,
     /// Not as the command wanted it.
     Failed,
@@ -279,8 +279,8 @@ impl Seat {
         Some(match self.second.as_ref()?.turn {
             ReplaceTurn::Preparing { .. } | ReplaceTurn::Unknown { .. } => StepStage::Preparing,
             ReplaceTurn::TakingOver { .. } => StepStage::HandingOver,
-            ReplaceTurn::StopProgress { done: false, .. } => StepStage::HandingOver,
-            ReplaceTurn::StopProgress { done: true, .. } => StepStage::Proving,
+            ReplaceTurn::Leaving { done: false, .. } => StepStage::HandingOver,
+            ReplaceTurn::Leaving { done: true, .. } => StepStage::Proving,
         })
     }
 
