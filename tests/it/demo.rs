@@ -1,4 +1,4 @@
-//! firefly's demo, as seed 003 shows it: the same bytes, the same nine lines, the same log in our format.
+//! firefly's demo, as its users know it: the same bytes, the same nine lines, the same log in our format.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
 use tests::wait;
 
-/// What seed 003 shows on the client's side.
+/// What the demo shows on the client's side.
 const NINE_LINES: &str = "\
 ----------------
 send commandId: 100
@@ -106,10 +106,10 @@ async fn a_client_that_ends_its_side_still_gets_its_answers() -> Result<()> {
 
 #[tokio::test]
 async fn seed_003s_own_config_text_starts_unchanged() -> Result<()> {
-    // The only test on fixed ports: they are the seed's.
-    let text = std::fs::read_to_string(bins::root().join("crates/ffconfig/testdata/seed003.json"))?;
+    // The only test on fixed ports: they are the demo's.
+    let text = std::fs::read_to_string(bins::root().join("crates/ffconfig/testdata/firefly.json"))?;
     let fixture = Fixture::fixed(&text, [("master", 9999), ("admin", 9998), ("gate", 10000), ("net", 10001)]);
-    wait::until("the seed's ports are free", async || {
+    wait::until("the demo's ports are free", async || {
         match fixture.ports().find(|(_, at)| std::net::TcpListener::bind(at).is_err()) {
             None => Ok(()),
             Some((_, at)) => Err(format!("{at} is in use: is the sample cluster running?")),

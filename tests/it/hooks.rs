@@ -4,7 +4,7 @@ use anyhow::Result;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
 
-/// A gate whose hooks write lines of the log (see `apps/src/hooks.rs`), and these nodes behind it.
+/// A gate whose hooks write lines of the log (see `tests/apps/src/hooks.rs`), and these nodes behind it.
 fn fixture(nodes: &str) -> Result<Fixture> {
     let text = r#"{
   "master": { "rootport": @master, "webport": @admin, "restart": { "wait_ms_max": 100 } },
@@ -16,6 +16,16 @@ fn fixture(nodes: &str) -> Result<Fixture> {
   }
 }"#;
     Fixture::new(&text.replace("NODES", nodes))
+}
+
+/// Waits until the hooks have written about `whom` as many lines as these, and wants them to be these.
+async fn until_events(cluster: &Cluster, whom: &str, expected: &[&str]) -> Result<()> {
+    let events = tests::wait::until("the hooks have ended", async || {
+        let events = events(cluster, whom);
+        if events.len() >= expected.len() { Ok(events) } else { Err(events) }
+    });
+    assert_eq!(events.await?, expected);
+    Ok(())
 }
 
 /// A node behind the gate.
@@ -97,12 +107,12 @@ async fn a_child_that_is_replaced_connects_again_and_is_not_lost() -> Result<()>
     cluster.until_logged("event: game connected, the hook ends").await?;
     let answer = cluster.admin("POST", "/nodes/game/reload").await?;
     assert_eq!(answer.status, 200, "{answer:?}");
-    let twice = ["game connected", "game connected, the hook ends"].repeat(2);
-    assert_eq!(events(&cluster, "game"), twice);
+    let each = ["game connected", "game connected, the hook ends"];
+    until_events(&cluster, "game", &each.repeat(2)).await?;
     // Both processes of the gate are told that it connects, and none that it is lost.
     let answer = cluster.admin("POST", "/nodes/gate/reload").await?;
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(events(&cluster, "game"), ["game connected", "game connected, the hook ends"].repeat(3));
+    until_events(&cluster, "game", &each.repeat(3)).await?;
     cluster.stop().await
 }
 

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
+use tests::wait;
 
 /// A hub, four gates, four net nodes and eleven rooms below all of the gates.
 fn twenty() -> Result<Fixture> {
@@ -63,13 +64,21 @@ async fn a_reload_that_loses_state_says_so_in_the_log_and_in_its_answer() -> Res
     // A hall has .state(…) and no .freeze(…); its gate has none of both.
     let cluster = Cluster::processes(Fixture::hall()?).await?;
     let warning = "app hall has .state(…) and no .freeze(…): a reload loses it";
-    assert_eq!(cluster.log().matches(warning).count(), 2, "once for each hall: {}", cluster.log());
+    let until_warned = async |times: usize| {
+        let found = wait::until("the warnings are in the log", async || {
+            let found = cluster.log().matches(warning).count();
+            if found >= times { Ok(found) } else { Err(cluster.log()) }
+        });
+        assert_eq!(found.await?, times, "once for each process of a hall: {}", cluster.log());
+        anyhow::Ok(())
+    };
+    until_warned(2).await?;
     for (node, loses) in [("gate", false), ("hall.1", true)] {
         let answer = cluster.admin("POST", &format!("/nodes/{node}/reload")).await?;
         assert_eq!(answer.status, 200, "{answer:?}");
         let outcome = answer.json()?["nodes"][0]["outcome"].as_str().context("no outcome")?.to_owned();
         assert_eq!(outcome.contains("WARNING: its state is lost"), loses, "{node}: {outcome}");
     }
-    assert_eq!(cluster.log().matches(warning).count(), 3, "the new process says so, too");
+    until_warned(3).await?;
     cluster.stop().await
 }

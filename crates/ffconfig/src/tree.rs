@@ -133,7 +133,7 @@ fn elements(list: ast::Array<'_>, place: &Place, report: &mut Report<'_>) -> Vec
     elements.map(|(index, value)| item(value, &place.element(index, 0), report)).collect()
 }
 
-/// Of two members with one key the last one counts, as in Python's JSON, which firefly used: seed 003
+/// Of two members with one key the last one counts, as in Python's JSON, which firefly used: its demo
 /// has `"name"` twice.
 fn members(object: ast::Object<'_>, place: &Place, report: &mut Report<'_>) -> Vec<Member> {
     let mut members: Vec<Option<Member>> = Vec::with_capacity(object.properties.len());

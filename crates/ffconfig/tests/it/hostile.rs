@@ -2,7 +2,7 @@
 
 use crate::{check, parsed};
 
-const SEED: &str = include_str!("../../testdata/seed003.json");
+const FIREFLY: &str = include_str!("../../testdata/firefly.json");
 /// Every kind of value, so that flipped bytes reach every branch.
 const RICH: &str = include_str!("../../testdata/rich.json");
 
@@ -22,7 +22,7 @@ fn the_rich_text_has_no_fault_before_it_is_changed() {
 
 #[test]
 fn a_text_cut_anywhere_is_answered() {
-    for text in [SEED, RICH] {
+    for text in [FIREFLY, RICH] {
         for cut in 0..text.len() {
             survive(&text.as_bytes()[..cut]);
             survive(&text.as_bytes()[cut..]);
@@ -32,7 +32,7 @@ fn a_text_cut_anywhere_is_answered() {
 
 #[test]
 fn a_text_with_a_byte_changed_anywhere_is_answered() {
-    for text in [SEED, RICH] {
+    for text in [FIREFLY, RICH] {
         for at in 0..text.len() {
             // Every third byte at each place: all of them, at neighbouring places.
             for byte in b"\"{],0$\\\xff".iter().skip(at % 3).step_by(3) {
@@ -55,7 +55,7 @@ fn a_text_with_random_bytes_is_answered() {
         (state % below as u64) as usize
     };
     for _ in 0..2_000 {
-        let mut text = if random(2) == 0 { SEED } else { RICH }.as_bytes().to_vec();
+        let mut text = if random(2) == 0 { FIREFLY } else { RICH }.as_bytes().to_vec();
         for _ in 0..=random(8) {
             let at = random(text.len());
             match random(3) {

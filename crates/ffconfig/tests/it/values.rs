@@ -10,7 +10,7 @@ use ffconfig::{
 
 use crate::{parsed, with_servers};
 
-const SEED: &str = include_str!("../../testdata/seed003.json");
+const FIREFLY: &str = include_str!("../../testdata/firefly.json");
 
 fn ok(config: &str) -> Loaded {
     parsed(config).unwrap_or_else(|error| panic!("{error}\n{config}"))
@@ -48,7 +48,7 @@ fn a_login_has_its_command_and_its_time() {
 
 #[test]
 fn the_seeds_config_loads_unchanged_with_one_warning() {
-    let loaded = ok(SEED);
+    let loaded = ok(FIREFLY);
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
@@ -328,10 +328,10 @@ fn a_number_of_the_schema_fits_the_field_that_takes_it() {
 #[test]
 fn a_file_is_read_and_its_paths_become_absolute() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
-    let cluster = load(&folder.join("seed003.json"), &|_| None).unwrap().cluster;
-    assert_eq!(cluster.path, folder.join("seed003.json"));
-    let relative = load(Path::new("testdata/seed003.json"), &|_| None).unwrap().cluster;
-    assert_eq!(relative.path, folder.join("seed003.json"));
+    let cluster = load(&folder.join("firefly.json"), &|_| None).unwrap().cluster;
+    assert_eq!(cluster.path, folder.join("firefly.json"));
+    let relative = load(Path::new("testdata/firefly.json"), &|_| None).unwrap().cluster;
+    assert_eq!(relative.path, folder.join("firefly.json"));
 
     let error = load(Path::new("no/config.json"), &|_| None).unwrap_err();
     assert_eq!(error.to_string(), "no/config.json: cannot be read: No such file or directory (os error 2)");

@@ -149,7 +149,7 @@ fn a_successor_greets_takes_thaws_serves_takes_the_clients_and_proves_itself() {
     w.hear(FromPredecessor::Replicas(vec![]));
     w.hear(FromPredecessor::Bindings(vec![]));
     w.hear(FromPredecessor::Users(vec![]));
-    assert_eq!(w.done(), "take AffinityEntry, take Known, take Kept, take Users");
+    assert_eq!(w.done(), "take Choices, take Replicas, take Bindings, take Users");
     w.hear(FromPredecessor::State(b"in ".to_vec()));
     w.hear(FromPredecessor::State(b"pieces".to_vec()));
     w.hear(FromPredecessor::Frozen { version: Some(7) });
@@ -167,7 +167,7 @@ fn a_successor_greets_takes_thaws_serves_takes_the_clients_and_proves_itself() {
     w.hear(FromPredecessor::Choices(vec![]));
     w.hear(FromPredecessor::Replicas(vec![]));
     w.hear(FromPredecessor::Bindings(vec![]));
-    let taken = "take Session, take Http, take Broadcast, take AffinityEntry, take Known, take Kept";
+    let taken = "take Session, take Http, take Broadcast, take Choices, take Replicas, take Bindings";
     assert_eq!(w.done(), taken);
     w.hear(FromPredecessor::Answered { number: 3, answer: AskAnswer::NotHere });
     assert_eq!(w.done(), "answered 3");
