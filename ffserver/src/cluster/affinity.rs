@@ -73,7 +73,7 @@ pub(crate) enum AffinityLookup {
     /// The hop holds: nothing has changed since it was chosen.
     Hop(Hop),
     /// The hop has to be looked up, with what the session had as a preference.
-    StaleChoice(StaleChoice),
+    Stale(StaleChoice),
 }
 
 /// The choice that a session had, as a preference when its hop is looked up.
@@ -135,7 +135,7 @@ impl Affinity {
             Some(hop) if hop.holds(changes) => Some(AffinityLookup::Hop(hop.clone())),
             hop => {
                 let link = hop.as_ref().map(|hop| hop.link.clone());
-                Some(AffinityLookup::StaleChoice(StaleChoice {
+                Some(AffinityLookup::Stale(StaleChoice {
                     neighbour: choice.neighbour.clone(),
                     link,
                     end: choice.end.clone(),

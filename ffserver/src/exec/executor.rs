@@ -45,7 +45,7 @@ pub(crate) struct QueuedMessage {
 impl Executor {
     /// Starts a handler for another node's call: at once, unless the handler takes a session that has no open replica
     /// here yet.
-    pub(crate) fn start_known(
+    pub(crate) fn start_call(
         self: &Arc<Self>,
         at: &PeerKey,
         route: &Route,
@@ -69,7 +69,7 @@ impl Executor {
             }
             Err(fault) => done.done(&executor.node, Err(CallError::from(fault).into())),
         };
-        self.replicas.when_known(client.session, at, bytes, Box::new(job));
+        self.replicas.when_open(client.session, at, bytes, Box::new(job));
     }
 
     /// Starts a handler at once, so that calls start in the order in which they arrived. A handler that does not wait

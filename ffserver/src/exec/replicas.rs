@@ -29,7 +29,7 @@ pub(crate) struct Replicas {
 }
 
 impl Replicas {
-    fn known(&self) -> &RemoteSessions {
+    fn replicas(&self) -> &RemoteSessions {
         self.node.known_sessions().remote()
     }
 
@@ -39,7 +39,7 @@ impl Replicas {
 
     /// Lets `job`, which keeps so many bytes, run when the session is known here: at once, if it is. The first job asks
     /// the session's net node and runs the app's hook.
-    pub(crate) fn when_known(
+    pub(crate) fn when_open(
         self: &Arc<Self>,
         id: SessionId,
         neighbour: &PeerKey,
@@ -49,7 +49,7 @@ impl Replicas {
         let identity = self.node.identity();
         let limits = identity.limits();
         let (messages_max, bytes_max) = (limits.session_queue_max, limits.session_queue_bytes_max);
-        match self.known().admit(id, QueueLimits { messages_max, bytes_max }, bytes, job) {
+        match self.replicas().admit(id, QueueLimits { messages_max, bytes_max }, bytes, job) {
             JobAdmission::Now(job) => job(Ok(())),
             JobAdmission::Waits => {}
             JobAdmission::Full(job) => {
@@ -67,17 +67,17 @@ impl Replicas {
     }
 
     async fn open(self: Arc<Self>, id: SessionId, neighbour: PeerKey) {
-        let asked = self.node.transit().ask(id, Op::Touch, &[], Some(&neighbour)).await;
-        let state = asked.map(|answer| decode::<SessionState>(&answer));
+        let answer = self.node.transit().ask(id, Op::Touch, &[], Some(&neighbour)).await;
+        let state = answer.map(|answer| decode::<SessionState>(&answer));
         let fault = match state {
             Ok(Some(state)) => {
-                let remote = self.known().told(id, state, neighbour);
+                let remote = self.replicas().add(id, state, neighbour);
                 self.tell(&remote, SessionEvent::Opened).await;
                 remote.set_opened();
                 if remote.becomes_verified() {
                     self.node.known_sessions().events().verified(id).await;
                 }
-                while let Some(job) = self.known().next_job(id) {
+                while let Some(job) = self.replicas().next_job(id) {
                     job(Ok(()));
                 }
                 return self.idle(id);
@@ -85,7 +85,7 @@ impl Replicas {
             Ok(None) => self.node.identity().fault(Code::NoNode, Executed::No, "the session has ended"),
             Err(error) => Fault { executed: Executed::No, ..error.fault().clone() },
         };
-        for job in self.known().not_known(id) {
+        for job in self.replicas().give_up(id) {
             job(Err(fault.clone()));
         }
     }
@@ -101,7 +101,7 @@ impl Replicas {
     /// A session of another node has ended: it is closed behind the last of its messages.
     pub(crate) fn gone(self: &Arc<Self>, id: SessionId) {
         // First no record is bound to the session any more, then those that are bound are let go.
-        self.known().ended(id);
+        self.replicas().ended(id);
         self.node.known_sessions().ended(id);
         if !self.queues.is_running(id) {
             self.idle(id);
@@ -110,7 +110,7 @@ impl Replicas {
 
     /// Closes a session, once, if it has ended; called when nothing of the session runs or waits here.
     pub(crate) fn idle(self: &Arc<Self>, id: SessionId) {
-        if let Some(remote) = self.known().close(id) {
+        if let Some(remote) = self.replicas().close(id) {
             let replicas = self.clone();
             let closed = async move { replicas.tell(&remote, SessionEvent::Closed).await };
             drop(self.node.identity().tasks().calls().spawn(closed));
@@ -120,16 +120,16 @@ impl Replicas {
     /// Closes the sessions of net nodes that were started anew or given up, and asks the others (`all`, or
     /// those that were not reached for a while) which sessions they still have. Called once a second.
     pub(crate) fn look_at_all(self: &Arc<Self>, all: bool) {
-        let (transit, known) = (self.node.transit(), self.known());
+        let (transit, replicas) = (self.node.transit(), self.replicas());
         let (membership, affinity) = (transit.membership(), transit.affinity());
         let mut nets = affinity.nets();
-        nets.extend(known.nodes());
+        nets.extend(replicas.nodes());
         // This node's own sessions are forgotten where they end.
         membership.number().map(|own| nets.remove(&own));
         let look = membership.look(&nets, Instant::now(), self.node.config().limits.net_lost);
         let all_of = |number| {
-            let of_number = known.of(number);
-            let passing = affinity.of(number).into_iter().filter(|id| known.get(*id).is_none());
+            let of_number = replicas.of(number);
+            let passing = affinity.of(number).into_iter().filter(|id| replicas.get(*id).is_none());
             (passing.collect::<Vec<_>>(), of_number)
         };
         for number in look.lost {

@@ -141,7 +141,7 @@ impl Predecessor {
         tokio::select! {
             biased;
             received = self.passage.receive() => match received {
-                Ok(Some((said, mut descriptors))) => (Seen::Heard(said), descriptors.pop()),
+                Ok(Some((said, mut descriptors))) => (Seen::Message(said), descriptors.pop()),
                 Ok(None) => (Seen::Gone, None),
                 Err(error) => (Seen::Broken(error), None),
             },

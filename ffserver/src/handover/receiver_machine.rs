@@ -46,7 +46,7 @@ pub enum TakeOverError {
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The predecessor says something.
-    Heard(FromPredecessor),
+    Message(FromPredecessor),
     /// The predecessor has closed the door.
     Gone,
     /// The connection to the predecessor broke while something was awaited.
@@ -151,7 +151,7 @@ impl ReceiverMachine {
     /// Takes an event. Returns what is to be done about it.
     pub(super) fn step(&mut self, seen: Seen, now: Instant) -> Vec<Do> {
         match seen {
-            Seen::Heard(said) => self.heard(said, now),
+            Seen::Message(said) => self.receive(said, now),
             Seen::Gone => self.lost(self.alone()),
             Seen::Broken(error) => self.lost(error.into()),
             // The predecessor has taken back before it could hear that this process serves.
@@ -202,13 +202,13 @@ impl ReceiverMachine {
         TakeOverError::Alone(self.ours.name.clone())
     }
 
-    fn heard(&mut self, said: FromPredecessor, now: Instant) {
+    fn receive(&mut self, said: FromPredecessor, now: Instant) {
         match (&mut self.stage, said) {
             (Stage::Greeting { .. }, FromPredecessor::Hello(theirs)) if is_kin(&self.ours, &theirs) => {
                 self.stage = Stage::Taking { until: self.start_by, state: Vec::new() };
                 self.out.push(Do::Say(FromSuccessor::Hello(self.ours.clone())));
             }
-            (Stage::Taking { .. }, said) => self.heard_state(said),
+            (Stage::Taking { .. }, said) => self.receive_state(said),
             (Stage::Receiving { proven }, FromPredecessor::Done) => {
                 self.stage = Stage::Proving { until: *proven };
                 self.out.extend([Do::AllArrived, Do::ForgetEnded]);
@@ -220,14 +220,14 @@ impl ReceiverMachine {
             ) => {
                 self.end(Some(self.alone()));
             }
-            (Stage::Receiving { .. }, said) => self.heard_rest(said),
+            (Stage::Receiving { .. }, said) => self.receive_rest(said),
             (Stage::Confirming { .. }, _) => self.end(None),
             (Stage::Proving { .. } | Stage::Over(_), _) => {}
             (_, other) => self.fail(TakeOverError::Stranger(format!("{other:?}"))),
         }
     }
 
-    fn heard_state(&mut self, said: FromPredecessor) {
+    fn receive_state(&mut self, said: FromPredecessor) {
         let Stage::Taking { until, state } = &mut self.stage else { return };
         match said {
             FromPredecessor::Choices(_)
@@ -254,7 +254,7 @@ impl ReceiverMachine {
         }
     }
 
-    fn heard_rest(&mut self, said: FromPredecessor) {
+    fn receive_rest(&mut self, said: FromPredecessor) {
         match said {
             FromPredecessor::Choices(_)
             | FromPredecessor::Replicas(_)

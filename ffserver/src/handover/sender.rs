@@ -154,7 +154,7 @@ impl<'a> Sender<'a> {
         let parcel = tokio::select! {
             biased;
             said = self.passage.receive(), if awaits != Awaits::Nothing => {
-                return Ok(Some(said?.map_or(Seen::Gone, |(said, _)| Seen::Heard(said))));
+                return Ok(Some(said?.map_or(Seen::Gone, |(said, _)| Seen::Message(said))));
             }
             Some(answered) = self.answers.from.recv(), if leave || awaits == Awaits::Switch => {
                 Parcel::Message(answered)

@@ -95,7 +95,7 @@ pub(super) struct Facts {
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The successor says something.
-    Heard(FromSuccessor),
+    Message(FromSuccessor),
     /// The successor has closed the door.
     Gone,
     /// The connection to the successor broke, while reading or while doing what was to be done.
@@ -200,7 +200,7 @@ enum Stage {
     /// waits at the successor.
     Turning { until: Instant, deadline: Instant },
     /// Everything that is here goes to the successor.
-    LeavingConnection { deadline: Instant, called_last: bool },
+    Leaving { deadline: Instant, called_last: bool },
     /// The successor is to prove itself.
     Proving { until: Instant, lingers: Instant },
     /// The successor has said its last word; what neighbours have just sent is passed on.
@@ -231,7 +231,7 @@ impl SenderMachine {
     /// Takes an event. Returns what is to be done about it.
     pub(super) fn step(&mut self, seen: Seen, now: Instant) -> Vec<Do> {
         match seen {
-            Seen::Heard(said) => self.heard(said, now),
+            Seen::Message(said) => self.receive(said, now),
             Seen::Gone => self.lost(HandOverError::Ended, now),
             Seen::Broken(error) => self.lost(error.into(), now),
             Seen::Frozen => self.froze(),
@@ -255,7 +255,7 @@ impl SenderMachine {
             Stage::Pausing { .. } | Stage::Ending { .. } => Awaits::Rest,
             Stage::GatheringHttp { .. } => Awaits::Http,
             Stage::Turning { .. } => Awaits::Switch,
-            Stage::LeavingConnection { .. } => Awaits::Leave,
+            Stage::Leaving { .. } => Awaits::Leave,
             Stage::Lingering { .. } | Stage::Over(_) => Awaits::Nothing,
         }
     }
@@ -270,7 +270,7 @@ impl SenderMachine {
             | Stage::Thawing { until }
             | Stage::Starting { until }
             | Stage::Turning { until, .. }
-            | Stage::LeavingConnection { deadline: until, .. }
+            | Stage::Leaving { deadline: until, .. }
             | Stage::Proving { until, .. }
             | Stage::Lingering { until, .. } => Some(until),
             Stage::Freezing | Stage::Over(_) => None,
@@ -289,7 +289,7 @@ impl SenderMachine {
         matches!(self.stage, Stage::Over(_))
     }
 
-    fn heard(&mut self, said: FromSuccessor, now: Instant) {
+    fn receive(&mut self, said: FromSuccessor, now: Instant) {
         match (&self.stage, said) {
             (Stage::Greeting { .. }, FromSuccessor::Hello(theirs)) if self.is_successor(&theirs) => {
                 self.greeted(now)
@@ -300,7 +300,7 @@ impl SenderMachine {
                 self.out.extend([Do::ClosePorts, Do::Say(FromPredecessor::YourTurn)]);
             }
             (Stage::Starting { .. }, FromSuccessor::Serves) => self.served(now),
-            (Stage::Turning { .. } | Stage::LeavingConnection { .. }, said) => self.heard_leaving(said),
+            (Stage::Turning { .. } | Stage::Leaving { .. }, said) => self.receive_leaving(said),
             // A question that is not answered is asked of the successor itself.
             (Stage::Proving { .. }, FromSuccessor::Asked { .. })
             | (Stage::Lingering { .. } | Stage::Over(_), _) => {}
@@ -316,7 +316,7 @@ impl SenderMachine {
 
     /// A successor that serves asks, or fails; or it is told to stop, and then this process has nothing to wait for
     /// either.
-    fn heard_leaving(&mut self, said: FromSuccessor) {
+    fn receive_leaving(&mut self, said: FromSuccessor) {
         match said {
             FromSuccessor::Asked { number, session, body } => {
                 self.out.push(Do::Answer { number, session, body })
@@ -375,7 +375,7 @@ impl SenderMachine {
     }
 
     fn leave(&mut self, deadline: Instant) {
-        self.stage = Stage::LeavingConnection { deadline, called_last: false };
+        self.stage = Stage::Leaving { deadline, called_last: false };
         self.out.push(Do::BeginLeaving);
     }
 
@@ -404,9 +404,7 @@ impl SenderMachine {
                 }
                 self.leave(deadline);
             }
-            Stage::LeavingConnection { deadline, called_last } => {
-                self.look_leaving(deadline, called_last, facts, now)
-            }
+            Stage::Leaving { deadline, called_last } => self.look_leaving(deadline, called_last, facts, now),
             // A successor that lives and is silent is trusted after all: it serves.
             Stage::Proving { until, .. } if now >= until => self.linger(None, now),
             Stage::Lingering { until, .. } if now >= until => self.conclude(),
@@ -420,7 +418,7 @@ impl SenderMachine {
         let begins_nothing = facts.clients_left && facts.http_left && facts.children_switched && facts.quiet;
         // Also when nothing was left from the begin on: neighbours that are replaced next wait for it.
         if begins_nothing && !called_last {
-            self.stage = Stage::LeavingConnection { deadline, called_last: true };
+            self.stage = Stage::Leaving { deadline, called_last: true };
             self.out.push(Do::LastCall);
         }
         let nothing_left = begins_nothing && facts.switched;
@@ -475,7 +473,7 @@ impl SenderMachine {
 
     fn serves(&self) -> bool {
         let stage = &self.stage;
-        matches!(stage, Stage::Turning { .. } | Stage::LeavingConnection { .. })
+        matches!(stage, Stage::Turning { .. } | Stage::Leaving { .. })
             || matches!(stage, Stage::Proving { .. } | Stage::Lingering { .. })
     }
 

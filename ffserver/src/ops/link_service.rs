@@ -228,7 +228,7 @@ impl LinkService {
             }
             Err(fault) => waiting.link.reply_fault(waiting.call, &fault),
         };
-        replicas.when_known(session, &self.at, bytes, Box::new(job));
+        replicas.when_open(session, &self.at, bytes, Box::new(job));
     }
 
     /// Notes the first message of a session over a young link: it says that nothing of the session is under way on the
@@ -263,7 +263,7 @@ impl Service for LinkService {
         let deadline = now + Duration::from_millis(head.time_left_ms.into());
         let answer = AnswerCall { link: link.clone(), call: head.call, method: route.name };
         let call = NodeCall { link, head, body, deadline, from: None };
-        self.executor().start_known(&self.at, route, call, answer);
+        self.executor().start_call(&self.at, route, call, answer);
     }
 
     fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
@@ -273,7 +273,7 @@ impl Service for LinkService {
             let deadline = now + node.identity().limits().call_timeout;
             let done = LogOnly { method: route.name };
             let message = NodeCall { link, head, body, deadline, from: None };
-            return self.executor().start_known(&self.at, route, message, done);
+            return self.executor().start_call(&self.at, route, message, done);
         }
         let inbound = InboundEnvelope { at: &self.at, link, head, body, now };
         match (self.reserved(number), head.client) {

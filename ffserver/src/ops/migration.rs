@@ -30,7 +30,7 @@ pub(super) fn enter(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>, id:
             link.reply(call, &[]);
         }));
     };
-    executor.replicas.when_known(id, inbound.at, inbound.body.len(), Box::new(job));
+    executor.replicas.when_open(id, inbound.at, inbound.body.len(), Box::new(job));
 }
 
 async fn run_entered(executor: &Executor, id: SessionId, entry: MoveEntry) {

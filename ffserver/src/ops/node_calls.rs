@@ -28,7 +28,7 @@ pub(super) fn called(
     let deadline = inbound.deadline();
     let message = NodeCall { link, head: inbound.head, body, deadline, from: Some(from) };
     let done = AnswerCall { link: link.clone(), call, method: route.name };
-    executor.start_known(inbound.at, route, message, done);
+    executor.start_call(inbound.at, route, message, done);
 }
 
 /// Runs the handler of a method that another node notifies.
@@ -46,5 +46,5 @@ pub(super) fn notified(
     };
     let deadline = inbound.now + executor.node.identity().limits().call_timeout;
     let message = NodeCall { link: inbound.link, head: inbound.head, body, deadline, from: Some(from) };
-    executor.start_known(inbound.at, route, message, LogOnly { method: route.name });
+    executor.start_call(inbound.at, route, message, LogOnly { method: route.name });
 }

@@ -215,7 +215,7 @@ impl RemoteSessions {
     }
 
     /// Adds the replica of a session of which its net node has told; jobs still wait.
-    pub(crate) fn told(&self, id: SessionId, state: SessionState, neighbour: PeerKey) -> Arc<RemoteSession> {
+    pub(crate) fn add(&self, id: SessionId, state: SessionState, neighbour: PeerKey) -> Arc<RemoteSession> {
         let new = Arc::new(RemoteSession::new(id, neighbour, state, false));
         if let Some(ReplicaEntry::Opening(opening)) = self.entries.lock().get_mut(&id) {
             opening.newer.take().into_iter().for_each(|state| new.update(state));
@@ -258,7 +258,7 @@ impl RemoteSessions {
 
     /// Removes a session that its net node does not know, or that cannot be asked for. Returns the jobs that wait, to
     /// be told so.
-    pub(crate) fn not_known(&self, id: SessionId) -> VecDeque<ReplicaJob> {
+    pub(crate) fn give_up(&self, id: SessionId) -> VecDeque<ReplicaJob> {
         match self.entries.lock().remove(&id) {
             Some(ReplicaEntry::Opening(opening)) => opening.jobs,
             _ => VecDeque::new(),
@@ -391,7 +391,7 @@ mod tests {
         assert!(matches!(known.admit(ALICE, LIMITS, 41, job(2)), JobAdmission::Full(_)), "too many bytes");
         assert!(matches!(known.admit(ALICE, LIMITS, 0, job(2)), JobAdmission::Waits));
         assert!(matches!(known.admit(ALICE, LIMITS, 0, job(3)), JobAdmission::Full(_)), "too many");
-        known.told(ALICE, state(1), gate());
+        known.add(ALICE, state(1), gate());
         assert!(!known.is_open(ALICE), "the hook at its opening runs");
         known.next_job(ALICE).unwrap()(Ok(()));
         assert!(matches!(known.admit(ALICE, LIMITS, 0, job(4)), JobAdmission::Waits), "behind the second");
@@ -408,7 +408,7 @@ mod tests {
         let known = RemoteSessions::default();
         known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         known.update(ALICE, state(5));
-        let remote = known.told(ALICE, state(3), gate());
+        let remote = known.add(ALICE, state(3), gate());
         assert_eq!(remote.state().version, 5, "it came behind the answer and was looked at before");
         remote.update(state(4));
         assert_eq!(remote.state().version, 5);
@@ -471,7 +471,7 @@ mod tests {
         let known = RemoteSessions::default();
         known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         known.ended(ALICE);
-        assert!(known.told(ALICE, state(1), gate()).is_gone());
+        assert!(known.add(ALICE, state(1), gate()).is_gone());
         known.next_job(ALICE).unwrap()(Ok(()));
         assert!(known.next_job(ALICE).is_none());
         assert!(known.close(ALICE).is_some());
@@ -482,7 +482,7 @@ mod tests {
         let known = RemoteSessions::default();
         known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
         known.admit(ALICE, LIMITS, 0, Box::new(|_| {}));
-        assert_eq!(known.not_known(ALICE).len(), 2);
+        assert_eq!(known.give_up(ALICE).len(), 2);
         assert_eq!(known.nodes(), []);
     }
 }

@@ -109,7 +109,7 @@ impl Transit {
         }
         match self.affinity().get(client.session, target, self.membership().changes()) {
             Some(AffinityLookup::Hop(hop)) => NextHop::Go(hop),
-            Some(AffinityLookup::StaleChoice(stale)) => self.choose_hop(target, client, arrival, stale, now),
+            Some(AffinityLookup::Stale(stale)) => self.choose_hop(target, client, arrival, stale, now),
             None => self.choose_hop(target, client, arrival, StaleChoice::default(), now),
         }
     }

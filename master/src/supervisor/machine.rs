@@ -127,7 +127,7 @@ impl Machine {
             Seen::Registered { node, incarnation, pid, wire } => {
                 self.registered(node, incarnation, pid, wire, now);
             }
-            Seen::Said { node, incarnation, message } => self.said(&node, incarnation, message, now),
+            Seen::Said { node, incarnation, message } => self.message(&node, incarnation, message, now),
             Seen::Unlinked { node, incarnation } => self.unlinked(&node, incarnation, now),
             Seen::Exited { node, incarnation, exit, lines } => {
                 self.exited(&node, incarnation, &exit, &lines, now);
@@ -136,7 +136,7 @@ impl Machine {
                 self.handed_back(&node, incarnation, sockets, now);
             }
             Seen::Looked { node, incarnation, process } => self.looked(&node, incarnation, process),
-            Seen::Asked { ask, command } => self.asked(ask, command, now),
+            Seen::Asked { ask, command } => self.command(ask, command, now),
             Seen::Tick => {}
         }
         self.settle(now);
@@ -211,7 +211,7 @@ impl Machine {
         self.notice_up(now);
     }
 
-    fn asked(&mut self, ask: Ask, command: Command, now: Moment) {
+    fn command(&mut self, ask: Ask, command: Command, now: Moment) {
         match command {
             Command::KillAll => {
                 self.answer(ask, Ok(Vec::new()));

@@ -126,7 +126,7 @@ impl Connection {
                 }
                 Taken::Ping(payload) => {
                     self.session.beat(now);
-                    self.session.control(Opcode::Pong, payload);
+                    self.session.queue_control(|out| websocket::write(Opcode::Pong, payload, out));
                 }
                 Taken::Fragment | Taken::Pong => self.session.beat(now),
                 Taken::Close(code) => {

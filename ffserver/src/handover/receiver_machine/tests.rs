@@ -69,7 +69,7 @@ impl World {
     }
 
     fn hear(&mut self, said: FromPredecessor) {
-        self.see(Seen::Heard(said));
+        self.see(Seen::Message(said));
     }
 
     fn pass(&mut self, time: Duration) {
@@ -248,7 +248,7 @@ fn a_thaw_that_fails_is_told_to_the_old_process() {
 fn an_old_process_that_takes_back_breaks_or_ends_before_this_one_serves_ends_this_one() {
     let broke = "the connection to the old process broke";
     let ends: [(End, &str); 5] = [
-        (|| Seen::Heard(FromPredecessor::TookBack), ALONE),
+        (|| Seen::Message(FromPredecessor::TookBack), ALONE),
         (|| Seen::Gone, ALONE),
         (|| Seen::Broken(io::ErrorKind::BrokenPipe.into()), broke),
         (|| Seen::NotSaid(io::ErrorKind::BrokenPipe.into()), broke),

@@ -68,7 +68,7 @@ impl World {
     }
 
     fn hear(&mut self, said: FromSuccessor) {
-        self.see(Seen::Heard(said));
+        self.see(Seen::Message(said));
     }
 
     fn show(&mut self, facts: Facts) {
@@ -485,8 +485,8 @@ fn a_successor_that_lives_and_is_silent_is_trusted_after_all() {
 fn a_successor_that_fails_while_it_proves_itself_is_taken_back_from_when_the_last_was_passed_on() {
     let ends: [(End, &str); 4] = [
         (|| Seen::Gone, "the successor has ended"),
-        (|| Seen::Heard(FromSuccessor::Failed { reason: "panic".into() }), "panic"),
-        (|| Seen::Heard(FromSuccessor::Serves), "the successor has ended"),
+        (|| Seen::Message(FromSuccessor::Failed { reason: "panic".into() }), "panic"),
+        (|| Seen::Message(FromSuccessor::Serves), "the successor has ended"),
         (
             || Seen::Broken(io::ErrorKind::BrokenPipe.into()),
             "the connection to the successor broke: broken pipe",

@@ -87,7 +87,7 @@ pub enum RunError {
     Hook(String),
     /// The predecessor of the node goes on.
     #[error(transparent)]
-    Inherit(#[from] TakeOverError),
+    TakeOver(#[from] TakeOverError),
 }
 
 impl From<OpenError> for RunError {

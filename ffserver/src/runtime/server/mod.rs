@@ -234,7 +234,7 @@ impl FFServer {
         word.send_replace(last.clone());
         // The master prints the reason; without a master it stands in this node's own log.
         let mut said = control.said.subscribe();
-        let masterless = matches!(cannot, RunError::Inherit(TakeOverError::NoMaster));
+        let masterless = matches!(cannot, RunError::TakeOver(TakeOverError::NoMaster));
         if !matches!(self.place, NodePlace::InProcess(..)) && !masterless {
             let _ = timeout(Duration::from_secs(1), said.wait_for(|said| *said == last)).await;
         }
@@ -247,8 +247,8 @@ impl FFServer {
         control: &mut ControlTask,
         word: &watch::Sender<MasterNotice>,
     ) -> LifeEnd {
-        if let Some(inheriting) = running.inheriting.take()
-            && let Err(error) = inheriting.serve(&running.handover, &self.stop).await
+        if let Some(receiver) = running.receiver.take()
+            && let Err(error) = receiver.serve(&running.handover, &self.stop).await
         {
             return LifeEnd::NotWanted(error);
         }

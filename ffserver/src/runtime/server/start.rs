@@ -79,7 +79,7 @@ pub(super) struct RunningNode {
     pub(super) tasks: Vec<JoinHandle<()>>,
     pub(super) handover: HandoverContext,
     /// The predecessor, as long as it has something to give.
-    pub(super) inheriting: Option<Receiver>,
+    pub(super) receiver: Option<Receiver>,
     /// Rocket, behind the front.
     _web: Option<Web>,
 }
@@ -169,12 +169,12 @@ impl FFServer {
             Some(_) => Some(self.start_web(&node).await?),
             None => None,
         };
-        let inheriting = match self.succeeds() {
-            true => Some(self.inherit(&node, control, word).await?),
+        let receiver = match self.succeeds() {
+            true => Some(self.take_over(&node, control, word).await?),
             false => None,
         };
         let mut running = self.open(executor, listeners, web, control).await?;
-        running.inheriting = inheriting;
+        running.receiver = receiver;
         Ok(running)
     }
 
@@ -187,7 +187,7 @@ impl FFServer {
     }
 
     /// Everything is prepared: waits for the predecessor, and takes its state.
-    async fn inherit(
+    async fn take_over(
         &self,
         node: &Node,
         control: &ControlTask,
@@ -251,7 +251,7 @@ impl FFServer {
             clients = Some(all);
         }
         let handover = HandoverContext { node, hooks: self.hooks.clone(), ports, clients, front };
-        Ok(RunningNode { addresses, serving, links, tasks, handover, inheriting: None, _web: web })
+        Ok(RunningNode { addresses, serving, links, tasks, handover, receiver: None, _web: web })
     }
 
     fn start_tasks(&self, inbound: &Arc<Inbound>) -> Vec<JoinHandle<()>> {

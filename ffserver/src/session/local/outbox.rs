@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffconfig::SlowClient;
 use ffnet::link::Sink;
-use ffproto::frame::{Firefly, Form, websocket};
+use ffproto::frame::{Firefly, Form};
 use ffproto::{CommandId, Fault};
 use tokio::time::Instant;
 
@@ -168,10 +168,9 @@ impl LocalSession {
         self.0.outbox.lock().form = form;
     }
 
-    /// Queues a WebSocket control frame, under the bound that replies have.
-    pub(crate) fn control(&self, opcode: websocket::Opcode, payload: &[u8]) {
-        let write = |_: Form, out: &mut Vec<u8>| websocket::write(opcode, payload, out);
-        let _ = self.0.queue(SlowClient::Disconnect, write);
+    /// Queues bytes of the connection's protocol that are no message, under the bound that replies have.
+    pub(crate) fn queue_control(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let _ = self.0.queue(SlowClient::Disconnect, |_, out| write(out));
     }
 
     /// Whether any bytes wait to be taken by the connection.

@@ -126,7 +126,7 @@ impl Machine {
         self.tell_children_gone(name);
     }
 
-    pub(super) fn said(&mut self, name: &NodeName, from: Incarnation, message: ToMaster, now: Moment) {
+    pub(super) fn message(&mut self, name: &NodeName, from: Incarnation, message: ToMaster, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let first = seat.life.is(from);
         let Some(life) = seat.life_of(from) else { return };
