@@ -175,7 +175,7 @@ impl<T: DeserializeOwned> FromRequest for Bincode<T> {
 impl FromRequest for Session {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
         if let Sender::Session(session) = &request.from {
-            return Ok(Session::here(request.node.known_sessions().clone(), session.clone()));
+            return Ok(Session::here(request.node.all_sessions().clone(), session.clone()));
         }
         let client = request.client.ok_or_else(|| HandlerError::bad_request("no client made this call"))?;
         let session = request.node.session(client.session);

@@ -27,7 +27,7 @@ struct Neighbour {
     /// The nodes that the neighbour has said it reaches.
     reaches: NodeSet,
     /// The nodes that the neighbour was told of, once it was told any.
-    told: Option<NodeSet>,
+    sent: Option<NodeSet>,
 }
 
 /// A change that a neighbour must be told now.
@@ -48,7 +48,7 @@ impl Reachability {
     /// Adds a neighbour that has linked: it tells anew what it reaches, and is told everything.
     pub(crate) fn up(&mut self, at: PeerKey) -> Vec<ReachNotice> {
         // What the neighbour's predecessor reached holds until the neighbour has told its own.
-        self.neighbours.entry(at).or_default().told = None;
+        self.neighbours.entry(at).or_default().sent = None;
         self.tell()
     }
 
@@ -124,9 +124,9 @@ impl Reachability {
         let mut all = Vec::new();
         for (at, nodes) in wanted {
             let Some(neighbour) = self.neighbours.get_mut(&at) else { continue };
-            let change = difference(neighbour.told.as_ref(), &nodes);
-            if neighbour.told.is_none() || change != ReachChange::default() {
-                neighbour.told = Some(nodes);
+            let change = difference(neighbour.sent.as_ref(), &nodes);
+            if neighbour.sent.is_none() || change != ReachChange::default() {
+                neighbour.sent = Some(nodes);
                 all.push((at, change));
             }
         }

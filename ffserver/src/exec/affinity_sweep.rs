@@ -28,7 +28,7 @@ pub(crate) async fn tell_lost_nodes(executor: Arc<Executor>) {
     loop {
         affinity.lost_one.notified().await;
         for (id, lost) in affinity.take_lost() {
-            let sessions = executor.node.known_sessions();
+            let sessions = executor.node.all_sessions();
             let (Some(_), Some(local)) = (executor.hooks.of(SessionEventKind::LostNode), sessions.local(id))
             else {
                 continue;

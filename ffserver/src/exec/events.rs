@@ -66,7 +66,7 @@ impl SessionEvents for AppEvents {
 }
 
 async fn tell_verified(hooks: &Hooks, node: &Node, id: SessionId) {
-    let sessions = node.known_sessions();
+    let sessions = node.all_sessions();
     let (local, remote) = (sessions.local(id), sessions.remote().get(id));
     // The turn puts the hook behind the one at the session's opening, and before the one at its end.
     let _turn = match (&local, &remote) {
@@ -79,9 +79,9 @@ async fn tell_verified(hooks: &Hooks, node: &Node, id: SessionId) {
 }
 
 async fn tell_not_moved(hooks: &Hooks, node: &Node, id: SessionId, order: MoveOrder) {
-    let Some(local) = node.known_sessions().local(id) else { return };
+    let Some(local) = node.all_sessions().local(id) else { return };
     let _turn = local.turn().lock().await;
     let failed = NotMoved { to: order.node, extra: Bytes::from(order.extra) };
-    let session = Session::here(node.known_sessions().clone(), local.clone());
+    let session = Session::here(node.all_sessions().clone(), local.clone());
     tell_session(hooks, node, session, SessionEvent::NotMoved(failed)).await;
 }

@@ -54,8 +54,8 @@ impl Executor {
     ) {
         let client = message.head.client.filter(|client| {
             route.takes_session
-                && !self.node.known_sessions().registry().has(client.session)
-                && !self.node.known_sessions().remote().is_open(client.session)
+                && !self.node.all_sessions().registry().has(client.session)
+                && !self.node.all_sessions().remote().is_open(client.session)
         });
         let Some(client) = client else { return self.start_method(route, message, done) };
         let NodeCall { link, head, body, deadline, from } = message;

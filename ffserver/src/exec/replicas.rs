@@ -30,11 +30,11 @@ pub(crate) struct Replicas {
 
 impl Replicas {
     fn replicas(&self) -> &RemoteSessions {
-        self.node.known_sessions().remote()
+        self.node.all_sessions().remote()
     }
 
     fn session(&self, remote: &Arc<RemoteSession>) -> Session {
-        Session::there(self.node.known_sessions().clone(), remote.clone())
+        Session::there(self.node.all_sessions().clone(), remote.clone())
     }
 
     /// Lets `job`, which keeps so many bytes, run when the session is known here: at once, if it is. The first job asks
@@ -75,7 +75,7 @@ impl Replicas {
                 self.tell(&remote, SessionEvent::Opened).await;
                 remote.set_opened();
                 if remote.becomes_verified() {
-                    self.node.known_sessions().events().verified(id).await;
+                    self.node.all_sessions().events().verified(id).await;
                 }
                 while let Some(job) = self.replicas().next_job(id) {
                     job(Ok(()));
@@ -102,7 +102,7 @@ impl Replicas {
     pub(crate) fn gone(self: &Arc<Self>, id: SessionId) {
         // First no record is bound to the session any more, then those that are bound are let go.
         self.replicas().ended(id);
-        self.node.known_sessions().ended(id);
+        self.node.all_sessions().ended(id);
         if !self.queues.is_running(id) {
             self.idle(id);
         }

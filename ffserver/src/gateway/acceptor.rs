@@ -70,7 +70,7 @@ impl Clients {
             }
         }
         drop(listener);
-        self.executor.node.known_sessions().registry().direct(Directive::Drain);
+        self.executor.node.all_sessions().registry().direct(Directive::Drain);
         self.connections.wait().await;
     }
 
@@ -80,14 +80,14 @@ impl Clients {
     pub(crate) fn leave(&self) -> Departure {
         let (sender, leaving) = mpsc::channel(LEAVING_MAX);
         *self.successor.lock() = Some(sender);
-        let registry = self.executor.node.known_sessions().registry();
+        let registry = self.executor.node.all_sessions().registry();
         Departure { leaving, to_tell: registry.begin_directive(Directive::Leave), clients: self.clone() }
     }
 
     /// Ends the leaving: connections that are still here go on.
     pub(crate) fn stay(&self) {
         *self.successor.lock() = None;
-        self.executor.node.known_sessions().registry().direct(Directive::Run);
+        self.executor.node.all_sessions().registry().direct(Directive::Run);
     }
 
     fn are_gone(&self) -> bool {
@@ -103,7 +103,7 @@ impl Clients {
         // The kernel's coalescing would only add delay: a connection writes once per turn.
         let _ = stream.set_nodelay(true);
         let Ok(address) = stream.peer_addr() else { return };
-        let session = match self.executor.node.known_sessions().registry().open(address) {
+        let session = match self.executor.node.all_sessions().registry().open(address) {
             Ok(session) => session,
             Err(why) => {
                 let identity = self.executor.node.identity();
@@ -159,7 +159,7 @@ impl Clients {
         let Some((socket, record)) = connection.leave() else { return Err(connection) };
         let session = connection.session().clone();
         drop(connection);
-        let choices = self.executor.node.known_sessions().left(&session);
+        let choices = self.executor.node.all_sessions().left(&session);
         Ok(Box::pin(clients.send(LeavingConnection { socket, record, choices })))
     }
 
@@ -186,7 +186,7 @@ impl Clients {
 
     async fn close(self, mut connection: Box<Connection>, closed: Closed) {
         let (executor, session) = (&self.executor, connection.session().clone());
-        let sessions = executor.node.known_sessions();
+        let sessions = executor.node.all_sessions();
         sessions.end(&session);
         sessions.tell_ended(&session);
         connection.say_why(&closed).await;

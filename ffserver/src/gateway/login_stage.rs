@@ -136,10 +136,10 @@ async fn accept(
         let error = SessionError::TooLarge { bytes, max };
         return Err(failed(format!("the verdict over a login cannot be kept: {error}")));
     }
-    match node.known_sessions().claim_user(session, &user).await {
+    match node.all_sessions().claim_user(session, &user).await {
         Ok(()) => {}
         Err(ClaimError::Lost) => {
-            node.known_sessions().kick(session.id(), &user);
+            node.all_sessions().kick(session.id(), &user);
             return Ok(());
         }
         Err(ClaimError::Taken) => {
@@ -149,11 +149,11 @@ async fn accept(
     }
     // An earlier try, or the handler itself, may have bound another user.
     let before = session.state().user.clone();
-    let changed = node.known_sessions().change_quietly(session, change, None);
-    node.known_sessions().free_replaced(session, before, Some(user), changed.is_ok());
+    let changed = node.all_sessions().change_quietly(session, change, None);
+    node.all_sessions().free_replaced(session, before, Some(user), changed.is_ok());
     changed.map_err(|error| failed(format!("the verdict over a login cannot be kept: {error}")))?;
     if session.becomes_verified() {
-        node.known_sessions().events().verified(session.id()).await;
+        node.all_sessions().events().verified(session.id()).await;
     }
     session.set_stage(Stage::In);
     session.reply(command(executor), greeting);

@@ -102,7 +102,7 @@ impl HandoverContext {
         self.node.identity().tasks().running_calls() == 0
             && !self.node.transit().park().any()
             && self.node.transit().links().iter().all(|link| link.waiting_calls() == 0)
-            && !self.node.known_sessions().registry().has_session_at_work()
+            && !self.node.all_sessions().registry().has_session_at_work()
     }
 
     /// Waits until something may have changed of what [`HandoverContext::look`] has shown. Everything that is waited
@@ -116,7 +116,7 @@ impl HandoverContext {
         let busy: Vec<&Link> = links.iter().filter(|link| link.waiting_calls() > 0).collect();
         tokio::select! {
             () = node.transit().turned().notified() => {}
-            () = node.known_sessions().registry().rested().notified(), if rest => {}
+            () = node.all_sessions().registry().rested().notified(), if rest => {}
             () = node.transit().park().emptied(), if rest && node.transit().park().any() => {}
             () = node.identity().tasks().calls().wait(), if rest && node.identity().tasks().running_calls() > 0 => {}
             () = one_is_idle(&busy), if !busy.is_empty() => {}
@@ -165,7 +165,7 @@ impl HandoverContext {
 
     /// Holds clients: they start nothing new.
     pub(super) fn hold_clients(&self) {
-        self.node.known_sessions().registry().direct(Directive::Hold);
+        self.node.all_sessions().registry().direct(Directive::Hold);
     }
 
     /// Runs the app's freeze hook.
@@ -192,7 +192,7 @@ impl HandoverContext {
 
     /// The replicas that are open here, and the records that are bound to sessions.
     pub(super) fn replicas_and_bindings(&self) -> Vec<FromPredecessor> {
-        let replicas = self.node.known_sessions().remote().hand_over();
+        let replicas = self.node.all_sessions().remote().hand_over();
         let bindings = self.node.records().map(Records::bindings).unwrap_or_default();
         let replicas = replicas.chunks(RECORDS_AT_ONCE).map(|some| FromPredecessor::Replicas(some.to_vec()));
         replicas
@@ -202,7 +202,7 @@ impl HandoverContext {
 
     /// The users of this node's sessions.
     pub(super) fn users(&self) -> Vec<FromPredecessor> {
-        let all = self.node.known_sessions().users().hand_over();
+        let all = self.node.all_sessions().users().hand_over();
         all.chunks(RECORDS_AT_ONCE).map(|some| FromPredecessor::Users(some.to_vec())).collect()
     }
 
@@ -225,7 +225,7 @@ impl HandoverContext {
 
     /// Begins the departure of clients, each when nothing runs for it; broadcasts go to those that have left, too.
     pub(super) fn begin_leaving(&self) -> Option<Departure> {
-        self.node.known_sessions().handoff().begin();
+        self.node.all_sessions().handoff().begin();
         self.clients.as_ref().map(Clients::leave)
     }
 
@@ -237,17 +237,17 @@ impl HandoverContext {
         session: SessionId,
         body: &[u8],
     ) {
-        answer_successor(self.node.known_sessions(), to, number, session, body);
+        answer_successor(self.node.all_sessions(), to, number, session, body);
     }
 
     /// The next broadcast for clients that have left. Cancel-safe.
     pub(super) async fn next_broadcast(&self) -> FromPredecessor {
-        FromPredecessor::Broadcast(self.node.known_sessions().handoff().next().await)
+        FromPredecessor::Broadcast(self.node.all_sessions().handoff().next().await)
     }
 
     /// The next broadcast for clients that have left, when there is one.
     pub(super) fn take_broadcast(&self) -> Option<FromPredecessor> {
-        self.node.known_sessions().handoff().take().map(FromPredecessor::Broadcast)
+        self.node.all_sessions().handoff().take().map(FromPredecessor::Broadcast)
     }
 
     /// Tells the neighbours that nothing new comes from here.
@@ -274,11 +274,11 @@ impl HandoverContext {
         }
         self.node.identity().tasks().calls().reopen();
         self.node.transit().affinity().keep();
-        self.node.known_sessions().handoff().end();
+        self.node.all_sessions().handoff().end();
         self.node.transit().links().iter().for_each(Link::resume);
         match &self.clients {
             Some(clients) => clients.stay(),
-            None => self.node.known_sessions().registry().direct(Directive::Run),
+            None => self.node.all_sessions().registry().direct(Directive::Run),
         }
         self.node.identity().lifecycle().set_phase(Phase::Ready);
         self.ports.send_replace(true);
@@ -303,14 +303,14 @@ impl HandoverContext {
                     warn!("an HTTP connection could not be taken over: {error}");
                 }
             }
-            (FromPredecessor::Broadcast(payload), _) => self.node.known_sessions().broadcast_passed(&payload),
+            (FromPredecessor::Broadcast(payload), _) => self.node.all_sessions().broadcast_passed(&payload),
             (said, _) => take_knowledge(&self.node, said),
         }
     }
 
     /// Notes that nothing more comes from the predecessor.
     pub(super) fn all_arrived(&self) {
-        self.node.known_sessions().all_arrived();
+        self.node.all_sessions().all_arrived();
     }
 
     /// Forgets the records that are bound to sessions which have ended at the predecessor.
@@ -362,10 +362,10 @@ fn take_knowledge(node: &Node, said: FromPredecessor) {
             all.into_iter().for_each(|choice| node.transit().affinity().take_over(choice))
         }
         FromPredecessor::Replicas(all) => {
-            all.into_iter().for_each(|session| node.known_sessions().remote().take_over(session))
+            all.into_iter().for_each(|session| node.all_sessions().remote().take_over(session))
         }
         FromPredecessor::Users(all) => {
-            all.into_iter().for_each(|claim| node.known_sessions().users().expect(claim))
+            all.into_iter().for_each(|claim| node.all_sessions().users().expect(claim))
         }
         FromPredecessor::Bindings(all) => {
             if let Some(records) = node.records() {

@@ -53,7 +53,7 @@ pub(crate) struct LoopWatch {
     beats: u64,
     /// How long the loop has stood still.
     still: Duration,
-    said: bool,
+    reported: bool,
 }
 
 /// A line to be logged about a loop.
@@ -74,14 +74,14 @@ impl LoopWatch {
         // When the watch stood still as well, the whole process did: that is not the loop's fault.
         let own = away > Self::STILL_MAX;
         if beats != self.beats || own {
-            let word = self.said.then_some(LoopNotice::TurnsAgain(self.still));
+            let word = self.reported.then_some(LoopNotice::TurnsAgain(self.still));
             *self = Self { beats, ..Self::default() };
             return word.filter(|_| !own);
         }
         self.still += away;
         // Before the first beat the loop has not begun to turn.
-        let now = beats > 0 && !self.said && self.still >= Self::STILL_MAX;
-        self.said |= now;
+        let now = beats > 0 && !self.reported && self.still >= Self::STILL_MAX;
+        self.reported |= now;
         now.then_some(LoopNotice::Stands(self.still))
     }
 }

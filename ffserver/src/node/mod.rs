@@ -76,8 +76,9 @@ impl Node {
         &self.0.transit
     }
 
+    /// The sessions of this node, and the replicas of other nodes' here.
     #[inline]
-    pub(crate) fn known_sessions(&self) -> &Sessions {
+    pub(crate) fn all_sessions(&self) -> &Sessions {
         &self.0.sessions
     }
 
@@ -143,7 +144,7 @@ impl Node {
 
     /// The status that the master is told.
     pub(crate) fn status(&self) -> NodeStatus {
-        status(self.transit(), self.known_sessions().registry(), Some(self))
+        status(self.transit(), self.all_sessions().registry(), Some(self))
     }
 
     /// The children that are linked now.
@@ -158,19 +159,19 @@ impl Node {
 
     /// The open session of that id: of this node, or of another node if its messages come here.
     pub fn session(&self, id: SessionId) -> Option<Session> {
-        self.known_sessions().session(id)
+        self.all_sessions().session(id)
     }
 
     /// Every open session whose net node this is.
     pub fn sessions(&self) -> Vec<Session> {
-        let sessions = self.known_sessions();
+        let sessions = self.all_sessions();
         let here = |session| Session::here(sessions.clone(), session);
         sessions.registry().all().into_iter().map(here).collect()
     }
 
     /// Broadcasts: messages to many clients.
     pub fn broadcasts(&self) -> Broadcasts {
-        Broadcasts::new(self.known_sessions().clone())
+        Broadcasts::new(self.all_sessions().clone())
     }
 
     /// The parents, to call outside of a request: from a hook or a timer.

@@ -19,7 +19,7 @@ pub(super) fn notice(
             let bytes_max = executor.node.identity().limits().park_bytes_max;
             executor.node.transit().hold().keep(payload, bytes_max);
             release();
-            executor.node.known_sessions().broadcast_here(&broadcast);
+            executor.node.all_sessions().broadcast_here(&broadcast);
         }
         None => warn!(from = %inbound.at.1, "a malformed broadcast is ignored"),
     }

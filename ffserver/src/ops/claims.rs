@@ -11,7 +11,7 @@ use crate::transit::inbound_envelope::InboundEnvelope;
 pub(super) fn request(executor: &Executor, inbound: &InboundEnvelope<'_>, envelope: &Envelope<'_>) {
     match decode::<Vec<Claim>>(envelope.payload) {
         Some(claims) if claims.iter().all(|claim| claim.session.node() == envelope.from) => {
-            let losers = executor.node.known_sessions().judge(&claims);
+            let losers = executor.node.all_sessions().judge(&claims);
             inbound.link.reply(inbound.head.call, &losers);
         }
         _ => {

@@ -113,7 +113,7 @@ impl Inbound {
             (Some(Op::Claim), None) => claims::request(executor, inbound, &envelope),
             (_, Some(client)) => {
                 let path = ReplyPath::Link(link.clone(), call);
-                session_requests::answer(executor.node.known_sessions(), &path, client.session, &envelope);
+                session_requests::answer(executor.node.all_sessions(), &path, client.session, &envelope);
             }
             _ => ReplyPath::Link(link.clone(), call).unknown(executor.node.identity()),
         }
@@ -175,7 +175,7 @@ impl Inbound {
     fn is_ready(&self, what: HeldFor) -> bool {
         let node = &self.executor.node;
         match what {
-            HeldFor::Session(id) => node.known_sessions().registry().has(id),
+            HeldFor::Session(id) => node.all_sessions().registry().has(id),
             HeldFor::Node(to) => node.transit().membership().neighbour_to(to, None, None, 0).is_some(),
         }
     }
@@ -203,7 +203,7 @@ impl Inbound {
 
     fn release(&self) {
         let node = &self.executor.node;
-        node.known_sessions().release_arrived();
+        node.all_sessions().release_arrived();
         let (hold, park) = (node.transit().hold(), node.identity().limits().park);
         while let Some(held) = hold.next(Instant::now(), park, |what| self.is_ready(what)) {
             let inbound = held.inbound();

@@ -51,7 +51,7 @@ pub(crate) struct LinkService {
     inbound: Arc<Inbound>,
     at: PeerKey,
     speaker: LastSpeaker,
-    last_hop: Mutex<Option<LastHop>>,
+    last_forward: Mutex<Option<LastForward>>,
     routes: Arc<[Route]>,
     served: Arc<[Served]>,
 }
@@ -75,14 +75,14 @@ impl LastSpeaker {
 }
 
 /// The hop that was found for the last session and target: one read of a link mostly brings several messages of a session.
-struct LastHop {
+struct LastForward {
     session: SessionId,
     target: Arc<str>,
     hop: Hop,
     edits: u64,
 }
 
-impl LastHop {
+impl LastForward {
     /// Whether a message may go this way without another look.
     fn is_for(&self, transit: &Transit, message: &Forwarded<'_>) -> bool {
         self.session == message.client.session
@@ -128,7 +128,7 @@ impl LinkService {
         served: Arc<[Served]>,
     ) -> Self {
         let speaker = LastSpeaker(AtomicU64::new(u64::MAX));
-        Self { inbound, at, speaker, last_hop: Mutex::default(), routes, served }
+        Self { inbound, at, speaker, last_forward: Mutex::default(), routes, served }
     }
 
     fn executor(&self) -> &Arc<Executor> {
@@ -193,7 +193,7 @@ impl LinkService {
             return Err(transit.too_many_hops(message.hops));
         }
         let (sink, token) = (link.sink(), call.into());
-        if let Some(last) = self.last_hop.lock().as_ref().filter(|last| last.is_for(transit, message)) {
+        if let Some(last) = self.last_forward.lock().as_ref().filter(|last| last.is_for(transit, message)) {
             match forward_over(&last.hop, message, sink.clone(), token) {
                 Ok(()) => return Ok(()),
                 Err(NotSent::Fault(fault)) => return Err(fault),
@@ -204,7 +204,7 @@ impl LinkService {
         let edits = transit.affinity().edits();
         let hop = transit.forward(message, sink, token)?;
         let (session, target) = (message.client.session, message.target.clone());
-        *self.last_hop.lock() = hop.map(|hop| LastHop { session, target, hop, edits });
+        *self.last_forward.lock() = hop.map(|hop| LastForward { session, target, hop, edits });
         Ok(())
     }
 
@@ -213,7 +213,7 @@ impl LinkService {
         let executor = self.executor().clone();
         let (session, stays) = (waiting.client.session, !waiting.client.stateless);
         let (bytes, body) = (body.len(), Bytes::copy_from_slice(body));
-        let (transit, remote) = (executor.node.transit(), executor.node.known_sessions().remote());
+        let (transit, remote) = (executor.node.transit(), executor.node.all_sessions().remote());
         let leads = |at: &PeerKey| transit.membership().leads_now(at, session.node());
         if !executor.tables.needs_sessions() || remote.takes_message(session, stays, &self.at, leads) {
             return executor.admit(waiting, body);
@@ -222,7 +222,7 @@ impl LinkService {
         let job = move |known: Result<(), Fault>| match known {
             Ok(()) => {
                 if stays {
-                    executor.node.known_sessions().remote().is_here(session);
+                    executor.node.all_sessions().remote().is_here(session);
                 }
                 executor.admit(waiting, body);
             }
@@ -278,7 +278,7 @@ impl Service for LinkService {
         let inbound = InboundEnvelope { at: &self.at, link, head, body, now };
         match (self.reserved(number), head.client) {
             (Some(SESSION_ENDED), Some(client)) if self.may_speak_for(link, client.session) => {
-                node.known_sessions().ended(client.session);
+                node.all_sessions().ended(client.session);
             }
             (Some(REACH), None) => reach::notice(self.executor(), &inbound),
             (Some(TO), _) => self.inbound.notice(&inbound),

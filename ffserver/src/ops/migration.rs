@@ -34,7 +34,7 @@ pub(super) fn enter(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>, id:
 }
 
 async fn run_entered(executor: &Executor, id: SessionId, entry: MoveEntry) {
-    let sessions = executor.node.known_sessions();
+    let sessions = executor.node.all_sessions();
     let Some(remote) = sessions.remote().get(id) else { return };
     let _turn = remote.turn.lock().await;
     // The net node asks again when the answer was lost: the app is told once.
@@ -58,7 +58,7 @@ pub(super) fn not_moved(
     };
     let (told, link, call) = (executor.clone(), inbound.link.clone(), inbound.head.call);
     drop(executor.node.identity().tasks().calls().spawn(async move {
-        if let Some(remote) = told.node.known_sessions().remote().get(id) {
+        if let Some(remote) = told.node.all_sessions().remote().get(id) {
             let failed = NotMoved { to: order.node, extra: Bytes::from(order.extra) };
             told.replicas.tell(&remote, SessionEvent::NotMoved(failed)).await;
         }
@@ -68,7 +68,7 @@ pub(super) fn not_moved(
 
 /// Lets a session go that was moved away, and tells the app.
 pub(super) fn left(executor: &Arc<Executor>, id: SessionId) {
-    let remote = executor.node.known_sessions().remote().get(id);
+    let remote = executor.node.all_sessions().remote().get(id);
     let Some(remote) = remote.filter(|remote| remote.leaves()) else { return };
     if executor.hooks.of(SessionEventKind::Left).is_some() {
         let replicas = executor.replicas.clone();

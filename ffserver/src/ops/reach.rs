@@ -15,7 +15,7 @@ pub(crate) fn notice(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>) {
         Some(change) => {
             transit.membership().take_notice(inbound.at, inbound.link, change);
             executor.replicas.look_at_all(false);
-            executor.node.known_sessions().tell_claims();
+            executor.node.all_sessions().tell_claims();
             // A hop may be there now that parked messages wait for.
             transit.look_at_parked();
         }

@@ -15,7 +15,7 @@ use crate::session::local::PushError;
 
 /// Pushes a message to the client of a session of this node.
 pub(super) fn push(executor: &Executor, client: Client, body: &[u8]) -> PushAnswer {
-    let sessions = executor.node.known_sessions();
+    let sessions = executor.node.all_sessions();
     match sessions.local(client.session).map(|session| session.push(client.command, body)) {
         Some(Ok(())) => PushAnswer::Queued,
         Some(Err(PushError::TooSlow)) => PushAnswer::TooSlow,
@@ -28,14 +28,14 @@ pub(super) fn push(executor: &Executor, client: Client, body: &[u8]) -> PushAnsw
 
 /// Closes a session of this node.
 pub(super) fn close(executor: &Executor, session: SessionId, reason: &[u8]) {
-    if let Some(session) = executor.node.known_sessions().local(session) {
+    if let Some(session) = executor.node.all_sessions().local(session) {
         session.close(&String::from_utf8_lossy(reason));
     }
 }
 
 /// Updates the replica of a session whose state has changed.
 pub(super) fn state(executor: &Executor, session: SessionId, payload: &[u8]) {
-    let sessions = executor.node.known_sessions();
+    let sessions = executor.node.all_sessions();
     if let Some(state) = decode(payload) {
         let remote = sessions.remote().update(session, state);
         if remote.is_some_and(|remote| remote.becomes_verified()) {
@@ -47,7 +47,7 @@ pub(super) fn state(executor: &Executor, session: SessionId, payload: &[u8]) {
 /// Answers another node that knows these sessions: it is told of those that have ended, and with [`Op::Check`] of
 /// changes of the others.
 pub(super) fn check(executor: &Arc<Executor>, from: NodeNumber, op: Op, ids: &[u8]) {
-    let (transit, sessions) = (executor.node.transit(), executor.node.known_sessions());
+    let (transit, sessions) = (executor.node.transit(), executor.node.all_sessions());
     // A session that is not here may be on its way to this process, or to its successor: the caller retries.
     let phase = executor.node.identity().lifecycle().phase();
     if transit.hold().is_expecting() || phase == Phase::HandedOver {

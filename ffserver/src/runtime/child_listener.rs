@@ -123,7 +123,7 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
 
 fn link_down(executor: &Executor, link: &Link) {
     executor.node.transit().link_down(Side::Child, link);
-    executor.node.known_sessions().tell_claims();
+    executor.node.all_sessions().tell_claims();
 }
 
 /// Begins a hook about the link's child, in a task of its own: neither the link nor a message of the child waits for the

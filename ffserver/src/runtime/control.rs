@@ -53,7 +53,7 @@ pub(crate) struct Control {
     pub(crate) parents: HashMap<NodeName, watch::Sender<Whereabouts>>,
     pub(crate) word: watch::Receiver<MasterNotice>,
     /// Becomes the last word that the master has been sent.
-    pub(crate) said: watch::Sender<MasterNotice>,
+    pub(crate) sent: watch::Sender<MasterNotice>,
     /// Becomes true with the first registration.
     pub(crate) registered: watch::Sender<bool>,
     pub(crate) stop: Stop,
@@ -176,7 +176,7 @@ impl Control {
                         master.send(ToMaster::Status(self.status())).await?;
                         master.send(message.clone()).await?;
                     }
-                    self.said.send_replace(word);
+                    self.sent.send_replace(word);
                 }
                 () = status_due(self.reported.transit.identity(), last_status) => {
                     last_status = Some(Instant::now());

@@ -186,7 +186,7 @@ impl ParentLink {
         let service = LinkService::new(self.inbound.clone(), at, self.routes.clone(), self.served.clone());
         let why = driver(link.clone(), service).await;
         transit.link_down(Side::Parent, &link);
-        executor.node.known_sessions().tell_claims();
+        executor.node.all_sessions().tell_claims();
         let lost = transit.remove_parent(&link);
         match why {
             Closed::Bye(_) => info!(parent = %name, %incarnation, "parent left: {why}"),

@@ -32,15 +32,15 @@ pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 
 const EVENT_INTERVAL: u32 = 256;
 
-/// Which start of its node this process is: what the master said (`said`), or the clock for a start by
+/// Which start of its node this process is: what the master has given (`given`), or the clock for a start by
 /// hand.
 ///
 /// # Errors
-/// `InvalidInput` when `said` is no number.
-pub fn incarnation(said: Option<String>) -> io::Result<Incarnation> {
-    if let Some(said) = said {
-        let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{INCARNATION_ENV}={said}"));
-        return said.parse().map(Incarnation).map_err(wrong);
+/// `InvalidInput` when `given` is no number.
+pub fn incarnation(given: Option<String>) -> io::Result<Incarnation> {
+    if let Some(given) = given {
+        let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{INCARNATION_ENV}={given}"));
+        return given.parse().map(Incarnation).map_err(wrong);
     }
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Incarnation(u64::try_from(clock.as_millis()).unwrap_or(u64::MAX)))

@@ -98,7 +98,7 @@ impl Connection {
     pub(super) fn new(stream: TcpStream, session: LocalSession, executor: Arc<Executor>) -> Self {
         let limits = &executor.node.identity().limits();
         let running = executor.hooks.of(SessionEventKind::Opened).map(|hook| {
-            let opened = Session::here(executor.node.known_sessions().clone(), session.clone());
+            let opened = Session::here(executor.node.all_sessions().clone(), session.clone());
             let hook = hook(executor.node.clone(), opened, SessionEvent::Opened);
             let handler = Execution::hook(async move {
                 hook.await;
@@ -142,7 +142,7 @@ impl Connection {
         executor: Arc<Executor>,
     ) -> Result<Self, bincode::Error> {
         let ConnectionHandoff { protocol, handoff } = bincode::deserialize(&record.extra)?;
-        let session = executor.node.known_sessions().adopt(&record, handoff);
+        let session = executor.node.all_sessions().adopt(&record, handoff);
         let mut connection = Self::silent(stream, session, executor);
         (connection.input.unread, connection.input.ended) = (record.unread, record.ended);
         connection.input.protocol = protocol;
@@ -153,7 +153,7 @@ impl Connection {
     /// when it cannot leave: it is being closed, or something runs for it after all.
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.socket.as_fd().try_clone_to_owned().ok()?;
-        let (mut record, handoff) = self.executor.node.known_sessions().leave(&self.session)?;
+        let (mut record, handoff) = self.executor.node.all_sessions().leave(&self.session)?;
         let extra = ConnectionHandoff { protocol: self.input.protocol.clone(), handoff };
         record.extra = bincode::serialize(&extra).ok()?;
         let mut unsent = self.writing.take();
@@ -198,7 +198,7 @@ impl Connection {
             _ if !busy && self.input.ended && !self.input.stalled => Poll::Ready(Closed::ByPeer),
             Directive::Drain if !busy => Poll::Ready(Closed::Draining),
             Directive::Hold if !answering => {
-                self.executor.node.known_sessions().registry().rested().notify_one();
+                self.executor.node.all_sessions().registry().rested().notify_one();
                 Poll::Pending
             }
             // Unwritten bytes go with the connection.

@@ -137,10 +137,10 @@ async fn the_last_request_of_a_client_that_holds_and_the_last_client_that_leaves
     let open = OpenPorts::new(context.ports.subscribe());
     tokio::spawn(clients.serve(listener, open, CancellationToken::new()));
     let client = TcpStream::connect(at).await.unwrap();
-    while context.node.known_sessions().registry().all().is_empty() {
+    while context.node.all_sessions().registry().all().is_empty() {
         tokio::task::yield_now().await;
     }
-    let session = context.node.known_sessions().registry().all().remove(0);
+    let session = context.node.all_sessions().registry().all().remove(0);
     session.request_waits();
     context.hold_clients();
     let shown = rest(&context);

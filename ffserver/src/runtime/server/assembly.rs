@@ -178,15 +178,15 @@ mod tests {
         let neighbour = NodeName::try_from("gate").unwrap();
         let session =
             ReplicaRecord { id: known, neighbour, from_parent: true, state, here: true, entered: 0 };
-        node.known_sessions().remote().take_over(session);
+        node.all_sessions().remote().take_over(session);
         let kept = || node.records().unwrap().bindings().len();
         purses.keep(unknown, &1).await.unwrap();
         assert_eq!(kept(), 0);
         purses.keep(known, &1).await.unwrap();
         assert_eq!(kept(), 1);
         // Its end was told, and a handler of it still runs.
-        node.known_sessions().remote().ended(known);
-        node.known_sessions().ended(known);
+        node.all_sessions().remote().ended(known);
+        node.all_sessions().ended(known);
         assert_eq!(kept(), 0);
         assert!(purses.keep(known, &1).await.unwrap().is_some());
         assert_eq!(kept(), 0);

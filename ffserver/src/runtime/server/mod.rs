@@ -233,10 +233,10 @@ impl FFServer {
         let last = MasterNotice::Say(ToMaster::CannotStart { reason: fftelemetry::chain(cannot) });
         word.send_replace(last.clone());
         // The master prints the reason; without a master it stands in this node's own log.
-        let mut said = control.said.subscribe();
+        let mut sent = control.sent.subscribe();
         let masterless = matches!(cannot, RunError::TakeOver(TakeOverError::NoMaster));
         if !matches!(self.place, NodePlace::InProcess(..)) && !masterless {
-            let _ = timeout(Duration::from_secs(1), said.wait_for(|said| *said == last)).await;
+            let _ = timeout(Duration::from_secs(1), sent.wait_for(|sent| *sent == last)).await;
         }
     }
 

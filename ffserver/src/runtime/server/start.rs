@@ -50,7 +50,7 @@ const CHECK_EVERY_S: u64 = 5;
 /// The node's connection to its master, and what it brings.
 pub(super) struct ControlTask {
     pub(super) task: JoinHandle<()>,
-    pub(super) said: watch::Sender<MasterNotice>,
+    pub(super) sent: watch::Sender<MasterNotice>,
     registered: watch::Receiver<bool>,
     whereabouts: Vec<(ffconfig::Parent, ParentSource)>,
     /// True when there is no connection to the master any more.
@@ -99,7 +99,7 @@ impl FFServer {
         &self,
         foundation: &Foundation,
     ) -> (watch::Sender<MasterNotice>, ControlTask) {
-        let (word, said) =
+        let (word, sent) =
             (watch::Sender::new(MasterNotice::Starting), watch::Sender::new(MasterNotice::Starting));
         let (registered, lost) = (watch::Sender::new(false), watch::Sender::new(false));
         let (tell_door, hand_over) = mpsc::channel(1);
@@ -114,7 +114,7 @@ impl FFServer {
             };
             whereabouts.push((config.clone(), way));
         }
-        let (heard_registered, heard_lost) = (registered.subscribe(), lost.subscribe());
+        let (registered_seen, lost_seen) = (registered.subscribe(), lost.subscribe());
         let task = if let NodePlace::InProcess(_, number) = self.place {
             foundation.set_number(number);
             registered.send_replace(true);
@@ -126,7 +126,7 @@ impl FFServer {
                 master: self.cluster.master.clone(),
                 parents,
                 word: word.subscribe(),
-                said: said.clone(),
+                sent: sent.clone(),
                 registered,
                 stop: self.stop.clone(),
                 lost,
@@ -136,8 +136,8 @@ impl FFServer {
             };
             tokio::spawn(control.run())
         };
-        let (registered, lost) = (heard_registered, heard_lost);
-        let control = ControlTask { task, said, registered, whereabouts, lost, hand_over, sockets, node };
+        let (registered, lost) = (registered_seen, lost_seen);
+        let control = ControlTask { task, sent, registered, whereabouts, lost, hand_over, sockets, node };
         (word, control)
     }
 
@@ -349,9 +349,9 @@ async fn every_second(executor: Arc<Executor>) {
     for second in 0_u64.. {
         seconds.tick().await;
         node.identity().end_log_second();
-        idle_reaper::reap(node.known_sessions().registry(), node.identity());
+        idle_reaper::reap(node.all_sessions().registry(), node.identity());
         executor.replicas.look_at_all(second.is_multiple_of(CHECK_EVERY_S));
-        node.known_sessions().tell_claims();
+        node.all_sessions().tell_claims();
         affinity_sweep::forget_lost_nodes(node.transit());
     }
 }
