@@ -21,9 +21,9 @@ use crate::cluster::side::{PeerKey, Side};
 use crate::identity::counters::count;
 use crate::transit::park::{Destination, MessageKind, ParkResult, ParkedMessage, RetryResult};
 
-/// How long may pass between two looks at what is parked: beside every event, and the end of every deadline, the
-/// patience for a lost neighbour ends by the clock.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long may pass between two looks at what is parked, beside every event and every deadline: the patience for a lost
+/// neighbour ends by the clock, and a session leaves a hop when its last outcome there has come, which has no event.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A client's message on its way.
 #[derive(Clone, Copy)]
