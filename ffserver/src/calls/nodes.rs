@@ -20,7 +20,7 @@ enum Recipients {
 }
 
 impl Recipients {
-    fn means(&self, name: &NodeName, kind: &str) -> bool {
+    fn include(&self, name: &NodeName, kind: &str) -> bool {
         match self {
             Self::Name(wanted) => *name == **wanted,
             Self::Kind(wanted) => kind == wanted,
@@ -77,7 +77,7 @@ impl Nodes {
     /// [`CallError`], each call exactly one outcome: `NoNode` when there is no such node, or it cannot be reached;
     /// `NoMethod` when it has no such `#[node_handle]`; else as [`Parents::call`](crate::calls::neighbours::Parents::call).
     pub fn call(&self, name: &str, method: &str, body: impl AsRef<[u8]>) -> Calling {
-        self.call_one(Recipients::Name(name.to_owned()), method, body.as_ref())
+        self.call_recipient(Recipients::Name(name.to_owned()), method, body.as_ref())
     }
 
     /// Calls `method` of one of the other nodes of a kind: the same for the same client session as long as the
@@ -86,7 +86,7 @@ impl Nodes {
     /// # Errors
     /// As [`Nodes::call`].
     pub fn call_any(&self, kind: &str, method: &str, body: impl AsRef<[u8]>) -> Calling {
-        self.call_one(Recipients::Kind(kind.to_owned()), method, body.as_ref())
+        self.call_recipient(Recipients::Kind(kind.to_owned()), method, body.as_ref())
     }
 
     /// Calls `method` of all the other nodes of a kind that can be reached now, at the same time, and waits for
@@ -114,7 +114,7 @@ impl Nodes {
     /// # Errors
     /// [`CallError`] when it could not be sent: a notify does not wait for a node that is out of reach.
     pub fn notify(&self, name: &str, method: &str, body: impl AsRef<[u8]>) -> Result<(), CallError> {
-        self.notify_one(&Recipients::Name(name.to_owned()), method, body.as_ref())
+        self.notify_recipient(&Recipients::Name(name.to_owned()), method, body.as_ref())
     }
 
     /// Tells one of the other nodes of a kind, chosen as by [`Nodes::call_any`].
@@ -122,7 +122,7 @@ impl Nodes {
     /// # Errors
     /// As [`Nodes::notify`].
     pub fn notify_any(&self, kind: &str, method: &str, body: impl AsRef<[u8]>) -> Result<(), CallError> {
-        self.notify_one(&Recipients::Kind(kind.to_owned()), method, body.as_ref())
+        self.notify_recipient(&Recipients::Kind(kind.to_owned()), method, body.as_ref())
     }
 
     /// Tells all the other nodes of a kind that can be reached now; gives how many.
@@ -140,7 +140,7 @@ impl Nodes {
         failed.map_or(Ok(told), |fault| Err(fault.into()))
     }
 
-    fn call_one(&self, whom: Recipients, method: &str, body: &[u8]) -> Calling {
+    fn call_recipient(&self, whom: Recipients, method: &str, body: &[u8]) -> Calling {
         match self.one(&whom) {
             Ok(Some(node)) => self.send_call(&node, method, body),
             Ok(None) => {
@@ -176,7 +176,7 @@ impl Nodes {
         }
     }
 
-    fn notify_one(&self, whom: &Recipients, method: &str, body: &[u8]) -> Result<(), CallError> {
+    fn notify_recipient(&self, whom: &Recipients, method: &str, body: &[u8]) -> Result<(), CallError> {
         let node = self.one(whom)?.ok_or_else(|| self.no_such_node(whom))?;
         Ok(self.send_notify(&node, method, body)?)
     }
@@ -201,12 +201,12 @@ impl Nodes {
     fn awaited_until(&self, whom: &Recipients) -> Option<Instant> {
         let (transit, now) = (&self.origin.transit, Instant::now());
         let park = transit.identity().limits().park;
-        transit.membership().awaited_until(now, park, |name, kind| whom.means(name, kind))
+        transit.membership().awaited_until(now, park, |name, kind| whom.include(name, kind))
     }
 
     fn meant(&self, whom: &Recipients) -> Vec<Reachable> {
         let others = self.origin.transit.membership().others();
-        others.into_values().filter(|node| whom.means(&node.name, &node.kind)).collect()
+        others.into_values().filter(|node| whom.include(&node.name, &node.kind)).collect()
     }
 
     fn no_such_node(&self, whom: &Recipients) -> Fault {

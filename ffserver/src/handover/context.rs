@@ -219,7 +219,7 @@ impl HandoverContext {
     }
 
     /// Retires the node: the successor serves.
-    pub(super) fn retire(&self) {
+    pub(super) fn mark_handed_over(&self) {
         self.node.identity().lifecycle().set_phase(Phase::HandedOver);
     }
 

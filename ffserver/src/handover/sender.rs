@@ -212,7 +212,7 @@ impl<'a> Sender<'a> {
                 self.http = self.http.take().or_else(|| self.context.retire_http());
             }
             Do::Retire => {
-                self.context.retire();
+                self.context.mark_handed_over();
                 self.awaited = self.context.links();
                 while let Some(one) = self.travellers.pop() {
                     self.send(Parcel::Http(one)).await?;

@@ -45,7 +45,7 @@ impl Web {
     ///
     /// # Errors
     /// The socket cannot be used.
-    pub(crate) fn front(&self, listener: TcpListener) -> io::Result<Front> {
+    pub(crate) fn open_front(&self, listener: TcpListener) -> io::Result<Front> {
         self.server.front(listener, self.timeouts, self.connections_max)
     }
 }

@@ -64,7 +64,7 @@ impl ParkedMessage {
         }
     }
 
-    fn key(&self) -> OrderKey {
+    fn order_key(&self) -> OrderKey {
         (self.to.clone(), self.session())
     }
 }
@@ -126,7 +126,7 @@ struct PendingLooks {
 impl ParkState {
     fn add(&mut self, entry: ParkedMessage) {
         (self.count, self.bytes) = (self.count + 1, self.bytes + entry.body.len());
-        *self.keys.entry(entry.key()).or_insert(0) += 1;
+        *self.keys.entry(entry.order_key()).or_insert(0) += 1;
         if let Some(session) = entry.session() {
             self.sessions.entry(session).or_default().insert(self.next);
         }
@@ -249,7 +249,7 @@ impl Park {
             let mut held = FxHashSet::default();
             for number in numbers {
                 let Some(entry) = waiting.messages.remove(&number) else { continue };
-                let (key, bytes) = (entry.key(), entry.body.len());
+                let (key, bytes) = (entry.order_key(), entry.body.len());
                 drop(waiting);
                 let looked = look(entry, !held.contains(&key));
                 waiting = self.waiting.lock();

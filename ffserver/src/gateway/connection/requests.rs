@@ -104,7 +104,7 @@ pub(super) fn forward(
     let (from, routed_here, hops) = (None, true, 0);
     let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
     let asked = session.stage() == Stage::Asked;
-    let sink = if asked { login_stage::sink(session, executor) } else { session.sink() };
+    let sink = if asked { login_stage::sink(session, executor) } else { session.reply_sink() };
     session.request_waits();
     if let Err(fault) = last_hop.send(transit, session.moves(), &message, sink) {
         if asked {

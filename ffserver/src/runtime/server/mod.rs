@@ -211,13 +211,13 @@ impl FFServer {
             LifeEnd::HandedOver => {
                 // A state that went to the successor is the successor's to save.
                 if self.hooks.freeze.is_none() {
-                    self.run_stopping(running.node(), Instant::now() + self.stop.drain()).await;
+                    self.run_stopping(running.own_node(), Instant::now() + self.stop.drain()).await;
                 }
-                shut_down::write_records(running.node(), Instant::now() + self.stop.drain()).await;
+                shut_down::write_records(running.own_node(), Instant::now() + self.stop.drain()).await;
                 self.close_down(running).await;
             }
             LifeEnd::NotWanted(error) => {
-                shut_down::write_records(running.node(), Instant::now()).await;
+                shut_down::write_records(running.own_node(), Instant::now()).await;
                 return Err(error);
             }
         }

@@ -40,8 +40,8 @@ impl FFServer {
         if timeout_at(deadline, tasks.end()).await.is_err() {
             warn!("{} handlers did not end in time", tasks.len());
         }
-        self.run_stopping(running.node(), deadline).await;
-        write_records(running.node(), deadline).await;
+        self.run_stopping(running.own_node(), deadline).await;
+        write_records(running.own_node(), deadline).await;
         self.close_down(running).await;
     }
 
@@ -57,7 +57,7 @@ impl FFServer {
 
     /// Ends what is left: the links, in good order, and the databases.
     pub(super) async fn close_down(&self, running: RunningNode) {
-        let transit = running.node().transit();
+        let transit = running.own_node().transit();
         transit.close_links("the node is stopping");
         running.links.close();
         // The last words of the links are a few bytes each; a dead peer must not hold up the stop.
@@ -67,7 +67,7 @@ impl FFServer {
         };
         let _ = timeout(LAST_WORDS_MAX, last_words).await;
         running.tasks.iter().for_each(JoinHandle::abort);
-        for (_, db) in running.node().databases() {
+        for (_, db) in running.own_node().databases() {
             let _ = timeout(Duration::from_secs(2), db.close()).await;
         }
     }

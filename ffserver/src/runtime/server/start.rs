@@ -89,7 +89,7 @@ impl RunningNode {
         self.addresses.clone()
     }
 
-    pub(super) fn node(&self) -> &Node {
+    pub(super) fn own_node(&self) -> &Node {
         &self.handover.node
     }
 }
@@ -240,7 +240,7 @@ impl FFServer {
             let kept = parent_dialer::keep(inbound.clone(), config.clone(), way.clone());
             tasks.push(tokio::spawn(kept));
         }
-        let front = web.as_ref().zip(web_listener).map(|(web, listener)| self.front(web, listener));
+        let front = web.as_ref().zip(web_listener).map(|(web, listener)| self.open_front(web, listener));
         let front = front.transpose()?;
         self.wait_for_parents(&node).await;
         let (mut clients, mut serving) = (None, None);
@@ -284,8 +284,8 @@ impl FFServer {
         web.map_err(|e| RunError::Web { node: self.identity.name().clone(), why: e.to_string() })
     }
 
-    fn front(&self, web: &Web, listener: TcpListener) -> Result<Front, RunError> {
-        let front = listener.into_std().and_then(|listener| web.front(listener));
+    fn open_front(&self, web: &Web, listener: TcpListener) -> Result<Front, RunError> {
+        let front = listener.into_std().and_then(|listener| web.open_front(listener));
         front.map_err(|e| RunError::Web { node: self.identity.name().clone(), why: e.to_string() })
     }
 

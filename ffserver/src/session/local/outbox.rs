@@ -146,7 +146,7 @@ impl LocalSession {
     }
 
     /// This session as the sink of its forwarded requests; the token is the command.
-    pub(crate) fn sink(&self) -> Arc<dyn Sink> {
+    pub(crate) fn reply_sink(&self) -> Arc<dyn Sink> {
         self.0.clone()
     }
 
