@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use layering::{House, Source, Still, sift};
+use layering::{Source, Still, sift};
 
 /// Every package of the workspace, and which others of it it may depend on.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -133,19 +133,12 @@ fn the_wire_does_no_io_and_the_master_knows_no_handler_and_no_database() -> Resu
 /// What is known of `ffserver` and to be mended: not to become more, and listed no longer than it stays.
 const STILL: &[Still] = &[];
 
-/// Fields that may be cells set later: type, field, reason.
-const LATE: &[(&str, &str, &str)] = &[(
-    "EncodedMessage",
-    "forms",
-    "A form is made of the value beside it when a client first needs it: never set from outside.",
-)];
-
 /// Checks the rooms of a crate by ARCHITECTURE.md and its `lib.rs`, which must list the same.
-fn check(name: &str, src: &str, late: &[(&str, &str, &str)], still: &[Still]) -> Result<()> {
+fn check(name: &str, src: &str, still: &[Still]) -> Result<()> {
     let root = tests::bins::root();
     let src = root.join(src);
     let lib = std::fs::read_to_string(src.join("lib.rs"))?;
-    let house = House { late, ..layering::house(&root, name)? };
+    let house = layering::house(&root, name)?;
     assert_eq!(house.rooms, layering::modules(&lib), "ARCHITECTURE.md and lib.rs");
 
     let (faults, unneeded) = sift(layering::check(&house, &layering::read(&src)?)?, still);
@@ -157,7 +150,7 @@ fn check(name: &str, src: &str, late: &[(&str, &str, &str)], still: &[Still]) ->
 
 #[test]
 fn a_module_of_the_runtime_imports_only_those_before_it_as_the_architecture_lists_them() -> Result<()> {
-    check("ffserver", "ffserver/src", LATE, STILL)
+    check("ffserver", "ffserver/src", STILL)
 }
 
 #[test]
@@ -216,7 +209,7 @@ fn names(text: &str, path: &str) -> bool {
 
 #[test]
 fn a_room_of_the_store_imports_only_those_before_it_and_the_pure_one_nothing() -> Result<()> {
-    check("ffstore", "crates/ffstore/src", &[], &[])?;
+    check("ffstore", "crates/ffstore/src", &[])?;
     let src = tests::bins::root().join("crates/ffstore/src");
     let lib = std::fs::read_to_string(src.join("lib.rs"))?;
     let mut faults = vec![];

@@ -57,10 +57,10 @@ impl Sessions {
     }
 
     fn queue_here(&self, broadcast: &Broadcast<'_>) {
-        let message = EncodedMessage::new(broadcast.command, broadcast.body);
+        let mut message = EncodedMessage::new(broadcast.command, broadcast.body);
         // A client that has left meanwhile, or reads too slowly, is counted where that is noticed.
-        let push = |session: LocalSession| {
-            let _ = session.push_encoded(&message);
+        let mut push = |session: LocalSession| {
+            let _ = session.push_encoded(&mut message);
         };
         match broadcast.audience {
             Audience::All => self.registry().all().into_iter().for_each(push),
@@ -96,7 +96,7 @@ impl Sessions {
             Audience::Sessions(ids) => ids.contains(&session.0.to_le_bytes()),
         };
         if let Some(local) = self.local(session).filter(|_| is_meant) {
-            let _ = local.push_encoded(&EncodedMessage::new(broadcast.command, broadcast.body));
+            let _ = local.push_encoded(&mut EncodedMessage::new(broadcast.command, broadcast.body));
         }
     }
 }

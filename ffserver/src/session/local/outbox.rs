@@ -1,6 +1,6 @@
 //! The outbox of a client: pushes and answers that wait to be written, and why the session ends.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -78,7 +78,7 @@ impl CloseReason {
 pub(crate) struct EncodedMessage<'a> {
     command: CommandId,
     body: &'a [u8],
-    forms: [OnceCell<Bytes>; 3],
+    forms: [Option<Bytes>; 3],
 }
 
 impl<'a> EncodedMessage<'a> {
@@ -86,8 +86,8 @@ impl<'a> EncodedMessage<'a> {
         Self { command, body, forms: Default::default() }
     }
 
-    fn bytes(&self, form: Form, framing: &Firefly) -> &Bytes {
-        self.forms[form as usize].get_or_init(|| {
+    fn bytes(&mut self, form: Form, framing: &Firefly) -> &Bytes {
+        self.forms[form as usize].get_or_insert_with(|| {
             let mut out = Vec::new();
             form.write(framing, self.command, self.body, &mut out);
             out.into()
@@ -120,7 +120,7 @@ impl LocalSession {
     }
 
     /// Sends a message that was encoded for many, and lies in memory once.
-    pub(crate) fn push_encoded(&self, message: &EncodedMessage<'_>) -> Result<(), PushError> {
+    pub(crate) fn push_encoded(&self, message: &mut EncodedMessage<'_>) -> Result<(), PushError> {
         let mut outbox = self.0.outbox.lock();
         self.0.queue_out(&mut outbox, self.0.wire.slow_client, |form, out| {
             if out.share(message.bytes(form, &self.0.wire.framing)) {
