@@ -36,56 +36,31 @@ impl HandlerTables {
     /// Builds the tables and collects every fault: duplicates, and what handlers need and the node's
     /// config does not have.
     pub(crate) fn build(app: &App, config: &ffconfig::Node) -> Result<Self, Vec<String>> {
-        let (mut faults, mut takes) = (Vec::new(), Vec::new());
-        let mut seen: HashMap<Key, &Route> = HashMap::new();
-        for route in &app.routes {
-            if let Some(first) = seen.insert(route.key, route) {
-                let (key, a, b) = (route.key, place(first), place(route));
-                faults.push(format!("{key} is claimed by {a} and {b}"));
-            }
-            match check(route, config, &app.states) {
-                Ok(takes_session) => takes.push(takes_session),
-                Err(why) => faults.push(format!("{} {why}", place(route))),
-            }
-        }
-        let known = |command: CommandId| app.routes.iter().any(|route| route.key == Key::Net(command.0));
-        if let Some(ffconfig::Login { command, .. }) = config.login
-            && !known(command)
-            && config.route.find(command).is_none()
-        {
-            faults.push(format!("nobody decides over logins: command {command} (login.command) has neither a handler nor a route"));
-        }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let takes_session = checked(app, config)?;
         let of = |wanted: fn(&Key) -> bool| -> Vec<Route> {
             // A handler's place in the list, from 1, is its number: see `HandlerTables::names`.
-            let numbered = (1..).zip(app.routes.iter().zip(&takes));
-            let numbered = numbered.filter(|(_, (route, _))| wanted(&route.key));
-            let with_number = |(number, (route, takes)): (u32, (&Route, &bool))| Route {
+            let numbered = (1..).zip(app.routes.iter().zip(&takes_session));
+            let wanted = numbered.filter(|(_, (route, _))| wanted(&route.key));
+            let with_facts = |(number, (route, takes)): (u32, (&Route, &bool))| Route {
                 number,
                 takes_session: *takes,
                 ..route.clone()
             };
-            numbered.map(with_number).collect()
+            wanted.map(with_facts).collect()
         };
         let net = of(|key| matches!(key, Key::Net(_)));
         let default = of(|key| matches!(key, Key::Default)).pop().map(Arc::new);
+        let nodes = of(|key| matches!(key, Key::Node(_)));
         let hooks = app.hooks.need_sessions();
         Ok(Self {
             needs_sessions: hooks || net.iter().chain(default.as_deref()).any(|route| route.takes_session),
             default,
             routes: Arc::new(config.route.clone()),
-            net: Arc::new(net.into_iter().filter_map(|r| command(&r.key).map(|c| (c, r))).collect()),
+            net: Arc::new(net.into_iter().filter_map(|route| Some((command(&route.key)?, route))).collect()),
             root: of(|key| matches!(key, Key::Root(_))).into(),
             remote: of(|key| matches!(key, Key::Remote { .. })).into(),
             nodes: Arc::new(
-                of(|key| matches!(key, Key::Node(_)))
-                    .into_iter()
-                    .filter_map(
-                        |route| if let Key::Node(method) = route.key { Some((method, route)) } else { None },
-                    )
-                    .collect(),
+                nodes.into_iter().filter_map(|route| Some((method(&route.key)?, route))).collect(),
             ),
         })
     }
@@ -140,6 +115,36 @@ impl HandlerTables {
 
 fn command(key: &Key) -> Option<u32> {
     if let Key::Net(command) = key { Some(*command) } else { None }
+}
+
+fn method(key: &Key) -> Option<&'static str> {
+    if let Key::Node(method) = key { Some(method) } else { None }
+}
+
+/// Checks the handlers of an app against the node's config and each other. Returns of each whether it takes a session,
+/// or every fault.
+fn checked(app: &App, config: &ffconfig::Node) -> Result<Vec<bool>, Vec<String>> {
+    let (mut faults, mut takes_session) = (Vec::new(), Vec::new());
+    let mut seen: HashMap<Key, &Route> = HashMap::new();
+    for route in &app.routes {
+        if let Some(first) = seen.insert(route.key, route) {
+            let (key, a, b) = (route.key, place(first), place(route));
+            faults.push(format!("{key} is claimed by {a} and {b}"));
+        }
+        match check(route, config, &app.states) {
+            Ok(takes) => takes_session.push(takes),
+            Err(why) => faults.push(format!("{} {why}", place(route))),
+        }
+    }
+    if let Some(ffconfig::Login { command, .. }) = config.login
+        && !seen.contains_key(&Key::Net(command.0))
+        && config.route.find(command).is_none()
+    {
+        faults.push(format!(
+            "nobody decides over logins: command {command} (login.command) has neither a handler nor a route"
+        ));
+    }
+    if faults.is_empty() { Ok(takes_session) } else { Err(faults) }
 }
 
 fn place(route: &Route) -> String {
