@@ -11,12 +11,12 @@ use crate::session::local::CloseReason;
 /// The reason why a connection ended, for the log.
 pub(in crate::gateway) enum Closed {
     ByPeer,
-    /// The reason given to [`Session::close`], a slow reader's included.
+    /// The reason given to [`Session::close`](crate::Session::close), a slow reader's included.
     Here(CloseReason),
     Frame(FrameFault),
     WebSocket(WebSocketFault),
     Draining,
-    /// The connection may go on in the node's successor, see [`Connection::leave`].
+    /// The connection may go on in the node's successor, see [`Connection::leave`](super::Connection::leave).
     Leaving,
     Io(io::Error),
 }
