@@ -216,13 +216,15 @@ impl Nodes {
 
     fn send_call(&self, node: &Reachable, method: &str, body: &[u8]) -> Calling {
         match self.envelope(node, method, body) {
-            Ok(((side, name), body)) => self.origin.call(side, name.as_str(), TO, &body, self.timeout),
+            Ok((PeerKey { side, name }, body)) => {
+                self.origin.call(side, name.as_str(), TO, &body, self.timeout)
+            }
             Err(fault) => Calling::refused(fault),
         }
     }
 
     fn send_notify(&self, node: &Reachable, method: &str, body: &[u8]) -> Result<(), Fault> {
-        let ((side, name), body) = self.envelope(node, method, body)?;
+        let (PeerKey { side, name }, body) = self.envelope(node, method, body)?;
         self.origin.notify(side, name.as_str(), TO, &body)
     }
 

@@ -59,7 +59,7 @@ fn for_one() -> Vec<Choice> {
 
 impl Choice {
     fn tell(&self, session: SessionId) -> Option<handover::AffinityEntry> {
-        let from = self.from.as_ref().map(|(side, name)| (*side == Side::Parent, name.clone()));
+        let from = self.from.as_ref().map(|at| (at.side == Side::Parent, at.name.clone()));
         let (kind, node, end) = (self.target.to_string(), self.neighbour.clone(), self.end.clone());
         if node.is_none() && end.is_none() {
             return None;
@@ -269,8 +269,8 @@ impl Affinity {
     /// Takes over a choice of this node's predecessor.
     pub(crate) fn take_over(&self, entry: handover::AffinityEntry) {
         let handover::AffinityEntry { session, kind, node, end, from } = entry;
-        let direction = |up| if up { Side::Parent } else { Side::Child };
-        let from = from.map(|(up, name)| (direction(up), name));
+        let side = |is_parent| if is_parent { Side::Parent } else { Side::Child };
+        let from = from.map(|(is_parent, name)| PeerKey::new(side(is_parent), name));
         self.put(session, Choice { target: kind.into(), neighbour: node, hop: None, end, from });
     }
 
@@ -384,7 +384,7 @@ mod tests {
     fn who_was_used_for_another_node_is_given_back_to_be_told_and_who_is_right_stays() {
         let (entry, session) = (Affinity::default(), SessionId(7));
         let name = |name: &str| NodeName::try_from(name).unwrap();
-        let net = (Side::Parent, name("net"));
+        let net = PeerKey::new(Side::Parent, name("net"));
         let kept = handover::AffinityEntry {
             session,
             kind: "hall".into(),
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn a_node_out_of_reach_is_lost_once_when_its_time_is_over() {
         let (entry, name) = (Affinity::default(), |name: &str| NodeName::try_from(name).unwrap());
-        let at = (Side::Child, name("net"));
+        let at = PeerKey::new(Side::Child, name("net"));
         entry.prefer(SessionId(1), "game", name("game.1"), &at);
         entry.prefer(SessionId(2), "game", name("game.2"), &at);
         let reached = |node: &NodeName| *node == *"game.2";

@@ -133,8 +133,8 @@ impl Membership {
     }
 
     /// Adds a link that is about to be used: first it is told which nodes this one reaches.
-    pub(crate) fn link_up(&self, direction: Side, link: &Link) {
-        let at = (direction, link.peer().name.clone());
+    pub(crate) fn link_up(&self, side: Side, link: &Link) {
+        let at = PeerKey::new(side, link.peer().name.clone());
         let mut table = self.table.lock();
         let linked = Linked { link: link.clone(), reach: LinkReach::default() };
         table.links.entry(at.clone()).or_default().push(linked);
@@ -143,8 +143,8 @@ impl Membership {
     }
 
     /// Removes a link that has ended. One that it was to replace is used again.
-    pub(crate) fn link_down(&self, direction: Side, link: &Link) {
-        let at = (direction, link.peer().name.clone());
+    pub(crate) fn link_down(&self, side: Side, link: &Link) {
+        let at = PeerKey::new(side, link.peer().name.clone());
         let mut table = self.table.lock();
         let table = &mut *table;
         let Some(links) = table.links.get_mut(&at) else { return };

@@ -74,15 +74,15 @@ impl Reachability {
         prefer: Option<&PeerKey>,
         pick: u64,
     ) -> Option<&PeerKey> {
-        let leading = |direction| {
+        let leading = |side| {
             self.neighbours
                 .iter()
-                .filter(move |(at, known)| at.0 == direction && known.reaches.contains_key(&to))
+                .filter(move |(at, known)| at.side == side && known.reaches.contains_key(&to))
                 .map(|(at, _)| at)
                 .filter(move |at| Some(*at) != from)
         };
         let mut ways: Vec<&PeerKey> = leading(Side::Child).collect();
-        if ways.is_empty() && from.is_none_or(|(direction, _)| *direction == Side::Child) {
+        if ways.is_empty() && from.is_none_or(|from| from.side == Side::Child) {
             ways = leading(Side::Parent).collect();
         }
         let preferred = ways.iter().copied().find(|way| prefer == Some(way));
@@ -136,7 +136,7 @@ impl Reachability {
     fn to_be_told(&self, at: &PeerKey) -> NodeSet {
         let mut nodes = NodeSet::new();
         for (other, known) in &self.neighbours {
-            if other != at && (at.0 == Side::Child || other.0 == Side::Child) {
+            if other != at && (at.side == Side::Child || other.side == Side::Child) {
                 merge(&mut nodes, &known.reaches);
             }
         }
@@ -218,18 +218,18 @@ mod tests {
         }
 
         fn with(&mut self, name: &str, what: impl FnOnce(&mut Reachability) -> Vec<ReachNotice>) {
-            for ((direction, to), change) in what(self.nodes.get_mut(name).unwrap()) {
+            for (PeerKey { side, name: to }, change) in what(self.nodes.get_mut(name).unwrap()) {
                 // Seen from the other end.
-                let seen = if direction == Side::Parent { Side::Child } else { Side::Parent };
+                let seen = if side == Side::Parent { Side::Child } else { Side::Parent };
                 self.notices.push_back((NodeName::try_from(name).unwrap(), to, seen, change));
             }
         }
 
         fn settle(&mut self) {
-            while let Some((from, to, direction, change)) = self.notices.pop_front() {
+            while let Some((from, to, side, change)) = self.notices.pop_front() {
                 self.frames += 1;
                 assert!(self.frames < 10_000, "it does not end");
-                self.with(to.as_str(), |reach| reach.take_notice(&(direction, from), change));
+                self.with(to.as_str(), |reach| reach.take_notice(&PeerKey::new(side, from), change));
             }
         }
 
@@ -238,13 +238,13 @@ mod tests {
             let number = NodeNumber(u16::from(to.as_bytes()[0] - b'a' + 1));
             let (mut here, mut came, mut way) = (from.to_owned(), None, from.to_owned());
             while here != to {
-                let Some((direction, name)) =
+                let Some(PeerKey { side, name }) =
                     self.nodes[&*here].next(number, came.as_ref(), None, 0).cloned()
                 else {
                     return format!("{way} ?");
                 };
-                let back = if direction == Side::Parent { Side::Child } else { Side::Parent };
-                came = Some((back, NodeName::try_from(here.as_str()).unwrap()));
+                let back = if side == Side::Parent { Side::Child } else { Side::Parent };
+                came = Some(PeerKey::new(back, NodeName::try_from(here.as_str()).unwrap()));
                 here = name.as_str().to_owned();
                 way = format!("{way} {here}");
                 assert!(way.len() < 40, "{way}");
@@ -253,8 +253,8 @@ mod tests {
         }
     }
 
-    fn at(direction: Side, name: &str) -> PeerKey {
-        (direction, NodeName::try_from(name).unwrap())
+    fn at(side: Side, name: &str) -> PeerKey {
+        PeerKey::new(side, NodeName::try_from(name).unwrap())
     }
 
     #[test]

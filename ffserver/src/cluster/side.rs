@@ -13,4 +13,14 @@ pub(crate) enum Side {
 }
 
 /// The key of a neighbour: its side and its name. Not its link, for its process may be replaced.
-pub(crate) type PeerKey = (Side, NodeName);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PeerKey {
+    pub(crate) side: Side,
+    pub(crate) name: NodeName,
+}
+
+impl PeerKey {
+    pub(crate) fn new(side: Side, name: NodeName) -> Self {
+        Self { side, name }
+    }
+}

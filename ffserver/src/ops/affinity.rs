@@ -33,11 +33,11 @@ pub(crate) fn notice(
         }
         Some(AffinityNotice { what: AffinityWord::Chosen, target, node: end }) => {
             if let Ok(end) = NodeName::try_from(end) {
-                let moved = affinity.chosen(session, target, &from.1, end);
+                let moved = affinity.chosen(session, target, &from.name, end);
                 transit.tell_moved(client, target, moved);
             }
         }
         Some(_) => {}
-        None => warn!(from = %from.1, "a malformed message about a session's node is ignored"),
+        None => warn!(from = %from.name, "a malformed message about a session's node is ignored"),
     }
 }

@@ -35,7 +35,7 @@ impl Inbound {
     /// Takes an envelope that expects an answer.
     pub(crate) fn request(&self, inbound: &InboundEnvelope<'_>) {
         let Some(envelope) = self.legal(inbound) else {
-            let text = format!("`{}` may not say that", inbound.at.1);
+            let text = format!("`{}` may not say that", inbound.at.name);
             return reply_bad(&self.executor, inbound, &text);
         };
         if !self.hold(inbound, envelope.to) {
@@ -123,7 +123,7 @@ impl Inbound {
     fn name_of(&self, envelope: &Envelope<'_>, inbound: &InboundEnvelope<'_>) -> NodeName {
         let from = self.executor.node.transit().membership().name(envelope.from);
         // The writer is not reached any more: the neighbour that brought the envelope is the best that is known.
-        from.unwrap_or_else(|| inbound.at.1.clone())
+        from.unwrap_or_else(|| inbound.at.name.clone())
     }
 
     /// Whether an envelope is held: for a session of this node that is on its way here from the predecessor, or for a

@@ -148,7 +148,7 @@ impl LinkService {
             self.speaker.set(key);
             return true;
         }
-        transit.affinity().goes_to(session, &self.at.1)
+        transit.affinity().goes_to(session, &self.at.name)
             || link.has_message_of(session)
             || self.inbound.may_speak_for(&self.at, link, session)
     }
@@ -168,7 +168,7 @@ impl LinkService {
             return link.reply_fault(head.call, &identity.fault(Code::NoMethod, Executed::No, text));
         };
         if !self.may_speak_for(link, client.session) {
-            let text = format!("session {} is not of a node behind `{}`", client.session, self.at.1);
+            let text = format!("session {} is not of a node behind `{}`", client.session, self.at.name);
             return link.reply_fault(head.call, &identity.fault(Code::BadRequest, Executed::No, text));
         }
         let deadline = now + Duration::from_millis(head.time_left_ms.into());
@@ -236,7 +236,7 @@ impl LinkService {
     fn note_turn(&self, link: &Link, head: &Head) {
         if let Some(client) = head.client.filter(|_| link.is_young()) {
             let transit = self.executor().node.transit();
-            let first = transit.peers(self.at.0).turned(link, client.session);
+            let first = transit.peers(self.at.side).turned(link, client.session);
             if first {
                 // Parked messages of the session go before what this one starts.
                 transit.look_at_parked_of(client.session);

@@ -19,6 +19,6 @@ pub(crate) fn notice(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>) {
             // A hop may be there now that parked messages wait for.
             transit.look_at_parked();
         }
-        None => warn!(from = %inbound.at.1, "a malformed message about who can be reached is ignored"),
+        None => warn!(from = %inbound.at.name, "a malformed message about who can be reached is ignored"),
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn refused(executor: &Executor, at: &PeerKey, session: Option<Session
     count(&identity.counters().forged);
     if identity.may_log_call() {
         let session = session.map(|id| id.to_string());
-        warn!(from = %at.1, session, "{what} was refused: the session is not of a node behind that link");
+        warn!(from = %at.name, session, "{what} was refused: the session is not of a node behind that link");
     }
 }
 

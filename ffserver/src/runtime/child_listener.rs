@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::app::hooks::ChildHook;
 use crate::cluster::served::Served;
-use crate::cluster::side::Side;
+use crate::cluster::side::{PeerKey, Side};
 use crate::exec::execution::run_hook;
 use crate::exec::executor::Executor;
 use crate::gateway::acceptor::{OpenPorts, accept_failed};
@@ -100,7 +100,7 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
     let name = link.peer().name.clone();
     info!(child = %name, incarnation = %link.peer().incarnation, "child linked");
     drop(tell(&root, "on_child_connected", executor.hooks.child_connected.as_ref(), &link));
-    let at = (Side::Child, name.clone());
+    let at = PeerKey::new(Side::Child, name.clone());
     let service = LinkService::new(root.inbound.clone(), at, routes, root.served.clone());
     let closed = Driver::new(link.clone(), stream, service).await;
     link_down(executor, &link);

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::app::handler::Route;
 use crate::cluster::served::{Served, served};
-use crate::cluster::side::Side;
+use crate::cluster::side::{PeerKey, Side};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
 use crate::ops::link_service::{LinkService, handshake_methods};
@@ -182,7 +182,7 @@ impl ParentLink {
         transit.link_up(Side::Parent, &link);
         transit.add_parent(link.clone());
         info!(parent = %name, %incarnation, "parent linked");
-        let at = (Side::Parent, name.clone());
+        let at = PeerKey::new(Side::Parent, name.clone());
         let service = LinkService::new(self.inbound.clone(), at, self.routes.clone(), self.served.clone());
         let why = driver(link.clone(), service).await;
         transit.link_down(Side::Parent, &link);

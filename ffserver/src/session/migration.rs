@@ -178,7 +178,7 @@ impl Sessions {
     fn lead(&self, id: SessionId, key: &Arc<str>, target: &Reachable) {
         let went = self.transit().affinity().lead(id, key, target.name.clone());
         let next =
-            self.transit().membership().neighbour_to(target.number, None, None, id.0).map(|(_, name)| name);
+            self.transit().membership().neighbour_to(target.number, None, None, id.0).map(|at| at.name);
         if let Some(neighbour) = went.filter(|neighbour| Some(neighbour) != next.as_ref()) {
             let notice = AffinityNotice { what: AffinityWord::Forget, target: key, node: "" };
             self.transit().tell(&neighbour, AFFINITY, &notice.write(), about(id));

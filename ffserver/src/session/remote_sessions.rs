@@ -309,7 +309,7 @@ impl RemoteSessions {
             _ => None,
         });
         let known = |remote: &Arc<RemoteSession>| {
-            let (side, neighbour) = remote.neighbour();
+            let PeerKey { side, name: neighbour } = remote.neighbour();
             let from_parent = side == Side::Parent;
             let (here, entered) = (&remote.here, &remote.entered);
             let (here, entered) = (here.load(Ordering::SeqCst), entered.load(Ordering::SeqCst));
@@ -328,7 +328,8 @@ impl RemoteSessions {
     /// Takes over a replica that the predecessor has opened.
     pub(crate) fn take_over(&self, session: ReplicaRecord) {
         let ReplicaRecord { id, neighbour, from_parent, state, here, entered } = session;
-        let neighbour = (if from_parent { Side::Parent } else { Side::Child }, neighbour);
+        let side = if from_parent { Side::Parent } else { Side::Child };
+        let neighbour = PeerKey::new(side, neighbour);
         match self.entries.lock().entry(id) {
             // The session is known already: this is what the predecessor was told since, when it is newer.
             MapEntry::Occupied(known) => {
@@ -369,7 +370,7 @@ mod tests {
     use super::*;
 
     fn gate() -> PeerKey {
-        (Side::Parent, NodeName::try_from("gate").unwrap())
+        PeerKey::new(Side::Parent, NodeName::try_from("gate").unwrap())
     }
 
     const ALICE: SessionId = SessionId(1);
@@ -428,7 +429,7 @@ mod tests {
         let known = RemoteSessions::default();
         let session = |version, here, entered| ReplicaRecord {
             id: ALICE,
-            neighbour: gate().1,
+            neighbour: gate().name,
             from_parent: true,
             state: state(version),
             here,
@@ -449,13 +450,13 @@ mod tests {
         let known = RemoteSessions::default();
         known.take_over(ReplicaRecord {
             id: ALICE,
-            neighbour: gate().1,
+            neighbour: gate().name,
             from_parent: true,
             state: state(1),
             here: true,
             entered: 0,
         });
-        let other = (Side::Parent, NodeName::try_from("gate2").unwrap());
+        let other = PeerKey::new(Side::Parent, NodeName::try_from("gate2").unwrap());
         assert!(known.takes_message(ALICE, true, &other, |_| true));
         assert_eq!(
             known.get(ALICE).unwrap().neighbour(),

@@ -33,7 +33,7 @@ impl Transit {
         payload: &[u8],
         neighbour: Option<&PeerKey>,
     ) -> Result<(), Fault> {
-        let ((side, name), body) = self.envelope(to, op, client, payload, neighbour)?;
+        let (PeerKey { side, name }, body) = self.envelope(to, op, client, payload, neighbour)?;
         self.origin(client, None).notify(side, name.as_str(), TO, &body)
     }
 
@@ -56,8 +56,8 @@ impl Transit {
         neighbour: Option<&PeerKey>,
     ) -> Result<Bytes, CallError> {
         let client = Some(about(session));
-        let ((side, name), body) = self.envelope(session.node(), op, client, payload, neighbour)?;
-        let origin = self.origin(client, neighbour.map(|neighbour| neighbour.1.clone()));
+        let (PeerKey { side, name }, body) = self.envelope(session.node(), op, client, payload, neighbour)?;
+        let origin = self.origin(client, neighbour.map(|neighbour| neighbour.name.clone()));
         origin.call(side, name.as_str(), TO, &body, self.identity().session_timeout()).await
     }
 
@@ -73,7 +73,7 @@ impl Transit {
         payload: &[u8],
     ) -> Result<Bytes, CallError> {
         let client = Some(about(session));
-        let ((side, name), body) = self.envelope(to, op, client, payload, None)?;
+        let (PeerKey { side, name }, body) = self.envelope(to, op, client, payload, None)?;
         let timeout = self.identity().session_timeout();
         self.origin(client, None).call(side, name.as_str(), TO, &body, timeout).await
     }
@@ -83,7 +83,7 @@ impl Transit {
     /// # Errors
     /// [`CallError`].
     pub(crate) async fn ask_node(&self, to: NodeNumber, op: Op, payload: &[u8]) -> Result<Bytes, CallError> {
-        let ((side, name), body) = self.envelope(to, op, None, payload, None)?;
+        let (PeerKey { side, name }, body) = self.envelope(to, op, None, payload, None)?;
         let timeout = self.identity().session_timeout();
         self.origin(None, None).call(side, name.as_str(), TO, &body, timeout).await
     }
@@ -120,7 +120,7 @@ impl Transit {
 
     /// Passes an envelope on that expects no answer. False when no neighbour leads to its node.
     pub(crate) fn pass_notify_on(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> bool {
-        self.next_neighbour(inbound, to).is_some_and(|(side, name)| {
+        self.next_neighbour(inbound, to).is_some_and(|PeerKey { side, name }| {
             self.origin(inbound.head.client, None).notify(side, name.as_str(), TO, inbound.body).is_ok()
         })
     }
@@ -130,7 +130,7 @@ impl Transit {
     /// # Errors
     /// The fault for its sender.
     pub(crate) fn pass_call_on(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> Result<(), Fault> {
-        let (side, name) = self.next_neighbour(inbound, to).ok_or_else(|| self.unreachable(to))?;
+        let PeerKey { side, name } = self.next_neighbour(inbound, to).ok_or_else(|| self.unreachable(to))?;
         self.pass_call_to(side, &name, inbound)
     }
 

@@ -24,7 +24,7 @@ impl Transit {
     /// node there, behind all that is for its clients.
     pub(crate) fn leave_old_link(&self, at: &PeerKey, old: &Link) {
         let nets = self.membership().nets_at(at);
-        if nets.is_empty() || !self.peers(at.0).fence(old, true) {
+        if nets.is_empty() || !self.peers(at.side).fence(old, true) {
             return;
         }
         let fences: Vec<SlotOutcome> = nets.iter().filter_map(|to| self.fence(old, *to)).collect();
@@ -35,10 +35,10 @@ impl Transit {
             for fence in fences {
                 // A Fence that fails is lost with the link, and so is all that was sent before it.
                 if timeout_at(deadline, fence).await.is_err() {
-                    warn!(neighbour = %at.1, "a net node does not answer: pushes may overtake others");
+                    warn!(neighbour = %at.name, "a net node does not answer: pushes may overtake others");
                 }
             }
-            transit.peers(at.0).fence(&old, false);
+            transit.peers(at.side).fence(&old, false);
             transit.look_at_parked();
         }));
     }

@@ -65,8 +65,12 @@ impl Arrival<'_> {
     /// session.
     fn may_go_to(&self, side: Side, name: &NodeName) -> bool {
         match self.from {
-            Some((Side::Parent, from)) if side == Side::Parent => self.routed_here && from == name,
-            Some((Side::Child, from)) if side == Side::Child => self.routed_here || from != name,
+            Some(PeerKey { side: Side::Parent, name: from }) if side == Side::Parent => {
+                self.routed_here && from == name
+            }
+            Some(PeerKey { side: Side::Child, name: from }) if side == Side::Child => {
+                self.routed_here || from != name
+            }
             _ => true,
         }
     }
@@ -187,10 +191,10 @@ impl Transit {
     /// Tells the net node of a session whose node is another one than before, by way of where the messages come from.
     pub(crate) fn tell_moved(&self, client: Client, target: &str, moved: Option<NodeChange>) {
         match moved {
-            Some(NodeChange { from: Some((_, from)), .. }) => {
+            Some(NodeChange { from: Some(from), .. }) => {
                 let Some(end) = self.affinity().end(client.session, target) else { return };
                 let notice = AffinityNotice { what: AffinityWord::Chosen, target, node: end.as_str() };
-                self.tell(&from, AFFINITY, &notice.write(), client);
+                self.tell(&from.name, AFFINITY, &notice.write(), client);
             }
             Some(NodeChange { from: None, lost: Some(lost) }) => self.affinity().lose(client.session, lost),
             _ => {}
@@ -214,7 +218,7 @@ impl Transit {
                 if !arrival.may_go_to(side, &known.name) {
                     continue;
                 }
-                let at = (side, known.name.clone());
+                let at = PeerKey::new(side, known.name.clone());
                 // What a neighbour takes that has never been linked is what the config says.
                 let takes = match known.last_link() {
                     Some(link) => Hop::new(link.clone(), target, 0).is_some(),
@@ -248,7 +252,7 @@ impl Transit {
         let kind = known.last_link().map_or("", |link| link.peer().kind.as_str());
         let membership = self.membership();
         Candidate {
-            side: at.0,
+            side: at.side,
             name: known.name.clone(),
             state,
             end: meant.means(known.name.as_str(), kind),
