@@ -68,8 +68,8 @@ struct Linked {
 #[derive(Default)]
 struct LinkReach {
     now: NodeSet,
-    /// Since when it does not reach them. What they have sent may still be on its way: a neighbour's new process says less
-    /// than the old one until its own neighbours have come, and the old one still passes on what it has.
+    /// Since when it does not reach them. What they have sent may still be on its way: a neighbour's successor tells less
+    /// than its predecessor until its own neighbours have come, and the predecessor still passes on what it has.
     before: BTreeMap<NodeNumber, Instant>,
 }
 
@@ -317,7 +317,7 @@ mod tests {
         let (mut reach, begun) = (LinkReach::default(), Instant::now());
         reach.change(&change(true, &[1, 2, 3], &[]), begun);
         reach.change(&change(false, &[], &[2]), begun);
-        // The neighbour's new process says what it reaches so far.
+        // The neighbour's successor tells what it reaches so far.
         reach.change(&change(true, &[1], &[]), begun);
         for number in [1, 2, 3] {
             assert!(reach.may_bring_from(NodeNumber(number), begun), "{number} was reached a moment ago");

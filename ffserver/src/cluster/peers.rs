@@ -82,7 +82,7 @@ impl KnownPeer {
         }
     }
 
-    /// Whether a message for the neighbour goes now, or waits for its new process.
+    /// Whether a message for the neighbour goes now, or waits for its successor.
     pub(crate) fn is_there(&self, now: Instant, park: Duration) -> bool {
         matches!(self.state(now, park), PeerState::Open(_) | PeerState::Replaced)
     }
@@ -104,7 +104,7 @@ impl KnownPeer {
     }
 
     /// Which link a message for that session's client takes; `at_work` says of the session's own net node whether a
-    /// message of the session is under way here: with its end the session may go to the new process.
+    /// message of the session is under way here: with its end the session may go to the successor.
     pub(crate) fn turn(&self, session: SessionId, at_work: Option<bool>) -> LinkChoice {
         let Some(old) = self.older.iter().rfind(|old| !old.is_closed()) else { return LinkChoice::New };
         match at_work {
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(turn(&all, alice, None), "old 5", "that was the old link");
         all.turned(&new, alice);
         assert_eq!((turn(&all, alice, None), turn(&all, bob, None)), ("new".into(), "old 5".into()));
-        // Of its own net node a session is at the new process when nothing of it is under way at the old one.
+        // Of its own net node a session is at the successor when nothing of it is under way at the predecessor.
         assert_eq!(
             (turn(&all, bob, Some(false)), turn(&all, bob, Some(true))),
             ("new".into(), "old 5".into())

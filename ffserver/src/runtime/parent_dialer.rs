@@ -86,7 +86,7 @@ impl ParentLink {
             let node = &keeper.inbound.executor.node;
             let handed_over = node.identity().lifecycle().phase() == Phase::HandedOver;
             if node.transit().has_parent(&keeper.config.name, incarnation) || handed_over {
-                // A successor of the parent has failed, and its old process goes on: its link lives. Or this process has a
+                // A successor of the parent has failed, and its predecessor goes on: its link lives. Or this process has a
                 // successor, which the parent has instead of it, and links again only when it takes back.
                 let _ = tokio::time::timeout(LOOK_AGAIN, whereabouts.changed()).await;
                 if whereabouts.has_changed().is_err() {

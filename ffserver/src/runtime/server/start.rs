@@ -293,7 +293,7 @@ impl FFServer {
         // Messages may be waiting for a successor.
         let wait = if self.succeeds() { PARENTS_WAIT / 8 } else { PARENTS_WAIT };
         if timeout(wait, node.transit().parents_up()).await.is_err() {
-            // For a successor it is no matter: what is for them waits, and the old process links no sooner.
+            // For a successor it is no matter: what is for them waits, and the predecessor links no sooner.
             let text = "not every parent is linked yet, going on without";
             if self.succeeds() { info!("{text}") } else { warn!("{text}") }
         }
