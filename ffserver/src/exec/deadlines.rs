@@ -1,32 +1,33 @@
-//! The deadlines of handlers that wait in tasks of their own: kept in one table that is looked at a hundred times a second,
-//! for a timer of the runtime for each costs more than most handlers wait.
+//! The deadlines of handlers that wait in tasks of their own: kept in one table with one timer, for a timer of the runtime
+//! for each costs more than most handlers wait.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use slab::Slab;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use crate::app::handler::Outcome;
 use crate::error::HandlerError;
 use crate::exec::execution::Execution;
 
-/// How late a handler may be dropped after its deadline. Its caller is told in time by the link.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-
 /// The deadlines of one node's handlers. Pure but for its lock and the task that looks.
 #[derive(Default)]
-pub(crate) struct Deadlines(Mutex<Table>);
+pub(crate) struct Deadlines {
+    table: Mutex<Table>,
+    /// Wakes the task that looks when a deadline has come that is sooner than its next look.
+    sooner: Notify,
+}
 
 #[derive(Default)]
 struct Table {
     waiting: Slab<Waiting>,
-    /// Whether a task looks at the table.
-    watched: bool,
+    /// When the task looks next; none while there is no such task.
+    next_look: Option<Instant>,
 }
 
 struct Waiting {
@@ -36,14 +37,19 @@ struct Waiting {
 }
 
 impl Table {
-    /// Ends what is due: its tasks are to be woken. None when nothing waits any more.
-    fn expire(&mut self, now: Instant) -> Option<Vec<Waker>> {
-        if self.waiting.is_empty() {
-            self.watched = false;
-            return None;
+    /// Ends what is due, whose tasks are to be woken, and notes when to look next.
+    fn expire(&mut self, now: Instant) -> Vec<Waker> {
+        let mut due = Vec::new();
+        self.next_look = None;
+        for (_, waiting) in &mut self.waiting {
+            if waiting.deadline <= now {
+                due.extend(waiting.waker.take());
+            } else {
+                let next = self.next_look.get_or_insert(waiting.deadline);
+                *next = waiting.deadline.min(*next);
+            }
         }
-        let due = self.waiting.iter_mut().filter(|(_, waiting)| waiting.deadline <= now);
-        Some(due.filter_map(|(_, waiting)| waiting.waker.take()).collect())
+        due
     }
 }
 
@@ -55,28 +61,41 @@ impl Deadlines {
 
     /// Notes that a handler waits. False when its deadline is over.
     fn wait(self: &Arc<Self>, place: &mut Option<usize>, deadline: Instant, waker: &Waker) -> bool {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         if let Some(waiting) = place.and_then(|at| table.waiting.get_mut(at)) {
             let Some(known) = &mut waiting.waker else { return false };
             known.clone_from(waker);
             return true;
         }
         *place = Some(table.waiting.insert(Waiting { deadline, waker: Some(waker.clone()) }));
-        if !std::mem::replace(&mut table.watched, true) {
-            drop(tokio::spawn(watch(self.clone())));
+        match table.next_look {
+            Some(at) if at <= deadline => {}
+            Some(_) => {
+                table.next_look = Some(deadline);
+                self.sooner.notify_one();
+            }
+            None => {
+                table.next_look = Some(deadline);
+                drop(tokio::spawn(watch(self.clone(), deadline)));
+            }
         }
         true
     }
 }
 
-/// Looks at the deadlines until no handler waits.
-async fn watch(deadlines: Arc<Deadlines>) {
+/// Looks at the deadlines, each time when the first of them is over, until no handler waits.
+async fn watch(deadlines: Arc<Deadlines>, mut at: Instant) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        // The lock is not held while tasks are woken.
-        let due = deadlines.0.lock().expire(Instant::now());
-        let Some(due) = due else { return };
+        let over = timeout_at(at, deadlines.sooner.notified()).await.is_err();
+        let (due, next_look) = {
+            let mut table = deadlines.table.lock();
+            let due = if over { table.expire(Instant::now()) } else { Vec::new() };
+            // Under one lock with `expire`: else a handler that comes in between would spawn a second such task.
+            (due, table.next_look)
+        };
         due.into_iter().for_each(Waker::wake);
+        let Some(next_look) = next_look else { return };
+        at = next_look;
     }
 }
 
@@ -107,7 +126,7 @@ impl Future for Bounded {
 impl Drop for Bounded {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            self.deadlines.0.lock().waiting.remove(place);
+            self.deadlines.table.lock().waiting.remove(place);
         }
     }
 }
@@ -115,6 +134,7 @@ impl Drop for Bounded {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::time::Duration;
 
     use ffproto::Code;
     use tokio::sync::oneshot;
@@ -124,8 +144,8 @@ mod tests {
     const SOON: Duration = Duration::from_secs(1);
 
     fn shown(deadlines: &Deadlines) -> (usize, bool) {
-        let table = deadlines.0.lock();
-        (table.waiting.len(), table.watched)
+        let table = deadlines.table.lock();
+        (table.waiting.len(), table.next_look.is_some())
     }
 
     #[tokio::test(start_paused = true)]
@@ -133,8 +153,8 @@ mod tests {
         let (deadlines, begun) = (Arc::new(Deadlines::default()), Instant::now());
         let outcome = deadlines.run(begun + SOON, Execution::hook(pending())).await;
         assert_eq!(outcome.unwrap_err().code(), Code::Timeout);
-        assert!(begun.elapsed() >= SOON && begun.elapsed() <= SOON + LOOK_EVERY * 2, "{:?}", begun.elapsed());
-        assert!(deadlines.0.lock().waiting.is_empty());
+        assert!(begun.elapsed() >= SOON && begun.elapsed() < SOON * 2, "{:?}", begun.elapsed());
+        assert_eq!(shown(&deadlines).0, 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -148,7 +168,7 @@ mod tests {
         assert_eq!(shown(&deadlines), (1, true));
         end.send(()).unwrap();
         assert!(running.await.unwrap().is_ok());
-        tokio::time::sleep(LOOK_EVERY * 2).await;
+        tokio::time::sleep(SOON).await;
         assert_eq!(shown(&deadlines), (0, false));
         // The next one is looked at again.
         let outcome = deadlines.run(Instant::now() + SOON, Execution::hook(pending())).await;
