@@ -50,7 +50,8 @@ pub(super) struct Outbox {
     at_rest: bool,
     /// Whether the session is in the write batch, see [`write_batch`].
     in_batch: bool,
-    pub(super) closing: Option<(CloseReason, Instant)>,
+    /// Why the session is being closed, and since when. Boxed: an idle session is to be small.
+    pub(super) closing: Option<Box<(CloseReason, Instant)>>,
     /// Whether the client reads too slowly to be waited for: the connection ends with bytes unwritten.
     cut: bool,
     pub(super) gone: bool,
@@ -219,7 +220,7 @@ impl LocalSession {
         std::mem::swap(&mut outbox.out, writing);
         outbox.at_rest = at_rest && writing.is_empty();
         if writing.is_empty() {
-            if let Some((why, _)) = &outbox.closing {
+            if let Some((why, _)) = outbox.closing.as_deref() {
                 return Some(why.clone());
             }
             outbox.remember(waker);
@@ -232,13 +233,13 @@ impl LocalSession {
     pub(crate) fn blocked(&self, waker: &Waker) -> Option<CloseReason> {
         let mut outbox = self.0.outbox.lock();
         outbox.remember(waker);
-        outbox.closing.as_ref().filter(|_| outbox.cut).map(|(why, _)| why.clone())
+        outbox.closing.as_deref().filter(|_| outbox.cut).map(|(why, _)| why.clone())
     }
 
     /// Cuts a session off that was closed `linger` ago and whose client has not read all since.
     pub(crate) fn cut_after(&self, linger: Duration) {
         let mut outbox = self.0.outbox.lock();
-        if outbox.closing.as_ref().is_some_and(|(_, since)| since.elapsed() > linger) {
+        if outbox.closing.as_deref().is_some_and(|(_, since)| since.elapsed() > linger) {
             outbox.cut = true;
             wake(&mut outbox);
         }
@@ -403,7 +404,7 @@ impl Inner {
     }
 
     fn close(&self, outbox: &mut Outbox, reason: CloseReason) {
-        outbox.closing.get_or_insert_with(|| (reason, Instant::now()));
+        outbox.closing.get_or_insert_with(|| Box::new((reason, Instant::now())));
         self.standing.ending.store(true, Ordering::Release);
         wake(outbox);
     }
