@@ -27,7 +27,7 @@ mod sockets;
 mod start;
 pub mod supervisor;
 #[cfg(test)]
-mod whole;
+mod tests;
 mod utc;
 
 pub use run::{RunError, RunFolder, default_base};
