@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use tests::cluster::{Cluster, is_alive};
+use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
+use tests::process::is_alive;
 use tests::wait;
 
 async fn a_killed_node_comes_back(name: &str) -> Result<()> {

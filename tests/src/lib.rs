@@ -7,6 +7,7 @@
 //! * [`fixtures`] — configs on free ports.
 //! * [`ledger`] — a load, and what became of each of its requests.
 //! * [`counted`] — a load whose requests the nodes count, over replacements.
+//! * [`process`] — one process as the kernel tells of it.
 //! * [`servers`] — memcached, MariaDB and PostgreSQL of a test's own, and those of `tests/run`.
 //! * [`single`] — a node under a `master single` of its own.
 //! * [`skip`] — saying that a test does not run here.
@@ -23,6 +24,7 @@ pub mod counted;
 pub mod fixtures;
 pub mod http;
 pub mod ledger;
+pub mod process;
 mod random;
 pub mod servers;
 pub mod single;

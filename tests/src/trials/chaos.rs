@@ -14,10 +14,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::outcome::both_ways;
 use super::slow::mib;
 use super::{Say, Verdict, with_log};
-use crate::cluster::{self, Cluster, Memory};
+use crate::cluster::Cluster;
 use crate::fixtures::Fixture;
 use crate::http;
 use crate::ledger::{Door, Load};
+use crate::process::{self, Memory};
 use crate::random::Random;
 use crate::wait;
 
@@ -202,7 +203,7 @@ impl Chaos {
                 }
                 pids.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
                 if let Some(door) = unheld {
-                    let left = || pids.iter().find(|pid| cluster::is_alive(**pid));
+                    let left = || pids.iter().find(|pid| process::is_alive(**pid));
                     wait::until("killed", async || left().map_or(Ok(()), Err)).await?;
                     door.gone();
                 }
@@ -331,7 +332,7 @@ impl Footprint {
         let each = pids.into_iter().map(|(name, pid)| {
             let what = || format!("{name}, process {pid}");
             let memory = Memory::of(pid).with_context(what)?.now;
-            let descriptors = cluster::descriptors(pid).with_context(what)?;
+            let descriptors = process::descriptors(pid).with_context(what)?;
             Ok((name, (memory, descriptors)))
         });
         Ok(Self(each.collect::<Result<_>>()?))

@@ -8,9 +8,10 @@ use clap::Args;
 use tokio::time::Instant;
 
 use super::{Say, Verdict, with_log};
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
 use crate::counted::{Load, Plan};
 use crate::fixtures::Fixture;
+use crate::process;
 
 /// How large the trial is.
 #[derive(Debug, Clone, Args)]
@@ -94,7 +95,7 @@ pub async fn run_idle(size: &IdleSize, say: Say<'_>) -> Result<()> {
 
 async fn reload(plan: &Plan, more: More, say: Say<'_>) -> Result<()> {
     // The same number again in the successor, and some.
-    cluster::raise_descriptors(u64::from(plan.busy + plan.idle) + 200)?;
+    process::raise_descriptors(u64::from(plan.busy + plan.idle) + 200)?;
     let fixture = Fixture::replaced()?;
     let fixture = if plan.worlds { fixture.with_worlds() } else { fixture };
     let cluster = Cluster::processes(fixture).await?;

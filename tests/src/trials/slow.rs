@@ -13,8 +13,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{Say, Verdict, with_log};
 use crate::client::Client;
-use crate::cluster::{Cluster, Memory};
+use crate::cluster::Cluster;
 use crate::fixtures::Fixture;
+use crate::process::Memory;
 
 /// How large the trial is.
 #[derive(Debug, Clone, Args)]

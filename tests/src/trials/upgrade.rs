@@ -11,9 +11,10 @@ use tokio::time::{Instant, sleep};
 use super::outcome::{CALL_TIMEOUT, both_ways, judge};
 use super::reload::{pids, reload_all};
 use super::{Say, Verdict, with_log};
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
 use crate::counted::{self, Plan};
 use crate::fixtures::Fixture;
+use crate::process;
 use crate::{bins, ledger};
 
 /// How large the trial is.
@@ -91,7 +92,7 @@ impl Release {
 /// The promise is not kept.
 pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
     // The same number again in a successor, and some.
-    cluster::raise_descriptors(u64::from(size.connections + size.booked) + 200)?;
+    process::raise_descriptors(u64::from(size.connections + size.booked) + 200)?;
     let (old, new) = (Release::in_folder(&size.from)?, Release::in_folder(&bins::folder()?)?);
     let orders = [Order::NodesFirst, Order::MasterFirst];
     for order in orders.into_iter().filter(|order| size.order.is_none_or(|only| only == *order)) {
