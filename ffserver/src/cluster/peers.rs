@@ -174,7 +174,7 @@ impl KnownPeer {
 
 impl Peers {
     /// The neighbours of a config, which are to be there soon, counted from `now`.
-    pub(crate) fn expect(names: impl Iterator<Item = (NodeName, String)>, now: Instant) -> Self {
+    pub(crate) fn expecting(names: impl Iterator<Item = (NodeName, String)>, now: Instant) -> Self {
         let new = |(name, group): (NodeName, String)| (name.clone(), KnownPeer::new(name, group, now));
         Self { known: names.map(new).collect() }
     }
@@ -318,7 +318,7 @@ mod tests {
     fn an_expected_neighbour_is_waited_for_and_then_gone() {
         let now = Instant::now();
         let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
-        let all = Peers::expect([game].into_iter(), now);
+        let all = Peers::expecting([game].into_iter(), now);
         assert_eq!(state(&all, now), "missed");
         assert_eq!(state(&all, now + PARK), "gone");
         assert_eq!(all.meant("game").count(), 1);
@@ -329,7 +329,7 @@ mod tests {
     fn a_neighbour_of_the_predecessor_is_on_its_way_until_its_time_is_over() {
         let now = Instant::now();
         let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
-        let mut all = Peers::expect([game].into_iter(), now);
+        let mut all = Peers::expecting([game].into_iter(), now);
         all.expect_from(now + PARK, true);
         assert_eq!(state(&all, now + PARK), "replaced");
         assert_eq!(state(&all, now + PARK * 2), "gone");

@@ -350,7 +350,7 @@ impl Successor<'_> {
     /// which they may come.
     pub(super) fn succeed(&self) -> Questions {
         let questions = Questions::new(self.node);
-        self.node.transit().hold().expect(true);
+        self.node.transit().hold().set_expecting(true);
         self.node.transit().membership().succeed();
         questions
     }
@@ -365,7 +365,7 @@ fn take_knowledge(node: &Node, said: FromPredecessor) {
             all.into_iter().for_each(|session| node.all_sessions().remote().take_over(session))
         }
         FromPredecessor::Users(all) => {
-            all.into_iter().for_each(|claim| node.all_sessions().users().expect(claim))
+            all.into_iter().for_each(|claim| node.all_sessions().users().note_expected(claim))
         }
         FromPredecessor::Bindings(all) => {
             if let Some(records) = node.records() {

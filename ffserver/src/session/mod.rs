@@ -150,7 +150,7 @@ impl Sessions {
 
     /// Notes that no session is on its way here from the predecessor any more.
     pub(crate) fn all_arrived(&self) {
-        self.transit().hold().expect(false);
+        self.transit().hold().set_expecting(false);
         self.users().all_arrived();
     }
 

@@ -165,7 +165,7 @@ impl UserDirectory {
     }
 
     /// Notes the claim of a session that is on its way here from the predecessor.
-    pub(crate) fn expect(&self, claim: Claim) {
+    pub(crate) fn note_expected(&self, claim: Claim) {
         let mut state = self.state.lock();
         state.last = state.last.max(claim.stamp);
         let Claim { session, stamp, held, user } = claim;
@@ -327,13 +327,13 @@ mod tests {
     fn who_has_lost_on_its_way_from_the_old_process_is_kicked_when_it_arrives() {
         for (policy, stamp) in [(SecondLogin::KickOld, 200), (SecondLogin::RefuseNew, 50)] {
             let users = UserDirectory::new(policy);
-            users.expect(claim(1, 1, 100, true));
+            users.note_expected(claim(1, 1, 100, true));
             let judged = users.judge(&[claim(2, 1, stamp, true)], |_| false);
             assert_eq!(judged, Judgement::default(), "it is not here yet");
             assert_eq!(users.arrived("ann", session(1, 1), 100), Some(session(1, 1)));
         }
         let users = UserDirectory::new(SecondLogin::RefuseNew);
-        users.expect(claim(1, 1, 100, true));
+        users.note_expected(claim(1, 1, 100, true));
         assert_eq!(users.begin("ann", session(1, 2), 100), ClaimStart::Taken);
         users.all_arrived();
         claims(users.begin("ann", session(1, 2), 100));
@@ -344,8 +344,8 @@ mod tests {
         let users = UserDirectory::new(SecondLogin::RefuseNew);
         users.reached(Incarnation(1), [(NodeNumber(2), Incarnation(2))].into());
         assert!(users.take_owed().is_empty());
-        users.expect(claim(1, 1, 100, true));
-        users.expect(Claim { user: "bob".into(), ..claim(1, 2, 101, true) });
+        users.note_expected(claim(1, 1, 100, true));
+        users.note_expected(Claim { user: "bob".into(), ..claim(1, 2, 101, true) });
         assert_eq!(users.arrived("ann", session(1, 1), 100), None);
         assert!(users.take_owed().is_empty(), "its claim is known everywhere");
         // It had another name when the predecessor told of it.

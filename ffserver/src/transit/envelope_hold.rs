@@ -157,7 +157,7 @@ impl HoldState {
 
 impl EnvelopeHold {
     /// Notes whether sessions are on their way here.
-    pub(crate) fn expect(&self, expecting: bool) {
+    pub(crate) fn set_expecting(&self, expecting: bool) {
         let mut state = self.state.lock();
         state.expecting = expecting;
         state.forget_broadcasts();

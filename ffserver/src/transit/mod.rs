@@ -61,10 +61,10 @@ impl Transit {
     pub(crate) fn new(identity: Identity, cluster: &ffconfig::Cluster, work: Arc<dyn SessionWork>) -> Self {
         let (config, now) = (identity.config(), Instant::now());
         let parents = config.parents.iter().map(|parent| (parent.name.clone(), parent.key.clone()));
-        let parents = Peers::expect(parents, now);
+        let parents = Peers::expecting(parents, now);
         let children =
             cluster.children_of(&config.name).map(|child| (child.name.clone(), child.kind.clone()));
-        let children = Peers::expect(children, now);
+        let children = Peers::expecting(children, now);
         let (limits, routes) = (&config.limits, ConfiguredRoutes::of(cluster, config));
         let park = ParkLimits { messages_max: limits.park_max, bytes_max: limits.park_bytes_max };
         Self(Arc::new(Parts {
