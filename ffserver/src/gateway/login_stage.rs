@@ -24,7 +24,6 @@ use crate::exec::executor::Executor;
 use crate::identity::Identity;
 use crate::identity::counters::count;
 use crate::session::errors::SessionError;
-use crate::session::exclusive_login::ClaimError;
 use crate::session::local::{LocalSession, Stage};
 
 /// Tells a client that its message is not accepted: an error frame, and a message before the login ends the connection.
@@ -125,33 +124,18 @@ async fn accept(
     if user.is_empty() {
         return Err(failed("the verdict over a login accepts a user without a name".to_owned()));
     }
-    if session.is_ending() || session.is_gone() {
-        return Ok(());
-    }
+    let taken = format!("`{user}` has another session");
     let attributes = attributes.into_iter().map(|(key, value)| (key, Some(value))).collect();
-    let change = SessionChange { user: Some(user.clone()), attributes };
-    let (bytes, max) =
-        (session.state().with(change.clone()).bytes(), node.identity().limits().session_state_bytes_max);
-    if bytes > max {
-        let error = SessionError::TooLarge { bytes, max };
-        return Err(failed(format!("the verdict over a login cannot be kept: {error}")));
-    }
-    match node.all_sessions().claim_user(session, &user).await {
-        Ok(()) => {}
-        Err(ClaimError::Lost) => {
-            node.all_sessions().kick(session.id(), &user);
+    let change = SessionChange { user: Some(user), attributes };
+    match node.all_sessions().bind_quietly(session, change, None).await {
+        Ok(_) => {}
+        Err(SessionError::Gone) => return Ok(()),
+        Err(SessionError::UserTaken) => {
+            refuse(session, executor, taken);
             return Ok(());
         }
-        Err(ClaimError::Taken) => {
-            refuse(session, executor, format!("`{user}` has another session"));
-            return Ok(());
-        }
+        Err(error) => return Err(failed(format!("the verdict over a login cannot be kept: {error}"))),
     }
-    // An earlier try, or the handler itself, may have bound another user.
-    let before = session.state().user.clone();
-    let changed = node.all_sessions().change_quietly(session, change, None);
-    node.all_sessions().free_replaced(session, before, Some(user), changed.is_ok());
-    changed.map_err(|error| failed(format!("the verdict over a login cannot be kept: {error}")))?;
     if session.becomes_verified() {
         node.all_sessions().events().verified(session.id()).await;
     }

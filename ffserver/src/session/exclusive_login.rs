@@ -13,12 +13,12 @@ use super::Sessions;
 use crate::cluster::payload::encode;
 use crate::identity::lifecycle::Phase;
 use crate::session::errors::SessionError;
-use crate::session::local::LocalSession;
+use crate::session::local::{LocalSession, StateTooLarge};
 use crate::session::user_directory::ClaimStart;
 
 /// Why a session does not get its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClaimError {
+enum ClaimError {
     /// Another session has the user, and keeps it.
     Taken,
     /// A later login of the same user has won.
@@ -58,7 +58,7 @@ fn pieces(claims: &[Claim]) -> Vec<&[Claim]> {
 impl Sessions {
     /// Gives a session its user, when every net node that can be reached has agreed. Older sessions of the user are
     /// closed, or this one is refused. Cancel-safe: when the future is dropped the user is free again.
-    pub(crate) async fn claim_user(&self, session: &LocalSession, user: &str) -> Result<(), ClaimError> {
+    async fn claim_user(&self, session: &LocalSession, user: &str) -> Result<(), ClaimError> {
         let (users, id) = (self.users(), session.id());
         let stamp = match users.begin(user, id, self.identity().now_ms()) {
             ClaimStart::Already => return Ok(()),
@@ -92,9 +92,25 @@ impl Sessions {
         })
     }
 
-    /// Changes the state of a session of this node; a user in the change has to be the session's alone. The session
-    /// does not leave for a successor meanwhile.
+    /// Changes the state of a session of this node, and tells this node's app of its first user; a user in the change has
+    /// to be the session's alone. The session does not leave for a successor meanwhile.
     pub(crate) async fn bind_session(
+        &self,
+        session: &LocalSession,
+        change: SessionChange,
+        but: Option<NodeNumber>,
+    ) -> Result<Arc<SessionState>, SessionError> {
+        let _pin = session.pin();
+        let state = self.bind_quietly(session, change, but).await?;
+        if session.becomes_verified() {
+            self.spawn_verified(session.id());
+        }
+        Ok(state)
+    }
+
+    /// Changes the state of a session as [`Sessions::bind_session`] does, for a caller that tells this node's app of its
+    /// user, and that keeps the session from leaving.
+    pub(crate) async fn bind_quietly(
         &self,
         session: &LocalSession,
         change: SessionChange,
@@ -108,35 +124,23 @@ impl Sessions {
             return Ok(self.change(session, change, but)?);
         };
         let max = self.identity().limits().session_state_bytes_max;
-        let bytes = session.state().with(change.clone()).bytes();
-        if bytes > max {
-            return Err(SessionError::TooLarge { bytes, max });
-        }
-        let _pin = session.pin();
+        StateTooLarge::check(&session.state().with(change.clone()), max)?;
         match self.claim_user(session, &user).await {
-            Ok(()) => self.bind_claimed(session, change, but),
-            Err(ClaimError::Taken) => Err(SessionError::UserTaken),
+            Ok(()) => {}
+            Err(ClaimError::Taken) => return Err(SessionError::UserTaken),
             Err(ClaimError::Lost) => {
                 self.kick(session.id(), &user);
-                Err(SessionError::Gone)
+                return Err(SessionError::Gone);
             }
         }
-    }
-
-    fn bind_claimed(
-        &self,
-        session: &LocalSession,
-        change: SessionChange,
-        but: Option<NodeNumber>,
-    ) -> Result<Arc<SessionState>, SessionError> {
         let before = session.state().user.clone();
-        let changed = self.change(session, change.clone(), but);
-        self.free_replaced(session, before, change.user, changed.is_ok());
+        let changed = self.change(session, change, but);
+        self.free_replaced(session, before, Some(user), changed.is_ok());
         Ok(changed?)
     }
 
     /// Frees users after a change of a session: those that it did not get, and those that it has no longer.
-    pub(crate) fn free_replaced(
+    fn free_replaced(
         &self,
         session: &LocalSession,
         before: Option<String>,

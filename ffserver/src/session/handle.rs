@@ -14,7 +14,7 @@ use crate::cluster::payload::{decode, encode};
 use crate::cluster::side::PeerKey;
 use crate::identity::counters::count;
 pub use crate::session::errors::{MoveError, SessionError};
-use crate::session::local::{LocalSession, PushError};
+use crate::session::local::{LocalSession, PushError, StateTooLarge};
 use crate::session::remote_sessions::RemoteSession;
 
 /// A client's connection, wherever in the cluster it is. Cheap to clone; usable from any task, and after
@@ -244,10 +244,7 @@ impl Session {
             SessionPlace::There(remote) => remote,
         };
         let max = self.sessions.identity().limits().session_state_bytes_max;
-        let next = remote.state().with(change.clone());
-        if next.bytes() > max {
-            return Err(SessionError::TooLarge { bytes: next.bytes(), max });
-        }
+        StateTooLarge::check(&remote.state().with(change.clone()), max)?;
         let asked = self
             .sessions
             .transit()

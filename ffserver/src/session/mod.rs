@@ -186,20 +186,6 @@ impl Sessions {
         change: SessionChange,
         but: Option<NodeNumber>,
     ) -> Result<Arc<SessionState>, StateTooLarge> {
-        let state = self.change_quietly(session, change, but)?;
-        if session.becomes_verified() {
-            self.spawn_verified(session.id());
-        }
-        Ok(state)
-    }
-
-    /// Changes the state of a session for a caller that tells this node's app of its user.
-    pub(crate) fn change_quietly(
-        &self,
-        session: &LocalSession,
-        change: SessionChange,
-        but: Option<NodeNumber>,
-    ) -> Result<Arc<SessionState>, StateTooLarge> {
         let max = self.identity().limits().session_state_bytes_max;
         let tell = |state: &SessionState, watchers: &[NodeNumber]| {
             let payload = encode(state);

@@ -55,10 +55,7 @@ impl Transit {
         payload: &[u8],
         neighbour: Option<&PeerKey>,
     ) -> Result<Bytes, CallError> {
-        let client = Some(about(session));
-        let (PeerKey { side, name }, body) = self.envelope(session.node(), op, client, payload, neighbour)?;
-        let origin = self.origin(client, neighbour.map(|neighbour| neighbour.name.clone()));
-        origin.call(side, name.as_str(), TO, &body, self.identity().session_timeout()).await
+        self.request(session.node(), op, Some(about(session)), payload, neighbour).await
     }
 
     /// Asks another node about a session of this node.
@@ -72,10 +69,7 @@ impl Transit {
         op: Op,
         payload: &[u8],
     ) -> Result<Bytes, CallError> {
-        let client = Some(about(session));
-        let (PeerKey { side, name }, body) = self.envelope(to, op, client, payload, None)?;
-        let timeout = self.identity().session_timeout();
-        self.origin(client, None).call(side, name.as_str(), TO, &body, timeout).await
+        self.request(to, op, Some(about(session)), payload, None).await
     }
 
     /// Asks another node, about no session.
@@ -83,9 +77,20 @@ impl Transit {
     /// # Errors
     /// [`CallError`].
     pub(crate) async fn ask_node(&self, to: NodeNumber, op: Op, payload: &[u8]) -> Result<Bytes, CallError> {
-        let (PeerKey { side, name }, body) = self.envelope(to, op, None, payload, None)?;
-        let timeout = self.identity().session_timeout();
-        self.origin(None, None).call(side, name.as_str(), TO, &body, timeout).await
+        self.request(to, op, None, payload, None).await
+    }
+
+    async fn request(
+        &self,
+        to: NodeNumber,
+        op: Op,
+        client: Option<Client>,
+        payload: &[u8],
+        neighbour: Option<&PeerKey>,
+    ) -> Result<Bytes, CallError> {
+        let (PeerKey { side, name }, body) = self.envelope(to, op, client, payload, neighbour)?;
+        let origin = self.origin(client, neighbour.map(|neighbour| neighbour.name.clone()));
+        origin.call(side, name.as_str(), TO, &body, self.identity().session_timeout()).await
     }
 
     fn origin(&self, client: Option<Client>, caller: Option<NodeName>) -> Origin {

@@ -62,7 +62,11 @@ fn admit(login: Option<CommandId>, stage: Stage, command: CommandId) -> Result<b
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::app::app::App;
+    use crate::app::handler::Key;
 
     const LOGIN: CommandId = CommandId(1);
     const MOVE: CommandId = CommandId(2);
@@ -92,5 +96,33 @@ mod tests {
         assert!(matches!(decided, Decision::NoRoute));
         let decided = decide(Some(MOVE), Stage::Awaited, MOVE, &tables);
         assert!(matches!(decided, Decision::NoRoute));
+    }
+
+    /// Tables with a handler of the login, and a route of the login and of `MOVE`.
+    fn tables() -> HandlerTables {
+        let config = r#"{ "master": { "rootport": 1, "webport": 2 }, "servers": {
+            "net": { "netport": 3, "app": "net", "route": { "range": { "game": [[1, 2]] } }, "remoteport": [{ "rootname": "gate", "rootport": 4 }] },
+            "gate": { "rootport": 4, "app": "gate" },
+            "game": { "app": "game", "remoteport": [{ "rootname": "gate", "rootport": 4 }] } } }"#;
+        let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
+        let login = Route::new(Key::Net(LOGIN.0), "login", |_| Box::pin(async { Ok(None) }));
+        HandlerTables::build(&App::new("net").handlers(vec![login]), cluster.node("net").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_handler_of_this_node_comes_before_a_route() {
+        let tables = tables();
+        let decided = |stage, command| decide(Some(LOGIN), stage, command, &tables);
+        assert!(matches!(decided(Stage::Awaited, LOGIN), Decision::Handle { is_login: true, .. }));
+        assert!(matches!(decided(Stage::In, MOVE), Decision::Forward { is_login: false, .. }));
+    }
+
+    #[test]
+    fn a_login_without_a_handler_here_is_sent_on_as_such() {
+        let tables = tables();
+        let decided = decide(Some(MOVE), Stage::Awaited, MOVE, &tables);
+        assert!(matches!(decided, Decision::Forward { is_login: true, .. }));
+        let decided = decide(None, Stage::In, LOGIN, &tables);
+        assert!(matches!(decided, Decision::Handle { is_login: false, .. }));
     }
 }

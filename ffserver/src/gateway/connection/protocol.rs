@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::{Closed, Connection};
+use crate::session::local::CloseKind;
 
 /// The wait of a push for the client's first bytes, which tell its framing: a WebSocket's client sends its request as
 /// soon as it is connected.
@@ -73,7 +74,7 @@ impl Connection {
             Begins::Http => {
                 let read = upgrade::read(bytes).map_err(|fault| Closed::WebSocket(fault.into()))?;
                 let Some(upgrade) = read else { return Ok(0) };
-                self.session.upgrade(&upgrade.response);
+                self.session.restart_in(Form::Binary, &upgrade.response);
                 self.input.protocol = SpokenProtocol::WebSocket(Box::default());
                 let handled = self.handle_messages(&bytes[upgrade.bytes..], now, cx);
                 handled.map(|bytes| upgrade.bytes + bytes).map_err(Closed::WebSocket)
@@ -85,7 +86,8 @@ impl Connection {
     pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.session.has_queued() {
             let until = self.session.opened() + FIRST_BYTES_WAIT;
-            if self.poll_timer(until, cx).is_pending() {
+            // Once the moment is over the timer belongs to the handler that runs.
+            if Instant::now() < until && self.poll_timer(until, cx).is_pending() {
                 self.session.remember(cx.waker());
                 return Poll::Pending;
             }
@@ -196,7 +198,7 @@ impl Connection {
         let SpokenProtocol::WebSocket(socket) = &self.input.protocol else { return None };
         let (code, why) = match closed {
             Closed::WebSocket(fault) => (fault.close_code(), fault.to_string()),
-            Closed::Here(why) => (why.close_code, why.text.clone()),
+            Closed::Here(why) => (close_code(why.kind), why.text.clone()),
             Closed::Draining => (1001, closed.to_string()),
             Closed::ByPeer => match socket.closed {
                 Some(Some(code)) => (code, String::new()),
@@ -212,6 +214,14 @@ impl Connection {
         let mut frame = Vec::new();
         websocket::write_close(code, &why, &mut frame);
         Some(frame)
+    }
+}
+
+/// The code of a WebSocket's close (RFC 6455, 7.4.1).
+fn close_code(kind: CloseKind) -> u16 {
+    match kind {
+        CloseKind::Normal => 1000,
+        CloseKind::Policy => 1008,
     }
 }
 

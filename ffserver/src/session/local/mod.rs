@@ -1,5 +1,7 @@
 //! The local session: one client's connection as its net node sees it, with its id, its state and its outbox.
 
+#[cfg(test)]
+mod fixture;
 mod outbox;
 mod socket;
 mod write_batch;
@@ -25,7 +27,7 @@ use tracing::info;
 
 use crate::identity::counters::Counters;
 pub use outbox::PushError;
-pub(crate) use outbox::{CloseReason, EncodedMessage, KEEP_BYTES};
+pub(crate) use outbox::{CloseKind, CloseReason, EncodedMessage, KEEP_BYTES};
 use outbox::{Outbox, wake};
 pub(crate) use socket::Socket;
 pub(crate) use write_batch::{begin_write_batch, end_write_batch};
@@ -86,7 +88,7 @@ struct Activity {
 struct Requests {
     /// Requests that run on another node, or beside the session's order.
     waiting: AtomicUsize,
-    /// Whether a handler of the session runs on its connection.
+    /// Whether messages of the session are handled on its connection.
     running: AtomicBool,
 }
 
@@ -203,6 +205,14 @@ pub(crate) struct StateTooLarge {
     pub(crate) max: usize,
 }
 
+impl StateTooLarge {
+    /// Checks that a state takes at most `max` bytes.
+    pub(crate) fn check(state: &SessionState, max: usize) -> Result<(), Self> {
+        let bytes = state.bytes();
+        if bytes > max { Err(Self { bytes, max }) } else { Ok(()) }
+    }
+}
+
 impl LocalSession {
     /// A session of a client that has just connected.
     pub(crate) fn new(
@@ -257,12 +267,13 @@ impl LocalSession {
 
     /// Whether a request of the session runs, here or elsewhere.
     pub(crate) fn has_requests(&self) -> bool {
-        self.waiting_requests() > 0 || self.0.requests.running.load(Ordering::SeqCst)
+        // In this order: what runs is counted as waiting elsewhere before it no longer runs here.
+        self.0.requests.running.load(Ordering::SeqCst) || self.waiting_requests() > 0
     }
 
     /// Whether the session is being moved to another node.
     pub(crate) fn is_moving(&self) -> bool {
-        self.0.moves.moving.load(Ordering::Acquire)
+        self.0.moves.moving.load(Ordering::SeqCst)
     }
 
     /// Begins a move: nothing of the session starts until its end. False when a move is under way already.
@@ -286,12 +297,12 @@ impl LocalSession {
         self.0.moves.count.load(Ordering::Relaxed)
     }
 
-    /// Notes that a handler of the session runs on its connection, or has ended.
+    /// Notes that messages of the session are handled on its connection, or that none is any more.
     pub(crate) fn set_running(&self, running: bool) {
+        // In one order with `begin_move`: either the mover sees what runs here, or this connection sees the mover.
         if running {
-            return self.0.requests.running.store(true, Ordering::Relaxed);
+            return self.0.requests.running.store(true, Ordering::SeqCst);
         }
-        // In one order with `begin_move`: either the mover sees that nothing runs, or this call sees the mover.
         self.0.requests.running.store(false, Ordering::SeqCst);
         if self.0.moves.moving.load(Ordering::SeqCst) {
             self.0.wake_quiet(&mut self.0.outbox.lock());
@@ -384,9 +395,7 @@ impl LocalSession {
     ) -> Result<Arc<SessionState>, StateTooLarge> {
         let mut published = self.0.published.lock();
         let next = published.state.with(change);
-        if next.bytes() > bytes_max {
-            return Err(StateTooLarge { bytes: next.bytes(), max: bytes_max });
-        }
+        StateTooLarge::check(&next, bytes_max)?;
         published.state = Arc::new(next);
         tell(&published.state, &published.watchers);
         Ok(published.state.clone())
@@ -541,15 +550,8 @@ impl fmt::Debug for LocalSession {
 
 #[cfg(test)]
 mod tests {
+    use super::fixture::Woken;
     use super::*;
-
-    struct Woken(AtomicU32);
-
-    impl std::task::Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     /// A handler runs on although its client is gone: the session's end waits for it, and the session's move, which has
     /// waited already, must not be forgotten.
@@ -560,8 +562,8 @@ mod tests {
         let wire = ClientWire { framing, error_command, outbox_bytes_max: usize::MAX, slow_client };
         let address = "127.0.0.1:1".parse().unwrap();
         let session = LocalSession::new(SessionId(1), address, Stage::In, wire, Arc::default());
-        let wakes = [0; 2].map(|_| Arc::new(Woken(AtomicU32::new(0))));
-        let woken = || wakes.each_ref().map(|woken| woken.0.load(Ordering::Relaxed));
+        let wakes = [0; 2].map(|_| Arc::new(Woken::default()));
+        let woken = || wakes.each_ref().map(|woken| woken.times());
         let poll = |wait: &mut Quiet<'_>, at: usize| {
             Pin::new(wait).poll(&mut Context::from_waker(&wakes[at].clone().into()))
         };

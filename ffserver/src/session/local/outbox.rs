@@ -22,9 +22,6 @@ use crate::session::local::write_buffer::WriteBuffer;
 /// thousand idle clients cost a few MiB at most.
 pub(crate) const KEEP_BYTES: usize = 512;
 
-/// The code of a WebSocket's close that says: not by the rules of this server (RFC 6455, 7.4.1).
-const POLICY: u16 = 1008;
-
 /// The bytes that a thread keeps of the room for one answer.
 const ANSWER_KEEP_BYTES: usize = 64 * 1024;
 
@@ -62,16 +59,24 @@ pub(super) struct Outbox {
 /// Why a session is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CloseReason {
-    /// For the log, and for a WebSocket's client.
+    /// For the log, and for the client where its protocol has a word for it.
     pub(crate) text: String,
-    /// The code of a WebSocket's close.
-    pub(crate) close_code: u16,
+    pub(crate) kind: CloseKind,
+}
+
+/// What kind of reason closes a session; each protocol has a word of its own for it, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloseKind {
+    /// The app, or a limit.
+    Normal,
+    /// The client does not keep to the rules of this server.
+    Policy,
 }
 
 impl CloseReason {
     /// A reason of the app, or of a limit.
     fn normal(text: impl Into<String>) -> Self {
-        Self { text: text.into(), close_code: 1000 }
+        Self { text: text.into(), kind: CloseKind::Normal }
     }
 }
 
@@ -151,15 +156,15 @@ impl LocalSession {
         self.0.clone()
     }
 
-    /// Begins a WebSocket: `response` goes first, and what was queued before follows in messages.
-    pub(crate) fn upgrade(&self, response: &[u8]) {
+    /// Begins another form: `first` goes before what is queued, which is written anew in it.
+    pub(crate) fn restart_in(&self, form: Form, first: &[u8]) {
         let mut outbox = self.0.outbox.lock();
         let queued = outbox.out.take();
-        outbox.out = response.to_vec().into();
-        outbox.form = Form::Binary;
+        outbox.out = first.to_vec().into();
+        outbox.form = form;
         let mut rest = &queued[..];
         while let Ok(Some(frame)) = self.0.wire.framing.read(rest, u32::MAX) {
-            Form::Binary.write(&self.0.wire.framing, frame.command, frame.body, outbox.out.own());
+            form.write(&self.0.wire.framing, frame.command, frame.body, outbox.out.own());
             rest = &rest[frame.bytes..];
         }
     }
@@ -202,7 +207,7 @@ impl LocalSession {
             form.write_error(framing, *error_command, command, fault, out);
         });
         let text = format!("{}: {}", fault.code, fault.message);
-        self.0.close(&mut outbox, CloseReason { text, close_code: POLICY });
+        self.0.close(&mut outbox, CloseReason { text, kind: CloseKind::Policy });
         true
     }
 
@@ -448,24 +453,13 @@ pub(super) fn wake(outbox: &mut Outbox) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
-
     use ffproto::SessionId;
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream};
 
+    use super::super::fixture::Woken;
     use super::super::{Stage, begin_write_batch, end_write_batch};
     use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     /// A session with its client's end, all that was sent, and how often its connection was woken.
     struct Scene {
@@ -509,7 +503,7 @@ mod tests {
         }
 
         fn woken(&self) -> usize {
-            self.woken.0.load(Ordering::Relaxed)
+            self.woken.times()
         }
 
         /// What the client reads is what was sent.
@@ -517,6 +511,16 @@ mod tests {
             let mut read = vec![0; bytes];
             self.client.read_exact(&mut read).await.unwrap();
             assert!(read == self.sent[..bytes]);
+        }
+
+        /// Sends until the socket is full: what it has not taken is the connection's, and the rest arrives in order.
+        async fn is_filled_in_order(&mut self, send: impl Fn(&mut Self, &[u8])) {
+            while self.woken() == 0 {
+                send(self, &[self.sent.len() as u8; 10_000]);
+            }
+            let left = self.turn(true);
+            assert!(!left.is_empty() && self.sent.ends_with(&left));
+            self.arrives(self.sent.len() - left.len()).await;
         }
     }
 
@@ -560,13 +564,12 @@ mod tests {
     async fn an_answer_that_a_full_socket_takes_in_part_is_left_to_the_connection() {
         let mut scene = Scene::new().await;
         assert!(scene.turn(true).is_empty());
-        while scene.woken() == 0 {
-            scene.session.request_waits();
-            scene.answer(&[scene.sent.len() as u8; 10_000]);
-        }
-        let left = scene.turn(true);
-        assert!(!left.is_empty() && scene.sent.ends_with(&left));
-        scene.arrives(scene.sent.len() - left.len()).await;
+        scene
+            .is_filled_in_order(|scene, body| {
+                scene.session.request_waits();
+                scene.answer(body);
+            })
+            .await;
     }
 
     #[tokio::test]
@@ -589,14 +592,13 @@ mod tests {
     async fn what_a_full_socket_does_not_take_is_left_to_the_connection_in_order() {
         let mut scene = Scene::new().await;
         assert!(scene.turn(true).is_empty());
-        while scene.woken() == 0 {
-            begin_write_batch();
-            scene.push(&[scene.sent.len() as u8; 10_000]);
-            end_write_batch();
-        }
-        let left = scene.turn(true);
-        assert!(!left.is_empty() && scene.sent.ends_with(&left));
-        scene.arrives(scene.sent.len() - left.len()).await;
+        scene
+            .is_filled_in_order(|scene, body| {
+                begin_write_batch();
+                scene.push(body);
+                end_write_batch();
+            })
+            .await;
     }
 
     #[tokio::test]
