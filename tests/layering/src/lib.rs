@@ -9,8 +9,8 @@
 //! 4. no field of a cell that is set later, and no struct of more than [`MAX_FIELDS`] fields without a reason beside it.
 //!
 //! Methods are found without a compiler: by the receiver's type where fields, parameters, `let` and signatures tell it, else
-//! by the method's name, if only one room has a method of that name and no type of the standard library, of tokio or of another
-//! crate of the workspace does.
+//! by the method's name, if only one room has a method of that name and no type of the standard library, of tokio or of a
+//! crate of the workspace that this one depends on does.
 //! What only the compiler can know (a type that a generic stands for) escapes.
 
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ mod types;
 mod walk;
 
 pub use fault::{Fault, How, Place, Still, sift};
-pub use map::{large_rooms, modules, rooms};
+pub use map::{dependencies, large_rooms, modules, rooms};
 pub use shell::house;
 pub use source::{ParseError, Source, read};
 
@@ -47,7 +47,7 @@ pub struct House<'a> {
     pub large: Vec<(String, String)>,
     /// Fields that may be cells set later: type, field, reason.
     pub late: &'a [(&'a str, &'a str, &'a str)],
-    /// Methods of other crates: on a value of which nothing is known, such a name is nobody's.
+    /// Methods of the crates that this one depends on: on a value of which nothing is known, such a name is nobody's.
     pub others: BTreeSet<String>,
 }
 

@@ -1,4 +1,6 @@
-//! What ARCHITECTURE.md and a crate's `lib.rs` say about rooms, read from their text.
+//! What ARCHITECTURE.md and a crate's `lib.rs` say about rooms, and its manifest about dependencies, read from their text.
+
+use std::collections::BTreeSet;
 
 /// The rooms of a crate in their order, from the sentence "Inside `NAME` a room imports only those before it…: a, b, c."
 pub fn rooms(architecture: &str, name: &str) -> Option<Vec<String>> {
@@ -31,4 +33,20 @@ pub fn modules(lib: &str) -> Vec<String> {
         _ => None,
     };
     items.iter().filter_map(name).collect()
+}
+
+/// The crates that a manifest lets its crate import, without those that only its tests and builds may.
+pub fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let (mut found, mut listed) = (BTreeSet::new(), false);
+    for line in manifest.lines().map(str::trim) {
+        if let Some(table) = line.strip_prefix('[') {
+            let table = table.split(']').next().unwrap_or_default();
+            listed = table == "dependencies" || table.ends_with(".dependencies");
+            found.extend(table.strip_prefix("dependencies.").map(str::to_owned));
+        } else if listed && !line.starts_with('#') {
+            let name = line.split(['.', '=', ' ']).next().filter(|name| !name.is_empty());
+            found.extend(name.map(str::to_owned));
+        }
+    }
+    found
 }

@@ -1,6 +1,8 @@
 //! One planted fault of each kind is found, at its line; a house that is in order has none.
 
-use layering::{Fault, House, How, MAX_LINES, Source, Still, check, large_rooms, modules, rooms, sift};
+use layering::{
+    Fault, House, How, MAX_LINES, Source, Still, check, dependencies, large_rooms, modules, rooms, sift,
+};
 
 /// Faults as lines, of a house with the rooms `low` and `high`.
 fn faults(sources: &[(&str, &str)]) -> Vec<String> {
@@ -327,4 +329,12 @@ fn the_map_tells_rooms_and_the_large_ones() {
     assert_eq!(rooms(map, "c"), None);
     assert_eq!(large_rooms(map, "a"), [("two".to_owned(), "it is a table.".to_owned())]);
     assert_eq!(modules("pub mod a;\nmod b;\nmod inline {}\n#[cfg(test)]\nmod tests;"), ["a", "b"]);
+}
+
+#[test]
+fn a_manifest_tells_what_its_crate_may_import_and_not_what_its_tests_may() {
+    let manifest = "[package]\nname = \"x\"\n[dependencies]\na.workspace = true\n# c = \"1\"\n\nb-c = { path = \"b\" }\n\
+        [dev-dependencies]\nd.workspace = true\n[dependencies.e]\npath = \"e\"\n\
+        [target.'cfg(unix)'.dependencies]\nf= \"1\"\n[build-dependencies]\ng = \"1\"";
+    assert_eq!(dependencies(manifest), ["a", "b-c", "e", "f"].map(str::to_owned).into());
 }
