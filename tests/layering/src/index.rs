@@ -220,8 +220,8 @@ impl Index {
             syn::Item::ExternCrate(item) if item.ident == "self" => {
                 self.selves.extend(item.rename.iter().map(|(_, name)| name.to_string()));
             }
-            syn::Item::Use(item) if item.leading_colon.is_none() => {
-                for leaf in leaves(&item.tree) {
+            syn::Item::Use(item) => {
+                for leaf in leaves(item) {
                     match leaf.name {
                         Some(name) => self.name(module, name, Name::Import(leaf.path)),
                         None if leaf.glob => self.modules[module].globs.push(leaf.path),
@@ -404,6 +404,7 @@ impl Index {
         let (Some(first), Some(depth)) = (path.first(), depth.checked_sub(1)) else { return Found::Nothing };
         let root = || self.by_path.get(&Vec::new()).copied().unwrap_or_default();
         let start = match first.as_str() {
+            "" => return Found::Foreign(path[1..].to_vec()),
             "crate" => Some(root()),
             "self" => Some(module),
             "super" => self.modules[module].parent,
@@ -485,7 +486,7 @@ pub(crate) struct Leaf {
     pub(crate) line: usize,
 }
 
-pub(crate) fn leaves(tree: &syn::UseTree) -> Vec<Leaf> {
+pub(crate) fn leaves(item: &syn::ItemUse) -> Vec<Leaf> {
     fn add(tree: &syn::UseTree, above: &[String], found: &mut Vec<Leaf>) {
         let below = |name: &syn::Ident| -> Vec<String> {
             let is_self = name == "self" && !above.is_empty();
@@ -514,12 +515,19 @@ pub(crate) fn leaves(tree: &syn::UseTree) -> Vec<Leaf> {
         }
     }
     let mut found = vec![];
-    add(tree, &[], &mut found);
+    add(&item.tree, &outside(item.leading_colon), &mut found);
     found
 }
 
+/// What a path begins with: an empty segment if it leads out of the crate by its `::`.
+fn outside(leading_colon: Option<syn::Token![::]>) -> Vec<String> {
+    leading_colon.iter().map(|_| String::new()).collect()
+}
+
 pub(crate) fn segments(path: &syn::Path) -> Vec<String> {
-    path.segments.iter().map(|segment| segment.ident.to_string()).collect()
+    let mut segments = outside(path.leading_colon);
+    segments.extend(path.segments.iter().map(|segment| segment.ident.to_string()));
+    segments
 }
 
 pub(crate) fn generics(generics: &syn::Generics) -> Vec<String> {

@@ -13,7 +13,7 @@
 //! crate of the workspace that this one depends on does.
 //! What only the compiler can know (a type that a generic stands for) escapes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 mod fault;
 mod index;
@@ -67,4 +67,11 @@ pub fn check(house: &House<'_>, sources: &[Source]) -> Result<Vec<Fault>, ParseE
 /// The names of a crate's methods.
 pub fn methods(sources: &[Source]) -> Result<BTreeSet<String>, ParseError> {
     Ok(index::Index::build(&source::parse(sources)?).methods.into_keys().collect())
+}
+
+/// The paths into other crates that each file of a crate names outside of its tests, by its path. What an import calls otherwise
+/// has its whole path here, and a glob ends with `::*`.
+pub fn named(sources: &[Source]) -> Result<BTreeMap<String, BTreeSet<String>>, ParseError> {
+    let files = source::parse(sources)?;
+    Ok(walk::named(&index::Index::build(&files), &files))
 }

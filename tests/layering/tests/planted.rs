@@ -1,7 +1,8 @@
 //! One planted fault of each kind is found, at its line; a house that is in order has none.
 
 use layering::{
-    Fault, House, How, MAX_LINES, Source, Still, check, dependencies, large_rooms, modules, rooms, sift,
+    Fault, House, How, MAX_LINES, Source, Still, check, dependencies, large_rooms, modules, named, rooms,
+    sift,
 };
 
 /// Faults as lines, of a house with the rooms `low` and `high`.
@@ -337,4 +338,46 @@ fn a_manifest_tells_what_its_crate_may_import_and_not_what_its_tests_may() {
         [dev-dependencies]\nd.workspace = true\n[dependencies.e]\npath = \"e\"\n\
         [target.'cfg(unix)'.dependencies]\nf= \"1\"\n[build-dependencies]\ng = \"1\"";
     assert_eq!(dependencies(manifest), ["a", "b-c", "e", "f"].map(str::to_owned).into());
+}
+
+#[test]
+fn a_named_path_is_found_in_code_and_nowhere_else() {
+    let low = "
+        //! tokio
+        #[cfg(test)]
+        mod tests { use sqlx::Row; fn f() { memcache::get() } }
+        use std::{self as all, fs::{self, File as Paper}, net::*};
+        use crate::high::Query;
+        use ::hyper as web;
+        extern crate rocket as ship;
+        // sqlx::query()
+        #[derive(serde::Serialize)]
+        struct A<'a> { b: log::Level, c: &'a dyn web::Body }
+        impl A<'_> { #[test] fn t() { nix::f() } }
+        fn f<T>(mytokio: T) { let tokio = mytokio; all::thread::spawn(tokio); info!(d = fs::read(\"sqlx::Row\")); Query::run() }";
+    let high = "pub use sqlx::Query;\n#[cfg(test)]\nmod trials;";
+    let sources = [("low.rs", low), ("high.rs", high), ("high/trials.rs", "use nix::a;")];
+    let source = |(path, text): &(&str, &str)| Source { path: (*path).into(), text: (*text).into() };
+    let named = named(&sources.iter().map(source).collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{e}"));
+    let whole =
+        |file: &str| named[file].iter().map(String::as_str).filter(|path| path.contains("::")).collect();
+    let found: Vec<&str> = whole("low.rs");
+    let low = [
+        "hyper::Body",
+        "log::Level",
+        "serde::Serialize",
+        "sqlx::Query",
+        "sqlx::Query::run",
+        "std::fs",
+        "std::fs::File",
+        "std::fs::read",
+        "std::net",
+        "std::net::*",
+        "std::thread::spawn",
+    ];
+    assert_eq!(found, low);
+    assert_eq!(whole("high.rs"), ["sqlx::Query"]);
+    assert_eq!(named.len(), 2, "{named:?}");
+    assert!(["hyper", "rocket", "std"].iter().all(|alone| named["low.rs"].contains(*alone)), "{named:?}");
+    assert!(!named["low.rs"].contains("tokio"), "{named:?}");
 }

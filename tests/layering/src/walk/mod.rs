@@ -2,13 +2,13 @@
 
 mod values;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
 use crate::fault::How;
-use crate::index::{Found, Index, Leaf, generics, leaves, segments};
+use crate::index::{Found, Index, Leaf, Module, generics, leaves, segments};
 use crate::source::{File, attrs, is_test, line};
 use crate::std_names::is_common;
 use crate::tokens::{Part, parts, rough};
@@ -27,25 +27,34 @@ pub(crate) struct Edge {
 
 /// All edges of a crate, sorted, without those of its tests.
 pub(crate) fn edges(index: &Index, files: &[File], others: &BTreeSet<String>) -> BTreeSet<Edge> {
-    let mut found = BTreeSet::new();
-    for (file, parsed) in files.iter().enumerate() {
-        let module = index.modules.iter().position(|module| module.path == parsed.module).unwrap_or_default();
-        let mut walk = Walk {
-            index,
-            files,
-            others,
-            file,
-            module,
-            this: Ty::Unknown,
-            generics: vec![],
-            scopes: vec![HashMap::new()],
-            closure: None,
-            found,
-        };
-        walk.visit_file(&parsed.ast);
-        found = walk.found;
-    }
-    found
+    (0..files.len()).flat_map(|file| walk(index, files, others, file).found).collect()
+}
+
+/// The paths into other crates that each file names, its imports replaced, without those of its tests.
+pub(crate) fn named(index: &Index, files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
+    let none = BTreeSet::new();
+    let named = |file: usize| (files[file].path.clone(), walk(index, files, &none, file).named);
+    (0..files.len()).map(named).collect()
+}
+
+/// The whole walk through one file.
+fn walk<'a>(index: &'a Index, files: &'a [File], others: &'a BTreeSet<String>, file: usize) -> Walk<'a> {
+    let is_of = |module: &Module| module.path == files[file].module;
+    let mut walk = Walk {
+        index,
+        files,
+        others,
+        file,
+        module: index.modules.iter().position(is_of).unwrap_or_default(),
+        this: Ty::Unknown,
+        generics: vec![],
+        scopes: vec![HashMap::new()],
+        closure: None,
+        found: BTreeSet::new(),
+        named: BTreeSet::new(),
+    };
+    walk.visit_file(&files[file].ast);
+    walk
 }
 
 struct Walk<'a> {
@@ -62,6 +71,7 @@ struct Walk<'a> {
     /// What the next closure's first parameter is.
     closure: Option<Ty>,
     found: BTreeSet<Edge>,
+    named: BTreeSet<String>,
 }
 
 impl Walk<'_> {
@@ -119,6 +129,7 @@ impl Walk<'_> {
                     self.associated(&self.index.item_ty(item), name, line);
                 }
             }
+            Found::Foreign(names) => self.foreign(&names, false),
             _ => {}
         }
         // The room that is written, too: what is named there may be a re-export of another's.
@@ -132,6 +143,11 @@ impl Walk<'_> {
                 self.edge(to, line, how(), false);
             }
         }
+    }
+
+    /// A path into another crate; a glob is all that is below it.
+    fn foreign(&mut self, names: &[String], glob: bool) {
+        self.named.insert(names.join("::") + if glob { "::*" } else { "" });
     }
 
     /// `Type::name`, a method of a type that is defined here.
@@ -208,13 +224,17 @@ impl<'ast> Visit<'ast> for Walk<'_> {
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        if item.leading_colon.is_some() {
-            return;
-        }
         let private = matches!(item.vis, syn::Visibility::Inherited);
-        for Leaf { path, line, glob, .. } in leaves(&item.tree) {
+        for Leaf { path, line, glob, .. } in leaves(item) {
             self.path(&path, line, private && !glob);
+            if let (true, Found::Foreign(names)) = (glob, self.index.resolve(self.module, &path)) {
+                self.foreign(&names, glob);
+            }
         }
+    }
+
+    fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
+        self.foreign(&[item.ident.to_string()], false);
     }
 
     // What a file may be seen by is no need of it.
@@ -365,9 +385,7 @@ impl<'ast> Visit<'ast> for Walk<'_> {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        if path.leading_colon.is_none() {
-            self.path(&segments(path), path.span().start().line, true);
-        }
+        self.path(&segments(path), path.span().start().line, true);
         visit::visit_path(self, path);
     }
 
