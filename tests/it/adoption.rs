@@ -13,7 +13,7 @@ use tests::bins;
 use tests::client::Client;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
-use tests::process::{is_alive, until_stopped};
+use tests::process::{is_alive, until_gone, until_stopped};
 use tests::wait;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -204,7 +204,7 @@ async fn a_node_that_the_config_has_no_more_is_stopped_by_the_new_master() -> Re
     let line = text.lines().find(|line| line.contains("game1")).context("no game1")?;
     std::fs::write(&config, text.replace(line, "").replace("\"app.netserver\" },", "\"app.netserver\" }"))?;
     cluster.start_master_again().await?;
-    wait::until("game1 has left", async || if is_alive(old) { Err(cluster.log()) } else { Ok(()) }).await?;
+    until_gone(old).await?;
     assert_eq!(cluster.pid("net").await?, others);
     cluster.stop().await
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
+use tests::process::until_gone;
 
 /// A gate whose hooks write lines of the log (see `tests/apps/src/hooks.rs`), and these nodes behind it.
 fn fixture(nodes: &str) -> Result<Fixture> {
@@ -105,14 +106,19 @@ async fn a_child_that_is_gone_for_good_is_lost_when_it_is_linked_no_more() -> Re
 async fn a_child_that_is_replaced_connects_again_and_is_not_lost() -> Result<()> {
     let cluster = Cluster::processes(fixture(&child("game", "hooksgame"))?).await?;
     cluster.until_logged("event: game connected, the hook ends").await?;
+    let (game, gate) = (cluster.pid("game").await?, cluster.pid("gate").await?);
     let answer = cluster.admin("POST", "/nodes/game/reload").await?;
     assert_eq!(answer.status, 200, "{answer:?}");
     let each = ["game connected", "game connected, the hook ends"];
     until_events(&cluster, "game", &each.repeat(2)).await?;
+    until_gone(game).await?;
     // Both processes of the gate are told that it connects, and none that it is lost.
     let answer = cluster.admin("POST", "/nodes/gate/reload").await?;
     assert_eq!(answer.status, 200, "{answer:?}");
     until_events(&cluster, "game", &each.repeat(3)).await?;
+    // A process of the gate that took a child for lost would say so before its end.
+    until_gone(gate).await?;
+    assert_eq!(events(&cluster, "game"), each.repeat(3));
     cluster.stop().await
 }
 
@@ -142,10 +148,12 @@ async fn a_node_that_stops_is_told_behind_its_handlers_and_sessions_and_before_i
 #[tokio::test]
 async fn a_process_that_hands_over_is_told_that_it_stops_unless_its_state_went() -> Result<()> {
     let cluster = Cluster::processes(fixture(&child("frozen", "hooksfrozen"))?).await?;
-    let old = cluster.pid("net").await?;
+    let (old, frozen) = (cluster.pid("net").await?, cluster.pid("frozen").await?);
     let answer = cluster.admin("POST", "/reload").await?;
     assert_eq!(answer.status, 200, "{answer:?}");
     cluster.until_logged("event: stop: net").await?;
+    until_gone(old).await?;
+    until_gone(frozen).await?;
     let stopped = format!("stop: net, process {old}, 0 sessions, Ok(\"net is heard\")");
     assert_eq!(events(&cluster, "stop"), [stopped], "the state of `frozen` is its successor's to save");
     cluster.stop().await

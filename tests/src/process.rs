@@ -82,6 +82,15 @@ pub fn is_alive(pid: i32) -> bool {
     !stat.is_empty() && !orphan
 }
 
+/// Waits until a process is gone: what it logs at its end stands in the log.
+///
+/// # Errors
+/// It is not.
+pub async fn until_gone(pid: i32) -> Result<()> {
+    let what = format!("process {pid} is gone");
+    wait::until(&what, async || if is_alive(pid) { Err("it runs") } else { Ok(()) }).await
+}
+
 fn comm_is_master(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "master")
 }
