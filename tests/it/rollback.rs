@@ -71,3 +71,25 @@ async fn a_new_program_that_never_becomes_ready_is_rolled_back() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn an_app_that_never_freezes_keeps_its_old_process_and_goes_on() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::replaced()?.with_worlds()).await?;
+    let before = cluster.pids().await?;
+    let mut client = cluster.client().await?;
+    assert_eq!(client.call(16, b"1").await?, "1 1 gate");
+    cluster.misbehave(Some("never-freezes gate"))?;
+    let answer = cluster.admin("POST", "/reload").await;
+    cluster.misbehave(None)?;
+    let json = answer?.json()?;
+    let nodes = json["nodes"].as_array().context("no nodes")?;
+    let gate = nodes.iter().find(|node| node["node"] == "gate").context("no gate")?;
+    let why = gate["outcome"].as_str().context("no outcome")?;
+    assert!(why.starts_with("rolled back: the app's freeze hook failed: "), "{why}");
+    let answered = timeout(Duration::from_secs(5), client.call(16, b"1")).await;
+    assert_eq!(answered.context("the gate does not go on")??, "2 2 gate");
+    assert_eq!(cluster.pids().await?, before, "every old process goes on");
+    assert_eq!(cluster.admin("POST", "/reload").await?.status, 200, "and can be replaced after all");
+    assert_eq!(client.call(16, b"1").await?, "3 3 gate");
+    cluster.stop().await
+}

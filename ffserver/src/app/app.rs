@@ -283,7 +283,8 @@ impl App {
     /// successor's [`App::thaw`] with `version`, which a later version of the app may have to tell apart. Without this
     /// hook the two processes overlap and each has its own state.
     ///
-    /// All of this must be done within `limits.park_ms`. An error keeps the predecessor.
+    /// All of this must be done within `limits.park_ms`: a hook that is not done by then is dropped. That, and an error,
+    /// keeps the predecessor.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -317,9 +318,9 @@ impl App {
         self
     }
 
-    /// Takes over what the predecessor has frozen, before the node handles anything. An error keeps the predecessor:
-    /// then, and when the successor dies soon after, this hook runs in the predecessor with its own bytes, so that a
-    /// `freeze` which took things apart can put them together again.
+    /// Takes over what the predecessor has frozen, before the node handles anything, within `limits.start_s`. An error
+    /// keeps the predecessor: then, and when the successor dies soon after, this hook runs in the predecessor with its own
+    /// bytes, so that a `freeze` which took things apart can put them together again; there it may take as long as a call.
     #[must_use]
     pub fn thaw<F>(mut self, hook: impl Fn(Node, Frozen) -> F + Send + Sync + 'static) -> Self
     where

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ffproto::Code;
+use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -82,17 +83,52 @@ pub(crate) fn log_error(method: &str, error: &HandlerError) {
     }
 }
 
+/// Runs a hook. Its panic is its error, also one before it first waits: whoever waits for the hook goes on.
+pub(crate) async fn run<T, F>(hook: impl FnOnce() -> F) -> Result<T, HandlerError>
+where
+    F: Future<Output = Result<T, HandlerError>>,
+{
+    let run = AssertUnwindSafe(async { hook().await }).catch_unwind();
+    run.await.unwrap_or_else(|payload| Err(panicked(&*payload)))
+}
+
+/// Runs a hook to its deadline, and drops it then.
+pub(crate) async fn run_until<T, F>(deadline: Instant, hook: impl FnOnce() -> F) -> Result<T, HandlerError>
+where
+    F: Future<Output = Result<T, HandlerError>>,
+{
+    tokio::time::timeout_at(deadline, run(hook)).await.unwrap_or_else(|_| Err(HandlerError::timeout()))
+}
+
 /// Runs a hook that has no outcome, at most as long as a call may take; `name` is for the log.
-pub(crate) async fn run_hook(
-    identity: &Identity,
-    name: &str,
-    hook: impl Future<Output = ()> + Send + 'static,
-) {
-    let ended = Execution::hook(async move {
-        hook.await;
-        Ok(None)
-    });
-    if let Err(error) = until(Instant::now() + identity.session_timeout(), ended).await {
+pub(crate) async fn run_hook(identity: &Identity, name: &str, hook: impl Future<Output = ()>) {
+    let ended = run_until(Instant::now() + identity.session_timeout(), || hook.map(Ok));
+    if let Err(error) = ended.await {
         log_error(name, &error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hook_that_panics_or_is_late_is_an_error() {
+        let (soon, begun) = (Duration::from_secs(1), Instant::now());
+        let hook = |panics: bool| {
+            assert!(!panics, "no world");
+            pending::<Result<(), HandlerError>>()
+        };
+        let errors = [
+            run(|| hook(true)).await,
+            run(|| async { Err::<(), _>(hook(true).await.unwrap_err()) }).await,
+            run_until(begun + soon, || hook(false)).await,
+        ];
+        let codes = errors.map(|ended| ended.unwrap_err().code());
+        assert_eq!(codes, [Code::Panic, Code::Panic, Code::Timeout]);
+        assert_eq!(begun.elapsed(), soon);
     }
 }

@@ -21,7 +21,7 @@ use super::sender_machine::{Awaits, Facts, Terms};
 use crate::app::hooks::{Frozen, Hooks};
 use crate::cluster::affinity_delta::AffinityDelta;
 use crate::error::HandlerError;
-use crate::exec::execution::Execution;
+use crate::exec::execution::run_until;
 use crate::gateway::acceptor::{Clients, Departure, LeavingConnection};
 use crate::identity::lifecycle::Phase;
 use crate::node::Node;
@@ -168,17 +168,19 @@ impl HandoverContext {
         self.node.all_sessions().registry().direct(Directive::Hold);
     }
 
-    /// Runs the app's freeze hook.
-    pub(super) async fn freeze(&self) -> Result<Option<Frozen>, HandlerError> {
+    /// Runs the app's freeze hook until `deadline`.
+    pub(super) async fn freeze(&self, deadline: Instant) -> Result<Option<Frozen>, HandlerError> {
         let Some((version, hook)) = &self.hooks.freeze else { return Ok(None) };
-        let bytes = run_hook(hook(self.node.clone())).await?;
+        let bytes = run_until(deadline, || hook(self.node.clone())).await?;
         Ok(Some(Frozen { version: *version, bytes }))
     }
 
-    /// Gives the app its frozen state again.
+    /// Gives the app its frozen state again. That may take as long as a call: callers have given up by then, and a node
+    /// that waits for its app does not go on.
     pub(super) async fn thaw(&self, frozen: Frozen) {
+        let deadline = Instant::now() + self.node.config().limits.call_timeout;
         if let Some(hook) = &self.hooks.thaw
-            && let Err(e) = run_hook(hook(self.node.clone(), frozen)).await
+            && let Err(e) = run_until(deadline, || hook(self.node.clone(), frozen)).await
         {
             warn!("the app's thaw hook failed in the old process: {}", e.log_text());
         }
@@ -339,11 +341,11 @@ impl Successor<'_> {
         take_knowledge(self.node, said);
     }
 
-    /// Gives the app the predecessor's frozen state; the text of its error otherwise.
-    pub(super) async fn thaw(&self, frozen: Frozen) -> Result<(), String> {
+    /// Gives the app the predecessor's frozen state, until `deadline`; the text of its error otherwise.
+    pub(super) async fn thaw(&self, frozen: Frozen, deadline: Instant) -> Result<(), String> {
         // The machine has looked before whether there is a hook.
         let Some(hook) = &self.hooks.thaw else { return Ok(()) };
-        run_hook(hook(self.node.clone(), frozen)).await.map_err(|e| e.log_text())
+        run_until(deadline, || hook(self.node.clone(), frozen)).await.map_err(|e| e.log_text())
     }
 
     /// Makes this process the successor: everything is here. Questions are collected before the first link is there on
@@ -379,18 +381,6 @@ fn take_knowledge(node: &Node, said: FromPredecessor) {
 fn who(node: &Node) -> ProcessIdentity {
     let cluster = node.identity().local(Vec::new()).cluster.to_string();
     ProcessIdentity { cluster, name: node.name().clone(), incarnation: node.incarnation() }
-}
-
-async fn run_hook<T: Send + 'static>(
-    hook: impl Future<Output = Result<T, HandlerError>> + Send + 'static,
-) -> Result<T, HandlerError> {
-    let (tell, told) = tokio::sync::oneshot::channel();
-    Execution::hook(async move {
-        let _ = tell.send(hook.await?);
-        Ok(None)
-    })
-    .await?;
-    told.await.map_err(HandlerError::internal)
 }
 
 /// Waits until no call waits on one of these links.

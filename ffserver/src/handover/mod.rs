@@ -2,6 +2,8 @@
 //! half, and their shells do what the machines say.
 
 mod context;
+#[cfg(test)]
+mod fixture;
 mod questions;
 pub(crate) mod receiver;
 mod receiver_machine;

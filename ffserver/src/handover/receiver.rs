@@ -157,7 +157,8 @@ impl Predecessor {
                 None
             }
             Do::Thaw { version, bytes } => {
-                Some(Seen::Thawed(successor.thaw(Frozen { version, bytes }).await))
+                let thawed = successor.thaw(Frozen { version, bytes }, self.machine.start_by());
+                Some(Seen::Thawed(thawed.await))
             }
             said => self.carry_out(said).await,
         }

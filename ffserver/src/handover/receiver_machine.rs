@@ -176,6 +176,11 @@ impl ReceiverMachine {
         }
     }
 
+    /// The time at which the predecessor's state is to be here, and with the app.
+    pub(super) fn start_by(&self) -> Instant {
+        self.start_by
+    }
+
     /// Whether this process has everything that it needs to serve.
     pub(super) fn is_prepared(&self) -> bool {
         matches!(self.stage, Stage::Prepared)

@@ -257,7 +257,7 @@ impl<'a> Sender<'a> {
     }
 
     async fn freeze(&mut self) -> Seen {
-        match self.context.freeze().await {
+        match self.context.freeze(self.machine.state_by()).await {
             Ok(frozen) => {
                 self.frozen = frozen;
                 Seen::Frozen
@@ -364,3 +364,6 @@ pub(super) async fn until(due: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -285,6 +285,12 @@ impl SenderMachine {
         }
     }
 
+    /// The time at which neighbours park no longer what they have for an app that freezes: by then the successor is to
+    /// have its state.
+    pub(super) fn state_by(&self) -> Instant {
+        self.begun + self.terms.park
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over(_))
     }
@@ -360,7 +366,7 @@ impl SenderMachine {
 
     fn froze(&mut self) {
         self.frozen = true;
-        self.stage = Stage::Thawing { until: self.begun + self.terms.park };
+        self.stage = Stage::Thawing { until: self.state_by() };
         self.out.push(Do::SendState);
     }
 

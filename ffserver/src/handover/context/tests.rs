@@ -1,48 +1,20 @@
 //! Whatever a hand-over waits for wakes it: a test that hangs has found something that is polled for.
 
-use std::path::Path;
 use std::time::Duration;
 
-use ffnet::handshake::Peer;
 use ffnet::link::{CallOptions, Change};
+use ffproto::CommandId;
 use ffproto::link::Client;
-use ffproto::{CommandId, Incarnation, NodeName};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::gateway::acceptor::OpenPorts;
-use crate::runtime::server::bare;
+use crate::handover::fixture::{child, context};
 use crate::transit::park::{Destination, MessageKind, ParkedMessage, RetryResult};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A node that nobody runs, with a port for clients that is not open.
-fn context() -> HandoverContext {
-    let config = r#"{ "master": { "rootport": 1, "webport": 2 },
-                      "servers": { "net": { "netport": 3, "app": "net" } } }"#;
-    let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
-    let executor = bare(&cluster, "net").unwrap();
-    let (node, hooks) = (executor.node.clone(), executor.hooks.clone());
-    let clients = Some(Clients::new(executor));
-    HandoverContext { node, hooks, ports: watch::Sender::new(true), clients, front: None }
-}
-
-/// A link to a child that nobody drives.
-fn child(context: &HandoverContext) -> Link {
-    let peer = Peer {
-        name: NodeName::try_from("game").unwrap(),
-        kind: "game".into(),
-        incarnation: Incarnation(1),
-        pid: 1,
-        program: String::new(),
-        methods: vec!["method".into()],
-    };
-    let link = context.node.identity().new_link(peer);
-    assert!(context.node.transit().add_child(link.clone()));
-    link
-}
 
 /// Whether a hand-over that awaits that would sleep now; what has woken it before is behind it then.
 async fn sleeps(context: &HandoverContext, awaits: Awaits, shown: &Facts) -> bool {
@@ -109,9 +81,8 @@ async fn the_end_of_the_last_call_of_a_link_wakes_a_hand_over() {
     assert!(rest(&context).quiet);
 }
 
-#[tokio::test]
-async fn the_last_message_that_waits_wakes_a_hand_over_when_it_goes() {
-    let context = context();
+/// Parks a message for a node that is not there.
+fn park(context: &HandoverContext) {
     let client = Client { session: ffproto::SessionId(1), command: CommandId(1), stateless: false };
     let _ = context.node.transit().park().park(ParkedMessage {
         to: Destination::Target("game".into()),
@@ -121,10 +92,20 @@ async fn the_last_message_that_waits_wakes_a_hand_over_when_it_goes() {
         deadline: Instant::now() + PATIENCE,
         sink: None,
     });
+}
+
+/// Lets go of what is parked.
+fn empty_park(context: &HandoverContext) {
+    context.node.transit().park().look(|_, _| RetryResult::Gone);
+}
+
+#[tokio::test]
+async fn the_last_message_that_waits_wakes_a_hand_over_when_it_goes() {
+    let context = context();
+    park(&context);
     let shown = rest(&context);
     assert!(!shown.quiet);
-    wakes(&context, Awaits::Rest, &shown, || context.node.transit().park().look(|_, _| RetryResult::Gone))
-        .await;
+    wakes(&context, Awaits::Rest, &shown, || empty_park(&context)).await;
     assert!(rest(&context).quiet);
 }
 

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
+use ffproto::SessionId;
 use ffproto::handover::Session;
-use ffproto::{Incarnation, SessionId};
 
 use super::*;
+use crate::handover::fixture::{MS, name, who};
 
-const MS: fn(u64) -> Duration = Duration::from_millis;
 const START: Duration = Duration::from_secs(30);
 const PROVE: Duration = Duration::from_secs(1);
 
@@ -16,11 +16,6 @@ struct World {
     machine: ReceiverMachine,
     now: Instant,
     done: Vec<String>,
-}
-
-fn who(incarnation: u64) -> ProcessIdentity {
-    let name = NodeName::try_from("game").unwrap();
-    ProcessIdentity { cluster: "cluster".into(), name, incarnation: Incarnation(incarnation) }
 }
 
 fn session() -> FromPredecessor {
@@ -40,9 +35,6 @@ fn session() -> FromPredecessor {
 }
 
 fn words(what: &Do) -> String {
-    let name = |message: &dyn std::fmt::Debug| {
-        format!("{message:?}").split(['(', ' ']).next().unwrap_or_default().to_owned()
-    };
     match what {
         Do::Say(FromSuccessor::Failed { reason }) | Do::TryToSay(FromSuccessor::Failed { reason }) => {
             format!("fail: {reason}")

@@ -1,10 +1,9 @@
 //! The predecessor's half of a replacement as facts.
 
-use ffproto::{Incarnation, NodeName};
+use ffproto::NodeName;
 
 use super::*;
-
-const MS: fn(u64) -> Duration = Duration::from_millis;
+use crate::handover::fixture::{MS, name, who};
 
 /// What a machine is told, and what it has told to do, in words.
 struct World {
@@ -12,11 +11,6 @@ struct World {
     now: Instant,
     facts: Facts,
     done: Vec<String>,
-}
-
-fn who(incarnation: u64) -> ProcessIdentity {
-    let name = NodeName::try_from("game").unwrap();
-    ProcessIdentity { cluster: "cluster".into(), name, incarnation: Incarnation(incarnation) }
 }
 
 /// An app that freezes, with 2 s to park, 10 s to drain and 1 s to prove.
@@ -40,7 +34,7 @@ fn gone() -> Facts {
 
 fn words(what: &Do) -> String {
     match what {
-        Do::Say(message) => format!("say {}", format!("{message:?}").split(['(', ' ']).next().unwrap()),
+        Do::Say(message) => format!("say {}", name(message)),
         Do::Answer { number, .. } => format!("answer {number}"),
         other => format!("{other:?}"),
     }

@@ -10,7 +10,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use super::FFServer;
-use super::start::{RunningNode, run_hook};
+use super::start::RunningNode;
+use crate::exec::execution;
 use crate::identity::lifecycle::Phase;
 use crate::node::Node;
 use crate::runtime::control::MasterNotice;
@@ -47,7 +48,7 @@ impl FFServer {
 
     pub(super) async fn run_stopping(&self, node: &Node, deadline: Instant) {
         if let Some(hook) = &self.hooks.stopping {
-            match timeout_at(deadline, run_hook(hook(node.clone()))).await {
+            match timeout_at(deadline, execution::run(|| hook(node.clone()))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(e)) => error!("the app's on_stopping hook failed: {}", e.log_text()),
                 Err(_) => error!("the app's on_stopping hook did not end in time"),

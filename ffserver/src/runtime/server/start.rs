@@ -21,9 +21,8 @@ use super::listeners::Listeners;
 use super::{Content, FFServer, Foundation, NodePlace, RunError};
 use crate::cluster::served::served;
 use crate::cluster::side::Side;
-use crate::error::HandlerError;
 use crate::exec::affinity_sweep;
-use crate::exec::execution::Execution;
+use crate::exec::execution;
 use crate::exec::executor::Executor;
 use crate::gateway::acceptor::{Clients, OpenPorts};
 use crate::gateway::idle_reaper;
@@ -163,7 +162,7 @@ impl FFServer {
         let (node, executor) = foundation.complete(&self.cluster, stores, content);
         control.node.send_replace(Some(node.clone()));
         if let Some(hook) = &self.hooks.started {
-            run_hook(hook(node.clone())).await.map_err(|e| RunError::Hook(e.log_text()))?;
+            execution::run(|| hook(node.clone())).await.map_err(|e| RunError::Hook(e.log_text()))?;
         }
         let web = match &listeners.web {
             Some(_) => Some(self.start_web(&node).await?),
@@ -324,13 +323,6 @@ impl FFServer {
             master.rootport.port()
         );
     }
-}
-
-/// Runs a hook of the node's own life.
-pub(super) async fn run_hook(
-    hook: impl Future<Output = Result<(), HandlerError>> + Send + 'static,
-) -> Result<(), HandlerError> {
-    Execution::hook(async move { hook.await.map(|()| None) }).await.map(drop)
 }
 
 /// Shows the watch of [`crate::runtime::process::watch_loop`] that the loop turns.

@@ -1,5 +1,5 @@
-//! Faults of a new binary, on demand: what a process that starts while the file of the environment's
-//! `FF_TRIAL_MISBEHAVES` is there does wrong. The file has `HOW NODE`.
+//! Faults of a binary, on demand: what a process does wrong at its start, at its freeze or its thaw while the file of the
+//! environment's `FF_TRIAL_MISBEHAVES` is there. The file has `HOW NODE`.
 
 use std::time::Duration;
 
@@ -60,5 +60,12 @@ pub(super) fn at_thaw(node: &Node) -> Result<(), HandlerError> {
     match how(node.name().as_str()).as_deref() {
         Some("cannot-thaw") => Err(HandlerError::new("this binary does not know that world")),
         _ => Ok(()),
+    }
+}
+
+/// When the state is to be frozen, by a process that has started well.
+pub(super) async fn at_freeze(node: &Node) {
+    if how(node.name().as_str()).as_deref() == Some("never-freezes") {
+        std::future::pending().await
     }
 }

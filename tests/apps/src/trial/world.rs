@@ -63,15 +63,18 @@ fn world(node: &Node) -> Result<std::sync::Arc<World>, HandlerError> {
 
 /// An app with a world that is handed over, and that does wrong what it is told to.
 pub(super) fn with_world(app: App) -> App {
-    app.state(World::default()).freeze(VERSION, |node| async move { Ok(world(&node)?.freeze()) }).thaw(
-        |node, frozen| async move {
+    app.state(World::default())
+        .freeze(VERSION, |node| async move {
+            misbehaves::at_freeze(&node).await;
+            Ok(world(&node)?.freeze())
+        })
+        .thaw(|node, frozen| async move {
             misbehaves::at_thaw(&node)?;
             match frozen.version {
                 VERSION => world(&node)?.thaw(&frozen.bytes),
                 other => Err(HandlerError::new(format!("a world of version {other}"))),
             }
-        },
-    )
+        })
 }
 
 /// Counted by net.
