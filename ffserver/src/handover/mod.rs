@@ -7,6 +7,7 @@ mod fixture;
 mod questions;
 pub(crate) mod receiver;
 mod receiver_machine;
+mod say;
 pub(crate) mod sender;
 mod sender_machine;
 

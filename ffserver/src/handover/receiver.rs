@@ -15,6 +15,7 @@ use super::context::{HandoverContext, Successor};
 use super::questions::Questions;
 pub use super::receiver_machine::TakeOverError;
 use super::receiver_machine::{Do, ReceiverMachine, Seen};
+use super::say::{SAY_MAX, say};
 use super::sender::until;
 use super::sender_machine::GREETING_MAX;
 use crate::app::hooks::{Frozen, Hooks};
@@ -95,15 +96,18 @@ impl Receiver {
         }
     }
 
-    /// Waits for the predecessor; asks it meanwhile what other nodes ask here.
+    /// Waits for the predecessor; asks it meanwhile what other nodes ask here. A question that it does not hear ends the
+    /// questions only: what it has sent before is still to be taken.
     async fn hear_and_ask(&mut self) -> Event {
         let may_ask = self.predecessor.machine.may_ask();
         loop {
             tokio::select! {
                 event = self.predecessor.next() => return event,
                 question = self.questions.next(), if may_ask => {
-                    // A predecessor that is gone is noticed by the next receive.
-                    let _ = self.predecessor.say(&question).await;
+                    let until = Instant::now() + SAY_MAX;
+                    if self.predecessor.say(&question).await.is_err() {
+                        return (Seen::NotAsked { until }, None);
+                    }
                 }
             }
         }
@@ -118,13 +122,18 @@ impl Receiver {
         match what {
             Do::Take(said) => context.take(said, socket.take()),
             Do::Answered { number, answer } => self.questions.answered(number, answer),
-            Do::WarnDied => warn!("the old process has ended before it had handed over everything"),
+            Do::WarnDied => {
+                warn!("the old process has ended, or hangs, before it had handed over everything")
+            }
             Do::AllArrived => {
                 self.questions.end();
                 context.all_arrived();
             }
             Do::ForgetEnded => context.forget_ended(),
-            said => return self.predecessor.carry_out(said).await,
+            Do::Say(message) => return self.predecessor.say_or_see(&message).await,
+            Do::TryToSay(message) => self.predecessor.try_to_say(&message).await,
+            // Only before this process serves.
+            Do::Thaw { .. } => {}
         }
         None
     }
@@ -160,23 +169,22 @@ impl Predecessor {
                 let thawed = successor.thaw(Frozen { version, bytes }, self.machine.start_by());
                 Some(Seen::Thawed(thawed.await))
             }
-            said => self.carry_out(said).await,
-        }
-    }
-
-    async fn carry_out(&mut self, what: Do) -> Option<Seen> {
-        match what {
-            Do::Say(message) => self.say(&message).await.err().map(Seen::NotSaid),
+            Do::Say(message) => self.say_or_see(&message).await,
             Do::TryToSay(message) => {
                 self.try_to_say(&message).await;
                 None
             }
-            _ => None,
+            // Only when this process serves.
+            Do::Answered { .. } | Do::WarnDied | Do::AllArrived | Do::ForgetEnded => None,
         }
     }
 
+    async fn say_or_see(&self, message: &FromSuccessor) -> Option<Seen> {
+        self.say(message).await.err().map(Seen::NotSaid)
+    }
+
     async fn say(&self, message: &FromSuccessor) -> io::Result<()> {
-        self.passage.send(message, &[]).await
+        say(&self.passage, message, &[]).await
     }
 
     /// Sends a message without which the predecessor ends as well.
@@ -184,3 +192,6 @@ impl Predecessor {
         let _ = timeout(GREETING_MAX, self.say(message)).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,8 @@ pub(super) enum Seen {
     Broken(io::Error),
     /// The connection broke while something was sent.
     NotSaid(io::Error),
+    /// The predecessor hears no question any more; what it has sent is taken until then, at least what has come.
+    NotAsked { until: Instant },
     /// The app has taken the frozen state, or the text of its error.
     Thawed(Result<(), String>),
     /// This process is linked, and accepts.
@@ -109,6 +111,8 @@ enum Stage {
     /// This process serves; what the old one still has comes.
     Receiving {
         proven: Instant,
+        /// The end of the wait for a predecessor that hears no question any more.
+        until: Option<Instant>,
     },
     /// Nothing more comes; the predecessor stands by.
     Proving {
@@ -157,6 +161,7 @@ impl ReceiverMachine {
             // The predecessor has taken back before it could hear that this process serves.
             Seen::NotSaid(_) if self.may_ask() => self.end(Some(self.alone())),
             Seen::NotSaid(error) => self.lost(error.into()),
+            Seen::NotAsked { until } => self.not_asked(until),
             Seen::Thawed(outcome) => self.thawed(outcome),
             Seen::Serves => self.serves(now),
             Seen::Passed => self.look(now),
@@ -172,7 +177,8 @@ impl ReceiverMachine {
             | Stage::Taking { until, .. }
             | Stage::Proving { until }
             | Stage::Confirming { until } => Some(until),
-            Stage::Thawing { .. } | Stage::Prepared | Stage::Receiving { .. } | Stage::Over(_) => None,
+            Stage::Receiving { until, .. } => until,
+            Stage::Thawing { .. } | Stage::Prepared | Stage::Over(_) => None,
         }
     }
 
@@ -188,7 +194,7 @@ impl ReceiverMachine {
 
     /// Whether the predecessor still answers questions.
     pub(super) fn may_ask(&self) -> bool {
-        matches!(self.stage, Stage::Receiving { .. })
+        matches!(self.stage, Stage::Receiving { until: None, .. })
     }
 
     /// The outcome of the hand-over, once and when it has ended; an error means that the predecessor serves on.
@@ -214,7 +220,7 @@ impl ReceiverMachine {
                 self.out.push(Do::Say(FromSuccessor::Hello(self.ours.clone())));
             }
             (Stage::Taking { .. }, said) => self.receive_state(said),
-            (Stage::Receiving { proven }, FromPredecessor::Done) => {
+            (Stage::Receiving { proven, .. }, FromPredecessor::Done) => {
                 self.stage = Stage::Proving { until: *proven };
                 self.out.extend([Do::AllArrived, Do::ForgetEnded]);
                 self.look(now);
@@ -285,8 +291,15 @@ impl ReceiverMachine {
 
     fn serves(&mut self, now: Instant) {
         if self.is_prepared() {
-            self.stage = Stage::Receiving { proven: now + self.prove };
+            self.stage = Stage::Receiving { proven: now + self.prove, until: None };
             self.out.push(Do::Say(FromSuccessor::Serves));
+        }
+    }
+
+    /// What the predecessor has sent before is still to be taken: its end comes behind it, or nothing does.
+    fn not_asked(&mut self, by: Instant) {
+        if let Stage::Receiving { until, .. } = &mut self.stage {
+            *until = Some(by);
         }
     }
 
@@ -295,6 +308,7 @@ impl ReceiverMachine {
             Stage::Greeting { until } | Stage::Taking { until, .. } if now >= until => {
                 self.fail(self.alone());
             }
+            Stage::Receiving { until: Some(until), .. } if now >= until => self.lost(self.alone()),
             Stage::Proving { until } if now >= until => {
                 self.stage = Stage::Confirming { until: now + MARGIN };
                 // The predecessor may have been told to leave by somebody else meanwhile.

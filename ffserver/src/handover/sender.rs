@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::context::{CHOICES_AT_ONCE, HandoverContext, unswitched};
+use super::say::say;
 pub(crate) use super::sender_machine::HandOverError;
 use super::sender_machine::{Awaits, Do, Facts, GREETING_MAX, Seen, SenderMachine};
 use crate::app::hooks::Frozen;
@@ -233,27 +234,21 @@ impl<'a> Sender<'a> {
             }
             Do::SendRest => self.send_rest().await?,
             Do::TellHandedOver => (self.handed_over)(),
-            Do::TakeBack | Do::Thaw | Do::GoOn => self.undo(what).await,
-        }
-        Ok(None)
-    }
-
-    /// Does a part of taking back, none of which can fail.
-    async fn undo(&mut self, what: Do) {
-        match what {
             Do::TakeBack => self.tell_taken_back().await,
             Do::Thaw => {
                 if let Some(frozen) = self.frozen.take() {
                     self.context.thaw(frozen).await;
                 }
             }
-            Do::GoOn => {
-                // Dropped first: connections that have not been taken are brought back by that.
-                (self.leaving, self.http) = (None, None);
-                self.context.go_on(std::mem::take(&mut self.travellers));
-            }
-            _ => {}
+            Do::GoOn => self.go_on(),
         }
+        Ok(None)
+    }
+
+    fn go_on(&mut self) {
+        // Dropped first: connections that have not been taken are brought back by that.
+        (self.leaving, self.http) = (None, None);
+        self.context.go_on(std::mem::take(&mut self.travellers));
     }
 
     async fn freeze(&mut self) -> Seen {
@@ -337,7 +332,7 @@ impl<'a> Sender<'a> {
     }
 
     async fn say_with(&self, message: &FromPredecessor, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.passage.send(message, sockets).await
+        say(&self.passage, message, sockets).await
     }
 }
 

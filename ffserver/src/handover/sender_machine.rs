@@ -487,8 +487,11 @@ impl SenderMachine {
         if self.is_over() {
             return;
         }
+        // A successor that has not taken a message in time would read this as the rest of that.
+        let hangs = matches!(&error, HandOverError::Broken(e) if e.kind() == io::ErrorKind::TimedOut);
         // Earlier the end of the connection says the same.
-        if self.serves() || matches!(self.stage, Stage::Thawing { .. } | Stage::Starting { .. }) {
+        let hears = self.serves() || matches!(self.stage, Stage::Thawing { .. } | Stage::Starting { .. });
+        if hears && !hangs {
             self.out.push(Do::TakeBack);
         }
         self.go_on(error);

@@ -278,6 +278,18 @@ fn an_old_process_that_dies_midway_is_done_without() {
 }
 
 #[test]
+fn an_old_process_that_hears_no_question_is_heard_until_nothing_comes_any_more() {
+    let mut w = World::receiving();
+    assert!(w.machine.may_ask());
+    w.see(Seen::NotAsked { until: w.now + MS(10) });
+    w.hear(session());
+    assert_eq!((w.done(), w.machine.may_ask()), ("take Session".into(), false));
+    assert_eq!(w.pass_until_due(), MS(10));
+    assert_eq!(w.done(), "WarnDied, AllArrived");
+    assert!(w.serves_on());
+}
+
+#[test]
 fn an_old_process_that_takes_back_ends_this_one_at_every_stage() {
     for mut w in [World::receiving(), World::proving(), World::confirming()] {
         w.hear(FromPredecessor::TookBack);

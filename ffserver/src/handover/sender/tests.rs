@@ -87,3 +87,11 @@ async fn a_thaw_that_never_ends_in_the_predecessor_is_given_up() {
     assert_eq!(error, "no such world");
     assert_eq!(away, context.node.config().limits.call_timeout, "it may take as long as other hooks");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_that_takes_nothing_out_of_the_door_is_taken_back_from() {
+    let context = freezing(64 << 20);
+    let (error, away) = fail_to_hand_over(&context, async |_| {}).await;
+    assert!(error.starts_with("the connection to the successor broke: "), "{error}");
+    assert_eq!(away, Duration::from_secs(10), "nothing more is said to it");
+}

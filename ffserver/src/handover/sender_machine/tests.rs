@@ -454,6 +454,16 @@ fn a_successor_that_fails_while_clients_leave_is_taken_back_from() {
 }
 
 #[test]
+fn a_successor_that_takes_nothing_is_told_nothing() {
+    for (world, done) in [(World::thawing as At, "Thaw, GoOn"), (|| World::serving(plain()), "GoOn")] {
+        let mut w = world();
+        w.done();
+        w.see(Seen::Broken(io::ErrorKind::TimedOut.into()));
+        assert_eq!(w.done(), done);
+    }
+}
+
+#[test]
 fn a_frozen_state_is_thawed_here_also_when_the_successor_fails_after_it_has_served() {
     let mut w = World::serving(freezing());
     w.see(Seen::Gone);
