@@ -77,10 +77,7 @@ impl HandoverContext {
         match awaits {
             Awaits::Nothing | Awaits::Word | Awaits::Http => Facts::default(),
             Awaits::Rest => {
-                let quiet = self.is_quiet();
-                let answered = awaited.iter().all(Link::peer_is_paused);
-                let handlers = self.node.identity().tasks().running_calls();
-                Facts { answered, quiet, handlers, answers_of: self.answers_of(), ..Facts::default() }
+                Facts { answered: awaited.iter().all(Link::peer_is_paused), ..self.look_for_rest() }
             }
             Awaits::Switch => {
                 Facts { switched: awaited.iter().all(Link::peer_has_switched), ..Facts::default() }
@@ -90,23 +87,28 @@ impl HandoverContext {
                 let no_sender = clients_left && http_left;
                 let children_switched =
                     no_sender && self.node.transit().children().links().all(Link::peer_has_switched);
-                let quiet = children_switched && self.is_quiet();
-                let switched = quiet && self.node.transit().links().iter().all(Link::peer_has_switched);
-                Facts { clients_left, http_left, children_switched, quiet, switched, ..Facts::default() }
+                let rest = if children_switched { self.look_for_rest() } else { Facts::default() };
+                let switched = rest.quiet && self.node.transit().links().iter().all(Link::peer_has_switched);
+                Facts { clients_left, http_left, children_switched, switched, ..rest }
             }
         }
     }
 
-    /// Whether nothing runs here, for nobody.
-    fn is_quiet(&self) -> bool {
-        self.node.identity().tasks().running_calls() == 0
-            && !self.node.transit().park().any()
-            && self.node.transit().links().iter().all(|link| link.waiting_calls() == 0)
-            && !self.node.all_sessions().registry().has_session_at_work()
+    /// What runs here, or waits, for anybody.
+    fn look_for_rest(&self) -> Facts {
+        let handlers = self.node.identity().tasks().running_calls();
+        let parked = self.node.transit().park().any();
+        let answers_of = self.answers_of();
+        let quiet = handlers == 0
+            && !parked
+            && answers_of.is_empty()
+            && !self.node.all_sessions().registry().has_session_at_work();
+        Facts { quiet, handlers, parked, answers_of, ..Facts::default() }
     }
 
     /// Waits until something may have changed of what [`HandoverContext::look`] has shown. Everything that is waited
-    /// for has an event: nothing is looked at by the clock.
+    /// for has an event: nothing is looked at by the clock. The wait is for what was shown, not for what is there now: what
+    /// has ended in between, on another thread, would wake nobody.
     pub(super) async fn changed(&self, awaits: Awaits, shown: &Facts) {
         let node = &self.node;
         // What runs matters only then, and it may run for a while.
@@ -114,11 +116,14 @@ impl HandoverContext {
         let leave = awaits == Awaits::Leave;
         let links = if rest { node.transit().links() } else { Vec::new() };
         let busy: Vec<&Link> = links.iter().filter(|link| link.waiting_calls() > 0).collect();
+        if busy.len() < shown.answers_of.len() {
+            return;
+        }
         tokio::select! {
             () = node.transit().turned().notified() => {}
             () = node.all_sessions().registry().rested().notified(), if rest => {}
-            () = node.transit().park().emptied(), if rest && node.transit().park().any() => {}
-            () = node.identity().tasks().calls().wait(), if rest && node.identity().tasks().running_calls() > 0 => {}
+            () = node.transit().park().emptied(), if shown.parked => {}
+            () = node.identity().tasks().calls().wait(), if shown.handlers > 0 => {}
             () = one_is_idle(&busy), if !busy.is_empty() => {}
             () = clients_gone(self.clients.as_ref()), if leave && !shown.clients_left => {}
         }

@@ -87,6 +87,8 @@ pub(super) struct Facts {
     pub(super) quiet: bool,
     /// Handlers that run.
     pub(super) handlers: usize,
+    /// Whether messages wait for other nodes.
+    pub(super) parked: bool,
     /// Neighbours whose answers are waited for.
     pub(super) answers_of: Vec<String>,
 }

@@ -109,6 +109,43 @@ async fn the_last_message_that_waits_wakes_a_hand_over_when_it_goes() {
     assert!(rest(&context).quiet);
 }
 
+/// What another thread may do between a look and the wait that follows.
+#[tokio::test]
+async fn what_ends_between_a_look_and_the_wait_for_it_wakes_a_hand_over() {
+    for awaits in [Awaits::Rest, Awaits::Leave] {
+        let context = context();
+        context.begin();
+        let look = || context.look(awaits, &[], None, true);
+        let wakes_late = async |shown: &Facts| {
+            assert!(!shown.quiet && look().quiet);
+            timeout(PATIENCE, context.changed(awaits, shown)).await.expect("it is woken");
+        };
+        park(&context);
+        let shown = look();
+        empty_park(&context);
+        wakes_late(&shown).await;
+
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let handler = context.node.identity().tasks().calls().spawn(ended);
+        let shown = look();
+        end.send(()).unwrap();
+        handler.await.unwrap().unwrap();
+        wakes_late(&shown).await;
+
+        let link = child(&context);
+        context.node.transit().link_changed(&link, Change::Switched);
+        let options = CallOptions { deadline: Instant::now() + PATIENCE, client: None };
+        let call = link.call("method", b"", options);
+        // The coming of the link is behind it.
+        assert!(sleeps(&context, awaits, &look()).await);
+        let shown = look();
+        drop(call);
+        if awaits == Awaits::Rest {
+            wakes_late(&shown).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_last_request_of_a_client_that_holds_and_the_last_client_that_leaves_wake_a_hand_over() {
     let context = context();
