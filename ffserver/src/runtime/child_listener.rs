@@ -13,9 +13,9 @@ use ffproto::handshake::Purpose;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -37,8 +37,9 @@ pub(crate) struct ChildListener {
     pub(crate) served: Arc<[Served]>,
     /// Every link of the node, so that a stop can wait for their last words.
     pub(crate) links: TaskTracker,
-    /// The last hook about each child that has ever linked: the channel closes when the hook has ended.
-    pub(crate) hook_of: Mutex<BTreeMap<NodeName, oneshot::Receiver<()>>>,
+    /// The turns of the hooks about each child that has ever linked. Tokio's mutex is fair: hooks run in the order in which
+    /// they have asked for their turn.
+    pub(crate) turns: Mutex<BTreeMap<NodeName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// Accepts children while `open`, until `stop`; their links live on until they are closed.
@@ -137,23 +138,16 @@ fn tell(
 ) -> Option<JoinHandle<()>> {
     let (hook, node) = (hook?.clone(), root.inbound.executor.node.clone());
     let child = link.peer().name.clone();
-    let (ends, ended) = oneshot::channel();
-    let mut before = root.hook_of.lock().insert(child.clone(), ended);
-    before.take_if(|before| before.try_recv() == Err(TryRecvError::Closed));
+    let turn = root.turns.lock().entry(child.clone()).or_default().clone();
     let tasks = node.identity().clone();
     let mut hook = Box::pin(async move {
+        // Unconstrained, because a task that has used up its budget would not get in line with the poll below.
+        let _turn = unconstrained(turn.lock()).await;
         let (identity, about) = (node.identity().clone(), child.clone());
         run_hook(&identity, name, async move { hook(node, about).await }).await;
-        drop::<oneshot::Sender<()>>(ends);
     });
-    if before.is_none() && hook.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+    if hook.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
         return None;
     }
-    Some(tasks.tasks().calls().spawn(async move {
-        if let Some(before) = before {
-            // An error is how it ends: nothing is ever sent.
-            let _ = before.await;
-        }
-        hook.await;
-    }))
+    Some(tasks.tasks().calls().spawn(hook))
 }

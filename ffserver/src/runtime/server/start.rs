@@ -274,8 +274,8 @@ impl FFServer {
         let (transit, tables) = (inbound.executor.node.transit(), &inbound.executor.tables);
         let served = served(transit.routes(), Side::Child, tables.handles_clients());
         let (targets, served): (_, Vec<_>) = served.into_iter().unzip();
-        let (inbound, links, hook_of) = (inbound.clone(), links.clone(), Mutex::default());
-        child_listener::ChildListener { inbound, targets, served: served.into(), links, hook_of }
+        let (inbound, links, turns) = (inbound.clone(), links.clone(), Mutex::default());
+        child_listener::ChildListener { inbound, targets, served: served.into(), links, turns }
     }
 
     async fn start_web(&mut self, node: &Node) -> Result<Web, RunError> {
