@@ -28,12 +28,14 @@ impl Phase {
 pub(crate) struct Lifecycle {
     /// A [`Phase`]: looked at with every call of a neighbour.
     phase: AtomicU8,
+    phase_changed: Notify,
     status_changed: Notify,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self { phase: AtomicU8::new(Phase::Starting as u8), status_changed: Notify::new() }
+        let phase = AtomicU8::new(Phase::Starting as u8);
+        Self { phase, phase_changed: Notify::new(), status_changed: Notify::new() }
     }
 }
 
@@ -46,6 +48,12 @@ impl Lifecycle {
 
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+        self.phase_changed.notify_waiters();
+    }
+
+    /// Rings when the phase is another one.
+    pub(crate) fn phase_changed(&self) -> &Notify {
+        &self.phase_changed
     }
 
     /// Rings when what the master is told of this node has changed.

@@ -31,9 +31,6 @@ pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
 /// A connection to a neighbour on the same host takes a millisecond, across hosts some more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a link of a predecessor that was kept is looked at: whether it still lives.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
 /// The way in which a parent is found.
 #[derive(Clone)]
 pub(crate) enum ParentSource {
@@ -83,16 +80,15 @@ impl ParentLink {
                 }
                 continue;
             };
-            let node = &keeper.inbound.executor.node;
-            let handed_over = node.identity().lifecycle().phase() == Phase::HandedOver;
-            if node.transit().has_parent(&keeper.config.name, incarnation) || handed_over {
-                // A successor of the parent has failed, and its predecessor goes on: its link lives. Or this process has a
-                // successor, which the parent has instead of it, and links again only when it takes back.
-                let _ = tokio::time::timeout(LOOK_AGAIN, whereabouts.changed()).await;
-                if whereabouts.has_changed().is_err() {
-                    return;
-                }
-                continue;
+            // No link is wanted while the link of a predecessor lives that goes on because its successor has failed, and while
+            // this process has a successor itself, unless it takes back.
+            tokio::select! {
+                biased;
+                () = keeper.inbound.executor.node.transit().parent_wanted(&keeper.config.name, incarnation) => {}
+                changed = whereabouts.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
             }
             let begun = Instant::now();
             match keeper.open(at, incarnation).await {

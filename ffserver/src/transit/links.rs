@@ -132,15 +132,31 @@ impl Transit {
         self.linked(|transit| transit.parents().iter().all(|parent| parent.link().is_some())).await;
     }
 
+    /// Waits until an incarnation of a parent wants a link: it has none, and this process has no successor, which the parent
+    /// has instead. Cancel-safe.
+    pub(crate) async fn parent_wanted(&self, name: &NodeName, incarnation: Incarnation) {
+        self.linked(|transit| {
+            let handed_over = transit.identity().lifecycle().phase() == Phase::HandedOver;
+            !handed_over && !transit.has_parent(name, incarnation)
+        })
+        .await;
+    }
+
+    /// Waits until something is so that depends on links and on the phase.
     async fn linked(&self, is_so: impl Fn(&Self) -> bool) {
         loop {
-            let mut changed = pin!(self.0.linked.notified());
+            let phase_changed = self.identity().lifecycle().phase_changed();
+            let (mut links, mut phase) = (pin!(self.0.linked.notified()), pin!(phase_changed.notified()));
             // Enabled before the look, so that no change is missed between the two.
-            changed.as_mut().enable();
+            links.as_mut().enable();
+            phase.as_mut().enable();
             if is_so(self) {
                 return;
             }
-            changed.await;
+            tokio::select! {
+                () = links => {}
+                () = phase => {}
+            }
         }
     }
 
@@ -152,5 +168,49 @@ impl Transit {
     /// Removes a link that has ended from the membership.
     pub(crate) fn link_down(&self, side: Side, link: &Link) {
         self.membership().link_down(side, link);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use ffnet::handshake::Peer;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::runtime::server::bare;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_parent_wants_a_link_as_soon_as_its_last_one_ends_and_when_this_process_serves_again() {
+        let config = r#"{ "master": { "rootport": 1, "webport": 2 }, "servers": {
+            "gate": { "rootport": 3, "app": "gate" },
+            "game": { "app": "game", "remoteport": [{ "rootport": 3, "rootname": "gate" }] } } }"#;
+        let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
+        let executor = bare(&cluster, "game").unwrap();
+        let (transit, lifecycle) = (executor.node.transit(), executor.node.identity().lifecycle());
+        let (name, incarnation) = (NodeName::try_from("gate").unwrap(), Incarnation(1));
+        let peer = Peer {
+            name: name.clone(),
+            kind: "gate".into(),
+            incarnation,
+            pid: 1,
+            program: String::new(),
+            methods: vec![],
+        };
+        let link = executor.node.identity().new_link(peer);
+        transit.parent_wanted(&name, incarnation).await;
+        transit.add_parent(link.clone());
+        let mut wanted = pin!(transit.parent_wanted(&name, incarnation));
+        assert!(timeout(Duration::from_secs(60), wanted.as_mut()).await.is_err(), "the parent is linked");
+        link.close("the predecessor has ended");
+        assert!(transit.remove_parent(&link));
+        assert!(timeout(Duration::ZERO, wanted).await.is_ok());
+        lifecycle.set_phase(Phase::HandedOver);
+        let mut wanted = pin!(transit.parent_wanted(&name, incarnation));
+        assert!(timeout(Duration::from_secs(60), wanted.as_mut()).await.is_err(), "the successor serves");
+        lifecycle.set_phase(Phase::Ready);
+        assert!(timeout(Duration::ZERO, wanted).await.is_ok());
     }
 }
