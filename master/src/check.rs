@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use ffconfig::{Cluster, Finding, LoadError, Loaded, Node};
+use ffconfig::{AppFinding, Cluster, Finding, LoadError, Loaded, Node};
 use ffproto::NodeName;
 
 use crate::place;
 use crate::supervisor::order;
-use crate::supervisor::process::{AppFinding, AppsError};
+use crate::supervisor::process::AppsError;
 
 /// What a config would start whose apps fit, and what is odd about it. What could not be asked about the apps is odd.
 ///

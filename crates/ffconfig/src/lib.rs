@@ -7,6 +7,7 @@
 //! by the table in [`mod@schema`]) → `nodes`, `checks` and `routes` (what keys say about each other) →
 //! `build` (the [`model`]). Every step adds to one report, so one run shows every fault.
 
+mod app_finding;
 mod build;
 mod checks;
 mod circles;
@@ -33,6 +34,7 @@ mod value;
 mod vars;
 mod ways;
 
+pub use app_finding::{AppFinding, UnknownAppFinding};
 pub use diff::{Diff, diff};
 pub use finding::{Finding, LoadError};
 pub use load::{FILE_BYTES_MAX, Loaded, load, load_with_apps, parse};

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use ffconfig::AppFinding;
 use ffproto::Incarnation;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -31,25 +32,6 @@ pub struct CheckFinding {
 impl std::fmt::Display for CheckFinding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:5} {}: {}", if self.fault { "FAULT" } else { "ok" }, self.what, self.found)
-    }
-}
-
-/// Something about the app of an entry under `servers` that shows without connecting anywhere. As a line, which the master
-/// reads: `fault`, the entry's key and a sentence, with tabs between them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppFinding {
-    /// The key under `servers`.
-    pub key: String,
-    /// One sentence.
-    pub found: String,
-    /// Whether its nodes cannot start.
-    pub fault: bool,
-}
-
-impl std::fmt::Display for AppFinding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let found = self.found.replace(['\n', '\t'], " ");
-        write!(f, "{}\t{}\t{found}", if self.fault { "fault" } else { "warning" }, self.key)
     }
 }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ffconfig::{Cluster, Node};
+use ffconfig::{AppFinding, Cluster, Node, UnknownAppFinding};
 use ffnet::listen::{self, Port};
 use ffnet::notify;
 use ffproto::Incarnation;
+use fftelemetry::colour::visible;
 use futures_util::future::BoxFuture;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -151,37 +152,16 @@ impl ProcessLauncher {
         const OPTION: &str = "--check-apps";
         let mut command = Command::new(&self.appmain);
         let lines = answer(self.appmain.clone(), OPTION, command.arg(OPTION).arg(&self.config)).await?;
-        let unknown = |line: &String| AppsError::Failed {
-            program: self.appmain.clone(),
-            option: OPTION,
-            how: format!("not understood: {line}"),
+        let read = |line: &String| {
+            let finding: AppFinding = line.parse().map_err(|_: UnknownAppFinding| AppsError::Failed {
+                program: self.appmain.clone(),
+                option: OPTION,
+                how: format!("not understood: {line}"),
+            })?;
+            // Its sentence is shown in the operator's terminal.
+            Ok(AppFinding { found: visible(&finding.found).into_owned(), ..finding })
         };
-        lines.iter().map(|line| AppFinding::read(line).ok_or_else(|| unknown(line))).collect()
-    }
-}
-
-/// What the program that runs nodes says about the app of an entry under `servers`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppFinding {
-    /// The key under `servers`.
-    pub key: String,
-    /// One sentence.
-    pub found: String,
-    /// Whether its nodes cannot start.
-    pub fault: bool,
-}
-
-impl AppFinding {
-    /// `fault` or `warning`, the key and a sentence, with tabs between them.
-    fn read(line: &str) -> Option<Self> {
-        let mut parts = line.splitn(3, '\t');
-        let (level, key, found) = (parts.next()?, parts.next()?, parts.next()?);
-        let fault = match level {
-            "fault" => true,
-            "warning" => false,
-            _ => return None,
-        };
-        Some(Self { key: key.to_owned(), found: fftelemetry::colour::visible(found).into_owned(), fault })
+        lines.iter().map(read).collect()
     }
 }
 
