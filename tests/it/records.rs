@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 use ffserver::cache::Cache;
 use ffserver::db::{Db, Dialect, Sql, Value, args};
-use ffserver::record::{RecordError, Records, SchemaError, Settings, ddl};
+use ffserver::record::{RecordError, Records, SchemaError, Settings, create};
 use ffserver::{Record, Save, Table};
 use tests::servers::{hostile, shared, unique};
 use tests::wait;
@@ -136,9 +136,7 @@ impl Place {
         let db = self.db().await;
         let drop = format!("DROP TABLE IF EXISTS {}", T::SHAPE.table);
         db.execute(Sql::trusted(drop), &[]).await?;
-        for statement in ddl::<T>(&db).await? {
-            db.execute(Sql::trusted(statement), &[]).await?;
-        }
+        create::<T>(&db).await?;
         Ok(db)
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ffserver::cache::Cache;
-use ffserver::db::{Db, Sql, Value};
-use ffserver::record::{RecordError, Records, Settings, ddl};
+use ffserver::db::{Db, Value};
+use ffserver::record::{RecordError, Records, Settings, create};
 use ffserver::{Record, Save, Table};
 use tests::servers::{Database, Memcached, unique};
 use tests::wait;
@@ -33,9 +33,7 @@ const PADDING: usize = 2000;
 
 async fn fill(url: &str, rows: i64) -> Result<Db> {
     let db = Db::connect(&ffconfig::Database::at(url)).await?;
-    for statement in ddl::<Purse>(&db).await? {
-        db.execute(Sql::trusted(statement), &[]).await?;
-    }
+    create::<Purse>(&db).await?;
     let mut tx = db.begin().await?;
     for id in 0..rows {
         let row = [Value::Int(id), Value::Int(0), Value::Text("x".repeat(PADDING))];

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use ffserver::Record;
-use ffserver::db::{Db, Sql, Value};
-use ffserver::record::ddl;
+use ffserver::db::{Db, Value};
+use ffserver::record::create;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -123,9 +123,7 @@ fn fixture(database: &Database, memcached: &Memcached) -> Result<Fixture> {
 }
 
 async fn fill(db: &Db, robots: u32) -> Result<()> {
-    for statement in ddl::<Purse>(db).await? {
-        db.execute(Sql::trusted(statement), &[]).await?;
-    }
+    create::<Purse>(db).await?;
     for robot in 0..robots {
         let args = [Value::from(name(robot)), Value::Int(START), Value::Bytes(Vec::new())];
         db.execute("INSERT INTO coins (name, coins, done) VALUES (?, ?, ?)", &args).await?;

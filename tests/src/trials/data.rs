@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use ffserver::db::{Db, Sql, Value};
-use ffserver::record::{Records, Settings, ddl};
+use ffserver::db::{Db, Value};
+use ffserver::record::{Records, Settings, create};
 use ffserver::{Save, Table};
 use nix::sys::signal::{Signal, kill};
 use tokio::task::JoinSet;
@@ -67,9 +67,7 @@ async fn speeds(
     say: Say<'_>,
 ) -> Result<()> {
     let db = Db::connect(&ffconfig::Database::at(url)).await?;
-    for statement in ddl::<Purse>(&db).await? {
-        db.execute(Sql::trusted(statement), &[]).await?;
-    }
+    create::<Purse>(&db).await?;
     let mut tx = db.begin().await?;
     for n in 0..size.records {
         let row = [Value::from(key(n)), Value::Int(0), Value::Bytes(vec![0; 64])];

@@ -43,7 +43,7 @@ mod table;
 
 pub use self::error::RecordError;
 pub use self::records::{Records, Settings, TableStats};
-pub use self::schema::{SchemaError, ddl};
+pub use self::schema::{SchemaError, create, ddl};
 pub use self::shape::{Column, Field, Key, Kind, Misfit, Record, Shape};
 pub use self::table::{Save, Table};
 

@@ -1,10 +1,10 @@
 //! The check of a schema: whether the real table is what a record expects, asked at the start. What is missing is told
 //! as the statements that add it.
 
-use crate::db::{Db, DbError, Dialect, Value};
+use crate::db::{Db, DbError, Dialect, Sql, Value};
 
 use super::shape::{Kind, Shape};
-use super::sql::{HOLDER, HOLDER_CHARS, Unfit, VERSION, add_column, create, is_name, mend};
+use super::sql::{HOLDER, HOLDER_CHARS, Unfit, VERSION, add_column, create_table, is_name, mend};
 
 /// A table that is not as its record expects it.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,18 @@ struct Real {
 /// # Errors
 /// The database does not answer.
 pub async fn ddl<T: super::Record>(db: &Db) -> Result<Vec<String>, DbError> {
-    Ok(create(&T::SHAPE, db.dialect(), nopad(db).await?))
+    Ok(create_table(&T::SHAPE, db.dialect(), nopad(db).await?))
+}
+
+/// Makes the table of a record in this database, with the statements of [`ddl`]: for tests.
+///
+/// # Errors
+/// The database does not answer, or has such a table already.
+pub async fn create<T: super::Record>(db: &Db) -> Result<(), DbError> {
+    for statement in ddl::<T>(db).await? {
+        db.execute(Sql::trusted(statement), &[]).await?;
+    }
+    Ok(())
 }
 
 /// Checks the real table against the shape.
@@ -91,7 +102,7 @@ pub async fn check(db: &Db, shape: &Shape) -> Result<(), SchemaError> {
     let real = columns(db, shape.table).await.map_err(asked)?;
     if real.is_empty() {
         let what = format!("there is no table `{}`", shape.table);
-        return Err(SchemaError::Missing { what, statements: create(shape, db.dialect(), nopad) });
+        return Err(SchemaError::Missing { what, statements: create_table(shape, db.dialect(), nopad) });
     }
     let wanted = shape.columns.iter().map(|column| column.name).chain([VERSION, HOLDER]);
     let missing: Vec<_> = wanted.filter(|name| !real.iter().any(|column| column.name == *name)).collect();

@@ -133,7 +133,7 @@ impl<'a> Names<'a> {
 
 /// The statements that make the table of a shape. `nopad` is a collation of MySQL's kind that tells apart
 /// all texts.
-pub(crate) fn create(shape: &Shape, dialect: Dialect, nopad: &str) -> Vec<String> {
+pub(crate) fn create_table(shape: &Shape, dialect: Dialect, nopad: &str) -> Vec<String> {
     let names = Names::of(shape, dialect);
     let mut columns = Vec::new();
     for (place, column) in shape.columns.iter().enumerate() {
@@ -234,7 +234,7 @@ fn make_anew(shape: &Shape, nopad: &str) -> Vec<String> {
         let index = names.quote(&format!("{}_{}", shape.table, shape.columns[owner].name));
         statements.push(format!("DROP INDEX IF EXISTS {index}"));
     }
-    statements.extend(create(shape, Dialect::Sqlite, nopad));
+    statements.extend(create_table(shape, Dialect::Sqlite, nopad));
     let columns = names.list();
     statements.push(format!(
         "INSERT INTO {table} ({columns}, {VERSION}, {HOLDER}) \
@@ -347,14 +347,14 @@ mod tests {
 
     #[test]
     fn a_table_is_made_with_the_frameworks_columns_and_an_index_for_the_owner() {
-        let statements = create(&SHAPE, Dialect::Sqlite, "");
+        let statements = create_table(&SHAPE, Dialect::Sqlite, "");
         assert_eq!(
             statements[0],
             "CREATE TABLE \"order\" (\n  \"id\" INTEGER PRIMARY KEY AUTOINCREMENT,\n  \"guild\" TEXT NOT NULL,\n  \
              \"note\" BLOB,\n  version BIGINT NOT NULL DEFAULT 0,\n  holder VARCHAR(160) NOT NULL DEFAULT ''\n)"
         );
         assert_eq!(statements[1], "CREATE INDEX \"order_guild\" ON \"order\" (\"guild\")");
-        let mysql = create(&SHAPE, Dialect::MySql, "utf8mb4_nopad_bin").join(";");
+        let mysql = create_table(&SHAPE, Dialect::MySql, "utf8mb4_nopad_bin").join(";");
         assert!(mysql.contains("`id` BIGINT NOT NULL AUTO_INCREMENT"), "{mysql}");
         assert!(
             mysql.contains("`guild` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL")

@@ -131,8 +131,8 @@ mod tests {
     use crate::Record;
     use std::time::Duration;
 
-    use ffstore::db::{Db, Sql};
-    use ffstore::record::{Records, Settings, ddl};
+    use ffstore::db::Db;
+    use ffstore::record::{Records, Settings, create};
 
     use tokio::time::Instant;
 
@@ -150,9 +150,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("game.db").display());
         let db = Db::connect(&ffconfig::Database::at(url)).await.unwrap();
-        for statement in ddl::<Purse>(&db).await.unwrap() {
-            db.execute(Sql::trusted(statement), &[]).await.unwrap();
-        }
+        create::<Purse>(&db).await.unwrap();
         let config =
             r#"{ "master": { "rootport": 1, "webport": 2 }, "servers": { "game": { "app": "game" } } }"#;
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;

@@ -89,8 +89,8 @@ mod tests {
     use std::time::Duration;
 
     use crate::Record;
-    use crate::db::{Db, Sql};
-    use crate::record::{Records, Save, Settings, ddl};
+    use crate::db::Db;
+    use crate::record::{Records, Save, Settings, create};
 
     use super::*;
 
@@ -125,9 +125,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("game.db").display());
         let db = Db::connect(&ffconfig::Database::at(url)).await.unwrap();
-        for statement in ddl::<Purse>(&db).await.unwrap() {
-            db.execute(Sql::trusted(statement), &[]).await.unwrap();
-        }
+        create::<Purse>(&db).await.unwrap();
         let (living, ended) = (SessionId(7), SessionId(8));
         let (old, purses) = node(&db, folder.path(), "old", |_| true).await;
         let ann = "ann: 1".to_owned();
