@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ffnet::Link;
-use ffnet::link::{Call, CallOptions, Forward, NotSent, Sink};
+use ffnet::link::{Call, CallOptions, Forward, NotSent};
 use ffproto::link::Client;
 use ffproto::{Fault, NodeName, SessionId};
 use tokio::time::Instant;
@@ -17,7 +17,9 @@ use super::Transit;
 use crate::cluster::side::Side;
 use crate::error::CallError;
 use crate::transit::next_hop::{NextHop, is_for_client};
-use crate::transit::park::{Destination, MessageKind, OutcomeSlot, ParkedMessage, SlotOutcome};
+use crate::transit::park::{
+    Destination, HandlerMessage, OutcomeSlot, ParkedKind, ParkedMessage, SlotOutcome,
+};
 
 /// The origin of a call: how far the call may go in time, and whose message made it.
 #[derive(Debug, Clone)]
@@ -105,10 +107,9 @@ impl Origin {
                 Err(NotSent::Later) => {}
             }
         }
-        let (what, body) = (MessageKind::Call(method.to_owned()), Bytes::copy_from_slice(body));
-        let (client, deadline) = (self.client, options.deadline);
-        let (to, sink) = (Destination::Neighbour(side, who.into()), Some((slot as Arc<dyn Sink>, 0)));
-        self.transit.wait(ParkedMessage { to, what, body, client, deadline, sink })?;
+        let kind = ParkedKind::Call(HandlerMessage::new(side, who, method, self.client), (slot, 0));
+        let (body, deadline) = (Bytes::copy_from_slice(body), options.deadline);
+        self.transit.wait(ParkedMessage { kind, body, deadline })?;
         Ok(calling)
     }
 
@@ -144,10 +145,9 @@ impl Origin {
             Err(NotSent::Fault(fault)) => return Err(fault),
             Err(NotSent::Later) => {}
         }
-        let (to, what) = (Destination::Neighbour(side, who.into()), MessageKind::Notify(method.to_owned()));
-        let (client, body) = (self.client, Bytes::copy_from_slice(body));
+        let kind = ParkedKind::Notify(HandlerMessage::new(side, who, method, self.client));
         let deadline = now + self.transit.identity().limits().call_timeout;
-        self.transit.wait(ParkedMessage { to, what, body, client, deadline, sink: None })
+        self.transit.wait(ParkedMessage { kind, body: Bytes::copy_from_slice(body), deadline })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::transit::call::Origin;
 use crate::transit::envelope_hold::HeldEnvelope;
 use crate::transit::inbound_envelope::InboundEnvelope;
 use crate::transit::next_hop::NextHop;
-use crate::transit::park::{self, Destination, MessageKind};
+use crate::transit::park::{Destination, HandlerMessage, ParkedKind, ParkedMessage};
 
 /// The header of an envelope about a session.
 pub(crate) fn about(session: SessionId) -> Client {
@@ -159,9 +159,9 @@ impl Transit {
             NextHop::Go(_) | NextHop::Wait => {}
             NextHop::None => return Err(self.not_there(side, name.as_str())),
         }
-        let (what, body) = (MessageKind::Call(TO.to_owned()), Bytes::copy_from_slice(body));
-        let sink = Some((link.sink(), u64::from(head.call)));
-        self.wait(park::ParkedMessage { to, what, body, client: head.client, deadline, sink })
+        let parked = HandlerMessage::new(side, name.as_str(), TO, head.client);
+        let kind = ParkedKind::Call(parked, (link.sink(), u64::from(head.call)));
+        self.wait(ParkedMessage { kind, body: Bytes::copy_from_slice(body), deadline })
     }
 
     /// Holds an envelope that the predecessor has no answer to until its session has arrived, or answers that too much

@@ -19,7 +19,7 @@ use crate::cluster::peers::{self, KnownPeer, LinkChoice};
 use crate::cluster::select::{Candidate, CandidateState, Pick, pick};
 use crate::cluster::side::{PeerKey, Side};
 use crate::identity::counters::count;
-use crate::transit::park::{Destination, MessageKind, ParkResult, ParkedMessage, RetryResult};
+use crate::transit::park::{Destination, HandlerMessage, ParkResult, ParkedKind, ParkedMessage, RetryResult};
 
 /// How long may pass between two looks at what is parked, beside every event and every deadline: the patience for a lost
 /// neighbour ends by the clock, and a session leaves a hop when its last outcome there has come, which has no event.
@@ -302,11 +302,9 @@ impl Transit {
     ) -> Result<Option<Hop>, Fault> {
         let Forwarded { target, from, routed_here, hops, client, body, deadline, now } = *message;
         let wait = |sink| {
-            let to = Destination::Target(target.clone());
-            let what = MessageKind::Message { from: from.cloned(), routed_here, hops };
-            let body = Bytes::copy_from_slice(body);
-            let (client, sink) = (Some(client), Some((sink, token)));
-            self.wait(ParkedMessage { to, what, body, client, deadline, sink }).map(|()| None)
+            let (target, from, sink) = (target.clone(), from.cloned(), (sink, token));
+            let kind = ParkedKind::Message { target, client, from, routed_here, hops, sink };
+            self.wait(ParkedMessage { kind, body: Bytes::copy_from_slice(body), deadline }).map(|()| None)
         };
         // The message stays behind earlier ones of its session, as long as they wait.
         if self.park().any() && self.park().blocks(&Destination::Target(target.clone()), Some(client.session))
@@ -379,7 +377,7 @@ impl Transit {
             return RetryResult::Gone;
         }
         // A message of a client that is gone is not begun; what handlers have sent for the client goes on.
-        let is_said = matches!(entry.what, MessageKind::Message { .. });
+        let is_said = matches!(entry.kind, ParkedKind::Message { .. });
         if is_said && entry.session().is_some_and(|id| self.has_ended(id)) {
             entry.fail(&self.identity().fault(Code::NoNode, Executed::No, "the session has ended"));
             return RetryResult::Gone;
@@ -398,44 +396,46 @@ impl Transit {
     }
 
     fn send_parked(&self, entry: &ParkedMessage, now: Instant) -> Result<(), NotSent> {
-        let options = CallOptions { deadline: entry.deadline, client: entry.client };
-        match (&entry.to, entry.client, &entry.what) {
-            (Destination::Target(target), Some(client), MessageKind::Message { from, routed_here, hops }) => {
-                let arrival = Arrival { from: from.as_ref(), routed_here: *routed_here };
+        let (body, deadline) = (&entry.body, entry.deadline);
+        match &entry.kind {
+            ParkedKind::Message { target, client, from, routed_here, hops, sink: (sink, token) } => {
+                let (from, client, hops) = (from.as_ref(), *client, *hops);
+                let arrival = Arrival { from, routed_here: *routed_here };
                 let hop = match self.hop(target, client, arrival, now) {
                     NextHop::Go(hop) => hop,
                     NextHop::Wait => return Err(NotSent::Later),
                     NextHop::None => return Err(self.no_hop(target).into()),
                 };
-                let Some((sink, token)) = entry.sink.clone() else { return Ok(()) };
-                let (method, body, message_of) = (hop.method, &entry.body, entry.session());
-                let (hops, nested) = (*hops, false);
-                hop.link
-                    .forward(Forward { method, body, options, message_of, hops, nested, sink, token }, now)
+                let routed_here = *routed_here;
+                let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
+                forward_over(&hop, &message, sink.clone(), *token)
             }
-            (
-                Destination::Neighbour(side, who),
-                _,
-                MessageKind::Call(method) | MessageKind::Notify(method),
-            ) => {
-                let link = match self.link_to(*side, who, entry.session(), now) {
-                    NextHop::Go(link) => link,
-                    NextHop::Wait => return Err(NotSent::Later),
-                    NextHop::None => return Err(self.not_there(*side, who).into()),
-                };
-                let Some((sink, token)) = entry.sink.clone() else {
-                    return self.notify_over(&link, *side, method, &entry.body, entry.client);
-                };
-                let Some(number) = link.method_number(method) else {
-                    let text = format!("`{}` has no method `{method}`", link.peer().name);
+            ParkedKind::Call(head, (sink, token)) => {
+                let link = self.link_for_parked(head, now)?;
+                let Some(method) = link.method_number(&head.method) else {
+                    let text = format!("`{}` has no method `{}`", link.peer().name, head.method);
                     return Err(self.identity().fault(Code::NoMethod, Executed::No, text).into());
                 };
-                let (method, body, message_of) = (number, &entry.body, None);
-                let (hops, nested) = (0, false);
-                link.forward(Forward { method, body, options, message_of, hops, nested, sink, token }, now)
+                let options = CallOptions { deadline, client: head.client };
+                let (hops, nested, sink, token) = (0, false, sink.clone(), *token);
+                link.forward(
+                    Forward { method, body, options, message_of: None, hops, nested, sink, token },
+                    now,
+                )
             }
-            // No other pair exists: clients' messages go to targets, and handlers' to neighbours.
-            _ => Ok(()),
+            ParkedKind::Notify(head) => {
+                let link = self.link_for_parked(head, now)?;
+                self.notify_over(&link, head.side, &head.method, body, head.client)
+            }
+        }
+    }
+
+    fn link_for_parked(&self, head: &HandlerMessage, now: Instant) -> Result<Link, NotSent> {
+        let HandlerMessage { side, who, client, .. } = head;
+        match self.link_to(*side, who, client.map(|client| client.session), now) {
+            NextHop::Go(link) => Ok(link),
+            NextHop::Wait => Err(NotSent::Later),
+            NextHop::None => Err(self.not_there(*side, who).into()),
         }
     }
 
@@ -488,18 +488,10 @@ impl Transit {
             NextHop::Wait => {}
             NextHop::None => return,
         }
-        let to = Destination::Neighbour(side, name.as_str().into());
-        let (what, client) = (MessageKind::Notify(method.to_owned()), Some(client));
+        let kind = ParkedKind::Notify(HandlerMessage::new(side, name.as_str(), method, Some(client)));
         let deadline = now + self.identity().limits().call_timeout;
         // A notify that does not fit is made up for in the same way.
-        let _ = self.wait(ParkedMessage {
-            to,
-            what,
-            body: Bytes::copy_from_slice(body),
-            client,
-            deadline,
-            sink: None,
-        });
+        let _ = self.wait(ParkedMessage { kind, body: Bytes::copy_from_slice(body), deadline });
     }
 
     /// The fault of a message that has no hop.
@@ -570,10 +562,9 @@ mod tests {
         let parked = |ms| {
             let (slot, deadline) =
                 (Arc::new(OutcomeSlot::default()), Instant::now() + Duration::from_millis(ms));
-            let to = Destination::Neighbour(Side::Child, "game".into());
-            let (what, sink) = (MessageKind::Call("ping".into()), Some((slot.clone() as Arc<dyn Sink>, 0)));
-            let message = ParkedMessage { to, what, body: Bytes::new(), client: None, deadline, sink };
-            transit.wait(message).unwrap();
+            let head = HandlerMessage::new(Side::Child, "game", "ping", None);
+            let kind = ParkedKind::Call(head, (slot.clone() as Arc<dyn Sink>, 0));
+            transit.wait(ParkedMessage { kind, body: Bytes::new(), deadline }).unwrap();
             SlotOutcome(slot)
         };
         let _first = parked(1000);

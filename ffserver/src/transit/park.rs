@@ -28,44 +28,80 @@ pub(crate) enum Destination {
     Neighbour(Side, Arc<str>),
 }
 
-/// The kind of a parked message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum MessageKind {
-    /// A client's message, sent on: the neighbour that it came from, whether this node's route has given its target,
-    /// and how many links it has crossed.
-    Message { from: Option<PeerKey>, routed_here: bool, hops: u8 },
-    /// The call of a handler.
-    Call(String),
-    /// A notify: nothing comes back.
-    Notify(String),
+/// The sink for an outcome, with its token.
+pub(crate) type OutcomeSink = (Arc<dyn Sink>, u64);
+
+/// The kind of a parked message, with all that it takes to send one: none can wait that could not be sent.
+pub(crate) enum ParkedKind {
+    /// A client's message, sent on to a target: the neighbour that it came from, whether this node's route has given the
+    /// target, and how many links it has crossed.
+    Message {
+        target: Arc<str>,
+        client: Client,
+        from: Option<PeerKey>,
+        routed_here: bool,
+        hops: u8,
+        sink: OutcomeSink,
+    },
+    /// The call of a neighbour's handler.
+    Call(HandlerMessage, OutcomeSink),
+    /// A notify of a neighbour's handler: nothing comes back.
+    Notify(HandlerMessage),
+}
+
+/// The head of a message for a handler of a neighbour.
+pub(crate) struct HandlerMessage {
+    pub(crate) side: Side,
+    /// A parent by its name or key, a child by its name or kind.
+    pub(crate) who: Arc<str>,
+    pub(crate) method: String,
+    pub(crate) client: Option<Client>,
+}
+
+impl HandlerMessage {
+    pub(crate) fn new(side: Side, who: &str, method: &str, client: Option<Client>) -> Self {
+        Self { side, who: who.into(), method: method.to_owned(), client }
+    }
 }
 
 /// A message that waits.
 pub(crate) struct ParkedMessage {
-    pub(crate) to: Destination,
-    pub(crate) what: MessageKind,
+    pub(crate) kind: ParkedKind,
     pub(crate) body: Bytes,
-    pub(crate) client: Option<Client>,
     /// When the caller stops waiting.
     pub(crate) deadline: Instant,
-    /// The sink for the outcome, with its token.
-    pub(crate) sink: Option<(Arc<dyn Sink>, u64)>,
 }
 
 impl ParkedMessage {
     pub(crate) fn session(&self) -> Option<SessionId> {
-        self.client.map(|client| client.session)
+        let client = match &self.kind {
+            ParkedKind::Message { client, .. } => Some(*client),
+            ParkedKind::Call(head, _) | ParkedKind::Notify(head) => head.client,
+        };
+        client.map(|client| client.session)
     }
 
     /// Ends the message here, with a fault for its caller.
     pub(crate) fn fail(&self, fault: &Fault) {
-        if let Some((sink, token)) = &self.sink {
-            sink.clone().end(*token, Err(fault));
+        match &self.kind {
+            ParkedKind::Message { sink: (sink, token), .. } | ParkedKind::Call(_, (sink, token)) => {
+                sink.clone().end(*token, Err(fault));
+            }
+            ParkedKind::Notify(_) => {}
+        }
+    }
+
+    fn destination(&self) -> Destination {
+        match &self.kind {
+            ParkedKind::Message { target, .. } => Destination::Target(target.clone()),
+            ParkedKind::Call(head, _) | ParkedKind::Notify(head) => {
+                Destination::Neighbour(head.side, head.who.clone())
+            }
         }
     }
 
     fn order_key(&self) -> OrderKey {
-        (self.to.clone(), self.session())
+        (self.destination(), self.session())
     }
 }
 
@@ -351,14 +387,10 @@ mod tests {
     const LIMITS: ParkLimits = ParkLimits { messages_max: 3, bytes_max: 100 };
 
     fn entry(session: u64, kind: &str, body: &'static str) -> ParkedMessage {
-        ParkedMessage {
-            to: Destination::Target(kind.into()),
-            what: MessageKind::Message { from: None, routed_here: false, hops: 0 },
-            body: body.into(),
-            client: Some(Client { session: SessionId(session), command: CommandId(1), stateless: false }),
-            deadline: Instant::now() + Duration::from_secs(5),
-            sink: None,
-        }
+        let client = Client { session: SessionId(session), command: CommandId(1), stateless: false };
+        let (target, sink) = (kind.into(), (Arc::new(OutcomeSlot::default()) as Arc<dyn Sink>, 0));
+        let kind = ParkedKind::Message { target, client, from: None, routed_here: false, hops: 0, sink };
+        ParkedMessage { kind, body: body.into(), deadline: Instant::now() + Duration::from_secs(5) }
     }
 
     fn parked(park: &Park, entry: ParkedMessage) -> &'static str {
@@ -459,7 +491,7 @@ mod tests {
         };
         let waits = look(1, |_| false);
         assert_eq!(waits, [("a".into(), true), ("c".into(), false), ("d".into(), true)]);
-        assert_eq!(look(1, |entry| entry.to != Destination::Target("game".into())).len(), 3);
+        assert_eq!(look(1, |entry| entry.destination() != Destination::Target("game".into())).len(), 3);
         assert_eq!(look(1, |_| true), [("a".into(), true), ("c".into(), true)]);
         assert_eq!(look(1, |_| true), []);
         assert!(park.any() && park.blocks(&Destination::Target("game".into()), Some(SessionId(2))));

@@ -10,9 +10,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::cluster::side::Side;
 use crate::gateway::acceptor::OpenPorts;
 use crate::handover::fixture::{child, context};
-use crate::transit::park::{Destination, MessageKind, ParkedMessage, RetryResult};
+use crate::transit::park::{HandlerMessage, ParkedKind, ParkedMessage, RetryResult};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -85,12 +86,9 @@ async fn the_end_of_the_last_call_of_a_link_wakes_a_hand_over() {
 fn park(context: &HandoverContext) {
     let client = Client { session: ffproto::SessionId(1), command: CommandId(1), stateless: false };
     let _ = context.node.transit().park().park(ParkedMessage {
-        to: Destination::Target("game".into()),
-        what: MessageKind::Call("method".into()),
+        kind: ParkedKind::Notify(HandlerMessage::new(Side::Child, "game", "method", Some(client))),
         body: Default::default(),
-        client: Some(client),
         deadline: Instant::now() + PATIENCE,
-        sink: None,
     });
 }
 
