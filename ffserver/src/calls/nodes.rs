@@ -205,8 +205,7 @@ impl Nodes {
     }
 
     fn meant(&self, whom: &Recipients) -> Vec<Reachable> {
-        let others = self.origin.transit.membership().others();
-        others.into_values().filter(|node| whom.include(&node.name, &node.kind)).collect()
+        self.origin.transit.membership().others_meant(|node| whom.include(&node.name, &node.kind))
     }
 
     fn no_such_node(&self, whom: &Recipients) -> Fault {

@@ -46,8 +46,7 @@ impl MembershipTable {
     /// Notes which of the candidates are reached no more.
     fn note_left(&mut self, candidates: Vec<Reachable>, now: Instant) {
         self.left.retain(|_, (_, since)| now.duration_since(*since) < LEFT_KNOWN);
-        let others = self.reach.others();
-        for node in candidates.into_iter().filter(|node| !others.contains_key(&node.number)) {
+        for node in candidates.into_iter().filter(|node| self.reach.other(node.number).is_none()) {
             self.left.insert(node.name, (node.kind, now));
         }
     }
@@ -151,7 +150,7 @@ impl Membership {
         let was_used = links.last().is_some_and(|last| last.link.same(link));
         links.retain(|known| !known.link.same(link));
         let left = links.last().map(|last| last.reach.now.values().cloned().collect());
-        let reached = table.reach.reached_by(&at);
+        let reached = table.reach.reached_by(&at).cloned().collect();
         let tell = match left {
             None => {
                 table.links.remove(&at);
@@ -180,8 +179,8 @@ impl Membership {
             linked.reach.change(&change, Instant::now());
         }
         if used {
-            let reached =
-                if change.all || !change.remove.is_empty() { table.reach.reached_by(at) } else { Vec::new() };
+            let may_lose = change.all || !change.remove.is_empty();
+            let reached = table.reach.reached_by(at).filter(|_| may_lose).cloned().collect();
             let tell = table.reach.take_notice(at, change);
             table.note_left(reached, Instant::now());
             self.tell(&table, tell);
@@ -237,13 +236,35 @@ impl Membership {
 
     /// The net nodes that a neighbour leads to, itself included.
     pub(crate) fn nets_at(&self, at: &PeerKey) -> Vec<NodeNumber> {
-        let reached = self.table.lock().reach.reached_by(at);
-        reached.into_iter().filter(|node| node.net).map(|node| node.number).collect()
+        let table = self.table.lock();
+        table.reach.reached_by(at).filter(|node| node.net).map(|node| node.number).collect()
+    }
+
+    /// All other net nodes that are reached now.
+    pub(crate) fn nets(&self) -> Vec<NodeNumber> {
+        let table = self.table.lock();
+        table.reach.others().into_values().filter(|node| node.net).map(|node| node.number).collect()
     }
 
     /// The name of a node that can be reached.
     pub(crate) fn name(&self, number: NodeNumber) -> Option<NodeName> {
-        self.table.lock().reach.others().remove(&number).map(|node| node.name)
+        self.table.lock().reach.other(number).map(|node| node.name.clone())
+    }
+
+    /// A node that can be reached, by its number.
+    pub(crate) fn get(&self, number: NodeNumber) -> Option<Reachable> {
+        self.table.lock().reach.other(number).cloned()
+    }
+
+    /// Whether a node can be reached.
+    pub(crate) fn is_reached(&self, number: NodeNumber) -> bool {
+        self.table.lock().reach.other(number).is_some()
+    }
+
+    /// A node that can be reached, by its name.
+    pub(crate) fn named(&self, name: &NodeName) -> Option<Reachable> {
+        let table = self.table.lock();
+        table.reach.others().into_values().find(|node| node.name == *name).cloned()
     }
 
     /// Whether a neighbour leads to a node that is meant.
@@ -251,9 +272,16 @@ impl Membership {
         self.table.lock().reach.reaches(at, is_meant)
     }
 
-    /// All other nodes that are reached now.
-    pub(crate) fn others(&self) -> NodeSet {
-        self.table.lock().reach.others()
+    /// The names of all other nodes that are reached now.
+    pub(crate) fn names<C: FromIterator<NodeName>>(&self) -> C {
+        let table = self.table.lock();
+        table.reach.others().into_values().map(|node| node.name.clone()).collect()
+    }
+
+    /// All other nodes that are reached now and meant; `is_meant` must not ask the membership.
+    pub(crate) fn others_meant(&self, is_meant: impl Fn(&Reachable) -> bool) -> Vec<Reachable> {
+        let table = self.table.lock();
+        table.reach.others().into_values().filter(|node| is_meant(node)).cloned().collect()
     }
 
     /// Until when a node that is meant may be back: it was reached within `patience`, or this process has not looked for
@@ -279,13 +307,13 @@ impl Membership {
         patience: Duration,
     ) -> ReplicaReview {
         let mut table = self.table.lock();
-        let others = table.reach.others();
-        table.lost.retain(|number, _| nodes.contains(number) && !others.contains_key(number));
+        let MembershipTable { reach, lost, .. } = &mut *table;
+        lost.retain(|number, _| nodes.contains(number) && reach.other(*number).is_none());
         let mut look = ReplicaReview::default();
         for number in nodes {
-            match others.get(number) {
+            match reach.other(*number) {
                 Some(node) => look.reached.push((*number, node.since)),
-                None if now.duration_since(*table.lost.entry(*number).or_insert(now)) >= patience => {
+                None if now.duration_since(*lost.entry(*number).or_insert(now)) >= patience => {
                     look.lost.push(*number);
                 }
                 None => {}

@@ -99,23 +99,30 @@ impl Reachability {
     }
 
     /// The nodes that a neighbour has said it reaches.
-    pub(crate) fn reached_by(&self, at: &PeerKey) -> Vec<Reachable> {
-        self.neighbours.get(at).map(|known| known.reaches.values().cloned().collect()).unwrap_or_default()
+    pub(crate) fn reached_by(&self, at: &PeerKey) -> impl Iterator<Item = &Reachable> {
+        self.neighbours.get(at).into_iter().flat_map(|known| known.reaches.values())
     }
 
     /// Whether that neighbour leads to a node that is meant.
     pub(crate) fn reaches(&self, at: &PeerKey, is_meant: impl Fn(&Reachable) -> bool) -> bool {
-        self.neighbours.get(at).is_some_and(|known| known.reaches.values().any(is_meant))
+        self.reached_by(at).any(is_meant)
     }
 
     /// All other nodes that are reached now.
-    pub(crate) fn others(&self) -> NodeSet {
-        let mut all = NodeSet::new();
+    pub(crate) fn others(&self) -> BTreeMap<NodeNumber, &Reachable> {
+        let mut all = BTreeMap::new();
         self.neighbours.values().for_each(|known| merge(&mut all, &known.reaches));
         if let Some(me) = &self.me {
             all.remove(&me.number);
         }
         all
+    }
+
+    /// Another node that is reached now, by its number.
+    pub(crate) fn other(&self, number: NodeNumber) -> Option<&Reachable> {
+        let is_me = self.me.as_ref().is_some_and(|me| me.number == number);
+        let known = self.neighbours.values().filter_map(|known| known.reaches.get(&number));
+        known.filter(|_| !is_me).reduce(newest)
     }
 
     fn tell(&mut self) -> Vec<ReachNotice> {
@@ -134,27 +141,29 @@ impl Reachability {
     }
 
     fn to_be_told(&self, at: &PeerKey) -> NodeSet {
-        let mut nodes = NodeSet::new();
+        let mut nodes = BTreeMap::new();
         for (other, known) in &self.neighbours {
             if other != at && (at.side == Side::Child || other.side == Side::Child) {
                 merge(&mut nodes, &known.reaches);
             }
         }
         if let Some(me) = &self.me {
-            nodes.insert(me.number, me.clone());
+            nodes.insert(me.number, me);
         }
-        nodes
+        nodes.into_iter().map(|(number, node)| (number, node.clone())).collect()
     }
 }
 
-/// Merges nodes: one may be reached by several neighbours, of which one has not heard yet of its newest incarnation.
-fn merge(all: &mut NodeSet, more: &NodeSet) {
+/// Merges nodes that several neighbours reach, see [`newest`].
+fn merge<'a>(all: &mut BTreeMap<NodeNumber, &'a Reachable>, more: &'a NodeSet) {
     for (number, node) in more {
-        match all.get(number) {
-            Some(known) if known.incarnation >= node.incarnation => {}
-            _ => drop(all.insert(*number, node.clone())),
-        }
+        all.entry(*number).and_modify(|known| *known = newest(known, node)).or_insert(node);
     }
+}
+
+/// The newer entry of a node that several neighbours reach: one of them may not have heard yet of its newest incarnation.
+fn newest<'a>(known: &'a Reachable, node: &'a Reachable) -> &'a Reachable {
+    if known.incarnation >= node.incarnation { known } else { node }
 }
 
 fn difference(told: Option<&NodeSet>, now: &NodeSet) -> ReachChange {
@@ -278,6 +287,21 @@ mod tests {
         assert_eq!(world.way("g", "n"), "g ?");
         world.link("n", "a");
         assert_eq!(world.way("g", "n"), "g a n");
+    }
+
+    #[test]
+    fn a_node_that_several_neighbours_reach_is_the_newest_one_and_this_node_is_none_of_the_others() {
+        let mut reach = Reachability::default();
+        reach.set_me(node(1, "a"));
+        for (name, incarnation) in [("b", 1), ("c", 2), ("d", 1)] {
+            let (at, incarnation) = (at(Side::Child, name), Incarnation(incarnation));
+            reach.up(at.clone());
+            let add = vec![node(1, "a"), Reachable { incarnation, ..node(7, "g") }];
+            reach.take_notice(&at, ReachChange { all: true, add, remove: vec![] });
+        }
+        assert_eq!(reach.other(NodeNumber(7)).unwrap().incarnation, Incarnation(2));
+        assert_eq!(reach.other(NodeNumber(7)), reach.others().remove(&NodeNumber(7)));
+        assert_eq!((reach.other(NodeNumber(1)), reach.others().len()), (None, 1));
     }
 
     #[test]

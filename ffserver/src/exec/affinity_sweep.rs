@@ -17,7 +17,7 @@ pub(crate) fn forget_lost_nodes(transit: &Transit) {
     let (membership, affinity) = (transit.membership(), transit.affinity());
     let known = membership.changes();
     if affinity.looked_at.swap(known, Ordering::Relaxed) != known || affinity.misses() {
-        let others: BTreeSet<_> = membership.others().into_values().map(|other| other.name).collect();
+        let others: BTreeSet<_> = membership.names();
         affinity.forget_lost(|end| others.contains(end), |end| transit.may_be_reached_soon(end));
     }
 }

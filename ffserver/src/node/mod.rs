@@ -154,7 +154,7 @@ impl Node {
 
     /// Every other node of the cluster that can be reached from here now, whoever its neighbours are.
     pub fn reachable(&self) -> Vec<NodeName> {
-        self.transit().membership().others().into_values().map(|node| node.name).collect()
+        self.transit().membership().names()
     }
 
     /// The open session of that id: of this node, or of another node if its messages come here.

@@ -137,8 +137,7 @@ impl Broadcasts {
             self.0.broadcast_own(&broadcast);
             return Ok(());
         }
-        let others = self.0.transit().membership().others();
-        let number = others.values().find(|node| node.name == *net).map(|node| node.number);
+        let number = self.0.transit().membership().named(net).map(|node| node.number);
         let number = number.ok_or_else(|| {
             let text = format!("`{}` does not reach `{net}`", self.0.identity().name());
             self.0.identity().fault(Code::NoNode, Executed::No, text)
@@ -173,15 +172,7 @@ impl Broadcasts {
             self.0.broadcast_own(broadcast);
             sent += 1;
         }
-        let nets: Vec<NodeNumber> = self
-            .0
-            .transit()
-            .membership()
-            .others()
-            .values()
-            .filter(|node| node.net)
-            .map(|node| node.number)
-            .collect();
+        let nets = self.0.transit().membership().nets();
         sent + nets.into_iter().filter(|number| self.send(*number, broadcast).is_ok()).count()
     }
 

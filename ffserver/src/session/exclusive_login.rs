@@ -179,7 +179,7 @@ impl Sessions {
             return;
         }
         let users = self.users();
-        let others = self.transit().membership().others().into_values().filter(|node| node.net);
+        let others = self.transit().membership().others_meant(|node| node.net).into_iter();
         users.reached(identity.incarnation(), others.map(|node| (node.number, node.incarnation)).collect());
         for (number, from, claims) in users.take_owed() {
             let sessions = self.clone();

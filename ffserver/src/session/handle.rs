@@ -197,8 +197,7 @@ impl Session {
             SessionPlace::There(remote) => remote,
         };
         let kind = || {
-            let known =
-                self.sessions.transit().membership().others().into_values().find(|other| other.name == *node);
+            let known = self.sessions.transit().membership().named(node);
             known.map_or_else(|| self.sessions.identity().kind().to_owned(), |other| other.kind)
         };
         let answer = self

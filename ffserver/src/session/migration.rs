@@ -62,8 +62,8 @@ impl Sessions {
         caller: NodeNumber,
         order: MoveOrder,
     ) -> Result<(), MoveError> {
-        let others = self.transit().membership().others();
-        let target = others.values().find(|node| node.name == order.node).cloned();
+        let membership = self.transit().membership();
+        let target = membership.named(&order.node);
         let target = target.ok_or_else(|| MoveError::NoNode(order.node.clone()))?;
         let key = target_key(&target.kind);
         if !self.identity().config().route.rules().iter().any(|rule| *rule.to.key() == key) {
@@ -75,15 +75,15 @@ impl Sessions {
         if !session.begin_move() {
             return Err(MoveError::Moving);
         }
-        let of_kind = |number: &NodeNumber| others.get(number).filter(|node| node.kind == target.kind);
+        let of_kind = |number: &NodeNumber| membership.get(*number).filter(|node| node.kind == target.kind);
         let watchers = session.watchers();
         let before = watchers.iter().filter_map(of_kind).filter(|node| node.number != target.number);
-        let before: Vec<&Reachable> = before.collect();
+        let before: Vec<Reachable> = before.collect();
         let known = self.transit().affinity().end(session.id(), &key).filter(|name| *name != target.name);
         let from = known
-            .or_else(|| of_kind(&caller).map(|node| node.name.clone()))
+            .or_else(|| of_kind(&caller).map(|node| node.name))
             .or_else(|| before.first().map(|node| node.name.clone()))
-            .or_else(|| others.get(&caller).map(|node| node.name.clone()))
+            .or_else(|| membership.name(caller))
             .unwrap_or_else(|| self.identity().name().clone());
         let entry = MoveEntry { from, extra: order.extra, number: session.next_move() };
         let before = before.into_iter().map(|node| node.number).collect();
@@ -162,8 +162,7 @@ impl Sessions {
                 Err(error) => error.fault().clone(),
             };
             let now = Instant::now();
-            let others = self.transit().membership().others();
-            if others.contains_key(&target.number) {
+            if self.transit().membership().is_reached(target.number) {
                 seen = now;
             }
             if now - seen >= self.identity().limits().park || now >= deadline || session.is_gone() {
