@@ -49,12 +49,8 @@ impl Request {
             Sender::Session(_) => None,
             Sender::Node(name) | Sender::Far { by: name, .. } => Some(name.clone()),
         };
-        Origin {
-            transit: self.node.transit().clone(),
-            client: self.client,
-            deadline: Some(self.deadline),
-            caller,
-        }
+        let (client, deadline) = (self.client, Some(self.deadline));
+        Origin { client, deadline, caller, ..Origin::of(self.node.transit()) }
     }
 
     fn take_body(&mut self) -> Result<Bytes, HandlerError> {

@@ -16,20 +16,18 @@ macro_rules! neighbours {
         #[derive(Debug, Clone)]
         pub struct $name {
             origin: Origin,
-            timeout: Duration,
         }
 
         impl $name {
             pub(crate) fn new(origin: Origin) -> Self {
-                let timeout = origin.transit.identity().limits().call_timeout;
-                Self { origin, timeout }
+                Self { origin }
             }
 
             /// These calls, waiting at most `timeout` (default `limits.call_timeout_ms`). A call made by a request
             /// never outlives the request's own deadline.
             #[must_use]
             pub fn within(mut self, timeout: Duration) -> Self {
-                self.timeout = timeout;
+                self.origin.timeout = timeout;
                 self
             }
 
@@ -47,7 +45,7 @@ macro_rules! neighbours {
                 method: &str,
                 body: impl AsRef<[u8]>,
             ) -> Calling {
-                self.origin.call(Side::$to, who, method, body.as_ref(), self.timeout)
+                self.origin.call(Side::$to, who, method, body.as_ref())
             }
 
             /// Calls `method` with a JSON body and reads a JSON answer.

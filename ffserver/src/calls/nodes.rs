@@ -46,20 +46,18 @@ impl std::fmt::Display for Recipients {
 #[derive(Debug, Clone)]
 pub struct Nodes {
     origin: Origin,
-    timeout: Duration,
 }
 
 impl Nodes {
     pub(crate) fn new(origin: Origin) -> Self {
-        let timeout = origin.transit.identity().limits().call_timeout;
-        Self { origin, timeout }
+        Self { origin }
     }
 
     /// These calls, waiting at most `timeout` (default `limits.call_timeout_ms`). A call made by a request never
     /// outlives the request's own deadline.
     #[must_use]
     pub fn within(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.origin.timeout = timeout;
         self
     }
 
@@ -158,12 +156,12 @@ impl Nodes {
         body: &[u8],
     ) -> Result<Bytes, CallError> {
         let begun = Instant::now();
-        let deadline = begun + self.timeout;
+        let deadline = begun + self.origin.timeout;
         let deadline = self.origin.deadline.map_or(deadline, |outer| outer.min(deadline));
         let mut reached = self.origin.transit.membership().reached();
         loop {
             if let Some(node) = self.one(&whom)? {
-                self.timeout = self.timeout.saturating_sub(begun.elapsed());
+                self.origin.timeout = self.origin.timeout.saturating_sub(begun.elapsed());
                 return self.send_call(&node, method, body).await;
             }
             if Instant::now() >= deadline {
@@ -215,9 +213,7 @@ impl Nodes {
 
     fn send_call(&self, node: &Reachable, method: &str, body: &[u8]) -> Calling {
         match self.envelope(node, method, body) {
-            Ok((PeerKey { side, name }, body)) => {
-                self.origin.call(side, name.as_str(), TO, &body, self.timeout)
-            }
+            Ok((PeerKey { side, name }, body)) => self.origin.call(side, name.as_str(), TO, &body),
             Err(fault) => Calling::refused(fault),
         }
     }

@@ -102,7 +102,7 @@ where
 
 /// Runs a hook that has no outcome, at most as long as a call may take; `name` is for the log.
 pub(crate) async fn run_hook(identity: &Identity, name: &str, hook: impl Future<Output = ()>) {
-    let ended = run_until(Instant::now() + identity.session_timeout(), || hook.map(Ok));
+    let ended = run_until(Instant::now() + identity.limits().call_timeout, || hook.map(Ok));
     if let Err(error) = ended.await {
         log_error(name, &error);
     }

@@ -194,7 +194,7 @@ impl Clients {
         if executor.hooks.of(SessionEventKind::Closed).is_some() {
             // The session ends behind what it has begun, which runs to its end or its deadline although the client is
             // gone.
-            let _ = timeout(executor.node.identity().session_timeout(), session.quiet()).await;
+            let _ = timeout(executor.node.identity().limits().call_timeout, session.quiet()).await;
             let _turn = session.turn().lock().await;
             let handle = Session::here(sessions.clone(), session.clone());
             tell_session(&executor.hooks, &executor.node, handle, SessionEvent::Closed).await;

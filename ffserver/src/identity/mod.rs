@@ -72,11 +72,6 @@ impl Identity {
         &self.0.config.limits
     }
 
-    /// How long a call for a session may take.
-    pub(crate) fn session_timeout(&self) -> Duration {
-        self.limits().call_timeout
-    }
-
     /// The incarnation of this process.
     pub(crate) fn incarnation(&self) -> Incarnation {
         self.0.incarnation

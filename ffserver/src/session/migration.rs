@@ -110,7 +110,7 @@ impl Sessions {
         if session.is_gone() {
             return true;
         }
-        let deadline = Instant::now() + self.identity().session_timeout();
+        let deadline = Instant::now() + self.identity().limits().call_timeout;
         if let Err(fault) = self.insist(session, target, &encode(entry), deadline).await {
             warn!(session = %session.id(), to = %target.name, "not moved: {fault}");
             count(&self.identity().counters().moves_failed);

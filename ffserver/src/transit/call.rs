@@ -28,18 +28,21 @@ pub(crate) struct Origin {
     pub(crate) client: Option<Client>,
     /// When the request that makes the call ends; `None` outside of a request.
     pub(crate) deadline: Option<Instant>,
+    /// How long the call itself may take.
+    pub(crate) timeout: Duration,
     /// The neighbour that waits for the request that makes the call.
     pub(crate) caller: Option<NodeName>,
 }
 
 impl Origin {
     pub(crate) fn of(transit: &Transit) -> Self {
-        Self { transit: transit.clone(), client: None, deadline: None, caller: None }
+        let timeout = transit.identity().limits().call_timeout;
+        Self { transit: transit.clone(), client: None, deadline: None, timeout, caller: None }
     }
 
     /// The call's own timeout, but never beyond the request that makes it.
-    fn options(&self, timeout: Duration, now: Instant) -> CallOptions {
-        let own = now + timeout;
+    fn options(&self, now: Instant) -> CallOptions {
+        let own = now + self.timeout;
         CallOptions { deadline: self.deadline.map_or(own, |outer| outer.min(own)), client: self.client }
     }
 
@@ -60,35 +63,21 @@ impl Origin {
         }
     }
 
-    pub(crate) fn call(
-        &self,
-        side: Side,
-        who: &str,
-        method: &str,
-        body: &[u8],
-        timeout: Duration,
-    ) -> Calling {
+    pub(crate) fn call(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Calling {
         // Read once: it is a good part of what a call costs.
         let now = Instant::now();
         match self.link(side, who, now) {
             Ok(Some(link)) => {
-                let options = self.options(timeout, now);
+                let options = self.options(now);
                 Calling(CallingState::Sent(link.call_at(method, body, options, now)))
             }
-            Ok(None) => self.call_later(side, who, method, body, timeout).unwrap_or_else(Calling::refused),
+            Ok(None) => self.call_later(side, who, method, body).unwrap_or_else(Calling::refused),
             Err(fault) => Calling::refused(fault),
         }
     }
 
-    fn call_later(
-        &self,
-        side: Side,
-        who: &str,
-        method: &str,
-        body: &[u8],
-        timeout: Duration,
-    ) -> Result<Calling, Fault> {
-        let (slot, options) = (Arc::new(OutcomeSlot::default()), self.options(timeout, Instant::now()));
+    fn call_later(&self, side: Side, who: &str, method: &str, body: &[u8]) -> Result<Calling, Fault> {
+        let (slot, options) = (Arc::new(OutcomeSlot::default()), self.options(Instant::now()));
         let calling = Calling(CallingState::Waits(SlotOutcome(slot.clone())));
         if let Some((link, method)) = self.nested(side, who, method) {
             let call = Forward {

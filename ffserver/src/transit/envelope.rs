@@ -90,11 +90,11 @@ impl Transit {
     ) -> Result<Bytes, CallError> {
         let (PeerKey { side, name }, body) = self.envelope(to, op, client, payload, neighbour)?;
         let origin = self.origin(client, neighbour.map(|neighbour| neighbour.name.clone()));
-        origin.call(side, name.as_str(), TO, &body, self.identity().session_timeout()).await
+        origin.call(side, name.as_str(), TO, &body).await
     }
 
     fn origin(&self, client: Option<Client>, caller: Option<NodeName>) -> Origin {
-        Origin { transit: self.clone(), client, deadline: None, caller }
+        Origin { client, caller, ..Origin::of(self) }
     }
 
     /// An envelope to that node, and the neighbour that it goes to first.
