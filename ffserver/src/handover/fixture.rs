@@ -48,7 +48,7 @@ pub(super) fn child(context: &HandoverContext) -> Link {
         program: String::new(),
         methods: vec!["method".into()],
     };
-    let link = context.node.identity().new_link(peer);
+    let link = context.node.transit().new_link(peer);
     assert!(context.node.transit().add_child(link.clone()));
     link
 }

@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ffconfig::Limits;
-use ffnet::Link;
-use ffnet::handshake::{Local, Peer};
-use ffnet::link::LinkLimits;
+use ffnet::handshake::Local;
 use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName};
 use tokio::time::Instant;
 
@@ -110,18 +108,6 @@ impl Identity {
             methods,
             token: self.0.token.clone(),
         }
-    }
-
-    /// A link of this node to `peer`.
-    pub(crate) fn new_link(&self, peer: Peer) -> Link {
-        let limits = self.limits();
-        let limits = LinkLimits {
-            frame_bytes_max: limits.link_frame_bytes_max,
-            outbox_bytes_max: limits.link_outbox_bytes_max,
-            calls_max: limits.calls_max,
-            heartbeat: limits.heartbeat,
-        };
-        Link::new(self.name().clone(), peer, limits, self.counters().links.clone())
     }
 
     /// A fault that this node notices.

@@ -93,7 +93,7 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
         Ok(peer) => peer,
         Err(error) => return warn!(%address, "no child: {}", fftelemetry::chain(&error)),
     };
-    let link = identity.new_link(peer);
+    let link = transit.new_link(peer);
     transit.link_up(Side::Child, &link);
     if !transit.add_child(link.clone()) {
         return link_down(executor, &link);

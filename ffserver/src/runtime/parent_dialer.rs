@@ -174,7 +174,7 @@ impl ParentLink {
         let executor = &self.inbound.executor;
         let (identity, transit) = (executor.node.identity(), executor.node.transit());
         let (name, incarnation) = (peer.name.clone(), peer.incarnation);
-        let link = identity.new_link(peer);
+        let link = transit.new_link(peer);
         transit.link_up(Side::Parent, &link);
         transit.add_parent(link.clone());
         info!(parent = %name, %incarnation, "parent linked");

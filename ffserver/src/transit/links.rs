@@ -3,7 +3,8 @@
 use std::pin::pin;
 
 use ffnet::Link;
-use ffnet::link::Change;
+use ffnet::handshake::Peer;
+use ffnet::link::{Change, LinkLimits};
 use ffproto::handshake::Refusal;
 use ffproto::relay::Reachable;
 use ffproto::{Incarnation, NodeName, NodeNumber};
@@ -25,6 +26,18 @@ impl Transit {
             incarnation: identity.incarnation(),
             since: self.membership().since(number, identity.incarnation()),
         });
+    }
+
+    /// A link of this node to `peer`, within the node's limits.
+    pub(crate) fn new_link(&self, peer: Peer) -> Link {
+        let (identity, limits) = (self.identity(), self.identity().limits());
+        let limits = LinkLimits {
+            frame_bytes_max: limits.link_frame_bytes_max,
+            outbox_bytes_max: limits.link_outbox_bytes_max,
+            calls_max: limits.calls_max,
+            heartbeat: limits.heartbeat,
+        };
+        Link::new(identity.name().clone(), peer, limits, identity.counters().links.clone())
     }
 
     /// Takes the link to a parent; that of an older incarnation is retired.
@@ -176,7 +189,6 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use ffnet::handshake::Peer;
     use tokio::time::timeout;
 
     use super::*;
@@ -199,7 +211,7 @@ mod tests {
             program: String::new(),
             methods: vec![],
         };
-        let link = executor.node.identity().new_link(peer);
+        let link = transit.new_link(peer);
         transit.parent_wanted(&name, incarnation).await;
         transit.add_parent(link.clone());
         let mut wanted = pin!(transit.parent_wanted(&name, incarnation));
