@@ -1,5 +1,6 @@
 //! Hooks: an app's functions for what happens to its node, its sessions and its children.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,24 +29,23 @@ pub(crate) struct Hooks {
     pub(crate) child_connected: Option<ChildHook>,
     pub(crate) child_lost: Option<ChildHook>,
     /// The hooks for sessions, by [`SessionEventKind`].
-    session: [Option<SessionHook>; SessionEventKind::COUNT],
+    session: BTreeMap<SessionEventKind, SessionHook>,
 }
 
 impl Hooks {
     /// The hook for a kind of session events.
     pub(crate) fn of(&self, kind: SessionEventKind) -> Option<&SessionHook> {
-        self.session[kind as usize].as_ref()
+        self.session.get(&kind)
     }
 
     pub(super) fn set(&mut self, kind: SessionEventKind, hook: SessionHook) {
-        self.session[kind as usize] = Some(hook);
+        self.session.insert(kind, hook);
     }
 
     /// Whether a node with these hooks handles a client's message only when its session is known.
     pub(crate) fn need_sessions(&self) -> bool {
         // A lost node is told of on the session's own net node, where it is known.
-        let lost_node = SessionEventKind::LostNode as usize;
-        self.session.iter().enumerate().any(|(kind, hook)| kind != lost_node && hook.is_some())
+        self.session.keys().any(|kind| *kind != SessionEventKind::LostNode)
     }
 }
 
@@ -62,7 +62,7 @@ pub(crate) enum SessionEvent {
 }
 
 /// The kind of a [`SessionEvent`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SessionEventKind {
     Opened,
     Verified,
@@ -74,8 +74,6 @@ pub(crate) enum SessionEventKind {
 }
 
 impl SessionEventKind {
-    const COUNT: usize = 7;
-
     /// The name of the hook, for the log.
     pub(crate) fn hook_name(self) -> &'static str {
         match self {
