@@ -12,7 +12,6 @@ use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use crate::cluster::affinity_delta::AffinityDelta;
-use crate::cluster::served::method_of;
 use crate::cluster::side::{PeerKey, Side};
 
 /// A link that takes messages for a target, and the method's number there.
@@ -26,11 +25,6 @@ pub(crate) struct Hop {
 }
 
 impl Hop {
-    pub(crate) fn new(link: Link, target: &str, changes: u64) -> Option<Self> {
-        let method = link.method_number(&method_of(target))?;
-        Some(Self { link, method, changes })
-    }
-
     /// Whether the hop can be taken without another look.
     #[inline]
     pub(crate) fn holds(&self, changes: u64) -> bool {

@@ -17,6 +17,7 @@ use super::Transit;
 use crate::cluster::affinity::{AffinityLookup, Hop, NodeChange, StaleChoice};
 use crate::cluster::peers::{self, KnownPeer, LinkChoice};
 use crate::cluster::select::{Candidate, CandidateState, Pick, pick};
+use crate::cluster::served::method_of;
 use crate::cluster::side::{PeerKey, Side};
 use crate::identity::counters::count;
 use crate::transit::park::{Destination, HandlerMessage, ParkResult, ParkedKind, ParkedMessage, RetryResult};
@@ -81,16 +82,10 @@ impl Arrival<'_> {
     }
 }
 
-/// A candidate: a neighbour that may take a message, and its link when that is open.
+/// A candidate: a neighbour that may take a message, and the hop to it when its link is open.
 struct LinkedCandidate {
     candidate: Candidate,
-    link: Option<Link>,
-}
-
-impl LinkedCandidate {
-    fn hop(&self, target: &str, changes: u64) -> Option<Hop> {
-        Hop::new(self.link.clone()?, target, changes)
-    }
+    hop: Option<Hop>,
 }
 
 impl AsRef<Candidate> for LinkedCandidate {
@@ -125,11 +120,10 @@ impl Transit {
         arrival: Arrival<'_>,
         now: Instant,
     ) -> NextHop<Hop> {
-        let changes = self.membership().changes();
         let mut candidates = self.candidates(target, client.session, None, arrival, now);
         match pick(&candidates, None, self.next_turn()) {
             Pick::Go(at) | Pick::Leave(at) => {
-                candidates.swap_remove(at).hop(target, changes).map_or(NextHop::None, NextHop::Go)
+                candidates.swap_remove(at).hop.map_or(NextHop::None, NextHop::Go)
             }
             Pick::Wait => NextHop::Wait,
             Pick::None => NextHop::None,
@@ -146,7 +140,6 @@ impl Transit {
         now: Instant,
     ) -> NextHop<Hop> {
         let StaleChoice { neighbour, link, end } = stale;
-        let changes = self.membership().changes();
         let mut candidates = self.candidates(target, client.session, end.as_ref(), arrival, now);
         let at = match pick(&candidates, neighbour.as_ref(), self.next_turn()) {
             Pick::Go(at) => at,
@@ -154,9 +147,9 @@ impl Transit {
             Pick::Leave(_) | Pick::Wait => return NextHop::Wait,
             Pick::None => return NextHop::None,
         };
-        let chosen = candidates.swap_remove(at);
-        let Some(hop) = chosen.hop(target, changes) else { return NextHop::None };
-        let candidate = chosen.candidate;
+        let LinkedCandidate { candidate, hop: Some(hop) } = candidates.swap_remove(at) else {
+            return NextHop::None;
+        };
         // A neighbour that is new on the way is told first which node the session has.
         let is_new = link.is_none_or(|link| !link.same(&hop.link));
         if let Some(end) = end.filter(|_| is_new && !candidate.end) {
@@ -211,7 +204,9 @@ impl Transit {
         now: Instant,
     ) -> Vec<LinkedCandidate> {
         let mut candidates = Vec::new();
-        let meant = Target::of_key(target.clone());
+        // Counted before the look: a change during it makes the hop be looked up again.
+        let changes = self.membership().changes();
+        let (meant, method) = (Target::of_key(target.clone()), method_of(target));
         let park = self.identity().limits().park;
         for side in [Side::Child, Side::Parent] {
             for known in self.peers(side).iter() {
@@ -220,22 +215,22 @@ impl Transit {
                 }
                 let at = PeerKey::new(side, known.name.clone());
                 // What a neighbour takes that has never been linked is what the config says.
-                let takes = match known.last_link() {
-                    Some(link) => Hop::new(link.clone(), target, 0).is_some(),
-                    None => self.routes().takes(side, &known.name, target),
-                };
-                if !takes {
+                let number = known.last_link().map(|link| link.method_number(&method));
+                if !number.map_or_else(|| self.routes().takes(side, &known.name, target), |n| n.is_some()) {
                     continue;
                 }
-                let (state, link) = match known.state(now, park) {
+                let (state, hop) = match known.state(now, park) {
                     peers::PeerState::Open(_) if known.holds(session) => (CandidateState::Soon, None),
-                    peers::PeerState::Open(link) => (CandidateState::Open(link.waiting_calls()), Some(link)),
+                    peers::PeerState::Open(link) => {
+                        let state = CandidateState::Open(link.waiting_calls());
+                        (state, number.flatten().map(|method| Hop { link, method, changes }))
+                    }
                     peers::PeerState::Replaced => (CandidateState::Soon, None),
                     peers::PeerState::Missed => (CandidateState::Missed, None),
                     peers::PeerState::Gone => continue,
                 };
                 let candidate = self.candidate(known, &at, state, &meant, end);
-                candidates.push(LinkedCandidate { candidate, link });
+                candidates.push(LinkedCandidate { candidate, hop });
             }
         }
         candidates
