@@ -82,11 +82,6 @@ impl KnownPeer {
         }
     }
 
-    /// Whether a message for the neighbour goes now, or waits for its successor.
-    pub(crate) fn is_there(&self, now: Instant, park: Duration) -> bool {
-        matches!(self.state(now, park), PeerState::Open(_) | PeerState::Replaced)
-    }
-
     /// The current link, as long as it lives.
     pub(crate) fn link(&self) -> Option<&Link> {
         self.current.as_ref().filter(|link| !link.is_closed())

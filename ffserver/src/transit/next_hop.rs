@@ -53,11 +53,14 @@ pub(crate) enum NextHop<T> {
     None,
 }
 
-/// The arrival of a message for which a hop is looked for.
+/// The arrival of a message for which a hop is looked for; the fields are those of [`Forwarded`].
 #[derive(Clone, Copy)]
 pub(crate) struct Arrival<'a> {
+    pub(crate) target: &'a Arc<str>,
     pub(crate) from: Option<&'a PeerKey>,
     pub(crate) routed_here: bool,
+    pub(crate) client: Client,
+    pub(crate) now: Instant,
 }
 
 impl Arrival<'_> {
@@ -95,32 +98,21 @@ impl AsRef<Candidate> for LinkedCandidate {
 }
 
 impl Transit {
-    /// The hop for messages to `target`: the session's own, or the best one now (which a stateful session keeps).
-    pub(crate) fn hop(
-        &self,
-        target: &Arc<str>,
-        client: Client,
-        arrival: Arrival<'_>,
-        now: Instant,
-    ) -> NextHop<Hop> {
+    /// The hop for a message: the session's own, or the best one now (which a stateful session keeps).
+    pub(crate) fn hop(&self, arrival: Arrival<'_>) -> NextHop<Hop> {
+        let Arrival { target, client, .. } = arrival;
         if client.stateless {
-            return self.stateless_hop(target, client, arrival, now);
+            return self.stateless_hop(arrival);
         }
         match self.affinity().get(client.session, target, self.membership().changes()) {
             Some(AffinityLookup::Hop(hop)) => NextHop::Go(hop),
-            Some(AffinityLookup::Stale(stale)) => self.choose_hop(target, client, arrival, stale, now),
-            None => self.choose_hop(target, client, arrival, StaleChoice::default(), now),
+            Some(AffinityLookup::Stale(stale)) => self.choose_hop(arrival, stale),
+            None => self.choose_hop(arrival, StaleChoice::default()),
         }
     }
 
-    fn stateless_hop(
-        &self,
-        target: &Arc<str>,
-        client: Client,
-        arrival: Arrival<'_>,
-        now: Instant,
-    ) -> NextHop<Hop> {
-        let mut candidates = self.candidates(target, client.session, None, arrival, now);
+    fn stateless_hop(&self, arrival: Arrival<'_>) -> NextHop<Hop> {
+        let mut candidates = self.candidates(arrival, None);
         match pick(&candidates, None, self.next_turn()) {
             Pick::Go(at) | Pick::Leave(at) => {
                 candidates.swap_remove(at).hop.map_or(NextHop::None, NextHop::Go)
@@ -131,16 +123,10 @@ impl Transit {
     }
 
     /// Chooses a session's hop, with what it had before as a preference, and keeps it as the session's choice.
-    fn choose_hop(
-        &self,
-        target: &Arc<str>,
-        client: Client,
-        arrival: Arrival<'_>,
-        stale: StaleChoice,
-        now: Instant,
-    ) -> NextHop<Hop> {
+    fn choose_hop(&self, arrival: Arrival<'_>, stale: StaleChoice) -> NextHop<Hop> {
+        let Arrival { target, client, .. } = arrival;
         let StaleChoice { neighbour, link, end } = stale;
-        let mut candidates = self.candidates(target, client.session, end.as_ref(), arrival, now);
+        let mut candidates = self.candidates(arrival, end.as_ref());
         let at = match pick(&candidates, neighbour.as_ref(), self.next_turn()) {
             Pick::Go(at) => at,
             Pick::Leave(at) if self.leave_neighbour(neighbour.as_ref(), target, client) => at,
@@ -194,15 +180,9 @@ impl Transit {
         }
     }
 
-    /// The candidates for a target, with their links. `end` is the node that the session has.
-    fn candidates(
-        &self,
-        target: &Arc<str>,
-        session: SessionId,
-        end: Option<&NodeName>,
-        arrival: Arrival<'_>,
-        now: Instant,
-    ) -> Vec<LinkedCandidate> {
+    /// The candidates for a message, with their hops. `end` is the node that the session has.
+    fn candidates(&self, arrival: Arrival<'_>, end: Option<&NodeName>) -> Vec<LinkedCandidate> {
+        let Arrival { target, client: Client { session, .. }, now, .. } = arrival;
         let mut candidates = Vec::new();
         // Counted before the look: a change during it makes the hop be looked up again.
         let changes = self.membership().changes();
@@ -267,21 +247,32 @@ impl Transit {
     ) -> NextHop<Link> {
         let peers = self.peers(side);
         let park = self.identity().limits().park;
-        let found = |peer: &KnownPeer| match peer.state(now, park) {
-            peers::PeerState::Open(link) => Some(NextHop::Go(link)),
-            peers::PeerState::Replaced => Some(NextHop::Wait),
-            peers::PeerState::Missed | peers::PeerState::Gone => None,
-        };
-        let there = peers.meant(who).filter(|peer| peer.is_there(now, park)).count() as u64;
-        if there == 0 {
-            let missed =
-                peers.meant(who).any(|peer| matches!(peer.state(now, park), peers::PeerState::Missed));
-            return if missed { NextHop::Wait } else { NextHop::None };
+        let (mut found, mut others, mut missed) = (None, Vec::new(), false);
+        for peer in peers.meant(who) {
+            let hop = match peer.state(now, park) {
+                peers::PeerState::Open(link) => NextHop::Go(link),
+                peers::PeerState::Replaced => NextHop::Wait,
+                peers::PeerState::Missed => {
+                    missed = true;
+                    continue;
+                }
+                peers::PeerState::Gone => continue,
+            };
+            // The first one has its own place, because mostly one is meant, and a vector takes an allocation.
+            match found {
+                None => found = Some(hop),
+                Some(_) => others.push(hop),
+            }
         }
-        let turn = if there == 1 { 0 } else { session.map_or_else(|| self.next_turn(), |id| id.0) };
-        let mut there_now = peers.meant(who).filter_map(found);
-        // A link may have ended since the count, which takes no lock of its own.
-        there_now.nth((turn % there) as usize).unwrap_or(NextHop::Wait)
+        let Some(first) = found else { return if missed { NextHop::Wait } else { NextHop::None } };
+        if others.is_empty() {
+            return first;
+        }
+        let turn = session.map_or_else(|| self.next_turn(), |id| id.0);
+        match (turn % (others.len() as u64 + 1)) as usize {
+            0 => first,
+            n => others.swap_remove(n - 1),
+        }
     }
 
     /// Sends a client's message on towards its target, or parks it. The body is copied once. Returns the hop that the next
@@ -306,7 +297,7 @@ impl Transit {
         {
             return wait(sink);
         }
-        match self.hop(target, client, Arrival { from, routed_here }, now) {
+        match self.hop(Arrival { target, from, routed_here, client, now }) {
             NextHop::Go(hop) => match forward_over(&hop, message, sink.clone(), token) {
                 Ok(()) => Ok(Some(hop).filter(|_| !client.stateless)),
                 Err(NotSent::Fault(fault)) => Err(fault),
@@ -394,14 +385,12 @@ impl Transit {
         let (body, deadline) = (&entry.body, entry.deadline);
         match &entry.kind {
             ParkedKind::Message { target, client, from, routed_here, hops, sink: (sink, token) } => {
-                let (from, client, hops) = (from.as_ref(), *client, *hops);
-                let arrival = Arrival { from, routed_here: *routed_here };
-                let hop = match self.hop(target, client, arrival, now) {
+                let (from, client, hops, routed_here) = (from.as_ref(), *client, *hops, *routed_here);
+                let hop = match self.hop(Arrival { target, from, routed_here, client, now }) {
                     NextHop::Go(hop) => hop,
                     NextHop::Wait => return Err(NotSent::Later),
                     NextHop::None => return Err(self.no_hop(target).into()),
                 };
-                let routed_here = *routed_here;
                 let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
                 forward_over(&hop, &message, sink.clone(), *token)
             }
