@@ -144,7 +144,7 @@ struct ParkState {
     sessions: FxHashMap<SessionId, BTreeSet<u64>>,
     /// Whether a task looks at the clock, until nothing waits any more.
     watched: bool,
-    /// When the task looks next.
+    /// When the task looks next: a message with an earlier deadline wakes it.
     due: Option<Instant>,
     /// Whether a look at the messages is under way.
     looked_at: bool,
