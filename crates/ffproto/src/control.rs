@@ -111,3 +111,14 @@ pub struct NodeStatus {
     /// The node's counters, by the name of the queue or limit; only those that are not zero.
     pub counters: Vec<(String, u64)>,
 }
+
+/// The counter that is 1 when the node's app has state that a reload loses. A counter and no field of [`NodeStatus`], because
+/// masters and nodes of two releases must read each other's status.
+pub const STATE_WITHOUT_FREEZE: &str = "state_without_freeze";
+
+impl NodeStatus {
+    /// Whether the node's app has state that a reload loses.
+    pub fn loses_state(&self) -> bool {
+        self.counters.iter().any(|(name, count)| name == STATE_WITHOUT_FREEZE && *count > 0)
+    }
+}

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ffnet::link::LinkCounters;
-
-/// The name under which the master is told, among the counters, that the app has state that a reload loses.
-pub(crate) const STATE_WITHOUT_FREEZE: &str = "state_without_freeze";
+use ffproto::control::STATE_WITHOUT_FREEZE;
 
 /// The counters of one node.
 // Fields: a list of counters, each with the name of its limit; what groups them is their names.

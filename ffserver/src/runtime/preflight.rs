@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::app::app::App;
-use crate::runtime::server::{BuildError, FFServer, STATE_IS_LOST};
+use crate::runtime::server::{BuildError, FFServer};
 use ffstore::cache::Cache;
 use ffstore::db::{Db, DbError};
 use ffstore::{Registered, check_table};
@@ -45,10 +45,7 @@ pub fn check_apps(cluster: &ffconfig::Cluster, apps: impl Fn() -> Vec<App>) -> V
             findings.push(AppFinding { key: node.key.clone(), found, fault });
         };
         match FFServer::new(cluster, node.name.as_str(), apps(), Incarnation(0)) {
-            Ok(server) if server.loses_state() => {
-                add(format!("app {} has .state(…) and no .freeze(…): {STATE_IS_LOST}", node.app), false);
-            }
-            Ok(_) => {}
+            Ok(server) => server.lost_state().into_iter().for_each(|lost| add(lost, false)),
             Err(BuildError::Faults { faults, .. }) => faults.into_iter().for_each(|fault| add(fault, true)),
             Err(error) => add(error.to_string(), true),
         }

@@ -8,7 +8,6 @@ mod shut_down;
 mod start;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffnet::listen::Inherited;
@@ -39,10 +38,6 @@ use start::{ControlTask, RunningNode};
 pub(crate) use assembly::bare;
 pub use errors::{BuildError, RunError};
 
-/// What becomes of an app's state that nobody hands over, and what to do.
-pub(crate) const STATE_IS_LOST: &str =
-    "a reload loses it (App::freeze and thaw hand it over; App::state_may_be_lost says that it may go)";
-
 /// A node, put together and not yet running.
 pub struct FFServer {
     cluster: ffconfig::Cluster,
@@ -53,6 +48,8 @@ pub struct FFServer {
     states: States,
     tables: Vec<Registered>,
     mounts: Vec<(&'static str, Vec<rocket::Route>)>,
+    /// Whether a reload loses state that the app has; the master is told so by a counter.
+    loses_state: bool,
     stop: Stop,
     place: NodePlace,
 }
@@ -95,7 +92,8 @@ impl FFServer {
         })?;
         let (stop, names) = (Stop::new(config.drain), HandlerTables::names(&app));
         let identity = Identity::new(cluster, config, incarnation);
-        if app.loses_state() {
+        let loses_state = app.loses_state();
+        if loses_state {
             count(&identity.counters().state_without_freeze);
         }
         Ok(Self {
@@ -107,6 +105,7 @@ impl FFServer {
             states: app.states,
             tables: app.tables,
             mounts: app.mounts,
+            loses_state,
             stop,
             place: NodePlace::Alone,
         })
@@ -190,14 +189,20 @@ impl FFServer {
 
     /// Only a node with a process of its own is reloaded.
     fn warn_of_lost_state(&self) {
-        if matches!(self.place, NodePlace::OwnProcess { .. }) && self.loses_state() {
-            warn!("app {} has .state(…) and no .freeze(…): {STATE_IS_LOST}", self.config().app);
+        if let (NodePlace::OwnProcess { .. }, Some(lost)) = (&self.place, self.lost_state()) {
+            warn!("{lost}");
         }
     }
 
-    /// Whether a reload loses state that the app has.
-    pub(crate) fn loses_state(&self) -> bool {
-        self.identity.counters().state_without_freeze.load(Ordering::Relaxed) > 0
+    /// What becomes of an app's state that nobody hands over, and what to do; `None` when a reload loses none.
+    pub(crate) fn lost_state(&self) -> Option<String> {
+        let app = &self.config().app;
+        self.loses_state.then(|| {
+            format!(
+                "app {app} has .state(…) and no .freeze(…): a reload loses it (App::freeze and thaw hand it over; \
+                 App::state_may_be_lost says that it may go)"
+            )
+        })
     }
 
     async fn run_on(

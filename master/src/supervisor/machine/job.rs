@@ -371,7 +371,7 @@ impl Machine {
             Some(Ok(())) => {
                 let ms = now.at.duration_since(seat.life.born).as_millis();
                 let pid = seat.life.pid.unwrap_or_default();
-                let lost = if seat.life.loses_state() { STATE_LOST } else { "" };
+                let lost = if seat.life.status.loses_state() { STATE_LOST } else { "" };
                 Looked::Done(true, format!("replaced: pid {pid}, started {ms} ms ago{lost}"))
             }
             Some(Err(why)) => Looked::Done(false, why),

@@ -100,15 +100,7 @@ pub(super) struct Life {
     pub(super) reason: Option<String>,
 }
 
-/// The name among a node's counters that says that its app has state which a reload loses.
-const STATE_WITHOUT_FREEZE: &str = "state_without_freeze";
-
 impl Life {
-    /// Whether its app has state that is not handed over.
-    pub(super) fn loses_state(&self) -> bool {
-        self.status.counters.iter().any(|(name, count)| name == STATE_WITHOUT_FREEZE && *count > 0)
-    }
-
     pub(super) fn new(node: Arc<Node>, now: Moment) -> Self {
         Self {
             node,
