@@ -25,6 +25,7 @@ mod order;
 mod outage;
 mod outcome;
 mod promises;
+mod protocols;
 mod records;
 mod rollback;
 mod reload;

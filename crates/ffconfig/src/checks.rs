@@ -27,6 +27,8 @@ pub(crate) fn check(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>
         check_waits(restart, report);
     }
     drafts.iter().filter_map(|draft| draft.fields).for_each(|fields| check_login(fields, report));
+    let own = drafts.iter().filter_map(|draft| draft.fields?.section("client"));
+    root.section("client").into_iter().chain(own).for_each(|client| limits::check_protocols(client, report));
     let top = root.section("limits");
     limits::check(top, None, report);
     for own in drafts.iter().filter_map(|draft| draft.fields?.section("limits")) {

@@ -7,6 +7,7 @@ use ffproto::CommandId;
 use crate::fields::Fields;
 use crate::model::{ClientFraming, Limits, SlowClient};
 use crate::report::Report;
+use crate::value::{Placed, Value};
 
 /// The bounds of a node.
 pub(crate) fn limits(top: Option<&Fields>, own: Option<&Fields>) -> Limits {
@@ -73,11 +74,38 @@ pub(crate) fn client(top: Option<&Fields>, own: Option<&Fields>) -> ClientFramin
         for (byte, key) in client.head.iter_mut().zip(["head_0", "head_1", "head_2", "head_3"]) {
             set(byte, fields.number(key));
         }
+        if fields.given("protocols") {
+            client.protocols = Some(fields.list("protocols").iter().filter_map(protocol).collect());
+        }
         set(&mut client.proto_version, fields.number("proto_version"));
         set(&mut client.server_version, fields.number("server_version"));
         set(&mut client.error_command, fields.number("error_command").map(CommandId));
     }
     client
+}
+
+fn protocol(name: &Placed) -> Option<String> {
+    match &name.value {
+        Value::Text(name) => Some(name.clone()),
+        _ => None,
+    }
+}
+
+/// A list of protocols names one at least, and none twice.
+pub(crate) fn check_protocols(client: &Fields, report: &mut Report<'_>) {
+    if !client.given("protocols") {
+        return;
+    }
+    let names: Vec<_> = client.list("protocols").iter().filter_map(protocol).collect();
+    let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
+    let fault = match twice {
+        Some((_, name)) => format!("`{name}` stands there twice"),
+        None if names.is_empty() => {
+            "no protocol is left for clients: name one, or leave the key out".to_owned()
+        }
+        None => return,
+    };
+    report.fault(client.place_of("protocols"), fault);
 }
 
 fn set<T>(slot: &mut T, value: Option<T>) {

@@ -258,9 +258,11 @@ impl fmt::Display for Target {
     }
 }
 
-/// `client`: the constants in every frame of the firefly framing, and the command of error frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `client`: the protocols of clients, the constants in every frame of the firefly framing, and the command of error frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientFraming {
+    /// `protocols`: the names of those that clients may speak. Default: every one that the program has.
+    pub protocols: Option<Vec<String>>,
     /// `head_0` … `head_3`. Default 0.
     pub head: [u8; 4],
     /// `proto_version`. Default 0.
@@ -273,7 +275,13 @@ pub struct ClientFraming {
 
 impl Default for ClientFraming {
     fn default() -> Self {
-        Self { head: [0; 4], proto_version: 0, server_version: 0, error_command: CommandId(u32::MAX) }
+        Self {
+            protocols: None,
+            head: [0; 4],
+            proto_version: 0,
+            server_version: 0,
+            error_command: CommandId(u32::MAX),
+        }
     }
 }
 

@@ -79,6 +79,7 @@ impl fmt::Display for ValueKind {
             Self::Section(section) if section.shorthand.is_some() => "an object or a URL",
             Self::Section(_) | Self::Map(_) | Self::Vars => "an object",
             Self::List(Self::Section(_)) => "a list of objects",
+            Self::List(Self::Name) => "a list of names",
             Self::List(Self::Command) => "a list of commands",
             Self::List(Self::CommandOrCommands) => "a list of commands and [FIRST, LAST]",
             Self::List(of) => return write!(f, "a list of {of}"),
@@ -449,6 +450,11 @@ pub(crate) static CLIENT: Section = Section {
     reload: "The nodes for which it changes are replaced.",
     shorthand: None,
     keys: &[
+        key(
+            "protocols",
+            ValueKind::List(&ValueKind::Name),
+            "The protocols that clients may speak: `firefly`, `websocket-binary`, `websocket-json`, and those that the app brings. A client's first bytes tell which; the first of the list is taken for granted when the server has to speak before. Absent: every one that the program has.",
+        ),
         key("head_0", whole(0, 255), "First byte of every frame.").or("0"),
         key("head_1", whole(0, 255), "Second byte.").or("0"),
         key("head_2", whole(0, 255), "Third byte.").or("0"),

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! predecessor                            successor, which has prepared everything that it can
-//!   Hello                       ──────▶
-//!                               ◀──────  Hello
+//!   Speaks?, Hello              ──────▶
+//!                               ◀──────  Hello, or Failed
 //!   Sticky*, Known*, Kept*,
 //!   State*, Frozen              ──────▶  thaws the state, or says Failed
 //!                               ◀──────  Thawed
@@ -78,6 +78,9 @@ pub enum FromPredecessor {
     },
     /// A message for many clients, for those that have left: a [`Broadcast`](crate::relay::Broadcast), as on links.
     Broadcast(Vec<u8>),
+    /// The protocols that clients speak here and that not every release has, by name: said before the greeting, when there
+    /// are any. A successor that does not have them all says Failed, and nothing has begun.
+    Speaks(Vec<String>),
 }
 
 /// The answer to a question about a session.

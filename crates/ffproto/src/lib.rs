@@ -6,6 +6,7 @@
 //! * [`id`] — names and numbers: node, cluster, session, command, incarnation.
 //! * [`fault`] — the fault of a failed call: code, node, and whether the handler ran.
 //! * [`frame`] — the framings of game clients: firefly frames, WebSocket, JSON.
+//! * [`protocol`] — the protocols of game clients, made of those framings or an author's own.
 //! * [`link`] — the frames of a link: one fixed header, then the body untouched.
 //! * [`handshake`] — how a link or a control connection starts and proves the token, both ways.
 //! * [`relay`] — envelopes between nodes that are no neighbours, and which nodes can be reached.
@@ -16,6 +17,7 @@
 pub mod id;
 pub mod fault;
 pub mod frame;
+pub mod protocol;
 pub mod link;
 pub mod handshake;
 pub mod control;

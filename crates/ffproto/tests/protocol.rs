@@ -8,12 +8,13 @@ use std::fmt;
 use bincode::Options;
 use ffproto::control::{Door, NodeStatus, ToMaster, ToNode};
 use ffproto::frame::websocket::{Assembly, Opcode, Taken, write, write_close};
-use ffproto::frame::{Firefly, Form, json, upgrade};
+use ffproto::frame::{Firefly, json, upgrade};
 use ffproto::handshake::{
     Challenge, FromAcceptor, FromDialer, Hello, Nonce, Purpose, Refusal, Side, Transcript,
 };
 use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
+use ffproto::protocol::{ClientProtocol, FireflyFrames, WebSocketBinary, WebSocketJson};
 use ffproto::relay::{
     self, AffinityNotice, AffinityWord, Audience, Broadcast, Claim, MoveAnswer, MoveEntry, MoveOrder, Op,
     REACH, ReachChange, Reachable, SessionState, TO,
@@ -140,15 +141,17 @@ fn websockets(page: &mut Page) {
         page.bytes(name, &bytes);
     };
     let reply = b"netHandle_100 completed";
-    written("websocket-binary-reply", &|out| Form::Binary.write(&plain, hundred, reply, out));
-    written("websocket-text-reply", &|out| Form::Text.write(&plain, hundred, reply, out));
-    written("websocket-text-bytes", &|out| Form::Text.write(&plain, CommandId(9), &[0, 255], out));
+    let frames = FireflyFrames { framing: plain, error_command: CommandId(u32::MAX) };
+    let text = WebSocketJson { framing: plain };
+    written("websocket-binary-reply", &|out| WebSocketBinary(frames).reply(hundred.into(), reply, out));
+    written("websocket-text-reply", &|out| text.reply(hundred.into(), reply, out));
+    written("websocket-text-bytes", &|out| text.push(CommandId(9), &[0, 255], out));
     let message = "no handler and no route for command 4711".to_owned();
     let fault = Fault { code: Code::NoRoute, at: name("net"), executed: Executed::No, message };
     let error = json::error(CommandId(4711), &fault);
     assert!(PAGE.contains(&format!("```json\n{}\n```", String::from_utf8_lossy(&error))));
     written("websocket-text-error", &|out| {
-        Form::Text.write_error(&plain, CommandId(u32::MAX), CommandId(4711), &fault, out);
+        text.fault(CommandId(4711).into(), &fault, out);
     });
     written("websocket-pong", &|out| write(Opcode::Pong, b"hi", out));
     written("websocket-close", &|out| write_close(1007, "a text that is no UTF-8", out));

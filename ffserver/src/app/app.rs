@@ -6,7 +6,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use ffproto::NodeName;
+use ffproto::protocol::ClientProtocol;
 
+use crate::app::client_protocol::CaughtProtocol;
 use crate::app::handler::Route;
 use crate::app::hooks::{Frozen, Hooks, Later, MoveEntered, NotMoved, SessionEvent, SessionEventKind};
 use crate::error::HandlerError;
@@ -57,6 +59,7 @@ pub struct App {
     pub(crate) tables: Vec<Registered>,
     pub(crate) hooks: Hooks,
     pub(crate) mounts: Vec<(&'static str, Vec<rocket::Route>)>,
+    pub(crate) protocols: Vec<Arc<dyn ClientProtocol>>,
 }
 
 impl App {
@@ -71,6 +74,7 @@ impl App {
             tables: Vec::new(),
             hooks: Hooks::default(),
             mounts: Vec::new(),
+            protocols: Vec::new(),
         }
     }
 
@@ -93,6 +97,15 @@ impl App {
     pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
         self.has_state = true;
         self.states.insert(TypeId::of::<T>(), Arc::new(value));
+        self
+    }
+
+    /// Adds a protocol that clients of the app's nodes may speak, beside the built-in ones; `client.protocols` in the config
+    /// says which of them, and in which order their first bytes are looked at. A reload is refused, before anything has
+    /// moved, when the new program does not have a protocol that the old one speaks.
+    #[must_use]
+    pub fn protocol(mut self, protocol: impl ClientProtocol) -> Self {
+        self.protocols.push(Arc::new(CaughtProtocol(Arc::new(protocol))));
         self
     }
 

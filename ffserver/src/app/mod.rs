@@ -2,6 +2,7 @@
 
 #[allow(clippy::module_inception, reason = "the type that the room is named for")]
 pub(crate) mod app;
+pub(crate) mod client_protocol;
 pub mod handler;
 pub(crate) mod hooks;
 pub mod verdict;

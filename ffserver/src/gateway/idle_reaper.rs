@@ -30,7 +30,7 @@ fn ended_before_login(session: &LocalSession, identity: &Identity) -> bool {
         return false;
     }
     let fault = identity.fault(Code::Timeout, Executed::Unknown, "not logged in within login.timeout_s");
-    if session.close_with(login.command, &fault) {
+    if session.close_with(login.command.into(), &fault) {
         count(&identity.counters().logins_late);
     }
     true

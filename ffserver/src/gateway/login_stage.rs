@@ -14,8 +14,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ffnet::link::Sink;
 use ffproto::login::Verdict;
+use ffproto::protocol::ReplyTo;
 use ffproto::relay::SessionChange;
-use ffproto::{Code, CommandId, Executed, Fault};
+use ffproto::{Code, Executed, Fault};
 use tracing::warn;
 
 use super::connection::MessageRefusal;
@@ -30,17 +31,17 @@ use crate::session::local::{LocalSession, Stage};
 pub(super) fn refuse_message(
     session: &LocalSession,
     identity: &Identity,
-    command: CommandId,
+    to: ReplyTo,
     refusal: MessageRefusal,
 ) {
     match refusal {
         MessageRefusal::LoggedIn => {
             let fault = identity.fault(Code::BadRequest, Executed::No, "the client has logged in already");
-            session.push_fault(command, &fault);
+            session.push_fault(to, &fault);
         }
         MessageRefusal::NotLoggedIn(login) => {
             let text = format!("the login, command {login}, comes first and alone");
-            if session.close_with(command, &identity.fault(Code::NotLoggedIn, Executed::No, text)) {
+            if session.close_with(to, &identity.fault(Code::NotLoggedIn, Executed::No, text)) {
                 count(&identity.counters().logins_early);
             }
         }
@@ -58,9 +59,9 @@ struct LoginSink {
 }
 
 impl Sink for LoginSink {
-    fn end(self: Arc<Self>, _: u64, outcome: Result<Option<&[u8]>, &Fault>) {
+    fn end(self: Arc<Self>, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
         let outcome = outcome.map(|body| body.map(Bytes::copy_from_slice)).map_err(Clone::clone);
-        decide(&self.session, &self.executor, outcome);
+        decide(&self.session, &self.executor, ReplyTo::of_token(token), outcome);
     }
 }
 
@@ -68,6 +69,7 @@ impl Sink for LoginSink {
 pub(super) fn decide(
     session: &LocalSession,
     executor: &Arc<Executor>,
+    to: ReplyTo,
     outcome: Result<Option<Bytes>, Fault>,
 ) {
     let node = &executor.node;
@@ -82,28 +84,28 @@ pub(super) fn decide(
         Ok(Verdict::Accept { user, greeting, attributes }) => {
             let (session, executor) = (session.clone(), executor.clone());
             let accepted = async move {
-                if let Err(fault) = accept(&session, &executor, user, &greeting, attributes).await {
-                    not_decided(&session, &executor, &fault);
+                if let Err(fault) = accept(&session, &executor, to, user, &greeting, attributes).await {
+                    not_decided(&session, to, &fault);
                 }
                 session.request_ended();
             };
             return drop(node.identity().tasks().calls().spawn(accepted));
         }
-        Ok(Verdict::Refuse { reason }) => refuse(session, executor, reason),
-        Err(fault) => not_decided(session, executor, &fault),
+        Ok(Verdict::Refuse { reason }) => refuse(session, executor, to, reason),
+        Err(fault) => not_decided(session, to, &fault),
     }
     session.request_ended();
 }
 
 /// Tells a client that its login was not decided: it may try again, as long as `login.timeout_s` is not over.
-fn not_decided(session: &LocalSession, executor: &Executor, fault: &Fault) {
+fn not_decided(session: &LocalSession, to: ReplyTo, fault: &Fault) {
     session.set_stage(Stage::Awaited);
-    session.push_fault(command(executor), fault);
+    session.push_fault(to, fault);
 }
 
-fn refuse(session: &LocalSession, executor: &Executor, reason: String) {
+fn refuse(session: &LocalSession, executor: &Executor, to: ReplyTo, reason: String) {
     let fault = executor.node.identity().fault(Code::Refused, Executed::Unknown, reason);
-    if session.close_with(command(executor), &fault) {
+    if session.close_with(to, &fault) {
         count(&executor.node.identity().counters().logins_refused);
     }
 }
@@ -112,6 +114,7 @@ fn refuse(session: &LocalSession, executor: &Executor, reason: String) {
 async fn accept(
     session: &LocalSession,
     executor: &Executor,
+    to: ReplyTo,
     user: String,
     greeting: &[u8],
     attributes: Vec<(String, String)>,
@@ -131,7 +134,7 @@ async fn accept(
         Ok(_) => {}
         Err(SessionError::Gone) => return Ok(()),
         Err(SessionError::UserTaken) => {
-            refuse(session, executor, taken);
+            refuse(session, executor, to, taken);
             return Ok(());
         }
         Err(error) => return Err(failed(format!("the verdict over a login cannot be kept: {error}"))),
@@ -140,11 +143,6 @@ async fn accept(
         node.all_sessions().events().verified(session.id()).await;
     }
     session.set_stage(Stage::In);
-    session.reply(command(executor), greeting);
+    session.reply(to, greeting);
     Ok(())
-}
-
-/// The command of the node's login: only nodes with one come here.
-fn command(executor: &Executor) -> CommandId {
-    executor.node.config().login.map_or(CommandId(0), |login| login.command)
 }

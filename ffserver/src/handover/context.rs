@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::questions::Questions;
-use super::receiver_machine::ReceiverMachine;
+use super::receiver_machine::{Abilities, ReceiverMachine};
 use super::sender_machine::{Awaits, Facts, Terms};
 use crate::app::hooks::{Frozen, Hooks};
 use crate::cluster::affinity_delta::AffinityDelta;
@@ -53,6 +53,7 @@ impl HandoverContext {
             ours: who(&self.node),
             freezes: self.hooks.freeze.is_some(),
             has_clients: self.clients.is_some(),
+            speaks: self.node.all_sessions().registry().spoken_protocols(),
             park: config.limits.park,
             drain: config.drain,
             prove: config.limits.prove,
@@ -337,8 +338,10 @@ pub(super) struct Successor<'a> {
 impl Successor<'_> {
     /// The machine of the successor's half; the predecessor's state is to be here at `start_by`.
     pub(super) fn machine(&self, start_by: Instant) -> ReceiverMachine {
+        let protocols = self.node.all_sessions().registry().protocols().names().collect();
         let (thaws, prove) = (self.hooks.thaw.is_some(), self.node.config().limits.prove);
-        ReceiverMachine::new(who(self.node), thaws, prove, start_by, Instant::now())
+        let abilities = Abilities { thaws, protocols, prove };
+        ReceiverMachine::new(who(self.node), abilities, start_by, Instant::now())
     }
 
     /// Takes a message of the predecessor with a part of what it knows.

@@ -11,6 +11,7 @@ use ffproto::{Incarnation, NodeName};
 use tokio::sync::watch;
 
 use super::HandoverContext;
+use super::receiver_machine::Abilities;
 use crate::gateway::acceptor::Clients;
 use crate::runtime::server::bare;
 
@@ -20,6 +21,11 @@ pub(super) const MS: fn(u64) -> Duration = Duration::from_millis;
 pub(super) fn who(incarnation: u64) -> ProcessIdentity {
     let name = NodeName::try_from("game").unwrap();
     ProcessIdentity { cluster: "cluster".into(), name, incarnation: Incarnation(incarnation) }
+}
+
+/// Of an app that takes a frozen state, or not, with firefly's clients.
+pub(super) fn abilities(thaws: bool, prove: Duration) -> Abilities {
+    Abilities { thaws, protocols: vec!["firefly"], prove }
 }
 
 /// The name of a message, which is the first word of its Debug text.

@@ -34,6 +34,9 @@ pub enum TakeOverError {
     /// The predecessor froze a state that this app cannot take.
     #[error("the old process has a frozen state of version {0}, and the app has no thaw hook")]
     NoThaw(u32),
+    /// Clients speak protocols with the predecessor that this program does not have.
+    #[error("clients speak {0} with the old process, and this program does not have that")]
+    NoProtocol(String),
     /// The app's thaw hook failed.
     #[error("the app's thaw hook failed: {0}")]
     Thaw(String),
@@ -125,14 +128,22 @@ enum Stage {
     Over(Option<TakeOverError>),
 }
 
+/// What of the app and the config the successor's half depends on.
+#[derive(Debug, Clone)]
+pub(super) struct Abilities {
+    /// Whether the app has a hook that takes a frozen state.
+    pub(super) thaws: bool,
+    /// The names of the protocols of clients.
+    pub(super) protocols: Vec<&'static str>,
+    /// `limits.prove_ms`.
+    pub(super) prove: Duration,
+}
+
 /// The machine of the successor's half.
 #[derive(Debug)]
 pub(super) struct ReceiverMachine {
     ours: ProcessIdentity,
-    /// Whether the app has a hook that takes a frozen state.
-    thaws: bool,
-    /// `limits.prove_ms`.
-    prove: Duration,
+    abilities: Abilities,
     /// The time at which the state is to be here.
     start_by: Instant,
     stage: Stage,
@@ -141,15 +152,9 @@ pub(super) struct ReceiverMachine {
 
 impl ReceiverMachine {
     /// A machine for a process that has come to the door; the state is to be here at `start_by`.
-    pub(super) fn new(
-        ours: ProcessIdentity,
-        thaws: bool,
-        prove: Duration,
-        start_by: Instant,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(ours: ProcessIdentity, abilities: Abilities, start_by: Instant, now: Instant) -> Self {
         let stage = Stage::Greeting { until: now + GREETING_MAX };
-        Self { ours, thaws, prove, start_by, stage, out: Vec::new() }
+        Self { ours, abilities, start_by, stage, out: Vec::new() }
     }
 
     /// Takes an event. Returns what is to be done about it.
@@ -219,6 +224,7 @@ impl ReceiverMachine {
                 self.stage = Stage::Taking { until: self.start_by, state: Vec::new() };
                 self.out.push(Do::Say(FromSuccessor::Hello(self.ours.clone())));
             }
+            (Stage::Greeting { .. }, FromPredecessor::Speaks(names)) => self.check_protocols(&names),
             (Stage::Taking { .. }, said) => self.receive_state(said),
             (Stage::Receiving { proven, .. }, FromPredecessor::Done) => {
                 self.stage = Stage::Proving { until: *proven };
@@ -238,6 +244,18 @@ impl ReceiverMachine {
         }
     }
 
+    /// Nothing has begun: the predecessor waits for the greeting.
+    fn check_protocols(&mut self, names: &[String]) {
+        let has = |name: &str| self.abilities.protocols.contains(&name);
+        let missing: Vec<_> =
+            names.iter().filter(|name| !has(name)).map(|name| format!("`{name}`")).collect();
+        if !missing.is_empty() {
+            let error = TakeOverError::NoProtocol(missing.join(", "));
+            self.out.push(Do::TryToSay(FromSuccessor::Failed { reason: error.to_string() }));
+            self.end(Some(error));
+        }
+    }
+
     fn receive_state(&mut self, said: FromPredecessor) {
         let Stage::Taking { until, state } = &mut self.stage else { return };
         match said {
@@ -249,7 +267,7 @@ impl ReceiverMachine {
             }
             FromPredecessor::State(piece) => state.extend_from_slice(&piece),
             FromPredecessor::Frozen { version: None } => self.out.push(Do::Say(FromSuccessor::Thawed)),
-            FromPredecessor::Frozen { version: Some(version) } if !self.thaws => {
+            FromPredecessor::Frozen { version: Some(version) } if !self.abilities.thaws => {
                 self.fail(TakeOverError::NoThaw(version));
             }
             FromPredecessor::Frozen { version: Some(version) } => {
@@ -291,7 +309,7 @@ impl ReceiverMachine {
 
     fn serves(&mut self, now: Instant) {
         if self.is_prepared() {
-            self.stage = Stage::Receiving { proven: now + self.prove, until: None };
+            self.stage = Stage::Receiving { proven: now + self.abilities.prove, until: None };
             self.out.push(Do::Say(FromSuccessor::Serves));
         }
     }

@@ -62,6 +62,8 @@ pub(super) struct Terms {
     /// Whether the app has a state that is frozen: everything pauses first.
     pub(super) freezes: bool,
     pub(super) has_clients: bool,
+    /// The protocols that clients speak and that not every release has.
+    pub(super) speaks: Vec<String>,
     /// `limits.park_ms`.
     pub(super) park: Duration,
     /// `drain_s`.
@@ -225,9 +227,12 @@ pub(super) struct SenderMachine {
 impl SenderMachine {
     /// A machine at the beginning of a hand-over, with the first things to do.
     pub(super) fn new(terms: Terms, now: Instant) -> (Self, Vec<Do>) {
-        let hello = Do::Say(FromPredecessor::Hello(terms.ours.clone()));
+        let speaks = Some(terms.speaks.clone()).filter(|names| !names.is_empty());
+        let mut todo: Vec<_> =
+            speaks.map(|names| Do::Say(FromPredecessor::Speaks(names))).into_iter().collect();
+        todo.push(Do::Say(FromPredecessor::Hello(terms.ours.clone())));
         let stage = Stage::Greeting { until: now + GREETING_MAX };
-        (Self { terms, begun: now, stage, frozen: false, out: Vec::new() }, vec![hello])
+        (Self { terms, begun: now, stage, frozen: false, out: Vec::new() }, todo)
     }
 
     /// Takes an event. Returns what is to be done about it.
@@ -301,6 +306,9 @@ impl SenderMachine {
         match (&self.stage, said) {
             (Stage::Greeting { .. }, FromSuccessor::Hello(theirs)) if self.is_successor(&theirs) => {
                 self.greeted(now)
+            }
+            (Stage::Greeting { .. }, FromSuccessor::Failed { reason }) => {
+                self.fail(HandOverError::Failed(reason))
             }
             (Stage::Greeting { .. }, other) => self.fail(HandOverError::Stranger(format!("{other:?}"))),
             (Stage::Thawing { until }, FromSuccessor::Thawed) => {

@@ -238,7 +238,7 @@ impl Sessions {
         let identity = self.identity();
         let command = identity.config().login.map_or(CommandId(0), |login| login.command);
         let text = format!("`{user}` has another session");
-        if session.close_with(command, &identity.fault(Code::Kicked, Executed::No, text)) {
+        if session.close_with(command.into(), &identity.fault(Code::Kicked, Executed::No, text)) {
             count(&identity.counters().users_kicked);
         }
     }

@@ -1,7 +1,10 @@
 //! The session registry: the open sessions of one net node, their ids and their limits.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use ffproto::protocol::{BUILT_IN, Protocols};
 use ffproto::{NodeNumber, SessionId, handover};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -39,13 +42,25 @@ pub(crate) enum OpenRefusal {
 }
 
 impl Registry {
-    pub(crate) fn new(identity: Identity) -> Self {
+    pub(crate) fn new(identity: Identity, protocols: Arc<Protocols>) -> Self {
         Self {
-            wire: ClientWire::of(identity.config()),
+            wire: ClientWire::new(identity.config(), protocols),
             table: Mutex::default(),
             rested: Notify::new(),
             identity,
         }
+    }
+
+    /// The protocols that clients may speak.
+    pub(crate) fn protocols(&self) -> &Protocols {
+        &self.wire.protocols
+    }
+
+    /// The protocols that clients speak now and that not every release has.
+    pub(crate) fn spoken_protocols(&self) -> Vec<String> {
+        let all = self.all();
+        let spoken: BTreeSet<_> = all.iter().filter_map(|session| session.spoken()).collect();
+        spoken.into_iter().filter(|name| !BUILT_IN.contains(name)).map(str::to_owned).collect()
     }
 
     /// Sets the node's number, of which ids are made; again after every reconnect to the master, and the ids go on.
@@ -69,7 +84,8 @@ impl Registry {
         *from_there += 1;
         table.next = Some(id.next());
         let stage = if config.login.is_some() { Stage::Awaited } else { Stage::In };
-        let session = LocalSession::new(id, address, stage, self.wire, self.identity.counters().clone());
+        let session =
+            LocalSession::new(id, address, stage, self.wire.clone(), self.identity.counters().clone());
         session.set_directive(table.directive);
         table.open.insert(id, session.clone());
         drop(table);
@@ -79,7 +95,8 @@ impl Registry {
 
     /// A session that the predecessor has opened, not yet among the open ones.
     pub(crate) fn adopt(&self, record: &handover::Session, handoff: SessionHandoff) -> LocalSession {
-        let session = LocalSession::adopt(record, handoff, self.wire, self.identity.counters().clone());
+        let session =
+            LocalSession::adopt(record, handoff, self.wire.clone(), self.identity.counters().clone());
         if self.identity.config().login.is_none() {
             session.set_stage(Stage::In);
         }

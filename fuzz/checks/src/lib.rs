@@ -10,6 +10,7 @@ mod input;
 mod journal;
 mod login;
 mod messages;
+mod protocol;
 mod relay;
 mod websocket;
 
@@ -19,6 +20,7 @@ pub use frames::{client_frame, link_frame};
 pub use journal::journal;
 pub use login::login;
 pub use messages::{coding, control, handshake};
+pub use protocol::protocol;
 pub use relay::relay;
 pub use websocket::websocket;
 
@@ -26,10 +28,11 @@ pub use websocket::websocket;
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its fuzz target and of its folder in the corpus.
-pub const CHECKS: [(&str, Check); 10] = [
+pub const CHECKS: [(&str, Check); 11] = [
     ("client_frame", client_frame),
     ("link_frame", link_frame),
     ("websocket", websocket),
+    ("protocol", protocol),
     ("relay", relay),
     ("login", login),
     ("fault", fault),

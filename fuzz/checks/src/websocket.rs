@@ -1,9 +1,8 @@
 //! The beginning, the frames and the messages of a WebSocket, as a stream that arrives in pieces.
 
 use ffproto::CommandId;
-use ffproto::frame::Firefly;
 use ffproto::frame::json;
-use ffproto::frame::upgrade::{self, Begins, REQUEST_BYTES_MAX};
+use ffproto::frame::upgrade::{self, REQUEST_BYTES_MAX};
 use ffproto::frame::websocket::{Assembly, CONTROL_BYTES_MAX, Next, Taken, WebSocketFault};
 
 use crate::input::Input;
@@ -65,7 +64,7 @@ fn meant(
 
 /// How many bytes the request has; `None` while it is not whole, or there is none.
 fn request(bytes: &[u8]) -> Result<Option<usize>, WebSocketFault> {
-    if upgrade::begins(&Firefly::default(), bytes) != Begins::Http {
+    if !upgrade::may_begin(bytes) {
         return Ok(None);
     }
     let Some(upgrade) = upgrade::read(bytes).inspect_err(|fault| {

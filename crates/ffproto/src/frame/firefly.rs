@@ -66,7 +66,7 @@ pub enum FrameFault {
 }
 
 impl Firefly {
-    pub(super) fn constants(&self) -> [u8; 9] {
+    pub(crate) fn constants(&self) -> [u8; 9] {
         let [a, b, c, d] = self.head;
         let [v0, v1, v2, v3] = self.server_version.to_be_bytes();
         [a, b, c, d, self.proto_version, v0, v1, v2, v3]

@@ -13,7 +13,7 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{CommandId, Executed, Fault};
+use crate::{Code, CommandId, Executed, Fault, NodeName};
 
 /// Why a text is no message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,18 +89,29 @@ pub fn message(command: CommandId, body: &[u8]) -> Vec<u8> {
     written(&Message { command, body, base64 })
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct ErrorBody<'a> {
     command: CommandId,
-    code: &'a str,
-    message: &'a str,
+    #[serde(borrow)]
+    code: Cow<'a, str>,
+    #[serde(borrow)]
+    message: Cow<'a, str>,
     executed: Executed,
 }
 
 /// The body of an error frame: `{"command": …, "code": …, "message": …, "executed": …}`.
 pub fn error_body(command: CommandId, fault: &Fault) -> Vec<u8> {
     let Fault { code, message, executed, .. } = fault;
-    written(&ErrorBody { command, code: code.name(), message, executed: *executed })
+    let (code, message) = (code.name().into(), message.as_str().into());
+    written(&ErrorBody { command, code, message, executed: *executed })
+}
+
+/// Reads what [`error_body`] has written, `None` when it is something else. Which node noticed the fault is not in it, nor told
+/// to clients: the master stands for it.
+pub(crate) fn read_error(body: &[u8]) -> Option<(CommandId, Fault)> {
+    let ErrorBody { command, code, message, executed } = serde_json::from_slice(body).ok()?;
+    let code = Code::from_name(&code);
+    Some((command, Fault { code, at: NodeName::master(), executed, message: message.into_owned() }))
 }
 
 #[derive(Serialize)]

@@ -1,40 +1,19 @@
-//! The first bytes of a connection: which framing its client speaks, and the HTTP request with which a
-//! WebSocket begins (RFC 6455, section 4). The handshake itself is tungstenite's.
+//! The HTTP request with which a WebSocket begins (RFC 6455, section 4). The handshake itself is tungstenite's.
 
 use tungstenite::Error;
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{Request, create_response, write_response};
 
-use super::Firefly;
-
 /// The largest request that begins a WebSocket, in bytes: browsers send below 1 KiB, and cookies a few.
 pub const REQUEST_BYTES_MAX: usize = 8 * 1024;
 
 const GET: &[u8] = b"GET ";
 
-/// The meaning of a connection's first bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begins {
-    /// Firefly frames; also when it is neither, for a frame's fault says what was expected.
-    Firefly,
-    /// An HTTP request.
-    Http,
-    /// More bytes must come.
-    More,
-}
-
-/// Which framing a client speaks whose first bytes are `bytes`. A cluster whose constants begin with `GET `
-/// has no WebSocket.
-pub fn begins(framing: &Firefly, bytes: &[u8]) -> Begins {
-    let constants = framing.constants();
+/// Whether `bytes` may be the beginning of an HTTP request for a WebSocket.
+pub fn may_begin(bytes: &[u8]) -> bool {
     let seen = bytes.len().min(GET.len());
-    let may_be = |begin: &[u8]| bytes[..seen] == begin[..seen];
-    match (may_be(GET), may_be(&constants)) {
-        (true, _) if seen < GET.len() => Begins::More,
-        (true, false) => Begins::Http,
-        (_, _) => Begins::Firefly,
-    }
+    bytes[..seen] == GET[..seen]
 }
 
 /// Why an HTTP request does not begin a WebSocket.
@@ -112,26 +91,6 @@ mod tests {
     const REQUEST: &str = "GET /chat HTTP/1.1\r\nHost: localhost:10001\r\nUpgrade: websocket\r\n\
         Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Version: 13\r\n\r\n";
-
-    #[test]
-    fn the_framing_is_known_from_the_first_four_bytes_at_most() {
-        let zeros = Firefly::default();
-        for (bytes, begins_with) in [
-            (&b""[..], Begins::More),
-            (b"G", Begins::More),
-            (b"GET", Begins::More),
-            (b"GET ", Begins::Http),
-            (b"\0", Begins::Firefly),
-            (b"POST", Begins::Firefly),
-        ] {
-            assert_eq!(begins(&zeros, bytes), begins_with, "{bytes:?}");
-        }
-        let game = Firefly { head: *b"GAME", ..zeros };
-        assert_eq!(begins(&game, b"G"), Begins::More);
-        assert_eq!(begins(&game, b"GA"), Begins::Firefly);
-        assert_eq!(begins(&game, b"GET /"), Begins::Http);
-        assert_eq!(begins(&Firefly { head: *b"GET ", ..zeros }, b"GET "), Begins::Firefly);
-    }
 
     #[test]
     fn the_request_of_the_rfc_gets_its_answer_once_it_is_whole() {

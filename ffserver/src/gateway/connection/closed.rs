@@ -3,8 +3,7 @@
 use std::fmt;
 use std::io;
 
-use ffproto::frame::FrameFault;
-use ffproto::frame::websocket::WebSocketFault;
+use ffproto::protocol::ProtocolFault;
 
 use crate::session::local::CloseReason;
 
@@ -13,8 +12,8 @@ pub(in crate::gateway) enum Closed {
     ByPeer,
     /// The reason given to [`Session::close`](crate::Session::close), a slow reader's included.
     Here(CloseReason),
-    Frame(FrameFault),
-    WebSocket(WebSocketFault),
+    /// The client does not keep to its protocol.
+    Illegal(ProtocolFault),
     Draining,
     /// The connection may go on in the node's successor, see [`Connection::leave`](super::Connection::leave).
     Leaving,
@@ -26,8 +25,7 @@ impl fmt::Display for Closed {
         match self {
             Closed::ByPeer => f.write_str("closed by the client"),
             Closed::Here(why) => write!(f, "closed by the server: {}", why.text),
-            Closed::Frame(fault) => write!(f, "illegal frame: {fault}"),
-            Closed::WebSocket(fault) => write!(f, "illegal: {fault}"),
+            Closed::Illegal(fault) => write!(f, "{fault}"),
             Closed::Draining => f.write_str("the node is stopping"),
             Closed::Leaving => f.write_str("it goes on in the successor"),
             Closed::Io(error) => write!(f, "the connection broke: {error}"),

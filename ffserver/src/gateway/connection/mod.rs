@@ -23,9 +23,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use ffproto::frame::FrameFault;
-use ffproto::frame::upgrade::REQUEST_BYTES_MAX;
-use ffproto::{Code, CommandId, Executed, handover};
+use ffproto::protocol::{HEADERS_BYTES_MAX, Next, ProtocolFault, Received, ReplyTo};
+use ffproto::{Code, Executed, handover};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -47,7 +46,7 @@ use allowance::Allowance;
 pub(super) use closed::Closed;
 pub(super) use decision::MessageRefusal;
 use decision::{Decision, decide};
-use protocol::SpokenProtocol;
+use protocol::{ProtocolRecord, SpokenProtocol};
 use requests::{LastHop, Message, RunningHandler, finish, forward, start};
 
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -55,6 +54,8 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 thread_local! {
     /// The scratch buffer that every connection of this thread reads into; taken while in use.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The buffer where a protocol unpacks messages; taken while in use.
+    static UNPACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The connection of a client, as the future that serves it.
@@ -74,9 +75,10 @@ pub(super) struct Connection {
 /// The input of a connection: what the client has sent and nothing has handled.
 #[derive(Default)]
 struct Input {
-    /// The unread bytes: with `protocol` all that has to be known of the input.
+    /// The unread bytes: with `spoken` all that has to be known of the input.
     unread: Vec<u8>,
-    protocol: SpokenProtocol,
+    /// The client's protocol, once it is known.
+    spoken: Option<SpokenProtocol>,
     /// Whether the client will send no more; what it has sent is handled and answered first.
     ended: bool,
     /// Whether `unread` starts with a whole frame that may not start yet.
@@ -87,10 +89,19 @@ struct Input {
     directive: Directive,
 }
 
+/// Why a connection of the predecessor cannot go on here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdoptError {
+    #[error("its record is of another version of the program: {0}")]
+    Record(#[from] bincode::Error),
+    #[error("{0}")]
+    Protocol(#[from] ProtocolFault),
+}
+
 /// The gateway's part of a connection's hand-off.
 #[derive(Serialize, Deserialize)]
 struct ConnectionHandoff {
-    protocol: SpokenProtocol,
+    protocol: ProtocolRecord,
     handoff: SessionHandoff,
 }
 
@@ -105,10 +116,11 @@ impl Connection {
                 Ok(None)
             });
             let deadline = Instant::now() + limits.call_timeout;
-            RunningHandler { handler, command: None, name: SessionEventKind::Opened.hook_name(), deadline }
+            RunningHandler { handler, to: None, name: SessionEventKind::Opened.hook_name(), deadline }
         });
         session.set_running(running.is_some());
         let mut connection = Self::silent(stream, session, executor.clone());
+        connection.begin_only_protocol();
         connection.running = running;
         connection
     }
@@ -135,17 +147,22 @@ impl Connection {
     /// Goes on with a connection that the predecessor has sent.
     ///
     /// # Errors
-    /// The record is of another version of the program.
+    /// The record is of another version of the program, or its protocol is none of this one.
     pub(super) fn adopt(
         stream: TcpStream,
         record: handover::Session,
         executor: Arc<Executor>,
-    ) -> Result<Self, bincode::Error> {
+    ) -> Result<Self, AdoptError> {
         let ConnectionHandoff { protocol, handoff } = bincode::deserialize(&record.extra)?;
+        let protocols = executor.node.all_sessions().registry().protocols();
+        let spoken = SpokenProtocol::adopt(protocol, protocols)?;
         let session = executor.node.all_sessions().adopt(&record, handoff);
+        if let Some((id, _)) = &spoken {
+            session.set_protocol(*id);
+        }
         let mut connection = Self::silent(stream, session, executor);
         (connection.input.unread, connection.input.ended) = (record.unread, record.ended);
-        connection.input.protocol = protocol;
+        connection.input.spoken = spoken.map(|(_, spoken)| spoken);
         Ok(connection)
     }
 
@@ -153,8 +170,10 @@ impl Connection {
     /// when it cannot leave: it is being closed, or something runs for it after all.
     pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
         let socket = self.socket.as_fd().try_clone_to_owned().ok()?;
-        let (mut record, handoff) = self.executor.node.all_sessions().leave(&self.session)?;
-        let extra = ConnectionHandoff { protocol: self.input.protocol.clone(), handoff };
+        let (mut record, mut handoff) = self.executor.node.all_sessions().leave(&self.session)?;
+        let (protocol, form) = SpokenProtocol::record(self.session.spoken().zip(self.input.spoken.as_ref()));
+        handoff.form = form;
+        let extra = ConnectionHandoff { protocol, handoff };
         record.extra = bincode::serialize(&extra).ok()?;
         let mut unsent = self.writing.take();
         unsent.append(&mut record.unsent);
@@ -226,9 +245,9 @@ impl Connection {
                 Err(HandlerError::timeout())
             }
         };
-        if let Some(RunningHandler { command, name, .. }) = self.running.take() {
+        if let Some(RunningHandler { to, name, .. }) = self.running.take() {
             self.session.set_running(false);
-            finish(&self.session, &self.executor, command, name, outcome);
+            finish(&self.session, &self.executor, to, name, outcome);
         }
     }
 
@@ -268,33 +287,70 @@ impl Connection {
     /// Handles frames until one of them has to wait; says how many bytes are done with.
     fn handle_frames(&mut self, bytes: &[u8], now: Instant, cx: &mut Context<'_>) -> Result<usize, Closed> {
         self.input.stalled = false;
-        let handled = match self.input.protocol {
-            SpokenProtocol::Firefly => self.handle_firefly(bytes, now, cx).map_err(Closed::Frame),
-            SpokenProtocol::WebSocket(_) => self.handle_messages(bytes, now, cx).map_err(Closed::WebSocket),
-            SpokenProtocol::Unknown => self.handle_first(bytes, now, cx),
+        let opening = match self.input.spoken {
+            Some(_) => 0,
+            None => match self.find_protocol(bytes).map_err(Closed::Illegal)? {
+                Some(opening) => opening,
+                None => return Ok(0),
+            },
         };
+        let mut unpacked = UNPACKED.take();
+        let handled = self.handle_messages(bytes, opening, now, &mut unpacked, cx);
+        // A large message is rare, and its room is not kept.
+        unpacked.clear();
+        unpacked.shrink_to(SCRATCH_BYTES);
+        UNPACKED.set(unpacked);
         self.session.set_running(self.running.is_some());
-        handled
+        handled.map_err(Closed::Illegal)
     }
 
-    fn handle_firefly(
+    /// Handles the frames behind the first `at` bytes.
+    fn handle_messages(
         &mut self,
         bytes: &[u8],
+        mut at: usize,
         now: Instant,
+        unpacked: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> Result<usize, FrameFault> {
-        let (framing, max) = (self.session.framing(), self.executor.node.identity().limits().frame_bytes_max);
-        let mut at = 0;
-        while let Some(frame) = framing.read(&bytes[at..], max)? {
-            if !self.may_start(now, cx) {
+    ) -> Result<usize, ProtocolFault> {
+        let max = self.executor.node.identity().limits().frame_bytes_max as usize;
+        let mut noted = false;
+        while let Some(spoken) = &self.input.spoken {
+            let Some(Next { bytes: length, is_message }) = spoken.decoder.next(&bytes[at..], max)? else {
+                break;
+            };
+            if is_message && !self.may_start(now, cx) {
                 self.input.stalled = true;
                 break;
             }
-            if at == 0 {
-                self.session.note_message(now);
+            let whole = bytes.get(at..at + length).filter(|frame| !frame.is_empty());
+            let (Some(frame), Some(spoken)) = (whole, &mut self.input.spoken) else {
+                return Err(ProtocolFault::new(
+                    "a frame of the protocol that is empty or longer than what is read",
+                ));
+            };
+            at += length;
+            match spoken.decoder.take(frame, unpacked)? {
+                Received::Message { to, body, spoken: name } => {
+                    if let Some(id) = name.and_then(|name| self.session.protocols().named(name)) {
+                        self.session.set_protocol(id);
+                    }
+                    if !std::mem::replace(&mut noted, true) {
+                        self.session.note_message(now);
+                    }
+                    self.handle(to, &body, now, cx);
+                }
+                Received::Beat => self.session.beat(now),
+                Received::Answered(answer) => {
+                    self.session.beat(now);
+                    self.session.queue_control(|out| out.extend_from_slice(&answer));
+                }
+                Received::End => {
+                    // The same as when a client closes its sending side: its requests are still answered.
+                    self.input.ended = true;
+                    return Ok(bytes.len());
+                }
             }
-            at += frame.bytes;
-            self.handle(frame.command, frame.body, now, cx);
         }
         Ok(at)
     }
@@ -337,15 +393,15 @@ impl Connection {
     }
 
     /// Does what is decided over one message of the client.
-    fn handle(&mut self, command: CommandId, body: &[u8], now: Instant, cx: &mut Context<'_>) {
+    fn handle(&mut self, to: ReplyTo, body: &[u8], now: Instant, cx: &mut Context<'_>) {
         let Self { executor, session, last_hop, .. } = self;
         let identity = executor.node.identity();
         let login = identity.config().login.as_ref().map(|login| login.command);
-        let decision = decide(login, session.stage(), command, &executor.tables);
+        let decision = decide(login, session.stage(), to.command, &executor.tables);
         if let Decision::Handle { is_login: true, .. } | Decision::Forward { is_login: true, .. } = decision {
             session.set_stage(Stage::Asked);
         }
-        let message = Message { command, body, now };
+        let message = Message { to, body, now };
         match decision {
             Decision::Handle { route, .. } => {
                 self.running = start(executor, session, route, &message, cx);
@@ -357,19 +413,19 @@ impl Connection {
                 forward(executor, session, last_hop, rule, &message);
             }
             Decision::NoRoute => {
-                let text = format!("no handler and no route for command {command}");
-                session.push_fault(command, &identity.fault(Code::NoRoute, Executed::No, text));
+                let text = format!("no handler and no route for command {}", to.command);
+                session.push_fault(to, &identity.fault(Code::NoRoute, Executed::No, text));
             }
-            Decision::Refuse(refusal) => login_stage::refuse_message(session, identity, command, refusal),
+            Decision::Refuse(refusal) => login_stage::refuse_message(session, identity, to, refusal),
         }
     }
 
     /// Reads once. `Ready(Ok)` means that there may be more to do, `Pending` that there is not.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         // Room for one largest frame with its headers: what waits here is bounded by that and one read.
-        let mut max = self.executor.node.identity().limits().frame_bytes_max as usize + 64;
-        if self.input.protocol == SpokenProtocol::Unknown {
-            max = max.max(REQUEST_BYTES_MAX);
+        let mut max = self.executor.node.identity().limits().frame_bytes_max as usize + HEADERS_BYTES_MAX;
+        if self.input.spoken.is_none() {
+            max = max.max(self.session.protocols().opening_bytes_max());
         }
         if self.input.ended || self.input.directive != Directive::Run || self.input.unread.len() > max {
             return Poll::Pending;
@@ -396,7 +452,7 @@ impl Connection {
     fn take_read(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Closed> {
         if bytes.is_empty() {
             self.input.ended = true;
-            self.input.protocol.settle();
+            self.settle_protocol();
             return Ok(());
         }
         busy_poll::note_message();
@@ -420,7 +476,7 @@ impl Connection {
     /// Writes what is queued. Ready when the session was closed here and everything before is written, or
     /// the client is not waited for.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseReason>> {
-        if self.input.protocol == SpokenProtocol::Unknown && self.poll_protocol(cx).is_pending() {
+        if self.input.spoken.is_none() && self.poll_protocol(cx).is_pending() {
             return Poll::Pending;
         }
         loop {

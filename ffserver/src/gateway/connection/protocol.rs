@@ -1,13 +1,12 @@
-//! The protocol of a connection, told by the client's first bytes: firefly frames, which the connection reads itself,
-//! or WebSocket, whose beginning, messages and end are here.
+//! The protocol of a connection: told by the client's first bytes, carried to the successor, and asked for a word at the
+//! end.
 
-use std::cell::RefCell;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ffproto::frame::upgrade::{self, Begins};
-use ffproto::frame::websocket::{self, Assembly, Opcode, Taken, WebSocketFault};
-use ffproto::frame::{Form, firefly, json};
+use ffproto::protocol::firefly::NAME as FIREFLY;
+use ffproto::protocol::websocket::{BINARY, JSON, MessageForm, WebSocketState};
+use ffproto::protocol::{Decoder, Ending, ProtocolFault, ProtocolId, Protocols, Started};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -15,70 +14,114 @@ use tokio::time::{Instant, timeout};
 use super::{Closed, Connection};
 use crate::session::local::CloseKind;
 
-/// The wait of a push for the client's first bytes, which tell its framing: a WebSocket's client sends its request as
+/// The wait of a push for the client's first bytes, which tell its protocol: a WebSocket's client sends its request as
 /// soon as it is connected.
 const FIRST_BYTES_WAIT: Duration = Duration::from_millis(300);
 /// The time for a client to read why it was closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-thread_local! {
-    /// The buffer where messages lose their mask; taken while in use.
-    static UNMASKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// The input of a connection whose protocol is known: what its decoder remembers between two frames. Which protocol that
+/// is, is the session's to know, for that is where messages are written.
+pub(super) struct SpokenProtocol {
+    pub(super) decoder: Box<dyn Decoder>,
 }
 
-/// The protocol that a connection speaks. With its unread bytes this is all that must be known to go on, between two
-/// whole frames, in another process.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) enum SpokenProtocol {
+/// A connection's protocol on its way to another process. With the unread bytes this is all that must be known to go on,
+/// between two whole frames.
+// The first three are as earlier releases have written them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ProtocolRecord {
     /// The first bytes have not told yet.
-    #[default]
     Unknown,
     /// Firefly frames.
     Firefly,
-    /// WebSocket; boxed, for most connections are not.
-    WebSocket(Box<WebSocket>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct WebSocket {
-    assembly: Assembly,
-    /// The form of the client's first message, which its answers take.
-    form: Option<Form>,
-    /// The client has closed, with that code if it gave one.
-    closed: Option<Option<u16>>,
+    /// WebSocket, in either form.
+    WebSocket(WebSocketState),
+    /// Any other.
+    Named {
+        /// Its name.
+        name: String,
+        /// The state of its decoder.
+        state: Vec<u8>,
+    },
 }
 
 impl SpokenProtocol {
-    /// Settles for firefly frames when the first bytes have not told: the server speaks first.
-    pub(super) fn settle(&mut self) {
-        if *self == SpokenProtocol::Unknown {
-            *self = SpokenProtocol::Firefly;
+    /// A protocol of a node, and its decoder of a new connection.
+    pub(super) fn new(protocols: &Protocols, id: ProtocolId) -> Result<Self, ProtocolFault> {
+        Ok(Self { decoder: protocols.get(id).decoder(&[])? })
+    }
+
+    /// A protocol that another process has spoken on this connection.
+    ///
+    /// # Errors
+    /// [`ProtocolFault`]: this process does not speak it, or cannot read its state.
+    pub(super) fn adopt(
+        record: ProtocolRecord,
+        protocols: &Protocols,
+    ) -> Result<Option<(ProtocolId, Self)>, ProtocolFault> {
+        let (name, state) = match record {
+            ProtocolRecord::Unknown => return Ok(None),
+            ProtocolRecord::Firefly => (FIREFLY.to_owned(), Vec::new()),
+            ProtocolRecord::WebSocket(socket) => {
+                let name = if socket.form == Some(MessageForm::Text) { JSON } else { BINARY };
+                let state = bincode::serialize(&socket).map_err(|e| ProtocolFault::new(e.to_string()))?;
+                (name.to_owned(), state)
+            }
+            ProtocolRecord::Named { name, state } => (name, state),
+        };
+        let unknown = || ProtocolFault::new(format!("this process does not speak `{name}` with clients"));
+        let id = protocols.named(&name).ok_or_else(unknown)?;
+        Ok(Some((id, Self { decoder: protocols.get(id).decoder(&state)? })))
+    }
+
+    /// The record for another process, and the form of messages that an earlier release wants beside it.
+    pub(super) fn record(spoken: Option<(&'static str, &Self)>) -> (ProtocolRecord, MessageForm) {
+        let Some((name, Self { decoder })) = spoken else {
+            return (ProtocolRecord::Unknown, MessageForm::Firefly);
+        };
+        let state = decoder.state();
+        let socket = || bincode::deserialize(&state).unwrap_or_default();
+        match name {
+            FIREFLY => (ProtocolRecord::Firefly, MessageForm::Firefly),
+            BINARY => (ProtocolRecord::WebSocket(socket()), MessageForm::Binary),
+            JSON => (ProtocolRecord::WebSocket(socket()), MessageForm::Text),
+            name => (ProtocolRecord::Named { name: name.to_owned(), state }, MessageForm::Firefly),
         }
     }
 }
 
 impl Connection {
-    /// Handles the first bytes: tells the framing, and answers the request of a WebSocket.
-    pub(super) fn handle_first(
-        &mut self,
-        bytes: &[u8],
-        now: Instant,
-        cx: &mut Context<'_>,
-    ) -> Result<usize, Closed> {
-        match upgrade::begins(&self.session.framing(), bytes) {
-            Begins::More => Ok(0),
-            Begins::Firefly => {
-                self.input.protocol = SpokenProtocol::Firefly;
-                self.handle_firefly(bytes, now, cx).map_err(Closed::Frame)
-            }
-            Begins::Http => {
-                let read = upgrade::read(bytes).map_err(|fault| Closed::WebSocket(fault.into()))?;
-                let Some(upgrade) = read else { return Ok(0) };
-                self.session.restart_in(Form::Binary, &upgrade.response);
-                self.input.protocol = SpokenProtocol::WebSocket(Box::default());
-                let handled = self.handle_messages(&bytes[upgrade.bytes..], now, cx);
-                handled.map(|bytes| upgrade.bytes + bytes).map_err(Closed::WebSocket)
-            }
+    /// Finds the protocol by the first bytes, and returns how many of them its opening has taken; `None` when more must
+    /// come.
+    pub(super) fn find_protocol(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProtocolFault> {
+        let Some(started) = self.session.protocols().start(bytes)? else { return Ok(None) };
+        let Started { id, bytes, answer } = started;
+        self.begin_protocol(id, &answer)?;
+        Ok(Some(bytes))
+    }
+
+    fn begin_protocol(&mut self, id: ProtocolId, first: &[u8]) -> Result<(), ProtocolFault> {
+        self.input.spoken = Some(SpokenProtocol::new(self.session.protocols(), id)?);
+        self.session.begin_protocol(id, first);
+        Ok(())
+    }
+
+    /// Begins what every client of the node speaks, if that is one protocol.
+    pub(super) fn begin_only_protocol(&mut self) {
+        if let Some(id) = self.session.protocols().only() {
+            // One that cannot begin says so when the first bytes come.
+            let _ = self.begin_protocol(id, &[]);
+        }
+    }
+
+    /// Settles for the node's first protocol when the first bytes have not told, and it needs no opening: the server
+    /// speaks first.
+    pub(super) fn settle_protocol(&mut self) {
+        let protocols = self.session.protocols();
+        let first = protocols.first();
+        if self.input.spoken.is_none() && protocols.get(first).opening_bytes_max() == 0 {
+            let _ = self.begin_protocol(first, &[]);
         }
     }
 
@@ -91,87 +134,17 @@ impl Connection {
                 self.session.remember(cx.waker());
                 return Poll::Pending;
             }
-            self.input.protocol.settle();
+            self.settle_protocol();
+            if self.input.spoken.is_none() {
+                self.session.remember(cx.waker());
+                return Poll::Pending;
+            }
         }
         Poll::Ready(())
     }
 
-    /// Handles a WebSocket's frames until a message has to wait; returns how many bytes are handled.
-    pub(super) fn handle_messages(
-        &mut self,
-        bytes: &[u8],
-        now: Instant,
-        cx: &mut Context<'_>,
-    ) -> Result<usize, WebSocketFault> {
-        let max = self.executor.node.identity().limits().frame_bytes_max as usize + firefly::UNCOUNTED_BYTES;
-        let mut unmasked = UNMASKED.take();
-        let mut at = 0;
-        while let SpokenProtocol::WebSocket(socket) = &self.input.protocol
-            && let Some(next) = socket.assembly.next(&bytes[at..], max)?
-        {
-            if next.ends_message() && !self.may_start(now, cx) {
-                self.input.stalled = true;
-                break;
-            }
-            let SpokenProtocol::WebSocket(socket) = &mut self.input.protocol else { break };
-            let frame = &bytes[at..];
-            at += next.bytes;
-            match socket.assembly.take(&next, frame, &mut unmasked)? {
-                Taken::Message { text, payload } => {
-                    let form = if text { Form::Text } else { Form::Binary };
-                    if socket.form.is_none() {
-                        socket.form = Some(form);
-                        self.session.set_form(form);
-                    }
-                    self.session.note_message(now);
-                    self.handle_message(text, payload, now, cx)?;
-                }
-                Taken::Ping(payload) => {
-                    self.session.beat(now);
-                    self.session.queue_control(|out| websocket::write(Opcode::Pong, payload, out));
-                }
-                Taken::Fragment | Taken::Pong => self.session.beat(now),
-                Taken::Close(code) => {
-                    // The same as when a client closes its sending side: its requests are still answered.
-                    socket.closed = Some(code);
-                    self.input.ended = true;
-                    at = bytes.len();
-                    break;
-                }
-            }
-        }
-        // A large message is rare, and its room is not kept.
-        unmasked.clear();
-        unmasked.shrink_to(64 * 1024);
-        UNMASKED.set(unmasked);
-        Ok(at)
-    }
-
-    fn handle_message(
-        &mut self,
-        text: bool,
-        payload: &[u8],
-        now: Instant,
-        cx: &mut Context<'_>,
-    ) -> Result<(), WebSocketFault> {
-        if text {
-            let text = std::str::from_utf8(payload).map_err(|_| WebSocketFault::Utf8)?;
-            let (command, body) = json::read(text)?;
-            self.handle(command, &body, now, cx);
-            return Ok(());
-        }
-        let max = self.executor.node.identity().limits().frame_bytes_max;
-        match self.session.framing().read(payload, max)? {
-            Some(frame) if frame.bytes == payload.len() => {
-                self.handle(frame.command, frame.body, now, cx);
-                Ok(())
-            }
-            _ => Err(WebSocketFault::NotOneFrame),
-        }
-    }
-
-    /// Tells a WebSocket's client why it is closed, and likewise a request that begins no WebSocket; a firefly client
-    /// is told nothing. Ends when the client has read it and closed, or after a second.
+    /// Tells a client why its connection ends, if its protocol has a word for that. Ends when the client has read it and
+    /// closed, or after a second.
     pub(in crate::gateway) async fn say_why(&mut self, closed: &Closed) {
         let Some(farewell) = self.farewell(closed) else { return };
         self.detach();
@@ -190,55 +163,46 @@ impl Connection {
     }
 
     fn farewell(&self, closed: &Closed) -> Option<Vec<u8>> {
-        if let (SpokenProtocol::Unknown, Closed::WebSocket(WebSocketFault::Request(fault))) =
-            (&self.input.protocol, closed)
-        {
-            return Some(fault.response());
-        }
-        let SpokenProtocol::WebSocket(socket) = &self.input.protocol else { return None };
-        let (code, why) = match closed {
-            Closed::WebSocket(fault) => (fault.close_code(), fault.to_string()),
-            Closed::Here(why) => (close_code(why.kind), why.text.clone()),
-            Closed::Draining => (1001, closed.to_string()),
-            Closed::ByPeer => match socket.closed {
-                Some(Some(code)) => (code, String::new()),
-                Some(None) => {
-                    let mut bare = Vec::new();
-                    websocket::write(Opcode::Close, &[], &mut bare);
-                    return Some(bare);
-                }
-                None => return None,
-            },
-            Closed::Frame(_) | Closed::Io(_) | Closed::Leaving => return None,
+        let stopping = closed.to_string();
+        let ending = match closed {
+            Closed::Illegal(fault) => return fault.farewell().map(<[u8]>::to_vec),
+            Closed::Io(_) | Closed::Leaving => return None,
+            Closed::Here(why) if why.kind == CloseKind::Policy => Ending::Policy(&why.text),
+            Closed::Here(why) => Ending::Closed(&why.text),
+            Closed::Draining => Ending::Stopping(&stopping),
+            Closed::ByPeer => Ending::ByClient,
         };
-        let mut frame = Vec::new();
-        websocket::write_close(code, &why, &mut frame);
-        Some(frame)
-    }
-}
-
-/// The code of a WebSocket's close (RFC 6455, 7.4.1).
-fn close_code(kind: CloseKind) -> u16 {
-    match kind {
-        CloseKind::Normal => 1000,
-        CloseKind::Policy => 1008,
+        self.input.spoken.as_ref()?.decoder.farewell(ending)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ffproto::frame::websocket::Assembly;
+
     use super::*;
+    use crate::session::local::frames;
 
     #[test]
     fn what_a_connection_speaks_is_a_small_value_that_travels() {
-        assert!(size_of::<SpokenProtocol>() <= 16);
-        let socket =
-            WebSocket { form: Some(Form::Text), closed: Some(Some(1000)), assembly: Assembly::default() };
-        for protocol in
-            [SpokenProtocol::Unknown, SpokenProtocol::Firefly, SpokenProtocol::WebSocket(Box::new(socket))]
-        {
-            let bytes = bincode::serialize(&protocol).unwrap();
-            assert_eq!(bincode::deserialize::<SpokenProtocol>(&bytes).unwrap(), protocol);
+        assert!(size_of::<Option<SpokenProtocol>>() <= 16);
+        let protocols = Protocols::built_in(frames(&ffconfig::ClientFraming::default()));
+        let socket = |form| WebSocketState { form, closed: Some(Some(1000)), assembly: Assembly::default() };
+        for (record, form) in [
+            (ProtocolRecord::Unknown, MessageForm::Firefly),
+            (ProtocolRecord::Firefly, MessageForm::Firefly),
+            (ProtocolRecord::WebSocket(socket(None)), MessageForm::Binary),
+            (ProtocolRecord::WebSocket(socket(Some(MessageForm::Binary))), MessageForm::Binary),
+            (ProtocolRecord::WebSocket(socket(Some(MessageForm::Text))), MessageForm::Text),
+        ] {
+            let bytes = bincode::serialize(&record).unwrap();
+            let read = bincode::deserialize::<ProtocolRecord>(&bytes).unwrap();
+            let adopted = SpokenProtocol::adopt(read, &protocols).unwrap();
+            let spoken = adopted.as_ref().map(|(id, spoken)| (protocols.get(*id).name(), spoken));
+            assert_eq!(SpokenProtocol::record(spoken), (record, form));
         }
+        let lines = ProtocolRecord::Named { name: "lines".into(), state: vec![1] };
+        let refused = SpokenProtocol::adopt(lines, &protocols).err().unwrap().to_string();
+        assert_eq!(refused, "this process does not speak `lines` with clients");
     }
 }

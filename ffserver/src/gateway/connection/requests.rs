@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use ffconfig::RouteRule;
 use ffnet::link::{NotSent, Sink};
+use ffproto::Fault;
 use ffproto::link::Client;
-use ffproto::{CommandId, Fault};
+use ffproto::protocol::ReplyTo;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -25,7 +26,7 @@ use crate::transit::next_hop::{Forwarded, forward_over};
 pub(super) struct RunningHandler {
     pub(super) handler: Execution,
     /// `None` for the hook at the opening, which has no reply.
-    pub(super) command: Option<CommandId>,
+    pub(super) to: Option<ReplyTo>,
     pub(super) name: &'static str,
     pub(super) deadline: Instant,
 }
@@ -33,7 +34,7 @@ pub(super) struct RunningHandler {
 /// One message of a client, and when it was read.
 #[derive(Clone, Copy)]
 pub(super) struct Message<'a> {
-    pub(super) command: CommandId,
+    pub(super) to: ReplyTo,
     pub(super) body: &'a [u8],
     pub(super) now: Instant,
 }
@@ -54,7 +55,8 @@ pub(super) fn start(
     message: &Message<'_>,
     cx: &mut Context<'_>,
 ) -> Option<RunningHandler> {
-    let Message { command, body, now } = *message;
+    let Message { to, body, now } = *message;
+    let command = to.command;
     let identity = executor.node.identity();
     let deadline = now + identity.limits().call_timeout;
     if identity.may_log_call() {
@@ -71,7 +73,7 @@ pub(super) fn start(
     let polled = if route.concurrent { poll_once(&mut handler) } else { Pin::new(&mut handler).poll(cx) };
     match polled {
         Poll::Ready(outcome) => {
-            finish(session, executor, Some(command), route.name, outcome);
+            finish(session, executor, Some(to), route.name, outcome);
             None
         }
         Poll::Pending if route.concurrent => {
@@ -80,12 +82,12 @@ pub(super) fn start(
             session.request_waits();
             drop(identity.tasks().calls().spawn(async move {
                 let outcome = handler.await;
-                finish(&session, &executor, Some(command), name, outcome);
+                finish(&session, &executor, Some(to), name, outcome);
                 session.request_ended();
             }));
             None
         }
-        Poll::Pending => Some(RunningHandler { handler, command: Some(command), name: route.name, deadline }),
+        Poll::Pending => Some(RunningHandler { handler, to: Some(to), name: route.name, deadline }),
     }
 }
 
@@ -97,21 +99,21 @@ pub(super) fn forward(
     rule: &RouteRule,
     message: &Message<'_>,
 ) {
-    let (Message { command, body, now }, RouteRule { to, stateless, .. }) = (*message, rule);
+    let Message { to, body, now } = *message;
     let transit = executor.node.transit();
-    let client = Client { session: session.id(), command, stateless: *stateless };
-    let (target, deadline) = (to.key(), now + transit.identity().limits().call_timeout);
+    let client = Client { session: session.id(), command: to.command, stateless: rule.stateless };
+    let (target, deadline) = (rule.to.key(), now + transit.identity().limits().call_timeout);
     let (from, routed_here, hops) = (None, true, 0);
     let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
     let asked = session.stage() == Stage::Asked;
     let sink = if asked { login_stage::sink(session, executor) } else { session.reply_sink() };
     session.request_waits();
-    if let Err(fault) = last_hop.send(transit, session.moves(), &message, sink) {
+    if let Err(fault) = last_hop.send(transit, session.moves(), &message, to, sink) {
         if asked {
-            return login_stage::decide(session, executor, Err(fault));
+            return login_stage::decide(session, executor, to, Err(fault));
         }
         session.request_ended();
-        session.push_fault(command, &fault);
+        session.push_fault(to, &fault);
     }
 }
 
@@ -123,9 +125,10 @@ impl LastHop {
         transit: &Transit,
         moves: u32,
         message: &Forwarded<'_>,
+        to: ReplyTo,
         sink: Arc<dyn Sink>,
     ) -> Result<(), Fault> {
-        let (target, client, token) = (message.target, message.client, message.client.command.0.into());
+        let (target, client, token) = (message.target, message.client, to.token());
         if moves != self.moves {
             (self.moves, self.hop) = (moves, None);
         }
@@ -153,28 +156,29 @@ impl LastHop {
 pub(super) fn finish(
     session: &LocalSession,
     executor: &Arc<Executor>,
-    command: Option<CommandId>,
+    to: Option<ReplyTo>,
     name: &str,
     outcome: Outcome,
 ) {
-    if command.is_some() && session.stage() == Stage::Asked {
+    let login = to.filter(|_| session.stage() == Stage::Asked);
+    if let Some(to) = login {
         // The one request that may run now is the login.
         session.request_waits();
         let outcome = outcome.map_err(|error| {
             log_error(name, &error);
             error.into_fault(executor.node.name())
         });
-        return login_stage::decide(session, executor, outcome);
+        return login_stage::decide(session, executor, to, outcome);
     }
-    let error = match (outcome, command) {
-        (Ok(Some(body)), Some(command)) => {
-            return session.reply(command, &body);
+    let error = match (outcome, to) {
+        (Ok(Some(body)), Some(to)) => {
+            return session.reply(to, &body);
         }
         (Ok(_), _) => return,
         (Err(error), _) => error,
     };
     log_error(name, &error);
-    if let Some(command) = command {
-        session.push_fault(command, &error.into_fault(executor.node.name()));
+    if let Some(to) = to {
+        session.push_fault(to, &error.into_fault(executor.node.name()));
     }
 }

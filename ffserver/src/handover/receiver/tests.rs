@@ -10,7 +10,7 @@ use ffproto::{CommandId, NodeName, SessionId};
 
 use super::*;
 use crate::cluster::side::{PeerKey, Side};
-use crate::handover::fixture::{child, context, who};
+use crate::handover::fixture::{abilities, child, context, who};
 use crate::transit::envelope_hold::HeldEnvelope;
 
 type DoorToSuccessor = Passage<FromSuccessor, FromPredecessor>;
@@ -23,7 +23,8 @@ async fn prepared(context: &HandoverContext) -> (Receiver, DoorToSuccessor) {
     let listener = DoorListener::open().unwrap();
     let theirs = door::enter(&listener.door()).unwrap();
     let (passage, now) = (listener.accept().await.unwrap(), Instant::now());
-    let mut machine = ReceiverMachine::new(who(6), false, Duration::from_secs(1), now + PATIENCE, now);
+    let mut machine =
+        ReceiverMachine::new(who(6), abilities(false, Duration::from_secs(1)), now + PATIENCE, now);
     for said in
         [FromPredecessor::Hello(who(5)), FromPredecessor::Frozen { version: None }, FromPredecessor::YourTurn]
     {

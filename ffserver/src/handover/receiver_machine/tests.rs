@@ -6,7 +6,7 @@ use ffproto::SessionId;
 use ffproto::handover::Session;
 
 use super::*;
-use crate::handover::fixture::{MS, name, who};
+use crate::handover::fixture::{MS, abilities, name, who};
 
 const START: Duration = Duration::from_secs(30);
 const PROVE: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ fn words(what: &Do) -> String {
 impl World {
     fn new(thaws: bool) -> Self {
         let now = Instant::now();
-        let machine = ReceiverMachine::new(who(6), thaws, PROVE, now + START, now);
+        let machine = ReceiverMachine::new(who(6), abilities(thaws, PROVE), now + START, now);
         Self { machine, now, done: vec![] }
     }
 
@@ -322,4 +322,16 @@ fn after_its_end_nothing_is_to_be_done_any_more() {
     w.see(Seen::Stopped);
     w.pass(START);
     assert_eq!((w.done(), w.machine.due(), w.error()), (String::new(), None, ALONE.into()));
+}
+
+#[test]
+fn a_program_without_a_protocol_that_clients_speak_says_so_before_it_greets() {
+    let mut world = World::new(false);
+    let speaks = |names: &[&str]| FromPredecessor::Speaks(names.iter().map(|name| (*name).into()).collect());
+    world.hear(speaks(&["firefly"]));
+    assert!(!world.machine.is_over());
+    world.hear(speaks(&["firefly", "lines"]));
+    let why = "clients speak `lines` with the old process, and this program does not have that";
+    assert_eq!(world.done.last(), Some(&format!("fail: {why}")));
+    assert_eq!(world.machine.outcome().unwrap().unwrap_err().to_string(), why);
 }

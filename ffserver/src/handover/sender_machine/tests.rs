@@ -16,7 +16,8 @@ struct World {
 /// An app that freezes, with 2 s to park, 10 s to drain and 1 s to prove.
 fn freezing() -> Terms {
     let (park, drain, prove) = (MS(2000), MS(10_000), MS(1000));
-    Terms { ours: who(5), freezes: true, has_clients: false, park, drain, prove }
+    let speaks = Vec::new();
+    Terms { ours: who(5), freezes: true, has_clients: false, speaks, park, drain, prove }
 }
 
 fn with_clients() -> Terms {
@@ -258,7 +259,6 @@ fn who_is_no_newer_process_of_the_node_is_a_stranger() {
         FromSuccessor::Hello(ProcessIdentity { name: other, ..who(6) }),
         FromSuccessor::Hello(ProcessIdentity { cluster: "other".into(), ..who(6) }),
         FromSuccessor::Serves,
-        FromSuccessor::Failed { reason: "why".into() },
     ];
     for said in strangers {
         let mut w = World::new(plain());
@@ -521,4 +521,15 @@ fn after_its_end_nothing_is_to_be_done_any_more() {
     w.show(gone());
     assert_eq!((w.done(), w.machine.due()), (String::new(), None));
     assert_eq!(w.error(), "the successor has ended");
+}
+
+#[test]
+fn what_clients_speak_is_told_before_the_greeting_and_a_refusal_comes_before_anything_has_begun() {
+    let terms = Terms { speaks: vec!["lines".into()], ..with_clients() };
+    let (mut machine, told) = SenderMachine::new(terms, Instant::now());
+    assert_eq!(told.iter().map(words).collect::<Vec<_>>(), ["say Speaks", "say Hello"]);
+    let refused = FromSuccessor::Failed { reason: "no `lines`".into() };
+    let done = machine.step(Seen::Message(refused), Instant::now());
+    assert!(!done.contains(&Do::Begin) && !done.contains(&Do::Pause), "{done:?}");
+    assert_eq!(machine.outcome().unwrap().unwrap_err().to_string(), "no `lines`");
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ffproto::protocol::Protocols;
 use ffproto::{NodeNumber, SessionId};
 use ffstore::Stores;
 
@@ -14,6 +15,8 @@ use crate::identity::Identity;
 use crate::identity::watchdog::Watchdog;
 use crate::node::{Node, States};
 use crate::session::Sessions;
+#[cfg(test)]
+use crate::session::local::frames;
 use crate::session::queue::{QueueLimits, SessionQueues};
 use crate::session::registry::Registry;
 use crate::session::remote_sessions::RemoteSessions;
@@ -54,11 +57,11 @@ impl SessionWork for SessionWorkView {
 }
 
 impl Foundation {
-    pub(super) fn new(identity: Identity, cluster: &ffconfig::Cluster) -> Self {
+    pub(super) fn new(identity: Identity, cluster: &ffconfig::Cluster, protocols: Arc<Protocols>) -> Self {
         let limits = identity.limits();
         let (messages_max, bytes_max) = (limits.session_queue_max, limits.session_queue_bytes_max);
         let queues = Arc::new(SessionQueues::new(QueueLimits { messages_max, bytes_max }));
-        let registry = Arc::new(Registry::new(identity.clone()));
+        let registry = Arc::new(Registry::new(identity.clone(), protocols));
         let work = SessionWorkView { registry: registry.clone(), queues: queues.clone() };
         let transit = Transit::new(identity, cluster, Arc::new(work));
         Self { transit, registry, remote: Arc::default(), queues }
@@ -110,11 +113,20 @@ impl Content {
     }
 }
 
+#[cfg(test)]
+impl Foundation {
+    /// With the built-in protocols.
+    fn bare(identity: Identity, cluster: &ffconfig::Cluster) -> Self {
+        let protocols = Protocols::built_in(frames(&identity.config().client));
+        Self::new(identity, cluster, Arc::new(protocols))
+    }
+}
+
 /// A node of a config, with an app without anything, that nobody runs: for tests.
 #[cfg(test)]
 pub(crate) fn bare(cluster: &ffconfig::Cluster, name: &str) -> Option<Arc<Executor>> {
     let identity = Identity::new(cluster, cluster.node(name)?.clone(), ffproto::Incarnation(1));
-    let foundation = Foundation::new(identity, cluster);
+    let foundation = Foundation::bare(identity, cluster);
     foundation.set_number(NodeNumber(1));
     Some(foundation.complete(cluster, Stores::in_process(1 << 20), Content::bare()).1)
 }
@@ -156,7 +168,7 @@ mod tests {
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
         let config = cluster.node("game").cloned().unwrap();
         let limits = config.limits.clone();
-        let foundation = Foundation::new(Identity::new(&cluster, config, Incarnation(1)), &cluster);
+        let foundation = Foundation::bare(Identity::new(&cluster, config, Incarnation(1)), &cluster);
         let settings =
             Settings { id: "game".into(), data_dir: folder.path().join("data"), limits, mirror: None };
         let databases = BTreeMap::from([(String::new(), db)]);

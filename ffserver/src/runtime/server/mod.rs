@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ffnet::listen::Inherited;
 use ffproto::control::ToMaster;
+use ffproto::protocol::Protocols;
 use ffproto::{Incarnation, NodeNumber};
 use ffstore::Registered;
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::app::app::App;
+use crate::app::client_protocol::protocols_of;
 use crate::app::hooks::Hooks;
 use crate::exec::tables::HandlerTables;
 use crate::handover::receiver::TakeOverError;
@@ -31,6 +33,7 @@ use crate::identity::watchdog::Watchdog;
 use crate::node::States;
 use crate::runtime::control::MasterNotice;
 use crate::runtime::in_process::InProcessNet;
+use crate::session::local::frames;
 use assembly::{Content, Foundation};
 use start::{ControlTask, RunningNode};
 
@@ -50,6 +53,7 @@ pub struct FFServer {
     mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     /// Whether a reload loses state that the app has; the master is told so by a counter.
     loses_state: bool,
+    protocols: Arc<Protocols>,
     stop: Stop,
     place: NodePlace,
 }
@@ -85,11 +89,20 @@ impl FFServer {
             app: config.app.clone(),
             known,
         })?;
-        let handlers = HandlerTables::build(&app, &config).map_err(|faults| BuildError::Faults {
-            app: app.name.to_owned(),
-            node: config.name.clone(),
-            faults,
-        })?;
+        let built = HandlerTables::build(&app, &config);
+        let protocols = protocols_of(&app.protocols, frames(&config.client), &config);
+        let (handlers, protocols) = match (built, protocols) {
+            (Ok(handlers), Ok(protocols)) => (handlers, Arc::new(protocols)),
+            (built, protocols) => {
+                let mut faults = built.err().unwrap_or_default();
+                faults.extend(protocols.err().map(|fault| fault.to_string()));
+                return Err(BuildError::Faults {
+                    app: app.name.to_owned(),
+                    node: config.name.clone(),
+                    faults,
+                });
+            }
+        };
         let (stop, names) = (Stop::new(config.drain), HandlerTables::names(&app));
         let identity = Identity::new(cluster, config, incarnation);
         let loses_state = app.loses_state();
@@ -106,6 +119,7 @@ impl FFServer {
             tables: app.tables,
             mounts: app.mounts,
             loses_state,
+            protocols,
             stop,
             place: NodePlace::Alone,
         })
@@ -165,7 +179,7 @@ impl FFServer {
     /// [`RunError`] when it cannot start; the master has been told. After a start it always ends well.
     pub async fn run(mut self, inherited: Inherited) -> Result<(), RunError> {
         self.warn_of_lost_state();
-        let foundation = Foundation::new(self.identity.clone(), &self.cluster);
+        let foundation = Foundation::new(self.identity.clone(), &self.cluster, self.protocols.clone());
         let (word, mut control) = self.start_control(&foundation);
         let started = Instant::now();
         match self.start(foundation, inherited, &control, &word).await {

@@ -4,6 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
+use ffconfig::SlowClient;
+use ffproto::protocol::Protocols;
+
+use super::{ClientWire, frames};
+
 /// A waker that counts how often it is woken.
 #[derive(Default)]
 pub(super) struct Woken(AtomicUsize);
@@ -18,4 +23,10 @@ impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Writing without a bound.
+pub(super) fn wire() -> ClientWire {
+    let protocols = Arc::new(Protocols::built_in(frames(&ffconfig::ClientFraming::default())));
+    ClientWire { protocols, outbox_bytes_max: usize::MAX, slow_client: SlowClient::Disconnect }
 }

@@ -17,9 +17,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ffconfig::SlowClient;
-use ffproto::frame::{Firefly, Form};
+use ffproto::frame::Firefly;
+use ffproto::protocol::websocket::MessageForm;
+use ffproto::protocol::{FireflyFrames, Protocols};
 use ffproto::relay::{SessionChange, SessionState};
-use ffproto::{CommandId, NodeNumber, SessionId, handover};
+use ffproto::{NodeNumber, SessionId, handover};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -32,29 +34,25 @@ use outbox::{Outbox, wake};
 pub(crate) use socket::Socket;
 pub(crate) use write_batch::{begin_write_batch, end_write_batch};
 
-/// The constants that all sessions of a node have in common for writing to their clients.
-#[derive(Debug, Clone, Copy)]
+/// What all sessions of a node have in common for writing to their clients.
+#[derive(Debug, Clone)]
 pub(crate) struct ClientWire {
-    pub(crate) framing: Firefly,
-    pub(crate) error_command: CommandId,
+    pub(crate) protocols: Arc<Protocols>,
     pub(crate) outbox_bytes_max: usize,
     pub(crate) slow_client: SlowClient,
 }
 
 impl ClientWire {
-    pub(crate) fn of(config: &ffconfig::Node) -> Self {
-        let (client, limits) = (&config.client, &config.limits);
-        Self {
-            framing: Firefly {
-                head: client.head,
-                proto_version: client.proto_version,
-                server_version: client.server_version,
-            },
-            error_command: client.error_command,
-            outbox_bytes_max: limits.outbox_bytes_max,
-            slow_client: limits.slow_client,
-        }
+    pub(crate) fn new(config: &ffconfig::Node, protocols: Arc<Protocols>) -> Self {
+        let ffconfig::Limits { outbox_bytes_max, slow_client, .. } = config.limits;
+        Self { protocols, outbox_bytes_max, slow_client }
     }
+}
+
+/// The frames of firefly's clients with a node's constants.
+pub(crate) fn frames(client: &ffconfig::ClientFraming) -> FireflyFrames {
+    let ffconfig::ClientFraming { head, proto_version, server_version, error_command, .. } = *client;
+    FireflyFrames { framing: Firefly { head, proto_version, server_version }, error_command }
 }
 
 /// A session of this node: one client's connection. Cheap to clone; usable from any task.
@@ -161,8 +159,8 @@ impl Directive {
 /// The hand-off of a session: what travels to the successor beside its connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SessionHandoff {
-    /// How messages are written.
-    form: Form,
+    /// The form of a WebSocket's messages, of which the first is none's; the connection's part names its protocol.
+    pub(crate) form: MessageForm,
     state: SessionState,
     watchers: Vec<NodeNumber>,
     /// Never [`Stage::Asked`]: a login that is being decided over does not travel.
@@ -180,7 +178,7 @@ pub(crate) struct SessionHandoff {
 impl SessionHandoff {
     /// Of a session that nothing has been done with.
     fn new(state: SessionState, stage: Stage) -> Self {
-        let (form, watchers, groups) = (Form::default(), Vec::new(), Vec::new());
+        let (form, watchers, groups) = (MessageForm::Firefly, Vec::new(), Vec::new());
         Self { form, state, watchers, stage, groups, moves: 0, stamp: None, broadcasts_received: 0 }
     }
 
@@ -236,7 +234,7 @@ impl LocalSession {
         wire: ClientWire,
         counters: Arc<Counters>,
     ) -> Self {
-        let SessionHandoff { form, state, watchers, stage, moves, .. } = handoff;
+        let SessionHandoff { state, watchers, stage, moves, .. } = handoff;
         let now = Instant::now();
         let opened = now.checked_sub(Duration::from_millis(record.open_ms)).unwrap_or(now);
         let standing = Standing {
@@ -251,7 +249,7 @@ impl LocalSession {
             published: Mutex::new(PublishedState { state: Arc::new(state), watchers }),
             wire,
             counters,
-            outbox: Mutex::new(Outbox::adopt(record.unsent.clone(), form)),
+            outbox: Mutex::new(Outbox::adopt(record.unsent.clone())),
             activity: Activity { opened, heard_ms: AtomicU64::new(record.heard_ms) },
             requests: Requests::default(),
             moves: Moves { moving: AtomicBool::new(false), count: AtomicU32::new(moves) },
@@ -347,7 +345,7 @@ impl LocalSession {
         };
         let published = self.0.published.lock();
         let (state, watchers) = ((*published.state).clone(), published.watchers.clone());
-        let (form, stage, moves) = (outbox.form, self.stage(), self.moves());
+        let (form, stage, moves) = (MessageForm::Firefly, self.stage(), self.moves());
         let (groups, stamp, broadcasts_received) = (Vec::new(), None, 0);
         Some((
             record,
@@ -416,8 +414,15 @@ impl LocalSession {
         self.0.outbox.lock().left
     }
 
-    pub(crate) fn framing(&self) -> Firefly {
-        self.0.wire.framing
+    /// The protocols that the session's node speaks.
+    pub(crate) fn protocols(&self) -> &Protocols {
+        &self.0.wire.protocols
+    }
+
+    /// The name of the protocol that the client speaks; `None` until its first bytes have told.
+    pub(crate) fn spoken(&self) -> Option<&'static str> {
+        let id = self.0.outbox.lock().spoken?;
+        Some(self.0.wire.protocols.get(id).name())
     }
 
     /// Counts one more request that runs elsewhere: on another node, or beside the session's order.
@@ -557,9 +562,7 @@ mod tests {
     /// waited already, must not be forgotten.
     #[test]
     fn a_move_that_waits_for_a_handler_goes_on_when_its_session_ends() {
-        let framing = Firefly { head: [0; 4], proto_version: 1, server_version: 1 };
-        let (error_command, slow_client) = (CommandId(0), SlowClient::Disconnect);
-        let wire = ClientWire { framing, error_command, outbox_bytes_max: usize::MAX, slow_client };
+        let wire = fixture::wire();
         let address = "127.0.0.1:1".parse().unwrap();
         let session = LocalSession::new(SessionId(1), address, Stage::In, wire, Arc::default());
         let wakes = [0; 2].map(|_| Arc::new(Woken::default()));

@@ -9,12 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffconfig::SlowClient;
 use ffnet::link::Sink;
-use ffproto::frame::{Firefly, Form};
+use ffproto::protocol::{FaultSaid, PROTOCOLS_MAX, ProtocolId, Protocols, ReplyTo};
 use ffproto::{CommandId, Fault};
 use tokio::time::Instant;
 
 use super::write_batch;
-use super::{ClientWire, Inner, LocalSession, Socket};
+use super::{Inner, LocalSession, Socket};
 use crate::identity::counters::count;
 use crate::session::local::write_buffer::WriteBuffer;
 
@@ -33,8 +33,8 @@ thread_local! {
 #[derive(Default)]
 pub(super) struct Outbox {
     pub(super) out: WriteBuffer,
-    /// The form in which messages are written; known when the client has spoken.
-    pub(super) form: Form,
+    /// The protocol in which messages are written; known when the client has spoken.
+    pub(super) spoken: Option<ProtocolId>,
     /// The bytes that the connection has taken and not yet written: they count against the bound.
     in_flight: usize,
     waker: Option<Waker>,
@@ -78,24 +78,30 @@ impl CloseReason {
     fn normal(text: impl Into<String>) -> Self {
         Self { text: text.into(), kind: CloseKind::Normal }
     }
+
+    /// A fault after which the session cannot go on.
+    fn of(fault: &Fault) -> Self {
+        Self { text: format!("{}: {}", fault.code, fault.message), kind: CloseKind::Policy }
+    }
 }
 
-/// A message for many clients of a node, encoded once for each form that one of them has.
+/// A message for many clients of a node, encoded once for each protocol that one of them speaks.
 pub(crate) struct EncodedMessage<'a> {
     command: CommandId,
     body: &'a [u8],
-    forms: [Option<Bytes>; 3],
+    encoded: [Option<Bytes>; PROTOCOLS_MAX],
 }
 
 impl<'a> EncodedMessage<'a> {
     pub(crate) fn new(command: CommandId, body: &'a [u8]) -> Self {
-        Self { command, body, forms: Default::default() }
+        Self { command, body, encoded: Default::default() }
     }
 
-    fn bytes(&mut self, form: Form, framing: &Firefly) -> &Bytes {
-        self.forms[form as usize].get_or_insert_with(|| {
+    /// The message in that protocol; its place is below [`PROTOCOLS_MAX`].
+    fn bytes(&mut self, id: ProtocolId, protocols: &Protocols) -> &Bytes {
+        self.encoded[id.index()].get_or_insert_with(|| {
             let mut out = Vec::new();
-            form.write(framing, self.command, self.body, &mut out);
+            protocols.push(Some(id), self.command, self.body, &mut out);
             out.into()
         })
     }
@@ -128,9 +134,12 @@ impl LocalSession {
     /// Sends a message that was encoded for many, and lies in memory once.
     pub(crate) fn push_encoded(&self, message: &mut EncodedMessage<'_>) -> Result<(), PushError> {
         let mut outbox = self.0.outbox.lock();
-        self.0.queue_out(&mut outbox, self.0.wire.slow_client, |form, out| {
-            if out.share(message.bytes(form, &self.0.wire.framing)) {
-                count(&self.0.counters.pushes_shared);
+        self.0.queue_out(&mut outbox, self.0.wire.slow_client, |spoken, out| {
+            let protocols = &self.0.wire.protocols;
+            match spoken {
+                Some(id) if out.share(message.bytes(id, protocols)) => count(&self.0.counters.pushes_shared),
+                Some(_) => {}
+                None => protocols.push(None, message.command, message.body, out.own()),
             }
         })?;
         self.0.see_to(&mut outbox);
@@ -138,40 +147,37 @@ impl LocalSession {
     }
 
     /// Answers a request. An answer is never dropped for a slow client, unlike a push: the client would wait for ever.
-    pub(crate) fn reply(&self, command: CommandId, body: &[u8]) {
+    pub(crate) fn reply(&self, to: ReplyTo, body: &[u8]) {
         let mut outbox = self.0.outbox.lock();
         // The request counts among those that wait when it ran beside its session's order.
         let last = self.waiting_requests() == 1;
-        let framing = &self.0.wire.framing;
-        self.0.answer(&mut outbox, last, |form, out| form.write(framing, command, body, out));
+        self.0.answer(&mut outbox, last, |spoken, out| self.0.wire.protocols.reply(spoken, to, body, out));
     }
 
-    /// Tells the client that its request failed, see [`Form::write_error`].
-    pub(crate) fn push_fault(&self, command: CommandId, fault: &Fault) {
-        self.0.push_fault(command, fault);
+    /// Tells the client that its request failed, as far as its protocol has a word for that.
+    pub(crate) fn push_fault(&self, to: ReplyTo, fault: &Fault) {
+        self.0.push_fault(to, fault);
     }
 
-    /// This session as the sink of its forwarded requests; the token is the command.
+    /// This session as the sink of its forwarded requests; the token is a [`ReplyTo`]'s.
     pub(crate) fn reply_sink(&self) -> Arc<dyn Sink> {
         self.0.clone()
     }
 
-    /// Begins another form: `first` goes before what is queued, which is written anew in it.
-    pub(crate) fn restart_in(&self, form: Form, first: &[u8]) {
+    /// Sets the protocol that the client speaks: `first` goes before what is queued, which is written anew in it.
+    pub(crate) fn begin_protocol(&self, id: ProtocolId, first: &[u8]) {
         let mut outbox = self.0.outbox.lock();
+        outbox.spoken = Some(id);
         let queued = outbox.out.take();
         outbox.out = first.to_vec().into();
-        outbox.form = form;
-        let mut rest = &queued[..];
-        while let Ok(Some(frame)) = self.0.wire.framing.read(rest, u32::MAX) {
-            form.write(&self.0.wire.framing, frame.command, frame.body, outbox.out.own());
-            rest = &rest[frame.bytes..];
+        if !queued.is_empty() {
+            self.0.wire.protocols.restate(&queued, id, outbox.out.own());
         }
     }
 
-    /// Sets the form in which messages to the client are written.
-    pub(crate) fn set_form(&self, form: Form) {
-        self.0.outbox.lock().form = form;
+    /// Sets the protocol in which the client is spoken to from now on.
+    pub(crate) fn set_protocol(&self, id: ProtocolId) {
+        self.0.outbox.lock().spoken = Some(id);
     }
 
     /// Queues bytes of the connection's protocol that are no message, under the bound that replies have.
@@ -194,20 +200,18 @@ impl LocalSession {
         self.0.close(&mut self.0.outbox.lock(), CloseReason::normal(reason));
     }
 
-    /// Ends the session as [`LocalSession::close`] does, and tells the client why: an error frame for `command`.
+    /// Ends the session as [`LocalSession::close`] does, and tells the client why: an error for its request.
     /// False when it is being closed already.
-    pub(crate) fn close_with(&self, command: CommandId, fault: &Fault) -> bool {
-        let ClientWire { framing, error_command, .. } = &self.0.wire;
+    pub(crate) fn close_with(&self, to: ReplyTo, fault: &Fault) -> bool {
         let mut outbox = self.0.outbox.lock();
         if outbox.gone || outbox.closing.is_some() {
             return false;
         }
         // A slow client is disconnected with what it has not read.
-        let _ = self.0.queue_in(&mut outbox, SlowClient::Disconnect, |form, out| {
-            form.write_error(framing, *error_command, command, fault, out);
+        let _ = self.0.queue_in(&mut outbox, SlowClient::Disconnect, |spoken, out| {
+            self.0.wire.protocols.fault(spoken, to, fault, out);
         });
-        let text = format!("{}: {}", fault.code, fault.message);
-        self.0.close(&mut outbox, CloseReason { text, kind: CloseKind::Policy });
+        self.0.close(&mut outbox, CloseReason::of(fault));
         true
     }
 
@@ -267,8 +271,8 @@ impl LocalSession {
 
 impl Outbox {
     /// The outbox of a session that the predecessor has opened.
-    pub(super) fn adopt(unsent: Vec<u8>, form: Form) -> Self {
-        Self { out: unsent.into(), form, ..Self::default() }
+    pub(super) fn adopt(unsent: Vec<u8>) -> Self {
+        Self { out: unsent.into(), ..Self::default() }
     }
 
     fn remember(&mut self, waker: &Waker) {
@@ -281,14 +285,14 @@ impl Outbox {
 
 impl Inner {
     fn push(self: &Arc<Self>, command: CommandId, body: &[u8], policy: SlowClient) -> Result<(), PushError> {
-        self.queue(policy, |form, out| form.write(&self.wire.framing, command, body, out))
+        self.queue(policy, |spoken, out| self.wire.protocols.push(spoken, command, body, out))
     }
 
-    /// Queues what `write` writes in the session's form.
+    /// Queues what `write` writes in the session's protocol.
     fn queue(
         self: &Arc<Self>,
         policy: SlowClient,
-        write: impl FnOnce(Form, &mut Vec<u8>),
+        write: impl FnOnce(Option<ProtocolId>, &mut Vec<u8>),
     ) -> Result<(), PushError> {
         let mut outbox = self.outbox.lock();
         self.queue_in(&mut outbox, policy, write)?;
@@ -300,16 +304,16 @@ impl Inner {
         &self,
         outbox: &mut Outbox,
         policy: SlowClient,
-        write: impl FnOnce(Form, &mut Vec<u8>),
+        write: impl FnOnce(Option<ProtocolId>, &mut Vec<u8>),
     ) -> Result<(), PushError> {
-        self.queue_out(outbox, policy, |form, out| write(form, out.own()))
+        self.queue_out(outbox, policy, |spoken, out| write(spoken, out.own()))
     }
 
     fn queue_out(
         &self,
         outbox: &mut Outbox,
         policy: SlowClient,
-        write: impl FnOnce(Form, &mut WriteBuffer),
+        write: impl FnOnce(Option<ProtocolId>, &mut WriteBuffer),
     ) -> Result<(), PushError> {
         if outbox.gone || outbox.closing.is_some() {
             return Err(PushError::Gone);
@@ -327,7 +331,7 @@ impl Inner {
             }
             return Err(PushError::TooSlow);
         }
-        write(outbox.form, &mut outbox.out);
+        write(outbox.spoken, &mut outbox.out);
         Ok(())
     }
 
@@ -361,7 +365,12 @@ impl Inner {
 
     /// Queues an answer. The last answer that the client waits for is written at once when the connection is at rest:
     /// nothing more comes that could go with it.
-    fn answer(self: &Arc<Self>, outbox: &mut Outbox, last: bool, write: impl FnOnce(Form, &mut Vec<u8>)) {
+    fn answer(
+        self: &Arc<Self>,
+        outbox: &mut Outbox,
+        last: bool,
+        write: impl FnOnce(Option<ProtocolId>, &mut Vec<u8>),
+    ) {
         if last && outbox.at_rest && outbox.out.is_empty() && outbox.closing.is_none() {
             return self.write_now(outbox, write);
         }
@@ -373,11 +382,11 @@ impl Inner {
 
     /// Writes an answer to a client for whom nothing is queued; bytes that the socket does not take are left to the
     /// connection.
-    fn write_now(&self, outbox: &mut Outbox, write: impl FnOnce(Form, &mut Vec<u8>)) {
+    fn write_now(&self, outbox: &mut Outbox, write: impl FnOnce(Option<ProtocolId>, &mut Vec<u8>)) {
         // There is no socket when the session is gone.
         let Some(socket) = &outbox.socket else { return };
         let mut answer = ANSWER.take();
-        write(outbox.form, &mut answer);
+        write(outbox.spoken, &mut answer);
         let n = socket.try_write_bytes(&answer);
         if n < answer.len() {
             outbox.out.own().extend_from_slice(&answer[n..]);
@@ -414,32 +423,44 @@ impl Inner {
         wake(outbox);
     }
 
-    fn push_fault(self: &Arc<Self>, command: CommandId, fault: &Fault) {
-        let ClientWire { framing, error_command, .. } = &self.wire;
-        let write = |form: Form, out: &mut Vec<u8>| {
-            form.write_error(framing, *error_command, command, fault, out);
-        };
+    fn push_fault(self: &Arc<Self>, to: ReplyTo, fault: &Fault) {
+        let mut outbox = self.outbox.lock();
+        let mut said = FaultSaid::Told;
         // A client that is gone needs no error; a slow one is being disconnected.
-        let _ = self.queue(SlowClient::Disconnect, write);
+        let queued = self.queue_in(&mut outbox, SlowClient::Disconnect, |spoken, out| {
+            said = self.wire.protocols.fault(spoken, to, fault, out);
+        });
+        if queued.is_ok() {
+            self.see_to(&mut outbox);
+        }
+        self.heed(&mut outbox, said, fault);
+    }
+
+    /// Ends a session whose client cannot be told of a fault, and would wait for ever.
+    fn heed(&self, outbox: &mut Outbox, said: FaultSaid, fault: &Fault) {
+        if said == FaultSaid::Closes {
+            self.close(outbox, CloseReason::of(fault));
+        }
     }
 }
 
 /// The outcome of a forwarded request comes back.
 impl Sink for Inner {
     fn end(self: Arc<Self>, token: u64, outcome: Result<Option<&[u8]>, &Fault>) {
-        let command = CommandId(token as u32); // The token was made from a command.
-        let ClientWire { framing, error_command, .. } = &self.wire;
+        let (to, protocols) = (ReplyTo::of_token(token), &self.wire.protocols);
         // In one step: whoever sees that no request waits must see the answer as well.
         let mut outbox = self.outbox.lock();
         let last = self.requests.waiting.fetch_sub(1, Ordering::Relaxed) == 1;
         match outcome {
-            Ok(Some(body)) => self.answer(&mut outbox, last, |form, out| {
-                form.write(framing, command, body, out);
+            Ok(Some(body)) => self.answer(&mut outbox, last, |spoken, out| {
+                protocols.reply(spoken, to, body, out);
             }),
             Ok(None) => {}
-            Err(fault) => self.answer(&mut outbox, last, |form, out| {
-                form.write_error(framing, *error_command, command, fault, out);
-            }),
+            Err(fault) => {
+                let mut said = FaultSaid::Told;
+                self.answer(&mut outbox, last, |spoken, out| said = protocols.fault(spoken, to, fault, out));
+                self.heed(&mut outbox, said, fault);
+            }
         }
         self.go_on(&mut outbox);
     }
@@ -457,7 +478,7 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::super::fixture::Woken;
+    use super::super::fixture::{Woken, wire};
     use super::super::{Stage, begin_write_batch, end_write_batch};
     use super::*;
 
@@ -475,10 +496,7 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (stream, address) = listener.accept().await.unwrap();
             stream.writable().await.unwrap();
-            let framing = Firefly { head: [1, 2, 3, 4], proto_version: 5, server_version: 6 };
-            let error_command = CommandId(0);
-            let slow_client = SlowClient::Disconnect;
-            let wire = ClientWire { framing, error_command, outbox_bytes_max: usize::MAX, slow_client };
+            let wire = wire();
             let session = LocalSession::new(SessionId(1), address, Stage::In, wire, Arc::default());
             session.set_socket(Socket::new(stream));
             Self { session, client, sent: Vec::new(), woken: Arc::default() }
@@ -494,12 +512,12 @@ mod tests {
 
         fn push(&mut self, body: &[u8]) {
             self.session.push(CommandId(1), body).unwrap();
-            Form::default().write(&self.session.framing(), CommandId(1), body, &mut self.sent);
+            self.session.protocols().push(None, CommandId(1), body, &mut self.sent);
         }
 
         fn answer(&mut self, body: &[u8]) {
             self.session.0.clone().end(1, Ok(Some(body)));
-            Form::default().write(&self.session.framing(), CommandId(1), body, &mut self.sent);
+            self.session.protocols().push(None, CommandId(1), body, &mut self.sent);
         }
 
         fn woken(&self) -> usize {
