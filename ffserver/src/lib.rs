@@ -62,6 +62,7 @@ pub use calls::nodes::Nodes;
 pub use error::{CallError, HandlerError};
 pub use ffconfig::AppFinding;
 pub use ffmacros::{Record, net_handle, node_handle, remote_handle, root_handle};
+pub use ffnet::transport;
 pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId, protocol};
 pub use ffstore::{Cache, Db, NamedDb, Record, Save, Table, cache, databases, db, record};
 pub use handover::receiver::TakeOverError;

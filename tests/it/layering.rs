@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("apps", &["ffserver"]),
     ("appmain", &["apps", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
     ("testapps", &["apps", "appmain", "ffserver"]),
-    ("lines", &["testapps", "appmain", "ffserver"]),
+    ("authors", &["testapps", "appmain", "ffserver"]),
     ("benchapps", &["appmain", "ffserver"]),
     ("master", &["ffconfig", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
@@ -52,7 +52,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("ffclient", &["rocket", "sqlx", "nix", "ffserver"]),
     ("master", &["sqlx", "sqlx-core", "memcache", "ffstore", "ffserver", "apps"]),
     // What users run has no handlers of tests and benchmarks in it, and the load generator none at all.
-    ("appmain", &["testapps", "lines", "benchapps"]),
+    ("appmain", &["testapps", "authors", "benchapps"]),
     ("bench", &["ffserver", "sqlx", "rocket"]),
 ];
 

@@ -37,6 +37,7 @@ mod succession;
 mod supervision;
 mod targets;
 mod terminal;
+mod transports;
 mod users;
 mod websocket;
 mod write_behind;

@@ -1,4 +1,4 @@
-//! A protocol of clients that an author brings, from a crate of its own (`tests/lines`): beside the built-in ones, through
+//! A protocol of clients that an author brings, from a crate of its own (`tests/authors`): beside the built-in ones, through
 //! a reload, and with a program that does not have it.
 
 use std::net::SocketAddr;

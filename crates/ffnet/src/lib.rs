@@ -3,6 +3,7 @@
 //! * [`listen`] — opening listening sockets and handing them to another process.
 //! * [`handshake`] — the shell around `ffproto::handshake`: versions, names and the token, both ways.
 //! * [`link`] — the one connection between a child and a parent: calls both ways, deadlines, heartbeat.
+//! * [`transport`] — the transports of game clients: TCP, and in memory.
 //! * [`control`] — typed messages between the master and a node.
 //! * [`door`] — descriptors and messages from one process to another on the same host.
 //! * [`notify`] — the words with which a process tells its supervisor that it is ready and that its loop turns.
@@ -15,5 +16,6 @@ pub mod handshake;
 pub mod link;
 pub mod listen;
 pub mod notify;
+pub mod transport;
 
 pub use link::Link;

@@ -16,6 +16,8 @@
 //!   Broadcast*                  ──────▶
 //!                               ◀──────  Asked*                  about sessions that have not come
 //!   Answered*                   ──────▶
+//!   Stay?                       ──────▶                          sessions whose connections cannot leave
+//!                               ◀──────  Passed*, Broadcast*     what comes for them
 //!   Done                        ──────▶  nothing more comes
 //!                               ◀──────  Proven                  it has lived long enough; the other leaves
 //! ```
@@ -28,7 +30,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::relay::{Claim, SessionState};
-use crate::{Incarnation, NodeName, SessionId};
+use crate::{CommandId, Incarnation, NodeName, SessionId};
 
 /// The longest message, in bytes. Both ends are processes of one user on one host; the bound is there so
 /// that a damaged length is noticed.
@@ -78,9 +80,21 @@ pub enum FromPredecessor {
     },
     /// A message for many clients, for those that have left: a [`Broadcast`](crate::relay::Broadcast), as on links.
     Broadcast(Vec<u8>),
-    /// The protocols that clients speak here and that not every release has, by name: said before the greeting, when there
-    /// are any. A successor that does not have them all says Failed, and nothing has begun.
-    Speaks(Vec<String>),
+    /// What clients speak here that not every release has: said before the greeting, when there is any. A successor that
+    /// does not have it all says Failed, and nothing has begun.
+    Speaks(Spoken),
+    /// Sessions whose connections cannot leave: they stay here until the end of the drain. What comes for them is to be
+    /// passed back.
+    Stay(Vec<SessionId>),
+}
+
+/// What clients speak with a process, beside what every release has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spoken {
+    /// The names of their protocols.
+    pub protocols: Vec<String>,
+    /// The name of the transport that they come over, when they travel over it.
+    pub transport: Option<String>,
 }
 
 /// The answer to a question about a session.
@@ -125,6 +139,19 @@ pub enum FromSuccessor {
         /// The envelope.
         body: Vec<u8>,
     },
+    /// An envelope for a session that stays with the predecessor ([`FromPredecessor::Stay`]).
+    Passed {
+        /// Repeated in the answer, where the envelope is a request; else 0.
+        number: u64,
+        /// The session.
+        session: SessionId,
+        /// The command of a push.
+        command: CommandId,
+        /// The envelope.
+        body: Vec<u8>,
+    },
+    /// A message for many clients, for those that stay with the predecessor: a [`Broadcast`](crate::relay::Broadcast).
+    Broadcast(Vec<u8>),
 }
 
 /// The identity of one of the two processes.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use ffnet::transport::{TcpTransport, Transport};
 use ffproto::NodeName;
 use ffproto::protocol::ClientProtocol;
 
@@ -60,6 +61,7 @@ pub struct App {
     pub(crate) hooks: Hooks,
     pub(crate) mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     pub(crate) protocols: Vec<Arc<dyn ClientProtocol>>,
+    pub(crate) transport: Arc<dyn Transport>,
 }
 
 impl App {
@@ -75,6 +77,7 @@ impl App {
             hooks: Hooks::default(),
             mounts: Vec::new(),
             protocols: Vec::new(),
+            transport: Arc::new(TcpTransport),
         }
     }
 
@@ -106,6 +109,15 @@ impl App {
     #[must_use]
     pub fn protocol(mut self, protocol: impl ClientProtocol) -> Self {
         self.protocols.push(Arc::new(CaughtProtocol(Arc::new(protocol))));
+        self
+    }
+
+    /// Sets the transport over which clients of the app's nodes come, in place of TCP. A connection that cannot go on in
+    /// another process is drained by a reload: the old process serves it for `drain_s`, and then tells its client the end; at
+    /// once when the app [freezes](App::freeze) its state, for that is in the new process then.
+    #[must_use]
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transport = Arc::new(transport);
         self
     }
 

@@ -1,15 +1,17 @@
 //! The acceptor of game clients, and one task for each connection. Only this room and `ffproto::frame` know client
 //! framings.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ffproto::handover;
+use ffnet::transport::{ClientListener, ClientStream, Transport};
+use ffproto::{SessionId, handover};
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -45,26 +47,32 @@ pub(crate) struct LeavingConnection {
 #[derive(Clone)]
 pub(crate) struct Clients {
     executor: Arc<Executor>,
+    transport: Arc<dyn Transport>,
     connections: TaskTracker,
     /// The way of connections that leave; while there is none, no connection leaves.
     successor: Arc<Mutex<Option<mpsc::Sender<LeavingConnection>>>>,
 }
 
 impl Clients {
-    pub(crate) fn new(executor: Arc<Executor>) -> Self {
+    pub(crate) fn new(executor: Arc<Executor>, transport: Arc<dyn Transport>) -> Self {
         let connections = TaskTracker::new();
         // A closed tracker takes connections as before; the end of the last one is an event.
         connections.close();
-        Self { executor, connections, successor: Arc::default() }
+        Self { executor, transport, connections, successor: Arc::default() }
     }
 
     /// Accepts clients while `open`, until `stop`; then tells every connection to drain, and waits until all have.
-    pub(crate) async fn serve(self, listener: TcpListener, mut open: OpenPorts, stop: CancellationToken) {
+    pub(crate) async fn serve(
+        self,
+        mut listener: Box<dyn ClientListener>,
+        mut open: OpenPorts,
+        stop: CancellationToken,
+    ) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = open.accept(&listener) => match accepted {
-                    Ok((stream, _)) => self.open(stream),
+                accepted = open.accept(|cx| listener.poll_accept(cx)) => match accepted {
+                    Ok(stream) => self.open(stream),
                     Err(error) => accept_failed("netport", &error).await,
                 },
             }
@@ -80,14 +88,20 @@ impl Clients {
     pub(crate) fn leave(&self) -> Departure {
         let (sender, leaving) = mpsc::channel(LEAVING_MAX);
         *self.successor.lock() = Some(sender);
-        let registry = self.executor.node.all_sessions().registry();
-        Departure { leaving, to_tell: registry.begin_directive(Directive::Leave), clients: self.clone() }
+        let all = self.executor.node.all_sessions().registry().begin_directive(Directive::Leave);
+        let (to_tell, staying) = all.into_iter().partition(LocalSession::can_travel);
+        Departure { leaving, to_tell, staying, clients: self.clone() }
     }
 
     /// Ends the leaving: connections that are still here go on.
     pub(crate) fn stay(&self) {
         *self.successor.lock() = None;
         self.executor.node.all_sessions().registry().direct(Directive::Run);
+    }
+
+    /// The name of the transport over which they come.
+    pub(crate) fn transport(&self) -> &'static str {
+        self.transport.name()
     }
 
     fn are_gone(&self) -> bool {
@@ -99,10 +113,8 @@ impl Clients {
         self.connections.wait().await;
     }
 
-    fn open(&self, stream: TcpStream) {
-        // The kernel's coalescing would only add delay: a connection writes once per turn.
-        let _ = stream.set_nodelay(true);
-        let Ok(address) = stream.peer_addr() else { return };
+    fn open(&self, stream: Arc<dyn ClientStream>) {
+        let address = stream.peer();
         let session = match self.executor.node.all_sessions().registry().open(address) {
             Ok(session) => session,
             Err(why) => {
@@ -123,10 +135,7 @@ impl Clients {
     /// # Errors
     /// The socket or the record is of no use; the client is disconnected.
     pub(crate) fn adopt(&self, socket: OwnedFd, record: handover::Session) -> io::Result<()> {
-        let stream = std::net::TcpStream::from(socket);
-        stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(stream)?;
-        let connection = Connection::adopt(stream, record, self.executor.clone());
+        let connection = Connection::adopt(&*self.transport, socket, record, self.executor.clone());
         self.run(connection.map_err(io::Error::other)?);
         Ok(())
     }
@@ -156,7 +165,7 @@ impl Clients {
         if !matches!(closed, Closed::Leaving) {
             return Ok(Box::pin(clients.close(connection, closed)));
         }
-        let Some((socket, record)) = connection.leave() else { return Err(connection) };
+        let Some((socket, record)) = connection.leave(&*self.transport) else { return Err(connection) };
         let session = connection.session().clone();
         drop(connection);
         let choices = self.executor.node.all_sessions().left(&session);
@@ -208,6 +217,8 @@ pub(crate) struct Departure {
     leaving: mpsc::Receiver<LeavingConnection>,
     /// The sessions that have not been told to leave yet.
     to_tell: Vec<LocalSession>,
+    /// The sessions whose connections cannot leave: they go on here until the goodbye.
+    staying: Vec<LocalSession>,
     clients: Clients,
 }
 
@@ -233,6 +244,16 @@ impl Departure {
     /// few milliseconds.
     pub(crate) fn tell_more(&mut self) {
         self.tell(LEAVING_MAX);
+    }
+
+    /// The sessions whose connections cannot leave.
+    pub(crate) fn staying(&self) -> Vec<SessionId> {
+        self.staying.iter().map(LocalSession::id).collect()
+    }
+
+    /// Tells the clients that could not leave the end, each when what it has asked is answered.
+    pub(crate) fn say_goodbye(&mut self) {
+        self.staying.drain(..).for_each(|session| session.set_directive(Directive::Drain));
     }
 
     /// Whether all connections have left or ended.
@@ -265,11 +286,11 @@ impl OpenPorts {
         Self(open)
     }
 
-    /// Accepts as `listener` does, while the ports are open. Cancel-safe.
-    pub(crate) async fn accept(
+    /// Accepts, as `poll` does, while the ports are open. Cancel-safe.
+    pub(crate) async fn accept<T>(
         &mut self,
-        listener: &TcpListener,
-    ) -> io::Result<(TcpStream, std::net::SocketAddr)> {
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> io::Result<T> {
         loop {
             if !*self.0.borrow_and_update() {
                 // The sender, which opens and closes the ports, is gone only with the node.
@@ -281,9 +302,9 @@ impl OpenPorts {
             tokio::select! {
                 biased;
                 changed = self.0.changed() => if changed.is_err() {
-                    return listener.accept().await;
+                    return poll_fn(&mut poll).await;
                 },
-                accepted = listener.accept() => return accepted,
+                accepted = poll_fn(&mut poll) => return accepted,
             }
         }
     }

@@ -8,8 +8,8 @@ use std::task::Poll;
 
 use ffhttp::{Front, Handoff, Retirement};
 use ffnet::Link;
-use ffproto::SessionId;
-use ffproto::handover::{FromPredecessor, ProcessIdentity};
+use ffnet::transport::tcp;
+use ffproto::handover::{FromPredecessor, ProcessIdentity, Spoken};
 use ffstore::record::Records;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ use crate::exec::execution::run_until;
 use crate::gateway::acceptor::{Clients, Departure, LeavingConnection};
 use crate::identity::lifecycle::Phase;
 use crate::node::Node;
-use crate::ops::session_requests::answer_successor;
+use crate::ops::session_requests::{PassedBack, answer_successor};
 use crate::session::local::Directive;
 
 /// The number of choices that travel together.
@@ -53,10 +53,21 @@ impl HandoverContext {
             ours: who(&self.node),
             freezes: self.hooks.freeze.is_some(),
             has_clients: self.clients.is_some(),
-            speaks: self.node.all_sessions().registry().spoken_protocols(),
+            drains: self.clients.as_ref().is_some_and(|clients| clients.transport() != tcp::NAME),
+            speaks: self.spoken(),
             park: config.limits.park,
             drain: config.drain,
             prove: config.limits.prove,
+        }
+    }
+
+    /// What clients speak that not every release has.
+    fn spoken(&self) -> Spoken {
+        let registry = self.node.all_sessions().registry();
+        let transport = self.clients.as_ref().map(Clients::transport).filter(|name| *name != tcp::NAME);
+        Spoken {
+            protocols: registry.spoken_protocols(),
+            transport: transport.filter(|_| registry.has_traveller()).map(str::to_owned),
         }
     }
 
@@ -238,14 +249,13 @@ impl HandoverContext {
     }
 
     /// Answers the successor, which asks about a session that is, perhaps, still here.
-    pub(super) fn answer(
-        &self,
-        to: &mpsc::Sender<FromPredecessor>,
-        number: u64,
-        session: SessionId,
-        body: &[u8],
-    ) {
-        answer_successor(self.node.all_sessions(), to, number, session, body);
+    pub(super) fn answer(&self, to: &mpsc::Sender<FromPredecessor>, passed: &PassedBack) {
+        answer_successor(self.node.all_sessions(), to, passed);
+    }
+
+    /// Sends a message for many to the clients that stay.
+    pub(super) fn broadcast_to_staying(&self, payload: &[u8]) {
+        self.node.all_sessions().broadcast_to_staying(payload);
     }
 
     /// The next broadcast for clients that have left. Cancel-safe.
@@ -311,6 +321,7 @@ impl HandoverContext {
                     warn!("an HTTP connection could not be taken over: {error}");
                 }
             }
+            (FromPredecessor::Stay(sessions), _) => self.node.transit().hold().set_staying(sessions),
             (FromPredecessor::Broadcast(payload), _) => self.node.all_sessions().broadcast_passed(&payload),
             (said, _) => take_knowledge(&self.node, said),
         }
@@ -333,6 +344,8 @@ impl HandoverContext {
 pub(super) struct Successor<'a> {
     pub(super) node: &'a Node,
     pub(super) hooks: &'a Hooks,
+    /// The name of the transport of clients.
+    pub(super) transport: &'static str,
 }
 
 impl Successor<'_> {
@@ -340,7 +353,7 @@ impl Successor<'_> {
     pub(super) fn machine(&self, start_by: Instant) -> ReceiverMachine {
         let protocols = self.node.all_sessions().registry().protocols().names().collect();
         let (thaws, prove) = (self.hooks.thaw.is_some(), self.node.config().limits.prove);
-        let abilities = Abilities { thaws, protocols, prove };
+        let abilities = Abilities { thaws, protocols, transport: self.transport, prove };
         ReceiverMachine::new(who(self.node), abilities, start_by, Instant::now())
     }
 

@@ -2,10 +2,12 @@
 
 use std::fmt::Debug;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffnet::Link;
 use ffnet::handshake::Peer;
+use ffnet::transport::TcpTransport;
 use ffproto::handover::ProcessIdentity;
 use ffproto::{Incarnation, NodeName};
 use tokio::sync::watch;
@@ -25,7 +27,7 @@ pub(super) fn who(incarnation: u64) -> ProcessIdentity {
 
 /// Of an app that takes a frozen state, or not, with firefly's clients.
 pub(super) fn abilities(thaws: bool, prove: Duration) -> Abilities {
-    Abilities { thaws, protocols: vec!["firefly"], prove }
+    Abilities { thaws, protocols: vec!["firefly"], transport: "tcp", prove }
 }
 
 /// The name of a message, which is the first word of its Debug text.
@@ -40,7 +42,7 @@ pub(super) fn context() -> HandoverContext {
     let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
     let executor = bare(&cluster, "net").unwrap();
     let (node, hooks) = (executor.node.clone(), executor.hooks.clone());
-    let clients = Some(Clients::new(executor));
+    let clients = Some(Clients::new(executor, Arc::new(TcpTransport)));
     HandoverContext { node, hooks, ports: watch::Sender::new(true), clients, front: None }
 }
 

@@ -4,16 +4,18 @@
 use std::collections::BTreeMap;
 
 use ffproto::handover::{AskAnswer, FromSuccessor};
+use ffproto::link::{Client, Kind};
 use ffproto::{Code, Executed, Fault, SessionId};
 use tokio::sync::mpsc;
 
 use crate::node::Node;
-use crate::transit::envelope_hold::{HeldEnvelope, QUESTIONS_MAX};
+use crate::ops::session_requests::asks_session;
+use crate::transit::envelope_hold::{HeldEnvelope, QUESTIONS_MAX, ToPredecessor};
 
 /// The questions of a successor.
 pub(super) struct Questions {
     node: Node,
-    frames: mpsc::Receiver<HeldEnvelope>,
+    frames: mpsc::Receiver<ToPredecessor>,
     waiting: BTreeMap<u64, (SessionId, HeldEnvelope)>,
     last: u64,
 }
@@ -28,20 +30,31 @@ impl Questions {
     /// The next question for the predecessor; for ever none while it has as many as it may have. Cancel-safe.
     pub(super) async fn next(&mut self) -> FromSuccessor {
         while self.waiting.len() < QUESTIONS_MAX {
-            let Some(frame) = self.frames.recv().await else { break };
-            if let Some(question) = self.ask(frame) {
-                return question;
+            let said = match self.frames.recv().await {
+                Some(ToPredecessor::Envelope(frame)) => self.ask(frame),
+                Some(ToPredecessor::Broadcast(payload)) => Some(FromSuccessor::Broadcast(payload)),
+                None => break,
+            };
+            if let Some(said) = said {
+                return said;
             }
         }
         std::future::pending().await
     }
 
     fn ask(&mut self, frame: HeldEnvelope) -> Option<FromSuccessor> {
-        let session = frame.head.client?.session;
-        self.last += 1;
-        let question = FromSuccessor::Asked { number: self.last, session, body: frame.body.clone() };
-        self.waiting.insert(self.last, (session, frame));
-        Some(question)
+        let Client { session, command, .. } = frame.head.client?;
+        let body = frame.body.clone();
+        let (asks, is_call) = (asks_session(&body), frame.head.kind == Kind::Call);
+        let number = if is_call { self.last + 1 } else { 0 };
+        if is_call {
+            self.last = number;
+            self.waiting.insert(number, (session, frame));
+        }
+        Some(match asks {
+            true => FromSuccessor::Asked { number, session, body },
+            false => FromSuccessor::Passed { number, session, command, body },
+        })
     }
 
     /// Passes an answer of the predecessor on; when it does not know the session, that is on its way here, or here.
@@ -64,8 +77,10 @@ impl Questions {
     /// come.
     pub(super) fn end(&mut self) {
         self.frames.close();
-        while let Ok(frame) = self.frames.try_recv() {
-            let _ = self.ask(frame);
+        while let Ok(said) = self.frames.try_recv() {
+            if let ToPredecessor::Envelope(frame) = said {
+                let _ = self.ask(frame);
+            }
         }
         for (session, frame) in std::mem::take(&mut self.waiting).into_values() {
             self.node.transit().hold_again(session, frame);

@@ -47,9 +47,10 @@ impl Receiver {
         passage: DoorToPredecessor,
         node: &Node,
         hooks: &Hooks,
+        transport: &'static str,
         until: Instant,
     ) -> Result<Self, TakeOverError> {
-        let successor = Successor { node, hooks };
+        let successor = Successor { node, hooks, transport };
         let mut predecessor =
             Predecessor { passage, machine: successor.machine(until), todo: VecDeque::new() };
         loop {

@@ -14,7 +14,7 @@ use std::io;
 use std::time::Duration;
 
 use ffproto::NodeName;
-use ffproto::handover::{AskAnswer, FromPredecessor, FromSuccessor, ProcessIdentity};
+use ffproto::handover::{AskAnswer, FromPredecessor, FromSuccessor, ProcessIdentity, Spoken};
 use tokio::time::Instant;
 
 use super::sender_machine::{GREETING_MAX, MARGIN, is_kin};
@@ -34,9 +34,9 @@ pub enum TakeOverError {
     /// The predecessor froze a state that this app cannot take.
     #[error("the old process has a frozen state of version {0}, and the app has no thaw hook")]
     NoThaw(u32),
-    /// Clients speak protocols with the predecessor that this program does not have.
+    /// Clients speak something with the predecessor that this program does not have.
     #[error("clients speak {0} with the old process, and this program does not have that")]
-    NoProtocol(String),
+    NotSpoken(String),
     /// The app's thaw hook failed.
     #[error("the app's thaw hook failed: {0}")]
     Thaw(String),
@@ -135,6 +135,8 @@ pub(super) struct Abilities {
     pub(super) thaws: bool,
     /// The names of the protocols of clients.
     pub(super) protocols: Vec<&'static str>,
+    /// The name of the transport of clients.
+    pub(super) transport: &'static str,
     /// `limits.prove_ms`.
     pub(super) prove: Duration,
 }
@@ -224,7 +226,7 @@ impl ReceiverMachine {
                 self.stage = Stage::Taking { until: self.start_by, state: Vec::new() };
                 self.out.push(Do::Say(FromSuccessor::Hello(self.ours.clone())));
             }
-            (Stage::Greeting { .. }, FromPredecessor::Speaks(names)) => self.check_protocols(&names),
+            (Stage::Greeting { .. }, FromPredecessor::Speaks(spoken)) => self.check_spoken(&spoken),
             (Stage::Taking { .. }, said) => self.receive_state(said),
             (Stage::Receiving { proven, .. }, FromPredecessor::Done) => {
                 self.stage = Stage::Proving { until: *proven };
@@ -245,12 +247,14 @@ impl ReceiverMachine {
     }
 
     /// Nothing has begun: the predecessor waits for the greeting.
-    fn check_protocols(&mut self, names: &[String]) {
-        let has = |name: &str| self.abilities.protocols.contains(&name);
-        let missing: Vec<_> =
-            names.iter().filter(|name| !has(name)).map(|name| format!("`{name}`")).collect();
+    fn check_spoken(&mut self, spoken: &Spoken) {
+        let Abilities { protocols, transport, .. } = &self.abilities;
+        let unknown = spoken.protocols.iter().filter(|name| !protocols.contains(&name.as_str()));
+        let mut missing: Vec<_> = unknown.map(|name| format!("`{name}`")).collect();
+        let other = spoken.transport.as_ref().filter(|name| name != transport);
+        missing.extend(other.map(|name| format!("over `{name}`")));
         if !missing.is_empty() {
-            let error = TakeOverError::NoProtocol(missing.join(", "));
+            let error = TakeOverError::NotSpoken(missing.join(", "));
             self.out.push(Do::TryToSay(FromSuccessor::Failed { reason: error.to_string() }));
             self.end(Some(error));
         }
@@ -290,7 +294,8 @@ impl ReceiverMachine {
             | FromPredecessor::Bindings(_)
             | FromPredecessor::Session(_)
             | FromPredecessor::Http { .. }
-            | FromPredecessor::Broadcast(_) => self.out.push(Do::Take(said)),
+            | FromPredecessor::Broadcast(_)
+            | FromPredecessor::Stay(_) => self.out.push(Do::Take(said)),
             FromPredecessor::Answered { number, answer } => self.out.push(Do::Answered { number, answer }),
             _ => {}
         }

@@ -223,10 +223,13 @@ impl<'a> Sender<'a> {
                 let late = unswitched(&self.awaited);
                 warn!("clients leave before these have turned to the successor: {late}");
             }
-            Do::BeginLeaving => self.leaving = self.context.begin_leaving(),
-            Do::Answer { number, session, body } => {
-                self.context.answer(&self.answers.to, number, session, &body);
+            Do::BeginLeaving => {
+                self.leaving = self.context.begin_leaving();
+                self.tell_who_stays().await?;
             }
+            Do::SayGoodbye => self.leaving.iter_mut().for_each(Departure::say_goodbye),
+            Do::Answer(passed) => self.context.answer(&self.answers.to, &passed),
+            Do::Broadcast(payload) => self.context.broadcast_to_staying(&payload),
             Do::LastCall => self.context.last_call(),
             Do::WarnLeft => {
                 let left = self.context.what_is_left(self.http.is_none());
@@ -270,6 +273,14 @@ impl<'a> Sender<'a> {
         }
         let version = self.frozen.as_ref().map(|frozen| frozen.version);
         self.say(&FromPredecessor::Frozen { version }).await
+    }
+
+    async fn tell_who_stays(&self) -> io::Result<()> {
+        let staying = self.leaving.as_ref().map(Departure::staying).unwrap_or_default();
+        for some in staying.chunks(CHOICES_AT_ONCE) {
+            self.say(&FromPredecessor::Stay(some.to_vec())).await?;
+        }
+        Ok(())
     }
 
     async fn send_rest(&mut self) -> io::Result<()> {

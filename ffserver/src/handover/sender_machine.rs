@@ -17,9 +17,10 @@
 use std::io;
 use std::time::Duration;
 
-use ffproto::SessionId;
-use ffproto::handover::{FromPredecessor, FromSuccessor, ProcessIdentity};
+use ffproto::handover::{FromPredecessor, FromSuccessor, ProcessIdentity, Spoken};
 use tokio::time::Instant;
+
+use crate::ops::session_requests::PassedBack;
 
 /// The other process answers a greeting within this, or is none of ours.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(2);
@@ -29,6 +30,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 const SERVES_MAX: Duration = Duration::from_secs(10);
 /// The time for which a process that has ended everything passes on what its neighbours have just sent.
 const LINGER: Duration = Duration::from_millis(50);
+/// The time before the end of the drain at which clients that cannot leave are told the end, at most.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// How long the successor's last word may be late.
 pub(super) const MARGIN: Duration = Duration::from_secs(5);
 
@@ -62,8 +65,10 @@ pub(super) struct Terms {
     /// Whether the app has a state that is frozen: everything pauses first.
     pub(super) freezes: bool,
     pub(super) has_clients: bool,
-    /// The protocols that clients speak and that not every release has.
-    pub(super) speaks: Vec<String>,
+    /// Whether there may be clients whose connections cannot leave.
+    pub(super) drains: bool,
+    /// What clients speak that not every release has.
+    pub(super) speaks: Spoken,
     /// `limits.park_ms`.
     pub(super) park: Duration,
     /// `drain_s`.
@@ -139,12 +144,12 @@ pub(super) enum Do {
     WarnUnswitched,
     /// Clients leave from now on.
     BeginLeaving,
-    /// Answers a question of the successor.
-    Answer {
-        number: u64,
-        session: SessionId,
-        body: Vec<u8>,
-    },
+    /// Tells clients that could not leave the end.
+    SayGoodbye,
+    /// Answers a question of the successor, or does what it passes back.
+    Answer(PassedBack),
+    /// Sends a message for many to the clients that stay.
+    Broadcast(Vec<u8>),
     /// Tells the neighbours that nothing new comes from here.
     LastCall,
     WarnLeft,
@@ -204,7 +209,12 @@ enum Stage {
     /// waits at the successor.
     Turning { until: Instant, deadline: Instant },
     /// Everything that is here goes to the successor.
-    Leaving { deadline: Instant, called_last: bool },
+    Leaving {
+        deadline: Instant,
+        /// The time at which clients that cannot leave are told the end; `None` when they have been.
+        goodbye: Option<Instant>,
+        called_last: bool,
+    },
     /// The successor is to prove itself.
     Proving { until: Instant, lingers: Instant },
     /// The successor has said its last word; what neighbours have just sent is passed on.
@@ -227,9 +237,9 @@ pub(super) struct SenderMachine {
 impl SenderMachine {
     /// A machine at the beginning of a hand-over, with the first things to do.
     pub(super) fn new(terms: Terms, now: Instant) -> (Self, Vec<Do>) {
-        let speaks = Some(terms.speaks.clone()).filter(|names| !names.is_empty());
+        let speaks = Some(terms.speaks.clone()).filter(|speaks| *speaks != Spoken::default());
         let mut todo: Vec<_> =
-            speaks.map(|names| Do::Say(FromPredecessor::Speaks(names))).into_iter().collect();
+            speaks.map(|speaks| Do::Say(FromPredecessor::Speaks(speaks))).into_iter().collect();
         todo.push(Do::Say(FromPredecessor::Hello(terms.ours.clone())));
         let stage = Stage::Greeting { until: now + GREETING_MAX };
         (Self { terms, begun: now, stage, frozen: false, out: Vec::new() }, todo)
@@ -277,7 +287,8 @@ impl SenderMachine {
             | Stage::Thawing { until }
             | Stage::Starting { until }
             | Stage::Turning { until, .. }
-            | Stage::Leaving { deadline: until, .. }
+            | Stage::Leaving { goodbye: Some(until), .. }
+            | Stage::Leaving { deadline: until, goodbye: None, .. }
             | Stage::Proving { until, .. }
             | Stage::Lingering { until, .. } => Some(until),
             Stage::Freezing | Stage::Over(_) => None,
@@ -318,7 +329,10 @@ impl SenderMachine {
             (Stage::Starting { .. }, FromSuccessor::Serves) => self.served(now),
             (Stage::Turning { .. } | Stage::Leaving { .. }, said) => self.receive_leaving(said),
             // A question that is not answered is asked of the successor itself.
-            (Stage::Proving { .. }, FromSuccessor::Asked { .. })
+            (
+                Stage::Proving { .. },
+                FromSuccessor::Asked { .. } | FromSuccessor::Passed { .. } | FromSuccessor::Broadcast(_),
+            )
             | (Stage::Lingering { .. } | Stage::Over(_), _) => {}
             (Stage::Proving { .. }, FromSuccessor::Proven) => self.linger(None, now),
             (Stage::Proving { .. }, FromSuccessor::Failed { reason }) => {
@@ -335,8 +349,12 @@ impl SenderMachine {
     fn receive_leaving(&mut self, said: FromSuccessor) {
         match said {
             FromSuccessor::Asked { number, session, body } => {
-                self.out.push(Do::Answer { number, session, body })
+                self.out.push(Do::Answer(PassedBack { number, session, command: None, body }));
             }
+            FromSuccessor::Passed { number, session, command, body } => {
+                self.out.push(Do::Answer(PassedBack { number, session, command: Some(command), body }));
+            }
+            FromSuccessor::Broadcast(payload) => self.out.push(Do::Broadcast(payload)),
             FromSuccessor::Failed { reason } => self.fail(HandOverError::Failed(reason)),
             FromSuccessor::Proven => self.stage = Stage::Over(None),
             _ => {}
@@ -391,8 +409,14 @@ impl SenderMachine {
     }
 
     fn leave(&mut self, deadline: Instant) {
-        self.stage = Stage::Leaving { deadline, called_last: false };
+        let Terms { drain, drains, freezes, .. } = self.terms;
+        let goodbye = (drains && !freezes).then(|| deadline - GOODBYE_MAX.min(drain / 4));
+        self.stage = Stage::Leaving { deadline, goodbye, called_last: false };
         self.out.push(Do::BeginLeaving);
+        // An app's frozen state is the successor's by now: nothing here may change it for those who stay.
+        if drains && freezes {
+            self.out.push(Do::SayGoodbye);
+        }
     }
 
     fn look(&mut self, facts: &Facts, now: Instant) {
@@ -420,7 +444,7 @@ impl SenderMachine {
                 }
                 self.leave(deadline);
             }
-            Stage::Leaving { deadline, called_last } => self.look_leaving(deadline, called_last, facts, now),
+            Stage::Leaving { .. } => self.look_leaving(facts, now),
             // A successor that lives and is silent is trusted after all: it serves.
             Stage::Proving { until, .. } if now >= until => self.linger(None, now),
             Stage::Lingering { until, .. } if now >= until => self.conclude(),
@@ -428,13 +452,18 @@ impl SenderMachine {
         }
     }
 
-    fn look_leaving(&mut self, deadline: Instant, called_last: bool, facts: &Facts, now: Instant) {
+    fn look_leaving(&mut self, facts: &Facts, now: Instant) {
+        let Stage::Leaving { deadline, goodbye, called_last } = &mut self.stage else { return };
+        if goodbye.is_some_and(|at| now >= at) {
+            *goodbye = None;
+            self.out.push(Do::SayGoodbye);
+        }
+        let deadline = *deadline;
         // No client is left, and no child that sends. When a parent is being replaced, too, its predecessor and this
         // one would else wait for each other's last word.
         let begins_nothing = facts.clients_left && facts.http_left && facts.children_switched && facts.quiet;
         // Also when nothing was left from the begin on: neighbours that are replaced next wait for it.
-        if begins_nothing && !called_last {
-            self.stage = Stage::Leaving { deadline, called_last: true };
+        if begins_nothing && !std::mem::replace(called_last, true) {
             self.out.push(Do::LastCall);
         }
         let nothing_left = begins_nothing && facts.switched;

@@ -140,9 +140,8 @@ impl Inbound {
         };
         if let HeldFor::Session(session) = what
             && !ready
-            && inbound.head.kind == Kind::Call
-            && session_requests::asks_session(inbound.body)
             && transit.hold().is_expecting()
+            && is_the_predecessors(inbound, transit.hold().stays(session))
         {
             return self.ask_predecessor(inbound, session);
         }
@@ -228,6 +227,14 @@ impl Inbound {
         refused(&self.executor, inbound.at, inbound.session(), "an envelope");
         None
     }
+}
+
+/// Whether the predecessor is to have an envelope for a session that is not here: it is a question, or the session stays
+/// there. A call of a handler waits for its session, which may come.
+fn is_the_predecessors(inbound: &InboundEnvelope<'_>, stays: bool) -> bool {
+    let op = relay::read(inbound.body).and_then(|envelope| envelope.op);
+    let asks = inbound.head.kind == Kind::Call && session_requests::asks_session(inbound.body);
+    asks || stays && matches!(op, Some(Op::Push | Op::Close))
 }
 
 /// Whether an envelope about a session of the node `owner` goes to that node, or comes from it, as its kind demands.

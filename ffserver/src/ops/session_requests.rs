@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use ffnet::Link;
 use ffproto::handover::{AskAnswer, FromPredecessor};
-use ffproto::relay::{self, Envelope, GroupAnswer, MoveAnswer, MoveOrder, Op, SessionChange, SessionState};
-use ffproto::{Code, Executed, Fault, SessionId};
+use ffproto::relay::{
+    self, Envelope, GroupAnswer, MoveAnswer, MoveOrder, Op, PushAnswer, SessionChange, SessionState,
+};
+use ffproto::{Code, CommandId, Executed, Fault, SessionId};
 use tokio::sync::mpsc;
 
 use crate::cluster::payload::{decode, encode};
 use crate::identity::Identity;
 use crate::session::Sessions;
 use crate::session::errors::{MoveError, SessionError};
-use crate::session::local::LocalSession;
+use crate::session::local::{LocalSession, PushError};
 
 /// Whether an envelope is one of those that [`answer`] knows.
 pub(crate) fn asks_session(body: &[u8]) -> bool {
@@ -37,6 +39,13 @@ impl ReplyPath {
         }
     }
 
+    /// The session is not here any more: who asks is to find it elsewhere.
+    fn not_here(&self) {
+        if let Self::Successor(successor, number) = self {
+            tell(successor, *number, AskAnswer::NotHere);
+        }
+    }
+
     fn fault(&self, fault: &Fault) {
         match self {
             Self::Link(link, call) => link.reply_fault(*call, fault),
@@ -55,24 +64,49 @@ impl ReplyPath {
 }
 
 fn tell(successor: &mpsc::Sender<FromPredecessor>, number: u64, answer: AskAnswer) {
+    if number == 0 {
+        return; // A notice has no answer.
+    }
     // The successor has at most QUESTIONS_MAX questions without an answer, so there is room; one that is gone needs no
     // answer.
     let _ = successor.try_send(FromPredecessor::Answered { number, answer });
 }
 
-/// Answers the successor, which asks for another node about a session that is, perhaps, still here.
+/// An envelope that the successor passes back, about a session that is, perhaps, still here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PassedBack {
+    /// The number of a question; 0 of a notice.
+    pub(crate) number: u64,
+    pub(crate) session: SessionId,
+    /// The command of a push.
+    pub(crate) command: Option<CommandId>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Answers the successor, which asks for another node about a session that is, perhaps, still here, or passes on what comes
+/// for one that stays.
 pub(crate) fn answer_successor(
     sessions: &Sessions,
     successor: &mpsc::Sender<FromPredecessor>,
-    number: u64,
-    session: SessionId,
-    body: &[u8],
+    passed: &PassedBack,
 ) {
-    match relay::read(body) {
-        Some(envelope) if sessions.registry().has(session) => {
-            answer(sessions, &ReplyPath::Successor(successor.clone(), number), session, &envelope);
-        }
-        _ => tell(successor, number, AskAnswer::NotHere),
+    let PassedBack { number, session, command, body } = passed;
+    let path = ReplyPath::Successor(successor.clone(), *number);
+    let (Some(envelope), Some(local)) = (relay::read(body), sessions.local(*session)) else {
+        return path.not_here();
+    };
+    match (envelope.op, command) {
+        (Some(Op::Push), Some(command)) => path.reply(&[push(&local, *command, envelope.payload).number()]),
+        (Some(Op::Close), _) => local.close(&String::from_utf8_lossy(envelope.payload)),
+        _ => answer(sessions, &path, *session, &envelope),
+    }
+}
+
+fn push(session: &LocalSession, command: CommandId, body: &[u8]) -> PushAnswer {
+    match session.push(command, body) {
+        Ok(()) => PushAnswer::Queued,
+        Err(PushError::TooSlow) => PushAnswer::TooSlow,
+        Err(PushError::Gone | PushError::Unreachable) => PushAnswer::Gone,
     }
 }
 

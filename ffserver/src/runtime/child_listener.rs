@@ -52,7 +52,7 @@ pub(crate) async fn serve(
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            accepted = open.accept(&listener) => match accepted {
+            accepted = open.accept(|cx| listener.poll_accept(cx)) => match accepted {
                 Ok((stream, _)) => take(stream, &root),
                 Err(error) => accept_failed("rootport", &error).await,
             },

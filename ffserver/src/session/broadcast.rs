@@ -28,6 +28,7 @@ impl Sessions {
         if !self.handoff().broadcast(broadcast, bytes_max, |broadcast| self.queue_here(broadcast)) {
             count(&self.identity().counters().broadcasts_lost);
         }
+        self.transit().hold().pass_to_staying(broadcast);
     }
 
     /// Queues a message for a session that goes on in the successor. False when the message is lost.
@@ -56,11 +57,25 @@ impl Sessions {
         }
     }
 
+    /// Queues a broadcast that the successor passes back, for the clients whose connections cannot leave.
+    pub(crate) fn broadcast_to_staying(&self, payload: &[u8]) {
+        match Broadcast::read(payload) {
+            Some(broadcast) => self.queue_for(&broadcast, |session| !session.can_travel()),
+            None => tracing::warn!("a malformed broadcast of the new process is ignored"),
+        }
+    }
+
     fn queue_here(&self, broadcast: &Broadcast<'_>) {
+        self.queue_for(broadcast, |_| true);
+    }
+
+    fn queue_for(&self, broadcast: &Broadcast<'_>, is_meant: impl Fn(&LocalSession) -> bool) {
         let mut message = EncodedMessage::new(broadcast.command, broadcast.body);
         // A client that has left meanwhile, or reads too slowly, is counted where that is noticed.
         let mut push = |session: LocalSession| {
-            let _ = session.push_encoded(&mut message);
+            if is_meant(&session) {
+                let _ = session.push_encoded(&mut message);
+            }
         };
         match broadcast.audience {
             Audience::All => self.registry().all().into_iter().for_each(push),

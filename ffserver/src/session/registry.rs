@@ -63,6 +63,11 @@ impl Registry {
         spoken.into_iter().filter(|name| !BUILT_IN.contains(name)).map(str::to_owned).collect()
     }
 
+    /// Whether a client's connection can go on in another process.
+    pub(crate) fn has_traveller(&self) -> bool {
+        self.table.lock().open.values().any(LocalSession::can_travel)
+    }
+
     /// Sets the node's number, of which ids are made; again after every reconnect to the master, and the ids go on.
     pub(crate) fn set_number(&self, number: NodeNumber) {
         let first = || SessionId::first(number, self.identity.incarnation());

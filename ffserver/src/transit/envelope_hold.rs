@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use ffnet::Link;
 use ffproto::link::Head;
+use ffproto::relay::Broadcast;
 use ffproto::{NodeNumber, SessionId};
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -49,6 +50,14 @@ impl HeldEnvelope {
     }
 }
 
+/// What a successor says to its predecessor about sessions that are there.
+pub(crate) enum ToPredecessor {
+    /// A question about a session that has not come, or an envelope for one that stays there.
+    Envelope(HeldEnvelope),
+    /// A broadcast, for the sessions that stay.
+    Broadcast(Vec<u8>),
+}
+
 /// The envelopes that wait, by what they wait for, in their order.
 #[derive(Default)]
 pub(crate) struct EnvelopeHold {
@@ -71,7 +80,9 @@ struct HoldState {
     /// The broadcasts that the predecessor has passed on, in its order; empty where one was too much to keep.
     passed: Vec<Arc<[u8]>>,
     /// The way to the predecessor for questions about sessions that have not come: see [`EnvelopeHold::open_questions`].
-    to_predecessor: Option<mpsc::Sender<HeldEnvelope>>,
+    to_predecessor: Option<mpsc::Sender<ToPredecessor>>,
+    /// The sessions that stay with the predecessor, for their connections cannot leave it.
+    staying: FxHashSet<SessionId>,
     arrived: VecDeque<ArrivedSession>,
 }
 
@@ -153,6 +164,14 @@ impl HoldState {
             self.passed.clear();
         }
     }
+
+    /// Says something to the predecessor; gives it back when that is not to be spoken to.
+    fn say(&self, what: ToPredecessor) -> Result<(), ToPredecessor> {
+        match &self.to_predecessor {
+            Some(old) => old.try_send(what).map_err(mpsc::error::TrySendError::into_inner),
+            None => Err(what),
+        }
+    }
 }
 
 impl EnvelopeHold {
@@ -160,6 +179,9 @@ impl EnvelopeHold {
     pub(crate) fn set_expecting(&self, expecting: bool) {
         let mut state = self.state.lock();
         state.expecting = expecting;
+        if !expecting {
+            state.staying.clear();
+        }
         state.forget_broadcasts();
         drop(state);
         self.changed.notify_one();
@@ -190,7 +212,7 @@ impl EnvelopeHold {
     }
 
     /// Opens the way to the predecessor for questions about sessions that have not come; open while the receiver lives.
-    pub(crate) fn open_questions(&self) -> mpsc::Receiver<HeldEnvelope> {
+    pub(crate) fn open_questions(&self) -> mpsc::Receiver<ToPredecessor> {
         let (sender, receiver) = mpsc::channel(QUESTIONS_MAX);
         self.state.lock().to_predecessor = Some(sender);
         receiver
@@ -199,9 +221,37 @@ impl EnvelopeHold {
     /// Sends an envelope to the predecessor instead of holding it; gives it back when the predecessor is not to be
     /// asked.
     pub(crate) fn to_predecessor(&self, frame: HeldEnvelope) -> Option<HeldEnvelope> {
+        match self.state.lock().say(ToPredecessor::Envelope(frame)) {
+            Err(ToPredecessor::Envelope(frame)) => Some(frame),
+            _ => None,
+        }
+    }
+
+    /// Notes sessions that stay with the predecessor: what waits for them goes back there, and what will come.
+    pub(crate) fn set_staying(&self, sessions: Vec<SessionId>) {
+        let mut state = self.state.lock();
+        for session in sessions {
+            state.staying.insert(session);
+            for frame in state.sessions.remove(&session).unwrap_or_default() {
+                state.bytes -= frame.body.len();
+                let _ = state.say(ToPredecessor::Envelope(frame));
+            }
+        }
+    }
+
+    /// Whether a session stays with the predecessor.
+    pub(crate) fn stays(&self, session: SessionId) -> bool {
+        self.state.lock().staying.contains(&session)
+    }
+
+    /// Passes a broadcast on to the sessions that stay with the predecessor.
+    pub(crate) fn pass_to_staying(&self, broadcast: &Broadcast<'_>) {
         let state = self.state.lock();
-        let Some(old) = &state.to_predecessor else { return Some(frame) };
-        old.try_send(frame).err().map(mpsc::error::TrySendError::into_inner)
+        if !state.staying.is_empty() {
+            let mut payload = Vec::new();
+            broadcast.write(&mut payload);
+            let _ = state.say(ToPredecessor::Broadcast(payload));
+        }
     }
 
     /// Holds an envelope that the predecessor had no answer to. Gives it back when more than `bytes_max` wait.

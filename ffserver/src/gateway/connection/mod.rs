@@ -12,22 +12,22 @@
 mod allowance;
 mod closed;
 mod decision;
+mod handoff;
 mod protocol;
 mod requests;
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use ffnet::transport::{ClientStream, Transport, Travel};
 use ffproto::protocol::{HEADERS_BYTES_MAX, Next, ProtocolFault, Received, ReplyTo};
 use ffproto::{Code, Executed, handover};
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tracing::warn;
 
@@ -39,14 +39,13 @@ use crate::exec::execution::{Execution, log_error, until};
 use crate::exec::executor::Executor;
 use crate::session::handle::Session;
 use crate::session::local::write_buffer::WriteBuffer;
-use crate::session::local::{
-    CloseReason, Directive, KEEP_BYTES, LocalSession, SessionHandoff, Socket, Stage,
-};
+use crate::session::local::{CloseReason, Directive, KEEP_BYTES, LocalSession, Socket, Stage};
 use allowance::Allowance;
 pub(super) use closed::Closed;
 pub(super) use decision::MessageRefusal;
 use decision::{Decision, decide};
-use protocol::{ProtocolRecord, SpokenProtocol};
+use handoff::{AdoptError, ConnectionHandoff, TransportRecord};
+use protocol::SpokenProtocol;
 use requests::{LastHop, Message, RunningHandler, finish, forward, start};
 
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -64,6 +63,7 @@ pub(super) struct Connection {
     session: LocalSession,
     executor: Arc<Executor>,
     input: Input,
+    progress: Progress,
     running: Option<RunningHandler>,
     /// Boxed: most nodes set no limit, and an idle connection is to be small.
     allowance: Option<Box<Allowance>>,
@@ -79,34 +79,25 @@ struct Input {
     unread: Vec<u8>,
     /// The client's protocol, once it is known.
     spoken: Option<SpokenProtocol>,
+}
+
+/// The progress of a connection. One struct, for each would round its size up, and an idle connection is to be small.
+#[derive(Default)]
+struct Progress {
     /// Whether the client will send no more; what it has sent is handled and answered first.
     ended: bool,
     /// Whether `unread` starts with a whole frame that may not start yet.
     stalled: bool,
     /// Whether that frame waits for something elsewhere: a move of the session, or its requests on other nodes.
     waits_for_others: bool,
-    /// What is to be done with it.
+    /// What is to be done with the input.
     directive: Directive,
-}
-
-/// Why a connection of the predecessor cannot go on here.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AdoptError {
-    #[error("its record is of another version of the program: {0}")]
-    Record(#[from] bincode::Error),
-    #[error("{0}")]
-    Protocol(#[from] ProtocolFault),
-}
-
-/// The gateway's part of a connection's hand-off.
-#[derive(Serialize, Deserialize)]
-struct ConnectionHandoff {
-    protocol: ProtocolRecord,
-    handoff: SessionHandoff,
+    /// How often the session had been moved when its last hop was chosen.
+    moves: u32,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, session: LocalSession, executor: Arc<Executor>) -> Self {
+    pub(super) fn new(stream: Arc<dyn ClientStream>, session: LocalSession, executor: Arc<Executor>) -> Self {
         let limits = &executor.node.identity().limits();
         let running = executor.hooks.of(SessionEventKind::Opened).map(|hook| {
             let opened = Session::here(executor.node.all_sessions().clone(), session.clone());
@@ -126,7 +117,7 @@ impl Connection {
     }
 
     /// A connection of which nothing has been read and for which nothing runs.
-    fn silent(stream: TcpStream, session: LocalSession, executor: Arc<Executor>) -> Self {
+    fn silent(stream: Arc<dyn ClientStream>, session: LocalSession, executor: Arc<Executor>) -> Self {
         let socket = Socket::new(stream);
         session.set_socket(socket.clone());
         let per_s = executor.node.identity().limits().requests_per_s;
@@ -135,6 +126,7 @@ impl Connection {
             socket,
             session,
             input: Input::default(),
+            progress: Progress::default(),
             running: None,
             allowance,
             last_hop: LastHop::default(),
@@ -149,11 +141,13 @@ impl Connection {
     /// # Errors
     /// The record is of another version of the program, or its protocol is none of this one.
     pub(super) fn adopt(
-        stream: TcpStream,
+        transport: &dyn Transport,
+        socket: OwnedFd,
         record: handover::Session,
         executor: Arc<Executor>,
     ) -> Result<Self, AdoptError> {
-        let ConnectionHandoff { protocol, handoff } = bincode::deserialize(&record.extra)?;
+        let (ConnectionHandoff { protocol, handoff }, over) = TransportRecord::read(&record.extra)?;
+        let stream = over.adopt(transport, socket)?;
         let protocols = executor.node.all_sessions().registry().protocols();
         let spoken = SpokenProtocol::adopt(protocol, protocols)?;
         let session = executor.node.all_sessions().adopt(&record, handoff);
@@ -161,25 +155,27 @@ impl Connection {
             session.set_protocol(*id);
         }
         let mut connection = Self::silent(stream, session, executor);
-        (connection.input.unread, connection.input.ended) = (record.unread, record.ended);
+        (connection.input.unread, connection.progress.ended) = (record.unread, record.ended);
         connection.input.spoken = spoken.map(|(_, spoken)| spoken);
         Ok(connection)
     }
 
     /// Takes the socket, and all that the successor must know to go on; the session is gone from this process. `None`
     /// when it cannot leave: it is being closed, or something runs for it after all.
-    pub(super) fn leave(&mut self) -> Option<(OwnedFd, handover::Session)> {
-        let socket = self.socket.as_fd().try_clone_to_owned().ok()?;
+    pub(super) fn leave(&mut self, transport: &dyn Transport) -> Option<(OwnedFd, handover::Session)> {
+        // The transport has sent everything before it is asked.
+        let travel = if self.socket.has_unsent() { Travel::Drain } else { self.socket.stream().travel() };
+        let Travel::HandOff { socket, state } = travel else { return None };
         let (mut record, mut handoff) = self.executor.node.all_sessions().leave(&self.session)?;
         let (protocol, form) = SpokenProtocol::record(self.session.spoken().zip(self.input.spoken.as_ref()));
         handoff.form = form;
         let extra = ConnectionHandoff { protocol, handoff };
-        record.extra = bincode::serialize(&extra).ok()?;
+        TransportRecord::new(transport, state).write(&extra, &mut record.extra).ok()?;
         let mut unsent = self.writing.take();
         unsent.append(&mut record.unsent);
         record.unsent = unsent;
         record.unread = std::mem::take(&mut self.input.unread);
-        record.ended = self.input.ended;
+        record.ended = self.progress.ended;
         Some((socket, record))
     }
 
@@ -188,7 +184,7 @@ impl Connection {
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        self.input.directive = self.session.directive();
+        self.progress.directive = self.session.directive();
         loop {
             self.poll_running(cx);
             if let Err(closed) = self.handle_unread(cx) {
@@ -218,8 +214,8 @@ impl Connection {
     fn poll_ended(&self) -> Poll<Closed> {
         let answering = self.running.is_some() || self.session.waiting_requests() > 0;
         let busy = answering || !self.writing.is_empty();
-        match self.input.directive {
-            _ if !busy && self.input.ended && !self.input.stalled => Poll::Ready(Closed::ByPeer),
+        match self.progress.directive {
+            _ if !busy && self.progress.ended && !self.progress.stalled => Poll::Ready(Closed::ByPeer),
             Directive::Drain if !busy => Poll::Ready(Closed::Draining),
             Directive::Hold if !answering => {
                 self.executor.node.all_sessions().registry().rested().notify_one();
@@ -271,7 +267,9 @@ impl Connection {
     }
 
     fn handle_unread(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
-        if self.waits_for_handler() || self.input.unread.is_empty() || self.input.directive != Directive::Run
+        if self.waits_for_handler()
+            || self.input.unread.is_empty()
+            || self.progress.directive != Directive::Run
         {
             return Ok(());
         }
@@ -286,7 +284,7 @@ impl Connection {
 
     /// Handles frames until one of them has to wait; says how many bytes are done with.
     fn handle_frames(&mut self, bytes: &[u8], now: Instant, cx: &mut Context<'_>) -> Result<usize, Closed> {
-        self.input.stalled = false;
+        self.progress.stalled = false;
         let opening = match self.input.spoken {
             Some(_) => 0,
             None => match self.find_protocol(bytes).map_err(Closed::Illegal)? {
@@ -320,7 +318,7 @@ impl Connection {
                 break;
             };
             if is_message && !self.may_start(now, cx) {
-                self.input.stalled = true;
+                self.progress.stalled = true;
                 break;
             }
             let whole = bytes.get(at..at + length).filter(|frame| !frame.is_empty());
@@ -347,7 +345,7 @@ impl Connection {
                 }
                 Received::End => {
                     // The same as when a client closes its sending side: its requests are still answered.
-                    self.input.ended = true;
+                    self.progress.ended = true;
                     return Ok(bytes.len());
                 }
             }
@@ -358,14 +356,14 @@ impl Connection {
     /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
     /// to its allowance. When it may not, what ends the wait wakes this connection.
     fn may_start(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
-        self.input.waits_for_others = false;
+        self.progress.waits_for_others = false;
         if self.waits_for_handler() || self.session.is_ending() {
             return false;
         }
         // Announced before a move is looked for: a mover on another thread sees the message, or is seen.
         self.session.set_running(true);
-        self.input.waits_for_others = self.must_wait_for_others();
-        if self.input.waits_for_others {
+        self.progress.waits_for_others = self.must_wait_for_others();
+        if self.progress.waits_for_others {
             return false;
         }
         if self.session.stage() == Stage::Asked {
@@ -387,14 +385,15 @@ impl Connection {
     /// Whether something has happened elsewhere since this turn has looked for it. From now on such an event wakes the
     /// connection, but before it did not sleep.
     fn has_missed(&self) -> bool {
-        let may_start = || self.input.stalled && self.input.waits_for_others && !self.must_wait_for_others();
-        self.input.directive != self.session.directive()
-            || self.input.directive == Directive::Run && may_start()
+        let may_start =
+            || self.progress.stalled && self.progress.waits_for_others && !self.must_wait_for_others();
+        self.progress.directive != self.session.directive()
+            || self.progress.directive == Directive::Run && may_start()
     }
 
     /// Does what is decided over one message of the client.
     fn handle(&mut self, to: ReplyTo, body: &[u8], now: Instant, cx: &mut Context<'_>) {
-        let Self { executor, session, last_hop, .. } = self;
+        let Self { executor, session, last_hop, progress, .. } = self;
         let identity = executor.node.identity();
         let login = identity.config().login.as_ref().map(|login| login.command);
         let decision = decide(login, session.stage(), to.command, &executor.tables);
@@ -410,7 +409,7 @@ impl Connection {
                 }
             }
             Decision::Forward { rule, .. } => {
-                forward(executor, session, last_hop, rule, &message);
+                forward(executor, session, (last_hop, &mut progress.moves), rule, &message);
             }
             Decision::NoRoute => {
                 let text = format!("no handler and no route for command {}", to.command);
@@ -427,7 +426,7 @@ impl Connection {
         if self.input.spoken.is_none() {
             max = max.max(self.session.protocols().opening_bytes_max());
         }
-        if self.input.ended || self.input.directive != Directive::Run || self.input.unread.len() > max {
+        if self.progress.ended || self.progress.directive != Directive::Run || self.input.unread.len() > max {
             return Poll::Pending;
         }
         let mut scratch = SCRATCH.take();
@@ -451,7 +450,7 @@ impl Connection {
 
     fn take_read(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Closed> {
         if bytes.is_empty() {
-            self.input.ended = true;
+            self.progress.ended = true;
             self.settle_protocol();
             return Ok(());
         }
@@ -501,10 +500,10 @@ impl Connection {
 
     /// Whether there is nothing to do before the client says something.
     fn is_at_rest(&self) -> bool {
-        self.input.directive == Directive::Run
+        self.progress.directive == Directive::Run
             && self.running.is_none()
-            && !self.input.stalled
-            && !self.input.ended
+            && !self.progress.stalled
+            && !self.progress.ended
     }
 
     /// A handler that has begun runs to its end although its client is gone: half a trade is worse than an

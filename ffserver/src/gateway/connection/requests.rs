@@ -43,8 +43,6 @@ pub(super) struct Message<'a> {
 #[derive(Default)]
 pub(super) struct LastHop {
     hop: Option<(Arc<str>, Hop)>,
-    /// How often the session had been moved when `hop` was chosen.
-    moves: u32,
 }
 
 /// Starts a handler of this node; gives it back when it waits for something, and the session's next messages for it.
@@ -95,7 +93,7 @@ pub(super) fn start(
 pub(super) fn forward(
     executor: &Arc<Executor>,
     session: &LocalSession,
-    last_hop: &mut LastHop,
+    (last_hop, moves): (&mut LastHop, &mut u32),
     rule: &RouteRule,
     message: &Message<'_>,
 ) {
@@ -108,7 +106,11 @@ pub(super) fn forward(
     let asked = session.stage() == Stage::Asked;
     let sink = if asked { login_stage::sink(session, executor) } else { session.reply_sink() };
     session.request_waits();
-    if let Err(fault) = last_hop.send(transit, session.moves(), &message, to, sink) {
+    // The last hop is of before the session's last move.
+    if std::mem::replace(moves, session.moves()) != session.moves() {
+        last_hop.hop = None;
+    }
+    if let Err(fault) = last_hop.send(transit, &message, to, sink) {
         if asked {
             return login_stage::decide(session, executor, to, Err(fault));
         }
@@ -119,19 +121,15 @@ pub(super) fn forward(
 
 impl LastHop {
     /// Sends a message this way, when it is still open and nothing of this node waits for another one; else the way that is
-    /// found. `moves` says how often the session has been moved.
+    /// found.
     fn send(
         &mut self,
         transit: &Transit,
-        moves: u32,
         message: &Forwarded<'_>,
         to: ReplyTo,
         sink: Arc<dyn Sink>,
     ) -> Result<(), Fault> {
         let (target, client, token) = (message.target, message.client, to.token());
-        if moves != self.moves {
-            (self.moves, self.hop) = (moves, None);
-        }
         let changes = transit.membership().changes();
         let known = self.hop.as_ref().filter(|(known, hop)| {
             let same = Arc::ptr_eq(known, target) && !client.stateless;

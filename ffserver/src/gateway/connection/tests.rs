@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use ffnet::transport::tcp::TcpClient;
 use ffproto::CommandId;
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::runtime::server::bare;
@@ -28,7 +30,7 @@ async fn connection() -> (Connection, TcpStream) {
     let (stream, address) = listener.accept().await.unwrap();
     stream.writable().await.unwrap();
     let session = executor.node.all_sessions().registry().open(address).unwrap();
-    (Connection::new(stream, session, executor), client)
+    (Connection::new(Arc::new(TcpClient::new(stream).unwrap()), session, executor), client)
 }
 
 /// The wait for the client's first bytes, which a greeting has, must not use up the timer of the hook that greets.

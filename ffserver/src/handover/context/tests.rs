@@ -151,7 +151,7 @@ async fn the_last_request_of_a_client_that_holds_and_the_last_client_that_leaves
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let open = OpenPorts::new(context.ports.subscribe());
-    tokio::spawn(clients.serve(listener, open, CancellationToken::new()));
+    tokio::spawn(clients.serve(Box::new(listener), open, CancellationToken::new()));
     let client = TcpStream::connect(at).await.unwrap();
     while context.node.all_sessions().registry().all().is_empty() {
         tokio::task::yield_now().await;

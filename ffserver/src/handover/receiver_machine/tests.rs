@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ffproto::SessionId;
-use ffproto::handover::Session;
+use ffproto::handover::{Session, Spoken};
 
 use super::*;
 use crate::handover::fixture::{MS, abilities, name, who};
@@ -327,11 +327,15 @@ fn after_its_end_nothing_is_to_be_done_any_more() {
 #[test]
 fn a_program_without_a_protocol_that_clients_speak_says_so_before_it_greets() {
     let mut world = World::new(false);
-    let speaks = |names: &[&str]| FromPredecessor::Speaks(names.iter().map(|name| (*name).into()).collect());
-    world.hear(speaks(&["firefly"]));
+    let speaks = |names: &[&str], transport: Option<&str>| {
+        let protocols = names.iter().map(|name| (*name).into()).collect();
+        FromPredecessor::Speaks(Spoken { protocols, transport: transport.map(str::to_owned) })
+    };
+    world.hear(speaks(&["firefly"], Some("tcp")));
     assert!(!world.machine.is_over());
-    world.hear(speaks(&["firefly", "lines"]));
-    let why = "clients speak `lines` with the old process, and this program does not have that";
+    world.hear(speaks(&["firefly", "lines"], Some("sealed")));
+    let why =
+        "clients speak `lines`, over `sealed` with the old process, and this program does not have that";
     assert_eq!(world.done.last(), Some(&format!("fail: {why}")));
     assert_eq!(world.machine.outcome().unwrap().unwrap_err().to_string(), why);
 }

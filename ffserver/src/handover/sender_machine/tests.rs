@@ -1,6 +1,6 @@
 //! The predecessor's half of a replacement as facts.
 
-use ffproto::NodeName;
+use ffproto::{NodeName, SessionId};
 
 use super::*;
 use crate::handover::fixture::{MS, name, who};
@@ -16,8 +16,8 @@ struct World {
 /// An app that freezes, with 2 s to park, 10 s to drain and 1 s to prove.
 fn freezing() -> Terms {
     let (park, drain, prove) = (MS(2000), MS(10_000), MS(1000));
-    let speaks = Vec::new();
-    Terms { ours: who(5), freezes: true, has_clients: false, speaks, park, drain, prove }
+    let speaks = Spoken::default();
+    Terms { ours: who(5), freezes: true, has_clients: false, drains: false, speaks, park, drain, prove }
 }
 
 fn with_clients() -> Terms {
@@ -36,7 +36,7 @@ fn gone() -> Facts {
 fn words(what: &Do) -> String {
     match what {
         Do::Say(message) => format!("say {}", name(message)),
-        Do::Answer { number, .. } => format!("answer {number}"),
+        Do::Answer(PassedBack { number, .. }) => format!("answer {number}"),
         other => format!("{other:?}"),
     }
 }
@@ -525,11 +525,36 @@ fn after_its_end_nothing_is_to_be_done_any_more() {
 
 #[test]
 fn what_clients_speak_is_told_before_the_greeting_and_a_refusal_comes_before_anything_has_begun() {
-    let terms = Terms { speaks: vec!["lines".into()], ..with_clients() };
+    let terms =
+        Terms { speaks: Spoken { protocols: vec!["lines".into()], transport: None }, ..with_clients() };
     let (mut machine, told) = SenderMachine::new(terms, Instant::now());
     assert_eq!(told.iter().map(words).collect::<Vec<_>>(), ["say Speaks", "say Hello"]);
     let refused = FromSuccessor::Failed { reason: "no `lines`".into() };
     let done = machine.step(Seen::Message(refused), Instant::now());
     assert!(!done.contains(&Do::Begin) && !done.contains(&Do::Pause), "{done:?}");
     assert_eq!(machine.outcome().unwrap().unwrap_err().to_string(), "no `lines`");
+}
+
+#[test]
+fn clients_that_cannot_leave_are_served_almost_until_the_drain_time_and_then_told_the_end() {
+    let mut w = World::serving(Terms { drains: true, ..with_clients() });
+    w.show(Facts { switched: true, ..Facts::default() });
+    assert_eq!(w.done(), "BeginLeaving");
+    assert_eq!(w.pass_until_due(), MS(9000));
+    assert_eq!(w.done(), "SayGoodbye");
+    w.show(gone());
+    assert_eq!(w.done(), "LastCall, SendRest, say Done, TellHandedOver");
+}
+
+#[test]
+fn clients_that_cannot_leave_are_told_the_end_at_once_when_the_state_is_the_successors() {
+    let mut w = World::greeted(Terms { drains: true, has_clients: true, ..freezing() });
+    w.show(Facts { answered: true, quiet: true, ..Facts::default() });
+    w.see(Seen::HttpWaits);
+    w.see(Seen::Frozen);
+    w.hear(FromSuccessor::Thawed);
+    w.hear(FromSuccessor::Serves);
+    w.done();
+    w.show(Facts { switched: true, ..Facts::default() });
+    assert_eq!(w.done(), "BeginLeaving, SayGoodbye");
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffnet::listen::Inherited;
+use ffnet::transport::Transport;
 use ffproto::control::ToMaster;
 use ffproto::protocol::Protocols;
 use ffproto::{Incarnation, NodeNumber};
@@ -53,9 +54,15 @@ pub struct FFServer {
     mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     /// Whether a reload loses state that the app has; the master is told so by a counter.
     loses_state: bool,
-    protocols: Arc<Protocols>,
+    edge: ClientEdge,
     stop: Stop,
     place: NodePlace,
+}
+
+/// How clients speak with the node.
+struct ClientEdge {
+    protocols: Arc<Protocols>,
+    transport: Arc<dyn Transport>,
 }
 
 /// Where a node runs.
@@ -119,7 +126,7 @@ impl FFServer {
             tables: app.tables,
             mounts: app.mounts,
             loses_state,
-            protocols,
+            edge: ClientEdge { protocols, transport: app.transport },
             stop,
             place: NodePlace::Alone,
         })
@@ -179,7 +186,7 @@ impl FFServer {
     /// [`RunError`] when it cannot start; the master has been told. After a start it always ends well.
     pub async fn run(mut self, inherited: Inherited) -> Result<(), RunError> {
         self.warn_of_lost_state();
-        let foundation = Foundation::new(self.identity.clone(), &self.cluster, self.protocols.clone());
+        let foundation = Foundation::new(self.identity.clone(), &self.cluster, self.edge.protocols.clone());
         let (word, mut control) = self.start_control(&foundation);
         let started = Instant::now();
         match self.start(foundation, inherited, &control, &word).await {

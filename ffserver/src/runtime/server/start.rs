@@ -207,7 +207,7 @@ impl FFServer {
             _ = lost.wait_for(|lost| *lost) => return Err(TakeOverError::NoMaster.into()),
             passage = timeout_at(until, passage) => passage.map_err(|_late| alone())??,
         };
-        Ok(Receiver::new(passage, node, &self.hooks, until).await?)
+        Ok(Receiver::new(passage, node, &self.hooks, self.edge.transport.name(), until).await?)
     }
 
     /// Opens the ports and links to the parents; the clients come last.
@@ -245,12 +245,21 @@ impl FFServer {
         let (mut clients, mut serving) = (None, None);
         if let Some(listener) = net {
             self.wait_for_number(control).await;
-            let all = Clients::new(executor);
+            let listener = self
+                .edge
+                .transport
+                .listen(listener)
+                .map_err(|source| self.not_a_socket("netport", source))?;
+            let all = Clients::new(executor, self.edge.transport.clone());
             serving = Some(tokio::spawn(all.clone().serve(listener, open(), self.stop.token())));
             clients = Some(all);
         }
         let handover = HandoverContext { node, hooks: self.hooks.clone(), ports, clients, front };
         Ok(RunningNode { addresses, serving, links, tasks, handover, receiver: None, _web: web })
+    }
+
+    fn not_a_socket(&self, key: &'static str, source: std::io::Error) -> RunError {
+        RunError::Socket { node: self.identity.name().clone(), key, source }
     }
 
     fn start_tasks(&self, inbound: &Arc<Inbound>) -> Vec<JoinHandle<()>> {

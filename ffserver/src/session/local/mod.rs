@@ -177,7 +177,7 @@ pub(crate) struct SessionHandoff {
 
 impl SessionHandoff {
     /// Of a session that nothing has been done with.
-    fn new(state: SessionState, stage: Stage) -> Self {
+    pub(crate) fn new(state: SessionState, stage: Stage) -> Self {
         let (form, watchers, groups) = (MessageForm::Firefly, Vec::new(), Vec::new());
         Self { form, state, watchers, stage, groups, moves: 0, stamp: None, broadcasts_received: 0 }
     }
@@ -423,6 +423,11 @@ impl LocalSession {
     pub(crate) fn spoken(&self) -> Option<&'static str> {
         let id = self.0.outbox.lock().spoken?;
         Some(self.0.wire.protocols.get(id).name())
+    }
+
+    /// Whether the client's connection can go on in another process.
+    pub(crate) fn can_travel(&self) -> bool {
+        self.0.outbox.lock().socket.as_ref().is_some_and(|socket| socket.stream().can_travel())
     }
 
     /// Counts one more request that runs elsewhere: on another node, or beside the session's order.

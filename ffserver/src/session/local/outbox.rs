@@ -388,7 +388,7 @@ impl Inner {
         let mut answer = ANSWER.take();
         write(outbox.spoken, &mut answer);
         let n = socket.try_write_bytes(&answer);
-        if n < answer.len() {
+        if n < answer.len() || socket.has_unsent() {
             outbox.out.own().extend_from_slice(&answer[n..]);
             outbox.at_rest = false;
             wake(outbox);
@@ -409,7 +409,7 @@ impl Inner {
             return;
         }
         match socket.as_ref().map(|socket| socket.try_write(out)) {
-            Some(Ok(())) => out.clear(KEEP_BYTES),
+            Some(Ok(())) if !socket.as_ref().is_some_and(Socket::has_unsent) => out.clear(KEEP_BYTES),
             _ => {
                 *at_rest = false;
                 wake(&mut outbox);
@@ -474,6 +474,7 @@ pub(super) fn wake(outbox: &mut Outbox) {
 
 #[cfg(test)]
 mod tests {
+    use ffnet::transport::tcp::TcpClient;
     use ffproto::SessionId;
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream};
@@ -498,7 +499,7 @@ mod tests {
             stream.writable().await.unwrap();
             let wire = wire();
             let session = LocalSession::new(SessionId(1), address, Stage::In, wire, Arc::default());
-            session.set_socket(Socket::new(stream));
+            session.set_socket(Socket::new(Arc::new(TcpClient::new(stream).unwrap())));
             Self { session, client, sent: Vec::new(), woken: Arc::default() }
         }
 

@@ -1,26 +1,30 @@
 //! A client's socket: written by its connection, and directly by senders while the connection is idle.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use ffnet::transport::ClientStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::session::local::write_buffer::WriteBuffer;
 
 /// The bound on pieces of one write: what the shortest of them make together fills a socket's buffer for a while.
 const PIECES_MAX: usize = 64;
 
-/// A client's socket, closed when the last clone is gone. Cheap to clone.
+/// A client's socket, over its transport; closed when the last clone is gone. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Socket(Arc<TcpStream>);
+pub(crate) struct Socket(Arc<dyn ClientStream>);
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(stream))
+    pub(crate) fn new(stream: Arc<dyn ClientStream>) -> Self {
+        Self(stream)
+    }
+
+    /// The connection under it.
+    pub(crate) fn stream(&self) -> &dyn ClientStream {
+        &*self.0
     }
 
     /// Writes as many bytes as the socket takes now.
@@ -51,6 +55,11 @@ impl Socket {
         self.0.try_write(bytes).unwrap_or(0)
     }
 
+    /// Whether the transport has taken bytes that it has not sent: the connection has to see to it.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.0.has_unsent()
+    }
+
     /// Writes all bytes, or remembers the waker for when the socket takes more.
     pub(crate) fn poll_write_all(
         &self,
@@ -60,45 +69,21 @@ impl Socket {
         loop {
             // An empty buffer has nothing to be ready for.
             if buffer.is_empty() {
-                return Poll::Ready(Ok(()));
+                return if self.0.has_unsent() { self.0.poll_flush(cx) } else { Poll::Ready(Ok(())) };
             }
             ready!(self.0.poll_write_ready(cx))?;
             match self.try_write(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(()) => {}
                 done => return Poll::Ready(done),
             }
         }
     }
 }
 
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl AsyncRead for Socket {
-    /// As tokio's own: a read that has not filled the buffer has emptied the socket, so the next one waits for the
-    /// next event and costs no system call.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            let room = buf.initialize_unfilled();
-            let (len, mut read) = (room.len(), 0);
-            let outcome = self.0.try_io(Interest::READABLE, || {
-                read = rustix::net::recv(&*self.0, room, rustix::net::RecvFlags::empty())?.0;
-                let emptied = 0 < read && read < len;
-                if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            match outcome {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && read == 0 => {}
-                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(e)),
-                _ => {
-                    buf.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
+        self.0.poll_read(cx, buf)
     }
 }
 
@@ -113,11 +98,12 @@ impl AsyncWrite for Socket {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write).map_err(Into::into))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_flush(cx))?;
+        Poll::Ready(self.0.shut_down())
     }
 }

@@ -1,4 +1,4 @@
-//! A protocol of lines, for people with a terminal, as an author brings it: from a crate of its own.
+//! A protocol of lines, for people with a terminal.
 //!
 //! ```text
 //! LINES 1                    the client begins
@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use ffserver::protocol::{
     Begins, ClientProtocol, Decoder, Ending, FaultSaid, Next, ProtocolFault, Received, ReplyTo,
 };
-use ffserver::{App, CommandId, Fault};
+use ffserver::{CommandId, Fault};
 
 const OPENING: &[u8] = b"LINES 1\n";
 
@@ -27,12 +27,6 @@ pub struct Lines;
 #[derive(Default)]
 struct LinesDecoder {
     numbered: u32,
-}
-
-/// The apps of the tests, whose net nodes' clients may speak lines.
-pub fn all() -> Vec<App> {
-    let speaks = |app: App| if app.name() == "trialnet" { app.protocol(Lines) } else { app };
-    testapps::all().into_iter().map(speaks).collect()
 }
 
 impl ClientProtocol for Lines {
