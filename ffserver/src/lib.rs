@@ -67,6 +67,7 @@ pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId, protoco
 pub use ffstore::{Cache, Db, NamedDb, Record, Save, Table, cache, databases, db, record};
 pub use handover::receiver::TakeOverError;
 pub use identity::stop::Stop;
+pub use node::metrics::Metrics;
 pub use node::{Node, Phase};
 pub use runtime::in_process::InProcessNet;
 pub use runtime::preflight::{CheckFinding, check, check_apps};
@@ -77,6 +78,11 @@ pub use session::conflated_broadcast::ConflatedBroadcast;
 pub use session::handle::{MoveError, Session, SessionError};
 pub use session::local::PushError;
 pub use {bytes, tracing};
+
+/// The handles that an app counts with, of [`Node::metrics`].
+pub mod metrics {
+    pub use fftelemetry::metrics::{Counter, Family, Gauge, Histogram, ObjectGuard, Section, SectionTimer};
+}
 
 /// What a module of handlers needs: `use ffserver::prelude::*;`
 pub mod prelude {

@@ -7,6 +7,7 @@
 //! Lines are made without colours; the terminal's copy gets them where it is written ([`colour`]), so the file's has none.
 
 pub mod colour;
+pub mod metrics;
 
 use std::borrow::Cow;
 use std::fs::OpenOptions;

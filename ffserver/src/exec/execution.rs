@@ -15,13 +15,31 @@ use tracing::warn;
 use crate::app::handler::{HandlerFuture, Outcome, Request, Route};
 use crate::error::HandlerError;
 use crate::identity::Identity;
+use crate::identity::handler_metrics::{HandlerMetrics, RunBegin};
 use crate::identity::watchdog::Watchdog;
 
 /// The execution of a handler or hook: a future whose panic becomes an error.
 pub(crate) struct Execution {
     handler: HandlerFuture,
-    /// The watchdog that notes the handler while it is polled, under its number.
-    noted: Option<(Arc<Watchdog>, u32)>,
+    /// What a handler of the app is noted by, until it has ended.
+    noted: Option<Noted>,
+}
+
+/// The note of a handler that runs.
+struct Noted {
+    /// The watchdog that notes the handler while it is polled, under its number; it has the handler's metrics, too.
+    watchdog: Arc<Watchdog>,
+    number: u32,
+    /// When the run began, if it is timed.
+    began: Option<RunBegin>,
+}
+
+impl Noted {
+    fn end(&self, failed: Option<Code>) {
+        if let Some(metrics) = self.watchdog.metrics(self.number) {
+            metrics.end(self.began, failed);
+        }
+    }
 }
 
 impl Execution {
@@ -31,7 +49,8 @@ impl Execution {
         // The extraction of arguments runs inside the future of an attribute, but a route may be written by hand.
         let handler = catch_unwind(AssertUnwindSafe(|| run(request)))
             .unwrap_or_else(|payload| Box::pin(ready(Err(panicked(&*payload)))));
-        Self { handler, noted: Some((watchdog.clone(), route.number)) }
+        let began = watchdog.metrics(route.number).and_then(HandlerMetrics::begin);
+        Self { handler, noted: Some(Noted { watchdog: watchdog.clone(), number: route.number, began }) }
     }
 
     /// The execution of another future of the app, such as a hook.
@@ -45,16 +64,28 @@ impl Future for Execution {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let Self { handler, noted } = &mut *self;
-        if let Some((watchdog, number)) = noted {
+        if let Some(Noted { watchdog, number, .. }) = noted {
             watchdog.begin(*number);
         }
         let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
-        if let Some((watchdog, _)) = noted {
+        if let Some(Noted { watchdog, .. }) = noted {
             watchdog.end();
         }
-        match polled {
-            Ok(polled) => polled,
-            Err(payload) => Poll::Ready(Err(panicked(&*payload))),
+        let polled = polled.unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))));
+        if let Poll::Ready(outcome) = &polled
+            && let Some(noted) = noted.take()
+        {
+            noted.end(outcome.as_ref().err().map(HandlerError::code));
+        }
+        polled
+    }
+}
+
+/// A handler that is dropped before it has ended has come to its deadline: that is how long it took, and a failure.
+impl Drop for Execution {
+    fn drop(&mut self) {
+        if let Some(noted) = self.noted.take() {
+            noted.end(Some(Code::Timeout));
         }
     }
 }

@@ -12,6 +12,8 @@ use rustc_hash::FxHashMap;
 use crate::app::app::App;
 use crate::app::handler::{CheckContext, Key, Route, has_parent};
 use crate::cluster::served::is_reserved;
+use crate::identity::metrics::NodeMetrics;
+use crate::identity::watchdog::WatchedHandler;
 use crate::node::States;
 
 /// The handler tables of a node, by who may call.
@@ -65,9 +67,13 @@ impl HandlerTables {
         })
     }
 
-    /// The handlers' names by number, with what calls them.
-    pub(crate) fn names(app: &App) -> Vec<String> {
-        app.routes.iter().map(|route| format!("`{}` ({})", route.name, route.key)).collect()
+    /// The handlers by number: their names, with what calls them, and their metrics.
+    pub(crate) fn watched(app: &App, metrics: &NodeMetrics) -> Vec<WatchedHandler> {
+        let watched = |route: &Route| WatchedHandler {
+            name: format!("`{}` ({})", route.name, route.key),
+            metrics: metrics.of_handler(route.name, &route.key.to_string().replace('`', "")),
+        };
+        app.routes.iter().map(watched).collect()
     }
 
     /// Whether clients' messages are for this node: it handles them, or its route says who does.

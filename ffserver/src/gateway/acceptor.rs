@@ -126,6 +126,7 @@ impl Clients {
                 return;
             }
         };
+        count(&self.executor.node.identity().counters().sessions_opened);
         info!(session = %session.id(), %address, "client connected");
         self.run(Connection::new(stream, session, self.executor.clone()));
     }

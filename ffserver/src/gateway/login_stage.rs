@@ -143,6 +143,7 @@ async fn accept(
         node.all_sessions().events().verified(session.id()).await;
     }
     session.set_stage(Stage::In);
+    count(&node.identity().counters().logins_accepted);
     session.reply(to, greeting);
     Ok(())
 }

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::identity::handler_metrics::HandlerMetrics;
+
 /// The time between two beats of a loop that turns.
 pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
 
@@ -11,14 +13,21 @@ pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// began last.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    handlers: Vec<String>,
+    handlers: Vec<WatchedHandler>,
     /// The number of the handler that is being polled, from 1; 0 between two.
     handler: AtomicU32,
     beats: AtomicU64,
 }
 
+/// A handler that the watchdog may note, with its metrics: who notes it finds them by the same number.
+#[derive(Debug)]
+pub(crate) struct WatchedHandler {
+    pub(crate) name: String,
+    pub(crate) metrics: HandlerMetrics,
+}
+
 impl Watchdog {
-    pub(crate) fn new(handlers: Vec<String>) -> Self {
+    pub(crate) fn new(handlers: Vec<WatchedHandler>) -> Self {
         Self { handlers, handler: AtomicU32::new(0), beats: AtomicU64::new(0) }
     }
 
@@ -42,8 +51,23 @@ impl Watchdog {
 
     /// The handler that is being polled.
     pub(crate) fn handler(&self) -> Option<&str> {
-        let place = self.handler.load(Ordering::Relaxed).checked_sub(1)?;
-        self.handlers.get(place as usize).map(String::as_str)
+        self.watched(self.handler.load(Ordering::Relaxed)).map(|handler| handler.name.as_str())
+    }
+
+    /// The metrics of a handler, by its number.
+    #[inline]
+    pub(crate) fn metrics(&self, handler: u32) -> Option<&HandlerMetrics> {
+        self.watched(handler).map(|handler| &handler.metrics)
+    }
+
+    #[inline]
+    fn watched(&self, handler: u32) -> Option<&WatchedHandler> {
+        self.handlers.get((handler as usize).wrapping_sub(1))
+    }
+
+    /// Begins a new second for the metrics of every handler.
+    pub(crate) fn end_second(&self) {
+        self.handlers.iter().for_each(|handler| handler.metrics.end_second());
     }
 }
 
@@ -89,6 +113,7 @@ impl LoopWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::metrics::NodeMetrics;
 
     const TICK: Duration = Duration::from_millis(250);
 
@@ -113,7 +138,10 @@ mod tests {
 
     #[test]
     fn the_handler_that_runs_is_named() {
-        let watchdog = Watchdog::new(vec!["`a` (command 1)".into(), "`b` (command 2)".into()]);
+        let metrics = NodeMetrics::new();
+        let watched =
+            |name: &str| WatchedHandler { name: name.into(), metrics: metrics.of_handler(name, name) };
+        let watchdog = Watchdog::new(vec![watched("`a` (command 1)"), watched("`b` (command 2)")]);
         assert_eq!(watchdog.handler(), None);
         watchdog.begin(2);
         assert_eq!(watchdog.handler(), Some("`b` (command 2)"));

@@ -1,6 +1,8 @@
 //! The handle to one running node: a façade over its parts, for authors' code. No global knows it; everything
 //! that needs the node is given this handle, so one process can host many.
 
+pub(crate) mod metrics;
+
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;

@@ -192,6 +192,7 @@ impl LinkService {
         if message.hops >= transit.identity().limits().hops_max {
             return Err(transit.too_many_hops(message.hops));
         }
+        transit.count_forwarded(message.target);
         let (sink, token) = (link.sink(), call.into());
         if let Some(last) = self.last_forward.lock().as_ref().filter(|last| last.is_for(transit, message)) {
             match forward_over(&last.hop, message, sink.clone(), token) {

@@ -3,6 +3,7 @@
 pub(crate) mod child_listener;
 pub(crate) mod control;
 pub(crate) mod in_process;
+pub(crate) mod metrics;
 pub(crate) mod parent_dialer;
 pub(crate) mod preflight;
 pub mod process;

@@ -1,4 +1,4 @@
-//! The node's web server: /healthz and the app's routes in Rocket, with the node as its state, behind a front (`ffhttp`).
+//! The node's web server: /healthz, /metrics and the app's routes in Rocket, with the node as its state, behind a front (`ffhttp`).
 //!
 //! The code that Rocket's macros make names `::rocket`, so a crate with routes has `rocket` among its own dependencies.
 //! A re-export would look as if it did instead, and is not there:
@@ -14,7 +14,9 @@ use ffconfig::Limits;
 use ffhttp::{Front, StartError, Timeouts, WebServer};
 use ffstore::db::Db;
 use ffstore::record::{Records, TableStats};
+use fftelemetry::metrics::CONTENT_TYPE;
 use rocket::http::{ContentType, Status};
+use rocket::request::{FromRequest, Outcome, Request};
 
 use crate::node::{Node, Phase};
 
@@ -35,7 +37,7 @@ impl Web {
         let name = format!("{} web", node.name());
         let (timeouts, connections_max) = bounds(&node.config().limits);
         let server = WebServer::start(name, |rocket| {
-            let rocket = rocket.manage(node).mount("/", rocket::routes![healthz]);
+            let rocket = rocket.manage(node).mount("/", own_routes());
             mounts.into_iter().fold(rocket, |rocket, (base, routes)| rocket.mount(base, routes))
         });
         Ok(Self { server: server.await?, timeouts, connections_max })
@@ -102,6 +104,58 @@ fn healthz(node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
     let serves = matches!(node.phase(), Phase::Ready | Phase::HandedOver);
     let code = if serves { Status::Ok } else { Status::ServiceUnavailable };
     (code, (ContentType::JSON, format!("{body}\n")))
+}
+
+/// Whether a request may read the metrics: from this host, or with the cluster's token. A webport is for players, too, and what a
+/// node counts is nobody's business.
+struct MayScrape(bool);
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for MayScrape {
+    type Error = std::convert::Infallible;
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
+        let header = |name| request.headers().get_one(name);
+        let given = header("Authorization").and_then(|given| given.split_once(' '));
+        let with_token = given.is_some_and(|(scheme, token)| {
+            let node = request.rocket().state::<Node>();
+            scheme.eq_ignore_ascii_case("bearer")
+                && node.is_some_and(|node| node.identity().is_token(token.trim()))
+        });
+        let from_here = request.client_ip().is_some_and(|ip| ip.to_canonical().is_loopback());
+        // A page of another site, in a browser on this host, comes from here as well, under a name of its own.
+        let asked_as_here = header("Host").is_none_or(is_loopback_name);
+        Outcome::Success(Self(with_token || from_here && asked_as_here))
+    }
+}
+
+fn is_loopback_name(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || matches!(name, "127.0.0.1" | "::1")
+}
+
+/// The node's own routes. A route of the app's for `/metrics` goes before this one, one for every path does not: their ranks are
+/// -12 and at least -8.
+fn own_routes() -> Vec<rocket::Route> {
+    let mut routes = rocket::routes![healthz, metrics];
+    let ours = routes.iter_mut().filter(|route| route.uri.path() == "/metrics");
+    ours.for_each(|route| route.rank = -11);
+    routes
+}
+
+/// The node's metrics.
+#[rocket::get("/metrics")]
+fn metrics(may: MayScrape, node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
+    if !may.0 {
+        let why = "the metrics are for this host, or for who sends the cluster's token: `Authorization: Bearer TOKEN`\n";
+        return (Status::Forbidden, (ContentType::Plain, why.to_owned()));
+    }
+    let text = super::metrics::text(node.transit(), node.all_sessions().registry(), Some(node));
+    let kind = ContentType::parse_flexible(CONTENT_TYPE).unwrap_or(ContentType::Plain);
+    (Status::Ok, (kind, text))
 }
 
 #[cfg(test)]

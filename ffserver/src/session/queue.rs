@@ -64,6 +64,11 @@ impl<M> SessionQueues<M> {
         self.running.lock().contains_key(&session)
     }
 
+    /// How many messages wait behind running ones, of all sessions together.
+    pub(crate) fn waiting(&self) -> usize {
+        self.running.lock().values().map(|queue| queue.waiting.len()).sum()
+    }
+
     /// Notes that the running message has ended. Returns the next one to run, or `None`, and the session no longer
     /// counts as running.
     pub(crate) fn next(&self, session: SessionId) -> Option<(M, Bytes)> {

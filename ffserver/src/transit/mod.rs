@@ -4,6 +4,7 @@ pub(crate) mod call;
 pub(crate) mod envelope;
 pub(crate) mod envelope_hold;
 pub(crate) mod flush_barrier;
+pub(crate) mod forward_counters;
 pub(crate) mod inbound_envelope;
 pub(crate) mod links;
 pub(crate) mod next_hop;
@@ -26,12 +27,14 @@ use crate::cluster::peers::Peers;
 use crate::cluster::side::Side;
 use crate::identity::Identity;
 use envelope_hold::EnvelopeHold;
+use forward_counters::ForwardCounters;
 use park::{Park, ParkLimits};
 
 /// The transit of one node: its links, its tables of the nodes behind them, and the messages that wait. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Transit(Arc<Parts>);
 
+// Fields: each is a table or a bell of its own, with a file of its own; only `Transit` has them together.
 struct Parts {
     identity: Identity,
     membership: Membership,
@@ -41,6 +44,7 @@ struct Parts {
     affinity: Affinity,
     park: Park,
     hold: EnvelopeHold,
+    forwarded: ForwardCounters,
     turn: AtomicU64,
     /// Rings when a link has come or ended.
     linked: Notify,
@@ -55,6 +59,9 @@ pub(crate) trait SessionWork: Send + Sync {
 
     /// Whether a message of the session runs, or waits for its turn, at this node.
     fn is_running(&self, session: SessionId) -> bool;
+
+    /// How many messages wait for their turn at this node.
+    fn waiting(&self) -> usize;
 }
 
 impl Transit {
@@ -66,6 +73,7 @@ impl Transit {
             cluster.children_of(&config.name).map(|child| (child.name.clone(), child.kind.clone()));
         let children = Peers::expecting(children, now);
         let (limits, routes) = (&config.limits, ConfiguredRoutes::of(cluster, config));
+        let forwarded = ForwardCounters::new(identity.metrics().registry(), &config.route, &routes);
         let park = ParkLimits { messages_max: limits.park_max, bytes_max: limits.park_bytes_max };
         Self(Arc::new(Parts {
             membership: Membership::default(),
@@ -75,6 +83,7 @@ impl Transit {
             affinity: Affinity::default(),
             park: Park::new(park),
             hold: EnvelopeHold::default(),
+            forwarded,
             turn: AtomicU64::new(0),
             linked: Notify::new(),
             turned: Notify::new(),
@@ -134,6 +143,12 @@ impl Transit {
         &self.0.park
     }
 
+    /// Counts a client's message that is sent on to a target.
+    #[inline]
+    pub(crate) fn count_forwarded(&self, target: &Arc<str>) {
+        self.0.forwarded.count(target);
+    }
+
     /// The envelope hold: the envelopes that wait for their session or node.
     pub(crate) fn hold(&self) -> &EnvelopeHold {
         &self.0.hold
@@ -164,6 +179,11 @@ impl Transit {
     /// Whether a message of a session runs, or waits for its turn, at this node.
     pub(crate) fn runs_here(&self, session: SessionId) -> bool {
         self.0.work.is_running(session)
+    }
+
+    /// How many messages of sessions wait for their turn at this node.
+    pub(crate) fn waiting_here(&self) -> usize {
+        self.0.work.waiting()
     }
 
     /// Until when a node that is not reached now may be back: `limits.park_ms` after it was reached, or after the start of

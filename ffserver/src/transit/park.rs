@@ -223,6 +223,12 @@ impl Park {
         self.any.load(Ordering::Acquire)
     }
 
+    /// How many messages wait, and how many bytes they are.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let waiting = self.waiting.lock();
+        (waiting.count, waiting.bytes)
+    }
+
     /// Whether a message must wait because an earlier one of the same session waits for the same neighbour or target.
     pub(crate) fn blocks(&self, to: &Destination, session: Option<SessionId>) -> bool {
         self.any() && self.waiting.lock().keys.contains_key(&(to.clone(), session))

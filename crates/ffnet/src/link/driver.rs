@@ -229,6 +229,7 @@ where
                     .into_iter()
                     .for_each(|bytes| fit(bytes, KEEP_AT_REST_BYTES));
                 Link::push(&mut out, &Head::new(Kind::Ping), &[]);
+                self.link.0.round_trip.asked(now);
             }
         }
         Ok(())
@@ -356,7 +357,7 @@ fn handle<V: Service>(
         Kind::Done => end_call(link, head, Ok(None)),
         Kind::Fault => end_call(link, head, Err(&read_fault(link, head, body))),
         Kind::Ping => Link::push(&mut link.0.out.lock(), &Head::new(Kind::Pong), &[]),
-        Kind::Pong => {}
+        Kind::Pong => link.0.round_trip.answered(now),
         Kind::Pause => {
             link.say(Kind::Paused, flag::PAUSED, 0);
             service.changed(link, Change::Paused);

@@ -9,6 +9,7 @@
 mod bell;
 mod calls;
 mod driver;
+mod round_trip;
 mod service;
 
 use std::future::Future;
@@ -29,6 +30,7 @@ use crate::handshake::Peer;
 pub use calls::Sink;
 use calls::{CallTable, Ticket};
 pub use driver::Driver;
+use round_trip::RoundTrip;
 pub use service::{Closed, Service};
 
 /// The bytes that a frame needs beside its body, generously.
@@ -73,6 +75,7 @@ struct Inner {
     counters: Arc<LinkCounters>,
     /// [`flag`]s; changed under the lock of `out`, looked at without it.
     flags: AtomicU8,
+    round_trip: RoundTrip,
 }
 
 /// The flags of a link.
@@ -188,6 +191,7 @@ impl Link {
             calls: Mutex::default(),
             counters,
             flags: AtomicU8::new(0),
+            round_trip: RoundTrip::new(),
         }))
     }
 
@@ -403,6 +407,16 @@ impl Link {
     /// The number of calls on this link that wait for their outcome: its load.
     pub fn waiting_calls(&self) -> usize {
         self.0.calls.lock().len()
+    }
+
+    /// How long the peer took to answer the last heartbeat, which a link is asked for only when it is silent.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.0.round_trip.last()
+    }
+
+    /// The bytes that wait to be written, without those that are being written.
+    pub fn queued_bytes(&self) -> usize {
+        self.0.out.lock().bytes.len()
     }
 
     /// Whether no call on this link waits for its outcome; else `cx` is woken when that may be so. One at a time may wait.

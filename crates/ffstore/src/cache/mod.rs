@@ -26,6 +26,7 @@ mod memcached;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,7 +80,39 @@ pub struct Version(u64);
 /// Every operation is cancel-safe in that it leaves the cache whole; dropping the future of a write leaves
 /// open whether it was done.
 #[derive(Clone)]
-pub struct Cache(Backend);
+pub struct Cache(Backend, Arc<CacheCounters>);
+
+/// What the reads of a cache have come to.
+#[derive(Debug, Default)]
+struct CacheCounters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl CacheCounters {
+    /// Counts a read of `keys` keys, of which so many had a value.
+    fn count(&self, keys: usize, found: Result<usize, &CacheError>) {
+        match found {
+            Ok(found) => {
+                self.hits.fetch_add(found as u64, Ordering::Relaxed);
+                self.misses.fetch_add(keys.saturating_sub(found) as u64, Ordering::Relaxed);
+            }
+            Err(_) => drop(self.failures.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+}
+
+/// What the reads of a cache have come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Reads that found a value.
+    pub hits: u64,
+    /// Reads that found none.
+    pub misses: u64,
+    /// Reads that failed: a memcached is lost or late.
+    pub failures: u64,
+}
 
 #[derive(Clone)]
 enum Backend {
@@ -92,7 +125,7 @@ impl Cache {
     /// A cache in this process, which holds no more than `bytes_max` ([`BYTES_MAX`] is a good start). When
     /// it is full, what was not used for longest goes.
     pub fn in_process(bytes_max: usize) -> Self {
-        Self(Backend::Local(Arc::new(Mutex::new(Store::new(bytes_max)))))
+        Self(Backend::Local(Arc::new(Mutex::new(Store::new(bytes_max)))), Arc::default())
     }
 
     /// The memcached servers of the config, after each of them has answered once. Keys are spread over
@@ -101,7 +134,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Unreachable`], [`Refused`](CacheError::Refused) or [`NoServer`](CacheError::NoServer).
     pub async fn connect(config: &ffconfig::Memcached) -> Result<Self, CacheError> {
-        MemcachedCache::connect(config).await.map(|remote| Self(Backend::Remote(remote)))
+        MemcachedCache::connect(config).await.map(|remote| Self(Backend::Remote(remote), Arc::default()))
     }
 
     /// Whether every server answers.
@@ -128,10 +161,12 @@ impl Cache {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<(Bytes, Version)>, CacheError> {
-        match &self.0 {
+        let read = match &self.0 {
             Backend::Local(store) => Ok(store.lock().get(key.as_ref(), Instant::now())),
             Backend::Remote(remote) => remote.get(key.as_ref()).await,
-        }
+        };
+        self.1.count(1, read.as_ref().map(|value| value.iter().count()));
+        read
     }
 
     /// The values of many keys in the order of the keys, in about one round trip; `None` where there is none.
@@ -139,13 +174,22 @@ impl Cache {
     /// # Errors
     /// As [`get`](Self::get): when a server is lost the values of the others are not given either.
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>, CacheError> {
-        match &self.0 {
+        let read: Result<Vec<Option<Bytes>>, CacheError> = match &self.0 {
             Backend::Local(store) => {
                 let (mut store, now) = (store.lock(), Instant::now());
                 Ok(keys.iter().map(|key| store.get(key.as_ref(), now).map(|(value, _)| value)).collect())
             }
             Backend::Remote(remote) => remote.get_many(keys.iter().map(AsRef::as_ref)).await,
-        }
+        };
+        self.1.count(keys.len(), read.as_ref().map(|values| values.iter().flatten().count()));
+        read
+    }
+
+    /// What the reads of this cache have come to, of all its clones together.
+    pub fn stats(&self) -> CacheStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let CacheCounters { hits, misses, failures } = &*self.1;
+        CacheStats { hits: of(hits), misses: of(misses), failures: of(failures) }
     }
 
     /// Whether its values are in memcached, where other nodes see them.

@@ -152,6 +152,15 @@ enum Pool {
     Postgres(PgPool),
 }
 
+/// The connections of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSize {
+    /// Connections that are open.
+    pub open: usize,
+    /// Those of them that nothing uses now.
+    pub idle: usize,
+}
+
 /// A name under the config's `databases`, as a type; `databases! { Logs = "logs" }` makes them.
 pub trait DatabaseName {
     /// The name.
@@ -248,6 +257,16 @@ impl Db {
             Pool::MySql(_) => Dialect::MySql,
             Pool::Postgres(_) => Dialect::Postgres,
         }
+    }
+
+    /// The connections of the pool now.
+    pub fn pool_size(&self) -> PoolSize {
+        let (open, idle) = match &self.pool {
+            Pool::Sqlite(pool) => (pool.size(), pool.num_idle()),
+            Pool::MySql(pool) => (pool.size(), pool.num_idle()),
+            Pool::Postgres(pool) => (pool.size(), pool.num_idle()),
+        };
+        PoolSize { open: open as usize, idle }
     }
 
     /// The same pool with another deadline for each statement. A longer one is for the statement: nobody

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ffproto::SessionId;
@@ -303,6 +303,23 @@ impl Records {
         ];
         let all = self.cx.counters.list().into_iter().chain(gauges);
         all.filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)).collect()
+    }
+
+    /// Every counter by name, also those that are zero, as `record_hits`; the two of write-outs' times are no counters.
+    pub fn totals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.cx.counters.list().into_iter().filter(|(name, _)| !name.contains("_us"))
+    }
+
+    /// How long the last write-out took, and the longest.
+    pub fn flush_times(&self) -> (Duration, Duration) {
+        let of = |us: &AtomicU64| Duration::from_micros(us.load(Ordering::Relaxed));
+        (of(&self.cx.counters.flush_us), of(&self.cx.counters.flush_us_max))
+    }
+
+    /// How many records wait to be written, and their bytes.
+    pub fn dirty(&self) -> (usize, usize) {
+        let of = |n: &AtomicUsize| n.load(Ordering::Relaxed);
+        (of(&self.cx.backlog.records), of(&self.cx.backlog.bytes))
     }
 
     /// Each table, and what of it is in memory.

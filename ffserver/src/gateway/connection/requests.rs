@@ -103,6 +103,7 @@ pub(super) fn forward(
     let (target, deadline) = (rule.to.key(), now + transit.identity().limits().call_timeout);
     let (from, routed_here, hops) = (None, true, 0);
     let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
+    transit.count_forwarded(target);
     let asked = session.stage() == Stage::Asked;
     let sink = if asked { login_stage::sink(session, executor) } else { session.reply_sink() };
     session.request_waits();

@@ -54,6 +54,10 @@ impl SessionWork for SessionWorkView {
     fn is_running(&self, session: SessionId) -> bool {
         self.queues.is_running(session)
     }
+
+    fn waiting(&self) -> usize {
+        self.queues.waiting()
+    }
 }
 
 impl Foundation {

@@ -110,17 +110,18 @@ impl FFServer {
                 });
             }
         };
-        let (stop, names) = (Stop::new(config.drain), HandlerTables::names(&app));
+        let stop = Stop::new(config.drain);
         let identity = Identity::new(cluster, config, incarnation);
         let loses_state = app.loses_state();
         if loses_state {
             count(&identity.counters().state_without_freeze);
         }
+        let watched = HandlerTables::watched(&app, identity.metrics());
         Ok(Self {
             identity,
             cluster: cluster.clone(),
             handlers,
-            watchdog: Arc::new(Watchdog::new(names)),
+            watchdog: Arc::new(Watchdog::new(watched)),
             hooks: app.hooks,
             states: app.states,
             tables: app.tables,

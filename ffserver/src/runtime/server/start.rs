@@ -28,6 +28,7 @@ use crate::gateway::acceptor::{Clients, OpenPorts};
 use crate::gateway::idle_reaper;
 use crate::handover::HandoverContext;
 use crate::handover::receiver::{Receiver, TakeOverError};
+use crate::identity::Identity;
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
 use crate::node::Node;
 use crate::ops::inbound::Inbound;
@@ -270,7 +271,7 @@ impl FFServer {
             tokio::spawn(affinity_sweep::tell_lost_nodes(executor.clone())),
         ];
         if matches!(self.place, NodePlace::OwnProcess { .. }) {
-            tasks.push(tokio::spawn(beat(self.watchdog.clone())));
+            tasks.push(tokio::spawn(beat(self.watchdog.clone(), self.identity.clone())));
         }
         tasks.extend(executor.node.databases().map(|(name, db)| {
             let (name, db) = (name.to_owned(), db.clone());
@@ -335,10 +336,13 @@ impl FFServer {
 }
 
 /// Shows the watch of [`crate::runtime::process::watch_loop`] that the loop turns.
-async fn beat(watchdog: Arc<Watchdog>) {
+async fn beat(watchdog: Arc<Watchdog>, identity: Identity) {
     let mut beats = tokio::time::interval(BEAT_EVERY);
+    // A beat that is late is one beat, not as many as were missed.
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        beats.tick().await;
+        let due = beats.tick().await;
+        identity.metrics().loop_lag().observe(due.elapsed());
         watchdog.beat();
     }
 }
@@ -350,6 +354,7 @@ async fn every_second(executor: Arc<Executor>) {
     for second in 0_u64.. {
         seconds.tick().await;
         node.identity().end_log_second();
+        executor.watchdog.end_second();
         idle_reaper::reap(node.all_sessions().registry(), node.identity());
         executor.replicas.look_at_all(second.is_multiple_of(CHECK_EVERY_S));
         node.all_sessions().tell_claims();
