@@ -4,6 +4,7 @@
 //!
 //! * [`start()`] — every check and every socket first, then the supervisor and the administration.
 //! * [`supervisor`] — one task that does what a pure machine decides; processes; the control port.
+//! * `metrics` — what `/metrics` shows of every node, and the master's own.
 //! * `admin` — the pages and commands on `webport`.
 //! * [`single`] — one node by itself, for other hosts.
 //! * [`check`] — `--check`: what a sound config would start.
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod console;
 #[cfg(test)]
 mod fixture;
+mod metrics;
 pub mod output;
 mod place;
 mod run;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use ffconfig::Cluster;
 use ffnet::handshake::Local;
 use ffproto::NodeName;
+use ffproto::control::METRICS;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::console::Console;
+use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 use crate::place;
 use crate::run::{RosterNode, RosterProcess, RunFolder};
@@ -94,18 +96,22 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let (sockets, control) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
-    let parts = Parts { cluster: Arc::clone(&cluster), sockets, launcher, source, logs: logs.clone(), run };
+    let metrics = ClusterMetrics::new();
+    let (cluster_of, logs_of, meter) = (Arc::clone(&cluster), logs.clone(), metrics.meter());
+    let parts = Parts { cluster: cluster_of, sockets, launcher, source, logs: logs_of, run, meter };
     let (mut shell, events) = Shell::new(parts);
     let numbers: Vec<_> = left.into_iter().map(|node| (node.name, node.number)).collect();
     shell.take_over(&numbers, living);
     let feed = shell.events();
-    let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs, feed };
+    let gatherer = metrics.gatherer();
+    let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs, feed, metrics };
     let admin = admin::start(&cluster.master, handle.clone()).await.map_err(StartError::Admin)?;
     let stop = CancellationToken::new();
     let server = Server {
         local: Arc::new(local(&cluster)),
         view: handle.view.clone(),
         events: handle.events.clone(),
+        gatherer,
         stop: stop.clone(),
     };
     let master = &cluster.master;
@@ -167,7 +173,7 @@ fn local(cluster: &Cluster) -> Local {
         name: NodeName::master(),
         kind: "master".into(),
         incarnation: ffproto::Incarnation::next(now.unix_ms, None),
-        methods: Vec::new(),
+        methods: vec![METRICS.to_owned()],
         token: cluster.master.token.clone().unwrap_or_default(),
     }
 }

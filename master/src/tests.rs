@@ -190,6 +190,8 @@ async fn converse(
         let hear = |what: String| tasks.heard.lock().push(format!("{name}{what}"));
         match message {
             ToNode::Registered { number } => hear(format!(" is {}", number.0)),
+            // These nodes do not say that they know the question.
+            ToNode::Metrics { .. } => hear(": asked for metrics".into()),
             ToNode::ParentUp { name: parent, .. } => hear(format!(": {parent} is up")),
             ToNode::ParentGone { name: parent, .. } => hear(format!(": {parent} is gone")),
             ToNode::HandOver { door } => {

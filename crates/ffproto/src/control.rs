@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Incarnation, NodeName, NodeNumber};
 
+/// Among the methods of a control handshake: this end knows [`ToNode::Metrics`] and [`ToMaster::Metrics`]. Programs of older releases
+/// do not say so, take no notice of it, and would end the connection over a message that they do not know: they are sent none.
+pub const METRICS: &str = "@metrics";
+
 /// The longest control message in bytes. A status of a thousand children fits many times.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
@@ -54,6 +58,11 @@ pub enum ToNode {
         /// Where the master waits.
         door: Door,
     },
+    /// Tell the metrics; only to a node that has said [`METRICS`].
+    Metrics {
+        /// The number of the question.
+        ask: u64,
+    },
 }
 
 /// The name of a Unix socket in Linux's abstract namespace: it has no file, and goes with its owner.
@@ -97,6 +106,13 @@ pub enum ToMaster {
     /// The successor serves, and this process has ended what it had begun: its neighbours do not need it any
     /// more. It stands by until the successor is proven, and then leaves by itself.
     HandedOver,
+    /// The node's metrics; only to a master that has said [`METRICS`].
+    Metrics {
+        /// The number of the question; 0 when nobody has asked, and the node is about to leave.
+        ask: u64,
+        /// In Prometheus' text format.
+        text: String,
+    },
 }
 
 /// The status of a node: what it sees of itself and of its neighbours.

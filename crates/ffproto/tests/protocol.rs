@@ -364,6 +364,8 @@ fn controls(page: &mut Page) {
     };
     page.message("control-status", &ToMaster::Status(status));
     page.message("control-stopping", &ToMaster::Stopping);
+    page.message("control-metrics-asked", &ToNode::Metrics { ask: 7 });
+    page.message("control-metrics", &ToMaster::Metrics { ask: 7, text: "ff_sessions 2\n".into() });
 }
 
 fn name(text: &str) -> NodeName {

@@ -11,9 +11,10 @@ use ffnet::backoff::Backoff;
 use ffnet::control::NodeSide;
 use ffnet::door;
 use ffnet::handshake::{HandshakeError, dial};
-use ffproto::control::{Door, NodeStatus, ToMaster, ToNode};
+use ffproto::control::{Door, MESSAGE_BYTES_MAX, METRICS, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{NodeName, handover};
+use fftelemetry::metrics::exposition;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -24,6 +25,7 @@ use crate::identity::Identity;
 use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
 use crate::node::{self, Node};
+use crate::runtime::metrics;
 use crate::runtime::parent_dialer::{Whereabouts, random01};
 use crate::session::registry::Registry;
 use crate::transit::Transit;
@@ -32,6 +34,9 @@ use crate::transit::Transit;
 const STATUS_EVERY_MIN: Duration = Duration::from_millis(100);
 /// At least this often, so that the master sees that the node's loop turns.
 const STATUS_EVERY_MAX: Duration = Duration::from_millis(500);
+
+/// The longest text of metrics that a control message has room for.
+const TEXT_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64;
 
 /// How long a new master may take for the listening sockets.
 const HAND_BACK_MAX: Duration = Duration::from_secs(5);
@@ -93,10 +98,10 @@ impl Control {
         loop {
             let begun = Instant::now();
             let why = match self.open().await {
-                Ok(connection) => {
+                Ok((connection, takes_metrics)) => {
                     complained = false;
                     info!("registered at the master");
-                    match self.talk(connection).await {
+                    match self.talk(connection, takes_metrics).await {
                         Ok(()) => "it closed the connection".to_owned(),
                         Err(error) => error.to_string(),
                     }
@@ -144,29 +149,28 @@ impl Control {
         (host, self.master.rootport.port())
     }
 
-    async fn open(&self) -> Result<TcpStream, HandshakeError> {
+    /// Connects; says whether the master takes metrics.
+    async fn open(&self) -> Result<(TcpStream, bool), HandshakeError> {
         let connecting = TcpStream::connect(self.master_address());
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
         let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        dial(
-            &mut stream,
-            Purpose::Control,
-            &self.reported.transit.identity().local(Vec::new()),
-            &NodeName::master(),
-        )
-        .await?;
-        Ok(stream)
+        let local = self.reported.transit.identity().local(vec![METRICS.to_owned()]);
+        let master = dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
+        Ok((stream, master.methods.iter().any(|method| method == METRICS)))
     }
 
-    async fn talk(&mut self, stream: TcpStream) -> io::Result<()> {
+    async fn talk(&mut self, stream: TcpStream, takes_metrics: bool) -> io::Result<()> {
         let mut master = NodeSide::new(stream);
         let mut last_status = None;
         self.word.mark_changed();
         loop {
             tokio::select! {
                 told = master.next() => match told {
-                    Some(told) => self.obey(told?),
+                    Some(told) => match told? {
+                        ToNode::Metrics { ask } => master.send(self.metrics(ask)).await?,
+                        told => self.obey(told),
+                    },
                     None => return Ok(()),
                 },
                 Ok(()) = self.word.changed() => {
@@ -174,6 +178,10 @@ impl Control {
                     if let MasterNotice::Say(message) = &word {
                         // So that whoever sees the node ready sees its links as well.
                         master.send(ToMaster::Status(self.status())).await?;
+                        // What a process that leaves has counted shall not be lost with it.
+                        if takes_metrics && matches!(message, ToMaster::Stopping | ToMaster::HandedOver) {
+                            master.send(self.metrics(0)).await?;
+                        }
                         master.send(message.clone()).await?;
                     }
                     self.sent.send_replace(word);
@@ -188,6 +196,16 @@ impl Control {
 
     fn status(&self) -> NodeStatus {
         node::status(&self.reported.transit, &self.reported.registry, self.reported.node.borrow().as_ref())
+    }
+
+    fn metrics(&self, ask: u64) -> ToMaster {
+        let Reported { transit, registry, node } = &self.reported;
+        let text = metrics::text(transit, registry, node.borrow().as_ref());
+        let fits = exposition::cut(&text, TEXT_BYTES_MAX);
+        if fits.len() < text.len() {
+            warn!("the node has {} bytes of metrics: the master is told {} of them", text.len(), fits.len());
+        }
+        ToMaster::Metrics { ask, text: fits.to_owned() }
     }
 
     fn obey(&self, told: ToNode) {
@@ -218,6 +236,8 @@ impl Control {
                 // One at a time: the master waits for what becomes of the first.
                 let _ = self.hand_over.try_send(door);
             }
+            // Answered where it is read.
+            ToNode::Metrics { .. } => {}
             ToNode::HandBack { door } => {
                 let Some(sockets) = self.sockets.borrow().clone() else { return };
                 tokio::spawn(async move {

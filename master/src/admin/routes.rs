@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
+use fftelemetry::metrics::CONTENT_TYPE;
 use rocket::http::{Accept, ContentType, Header, Status};
 use rocket::request::Request;
 use rocket::response::stream::{Event, EventStream};
@@ -22,6 +23,7 @@ pub(super) fn all() -> Vec<Route> {
         index,
         status,
         healthz,
+        metrics,
         events,
         node, //
         stop,
@@ -148,6 +150,13 @@ fn index(_reader: Reader, site: &State<Site>) -> Reply {
 #[get("/status")]
 fn status(_reader: Reader, site: &State<Site>) -> Reply {
     Reply::ok(&*site.handle.view())
+}
+
+/// The metrics of every node and of the master.
+#[get("/metrics")]
+async fn metrics(_reader: Reader, site: &State<Site>) -> (ContentType, String) {
+    let kind = ContentType::parse_flexible(CONTENT_TYPE).unwrap_or(ContentType::Plain);
+    (kind, site.handle.metrics().await)
 }
 
 #[get("/healthz")]

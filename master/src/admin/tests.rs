@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::fixture::{cluster, name};
+use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 use crate::supervisor::event::Event;
 use crate::supervisor::machine::{Machine, Outcome, Refused};
@@ -35,7 +36,7 @@ async fn site(token: Option<&str>) -> Client {
     let logs = Logs::default();
     logs.of(&name("net"), ffproto::Incarnation(1), 3).line("a <line>");
     let feed = tokio::sync::broadcast::Sender::new(4);
-    let handle = Handle { events, view, logs, feed };
+    let handle = Handle { events, view, logs, feed, metrics: ClusterMetrics::new() };
     let readers = Arc::new(Semaphore::new(2));
     let site = Site { handle, readers, token: token.map(str::to_owned), loopback: true };
     Client::untracked(rocket(site, "127.0.0.1:0".parse().unwrap())).await.unwrap()
@@ -105,9 +106,14 @@ async fn a_page_of_another_site_commands_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_token_everything_but_healthz_asks_for_it() {
     let client = site(Some("s3cret")).await;
-    for (post, path) in
-        [(false, "/"), (false, "/status"), (false, "/nodes/net"), (true, "/stop"), (false, "/stop")]
-    {
+    for (post, path) in [
+        (false, "/"),
+        (false, "/status"),
+        (false, "/metrics"),
+        (false, "/nodes/net"),
+        (true, "/stop"),
+        (false, "/stop"),
+    ] {
         let response = ask(&client, post, path, &[]).await;
         assert_eq!(response.status(), Status::Unauthorized, "{path}");
         let offers: Vec<_> = response.headers().get("WWW-Authenticate").collect();

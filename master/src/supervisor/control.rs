@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ffnet::control::MasterSide;
 use ffnet::handshake::{self, Local, Peer};
-use ffproto::control::ToNode;
+use ffproto::control::{METRICS, ToMaster, ToNode};
 use ffproto::handshake::{Hello, Purpose, Refusal, fence};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::event::Event;
 use super::machine::{ClusterView, PhaseView, Tell, Wire};
+use crate::metrics::Gatherer;
 
 /// Connections at once: far more than nodes, far fewer than descriptors.
 const CONNECTIONS_MAX: usize = 8 * 1024;
@@ -40,6 +41,7 @@ pub(crate) struct Server {
     pub(crate) local: Arc<Local>,
     pub(crate) view: watch::Receiver<Arc<ClusterView>>,
     pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) gatherer: Gatherer,
     pub(crate) stop: CancellationToken,
 }
 
@@ -81,20 +83,26 @@ impl Server {
         };
         let wire = Wire { peer: from.ip().to_canonical(), local: local.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
-        let Peer { name: node, incarnation, pid, .. } = peer;
+        let Peer { name: node, incarnation, pid, methods, .. } = peer;
+        let knows = methods.iter().any(|method| method == METRICS);
+        let process = (node.clone(), incarnation);
+        self.gatherer.linked(process.clone(), conn, outbox.clone(), knows);
         let linked = Event::Linked { node: node.clone(), incarnation, pid, wire, conn, outbox };
         if self.events.send(linked).await.is_err() {
-            return;
+            return self.gatherer.unlinked(&process, conn);
         }
-        let ended = self.converse(MasterSide::new(stream), tells, |message| Event::Said {
-            node: node.clone(),
-            incarnation,
-            conn,
-            message,
+        let ended = self.converse(MasterSide::new(stream), tells, |message| match message {
+            // The supervisor has nothing to decide about them, and may be busy.
+            ToMaster::Metrics { ask, text } => {
+                self.gatherer.told(process.clone(), ask, text);
+                None
+            }
+            message => Some(Event::Said { node: node.clone(), incarnation, conn, message }),
         });
         if let Err(error) = ended.await {
             debug!(%node, "the control connection ended: {error}");
         }
+        self.gatherer.unlinked(&process, conn);
         let _ = self.events.send(Event::Unlinked { node, incarnation, conn }).await;
     }
 
@@ -117,7 +125,7 @@ impl Server {
         &self,
         mut frames: MasterSide<TcpStream>,
         mut tells: mpsc::Receiver<Tell>,
-        said: impl Fn(ffproto::control::ToMaster) -> Event,
+        said: impl Fn(ToMaster) -> Option<Event>,
     ) -> io::Result<()> {
         loop {
             tokio::select! {
@@ -130,7 +138,9 @@ impl Server {
                 }
                 message = timeout(SILENCE_MAX, frames.next()) => match message? {
                     Some(message) => {
-                        if self.events.send(said(message?)).await.is_err() {
+                        if let Some(event) = said(message?)
+                            && self.events.send(event).await.is_err()
+                        {
                             return Ok(());
                         }
                     }

@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::event::{Event, Order};
 use super::feed::FeedEvent;
 use super::machine::{Answer, ClusterView, PhaseView, Refused};
+use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 
 /// A handle to a running cluster. The view and the logs answer even while the supervisor is busy.
@@ -16,6 +17,7 @@ pub struct Handle {
     pub(crate) view: watch::Receiver<Arc<ClusterView>>,
     pub(crate) logs: Logs,
     pub(crate) feed: broadcast::Sender<Arc<FeedEvent>>,
+    pub(crate) metrics: ClusterMetrics,
 }
 
 impl Handle {
@@ -32,6 +34,11 @@ impl Handle {
     /// The last lines of a node, oldest first.
     pub fn lines(&self, node: &str) -> Vec<String> {
         self.logs.last(node)
+    }
+
+    /// The metrics of every node and of the master, as Prometheus' text. Answers also while nodes or the supervisor hang.
+    pub async fn metrics(&self) -> String {
+        self.metrics.text(&self.view()).await
     }
 
     /// Waits until the view is as wanted and returns it; `None` when the supervisor ended first.

@@ -24,6 +24,7 @@ use super::machine::{
 use super::prepare::{self, Prepared, Source};
 use super::proc;
 use super::process::{LaunchSpec, Launched, Launcher, Signals};
+use crate::metrics::Meter;
 use crate::output::Logs;
 use crate::place;
 use crate::run::RunFolder;
@@ -60,6 +61,7 @@ pub(crate) struct Parts {
     pub(crate) source: Source,
     pub(crate) logs: Logs,
     pub(crate) run: Option<RunFolder>,
+    pub(crate) meter: Meter,
 }
 
 /// A process of an earlier master that lives.
@@ -83,6 +85,7 @@ pub(crate) struct Shell {
     /// Whether something runs, or does not run any more, that is not written down yet.
     unlisted: bool,
     feed: Feed,
+    meter: Meter,
     processes: HashMap<(NodeName, Incarnation), Process>,
     links: HashMap<(NodeName, Incarnation), Link>,
     /// Ends whose node is still linked: its last words are on the way.
@@ -96,7 +99,7 @@ pub(crate) struct Shell {
 impl Shell {
     /// A supervisor for a config whose sockets are open.
     pub(crate) fn new(parts: Parts) -> (Self, mpsc::Receiver<Event>) {
-        let Parts { cluster, sockets, launcher, source, logs, run } = parts;
+        let Parts { cluster, sockets, launcher, source, logs, run, meter } = parts;
         let machine = Machine::new(&cluster, &place::elsewhere(&cluster), moment());
         let (view, _) = watch::channel(Arc::new(machine.view()));
         let (to_self, events) = mpsc::channel(EVENTS_MAX);
@@ -112,6 +115,7 @@ impl Shell {
             keeper: Keeper::new(run),
             unlisted: true,
             feed: Feed::new(),
+            meter,
             processes: HashMap::new(),
             links: HashMap::new(),
             late: VecDeque::new(),
@@ -170,11 +174,13 @@ impl Shell {
     fn publish(&mut self) {
         self.keeper.touch();
         let view = Arc::new(self.machine.view());
-        let feed = &mut self.feed;
+        let (feed, meter) = (&mut self.feed, &mut self.meter);
         self.view.send_if_modified(|shown| {
             let changed = *shown != view;
             if changed {
-                feed.changed(shown, &view, moment().unix_ms);
+                let now = moment();
+                feed.changed(shown, &view, now.unix_ms);
+                meter.changed(shown, &view, now.at);
             }
             *shown = view;
             changed

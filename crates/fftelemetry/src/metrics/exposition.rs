@@ -114,6 +114,17 @@ impl Exposition {
     }
 }
 
+/// The text up to `max` bytes, in whole families: the rest of one that is cut would be taken for all of it.
+#[must_use]
+pub fn cut(text: &str, max: usize) -> &str {
+    if text.len() <= max {
+        return text;
+    }
+    let end = text.floor_char_boundary(max);
+    let family = text[..end].rfind("\n# HELP ").map_or(0, |at| at + 1);
+    &text[..family]
+}
+
 /// Keeps a family, unless it is the empty one before the first.
 fn keep(families: &mut BTreeMap<String, FamilyText>, name: String, family: FamilyText) {
     if !name.is_empty() {
@@ -141,6 +152,14 @@ mod tests {
     fn what_was_read_is_written_as_it_was() {
         assert_eq!(Exposition::parse(TEXT).write(), TEXT);
         assert_eq!(Exposition::parse("x 1\n# EOF\nrubbish").write(), "");
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_cut_between_two_families() {
+        assert_eq!(cut(TEXT, TEXT.len()), TEXT);
+        let first = TEXT.find("# HELP h").unwrap();
+        assert_eq!(cut(TEXT, TEXT.len() - 1), &TEXT[..first]);
+        assert_eq!(cut(TEXT, 40), "");
     }
 
     #[test]

@@ -141,7 +141,8 @@ impl Machine {
                 }
             }
             ToMaster::CannotStart { reason } => life.reason = Some(reason),
-            ToMaster::Status(_) => {}
+            // Metrics do not come this far: the control connection has given them to who asked.
+            ToMaster::Status(_) | ToMaster::Metrics { .. } => {}
             ToMaster::Prepared { door } => self.prepared(name, from, door, now),
             ToMaster::TookBack { reason } => self.took_back(name, from, &reason, now),
             // It leaves by itself; its end is bounded since its successor has served.

@@ -227,6 +227,9 @@ fn short(todo: Do) -> Option<String> {
         Do::Tell { node, incarnation: _, tell: Tell::Message(ToNode::HandOver { door }) } => {
             format!("{node}: hand over at {}", door.0)
         }
+        Do::Tell { node, tell: Tell::Message(ToNode::Metrics { ask }), .. } => {
+            format!("{node}: metrics {ask}")
+        }
         Do::Tell { node, incarnation: _, tell: Tell::Message(ToNode::HandBack { door }) } => {
             format!("{node}: hand back at {}", door.0)
         }
