@@ -33,6 +33,7 @@
 //! - `docs/config.md`: every key of `config.json`;
 //! - `docs/operations.md`: running a cluster, replacing its nodes, what a message of the log means;
 //! - `docs/protocol.md`: the wire, for clients in other languages;
+//! - `docs/metrics.md`: what is measured, and how an app measures;
 //! - `docs/performance.md`: how fast it is, and how that was measured;
 //! - `docs/glossary.md`: every noun of the code;
 //! - `ARCHITECTURE.md`: where what is in the code; `CONTRIBUTING.md`: where something new goes.

@@ -20,6 +20,7 @@ mod hosts;
 mod layering;
 mod limits;
 mod login;
+mod metrics;
 mod moves;
 mod order;
 mod outage;

@@ -1,16 +1,18 @@
 //! Real servers of a test's own, on folders of its own, which it may kill and start again; and the shared
 //! ones that `tests/run` has started.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 use crate::fixtures::free_port;
-use crate::{skip, wait};
+use crate::{http, skip, wait};
 
 /// Where servers are; PostgreSQL's are in a folder for each version, as `tests/run` knows, too.
 fn folders() -> Vec<PathBuf> {
@@ -283,6 +285,70 @@ impl Database {
         client.arg("-S").arg(self.folder.path().join("s.sock"));
         run(client).await
     }
+}
+
+/// A Prometheus that scrapes one address, and ends with its value.
+pub struct Prometheus {
+    port: u16,
+    _folder: TempDir,
+    _child: Child,
+}
+
+impl Prometheus {
+    /// Starts one that asks `target` for its `/metrics` twice a second; `None` skips the test.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start(target: SocketAddr) -> Result<Option<Self>> {
+        let Some(program) = program("prometheus") else { return Ok(None) };
+        let (folder, port) = (folder()?, free_port()?);
+        let config = folder.path().join("prometheus.yml");
+        let text = format!(
+            "global: {{ scrape_interval: 500ms, scrape_timeout: 500ms }}\n\
+             scrape_configs: [{{ job_name: cluster, static_configs: [{{ targets: ['{target}'] }}] }}]\n"
+        );
+        std::fs::write(&config, text)?;
+        let start = || {
+            let mut command = as_nobody(&program);
+            command.arg(format!("--config.file={}", config.display()));
+            command.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));
+            command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+            spawn(command)
+        };
+        let child = until_listening("prometheus", port, start).await?;
+        Ok(Some(Self { port, _folder: folder, _child: child }))
+    }
+
+    /// What it answers to a query: the series, each with its labels and its samples.
+    ///
+    /// # Errors
+    /// It does not understand the query, or is not ready.
+    pub async fn query(&self, query: &str) -> Result<Vec<serde_json::Value>> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let path = format!("/api/v1/query?query={encoded}");
+        let answer = http::request(([127, 0, 0, 1], self.port).into(), "GET", &path, &[]).await?.json()?;
+        let series = answer["data"]["result"].as_array().cloned();
+        series.with_context(|| format!("{query}: {answer}"))
+    }
+}
+
+/// What `promtool check metrics` says of a text: nothing when it is well; `None` skips the test.
+///
+/// # Errors
+/// It cannot be run.
+pub async fn lint(text: &str) -> Result<Option<String>> {
+    let Some(program) = program("promtool") else { return Ok(None) };
+    let mut command = Command::new(program);
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut stdin = child.stdin.take().context("no stdin")?;
+    stdin.write_all(text.as_bytes()).await?;
+    drop(stdin);
+    let output = child.wait_with_output().await?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    ensure!(output.status.success() || !said.is_empty(), "promtool: {}", output.status);
+    Ok(Some(said))
 }
 
 /// One that the servers' user may write to.

@@ -109,6 +109,18 @@ async fn recorded_through_handlers(gate: Parent<Gate>, Body(text): Body<Bytes>) 
     gate.call("gate_recorded", text).await
 }
 
+/// What an app measures itself: a counter, a gauge, a histogram, a timed section, and an object that lives until this ends.
+#[net_handle(29)]
+async fn measured(me: Node, Body(text): Body<String>) -> String {
+    let metrics = me.metrics();
+    let _timer = metrics.section("pathfinding");
+    let _monster = metrics.object("monster");
+    metrics.counter("paths", "Paths that were looked for").inc();
+    metrics.gauge("longest_path", "The longest path so far").set(text.len() as f64);
+    metrics.histogram("path", "How long a path took").observe(Duration::from_millis(3));
+    text
+}
+
 /// The sessions that [`push_for_ever`] pushes to.
 #[derive(Default)]
 struct Subscribers(Mutex<Vec<Subscriber>>);
@@ -179,6 +191,7 @@ fn any_net(name: &'static str) -> App {
             calls_gate,
             calls_unknown_parent,
             adds_as_json,
+            measured,
             recorded_through_handlers,
             counted_at_gate,
             counted_through_handlers,
