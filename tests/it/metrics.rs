@@ -84,6 +84,13 @@ async fn requests_failures_and_latency_of_each_handler_are_counted() -> Result<(
     assert!(all[&of("ff_handler_seconds_sum", "waits", 3)] >= 0.010);
     assert_eq!(all["ff_forwarded_total{node=\"net\",target=\"game\"}"], 1.0);
     assert_eq!(all["ff_forwarded_total{node=\"gate\",target=\"game\"}"], 1.0);
+    // Seven replies and two error frames among them, and a forwarded one; the websocket has nothing to say.
+    let firefly = |what: &str, way: &str| {
+        all[&format!("ff_client_{what}_total{{node=\"net\",protocol=\"firefly\",direction=\"{way}\"}}")]
+    };
+    assert_eq!((firefly("frames", "in"), firefly("frames", "out")), (8.0, 8.0));
+    assert!(firefly("bytes", "in") > 8.0 * 8.0 && firefly("bytes", "out") > 8.0 * 8.0);
+    assert_eq!(all["ff_client_frames_total{node=\"net\",protocol=\"websocket-json\",direction=\"in\"}"], 0.0);
     assert_eq!(all["ff_sessions{node=\"net\"}"], 1.0);
     assert_eq!(all["ff_link_up{node=\"net\",peer=\"gate\",side=\"parent\"}"], 1.0);
     assert!(all["ff_process_resident_memory_bytes{node=\"gate\"}"] > 1e6);

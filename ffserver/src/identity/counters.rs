@@ -8,11 +8,14 @@ use ffnet::link::LinkCounters;
 use ffproto::control::STATE_WITHOUT_FREEZE;
 use fftelemetry::metrics::{Counter, Registry};
 
+use crate::identity::traffic::Traffic;
+
 /// The counters of one node.
 // Fields: a list of counters, each with the name of its limit; what groups them is their names.
 #[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) links: Arc<LinkCounters>,
+    pub(crate) traffic: Traffic,
     /// Messages refused because too much of their session waited.
     pub(crate) session_queue_full: Counter,
     /// Clients disconnected because they did not read.
@@ -73,6 +76,7 @@ impl Counters {
         let counter = |name: &str, help: &str| registry.counter(&format!("ff_{name}"), help);
         Self {
             links: Arc::default(),
+            traffic: Traffic::default(),
             // Shown as a gauge: the node's app has such state, or has not.
             state_without_freeze: Counter::default(),
             session_queue_full: counter(

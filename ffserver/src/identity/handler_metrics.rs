@@ -4,7 +4,7 @@
 //! comparison. The clock is not read for every run, which would cost a handler that only answers a tenth of its instructions: of
 //! the runs of one second the first [`TIMED_PER_SECOND`] are timed, and after those every [`TIMED_EVERY`]th.
 
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ffproto::Code;
@@ -18,16 +18,19 @@ const TIMED_PER_SECOND: u64 = 64;
 /// Of the others, one of so many is timed. A power of two.
 const TIMED_EVERY: u64 = 16;
 
+/// A run is timed in units of 2 to the power of this, in nanoseconds.
+const TICK_BITS: u32 = 10;
+
 /// Handlers of one node that have series of their own: with 26 lines each, some 600 KiB of text. The others are `other`.
 const HANDLERS_MAX: usize = 256;
 
 /// The labels of a handler: its function, and what calls it.
 const LABELS: &[&str] = &["handler", "message"];
 
-/// When a timed run began, in nanoseconds since its node was put together: half as large as an `Instant`, of which every waiting
-/// client would have one.
+/// The time at which a timed run began, in units of 1,024 ns since its node was put together: a quarter of an `Instant`, of which every client
+/// has room for one, idle or not. The count begins anew every 73 minutes, and no run takes as long.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RunBegin(NonZeroU64);
+pub(crate) struct RunBegin(NonZeroU32);
 
 /// The metrics of one handler.
 #[derive(Debug)]
@@ -64,14 +67,14 @@ impl HandlerMetrics {
     pub(crate) fn begin(&self) -> Option<RunBegin> {
         let run = self.runs.number();
         let timed = run < self.timed_below.load(Ordering::Relaxed) || run.is_multiple_of(TIMED_EVERY);
-        timed.then(|| RunBegin(self.now_ns()))
+        timed.then(|| RunBegin(self.ticks()))
     }
 
     /// A run has ended that began at `began`, if it is timed.
     #[inline]
     pub(crate) fn end(&self, began: Option<RunBegin>, failed: Option<Code>) {
         if let Some(RunBegin(began)) = began {
-            self.took.record(self.now_ns().get() - began.get());
+            self.took.record(u64::from(self.ticks().get().wrapping_sub(began.get())) << TICK_BITS);
         }
         if let Some(code) = failed {
             self.failures.inc();
@@ -79,9 +82,10 @@ impl HandlerMetrics {
         }
     }
 
-    fn now_ns(&self) -> NonZeroU64 {
-        let ns = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        NonZeroU64::MIN.saturating_add(ns)
+    /// The time now, in odd numbers: none of them is zero, and none is below an earlier one but where the count begins anew.
+    fn ticks(&self) -> NonZeroU32 {
+        let ticks = (self.since.elapsed().as_nanos() >> TICK_BITS) as u32 | 1;
+        NonZeroU32::new(ticks).unwrap_or(NonZeroU32::MIN)
     }
 
     /// Begins a new second.
@@ -92,6 +96,8 @@ impl HandlerMetrics {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -112,5 +118,27 @@ mod tests {
         metrics.end_second();
         (0..16).for_each(|_| run());
         assert_eq!((metrics.runs.get(), metrics.took.count(), metrics.failures.get()), (240, 90, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_takes_as_long_as_it_takes_also_where_the_count_begins_anew() {
+        let (registry, wrap) = (Registry::new(), Duration::from_nanos(1 << (32 + TICK_BITS)));
+        let errors = CodeCounters::new(&registry, "ff_errors", "Errors");
+        let metrics = HandlerMetrics::new(&registry, errors, "greet", "command 7");
+        for wait in [Duration::ZERO, wrap - Duration::from_secs(3)] {
+            tokio::time::advance(wait).await;
+            let began = metrics.begin();
+            metrics.end(began, Some(Code::Handler));
+            let began = metrics.begin();
+            tokio::time::advance(Duration::from_secs(2)).await;
+            metrics.end(began, None);
+        }
+        let text = registry.encode();
+        let labels = "{handler=\"greet\",message=\"command 7\"}";
+        let sum =
+            text.lines().find_map(|line| line.strip_prefix(&format!("ff_handler_seconds_sum{labels} ")));
+        let sum: f64 = sum.unwrap().parse().unwrap();
+        assert!((3.999..4.001).contains(&sum), "{sum}");
+        assert_eq!((metrics.took.count(), metrics.failures.get()), (4, 2));
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod handler_metrics;
 pub(crate) mod lifecycle;
 pub(crate) mod metrics;
 pub(crate) mod stop;
+pub(crate) mod traffic;
 pub(crate) mod watchdog;
 
 use std::fmt;

@@ -25,6 +25,9 @@ pub(crate) fn text(transit: &Transit, sessions: &Sessions, node: Option<&Node>) 
     read_node(registry, transit, sessions);
     read_links(registry, transit);
     follow_links(registry, identity);
+    if identity.config().netport.is_some() {
+        follow_clients(registry, identity, sessions);
+    }
     if let Some(node) = node {
         read_databases(registry, node);
         read_cache(registry, node);
@@ -92,6 +95,22 @@ fn read_links(registry: &Registry, transit: &Transit) {
     // A child that has gone for good, for instance of a config before, is not shown for ever.
     for family in [&up, &waiting, &queued, &trip] {
         family.retain(|labels| labels.first().is_some_and(|peer| known.contains(peer)));
+    }
+}
+
+/// The traffic with clients, which is counted by the place of their protocol.
+fn follow_clients(registry: &Registry, identity: &Identity, sessions: &Sessions) {
+    const LABELS: &[&str] = &["protocol", "direction"];
+    let help = "Frames that were read of clients (in) or queued for them (out), by protocol";
+    let frames = registry.counters("ff_client_frames", help, LABELS, SERIES_MAX);
+    let help = "Bytes of those frames";
+    let bytes = registry.counters("ff_client_bytes", help, LABELS, SERIES_MAX);
+    for (name, read, queued) in identity.counters().traffic.by_name(sessions.protocols().names()) {
+        for (direction, flow) in [("in", read), ("out", queued)] {
+            let (frames_total, bytes_total) = flow.totals();
+            frames.with(&[name, direction]).follow(frames_total);
+            bytes.with(&[name, direction]).follow(bytes_total);
+        }
     }
 }
 

@@ -312,7 +312,7 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Result<usize, ProtocolFault> {
         let max = self.executor.node.identity().limits().frame_bytes_max as usize;
-        let mut noted = false;
+        let (mut noted, from, mut frames) = (false, at, 0);
         while let Some(spoken) = &self.input.spoken {
             let Some(Next { bytes: length, is_message }) = spoken.decoder.next(&bytes[at..], max)? else {
                 break;
@@ -328,6 +328,7 @@ impl Connection {
                 ));
             };
             at += length;
+            frames += 1;
             match spoken.decoder.take(frame, unpacked)? {
                 Received::Message { to, body, spoken: name } => {
                     if let Some(id) = name.and_then(|name| self.session.protocols().named(name)) {
@@ -346,9 +347,13 @@ impl Connection {
                 Received::End => {
                     // The same as when a client closes its sending side: its requests are still answered.
                     self.progress.ended = true;
+                    self.session.count_read(frames, at - from);
                     return Ok(bytes.len());
                 }
             }
+        }
+        if frames > 0 {
+            self.session.count_read(frames, at - from);
         }
         Ok(at)
     }

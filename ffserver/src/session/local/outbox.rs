@@ -180,6 +180,12 @@ impl LocalSession {
         self.0.outbox.lock().spoken = Some(id);
     }
 
+    /// Counts frames that were read of the client.
+    pub(crate) fn count_read(&self, frames: usize, bytes: usize) {
+        let spoken = self.0.outbox.lock().spoken;
+        self.0.counters.traffic.read(spoken, frames, bytes);
+    }
+
     /// Queues bytes of the connection's protocol that are no message, under the bound that replies have.
     pub(crate) fn queue_control(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let _ = self.0.queue(SlowClient::Disconnect, |_, out| write(out));
@@ -331,7 +337,9 @@ impl Inner {
             }
             return Err(PushError::TooSlow);
         }
+        let before = outbox.out.len();
         write(outbox.spoken, &mut outbox.out);
+        self.counters.traffic.queued(outbox.spoken, outbox.out.len() - before);
         Ok(())
     }
 
@@ -387,6 +395,7 @@ impl Inner {
         let Some(socket) = &outbox.socket else { return };
         let mut answer = ANSWER.take();
         write(outbox.spoken, &mut answer);
+        self.counters.traffic.queued(outbox.spoken, answer.len());
         let n = socket.try_write_bytes(&answer);
         if n < answer.len() || socket.has_unsent() {
             outbox.out.own().extend_from_slice(&answer[n..]);
