@@ -16,7 +16,7 @@ use crate::identity::metrics::CodeCounters;
 /// The runs of a handler that are all timed in each second: of a node without load, every one.
 const TIMED_PER_SECOND: u64 = 64;
 /// Of the others, one of so many is timed. A power of two.
-const TIMED_EVERY: u64 = 16;
+const TIMED_EVERY: u64 = 64;
 
 /// A run is timed in units of 2 to the power of this, in nanoseconds.
 const TICK_BITS: u32 = 10;
@@ -114,10 +114,10 @@ mod tests {
         (0..64).for_each(|_| run());
         assert_eq!(metrics.took.count(), 64);
         (0..160).for_each(|_| run());
-        assert_eq!((metrics.runs.get(), metrics.took.count()), (224, 74));
+        assert_eq!((metrics.runs.get(), metrics.took.count()), (224, 67));
         metrics.end_second();
         (0..16).for_each(|_| run());
-        assert_eq!((metrics.runs.get(), metrics.took.count(), metrics.failures.get()), (240, 90, 0));
+        assert_eq!((metrics.runs.get(), metrics.took.count(), metrics.failures.get()), (240, 83, 0));
     }
 
     #[tokio::test(start_paused = true)]
