@@ -16,7 +16,7 @@ pub mod totals;
 mod values;
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -54,6 +54,9 @@ struct Known {
     registry: registry::Registry,
     /// The handles, to give the same one again.
     handles: HashMap<String, Box<dyn Any + Send>>,
+    /// The names that were asked for as another type, and whether there were too many: each is said once, for who asks may ask often.
+    mistaken: HashSet<String>,
+    full: bool,
 }
 
 /// A metric that a registry can hold.
@@ -172,12 +175,16 @@ impl Registry {
             if let Some(same) = handle.downcast_ref::<M>() {
                 return same.clone();
             }
-            tracing::warn!("the metric {name} is of another type already: this one is not shown");
+            if known.mistaken.insert(name.clone()) {
+                tracing::warn!("the metric {name} is of another type already: this one is not shown");
+            }
             return make();
         }
         let made = make();
         if known.handles.len() >= METRICS_MAX {
-            tracing::warn!("there are {METRICS_MAX} metrics already: {name} is not shown");
+            if !std::mem::replace(&mut known.full, true) {
+                tracing::warn!("there are {METRICS_MAX} metrics already: {name} and others are not shown");
+            }
             return made;
         }
         // The library ends the sentence itself.
