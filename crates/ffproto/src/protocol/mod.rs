@@ -1,7 +1,7 @@
 //! The protocols of game clients as values: how bytes become messages, and answers, pushes and faults become bytes.
 //! Without I/O and time; a connection carries its [`Decoder`] to another process as a few bytes.
 //!
-//! One file each: [`firefly`], [`websocket_binary`], [`websocket_json`]; what the last two have in common is in
+//! One file each: [`FireflyFrames`], [`WebSocketBinary`], [`WebSocketJson`]; what the last two have in common is in
 //! [`websocket`]. An author's program brings its own: a value that implements [`ClientProtocol`].
 
 pub mod firefly;
