@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use ffnet::listen::{self, Inherited};
 use ffserver::process::{self, Hangup};
-use ffserver::{App, FFServer, Stop};
+use ffserver::{Ambient, App, FFServer, Stop};
 use fftelemetry::Colour;
 
 /// Every app that a config can name, made anew for each node.
@@ -44,7 +44,7 @@ struct Args {
 /// The whole `main` of such a program, but for its allocator.
 #[allow(clippy::print_stderr, reason = "the last line of a failed start, for the operator")]
 pub fn main(apps: Apps) -> ExitCode {
-    match run(Args::parse(), apps) {
+    match run(Args::parse(), apps, &Ambient::system()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error:#}");
@@ -53,9 +53,9 @@ pub fn main(apps: Apps) -> ExitCode {
     }
 }
 
-fn run(args: Args, apps: Apps) -> Result<ExitCode> {
+fn run(args: Args, apps: Apps, ambient: &Ambient) -> Result<ExitCode> {
     if let Some(config) = args.all {
-        return run_all(&config, args.color, apps).map(|()| ExitCode::SUCCESS);
+        return run_all(&config, args.color, apps, ambient).map(|()| ExitCode::SUCCESS);
     }
     if let Some(config) = args.check_apps {
         return check_apps(&config, apps);
@@ -66,9 +66,9 @@ fn run(args: Args, apps: Apps) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     if args.check {
-        return check_node(&node, &config, apps);
+        return check_node(&node, &config, apps, ambient);
     }
-    run_node(&node, &config, args.color, apps).map(|()| ExitCode::SUCCESS)
+    run_node(&node, &config, args.color, apps, ambient).map(|()| ExitCode::SUCCESS)
 }
 
 fn check_apps(config: &Path, apps: Apps) -> Result<ExitCode> {
@@ -78,18 +78,19 @@ fn check_apps(config: &Path, apps: Apps) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_node(node: &str, config: &Path, apps: Apps) -> Result<ExitCode> {
+fn check_node(node: &str, config: &Path, apps: Apps, ambient: &Ambient) -> Result<ExitCode> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let server = FFServer::new(&cluster, node, apps(), process::incarnation(None)?)?;
+    let server =
+        FFServer::with_ambient(&cluster, node, apps(), process::incarnation(None, &ambient.clock)?, ambient)?;
     let findings = process::runtime(1)?.block_on(ffserver::check(&server));
     fftelemetry::print(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
     let fault = findings.iter().any(|finding| finding.fault);
     Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn run_node(node: &str, config: &Path, colour: Colour, apps: Apps) -> Result<()> {
+fn run_node(node: &str, config: &Path, colour: Colour, apps: Apps, ambient: &Ambient) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let server = process::own_node(&cluster, node, apps(), &env)?;
+    let server = process::own_node(&cluster, node, apps(), &env, ambient)?;
     let settings = server.config().clone();
     let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false, colour })?;
     if let Some(cpus) = &settings.cpu {
@@ -102,7 +103,7 @@ fn run_node(node: &str, config: &Path, colour: Colour, apps: Apps) -> Result<()>
     })
 }
 
-fn run_all(config: &Path, colour: Colour, apps: Apps) -> Result<()> {
+fn run_all(config: &Path, colour: Colour, apps: Apps, ambient: &Ambient) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let file = cluster.master.log.clone();
     let _log = fftelemetry::init(fftelemetry::Options { file, json: false, colour })?;
@@ -110,7 +111,8 @@ fn run_all(config: &Path, colour: Colour, apps: Apps) -> Result<()> {
     let stop = Stop::new(Default::default());
     process::runtime_of_all()?.block_on(async {
         tokio::spawn(process::stop_on_signals(stop.clone(), Hangup::Stops));
-        process::run_all(&cluster, apps, process::incarnation(None)?, stop).await.map_err(Into::into)
+        let incarnation = process::incarnation(None, &ambient.clock)?;
+        process::run_all(&cluster, apps, incarnation, stop, ambient).await.map_err(Into::into)
     })
 }
 

@@ -60,6 +60,7 @@ async fn hashed(password: String, salt: Vec<u8>) -> Result<Vec<u8>, HandlerError
 
 #[net_handle(400)]
 async fn register(
+    node: Node,
     accounts: Table<Account>,
     Json(new): Json<Credentials>,
 ) -> Result<Json<Shown>, HandlerError> {
@@ -67,7 +68,7 @@ async fn register(
         return Err(HandlerError::new(format!("a name has 1 to {NAME_CHARS_MAX} characters")));
     }
     let mut salt = vec![0; 16];
-    getrandom::fill(&mut salt).map_err(|e| HandlerError::internal(e.to_string()))?;
+    node.chance().fill(&mut salt)?;
     let password = hashed(new.password, salt.clone()).await?;
     let account = Account { name: new.name, guild: new.guild, salt, password, coins: 100, logins: 0 };
     match accounts.insert(account).await {

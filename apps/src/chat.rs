@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ffserver::SessionId;
 use ffserver::prelude::*;
@@ -79,7 +78,7 @@ async fn says(node: Node, session: Session, Body(text): Body<String>) -> Result<
         session.join(EVERYBODY).await?;
     }
     let from = session.user().unwrap_or_default();
-    to_all(&node, SAID, &Said { from: &from, text, at: now_ms() });
+    to_all(&node, SAID, &Said { from: &from, text, at: node.clock().now_ms() });
     Ok(())
 }
 
@@ -89,17 +88,13 @@ fn to_all(node: &Node, command: CommandId, message: &impl Serialize) {
     node.broadcasts().to_group(EVERYBODY, command, body.as_bytes());
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
 async fn comes(node: Node, session: Session) {
     let (Some(room), Some(name)) = (node.state::<Room>(), session.user()) else { return };
     if session.join(EVERYBODY).await.is_err() {
         return; // It has left already.
     }
     room.lock().insert(session.id(), name.clone());
-    to_all(&node, NOTICE, &Notice { text: &format!("{name} is online"), at: now_ms() });
+    to_all(&node, NOTICE, &Notice { text: &format!("{name} is online"), at: node.clock().now_ms() });
     to_all(&node, ONLINE, &room.names());
 }
 
@@ -107,7 +102,7 @@ async fn leaves(node: Node, session: Session) {
     let Some(room) = node.state::<Room>() else { return };
     let left = room.lock().remove(&session.id());
     if let Some(name) = left {
-        to_all(&node, NOTICE, &Notice { text: &format!("{name} is offline"), at: now_ms() });
+        to_all(&node, NOTICE, &Notice { text: &format!("{name} is offline"), at: node.clock().now_ms() });
         to_all(&node, ONLINE, &room.names());
     }
 }

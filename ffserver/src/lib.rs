@@ -61,6 +61,7 @@ pub use app::verdict::{self as login, Verdict};
 pub use calls::neighbours::{Calling, Children, Parent, ParentName, Parents};
 pub use calls::nodes::Nodes;
 pub use error::{CallError, HandlerError};
+pub use ffambient::{Ambient, Chance, ChanceError, Clock};
 pub use ffconfig::AppFinding;
 pub use ffmacros::{Record, net_handle, node_handle, remote_handle, root_handle};
 pub use ffnet::transport;

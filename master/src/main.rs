@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
+use ffambient::Ambient;
 use ffconfig::{Cluster, LoadError, Loaded};
 use ffnet::notify::{self, Notifier, Word};
 use master::cli::{Args, Asked, exit};
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<u8> {
+    let ambient = Ambient::system();
     let (asked, path) = args.asked();
     let config = std::path::absolute(&path).with_context(|| path.display().to_string())?;
     let launcher = ProcessLauncher::new(args.appmain(), config);
@@ -63,10 +65,10 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     let _log = fftelemetry::init(log).context("master.log")?;
     let console = Console::stdout(args.color);
     let end = match asked {
-        Asked::Single(node) => runtime.block_on(single(loaded, &node, launcher, console.clone()))?,
+        Asked::Single(node) => runtime.block_on(single(loaded, &node, launcher, console.clone(), ambient))?,
         _ => {
-            let run = RunFolder::open(&args.run_dir(), &path)?;
-            runtime.block_on(cluster(loaded, path, launcher, console.clone(), run))?
+            let run = RunFolder::open(&args.run_dir(), &path, ambient.clock.clone())?;
+            runtime.block_on(cluster(loaded, path, launcher, console.clone(), run, ambient))?
         }
     };
     console.flush();
@@ -98,6 +100,7 @@ async fn cluster(
     launcher: ProcessLauncher,
     console: Console,
     run: RunFolder,
+    ambient: Ambient,
 ) -> anyhow::Result<End> {
     let signals = Signals::new().context("no signals")?;
     for warning in &loaded.warnings {
@@ -105,8 +108,14 @@ async fn cluster(
     }
     let config = loaded.cluster.clone();
     let source = Arc::new(move |apps: &[String]| read(&path, Some(apps)));
-    let setup =
-        Setup { cluster: loaded.cluster, source, launcher: Box::new(launcher), console, run: Some(run) };
+    let setup = Setup {
+        cluster: loaded.cluster,
+        source,
+        launcher: Box::new(launcher),
+        console,
+        run: Some(run),
+        ambient,
+    };
     let running = master::start(setup).await?;
     let signals = tokio::spawn(signals.obey(running.handle()));
     tokio::spawn(teach(running.handle(), config));
@@ -128,9 +137,10 @@ async fn single(
     node: &str,
     launcher: ProcessLauncher,
     console: Console,
+    ambient: Ambient,
 ) -> anyhow::Result<End> {
     let signals = Signals::new().context("no signals")?;
-    let single = Single::new(loaded.cluster, node, Box::new(launcher), console)?;
+    let single = Single::new(loaded.cluster, node, Box::new(launcher), console, ambient)?;
     Ok(single.run(signals).await)
 }
 

@@ -8,8 +8,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use ffambient::Clock;
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,7 @@ pub struct RunFolder {
     _lock: Flock<File>,
     written: Option<String>,
     touched: Instant,
+    clock: Clock,
 }
 
 /// Everything that the next master needs to know.
@@ -99,7 +101,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`RunError`]: another master has it, or it cannot be trusted.
-    pub fn open(base: &Path, config: &Path) -> Result<Self, RunError> {
+    pub fn open(base: &Path, config: &Path, clock: Clock) -> Result<Self, RunError> {
         let config = fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
         let uid = nix::unistd::geteuid().as_raw();
         let hash = Sha256::digest(config.as_os_str().as_encoded_bytes());
@@ -129,12 +131,12 @@ impl RunFolder {
             if !fs::metadata(&file).is_ok_and(same) {
                 continue;
             }
-            let now = crate::supervisor::moment().unix_ms;
+            let now = clock.now_ms();
             let who = format!("pid {}, since {}", std::process::id(), utc(now));
             let written =
                 lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(who.as_bytes()));
             written.map_err(fault)?;
-            return Ok(Self { path, config, _lock: lock, written: None, touched: Instant::now() });
+            return Ok(Self { path, config, _lock: lock, written: None, touched: Instant::now(), clock });
         }
     }
 
@@ -180,7 +182,7 @@ impl RunFolder {
         self.touched = Instant::now();
         for file in ["lock", "nodes.json"] {
             let touched = OpenOptions::new().append(true).open(self.path.join(file));
-            let _ = touched.and_then(|file| file.set_modified(SystemTime::now()));
+            let _ = touched.and_then(|file| file.set_modified(self.clock.system_time()));
         }
     }
 
@@ -241,26 +243,28 @@ mod tests {
     #[test]
     fn the_second_master_of_a_config_is_told_who_has_it() {
         let base = tempfile::tempdir().unwrap();
-        let first = RunFolder::open(base.path(), Path::new("/x/config.json")).unwrap();
+        let first = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system()).unwrap();
         assert_eq!(fs::metadata(first.path()).unwrap().permissions().mode() & 0o777, 0o700);
-        let refused = RunFolder::open(base.path(), Path::new("/x/config.json")).unwrap_err().to_string();
+        let refused = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system())
+            .unwrap_err()
+            .to_string();
         let pid = std::process::id();
         let expected = format!("/x/config.json is supervised by another master: pid {pid}, since 20");
         assert!(refused.starts_with(&expected), "{refused}");
-        RunFolder::open(base.path(), Path::new("/y/config.json")).unwrap();
+        RunFolder::open(base.path(), Path::new("/y/config.json"), Clock::system()).unwrap();
         drop(first);
-        RunFolder::open(base.path(), Path::new("/x/config.json")).unwrap();
+        RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system()).unwrap();
     }
 
     #[test]
     fn what_runs_is_there_for_the_next_master_and_an_orderly_end_leaves_nothing() {
         let base = tempfile::tempdir().unwrap();
-        let mut first = RunFolder::open(base.path(), Path::new("/x/config.json")).unwrap();
+        let mut first = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system()).unwrap();
         assert_eq!(first.roster(), None);
         first.write(listed(1)).unwrap();
         first.write(listed(2)).unwrap();
         drop(first);
-        let next = RunFolder::open(base.path(), Path::new("/x/config.json")).unwrap();
+        let next = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system()).unwrap();
         assert_eq!(next.roster().unwrap().nodes, listed(2));
         fs::write(next.path().join("nodes.json"), "{").unwrap();
         assert_eq!(next.roster(), None);
@@ -272,7 +276,7 @@ mod tests {
     #[test]
     fn a_list_of_another_boot_is_not_used() {
         let base = tempfile::tempdir().unwrap();
-        let mut run = RunFolder::open(base.path(), Path::new("/x/config.json")).unwrap();
+        let mut run = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system()).unwrap();
         run.write(listed(1)).unwrap();
         let file = run.path().join("nodes.json");
         let text = fs::read_to_string(&file).unwrap().replace(&proc::boot(), "another");
@@ -283,16 +287,21 @@ mod tests {
     #[test]
     fn a_folder_that_others_may_enter_is_refused() {
         let base = tempfile::tempdir().unwrap();
-        let path = RunFolder::open(base.path(), Path::new("/x/config.json")).unwrap().path().to_owned();
+        let path = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system())
+            .unwrap()
+            .path()
+            .to_owned();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let refused = RunFolder::open(base.path(), Path::new("/x/config.json")).unwrap_err().to_string();
+        let refused = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system())
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("others may enter it (mode 755)"), "{refused}");
     }
 
     #[test]
     fn so_many_crash_reports_are_kept_and_no_more() {
         let base = tempfile::tempdir().unwrap();
-        let run = RunFolder::open(base.path(), Path::new("/x/config.json")).unwrap();
+        let run = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system()).unwrap();
         for n in 0..CRASHES_MAX + 3 {
             run.keep_crash(&format!("net-{n:03}.txt"), "x").unwrap();
         }

@@ -8,6 +8,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffambient::Ambient;
 use ffconfig::{Cluster, Node};
 use ffnet::backoff::Backoff;
 use ffnet::notify::{NotifyListener, Word};
@@ -21,8 +22,8 @@ use crate::output::{Logs, NodeOutput};
 use crate::signals::{SignalCommand, Signals};
 use crate::sockets::{PortFault, Sockets};
 use crate::supervisor::machine::{End, Exit, SILENT};
+use crate::supervisor::proc;
 use crate::supervisor::process::{self, LaunchSpec, Launched, Launcher};
-use crate::supervisor::{moment, proc};
 
 use watch::{Act, Watch};
 
@@ -53,6 +54,7 @@ pub struct Single {
     launcher: Box<dyn Launcher>,
     output: NodeOutput,
     incarnation: Option<Incarnation>,
+    ambient: Ambient,
 }
 
 /// A process of the node that runs.
@@ -86,6 +88,7 @@ impl Single {
         name: &str,
         launcher: Box<dyn Launcher>,
         console: Console,
+        ambient: Ambient,
     ) -> Result<Self, SingleError> {
         let Some(node) = cluster.node(name).cloned() else {
             let known = cluster.nodes.iter().map(|node| node.name.to_string()).collect();
@@ -97,7 +100,7 @@ impl Single {
         sockets.open(&cluster, &others).map_err(SingleError::Ports)?;
         let output = Logs::new(console).of(&node.name, Incarnation(0), name.len());
         let (cluster, node) = (Arc::new(cluster), Arc::new(node));
-        Ok(Self { cluster, node, sockets, launcher, output, incarnation: None })
+        Ok(Self { cluster, node, sockets, launcher, output, incarnation: None, ambient })
     }
 
     /// Supervises it until it stops in order (exit code 0), a signal says so, or it has ended quickly too often
@@ -124,7 +127,7 @@ impl Single {
                 },
                 Err(error) => error.to_string(),
             };
-            let wait = backoff.next(moment().chance, born.elapsed());
+            let wait = backoff.next(self.ambient.chance.share(), born.elapsed());
             let quick = backoff.quick_ends();
             if restart.max.is_some_and(|max| quick >= max) {
                 let why = format!(
@@ -148,9 +151,9 @@ impl Single {
     }
 
     fn launch(&mut self) -> std::io::Result<Process> {
-        let incarnation = Incarnation::next(moment().unix_ms, self.incarnation);
+        let incarnation = Incarnation::next(self.ambient.clock.now_ms(), self.incarnation);
         self.incarnation = Some(incarnation);
-        let notified = NotifyListener::open()?;
+        let notified = NotifyListener::open(&self.ambient.chance)?;
         let Launched { pid, exit, signals } = self.launcher.launch(LaunchSpec {
             node: Arc::clone(&self.node),
             cluster: Arc::clone(&self.cluster),

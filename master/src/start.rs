@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ffambient::Ambient;
 use ffconfig::Cluster;
 use ffnet::handshake::Local;
 use ffproto::NodeName;
@@ -35,6 +36,8 @@ pub struct Setup {
     pub console: Console,
     /// Where the next master finds what runs; without one it finds nothing.
     pub run: Option<RunFolder>,
+    /// The clock and the chance of the supervisor.
+    pub ambient: Ambient,
 }
 
 /// Why nothing was started.
@@ -86,7 +89,7 @@ impl RunningMaster {
 /// # Errors
 /// [`StartError`]; nothing is left open and no process was started.
 pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
-    let Setup { cluster, source, mut launcher, console, run } = setup;
+    let Setup { cluster, source, mut launcher, console, run, ambient } = setup;
     let cluster = Arc::new(cluster);
     let left = run.as_ref().and_then(RunFolder::roster).map_or_else(Vec::new, |roster| roster.nodes);
     let living = living(&left, &mut *launcher);
@@ -96,9 +99,10 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let (sockets, control) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
+    let local = Arc::new(local(&cluster, &ambient));
     let metrics = ClusterMetrics::new();
     let (cluster_of, logs_of, meter) = (Arc::clone(&cluster), logs.clone(), metrics.meter());
-    let parts = Parts { cluster: cluster_of, sockets, launcher, source, logs: logs_of, run, meter };
+    let parts = Parts { cluster: cluster_of, sockets, launcher, source, logs: logs_of, run, meter, ambient };
     let (mut shell, events) = Shell::new(parts);
     let numbers: Vec<_> = left.into_iter().map(|node| (node.name, node.number)).collect();
     shell.take_over(&numbers, living);
@@ -108,7 +112,7 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let admin = admin::start(&cluster.master, handle.clone()).await.map_err(StartError::Admin)?;
     let stop = CancellationToken::new();
     let server = Server {
-        local: Arc::new(local(&cluster)),
+        local,
         view: handle.view.clone(),
         events: handle.events.clone(),
         gatherer,
@@ -166,14 +170,14 @@ fn open_sockets(
 }
 
 /// What the master says of itself to nodes.
-fn local(cluster: &Cluster) -> Local {
-    let now = crate::supervisor::moment();
+fn local(cluster: &Cluster, ambient: &Ambient) -> Local {
     Local {
         cluster: cluster.name.clone(),
         name: NodeName::master(),
         kind: "master".into(),
-        incarnation: ffproto::Incarnation::next(now.unix_ms, None),
+        incarnation: ffproto::Incarnation::next(ambient.clock.now_ms(), None),
         methods: vec![METRICS.to_owned()],
         token: cluster.master.token.clone().unwrap_or_default(),
+        chance: ambient.chance.stream("control"),
     }
 }

@@ -20,6 +20,7 @@ pub use adopted::Adopted;
 pub use event::Order;
 pub use handle::Handle;
 pub use prepare::Source;
+#[cfg(test)]
 pub(crate) use shell::moment;
 
 pub(crate) use shell::{Parts, Shell, TakenOver};

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffambient::{Ambient, Chance, Clock};
 use ffconfig::Loaded;
 use ffnet::control::NodeSide;
 use ffnet::door::{Passage, enter};
@@ -131,6 +132,7 @@ fn local(spec_name: &NodeName, incarnation: Incarnation) -> Local {
         incarnation,
         methods: vec![],
         token: TOKEN.into(),
+        chance: Chance::system(),
     }
 }
 
@@ -257,7 +259,7 @@ async fn try_world(ports: [u16; 4], tasks: Tasks) -> Result<World, StartError> {
 }
 
 async fn world_in(ports: [u16; 4], tasks: Tasks, run: Option<&Path>) -> Result<World, StartError> {
-    let run = run.map(|base| RunFolder::open(base, Path::new("/test/config.json")).unwrap());
+    let run = run.map(|base| RunFolder::open(base, Path::new("/test/config.json"), Clock::system()).unwrap());
     let config = Arc::new(Mutex::new(text(ports, "")));
     let read = Arc::clone(&config);
     let setup = Setup {
@@ -266,6 +268,7 @@ async fn world_in(ports: [u16; 4], tasks: Tasks, run: Option<&Path>) -> Result<W
         launcher: Box::new(tasks.clone()),
         console: Console::none(),
         run,
+        ambient: Ambient::system(),
     };
     let running = start(setup).await?;
     Ok(World { handle: running.handle(), running, config, tasks })

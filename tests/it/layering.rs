@@ -9,21 +9,25 @@ use layering::{Source, Still, sift};
 
 /// Every package of the workspace, and which others of it it may depend on.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("ffambient", &[]),
     ("ffproto", &[]),
     ("ffconfig", &["ffproto"]),
-    ("ffnet", &["ffproto"]),
+    ("ffnet", &["ffambient", "ffproto"]),
     ("fftelemetry", &[]),
-    ("ffstore", &["ffproto", "ffconfig", "fftelemetry"]),
+    ("ffstore", &["ffambient", "ffproto", "ffconfig", "fftelemetry"]),
     ("ffmacros", &[]),
     ("ffhttp", &[]),
     ("ffclient", &["ffproto"]),
-    ("ffserver", &["ffhttp", "ffstore", "ffmacros", "ffnet", "ffproto", "ffconfig", "fftelemetry"]),
+    (
+        "ffserver",
+        &["ffhttp", "ffstore", "ffmacros", "ffnet", "ffambient", "ffproto", "ffconfig", "fftelemetry"],
+    ),
     ("apps", &["ffserver"]),
     ("appmain", &["apps", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
     ("testapps", &["apps", "appmain", "ffserver"]),
     ("authors", &["testapps", "appmain", "ffserver"]),
     ("benchapps", &["appmain", "ffserver"]),
-    ("master", &["ffconfig", "ffnet", "ffproto", "fftelemetry"]),
+    ("master", &["ffambient", "ffconfig", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
     ("fuzzchecks", &["ffstore", "ffproto", "ffconfig"]),
     (
@@ -198,13 +202,7 @@ fn strangers(sources: &[Source]) -> Result<Vec<String>> {
     let mut faults = vec![];
     for (file, named) in layering::named(sources)? {
         let room = file.split(['/', '.']).next().unwrap_or_default();
-        let names = |path: &str| {
-            named.iter().any(|name| {
-                let below =
-                    name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
-                below || name.strip_suffix('*').is_some_and(|above| path.starts_with(above))
-            })
-        };
+        let names = |path: &str| layering::names(&named, path);
         let driver = DRIVERS.iter().filter(|(driver, owner)| *owner != room && names(driver));
         faults.extend(driver.map(|(driver, owner)| format!("{file} names {driver}, which is {owner}'s")));
         let impure = IMPURE.iter().filter(|path| room == "rows" && names(path));
@@ -218,6 +216,92 @@ fn a_room_of_the_store_imports_only_those_before_it_and_the_pure_one_nothing() -
     check("ffstore", "crates/ffstore/src", &[])?;
     let faults = strangers(&layering::read(&tests::bins::root().join("crates/ffstore/src"))?)?;
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+    Ok(())
+}
+
+/// A crate of the core: nothing of it fetches a clock or a chance.
+struct Core {
+    src: &'static str,
+    /// But for these files.
+    may_fetch: &'static [&'static str],
+    /// The files that make the real clock and chance: at the edge of a program.
+    may_make: &'static [&'static str],
+}
+
+const CORE: &[Core] = &[
+    Core { src: "crates/ffambient/src", may_fetch: &["system.rs"], may_make: &[] },
+    Core { src: "crates/ffproto/src", may_fetch: &[], may_make: &[] },
+    Core { src: "crates/ffconfig/src", may_fetch: &[], may_make: &[] },
+    Core { src: "crates/fftelemetry/src", may_fetch: &[], may_make: &[] },
+    Core { src: "crates/ffnet/src", may_fetch: &[], may_make: &[] },
+    Core { src: "crates/ffhttp/src", may_fetch: &[], may_make: &[] },
+    Core { src: "crates/ffstore/src", may_fetch: &[], may_make: &[] },
+    // `FFServer::new`, for who writes a program of their own.
+    Core { src: "ffserver/src", may_fetch: &[], may_make: &["runtime/server/mod.rs"] },
+    Core { src: "apps/src", may_fetch: &[], may_make: &[] },
+    Core { src: "appmain/src", may_fetch: &[], may_make: &["lib.rs"] },
+    Core { src: "master/src", may_fetch: &[], may_make: &["main.rs"] },
+];
+
+/// What makes a clock or a chance, by the names under which crates know it.
+const MAKES: &[&str] = &[
+    "ffambient::Ambient::system",
+    "ffambient::Clock::system",
+    "ffambient::Chance::system",
+    "ffserver::Ambient::system",
+    "ffserver::Clock::system",
+    "ffserver::Chance::system",
+];
+
+/// What only tests have: a chance that can be guessed, and a clock that stands.
+const MADE_FOR_TESTS: &[&str] = &[
+    "ffambient::Clock::starting_at",
+    "ffambient::Chance::seeded",
+    "ffserver::Clock::starting_at",
+    "ffserver::Chance::seeded",
+];
+
+#[test]
+fn the_core_fetches_no_clock_and_no_chance_and_the_real_ones_are_made_at_the_edge() -> Result<()> {
+    let mut faults = vec![];
+    for Core { src, may_fetch, may_make } in CORE {
+        let named = layering::named(&layering::read(&tests::bins::root().join(src))?)?;
+        for (paths, but) in [(layering::FETCHES, *may_fetch), (MAKES, *may_make), (MADE_FOR_TESTS, &[])] {
+            let found = layering::fetched(&named, paths, but);
+            faults.extend(found.into_iter().map(|fault| format!("{src}/{fault}")));
+            // A list of exceptions that is longer than the truth hides what comes next.
+            let all = layering::fetched(&named, paths, &[]);
+            let unneeded = but.iter().filter(|file| !all.iter().any(|fault| fault.starts_with(*file)));
+            faults.extend(unneeded.map(|file| format!("{src}/{file} may, and does not")));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn a_planted_clock_or_chance_is_found_in_the_real_node_and_the_real_store() -> Result<()> {
+    let plants = [
+        ("a.rs", "fn f() { let _ = std::time::SystemTime::now(); }", "std::time::SystemTime::now"),
+        ("b.rs", "use std::time::{Duration, Instant}; fn f() { Instant::now(); }", "std::time::Instant"),
+        ("c.rs", "fn f() -> Option<u32> { getrandom::u32().ok() }", "getrandom"),
+        ("d.rs", "use std::hash::RandomState; fn f() { RandomState::new(); }", "std::hash::RandomState"),
+    ];
+    for src in ["ffserver/src", "crates/ffstore/src", "master/src"] {
+        let mut sources = layering::read(&tests::bins::root().join(src))?;
+        sources.extend(plants.map(|(path, text, _)| Source { path: path.into(), text: text.into() }));
+        let found = layering::fetched(&layering::named(&sources)?, layering::FETCHES, &[]);
+        assert_eq!(found, plants.map(|(path, _, fetched)| format!("{path} names {fetched}")), "{src}");
+    }
+    Ok(())
+}
+
+#[test]
+fn only_the_ambient_crate_depends_on_a_source_of_randomness() -> Result<()> {
+    let graph = Graph::read()?;
+    let with = |member: &&String| graph.direct[*member].contains("getrandom");
+    let users: Vec<&String> = graph.members.iter().filter(with).collect();
+    assert_eq!(users, ["ffambient"]);
     Ok(())
 }
 

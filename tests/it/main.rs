@@ -2,6 +2,7 @@
 
 mod accounts;
 mod adoption;
+mod ambient;
 mod bad_input;
 mod bench;
 mod by_hand;

@@ -124,7 +124,8 @@ impl Place {
             None => None,
         };
         let data_dir = self.folder.path().join("data");
-        let settings = Settings { id: unique("node"), data_dir, limits, mirror };
+        let settings =
+            Settings { id: unique("node"), data_dir, limits, mirror, ambient: ffserver::Ambient::system() };
         let mut records =
             Records::new(BTreeMap::from([(String::new(), self.db().await)]), settings, |_| true);
         records.recover().await;

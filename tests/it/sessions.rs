@@ -278,6 +278,7 @@ impl Forger {
             incarnation: Incarnation(4_000_000_000_000),
             methods: Vec::new(),
             token: String::new(),
+            chance: ffserver::Chance::system(),
         };
         let peer = dial(&mut stream, Purpose::Link, &local, &NodeName::try_from("gate")?).await?;
         Ok(Self { stream, methods: peer.methods, received: Vec::new() })

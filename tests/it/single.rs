@@ -98,7 +98,7 @@ async fn a_single_node_that_hangs_while_it_stops_is_killed_and_not_started_again
 
 #[tokio::test]
 async fn a_service_manager_is_told_when_the_cluster_is_up_and_only_by_the_master() -> Result<()> {
-    let manager = NotifyListener::open()?;
+    let manager = NotifyListener::open(&ffserver::Chance::system())?;
     let cluster = Cluster::notifying(Fixture::demo()?, &manager.env_value())?;
     let words = tokio::time::timeout(wait::PATIENCE, manager.next()).await??;
     assert_eq!(words, [Word::Ready]);

@@ -60,6 +60,7 @@ impl FakeMaster {
             incarnation: Incarnation(1),
             methods: vec![],
             token: String::new(),
+            chance: ffserver::Chance::system(),
         };
         let Ok(peer) = accept(&mut stream, Purpose::Control, &local, |_| Ok(())).await else { return };
         let mut node = MasterSide::new(stream);

@@ -54,7 +54,13 @@ async fn node(
     let db = Db::connect(&ffconfig::Database::at(url)).await?;
     let watched = db.clone();
     tokio::spawn(async move { watched.health().watch("db").await });
-    let settings = Settings { id: unique("node"), data_dir: data_dir.to_owned(), limits, mirror };
+    let settings = Settings {
+        id: unique("node"),
+        data_dir: data_dir.to_owned(),
+        limits,
+        mirror,
+        ambient: ffserver::Ambient::system(),
+    };
     let mut records = Records::new(BTreeMap::from([(String::new(), db)]), settings, |_| true);
     records.recover().await;
     let purses = records.open().await?;

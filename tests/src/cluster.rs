@@ -156,8 +156,9 @@ impl Cluster {
         let stop = Stop::new(Duration::from_secs(10));
         let stopped = stop.clone();
         let ended = std::thread::spawn(move || {
-            let incarnation = process::incarnation(None)?;
-            let all = process::run_all(&config, testapps::all, incarnation, stopped);
+            let ambient = ffserver::Ambient::system();
+            let incarnation = process::incarnation(None, &ambient.clock)?;
+            let all = process::run_all(&config, testapps::all, incarnation, stopped, &ambient);
             Ok(process::runtime_of_all()?.block_on(all)?)
         });
         let mut cluster =

@@ -1,6 +1,6 @@
 //! Which port is whose: no two listeners on one address.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
 use crate::fields::Fields;
@@ -19,7 +19,7 @@ struct Claim<'f> {
 
 /// Reports every pair of keys whose ports meet, and every port that `count` drives over the edge.
 pub(crate) fn check(master: Option<&Fields>, drafts: &[Draft<'_>], report: &mut Report<'_>) {
-    let mut claims: HashMap<(&str, u16), Vec<Claim<'_>>> = HashMap::new();
+    let mut claims: BTreeMap<(&str, u16), Vec<Claim<'_>>> = BTreeMap::new();
     for key in ["rootport", "webport"] {
         if let Some((fields, listen)) = master.and_then(|fields| Some((fields, fields.listen(key)?))) {
             let claim = Claim { listen, place: fields.place_of(key), of_node: String::new() };
@@ -49,7 +49,7 @@ pub(crate) fn own_host(fields: &Fields) -> Option<&str> {
     fields.text("host").filter(|host| !matches!(*host, "localhost" | "127.0.0.1" | "::1"))
 }
 
-fn report_meetings(claims: HashMap<(&str, u16), Vec<Claim<'_>>>, report: &mut Report<'_>) {
+fn report_meetings(claims: BTreeMap<(&str, u16), Vec<Claim<'_>>>, report: &mut Report<'_>) {
     let mut rivals: Vec<Vec<Claim<'_>>> = claims.into_values().filter(|claims| claims.len() > 1).collect();
     // By port: of two counted keys the first meeting is shown, the others follow from it.
     rivals.sort_by_key(|claims| claims.first().map(|claim| claim.listen.port()));

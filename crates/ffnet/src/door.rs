@@ -13,6 +13,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
 
 use bincode::Options;
+use ffambient::Chance;
 use ffproto::control::Door;
 use ffproto::handover::MESSAGE_BYTES_MAX;
 use rustix::net::{
@@ -40,8 +41,8 @@ impl DoorListener {
     ///
     /// # Errors
     /// No more descriptors, or no randomness.
-    pub fn open() -> io::Result<Self> {
-        let name = random_name()?;
+    pub fn open(chance: &Chance) -> io::Result<Self> {
+        let name = random_name(chance)?;
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
         Ok(Self { door: Door(name), listener: UnixListener::from_std(listener)? })
@@ -68,9 +69,9 @@ impl DoorListener {
 }
 
 /// A random name for a socket in the abstract namespace.
-pub(crate) fn random_name() -> io::Result<String> {
+pub(crate) fn random_name(chance: &Chance) -> io::Result<String> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|e| io::Error::other(e.to_string()))?;
+    chance.fill(&mut random)?;
     Ok(random.iter().fold("ff-".to_owned(), |name, byte| name + &format!("{byte:02x}")))
 }
 
@@ -245,7 +246,7 @@ mod tests {
     type Theirs = Passage<Vec<u8>, u64>;
 
     async fn passage() -> (Ours, Theirs) {
-        let listener = DoorListener::open().unwrap();
+        let listener = DoorListener::open(&Chance::system()).unwrap();
         let theirs = enter(&listener.door()).unwrap();
         (listener.accept().await.unwrap(), theirs)
     }
@@ -306,7 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_door_is_an_error_at_once_and_a_gone_peer_the_end() {
-        let listener = DoorListener::open().unwrap();
+        let listener = DoorListener::open(&Chance::system()).unwrap();
         let door = listener.door();
         drop(listener);
         assert!(enter::<u64, u64>(&door).is_err());

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bincode::Options;
+use ffambient::Chance;
 use ffproto::handshake::{
     BadPreamble, Challenge, FromAcceptor, FromDialer, Hello, MESSAGE_BYTES_MAX, Nonce, PREAMBLE_BYTES,
     Purpose, Refusal, Side, Transcript, fence,
@@ -32,6 +33,8 @@ pub struct Local {
     pub methods: Vec<String>,
     /// The shared token; empty when the config has none.
     pub token: String,
+    /// Where this side's nonces come from: the system's outside of tests, for a proof is worth what its nonce is.
+    pub chance: Chance,
 }
 
 /// The peer: what the other side has told of itself, and has proved.
@@ -107,7 +110,7 @@ where
 {
     within_deadline(async {
         preambles(io, purpose).await?;
-        let nonce = new_nonce()?;
+        let nonce = new_nonce(&local.chance)?;
         let hello = Hello {
             cluster: local.cluster.to_string(),
             name: local.name.clone(),
@@ -182,7 +185,7 @@ where
         if let Err(why) = check_hello(local, &hello).and_then(|()| admit(&hello)) {
             return refuse_dialer(io, why).await;
         }
-        let nonce = new_nonce()?;
+        let nonce = new_nonce(&local.chance)?;
         let transcript = Transcript {
             purpose,
             cluster: &local.cluster,
@@ -258,9 +261,9 @@ where
     Err(HandshakeError::Refused(why))
 }
 
-fn new_nonce() -> Result<Nonce, HandshakeError> {
+fn new_nonce(chance: &Chance) -> Result<Nonce, HandshakeError> {
     let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|e| HandshakeError::Io(io::Error::other(e.to_string())))?;
+    chance.fill(&mut nonce).map_err(io::Error::from)?;
     Ok(nonce)
 }
 
@@ -301,6 +304,7 @@ mod tests {
             incarnation: Incarnation(1),
             methods: vec![format!("{name}Method")],
             token: token.into(),
+            chance: Chance::system(),
         }
     }
 
@@ -363,6 +367,44 @@ mod tests {
         let mut theirs = [0; PREAMBLE_BYTES];
         a.read_exact(&mut theirs).await.unwrap();
         assert_eq!(theirs, Purpose::Link.preamble());
+    }
+
+    #[tokio::test]
+    async fn the_bytes_of_a_handshake_are_the_same_for_one_seed_and_differ_for_another() {
+        async fn bytes_of_dialer(seed: u64) -> Vec<u8> {
+            let (mut a, mut near) = tokio::io::duplex(1024);
+            let (mut far, mut b) = tokio::io::duplex(1024);
+            let drawn = Chance::seeded(seed);
+            let of = |name| Local { chance: drawn.stream(name), ..local(name, "c", "t") };
+            let (dialer, acceptor, to) = (of("net"), of("gate"), NodeName::try_from("gate").unwrap());
+            let mut said = Vec::new();
+            let both = async {
+                let shaken = tokio::join!(
+                    dial(&mut a, Purpose::Link, &dialer, &to),
+                    accept(&mut b, Purpose::Link, &acceptor, |_| Ok(()))
+                );
+                (shaken.0.unwrap(), shaken.1.unwrap())
+            };
+            let carry = async {
+                let (mut there, mut back) = ([0; 512], [0; 512]);
+                loop {
+                    tokio::select! {
+                        n = near.read(&mut there) => {
+                            let n = n.unwrap();
+                            said.extend_from_slice(&there[..n]);
+                            far.write_all(&there[..n]).await.unwrap();
+                        }
+                        n = far.read(&mut back) => near.write_all(&back[..n.unwrap()]).await.unwrap(),
+                    }
+                }
+            };
+            tokio::select! { _ = both => {}, () = carry => {} }
+            said
+        }
+        // Its nonce and its proof over both nonces are among them.
+        let first = bytes_of_dialer(7).await;
+        assert!(first.len() > 100 && first == bytes_of_dialer(7).await);
+        assert_ne!(first, bytes_of_dialer(8).await);
     }
 
     #[tokio::test(start_paused = true)]

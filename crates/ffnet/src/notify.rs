@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
 
+use ffambient::Chance;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -86,8 +87,8 @@ impl NotifyListener {
     ///
     /// # Errors
     /// No more descriptors, or no randomness.
-    pub fn open() -> io::Result<Self> {
-        let name = random_name()?;
+    pub fn open(chance: &Chance) -> io::Result<Self> {
+        let name = random_name(chance)?;
         let socket = StdDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         rustix::net::sockopt::set_socket_passcred(&socket, true)?;
         socket.set_nonblocking(true)?;
@@ -146,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_process_says_is_heard() {
-        let listener = NotifyListener::open().unwrap();
+        let listener = NotifyListener::open(&Chance::system()).unwrap();
         let notifier = Notifier::to(&listener.env_value()).unwrap();
         for word in [Word::Ready, Word::Turns, Word::Stopping] {
             assert!(notifier.say(word));
@@ -156,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_supervisor_that_does_not_listen_stops_nobody() {
-        let listener = NotifyListener::open().unwrap();
+        let listener = NotifyListener::open(&Chance::system()).unwrap();
         let notifier = Notifier::to(&listener.env_value()).unwrap();
         let taken = (0..100_000).take_while(|_| notifier.say(Word::Turns)).count();
         assert!((1..100_000).contains(&taken), "{taken}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ffambient::Ambient;
 use ffproto::SessionId;
 
 use crate::cache::{Cache, CacheError};
@@ -44,7 +45,7 @@ impl Stores {
 
     /// Opens what the config gives a node, and migrates its databases. What dead nodes have left is in the database
     /// before anything is read from it. `id` is unlike that of any other start of any node; `lives` says whether a
-    /// session does.
+    /// session does; `ambient` is for the records.
     ///
     /// # Errors
     /// [`OpenError`] names what does not answer, or does not fit.
@@ -54,6 +55,7 @@ impl Stores {
         id: String,
         tables: &[Registered],
         lives: impl Fn(SessionId) -> bool + Send + Sync + 'static,
+        ambient: Ambient,
     ) -> Result<Self, OpenError> {
         let mut stores = Self::in_process(node.limits.cache_bytes_max);
         if let Some(settings) = cluster.db.as_ref().filter(|_| node.db) {
@@ -68,7 +70,7 @@ impl Stores {
         if node.db && !tables.is_empty() {
             let mirror = node.mem.then(|| stores.cache.clone());
             let (data_dir, limits) = (cluster.data_dir.clone(), node.limits.clone());
-            let settings = Settings { id, data_dir, limits, mirror };
+            let settings = Settings { id, data_dir, limits, mirror, ambient };
             let mut records = Records::new(stores.by_record_name(), settings, lives);
             records.recover().await;
             for table in tables {

@@ -143,6 +143,19 @@ fn a_file_that_was_made_to_be_searched_for_ever_is_given_up() {
 }
 
 #[test]
+fn rows_come_in_the_order_of_their_keys_and_so_does_a_snapshot_of_them() {
+    let names = ["ira", "ann", "eve", "bob", "hal", "cid", "fay", "dan", "gus"];
+    let leases = names.iter().map(|name| lease(name, 1));
+    let state = live(&[table()].into_iter().chain(leases).collect::<Vec<_>>());
+    let keys: Vec<&[u8]> = state.rows().map(|(row, _)| &*row.key).collect();
+    assert!(keys.len() == names.len() && keys.is_sorted(), "{keys:?}");
+    let mut sorted = names;
+    sorted.sort_unstable();
+    let expected = [table()].into_iter().chain(sorted.iter().map(|name| lease(name, 1)));
+    assert_eq!(read(&state.snapshot(&head())).unwrap().entries, expected.collect::<Vec<_>>());
+}
+
+#[test]
 fn the_last_write_of_a_row_counts_until_the_database_has_it() {
     let mut state =
         live(&[table(), lease("ann", 1), rows("ann", 5, 10), rows("ann", 6, 20), rows("ann", 6, 30)]);

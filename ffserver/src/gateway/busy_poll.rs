@@ -9,10 +9,11 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// The time for which the thread stays awake after a message.
 const AWAKE: Duration = Duration::from_micros(50);

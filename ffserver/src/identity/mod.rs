@@ -11,8 +11,8 @@ pub(crate) mod watchdog;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ffambient::{Ambient, Chance, Clock};
 use ffconfig::Limits;
 use ffnet::handshake::Local;
 use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName};
@@ -31,7 +31,9 @@ struct Inner {
     token: String,
     config: ffconfig::Node,
     incarnation: Incarnation,
-    clock: Clock,
+    ambient: Ambient,
+    app_chance: Chance,
+    claim_clock: ClaimClock,
     log_budget: LogBudget,
     metrics: NodeMetrics,
     counters: Arc<Counters>,
@@ -40,14 +42,23 @@ struct Inner {
 }
 
 impl Identity {
-    pub(crate) fn new(cluster: &ffconfig::Cluster, config: ffconfig::Node, incarnation: Incarnation) -> Self {
+    /// Of one incarnation of a node, which draws from a stream of its own of the chance that it is given.
+    pub(crate) fn new(
+        cluster: &ffconfig::Cluster,
+        config: ffconfig::Node,
+        incarnation: Incarnation,
+        ambient: &Ambient,
+    ) -> Self {
+        let ambient = ambient.stream(&format!("{}@{incarnation}", config.name));
         let metrics = NodeMetrics::new();
         Self(Arc::new(Inner {
             cluster_name: cluster.name.clone(),
             token: cluster.master.token.clone().unwrap_or_default(),
             config,
             incarnation,
-            clock: Clock::start(incarnation),
+            claim_clock: ClaimClock::start(incarnation, &ambient.clock),
+            app_chance: ambient.chance.stream("app"),
+            ambient,
             log_budget: LogBudget::default(),
             counters: Arc::new(Counters::new(metrics.registry())),
             metrics,
@@ -82,9 +93,24 @@ impl Identity {
         self.0.incarnation
     }
 
-    /// Milliseconds since 1970, as the system's clock said at the start of this process: never back.
+    /// The clock and the chance of this incarnation.
+    pub(crate) fn ambient(&self) -> &Ambient {
+        &self.0.ambient
+    }
+
+    /// The chance for authors' code: what it draws does not depend on what the node itself has drawn.
+    pub(crate) fn app_chance(&self) -> &Chance {
+        &self.0.app_chance
+    }
+
+    /// The chance of this incarnation.
+    pub(crate) fn chance(&self) -> &Chance {
+        &self.0.ambient.chance
+    }
+
+    /// Milliseconds since 1970, as the clock said at the start of this process: never back.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.0.clock.now_ms()
+        self.0.claim_clock.now_ms()
     }
 
     /// The metrics of the node.
@@ -128,6 +154,7 @@ impl Identity {
             incarnation: self.0.incarnation,
             methods,
             token: self.0.token.clone(),
+            chance: self.chance().clone(),
         }
     }
 
@@ -156,19 +183,17 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// A wall clock by which a process may order its own and others' claims: it never goes back.
-struct Clock {
+/// The claim clock: the time of day by which a process may order its own and others' claims. It never goes back.
+struct ClaimClock {
     started: Instant,
     started_ms: u64,
 }
 
-impl Clock {
-    fn start(incarnation: Incarnation) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(Duration::ZERO, |since| since);
-        let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+impl ClaimClock {
+    fn start(incarnation: Incarnation, clock: &Clock) -> Self {
         // The incarnation was given before the process was launched, which takes longer for one than for another:
         // claims of two nodes would not compare.
-        Self { started: Instant::now(), started_ms: now_ms.max(incarnation.0) }
+        Self { started: Instant::now(), started_ms: clock.now_ms().max(incarnation.0) }
     }
 
     fn now_ms(&self) -> u64 {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use ffambient::{Chance, Clock};
 use ffproto::control::NodeStatus;
 use ffproto::{Incarnation, NodeName, SessionId};
 use ffstore::Stores;
@@ -102,6 +103,30 @@ impl Node {
     /// The incarnation of this process.
     pub fn incarnation(&self) -> Incarnation {
         self.identity().incarnation()
+    }
+
+    /// The time of day, for handlers: a test may give the node a clock of its own.
+    ///
+    /// ```
+    /// # use ffserver::Node;
+    /// fn stamp(node: &Node) -> u64 {
+    ///     node.clock().now_ms() // Milliseconds since 1970.
+    /// }
+    /// ```
+    pub fn clock(&self) -> &Clock {
+        &self.identity().ambient().clock
+    }
+
+    /// Random bytes, for handlers: the system's, which nobody can guess, or from a test's seed.
+    ///
+    /// ```
+    /// # use ffserver::{HandlerError, Node};
+    /// fn dice(node: &Node) -> Result<u64, HandlerError> {
+    ///     Ok(node.chance().u64()? % 6 + 1)
+    /// }
+    /// ```
+    pub fn chance(&self) -> &Chance {
+        self.identity().app_chance()
     }
 
     /// The phase of the node's life.

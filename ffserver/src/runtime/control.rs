@@ -26,7 +26,7 @@ use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
 use crate::node::{self, Node};
 use crate::runtime::metrics;
-use crate::runtime::parent_dialer::{Whereabouts, random01};
+use crate::runtime::parent_dialer::Whereabouts;
 use crate::session::registry::Registry;
 use crate::transit::Transit;
 
@@ -94,7 +94,7 @@ impl Control {
         // Until a new master has the listening sockets nobody else holds them, so it is found soon.
         let mut backoff =
             Backoff::new(Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(5));
-        let mut complained = false;
+        let (mut complained, chance) = (false, self.reported.transit.identity().chance().stream("control"));
         loop {
             let begun = Instant::now();
             let why = match self.open().await {
@@ -122,7 +122,7 @@ impl Control {
                 let (host, port) = self.master_address();
                 warn!("no master at {host}:{port}, going on without and trying on: {why}");
             }
-            tokio::time::sleep(backoff.next(random01(), begun.elapsed())).await;
+            tokio::time::sleep(backoff.next(chance.share(), begun.elapsed())).await;
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffambient::Chance;
 use ffnet::Link;
 use ffnet::backoff::Backoff;
 use ffnet::handshake::{HandshakeError, Local, Peer, dial, dial_start};
@@ -48,6 +49,8 @@ struct ParentLink {
     /// The targets that the parent may send clients' messages for.
     served: Arc<[Served]>,
     local: Local,
+    /// Jitter, so that the children of one parent do not come back in step.
+    chance: Chance,
 }
 
 /// Keeps the link to one parent for as long as it is polled.
@@ -57,8 +60,10 @@ pub(crate) async fn keep(inbound: Arc<Inbound>, config: ffconfig::Parent, way: P
     let routes = tables.for_parent(&config);
     let served = served(node.transit().routes(), Side::Parent, tables.handles_clients());
     let (targets, served): (Vec<_>, Vec<_>) = served.into_iter().unzip();
-    let local = node.identity().local(handshake_methods(&routes, &targets));
-    let keeper = ParentLink { inbound, config, routes, served: served.into(), local };
+    let chance = node.identity().chance().stream(&format!("parent {}", config.name));
+    let local =
+        Local { chance: chance.clone(), ..node.identity().local(handshake_methods(&routes, &targets)) };
+    let keeper = ParentLink { inbound, config, routes, served: served.into(), local, chance };
     match way {
         ParentSource::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,
         ParentSource::Memory(hub) => keeper.keep_in_memory(hub).await,
@@ -104,7 +109,7 @@ impl ParentLink {
                 }
                 Err(_) => {}
             }
-            let wait = backoff.next(random01(), begun.elapsed());
+            let wait = backoff.next(keeper.chance.share(), begun.elapsed());
             // Word from the master cuts the wait short.
             let _ = tokio::time::timeout(wait, whereabouts.changed()).await;
             if whereabouts.has_changed().is_err() {
@@ -151,7 +156,7 @@ impl ParentLink {
                 Ok(peer) => self.serve(peer, |link, methods| Driver::new(link, stream, methods)).await,
                 Err(error) => warn!(parent = %self.config.name, "parent not linked: {error}"),
             }
-            tokio::time::sleep(backoff.next(random01(), begun.elapsed())).await;
+            tokio::time::sleep(backoff.next(self.chance.share(), begun.elapsed())).await;
         }
     }
 
@@ -190,12 +195,4 @@ impl ParentLink {
             _ => warn!(parent = %name, %incarnation, "parent lost: {why}"),
         }
     }
-}
-
-/// Jitter, so that the children of one parent do not come back in step.
-pub(crate) fn random01() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness there is no jitter, and nothing else is lost.
-    let _ = getrandom::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }

@@ -3,8 +3,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use ffambient::{Ambient, Clock};
 use ffconfig::Cluster;
 use ffnet::listen::Inherited;
 use ffnet::notify::{self, Notifier};
@@ -13,6 +14,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::app::app::App;
@@ -32,18 +34,17 @@ pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 
 const EVENT_INTERVAL: u32 = 256;
 
-/// Which start of its node this process is: what the master has given (`given`), or the clock for a start by
+/// Which start of its node this process is: what the master has given (`given`), or what `clock` says for a start by
 /// hand.
 ///
 /// # Errors
 /// `InvalidInput` when `given` is no number.
-pub fn incarnation(given: Option<String>) -> io::Result<Incarnation> {
+pub fn incarnation(given: Option<String>, clock: &Clock) -> io::Result<Incarnation> {
     if let Some(given) = given {
         let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{INCARNATION_ENV}={given}"));
         return given.parse().map(Incarnation).map_err(wrong);
     }
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Incarnation(u64::try_from(clock.as_millis()).unwrap_or(u64::MAX)))
+    Ok(Incarnation(clock.now_ms()))
 }
 
 /// The runtime of a node: everything on one thread for `threads: 1`, which is how nodes scale best (by
@@ -98,10 +99,12 @@ pub fn own_node(
     node: &str,
     apps: Vec<App>,
     env: &dyn Fn(&str) -> Option<String>,
+    ambient: &Ambient,
 ) -> Result<FFServer, OwnError> {
     allow_descriptors()?;
-    let incarnation = incarnation(env(INCARNATION_ENV))?;
-    let server = FFServer::new(cluster, node, apps, incarnation)?.own_process(env(SUCCEEDS_ENV).is_some());
+    let incarnation = incarnation(env(INCARNATION_ENV), &ambient.clock)?;
+    let server = FFServer::with_ambient(cluster, node, apps, incarnation, ambient)?;
+    let server = server.own_process(env(SUCCEEDS_ENV).is_some());
     watch_loop(server.identity().clone(), server.watchdog().clone(), env(notify::ENV))?;
     Ok(server)
 }
@@ -206,7 +209,8 @@ impl ManagerNotifier {
 }
 
 /// Runs every node of a config in this process, with links in memory and without a master. Nodes stop in
-/// the order in which a cluster does: those with clients first.
+/// the order in which a cluster does: those with clients first. From one seed and clock, and on one paused thread, they draw
+/// the same each time.
 ///
 /// # Errors
 /// The first node that cannot be put together or started; the others are stopped.
@@ -215,11 +219,12 @@ pub async fn run_all(
     apps: impl Fn() -> Vec<App>,
     incarnation: Incarnation,
     stop: Stop,
+    ambient: &Ambient,
 ) -> Result<(), AllError> {
     let hub = InProcessNet::default();
     let (mut running, mut stops) = (JoinSet::new(), Vec::new());
     for (config, number) in cluster.nodes.iter().zip(1..) {
-        let server = FFServer::new(cluster, config.name.as_str(), apps(), incarnation)?;
+        let server = FFServer::with_ambient(cluster, config.name.as_str(), apps(), incarnation, ambient)?;
         let server = server.in_process(hub.clone(), NodeNumber(number));
         stops.push((config.netport.is_none(), server.stop_handle()));
         running.spawn(server.run(Inherited::default()));

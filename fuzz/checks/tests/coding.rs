@@ -49,6 +49,7 @@ async fn a_handshake_of_ffnet_succeeds_with_this_encoding_at_the_other_end() {
         incarnation: Incarnation(1),
         methods: vec!["@".into()],
         token: "secret".into(),
+        chance: ffambient::Chance::system(),
     };
     let gate = name("gate");
     let acceptor = async {

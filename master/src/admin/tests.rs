@@ -16,7 +16,8 @@ use crate::supervisor::{Order, moment};
 
 /// A site whose supervisor answers each order with its own text.
 async fn site(token: Option<&str>) -> Client {
-    let machine = Machine::new(&cluster(&["gate", "net:10001 > gate"]), &[], moment());
+    let machine =
+        Machine::new(&cluster(&["gate", "net:10001 > gate"]), &[], moment(&ffambient::Ambient::system()));
     let (_, view) = watch::channel(Arc::new(machine.view()));
     let (events, mut orders) = mpsc::channel(10);
     tokio::spawn(async move {

@@ -79,7 +79,7 @@ mod tests {
     async fn the_stages_of_a_replacement_are_timed_and_a_command_is_counted_once() {
         let registry = Registry::new();
         let mut meter = Meter::new(&registry);
-        let none = Machine::new(&cluster(&["net:10001"]), &[], moment()).view();
+        let none = Machine::new(&cluster(&["net:10001"]), &[], moment(&ffambient::Ambient::system())).view();
         let at = |stage, ended: bool| {
             let step = StepView { node: name("net"), stage, since: "2".into(), outcome: None };
             let (what, since, steps) = ("reload".into(), "1".into(), vec![step]);

@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_gives_its_listeners_and_prints_into_new_pipes() {
-        let door = DoorListener::open().unwrap();
+        let door = DoorListener::open(&ffambient::Chance::system()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         let mut node: Passage<Output, Listeners> = enter(&door.door()).unwrap();
@@ -190,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_sends_something_else_keeps_its_sockets() {
-        let door = DoorListener::open().unwrap();
+        let door = DoorListener::open(&ffambient::Chance::system()).unwrap();
         let node: Passage<Output, Listeners> = enter(&door.door()).unwrap();
         let output = Logs::default().of(&name("net"), ffproto::Incarnation(1), 3);
         let taken = tokio::spawn(take_back(door, output));

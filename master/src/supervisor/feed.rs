@@ -138,7 +138,8 @@ mod tests {
     use crate::supervisor::moment;
 
     fn view() -> ClusterView {
-        Machine::new(&cluster(&["gate", "net:10001 > gate"]), &[], moment()).view()
+        Machine::new(&cluster(&["gate", "net:10001 > gate"]), &[], moment(&ffambient::Ambient::system()))
+            .view()
     }
 
     fn kinds(old: &ClusterView, new: &ClusterView) -> Vec<String> {

@@ -1,10 +1,10 @@
 //! The supervisor's loop: waits for the next fact, gives it to the machine, does what the machine says.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use ffambient::Ambient;
 use ffconfig::Cluster;
 use ffnet::door::DoorListener;
 use ffproto::control::ToNode;
@@ -62,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) logs: Logs,
     pub(crate) run: Option<RunFolder>,
     pub(crate) meter: Meter,
+    pub(crate) ambient: Ambient,
 }
 
 /// A process of an earlier master that lives.
@@ -81,12 +82,14 @@ pub(crate) struct Shell {
     pub(crate) logs: Logs,
     pub(crate) view: watch::Sender<Arc<ClusterView>>,
     pub(crate) to_self: mpsc::Sender<Event>,
+    ambient: Ambient,
     keeper: Keeper,
     /// Whether something runs, or does not run any more, that is not written down yet.
     unlisted: bool,
     feed: Feed,
     meter: Meter,
-    processes: HashMap<(NodeName, Incarnation), Process>,
+    /// In order: what is done to all of them, is done in the same order each time.
+    processes: BTreeMap<(NodeName, Incarnation), Process>,
     links: HashMap<(NodeName, Incarnation), Link>,
     /// Ends whose node is still linked: its last words are on the way.
     late: VecDeque<(Instant, NodeName, Incarnation, Exit)>,
@@ -99,8 +102,8 @@ pub(crate) struct Shell {
 impl Shell {
     /// A supervisor for a config whose sockets are open.
     pub(crate) fn new(parts: Parts) -> (Self, mpsc::Receiver<Event>) {
-        let Parts { cluster, sockets, launcher, source, logs, run, meter } = parts;
-        let machine = Machine::new(&cluster, &place::elsewhere(&cluster), moment());
+        let Parts { cluster, sockets, launcher, source, logs, run, meter, ambient } = parts;
+        let machine = Machine::new(&cluster, &place::elsewhere(&cluster), moment(&ambient));
         let (view, _) = watch::channel(Arc::new(machine.view()));
         let (to_self, events) = mpsc::channel(EVENTS_MAX);
         let shell = Self {
@@ -112,11 +115,12 @@ impl Shell {
             logs,
             view,
             to_self,
+            ambient,
             keeper: Keeper::new(run),
             unlisted: true,
             feed: Feed::new(),
             meter,
-            processes: HashMap::new(),
+            processes: BTreeMap::new(),
             links: HashMap::new(),
             late: VecDeque::new(),
             asks: HashMap::new(),
@@ -137,7 +141,7 @@ impl Shell {
             self.processes.insert((node, incarnation), Process { pid, started, signals });
             found.push(one);
         }
-        self.machine.adopt(numbers, found, moment());
+        self.machine.adopt(numbers, found, moment(&self.ambient));
     }
 
     /// What happens, for readers.
@@ -173,12 +177,12 @@ impl Shell {
 
     fn publish(&mut self) {
         self.keeper.touch();
-        let view = Arc::new(self.machine.view());
+        let (view, ambient) = (Arc::new(self.machine.view()), &self.ambient);
         let (feed, meter) = (&mut self.feed, &mut self.meter);
         self.view.send_if_modified(|shown| {
             let changed = *shown != view;
             if changed {
-                let now = moment();
+                let now = moment(ambient);
                 feed.changed(shown, &view, now.unix_ms);
                 meter.changed(shown, &view, now.at);
             }
@@ -254,7 +258,7 @@ impl Shell {
         let Seen::Registered { node, incarnation, .. } = &seen else { return };
         let key = (node.clone(), *incarnation);
         let refused = Do::Hangup { node: node.clone(), incarnation: *incarnation };
-        let todo = self.machine.step(moment(), seen);
+        let todo = self.machine.step(moment(&self.ambient), seen);
         if !todo.contains(&refused) {
             self.links.insert(key, link);
         }
@@ -285,7 +289,7 @@ impl Shell {
     }
 
     fn feed(&mut self, seen: Seen) {
-        let todo = self.machine.step(moment(), seen);
+        let todo = self.machine.step(moment(&self.ambient), seen);
         self.act(todo);
     }
 
@@ -295,7 +299,7 @@ impl Shell {
             match next {
                 Do::Launch { node, incarnation, succeeds } => {
                     let seen = self.launch(node, incarnation, succeeds);
-                    todo.extend(self.machine.step(moment(), seen));
+                    todo.extend(self.machine.step(moment(&self.ambient), seen));
                 }
                 Do::Terminate { node, incarnation } => {
                     self.processes.get(&(node, incarnation)).inspect(|process| process.signals.terminate());
@@ -307,12 +311,12 @@ impl Shell {
                 Do::Hangup { node, incarnation } => drop(self.links.remove(&(node, incarnation))),
                 Do::TakeBack { node, incarnation } => {
                     if let Some(failed) = self.take_back(node, incarnation) {
-                        todo.extend(self.machine.step(moment(), failed));
+                        todo.extend(self.machine.step(moment(&self.ambient), failed));
                     }
                 }
                 Do::Look { node, incarnation, pid } => {
                     let seen = Seen::Looked { node, incarnation, process: proc::describe(pid) };
-                    todo.extend(self.machine.step(moment(), seen));
+                    todo.extend(self.machine.step(moment(&self.ambient), seen));
                 }
                 // Whoever hears of it may look at the view at once.
                 Do::Answer { ask, answer } => {
@@ -321,7 +325,7 @@ impl Shell {
                 }
                 Do::Report(report) => {
                     self.publish();
-                    self.feed.report(&report, moment().unix_ms);
+                    self.feed.report(&report, self.ambient.clock.now_ms());
                     log(&report);
                     if let Report::Crashed(crash) = &report {
                         self.keeper.crash(crash);
@@ -378,7 +382,7 @@ impl Shell {
 
     /// Waits on the side for an adopted node to bring its sockets.
     fn take_back(&mut self, node: NodeName, incarnation: Incarnation) -> Option<Seen> {
-        let listener = match DoorListener::open() {
+        let listener = match DoorListener::open(&self.ambient.chance) {
             Ok(listener) => listener,
             Err(error) => {
                 return Some(Seen::HandedBack { node, incarnation, sockets: Err(error.to_string()) });
@@ -530,15 +534,8 @@ impl Shell {
 }
 
 /// Everything impure that the machine is given.
-pub(crate) fn moment() -> Moment {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // The keys of a new `RandomState` are random; hashing nothing gives 64 random bits without a crate.
-    let random = RandomState::new().hash_one(());
-    Moment {
-        at: Instant::now(),
-        unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-        chance: random as f64 / u64::MAX as f64,
-    }
+pub(crate) fn moment(ambient: &Ambient) -> Moment {
+    Moment { at: Instant::now(), unix_ms: ambient.clock.now_ms(), chance: ambient.chance.share() }
 }
 
 fn log(report: &Report) {

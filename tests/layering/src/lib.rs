@@ -8,6 +8,8 @@
 //! 3. no circle of more than [`MAX_CIRCLE`] files inside a room, and no room above [`MAX_LINES`] lines without a reason;
 //! 4. no field of a cell that is set later, and no struct of more than [`MAX_FIELDS`] fields without a reason beside it.
 //!
+//! Beside that, of any crate: no file fetches a clock or a chance of its own ([`fetched`]).
+//!
 //! Methods are found without a compiler: by the receiver's type where fields, parameters, `let` and signatures tell it, else
 //! by the method's name, if only one room has a method of that name and no type of the standard library, of tokio or of a
 //! crate of the workspace that this one depends on does.
@@ -15,6 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod ambient;
 mod fault;
 mod index;
 mod map;
@@ -26,6 +29,7 @@ mod tokens;
 mod types;
 mod walk;
 
+pub use ambient::{FETCHES, fetched, names};
 pub use fault::{Fault, How, Place, Still, sift};
 pub use map::{dependencies, large_rooms, modules, rooms};
 pub use shell::house;

@@ -1,8 +1,8 @@
 //! One planted fault of each kind is found, at its line; a house that is in order has none.
 
 use layering::{
-    Fault, House, How, MAX_LINES, Source, Still, check, dependencies, large_rooms, modules, named, rooms,
-    sift,
+    FETCHES, Fault, House, How, MAX_LINES, Source, Still, check, dependencies, fetched, large_rooms, modules,
+    named, rooms, sift,
 };
 
 /// Faults as lines, of a house with the rooms `low` and `high`.
@@ -380,4 +380,39 @@ fn a_named_path_is_found_in_code_and_nowhere_else() {
     assert_eq!(named.len(), 2, "{named:?}");
     assert!(["hyper", "rocket", "std"].iter().all(|alone| named["low.rs"].contains(*alone)), "{named:?}");
     assert!(!named["low.rs"].contains("tokio"), "{named:?}");
+}
+
+#[test]
+fn a_clock_or_a_chance_that_is_fetched_is_found_however_it_is_named() {
+    let found = |text: &str, but: &[&str]| {
+        let sources = [Source { path: "low.rs".into(), text: text.into() }];
+        fetched(&named(&sources).unwrap_or_else(|e| panic!("{e}")), FETCHES, but)
+    };
+    let plants = [
+        ("fn f() { std::time::SystemTime::now(); }", "std::time::SystemTime::now"),
+        ("use std::time::SystemTime as Wall; fn f() { Wall::now(); }", "std::time::SystemTime::now"),
+        ("use std::time; fn f() { g(time::SystemTime::now) }", "std::time::SystemTime::now"),
+        ("use std::time::UNIX_EPOCH; fn f() { UNIX_EPOCH.elapsed() }", "std::time::UNIX_EPOCH"),
+        ("fn f() { std::time::SystemTime::UNIX_EPOCH.elapsed() }", "std::time::SystemTime::UNIX_EPOCH"),
+        ("fn f() { a.get_or_insert_with(std::time::Instant::now) }", "std::time::Instant"),
+        ("fn f() { info!(at = std::time::Instant::now()) }", "std::time::Instant"),
+        ("use std::collections::hash_map::RandomState;", "std::collections::hash_map::RandomState"),
+        ("fn f() { std::hash::RandomState::new() }", "std::hash::RandomState"),
+        ("use getrandom as dice; fn f() { dice::u64() }", "getrandom"),
+        ("use rand::Rng;", "rand"),
+    ];
+    for (text, path) in plants {
+        assert_eq!(found(text, &[]), [format!("low.rs names {path}")], "{text}");
+        assert_eq!(found(text, &["low.rs"]), [""; 0], "{text}");
+    }
+    let all = found("use std::time::*;", &[]);
+    assert!(all.contains(&"low.rs names std::time::SystemTime::now".to_owned()), "{all:?}");
+    let clean = "
+        use std::time::{Duration, SystemTime};
+        use tokio::time::Instant;
+        // std::time::Instant::now()
+        fn f(now: SystemTime, random: u64) -> Instant { Instant::now() }
+        #[cfg(test)]
+        mod tests { use std::time::Instant; fn f() { rand::random(); Instant::now(); } }";
+    assert_eq!(found(clean, &[]), [""; 0]);
 }

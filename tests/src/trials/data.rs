@@ -76,7 +76,13 @@ async fn speeds(
     tx.commit().await?;
     let data_dir = folder.join(what);
     let limits = ffconfig::Limits { record_fresh: Duration::from_secs(3600), ..Default::default() };
-    let settings = Settings { id: format!("speed-{what}"), data_dir, limits, mirror: None };
+    let settings = Settings {
+        id: format!("speed-{what}"),
+        data_dir,
+        limits,
+        mirror: None,
+        ambient: ffserver::Ambient::system(),
+    };
     let mut records = Records::new(BTreeMap::from([(String::new(), db.clone())]), settings, |_| true);
     let purses = records.open::<Purse>().await?;
     let keys: Vec<String> = (0..size.records).map(key).collect();

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::rows::journal::{Entry, Head, Table};
 use crate::rows::{Live, RowId};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::RecordError;
@@ -64,12 +65,11 @@ enum WriterOp {
 }
 
 impl Journal {
-    /// A journal that has no file before the first append. `id` is unlike that of any other start.
-    pub(crate) fn new(id: Arc<str>, folder: PathBuf, bytes_max: usize) -> Self {
+    /// A journal that has no file before the first append. `id` is unlike that of any other start; `salt` stops outsiders from
+    /// forging entries, and without one the unsalted format is written.
+    pub(crate) fn new(id: Arc<str>, folder: PathBuf, bytes_max: usize, salt: Option<u64>) -> Self {
         let queue = Mutex::default();
         let (live, leases) = (AtomicUsize::new(0), AtomicU64::new(0));
-        // The salt stops outsiders from forging entries. Without OS randomness the unsalted format is written.
-        let salt = getrandom::u64().ok();
         let head = Head { id: id.to_string(), boot: boot(), salt };
         let shared = JournalShared { id, head, folder, bytes_max, queue, wake: Condvar::new(), live, leases };
         Self { shared: Arc::new(shared) }

@@ -46,8 +46,3 @@ pub use self::records::{Records, Settings, TableStats};
 pub use self::schema::{SchemaError, create, ddl};
 pub use self::shape::{Column, Field, Key, Kind, Misfit, Record, Shape};
 pub use self::table::{Save, Table};
-
-/// From 0 to 1, for pauses that are not to be in step.
-fn random01() -> f64 {
-    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
-}

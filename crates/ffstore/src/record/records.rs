@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ffambient::Ambient;
 use ffproto::SessionId;
 use ffproto::handover::BoundRecord;
 use parking_lot::Mutex;
@@ -130,6 +131,8 @@ pub struct Settings {
     pub limits: ffconfig::Limits,
     /// memcached, when other nodes are to see copies of records there.
     pub mirror: Option<Cache>,
+    /// The clock of new rows' versions, and the chance of the journal's salt and of pauses.
+    pub ambient: Ambient,
 }
 
 /// The records of one node. A process may have several.
@@ -151,9 +154,10 @@ impl Records {
         settings: Settings,
         lives: impl Fn(SessionId) -> bool + Send + Sync + 'static,
     ) -> Self {
-        let Settings { id, data_dir, limits, mirror } = settings;
+        let Settings { id, data_dir, limits, mirror, ambient } = settings;
+        let salt = ambient.chance.u64().ok();
         let cx = Context {
-            journal: Journal::new(id.into(), data_dir.clone(), limits.dirty_bytes_max),
+            journal: Journal::new(id.into(), data_dir.clone(), limits.dirty_bytes_max, salt),
             backlog: Arc::new(Backlog::default()),
             counters: Arc::new(RecordCounters::default()),
             bounds: Bounds {
@@ -164,6 +168,7 @@ impl Records {
             dirty_records_max: limits.dirty_records_max,
             dirty_bytes_max: limits.dirty_bytes_max,
             mirror,
+            ambient,
             stop: CancellationToken::new(),
             lives: Box::new(lives),
         };
@@ -219,7 +224,8 @@ impl Records {
     /// None: what cannot be written now is in the log, and tried again.
     pub async fn recover(&self) {
         let folder = self.data_dir.clone();
-        let mut recovery = Recovery::new(folder.clone(), self.databases.clone());
+        let mut recovery =
+            Recovery::new(folder.clone(), self.databases.clone(), self.cx.ambient.clock.clone());
         let counters = self.cx.counters.clone();
         let mut once = async move |complain: bool| match recovery.once().await {
             Ok((recovered, failed)) => {

@@ -7,11 +7,12 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::rows::codec::{self, Reader};
 use crate::rows::journal::{self, Entry, Head, Table};
 use crate::rows::{Live, LiveRow, RowId};
+use ffambient::Clock;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -57,13 +58,15 @@ pub(crate) struct Recovered {
 pub(crate) struct Recovery {
     folder: PathBuf,
     databases: BTreeMap<String, Db>,
+    /// The clock by which files are old.
+    clock: Clock,
     /// Written; only leases that may still come are left of them.
     settling: Vec<LeftJournal>,
 }
 
 impl Recovery {
-    pub(crate) fn new(folder: PathBuf, databases: BTreeMap<String, Db>) -> Self {
-        Self { folder, databases, settling: Vec::new() }
+    pub(crate) fn new(folder: PathBuf, databases: BTreeMap<String, Db>, clock: Clock) -> Self {
+        Self { folder, databases, clock, settling: Vec::new() }
     }
 
     /// Looks once. What cannot be written now is left for the next time.
@@ -71,7 +74,7 @@ impl Recovery {
     /// # Errors
     /// The folder cannot be read. What is wrong with one journal is in the log, and does not keep the others.
     pub(crate) async fn once(&mut self) -> io::Result<(Recovered, Option<DbError>)> {
-        let (scanned, mut recovered, mut failed) = (self.folder.clone(), Recovered::default(), None);
+        let (mut recovered, mut failed) = (Recovered::default(), None);
         for left in std::mem::take(&mut self.settling) {
             let late = Instant::now() < left.late;
             match write(&left, &self.databases).await {
@@ -84,7 +87,9 @@ impl Recovery {
             }
         }
         // Those that settle are locked by ourselves.
-        let left = tokio::task::spawn_blocking(move || find(&scanned)).await.map_err(io::Error::other)??;
+        let (scanned, now) = (self.folder.clone(), self.clock.system_time());
+        let left =
+            tokio::task::spawn_blocking(move || find(&scanned, now)).await.map_err(io::Error::other)??;
         for left in left {
             match write(&left, &self.databases).await {
                 Ok(rows) => {
@@ -101,7 +106,7 @@ impl Recovery {
 }
 
 /// The journals that nobody locks.
-fn find(folder: &Path) -> io::Result<Vec<LeftJournal>> {
+fn find(folder: &Path, now: SystemTime) -> io::Result<Vec<LeftJournal>> {
     let entries = match std::fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -110,7 +115,7 @@ fn find(folder: &Path) -> io::Result<Vec<LeftJournal>> {
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            match take(&path) {
+            match take(&path, now) {
                 Ok(found) => left.extend(found),
                 Err(e) => error!("the journal {} cannot be read: {e}", path.display()),
             }
@@ -119,7 +124,7 @@ fn find(folder: &Path) -> io::Result<Vec<LeftJournal>> {
     Ok(left)
 }
 
-fn take(path: &Path) -> io::Result<Option<LeftJournal>> {
+fn take(path: &Path, now: SystemTime) -> io::Result<Option<LeftJournal>> {
     let mut file = match File::options().read(true).append(true).open(path) {
         // Its node has written everything since the folder was read.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -150,7 +155,7 @@ fn take(path: &Path) -> io::Result<Option<LeftJournal>> {
         return Ok(None);
     };
     let torn = bytes.len() - read.whole;
-    let age = file.metadata()?.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+    let age = file.metadata()?.modified().ok().and_then(|at| now.duration_since(at).ok()).unwrap_or_default();
     Ok(Some(LeftJournal {
         late: Instant::now() + LATE.saturating_sub(age),
         looked_through: false,

@@ -8,9 +8,10 @@ mod read;
 mod session_binding;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ffambient::Ambient;
 use ffproto::SessionId;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -44,6 +45,7 @@ pub(crate) struct Context {
     pub(crate) dirty_bytes_max: usize,
     /// memcached; `None` when the node has only its own memory.
     pub(crate) mirror: Option<Cache>,
+    pub(crate) ambient: Ambient,
     pub(crate) stop: CancellationToken,
     /// Whether a session lives, as far as the node knows.
     pub(crate) lives: Lives,
@@ -85,7 +87,7 @@ pub(crate) struct Inner<T: Record> {
     /// Keys in memcached that may be older than the database's row: to be deleted.
     pub(crate) stale: Mutex<FxHashSet<T::Key>>,
     /// The records that are bound to sessions, see [`Table::keep`].
-    pub(crate) bindings: Mutex<HashMap<SessionId, Vec<T::Key>>>,
+    pub(crate) bindings: Mutex<BTreeMap<SessionId, Vec<T::Key>>>,
 }
 
 /// A row as the database has it.

@@ -7,7 +7,7 @@ use super::Value;
 use super::journal::{Entry, Head, Table};
 
 /// A row in a journal: the number of its table, and its key, encoded.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowId {
     /// The number of its table in this journal.
     pub table: u32,
@@ -93,9 +93,12 @@ impl Live {
         }
     }
 
-    /// The rows, in no order.
+    /// The rows, by table and key: what is written of them comes in the same order each time.
     pub fn rows(&self) -> impl Iterator<Item = (&RowId, &LiveRow)> {
-        self.rows.iter()
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        // Sorted where they are asked for, which is rare; each write looks one up.
+        rows.sort_unstable_by_key(|(row, _)| *row);
+        rows.into_iter()
     }
 
     /// The state of one row.
@@ -130,7 +133,7 @@ impl Live {
         for (number, table) in &self.tables {
             Entry::Table { number: *number, table: table.clone() }.write(head, &mut out);
         }
-        for (row, live) in &self.rows {
+        for (row, live) in self.rows() {
             let lease = Entry::Lease { row: row.clone(), number: live.lease };
             lease.write(head, &mut out);
             if let Some((version, columns)) = &live.unwritten {

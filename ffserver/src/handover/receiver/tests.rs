@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffambient::Chance;
 use ffnet::door::{self, DoorListener};
 use ffproto::handover::AffinityEntry;
 use ffproto::link::{Client, Head, Kind};
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A successor that is to serve, and its predecessor's end of the door.
 async fn prepared(context: &HandoverContext) -> (Receiver, DoorToSuccessor) {
-    let listener = DoorListener::open().unwrap();
+    let listener = DoorListener::open(&Chance::system()).unwrap();
     let theirs = door::enter(&listener.door()).unwrap();
     let (passage, now) = (listener.accept().await.unwrap(), Instant::now());
     let mut machine =

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ffambient::Chance;
 use ffnet::door::DoorListener;
 use ffproto::Incarnation;
 use ffproto::handover::ProcessIdentity;
@@ -40,7 +41,8 @@ async fn fail_to_hand_over(
     context: &HandoverContext,
     successor: impl AsyncFnOnce(&mut DoorToPredecessor),
 ) -> (String, Duration) {
-    let (listener, stop, begun) = (DoorListener::open().unwrap(), Stop::new(PATIENCE), Instant::now());
+    let (listener, stop, begun) =
+        (DoorListener::open(&Chance::system()).unwrap(), Stop::new(PATIENCE), Instant::now());
     let ours = async {
         let (door, handed_over) = (listener.door(), || panic!("nothing is handed over"));
         let outcome = timeout(PATIENCE, hand_over(context, &door, &stop, &handed_over)).await;

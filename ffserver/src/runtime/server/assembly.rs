@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(test)]
+use ffambient::Ambient;
 use ffproto::protocol::Protocols;
 use ffproto::{NodeNumber, SessionId};
 use ffstore::Stores;
@@ -129,7 +131,8 @@ impl Foundation {
 /// A node of a config, with an app without anything, that nobody runs: for tests.
 #[cfg(test)]
 pub(crate) fn bare(cluster: &ffconfig::Cluster, name: &str) -> Option<Arc<Executor>> {
-    let identity = Identity::new(cluster, cluster.node(name)?.clone(), ffproto::Incarnation(1));
+    let identity =
+        Identity::new(cluster, cluster.node(name)?.clone(), ffproto::Incarnation(1), &Ambient::system());
     let foundation = Foundation::bare(identity, cluster);
     foundation.set_number(NodeNumber(1));
     Some(foundation.complete(cluster, Stores::in_process(1 << 20), Content::bare()).1)
@@ -172,9 +175,15 @@ mod tests {
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
         let config = cluster.node("game").cloned().unwrap();
         let limits = config.limits.clone();
-        let foundation = Foundation::bare(Identity::new(&cluster, config, Incarnation(1)), &cluster);
-        let settings =
-            Settings { id: "game".into(), data_dir: folder.path().join("data"), limits, mirror: None };
+        let foundation =
+            Foundation::bare(Identity::new(&cluster, config, Incarnation(1), &Ambient::system()), &cluster);
+        let settings = Settings {
+            id: "game".into(),
+            data_dir: folder.path().join("data"),
+            limits,
+            mirror: None,
+            ambient: Ambient::system(),
+        };
         let databases = BTreeMap::from([(String::new(), db)]);
         let mut records = Records::new(databases, settings, foundation.session_lives());
         let purses = records.open::<Purse>().await.unwrap();

@@ -10,6 +10,7 @@ mod start;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffambient::Ambient;
 use ffnet::listen::Inherited;
 use ffnet::transport::Transport;
 use ffproto::control::ToMaster;
@@ -76,7 +77,7 @@ enum NodePlace {
 }
 
 impl FFServer {
-    /// Puts the node `name` of `cluster` together, with its app from `apps`. Nothing is opened.
+    /// Puts the node `name` of `cluster` together, with its app from `apps`, on the system's clock and chance. Nothing is opened.
     ///
     /// # Errors
     /// [`BuildError`], with every fault of the app at once.
@@ -85,6 +86,20 @@ impl FFServer {
         name: &str,
         apps: Vec<App>,
         incarnation: Incarnation,
+    ) -> Result<Self, BuildError> {
+        Self::with_ambient(cluster, name, apps, incarnation, &Ambient::system())
+    }
+
+    /// The same on the clock and the chance of `ambient`, of which the node draws from a stream of its own.
+    ///
+    /// # Errors
+    /// As [`FFServer::new`].
+    pub fn with_ambient(
+        cluster: &ffconfig::Cluster,
+        name: &str,
+        apps: Vec<App>,
+        incarnation: Incarnation,
+        ambient: &Ambient,
     ) -> Result<Self, BuildError> {
         let config = cluster.node(name).cloned().ok_or_else(|| BuildError::NoNode {
             name: name.to_owned(),
@@ -111,7 +126,7 @@ impl FFServer {
             }
         };
         let stop = Stop::new(config.drain);
-        let identity = Identity::new(cluster, config, incarnation);
+        let identity = Identity::new(cluster, config, incarnation, ambient);
         let loses_state = app.loses_state();
         if loses_state {
             count(&identity.counters().state_without_freeze);

@@ -180,10 +180,11 @@ impl FFServer {
 
     async fn open_stores(&self, foundation: &Foundation) -> Result<Stores, RunError> {
         let (name, incarnation) = (self.identity.name(), self.identity.incarnation());
-        let random = getrandom::u32().unwrap_or_else(|_| std::process::id());
+        let ambient = self.identity.ambient().stream("stores");
+        let random = ambient.chance.u64().map_or(std::process::id(), |random| random as u32);
         let id = format!("{name}@{incarnation}-{random:08x}");
         let lives = foundation.session_lives();
-        Ok(Stores::open(&self.cluster, self.config(), id, &self.tables, lives).await?)
+        Ok(Stores::open(&self.cluster, self.config(), id, &self.tables, lives, ambient).await?)
     }
 
     /// Everything is prepared: waits for the predecessor, and takes its state.
@@ -195,7 +196,7 @@ impl FFServer {
     ) -> Result<Receiver, RunError> {
         let passage = async {
             self.wait_for_number(control).await;
-            let door = DoorListener::open().map_err(TakeOverError::from)?;
+            let door = DoorListener::open(self.identity.chance()).map_err(TakeOverError::from)?;
             word.send_replace(MasterNotice::Say(ToMaster::Prepared { door: door.door() }));
             door.accept().await.map_err(TakeOverError::from)
         };

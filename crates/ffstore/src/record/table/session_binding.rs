@@ -88,6 +88,8 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use ffambient::Ambient;
+
     use crate::Record;
     use crate::db::Db;
     use crate::record::{Records, Save, Settings, create};
@@ -109,7 +111,8 @@ mod tests {
         lives: impl Fn(SessionId) -> bool + Send + Sync + 'static,
     ) -> (Records, Table<Purse>) {
         let (id, limits) = (id.to_owned(), ffconfig::Limits::default());
-        let settings = Settings { id, data_dir: folder.join("data"), limits, mirror: None };
+        let settings =
+            Settings { id, data_dir: folder.join("data"), limits, mirror: None, ambient: Ambient::system() };
         let mut records = Records::new(BTreeMap::from([(String::new(), db.clone())]), settings, lives);
         let purses = records.open().await.unwrap();
         (records, purses)

@@ -2,17 +2,18 @@
 //! to a row that this node holds, so that no other node can write it meanwhile.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use ffambient::{Chance, Clock};
 use tokio::time::{Instant, sleep};
 
 use super::{Found, Inner, Table};
 use crate::db::{DbError, Value};
+use crate::record::RecordError;
 use crate::record::counters::add;
 use crate::record::locks::KeyGuard;
 use crate::record::row_cache::RowState;
 use crate::record::shape::{Field as _, Key as _, Record};
-use crate::record::{RecordError, random01};
 use crate::rows::journal::Entry;
 
 /// How long a write waits for another node to release a record.
@@ -75,7 +76,7 @@ impl<T: Record> Table<T> {
     pub async fn insert(&self, mut record: T) -> Result<Arc<T>, RecordError> {
         let (inner, shape) = (&self.0, T::SHAPE);
         // Larger than that of any earlier row of the key, so that an old copy cannot pass for this one.
-        let version = first_version();
+        let version = first_version(&self.0.cx.ambient.clock);
         let mut args = record.values();
         let made = shape.auto.then(|| shape.key_column().name);
         if made.is_some() {
@@ -162,7 +163,7 @@ impl<T: Record> Table<T> {
     pub async fn delete(&self, key: &T::Key) -> Result<bool, RecordError> {
         let inner = &self.0;
         let _flight = inner.locks.lock(key).await;
-        let mut patience = Patience::new(T::SHAPE.table);
+        let mut patience = Patience::new(T::SHAPE.table, &inner.cx.ambient.chance);
         loop {
             inner.let_go(key).await?;
             inner.mark_stale(key);
@@ -171,7 +172,7 @@ impl<T: Record> Table<T> {
             if deleted == 1 {
                 inner.row_cache.lock().put(key, None, 0, Instant::now());
                 // Newer than any copy of the row.
-                inner.mirror(key, None, known.max(first_version())).await;
+                inner.mirror(key, None, known.max(first_version(&inner.cx.ambient.clock))).await;
                 return Ok(true);
             }
             let Some(found) = inner.load_from_database(key).await? else {
@@ -185,9 +186,8 @@ impl<T: Record> Table<T> {
 }
 
 /// The version of a new row: microseconds since 1970. Updates count on from there, far more slowly.
-fn first_version() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+fn first_version(clock: &Clock) -> i64 {
+    i64::try_from(clock.now().as_micros()).unwrap_or(i64::MAX)
 }
 
 impl<T: Record> Inner<T> {
@@ -207,7 +207,7 @@ impl<T: Record> Inner<T> {
         mut change: impl FnMut(&mut [T]) -> R,
     ) -> Result<R, RecordError> {
         let _flights = self.lock_all(keys).await?;
-        let mut patience = Patience::new(T::SHAPE.table);
+        let mut patience = Patience::new(T::SHAPE.table, &self.cx.ambient.chance);
         let mut certain = false;
         loop {
             let mut writes = Vec::with_capacity(keys.len());
@@ -475,15 +475,16 @@ impl<T: Record> Drop for TakenInAtEnd<'_, T> {
 }
 
 /// The patience of a write: how long, and how often, it tries again.
-struct Patience {
+struct Patience<'a> {
     table: &'static str,
+    chance: &'a Chance,
     until: Instant,
     tries: u32,
 }
 
-impl Patience {
-    fn new(table: &'static str) -> Self {
-        Self { table, until: Instant::now() + HELD_WAIT, tries: 0 }
+impl<'a> Patience<'a> {
+    fn new(table: &'static str, chance: &'a Chance) -> Self {
+        Self { table, chance, until: Instant::now() + HELD_WAIT, tries: 0 }
     }
 
     /// Waits a little; the longer, the more often.
@@ -502,7 +503,7 @@ impl Patience {
             _ if self.tries < 3 => return Ok(()),
             _ => Duration::from_millis(u64::from(self.tries.min(20))),
         };
-        sleep(pause.mul_f64(0.5 + random01())).await;
+        sleep(pause.mul_f64(0.5 + self.chance.share())).await;
         Ok(())
     }
 }
