@@ -120,7 +120,14 @@ impl HandlerError {
         Self { kind: HandlerErrorKind::Own(Code::Handler), message, cause: Some(cause.into()) }
     }
 
-    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+    /// An error of the caller's, whose `message` the client may see: what it sent does not fit. The caller is told that nothing was
+    /// done, so it is for extractors, before the handler runs.
+    ///
+    /// ```
+    /// # use ffserver::{Code, HandlerError};
+    /// assert_eq!(HandlerError::bad_request("nobody has logged in").code(), Code::BadRequest);
+    /// ```
+    pub fn bad_request(message: impl Into<String>) -> Self {
         Self { kind: HandlerErrorKind::Own(Code::BadRequest), message: message.into(), cause: None }
     }
 

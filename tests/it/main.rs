@@ -13,6 +13,7 @@ mod config_errors;
 mod data;
 mod demo;
 mod espoir;
+mod extractors;
 mod groups;
 mod handlers;
 mod health;

@@ -9,7 +9,7 @@ struct NoScore;
 #[net_handle(1)]
 async fn own_type() -> Score { Score }
 //~^ `Score` is no reply of a handler
-//~| replies are: (), Bytes, Vec<u8>, String, &'static str, Json<T>, Bincode<T>, and Result<reply, any error>
+//~| replies are: (), Bytes, Vec<u8>, String, &'static str, Json<T>, Bincode<T>, and Result<reply, any error>; or types of yours that implement IntoReply
 #[net_handle(2)]
 async fn own_type_or_error() -> Result<Score, HandlerError> { Ok(Score) }
 //~^ `Score` is no reply of a handler

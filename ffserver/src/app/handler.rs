@@ -1,99 +1,110 @@
 //! Handlers: plain async functions, whose arguments are taken out of a [`Request`] and whose value becomes a reply.
+//!
+//! An app may bring arguments and replies of its own: a type that implements [`FromRequest`] stands among a handler's arguments, one
+//! that implements [`IntoReply`] after its arrow. What is noticed at start, before any message, is in
+//! [`check`](FromRequest::check); an error of any type becomes the caller's with `?`.
+//!
+//! ```
+//! use std::collections::HashMap;
+//! use ffserver::handler::{CheckContext, FromRequest, IntoReply, Outcome, Request};
+//! use ffserver::prelude::*;
+//!
+//! /// How far each user has come: a state of the app.
+//! struct Levels(HashMap<String, u32>);
+//!
+//! /// The user of the session, with the level.
+//! struct Player {
+//!     name: String,
+//!     level: u32,
+//! }
+//!
+//! impl FromRequest for Player {
+//!     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+//!         let user = request.session()?.user();
+//!         let name = user.ok_or_else(|| HandlerError::bad_request("nobody has logged in"))?;
+//!         let level = request.state::<Levels>()?.0.get(&name).copied().unwrap_or(1);
+//!         Ok(Self { name, level })
+//!     }
+//!
+//!     fn check(facts: &CheckContext<'_>) -> Result<(), String> {
+//!         facts.need_session();         // So that the session is known on a node that is not its net node.
+//!         State::<Levels>::check(facts) // A node whose app lacks the state does not start.
+//!     }
+//! }
+//!
+//! /// Rows of comma-separated values.
+//! struct Csv(Vec<[String; 2]>);
+//!
+//! impl IntoReply for Csv {
+//!     fn into_reply(self) -> Outcome {
+//!         let lines = self.0.iter().map(|row| row.join(",") + "\n");
+//!         lines.collect::<String>().into_reply()
+//!     }
+//! }
+//!
+//! #[net_handle(1)]
+//! async fn level(player: Player) -> Csv {
+//!     Csv(vec![[player.name, player.level.to_string()]])
+//! }
+//!
+//! fn app() -> App {
+//!     App::new("levels").state(Levels(HashMap::new())).handlers(handlers![level])
+//! }
+//! # assert_eq!(app().name(), "levels");
+//! ```
 
-use std::cell::Cell;
+mod request;
+
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ffproto::link::Client;
 use ffproto::{CommandId, NodeName, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 
 use crate::calls::neighbours::{Children, Parent, ParentName, Parents};
 use crate::calls::nodes::Nodes;
 use crate::error::HandlerError;
 use crate::node::Node;
 use crate::session::handle::Session;
-use crate::session::local::LocalSession;
-use crate::transit::call::Origin;
 use ffstore::cache::Cache;
 use ffstore::db::{DatabaseName, Db, NamedDb};
 use ffstore::record::{Record, Table};
 
-/// One message on its way to its handler.
-pub struct Request {
-    pub(crate) node: Node,
-    pub(crate) from: Sender,
-    pub(crate) client: Option<Client>,
-    pub(crate) deadline: Instant,
-    pub(crate) body: Option<Bytes>,
-}
+pub(crate) use request::Sender;
+pub use request::{CheckContext, Request};
 
-/// The sender of a request.
-pub(crate) enum Sender {
-    /// A client of this node.
-    Session(LocalSession),
-    /// A parent or a child.
-    Node(NodeName),
-    /// Another node; `by` is the neighbour that brought the request, and waits for its end.
-    Far { node: NodeName, by: NodeName },
-}
-
-impl Request {
-    fn origin(&self) -> Origin {
-        let caller = match &self.from {
-            Sender::Session(_) => None,
-            Sender::Node(name) | Sender::Far { by: name, .. } => Some(name.clone()),
-        };
-        let (client, deadline) = (self.client, Some(self.deadline));
-        Origin { client, deadline, caller, ..Origin::of(self.node.transit()) }
-    }
-
-    fn take_body(&mut self) -> Result<Bytes, HandlerError> {
-        self.body
-            .take()
-            .ok_or_else(|| HandlerError::bad_request("two arguments of the handler take the body"))
-    }
-}
-
-/// The facts that an extractor may check when the node starts, before any message.
-pub struct CheckContext<'a> {
-    pub(crate) config: &'a ffconfig::Node,
-    pub(crate) has_state: &'a dyn Fn(std::any::TypeId) -> bool,
-    /// Set by an argument that needs the session to be known here.
-    pub(crate) takes_session: &'a Cell<bool>,
-}
-
-/// An extractor: an argument of a handler.
+/// An extractor: an argument of a handler. An app may bring its own; [the module](self) has an example.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no argument of a handler",
     label = "this is taken from no message",
-    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Nodes, Node, Db, NamedDb<N>, Table<T>, Cache"
+    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Nodes, Node, Db, NamedDb<N>, Table<T>, Cache, and types of yours that implement FromRequest"
 )]
 pub trait FromRequest: Sized {
-    /// Takes the argument out of the request.
+    /// Takes the argument out of the request. Arguments are taken in their order, without waiting: what takes time is the handler's.
     ///
     /// # Errors
-    /// The handler does not run then; the caller gets the error.
+    /// The handler does not run then; the caller gets the error. Any error becomes one with `?`, and is for the log; what the caller
+    /// has done wrong is a [`HandlerError::bad_request`].
     fn from_request(request: &mut Request) -> Result<Self, HandlerError>;
 
-    /// Whether the node can provide the argument at all: asked once at start.
+    /// Whether the node can provide the argument at all: asked once at start, and by `master --check`.
     ///
     /// # Errors
-    /// A sentence for the operator; the node does not start then.
+    /// What the handler lacks, for the operator, to be read after the handler's name (`takes Table<Account>, which …`); the node
+    /// does not start then.
     fn check(_: &CheckContext<'_>) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// A type that a body can be read as.
+/// A type that a body can be read as, inside of [`Body`]. An app may bring its own.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not read from a body",
-    note = "bodies are: Bytes, Vec<u8>, String, Json<T>, Bincode<T>"
+    note = "bodies are: Bytes, Vec<u8>, String, Json<T>, Bincode<T>, and types of yours that implement FromBody"
 )]
 pub trait FromBody: Sized {
     /// Reads the body.
@@ -170,16 +181,11 @@ impl<T: DeserializeOwned> FromRequest for Bincode<T> {
 /// The session of the client whose message is handled, or made this call; on every node.
 impl FromRequest for Session {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
-        if let Sender::Session(session) = &request.from {
-            return Ok(Session::here(request.node.all_sessions().clone(), session.clone()));
-        }
-        let client = request.client.ok_or_else(|| HandlerError::bad_request("no client made this call"))?;
-        let session = request.node.session(client.session);
-        session.ok_or_else(|| HandlerError::bad_request("the session has ended"))
+        request.session()
     }
 
     fn check(facts: &CheckContext<'_>) -> Result<(), String> {
-        facts.takes_session.set(true);
+        facts.need_session();
         Ok(())
     }
 }
@@ -187,8 +193,7 @@ impl FromRequest for Session {
 /// The command that the client sent (of the message that made this call, when another node calls).
 impl FromRequest for CommandId {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
-        let client = request.client.ok_or_else(|| HandlerError::bad_request("no client made this call"))?;
-        Ok(client.command)
+        request.command().ok_or_else(|| HandlerError::bad_request(NO_CLIENT))
     }
 }
 
@@ -203,11 +208,7 @@ pub struct Caller {
 
 impl FromRequest for Caller {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
-        let node = match &request.from {
-            Sender::Session(_) => request.node.name().clone(),
-            Sender::Node(name) | Sender::Far { node: name, .. } => name.clone(),
-        };
-        Ok(Self { node, session: request.client.map(|client| client.session) })
+        Ok(request.caller())
     }
 }
 
@@ -235,15 +236,11 @@ impl<T> State<T> {
 
 impl<T: Send + Sync + 'static> FromRequest for State<T> {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
-        request
-            .node
-            .state()
-            .map(Self)
-            .ok_or_else(|| HandlerError::internal("a State that the app does not have"))
+        request.state()
     }
 
     fn check(facts: &CheckContext<'_>) -> Result<(), String> {
-        if (facts.has_state)(std::any::TypeId::of::<T>()) {
+        if facts.has_state::<T>() {
             return Ok(());
         }
         let name = std::any::type_name::<T>();
@@ -331,7 +328,7 @@ impl<T: Record> FromRequest for Table<T> {
 
     fn check(facts: &CheckContext<'_>) -> Result<(), String> {
         let name = std::any::type_name::<T>();
-        if !(facts.has_state)(std::any::TypeId::of::<Self>()) {
+        if !facts.has_state::<Self>() {
             let last = name.rsplit("::").next().unwrap_or_default();
             return Err(format!(
                 "takes Table<{name}>, which the app does not have: add .table::<{last}>() to it"
@@ -350,6 +347,9 @@ impl FromRequest for Cache {
     }
 }
 
+/// The sentence for a caller that is no client.
+const NO_CLIENT: &str = "no client made this call";
+
 /// The outcome of a handler: a reply, no reply (only for handlers without a value), or an error.
 pub type Outcome = Result<Option<Bytes>, HandlerError>;
 
@@ -357,10 +357,10 @@ pub type Outcome = Result<Option<Bytes>, HandlerError>;
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// A value that a handler may return. `()` replies nothing to a client (a call between nodes still ends, with an empty
-/// answer); every other value is a reply, also an empty one.
+/// answer); every other value is a reply, also an empty one. An app may bring its own; [the module](self) has an example.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no reply of a handler",
-    note = "replies are: (), Bytes, Vec<u8>, String, &'static str, Json<T>, Bincode<T>, and Result<reply, any error>"
+    note = "replies are: (), Bytes, Vec<u8>, String, &'static str, Json<T>, Bincode<T>, and Result<reply, any error>; or types of yours that implement IntoReply"
 )]
 pub trait IntoReply {
     /// The reply.

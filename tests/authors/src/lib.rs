@@ -1,6 +1,8 @@
-//! What authors bring to the seams of the framework, from a crate of their own: a protocol and transports for clients.
+//! What authors bring to the seams of the framework, from a crate of their own: a protocol and transports for clients, an argument
+//! and a reply of handlers.
 
 pub mod lines;
+pub mod players;
 pub mod sealed;
 
 use ffserver::App;
