@@ -21,6 +21,9 @@ use crate::{CommandId, Incarnation, NodeName, NodeNumber, SessionId};
 pub const REACH: &str = "@@reach";
 /// The method of [`AffinityNotice`]; links only, never passed on as it is.
 pub const AFFINITY: &str = "@@stick";
+/// The method of [`MethodsChange`]; links only, never passed on. A node of a release without it does not list it in its
+/// handshake, and is not told.
+pub const METHODS: &str = "@@methods";
 /// The method of envelopes.
 pub const TO: &str = "@@to";
 /// Bytes of an envelope before its payload.
@@ -65,6 +68,16 @@ impl ReachChange {
         self.remove.iter().for_each(|number| drop(nodes.remove(number)));
         nodes.extend(self.add.iter().map(|node| (node.number, node.clone())));
     }
+}
+
+/// A change in the methods that the sender takes on this link, since the handshake or the last change. A number belongs to
+/// one name for as long as the sender's process lives.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MethodsChange {
+    /// The methods that may be called from now on, each by its number and its name.
+    pub add: Vec<(u16, String)>,
+    /// The numbers of the methods that may not be called any more.
+    pub remove: Vec<u16>,
 }
 
 /// The op of an envelope: what it is for.

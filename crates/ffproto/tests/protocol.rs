@@ -16,8 +16,8 @@ use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
 use ffproto::protocol::{ClientProtocol, FireflyFrames, WebSocketBinary, WebSocketJson};
 use ffproto::relay::{
-    self, AffinityNotice, AffinityWord, Audience, Broadcast, Claim, MoveAnswer, MoveEntry, MoveOrder, Op,
-    REACH, ReachChange, Reachable, SessionState, TO,
+    self, AffinityNotice, AffinityWord, Audience, Broadcast, Claim, MethodsChange, MoveAnswer, MoveEntry,
+    MoveOrder, Op, REACH, ReachChange, Reachable, SessionState, TO,
 };
 use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use serde::Serialize;
@@ -264,6 +264,11 @@ fn relays(page: &mut Page) {
     let body = coding().serialize(&change).unwrap();
     page.link("link-reach", Head { method: 5, ..Head::new(Kind::Notify) }, &body);
     assert_eq!(coding().deserialize::<ReachChange>(&body).unwrap(), change);
+
+    let change = MethodsChange { add: vec![(9, "dance".into())], remove: vec![0] };
+    let body = coding().serialize(&change).unwrap();
+    page.link("link-methods", Head { method: 8, ..Head::new(Kind::Notify) }, &body);
+    assert_eq!(coding().deserialize::<MethodsChange>(&body).unwrap(), change);
 
     let session = SessionId(3 << 52 | 0x1_2345_6789_abcd);
     let notice = AffinityNotice { what: AffinityWord::Chosen, target: "game", node: "game.2" };

@@ -2,14 +2,14 @@
 
 use bincode::Options;
 use ffproto::relay::{
-    self, AffinityNotice, Broadcast, Claim, MoveEntry, MoveOrder, Op, ReachChange, SessionChange,
-    SessionState,
+    self, AffinityNotice, Broadcast, Claim, MethodsChange, MoveEntry, MoveOrder, Op, ReachChange,
+    SessionChange, SessionState,
 };
 
 use crate::coding;
 
-/// `which u8`, then who can be reached (odd), which node a session has (254), or an envelope: what is read has no other encoding, and no
-/// length asks for more memory than has arrived.
+/// `which u8`, then who can be reached (odd), which node a session has (254), which methods there are (252), or an
+/// envelope: what is read has no other encoding, and no length asks for more memory than has arrived.
 ///
 /// # Panics
 /// One of these does not hold.
@@ -17,6 +17,9 @@ pub fn relay(data: &[u8]) {
     let Some((which, body)) = data.split_first() else { return };
     if which % 2 == 1 {
         return typed::<ReachChange>(body);
+    }
+    if *which == 252 {
+        return typed::<MethodsChange>(body);
     }
     if *which == 254 {
         return assert!(

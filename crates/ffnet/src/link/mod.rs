@@ -9,6 +9,7 @@
 mod bell;
 mod calls;
 mod driver;
+mod methods;
 mod round_trip;
 mod service;
 
@@ -23,13 +24,13 @@ use bytes::Bytes;
 use ffproto::link::{Client, Head, Kind};
 use ffproto::{Code, Executed, Fault, NodeName, SessionId};
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use crate::handshake::Peer;
 pub use calls::Sink;
 use calls::{CallTable, Ticket};
 pub use driver::Driver;
+use methods::PeerMethods;
 use round_trip::RoundTrip;
 pub use service::{Closed, Service};
 
@@ -67,8 +68,7 @@ pub struct Link(Arc<Inner>);
 struct Inner {
     here: NodeName,
     peer: Peer,
-    /// Method name → its number at the peer.
-    methods: FxHashMap<String, u16>,
+    methods: PeerMethods,
     limits: LinkLimits,
     out: Mutex<Outbox>,
     calls: Mutex<CallTable>,
@@ -181,7 +181,7 @@ pub struct CallOptions {
 impl Link {
     /// A link from `here` to `peer`; nothing moves until its [`Driver`] runs.
     pub fn new(here: NodeName, peer: Peer, limits: LinkLimits, counters: Arc<LinkCounters>) -> Self {
-        let methods = peer.methods.iter().take(usize::from(u16::MAX)).cloned().zip(0..).collect();
+        let methods = PeerMethods::of(&peer.methods);
         Self(Arc::new(Inner {
             here,
             peer,
@@ -424,11 +424,6 @@ impl Link {
         self.0.calls.lock().poll_idle(cx.waker())
     }
 
-    /// The number of a method at the peer, if it has it.
-    pub fn method_number(&self, method: &str) -> Option<u16> {
-        self.0.methods.get(method).copied()
-    }
-
     /// This link as the sink of calls that are forwarded for the peer: the token is the peer's call id.
     pub fn sink(&self) -> Arc<dyn Sink> {
         self.0.clone()
@@ -449,6 +444,21 @@ impl Link {
     /// As [`Link::notify`].
     pub fn notify_beside(&self, method: &str, body: &[u8], client: Option<Client>) -> Result<(), NotSent> {
         self.notify_when(method, body, client, true)
+    }
+
+    /// Sends the peer a notify about the link itself: it goes out whatever the peer has said, and however much waits, as
+    /// Pause does.
+    ///
+    /// # Errors
+    /// A [`Fault`] with code `no_method`, `bad_request` when the body is above `limits.link_frame_bytes_max`, or `link_lost`;
+    /// nothing was sent then.
+    pub fn notify_of_link(&self, method: &str, body: &[u8]) -> Result<(), Fault> {
+        let method = self.method(method)?;
+        let mut out = self.0.out.lock();
+        self.check_open(&out)?;
+        self.check_bytes(body.len())?;
+        Self::push(&mut out, &Head { method, ..Head::new(Kind::Notify) }, body);
+        Ok(())
     }
 
     fn notify_when(
@@ -489,7 +499,7 @@ impl Link {
     }
 
     fn method(&self, name: &str) -> Result<u16, Fault> {
-        self.0.methods.get(name).copied().ok_or_else(|| Fault {
+        self.method_number(name).ok_or_else(|| Fault {
             at: self.0.peer.name.clone(),
             ..self.fault(
                 Code::NoMethod,
@@ -500,22 +510,32 @@ impl Link {
     }
 
     fn check_room(&self, out: &Outbox, more: usize, nested: bool) -> Result<(), NotSent> {
-        if out.closed || out.closing.is_some() {
-            let gone = format!("the link to `{}` has ended", self.0.peer.name);
-            return Err(self.fault(Code::LinkLost, Executed::No, gone).into());
-        }
+        self.check_open(out)?;
         if !self.is_open() && !nested {
             return Err(NotSent::Later);
         }
-        if more.saturating_add(FRAME_ROOM_BYTES) > self.0.limits.frame_bytes_max as usize {
-            let long = format!("a body of {more} bytes is above limits.link_frame_bytes_max");
-            return Err(self.fault(Code::BadRequest, Executed::No, long).into());
-        }
+        self.check_bytes(more)?;
         // A single large frame may exceed the bound when nothing else waits: it must be able to travel.
         if !out.bytes.is_empty() && out.bytes.len() + more > self.0.limits.outbox_bytes_max {
             self.0.counters.outbox_full.fetch_add(1, Ordering::Relaxed);
             let full = format!("the outbox to `{}` is full", self.0.peer.name);
             return Err(self.fault(Code::Overloaded, Executed::No, full).into());
+        }
+        Ok(())
+    }
+
+    fn check_open(&self, out: &Outbox) -> Result<(), Fault> {
+        if out.closed || out.closing.is_some() {
+            let gone = format!("the link to `{}` has ended", self.0.peer.name);
+            return Err(self.fault(Code::LinkLost, Executed::No, gone));
+        }
+        Ok(())
+    }
+
+    fn check_bytes(&self, more: usize) -> Result<(), Fault> {
+        if more.saturating_add(FRAME_ROOM_BYTES) > self.0.limits.frame_bytes_max as usize {
+            let long = format!("a body of {more} bytes is above limits.link_frame_bytes_max");
+            return Err(self.fault(Code::BadRequest, Executed::No, long));
         }
         Ok(())
     }
