@@ -61,6 +61,7 @@ pub use app::verdict::{self as login, Verdict};
 pub use calls::neighbours::{Calling, Children, Parent, ParentName, Parents};
 pub use calls::nodes::Nodes;
 pub use error::{CallError, HandlerError};
+pub use exec::handlers::{Handlers, ReplaceError};
 pub use ffambient::{Ambient, Chance, ChanceError, Clock};
 pub use ffconfig::AppFinding;
 pub use ffmacros::{Record, net_handle, node_handle, remote_handle, root_handle};
@@ -89,9 +90,10 @@ pub mod metrics {
 /// What a module of handlers needs: `use ffserver::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError, Json,
-        MoveEntered, NamedDb, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save, Session, State,
-        Table, Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle, root_handle,
+        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError,
+        Handlers, Json, MoveEntered, NamedDb, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save,
+        Session, State, Table, Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle,
+        root_handle,
     };
     pub use bytes::Bytes;
 }

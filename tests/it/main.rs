@@ -23,6 +23,7 @@ mod layering;
 mod limits;
 mod login;
 mod metrics;
+mod methods;
 mod moves;
 mod order;
 mod outage;

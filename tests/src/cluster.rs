@@ -15,9 +15,10 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use ffserver::{Stop, process};
+use ffserver::{App, Stop, process};
 
 use crate::client::Client;
 use crate::fixtures::Fixture;
@@ -151,6 +152,18 @@ impl Cluster {
     /// # Errors
     /// A node cannot start.
     pub async fn in_process(fixture: Fixture) -> Result<Self> {
+        Self::in_process_of(fixture, testapps::all, process::runtime_of_all).await
+    }
+
+    /// The same with these apps, on this runtime.
+    ///
+    /// # Errors
+    /// A node cannot start.
+    pub async fn in_process_of(
+        fixture: Fixture,
+        apps: impl Fn() -> Vec<App> + Send + 'static,
+        runtime: fn() -> std::io::Result<Runtime>,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("cluster-").tempdir()?;
         let config = ffconfig::parse(&fixture.text, &folder.path().join("config.json"), &|_| None)?.cluster;
         let stop = Stop::new(Duration::from_secs(10));
@@ -158,8 +171,8 @@ impl Cluster {
         let ended = std::thread::spawn(move || {
             let ambient = ffserver::Ambient::system();
             let incarnation = process::incarnation(None, &ambient.clock)?;
-            let all = process::run_all(&config, testapps::all, incarnation, stopped, &ambient);
-            Ok(process::runtime_of_all()?.block_on(all)?)
+            let all = process::run_all(&config, apps, incarnation, stopped, &ambient);
+            Ok(runtime()?.block_on(all)?)
         });
         let mut cluster =
             Self { fixture, folder: Some(folder), master: Master::Here { stop, ended: Some(ended) } };

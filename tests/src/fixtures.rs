@@ -217,6 +217,25 @@ impl Fixture {
         )
     }
 
+    /// Nodes whose handlers come and go, see `tests/apps/src/turnover.rs`, and one that takes no clients' messages at first.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn turnover() -> Result<Self> {
+        Self::new(
+            r#"{
+  "master": { "rootport": @master, "webport": @admin },
+  "servers": {
+    "gate": { "rootport": @gate, "app": "turngate" },
+    "net":  { "netport": @net, "app": "turnnet", "remoteport": [{ "rootname": "gate" }],
+              "route": { "range": { "game": [[200, 299]], "late": [[300, 300]] } } },
+    "game": { "app": "turngame", "type": "game", "remoteport": [{ "rootname": "gate" }] },
+    "late": { "app": "turnlate", "type": "late", "remoteport": [{ "rootname": "gate" }] }
+  }
+}"#,
+        )
+    }
+
     /// A net node on its own, with these limits.
     ///
     /// # Errors

@@ -64,15 +64,15 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
         Key::Default => quote! { ::ffserver::handler::Key::Default },
         Key::Root(method) => {
             let method = method.as_ref().map_or_else(|| name.to_string(), syn::LitStr::value);
-            quote! { ::ffserver::handler::Key::Root(#method) }
+            quote! { ::ffserver::handler::Key::Root((#method).into()) }
         }
         Key::Node(method) => {
             let method = method.as_ref().map_or_else(|| name.to_string(), syn::LitStr::value);
-            quote! { ::ffserver::handler::Key::Node(#method) }
+            quote! { ::ffserver::handler::Key::Node((#method).into()) }
         }
         Key::Remote(parent, method) => {
             let method = method.as_ref().map_or_else(|| name.to_string(), syn::LitStr::value);
-            quote! { ::ffserver::handler::Key::Remote { parent: #parent, method: #method } }
+            quote! { ::ffserver::handler::Key::Remote { parent: (#parent).into(), method: (#method).into() } }
         }
     };
     let concurrent = facts.concurrent;

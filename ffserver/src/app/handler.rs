@@ -65,6 +65,7 @@ use ffproto::{CommandId, NodeName, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use crate::app::route::{Key, Listed, Route};
 use crate::calls::neighbours::{Children, Parent, ParentName, Parents};
 use crate::calls::nodes::Nodes;
 use crate::error::HandlerError;
@@ -81,7 +82,7 @@ pub use request::{CheckContext, Request};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no argument of a handler",
     label = "this is taken from no message",
-    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Nodes, Node, Db, NamedDb<N>, Table<T>, Cache, and types of yours that implement FromRequest"
+    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Nodes, Node, Handlers, Db, NamedDb<N>, Table<T>, Cache, and types of yours that implement FromRequest"
 )]
 pub trait FromRequest: Sized {
     /// Takes the argument out of the request. Arguments are taken in their order, without waiting: what takes time is the handler's.
@@ -91,7 +92,7 @@ pub trait FromRequest: Sized {
     /// has done wrong is a [`HandlerError::bad_request`].
     fn from_request(request: &mut Request) -> Result<Self, HandlerError>;
 
-    /// Whether the node can provide the argument at all: asked once at start, and by `master --check`.
+    /// Whether the node can provide the argument at all: asked at start, by `master --check`, and when handlers are replaced.
     ///
     /// # Errors
     /// What the handler lacks, for the operator, to be read after the handler's name (`takes Table<Account>, which …`); the node
@@ -421,107 +422,6 @@ impl<E: Into<HandlerError>> IntoError for E {
     fn into_error(self) -> HandlerError {
         self.into()
     }
-}
-
-/// The key of a handler: who may call it, and under which name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// Clients, by command.
-    Net(u32),
-    /// Clients, for every command that has neither a handler nor a route on the node.
-    Default,
-    /// Children of the node, by method.
-    Root(&'static str),
-    /// One parent of the node, by method.
-    Remote {
-        /// The parent's name or key.
-        parent: &'static str,
-        /// The method.
-        method: &'static str,
-    },
-    /// Every node of the cluster, by method.
-    Node(&'static str),
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Key::Net(command) => write!(f, "command {command}"),
-            Key::Default => f.write_str("commands without a handler"),
-            Key::Root(method) => write!(f, "method `{method}` for children"),
-            Key::Node(method) => write!(f, "method `{method}` for every node"),
-            Key::Remote { parent, method } => write!(f, "method `{method}` for the parent `{parent}`"),
-        }
-    }
-}
-
-type Check = fn(&CheckContext<'_>) -> Result<(), String>;
-
-/// A handler as a value: what the attributes write, and what tests and tools may write by hand.
-#[derive(Clone)]
-pub struct Route {
-    pub(crate) key: Key,
-    pub(crate) name: &'static str,
-    pub(crate) run: fn(Request) -> HandlerFuture,
-    pub(crate) check: Check,
-    pub(crate) place: (&'static str, u32),
-    pub(crate) concurrent: bool,
-    /// The handler's place in the app's list, from 1; set when the list is checked.
-    pub(crate) number: u32,
-    /// Whether the handler takes a [`Session`]; known when the node is put together.
-    pub(crate) takes_session: bool,
-}
-
-impl Route {
-    /// A route to `run`, under `key`; `name` is for logs and error messages.
-    pub fn new(key: Key, name: &'static str, run: fn(Request) -> HandlerFuture) -> Self {
-        let check: Check = |_| Ok(());
-        let (place, concurrent, number, takes_session) = (("", 0), false, 0, false);
-        Self { key, name, run, check, place, concurrent, number, takes_session }
-    }
-
-    /// Sets the check of what must hold for the node that runs the handler.
-    #[must_use]
-    pub fn checked_by(mut self, check: Check) -> Self {
-        self.check = check;
-        self
-    }
-
-    /// Sets where the handler is written, for faults at start.
-    #[must_use]
-    pub fn at(mut self, file: &'static str, line: u32) -> Self {
-        self.place = (file, line);
-        self
-    }
-
-    /// Sets whether the handler opts out of the session's order: it starts in order, and the next message does not wait
-    /// for its end.
-    #[must_use]
-    pub fn concurrent(mut self, concurrent: bool) -> Self {
-        self.concurrent = concurrent;
-        self
-    }
-}
-
-/// A handler by its type: what the attributes implement for the type of the handler's name.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler",
-    note = "a handler is an async fn under #[net_handle(…)], #[root_handle], #[node_handle] or #[remote_handle(…)]"
-)]
-pub trait Listed {
-    /// The handler's route.
-    fn route() -> Route;
-}
-
-/// Lists handlers: existence is stated here, facts are stated at the handler.
-#[macro_export]
-macro_rules! handlers {
-    ($($handler:path),* $(,)?) => {
-        ::std::vec![$(<$handler as $crate::handler::Listed>::route()),*]
-    };
-    ($($other:tt)*) => {
-        ::core::compile_error!("handlers are listed by their names: handlers![login, enter]")
-    };
 }
 
 #[cfg(test)]

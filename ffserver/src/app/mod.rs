@@ -5,4 +5,5 @@ pub(crate) mod app;
 pub(crate) mod client_protocol;
 pub mod handler;
 pub(crate) mod hooks;
+pub(crate) mod route;
 pub mod verdict;

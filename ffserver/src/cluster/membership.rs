@@ -189,6 +189,11 @@ impl Membership {
         self.reached.send_replace(());
     }
 
+    /// Notes that a neighbour takes other methods than before: a hop that was chosen by them is looked up again.
+    pub(crate) fn note_methods(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
     /// Sends the changes under the lock, so that each neighbour gets them in their order.
     fn tell(&self, table: &MembershipTable, tell: Vec<ReachNotice>) {
         self.changes.fetch_add(1, Ordering::Release);

@@ -12,11 +12,12 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::app::handler::{HandlerFuture, Outcome, Request, Route};
+use crate::app::handler::{HandlerFuture, Outcome, Request};
+use crate::app::route::Route;
 use crate::error::HandlerError;
 use crate::identity::Identity;
-use crate::identity::handler_metrics::{HandlerMetrics, RunBegin};
-use crate::identity::watchdog::Watchdog;
+use crate::identity::handler_metrics::RunBegin;
+use crate::identity::watchdog::WatchedHandler;
 
 /// The execution of a handler or hook: a future whose panic becomes an error.
 pub(crate) struct Execution {
@@ -27,30 +28,29 @@ pub(crate) struct Execution {
 
 /// The note of a handler that runs.
 struct Noted {
-    /// The watchdog that notes the handler while it is polled, under its number; it has the handler's metrics, too.
-    watchdog: Arc<Watchdog>,
-    number: u32,
+    /// The handler as the watchdog notes it while it is polled; it has the handler's metrics, too.
+    watched: Arc<WatchedHandler>,
     /// When the run began, if it is timed.
     began: Option<RunBegin>,
 }
 
 impl Noted {
     fn end(&self, failed: Option<Code>) {
-        if let Some(metrics) = self.watchdog.metrics(self.number) {
-            metrics.end(self.began, failed);
-        }
+        self.watched.metrics.end(self.began, failed);
     }
 }
 
 impl Execution {
     /// Runs the route on `request`. The handler begins with the first poll.
-    pub(crate) fn new(route: &Route, request: Request, watchdog: &Arc<Watchdog>) -> Self {
-        let run = route.run;
+    pub(crate) fn new(route: &Route, request: Request) -> Self {
         // The extraction of arguments runs inside the future of an attribute, but a route may be written by hand.
-        let handler = catch_unwind(AssertUnwindSafe(|| run(request)))
+        let handler = catch_unwind(AssertUnwindSafe(|| (route.run)(request)))
             .unwrap_or_else(|payload| Box::pin(ready(Err(panicked(&*payload)))));
-        let began = watchdog.metrics(route.number).and_then(HandlerMetrics::begin);
-        Self { handler, noted: Some(Noted { watchdog: watchdog.clone(), number: route.number, began }) }
+        let noted = route
+            .watched
+            .as_ref()
+            .map(|watched| Noted { watched: watched.clone(), began: watched.metrics.begin() });
+        Self { handler, noted }
     }
 
     /// The execution of another future of the app, such as a hook.
@@ -64,12 +64,12 @@ impl Future for Execution {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let Self { handler, noted } = &mut *self;
-        if let Some(Noted { watchdog, number, .. }) = noted {
-            watchdog.begin(*number);
+        if let Some(Noted { watched, .. }) = noted {
+            watched.begin();
         }
         let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
-        if let Some(Noted { watchdog, .. }) = noted {
-            watchdog.end();
+        if let Some(Noted { watched, .. }) = noted {
+            watched.end();
         }
         let polled = polled.unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))));
         if let Poll::Ready(outcome) = &polled

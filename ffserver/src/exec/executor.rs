@@ -10,14 +10,15 @@ use ffproto::{Code, Executed, Fault, NodeName};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::app::handler::{Outcome, Request, Route, Sender};
+use crate::app::handler::{Outcome, Request, Sender};
 use crate::app::hooks::Hooks;
+use crate::app::route::Route;
 use crate::cluster::side::PeerKey;
 use crate::error::CallError;
+use crate::exec::current_tables::CurrentTables;
 use crate::exec::deadlines::Deadlines;
 use crate::exec::execution::{Execution, log_error, poll_once};
 use crate::exec::replicas::Replicas;
-use crate::exec::tables::HandlerTables;
 use crate::identity::counters::count;
 use crate::identity::watchdog::Watchdog;
 use crate::node::Node;
@@ -26,7 +27,7 @@ use crate::session::queue::{Admission, SessionQueues};
 /// The executor of one node; all links and all connections of the node have it in common.
 pub(crate) struct Executor {
     pub(crate) node: Node,
-    pub(crate) tables: HandlerTables,
+    pub(crate) tables: Arc<CurrentTables>,
     pub(crate) queues: Arc<SessionQueues<QueuedMessage>>,
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) hooks: Hooks,
@@ -37,6 +38,8 @@ pub(crate) struct Executor {
 /// A client's message that waits for its turn.
 pub(crate) struct QueuedMessage {
     pub(crate) client: Client,
+    /// The handler, by the tables with which the message was taken up; `None` when they have none.
+    pub(crate) route: Option<Arc<Route>>,
     pub(crate) link: Link,
     pub(crate) call: u32,
     pub(crate) deadline: Instant,
@@ -48,7 +51,7 @@ impl Executor {
     pub(crate) fn start_call(
         self: &Arc<Self>,
         at: &PeerKey,
-        route: &Route,
+        route: &Arc<Route>,
         message: NodeCall<'_>,
         done: impl OnOutcome,
     ) {
@@ -67,25 +70,27 @@ impl Executor {
                 let message = NodeCall { link: &link, head: &head, body: &body, deadline, from };
                 executor.start_method(&route, message, done);
             }
-            Err(fault) => done.done(&executor.node, Err(CallError::from(fault).into())),
+            Err(fault) => done.done(&executor.node, &route.name, Err(CallError::from(fault).into())),
         };
         self.replicas.when_open(client.session, at, bytes, Box::new(job));
     }
 
     /// Starts a handler at once, so that calls start in the order in which they arrived. A handler that does not wait
     /// ends here, without a task; another one goes on in a task of its own.
-    fn start_method(&self, route: &Route, message: NodeCall<'_>, done: impl OnOutcome) {
+    fn start_method(&self, route: &Arc<Route>, message: NodeCall<'_>, done: impl OnOutcome) {
         let node = &self.node;
         if node.identity().may_log_call() {
             info!(from = %message.link.peer().name, session = message.session(), "call method {}", route.name);
         }
         let deadline = message.deadline;
-        let mut handler = Execution::new(route, message.request(node), &self.watchdog);
+        let mut handler = Execution::new(route, message.request(node));
         match poll_once(&mut handler) {
-            Poll::Ready(outcome) => done.done(node, outcome),
+            Poll::Ready(outcome) => done.done(node, &route.name, outcome),
             Poll::Pending => {
-                let (kept, handler) = (node.clone(), self.deadlines.run(deadline, handler));
-                drop(node.identity().tasks().calls().spawn(async move { done.done(&kept, handler.await) }));
+                let (kept, name, handler) =
+                    (node.clone(), route.name.clone(), self.deadlines.run(deadline, handler));
+                let run = async move { done.done(&kept, &name, handler.await) };
+                drop(node.identity().tasks().calls().spawn(run));
             }
         }
     }
@@ -93,7 +98,7 @@ impl Executor {
     /// Runs a client's message now, or queues it behind the session's running one.
     pub(crate) fn admit(self: Arc<Self>, waiting: QueuedMessage, body: Bytes) {
         let (session, command) = (waiting.client.session, waiting.client.command);
-        let Some(route) = self.tables.net(command) else {
+        let Some(route) = &waiting.route else {
             let text = format!("`{}` has no handler for command {command}", self.node.name());
             let fault = self.node.identity().fault(Code::NoRoute, Executed::No, text);
             return waiting.link.reply_fault(waiting.call, &fault);
@@ -164,7 +169,7 @@ impl Executor {
     /// on: its caller has been told so, and the session goes on elsewhere. The handler is not started then.
     fn start(&self, waiting: &QueuedMessage, body: Bytes) -> Option<Execution> {
         let expired = Instant::now() >= waiting.deadline || waiting.link.is_closed();
-        match self.tables.net(waiting.client.command).filter(|_| !expired) {
+        match waiting.route.as_ref().filter(|_| !expired) {
             Some(route) => Some(self.handler(route, waiting, body)),
             None => {
                 let fault = self.node.identity().fault(
@@ -186,7 +191,7 @@ impl Executor {
         }
         let (node, client, deadline) = (self.node.clone(), Some(*client), *deadline);
         let request = Request { node, from, client, deadline, body: Some(body) };
-        Execution::new(route, request, &self.watchdog)
+        Execution::new(route, request)
     }
 
     fn answer(&self, waiting: &QueuedMessage, outcome: Outcome) {
@@ -235,38 +240,35 @@ impl NodeCall<'_> {
     }
 }
 
-/// The receiver of a handler's outcome.
+/// The receiver of the outcome of a handler of that name.
 pub(crate) trait OnOutcome: Send + 'static {
-    fn done(self, node: &Node, outcome: Outcome);
+    fn done(self, node: &Node, name: &str, outcome: Outcome);
 }
 
 pub(crate) struct AnswerCall {
     pub(crate) link: Link,
     pub(crate) call: u32,
-    pub(crate) method: &'static str,
 }
 
 impl OnOutcome for AnswerCall {
-    fn done(self, node: &Node, outcome: Outcome) {
+    fn done(self, node: &Node, name: &str, outcome: Outcome) {
         match outcome {
             // A call always has an answer; a handler without a value gives an empty one.
             Ok(body) => self.link.reply(self.call, &body.unwrap_or_default()),
             Err(error) => {
-                log_error(self.method, &error);
+                log_error(name, &error);
                 self.link.reply_fault(self.call, &error.into_fault(node.name()));
             }
         }
     }
 }
 
-pub(crate) struct LogOnly {
-    pub(crate) method: &'static str,
-}
+pub(crate) struct LogOnly;
 
 impl OnOutcome for LogOnly {
-    fn done(self, _: &Node, outcome: Outcome) {
+    fn done(self, _: &Node, name: &str, outcome: Outcome) {
         if let Err(error) = outcome {
-            log_error(self.method, &error);
+            log_error(name, &error);
         }
     }
 }

@@ -1,83 +1,181 @@
-//! The handler tables of a node: which function runs for a command or a method, built and checked once at start.
+//! The handler tables of a node: which function runs for a command or a method. A value that is checked when it is made,
+//! and never changes: the next one takes its place as a whole.
 
 use std::any::TypeId;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ffconfig::RouteRule;
 use ffproto::CommandId;
 use rustc_hash::FxHashMap;
 
-use crate::app::app::App;
-use crate::app::handler::{CheckContext, Key, Route, has_parent};
-use crate::cluster::served::is_reserved;
+use crate::app::handler::{CheckContext, has_parent};
+use crate::app::route::{Key, Route};
+use crate::cluster::configured_routes::ConfiguredRoutes;
+use crate::cluster::served::{is_reserved, method_of, served};
+use crate::cluster::side::Side;
+use crate::exec::methods::{Method, Methods, Reserved, TooManyNames};
 use crate::identity::metrics::NodeMetrics;
-use crate::identity::watchdog::WatchedHandler;
-use crate::node::States;
+use crate::identity::watchdog::Watchdog;
+
+/// The facts of a node that its handlers are checked against, and told to neighbours by.
+pub(crate) struct HandlerContext<'a> {
+    pub(crate) config: &'a ffconfig::Node,
+    /// What the node takes clients' messages for, by the config.
+    pub(crate) targets: &'a ConfiguredRoutes,
+    pub(crate) has_state: &'a dyn Fn(TypeId) -> bool,
+    /// Whether a hook of the app is about sessions.
+    pub(crate) hooks_need_sessions: bool,
+    /// Notes each handler while it runs.
+    pub(crate) watchdog: &'a Watchdog,
+    /// Counts what each handler does.
+    pub(crate) metrics: &'a NodeMetrics,
+}
+
+/// The neighbours that may call the same methods: all children, or one parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Audience(usize);
+
+impl Audience {
+    pub(crate) const CHILDREN: Self = Self(0);
+
+    /// The parent of that name; `None` when the config does not have it.
+    pub(crate) fn parent(config: &ffconfig::Node, name: &str) -> Option<Self> {
+        let at = config.parents.iter().position(|parent| parent.name == *name)?;
+        Some(Self(at + 1))
+    }
+}
 
 /// The handler tables of a node, by who may call.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct HandlerTables {
-    net: Arc<FxHashMap<u32, Route>>,
+    net: FxHashMap<u32, Arc<Route>>,
     /// The handler of clients' commands that have neither a handler of their own nor a route here.
     default: Option<Arc<Route>>,
     /// The routes of clients' commands that have no handler here.
-    routes: Arc<ffconfig::Route>,
-    /// The handlers for children; the place is the method's number.
-    root: Arc<[Route]>,
-    /// The handlers for parents; the keys name the parent.
-    remote: Arc<[Route]>,
+    routes: ffconfig::Route,
+    /// What neighbours may call, by [`Audience`].
+    neighbours: Vec<Methods>,
     /// The handlers for every node, by method.
-    nodes: Arc<FxHashMap<&'static str, Route>>,
+    nodes: FxHashMap<Arc<str>, Arc<Route>>,
     /// Whether a client's message is handled only when its session is known.
     needs_sessions: bool,
+    /// Every handler, in the order of the app's list.
+    all: Vec<Arc<Route>>,
+    /// Whether other tables have taken the place of these.
+    replaced: AtomicBool,
+}
+
+/// Methods have no numbers for these neighbours: too many names have had one.
+#[derive(Debug, thiserror::Error)]
+#[error("too many methods for {0} have had a name since this process was started")]
+pub(crate) struct NoNumbers(String);
+
+/// Handlers that fit their node: each with what is known of it once it is checked.
+pub(crate) struct CheckedRoutes(Vec<Arc<Route>>);
+
+impl CheckedRoutes {
+    /// Checks handlers against their node and each other, and collects every fault: duplicates, and what handlers need
+    /// and the node does not have.
+    pub(crate) fn of(routes: Vec<Route>, context: &HandlerContext<'_>) -> Result<Self, Vec<String>> {
+        let takes_session = check_all(&routes, context)?;
+        let of = |(route, takes_session): (Route, bool)| {
+            let metrics = || context.metrics.of_handler(&route.name, &route.key.to_string().replace('`', ""));
+            let watched = context.watchdog.watch(format!("`{}` ({})", route.name, route.key), metrics);
+            Arc::new(Route { watched: Some(watched), takes_session, ..route })
+        };
+        Ok(Self(routes.into_iter().zip(takes_session).map(of).collect()))
+    }
 }
 
 impl HandlerTables {
-    /// Builds the tables and collects every fault: duplicates, and what handlers need and the node's
-    /// config does not have.
-    pub(crate) fn build(app: &App, config: &ffconfig::Node) -> Result<Self, Vec<String>> {
-        let takes_session = checked(app, config)?;
-        let of = |wanted: fn(&Key) -> bool| -> Vec<Route> {
-            // A handler's place in the list, from 1, is its number: see `HandlerTables::names`.
-            let numbered = (1..).zip(app.routes.iter().zip(&takes_session));
-            let wanted = numbered.filter(|(_, (route, _))| wanted(&route.key));
-            let with_facts = |(number, (route, takes)): (u32, (&Route, &bool))| Route {
-                number,
-                takes_session: *takes,
-                ..route.clone()
-            };
-            wanted.map(with_facts).collect()
-        };
-        let net = of(|key| matches!(key, Key::Net(_)));
-        let default = of(|key| matches!(key, Key::Default)).pop().map(Arc::new);
-        let nodes = of(|key| matches!(key, Key::Node(_)));
-        let hooks = app.hooks.need_sessions();
-        Ok(Self {
-            needs_sessions: hooks || net.iter().chain(default.as_deref()).any(|route| route.takes_session),
-            default,
-            routes: Arc::new(config.route.clone()),
-            net: Arc::new(net.into_iter().filter_map(|route| Some((command(&route.key)?, route))).collect()),
-            root: of(|key| matches!(key, Key::Root(_))).into(),
-            remote: of(|key| matches!(key, Key::Remote { .. })).into(),
-            nodes: Arc::new(
-                nodes.into_iter().filter_map(|route| Some((method(&route.key)?, route))).collect(),
-            ),
-        })
+    /// The first tables of a node.
+    pub(crate) fn build(routes: Vec<Route>, context: &HandlerContext<'_>) -> Result<Self, Vec<String>> {
+        let routes = CheckedRoutes::of(routes, context)?;
+        Self::default().next(routes, context).map_err(|none| vec![none.to_string()])
     }
 
-    /// The handlers by number: their names, with what calls them, and their metrics.
-    pub(crate) fn watched(app: &App, metrics: &NodeMetrics) -> Vec<WatchedHandler> {
-        let watched = |route: &Route| WatchedHandler {
-            name: format!("`{}` ({})", route.name, route.key),
-            metrics: metrics.of_handler(route.name, &route.key.to_string().replace('`', "")),
+    /// The tables that follow these. The numbers of methods go on from here, see [`Methods::next`].
+    pub(crate) fn next(
+        &self,
+        CheckedRoutes(all): CheckedRoutes,
+        context: &HandlerContext<'_>,
+    ) -> Result<Self, NoNumbers> {
+        let (mut net, mut default, mut nodes) = (FxHashMap::default(), None, FxHashMap::default());
+        for route in &all {
+            match &route.key {
+                Key::Net(command) => drop(net.insert(*command, route.clone())),
+                Key::Default => default = Some(route.clone()),
+                Key::Node(method) => drop(nodes.insert(method.clone(), route.clone())),
+                Key::Root(_) | Key::Remote { .. } => {}
+            }
+        }
+        let takes_session = net.values().chain(&default).any(|route: &Arc<Route>| route.takes_session);
+        let next = Self {
+            needs_sessions: context.hooks_need_sessions || takes_session,
+            net,
+            default,
+            routes: context.config.route.clone(),
+            neighbours: Vec::new(),
+            nodes,
+            all,
+            replaced: AtomicBool::new(false),
         };
-        app.routes.iter().map(watched).collect()
+        let neighbours = next.neighbours_after(self, context)?;
+        Ok(Self { neighbours, ..next })
+    }
+
+    /// What neighbours may call, with the numbers that follow those of earlier tables.
+    fn neighbours_after(
+        &self,
+        earlier: &Self,
+        context: &HandlerContext<'_>,
+    ) -> Result<Vec<Methods>, NoNumbers> {
+        let none = Methods::default();
+        // In the order of the audiences.
+        let parents = context.config.parents.iter().map(Some);
+        let who = [None].into_iter().chain(parents).enumerate();
+        let methods = who.map(|(at, parent)| {
+            let earlier = earlier.neighbours.get(at).unwrap_or(&none);
+            earlier.next(self.methods_for(parent, context.targets)).map_err(|TooManyNames| match parent {
+                None => NoNumbers("children".to_owned()),
+                Some(parent) => NoNumbers(format!("the parent `{}`", parent.name)),
+            })
+        });
+        methods.collect()
+    }
+
+    /// What a parent may call, or children: handlers, then the targets whose clients' messages are taken, then the reserved
+    /// methods.
+    fn methods_for(
+        &self,
+        parent: Option<&ffconfig::Parent>,
+        targets: &ConfiguredRoutes,
+    ) -> impl Iterator<Item = (Arc<str>, Method)> {
+        let is_meant = move |route: &&Arc<Route>| match (&route.key, parent) {
+            (Key::Root(_), None) => true,
+            (Key::Remote { parent: who, .. }, Some(parent)) => parent.name == **who || parent.key == **who,
+            _ => false,
+        };
+        let handler =
+            |route: &Arc<Route>| Some((route.key.method()?.clone(), Method::Handler(route.clone())));
+        let side = parent.map_or(Side::Child, |_| Side::Parent);
+        let target = |(target, served): (String, _)| (method_of(&target).into(), Method::Target(served));
+        let reserved = |reserved: Reserved| (reserved.name().into(), Method::Reserved(reserved));
+        let handlers = self.all.iter().filter(is_meant).filter_map(handler);
+        let targets = served(targets, side, self.handles_clients()).into_iter().map(target);
+        handlers.chain(targets).chain(Reserved::ALL.map(reserved))
+    }
+
+    /// Every handler, in the order of the app's list.
+    pub(crate) fn all(&self) -> &[Arc<Route>] {
+        &self.all
     }
 
     /// Whether clients' messages are for this node: it handles them, or its route says who does.
-    pub(crate) fn handles_clients(&self) -> bool {
+    fn handles_clients(&self) -> bool {
         !self.net.is_empty() || self.default.is_some() || !self.routes.is_empty()
     }
 
@@ -94,50 +192,50 @@ impl HandlerTables {
 
     /// The handler of a client's command: the command's own, or the default one when no route takes the command.
     #[inline]
-    pub(crate) fn net(&self, command: CommandId) -> Option<&Route> {
-        let default = || self.default.as_deref().filter(|_| self.routes.find(command).is_none());
+    pub(crate) fn net(&self, command: CommandId) -> Option<&Arc<Route>> {
+        let default = || self.default.as_ref().filter(|_| self.routes.find(command).is_none());
         self.net.get(&command.0).or_else(default)
     }
 
     /// The handler that every node may call by that name.
-    pub(crate) fn for_nodes(&self, method: &str) -> Option<&Route> {
+    pub(crate) fn for_nodes(&self, method: &str) -> Option<&Arc<Route>> {
         self.nodes.get(method)
     }
 
-    /// The handlers that children may call, in the order of the methods' numbers.
-    pub(crate) fn for_children(&self) -> Arc<[Route]> {
-        self.root.clone()
+    /// The methods that some neighbours may call; `None` only of tables without a node.
+    #[inline]
+    pub(crate) fn methods(&self, audience: Audience) -> Option<&Methods> {
+        self.neighbours.get(audience.0)
     }
 
-    /// The handlers that a parent may call, in the order of the methods' numbers.
-    pub(crate) fn for_parent(&self, parent: &ffconfig::Parent) -> Arc<[Route]> {
-        let is_meant = |route: &&Route| match route.key {
-            Key::Remote { parent: who, .. } => parent.name == *who || parent.key == who,
-            _ => false,
-        };
-        self.remote.iter().filter(is_meant).cloned().collect()
+    /// The names of those methods for a handshake, in the order of their numbers.
+    pub(crate) fn names(&self, audience: Audience) -> Vec<String> {
+        self.methods(audience).map(Methods::names).unwrap_or_default()
+    }
+
+    /// Whether other tables have taken the place of these.
+    #[inline]
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Says that other tables have taken the place of these.
+    pub(crate) fn set_replaced(&self) {
+        self.replaced.store(true, Ordering::Release);
     }
 }
 
-fn command(key: &Key) -> Option<u32> {
-    if let Key::Net(command) = key { Some(*command) } else { None }
-}
-
-fn method(key: &Key) -> Option<&'static str> {
-    if let Key::Node(method) = key { Some(method) } else { None }
-}
-
-/// Checks the handlers of an app against the node's config and each other. Returns of each whether it takes a session,
-/// or every fault.
-fn checked(app: &App, config: &ffconfig::Node) -> Result<Vec<bool>, Vec<String>> {
+/// Checks handlers against their node and each other. Returns of each whether it takes a session, or every fault.
+fn check_all(routes: &[Route], context: &HandlerContext<'_>) -> Result<Vec<bool>, Vec<String>> {
     let (mut faults, mut takes_session) = (Vec::new(), Vec::new());
-    let mut seen: HashMap<Key, &Route> = HashMap::new();
-    for route in &app.routes {
-        if let Some(first) = seen.insert(route.key, route) {
-            let (key, a, b) = (route.key, place(first), place(route));
+    let mut seen: HashMap<&Key, &Route> = HashMap::new();
+    let config = context.config;
+    for route in routes {
+        if let Some(first) = seen.insert(&route.key, route) {
+            let (key, a, b) = (&route.key, place(first), place(route));
             faults.push(format!("{key} is claimed by {a} and {b}"));
         }
-        match check(route, config, &app.states) {
+        match check(route, context) {
             Ok(takes) => takes_session.push(takes),
             Err(why) => faults.push(format!("{} {why}", place(route))),
         }
@@ -154,24 +252,31 @@ fn checked(app: &App, config: &ffconfig::Node) -> Result<Vec<bool>, Vec<String>>
 }
 
 fn place(route: &Route) -> String {
-    let (file, line) = route.place;
-    format!("`{}` ({file}:{line})", route.name)
+    match &route.place {
+        (file, line) if !file.is_empty() => format!("`{}` ({file}:{line})", route.name),
+        _ => format!("`{}`", route.name),
+    }
 }
 
-/// Checks a handler against the node's config and app. Returns whether the handler takes a session.
-fn check(route: &Route, config: &ffconfig::Node, states: &States) -> Result<bool, String> {
-    match route.key {
-        Key::Root(method) | Key::Remote { method, .. } | Key::Node(method) if is_reserved(method) => {
+/// Checks a handler against its node. Returns whether the handler takes a session.
+fn check(route: &Route, context: &HandlerContext<'_>) -> Result<bool, String> {
+    let HandlerContext { config, has_state, .. } = *context;
+    match route.key.method() {
+        Some(method) if is_reserved(method) => {
             return Err("has an `@` in its method's name, which is reserved".into());
         }
+        // In a handshake that is the number of a method that is gone.
+        Some(method) if method.is_empty() => return Err("has no name for its method".into()),
+        _ => {}
+    }
+    match &route.key {
         Key::Root(_) if config.rootport.is_none() => {
             return Err("is for children, but the node has no rootport".into());
         }
         Key::Remote { parent, .. } => has_parent(config, parent)?,
         _ => {}
     }
-    let has_state = |id: TypeId| states.contains_key(&id);
     let takes_session = Cell::new(false);
-    (route.check)(&CheckContext { config, has_state: &has_state, takes_session: &takes_session })?;
+    (route.check)(&CheckContext { config, has_state, takes_session: &takes_session })?;
     Ok(takes_session.get())
 }

@@ -1,10 +1,17 @@
 //! The watchdog: what a node's loop does right now, for a thread that watches it. It tells which handler runs, and
 //! whether the loop turns at all.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
 use crate::identity::handler_metrics::HandlerMetrics;
+
+/// More handlers than these are not named: each is kept for as long as the process lives.
+const HANDLERS_MAX: usize = 1 << 13;
 
 /// The time between two beats of a loop that turns.
 pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
@@ -13,32 +20,74 @@ pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// began last.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    handlers: Vec<WatchedHandler>,
+    handlers: Mutex<WatchedHandlers>,
     /// The number of the handler that is being polled, from 1; 0 between two.
-    handler: AtomicU32,
+    polled: Arc<AtomicU32>,
     beats: AtomicU64,
 }
 
-/// A handler that the watchdog may note, with its metrics: who notes it finds them by the same number.
+/// Every handler that has had a number, which is its place from 1: handlers may be replaced while one of the earlier ones
+/// still runs.
+#[derive(Debug, Default)]
+struct WatchedHandlers {
+    all: Vec<Arc<WatchedHandler>>,
+    by_name: FxHashMap<String, Arc<WatchedHandler>>,
+}
+
+/// A handler that the watchdog may note, with its metrics.
 #[derive(Debug)]
 pub(crate) struct WatchedHandler {
-    pub(crate) name: String,
+    name: String,
+    /// The handler that is being polled, see [`Watchdog`].
+    polled: Arc<AtomicU32>,
+    /// This one's number; 0, which is nobody's, when too many have had one.
+    number: u32,
     pub(crate) metrics: HandlerMetrics,
 }
 
-impl Watchdog {
-    pub(crate) fn new(handlers: Vec<WatchedHandler>) -> Self {
-        Self { handlers, handler: AtomicU32::new(0), beats: AtomicU64::new(0) }
+impl WatchedHandler {
+    /// The handler's name, with what calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
+    /// A poll of the handler begins.
     #[inline]
-    pub(crate) fn begin(&self, handler: u32) {
-        self.handler.store(handler, Ordering::Relaxed);
+    pub(crate) fn begin(&self) {
+        self.polled.store(self.number, Ordering::Relaxed);
     }
 
+    /// The poll has ended.
     #[inline]
     pub(crate) fn end(&self) {
-        self.handler.store(0, Ordering::Relaxed);
+        self.polled.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Watchdog {
+    pub(crate) fn new() -> Self {
+        Self { handlers: Mutex::default(), polled: Arc::default(), beats: AtomicU64::new(0) }
+    }
+
+    /// Watches a handler of that name, with what calls it: the same one for the same name.
+    pub(crate) fn watch(
+        &self,
+        name: String,
+        metrics: impl FnOnce() -> HandlerMetrics,
+    ) -> Arc<WatchedHandler> {
+        let mut handlers = self.handlers.lock();
+        if let Some(known) = handlers.by_name.get(&name) {
+            return known.clone();
+        }
+        let is_full = handlers.all.len() >= HANDLERS_MAX;
+        let number = if is_full { 0 } else { handlers.all.len() as u32 + 1 };
+        let watched = WatchedHandler { name, polled: self.polled.clone(), number, metrics: metrics() };
+        let watched = Arc::new(watched);
+        if !is_full {
+            handlers.by_name.insert(watched.name.clone(), watched.clone());
+            handlers.all.push(watched.clone());
+        }
+        watched
     }
 
     pub(crate) fn beat(&self) {
@@ -50,24 +99,14 @@ impl Watchdog {
     }
 
     /// The handler that is being polled.
-    pub(crate) fn handler(&self) -> Option<&str> {
-        self.watched(self.handler.load(Ordering::Relaxed)).map(|handler| handler.name.as_str())
-    }
-
-    /// The metrics of a handler, by its number.
-    #[inline]
-    pub(crate) fn metrics(&self, handler: u32) -> Option<&HandlerMetrics> {
-        self.watched(handler).map(|handler| &handler.metrics)
-    }
-
-    #[inline]
-    fn watched(&self, handler: u32) -> Option<&WatchedHandler> {
-        self.handlers.get((handler as usize).wrapping_sub(1))
+    pub(crate) fn handler(&self) -> Option<Arc<WatchedHandler>> {
+        let place = self.polled.load(Ordering::Relaxed).checked_sub(1)?;
+        self.handlers.lock().all.get(place as usize).cloned()
     }
 
     /// Begins a new second for the metrics of every handler.
     pub(crate) fn end_second(&self) {
-        self.handlers.iter().for_each(|handler| handler.metrics.end_second());
+        self.handlers.lock().all.iter().for_each(|handler| handler.metrics.end_second());
     }
 }
 
@@ -138,14 +177,23 @@ mod tests {
 
     #[test]
     fn the_handler_that_runs_is_named() {
-        let metrics = NodeMetrics::new();
-        let watched =
-            |name: &str| WatchedHandler { name: name.into(), metrics: metrics.of_handler(name, name) };
-        let watchdog = Watchdog::new(vec![watched("`a` (command 1)"), watched("`b` (command 2)")]);
-        assert_eq!(watchdog.handler(), None);
-        watchdog.begin(2);
-        assert_eq!(watchdog.handler(), Some("`b` (command 2)"));
-        watchdog.end();
-        assert_eq!(watchdog.handler(), None);
+        let (watchdog, metrics) = (Watchdog::new(), NodeMetrics::new());
+        let watch = |name: &str| watchdog.watch(name.into(), || metrics.of_handler(name, name));
+        let [a, b, again] = ["a", "b", "a"].map(watch);
+        assert!(Arc::ptr_eq(&a, &again) && watchdog.handler().is_none());
+        b.begin();
+        assert_eq!(watchdog.handler().unwrap().name(), "b");
+        b.end();
+        assert!(watchdog.handler().is_none());
+    }
+
+    #[test]
+    fn more_handlers_than_can_be_named_are_not_named() {
+        let (watchdog, metrics) = (Watchdog::new(), NodeMetrics::new());
+        let watch = |n: usize| watchdog.watch(n.to_string(), || metrics.of_handler("handler", "command 1"));
+        let last = (0..=HANDLERS_MAX).map(watch).last().unwrap();
+        last.begin();
+        assert!(watchdog.handler().is_none());
+        assert_eq!(watchdog.handlers.lock().all.len(), HANDLERS_MAX);
     }
 }

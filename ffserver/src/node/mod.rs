@@ -169,6 +169,11 @@ impl Node {
         self.0.states.get(&TypeId::of::<T>()).cloned()?.downcast().ok()
     }
 
+    /// Whether the app has a value of that type.
+    pub(crate) fn has_state(&self, id: TypeId) -> bool {
+        self.0.states.contains_key(&id)
+    }
+
     /// The status that the master is told.
     pub(crate) fn status(&self) -> NodeStatus {
         status(self.transit(), self.all_sessions().registry(), Some(self))

@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant, timeout};
 
 use crate::cluster::side::PeerKey;
 use crate::exec::executor::Executor;
+use crate::exec::tables::HandlerTables;
 use crate::identity::counters::count;
 use crate::ops::refusal::{refused, reply_bad};
 use crate::ops::session_requests::{self, ReplyPath};
@@ -25,21 +26,21 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     /// Takes an envelope that expects no answer.
-    pub(crate) fn notice(&self, inbound: &InboundEnvelope<'_>) {
+    pub(crate) fn notice(&self, inbound: &InboundEnvelope<'_>, tables: &HandlerTables) {
         let Some(envelope) = self.legal(inbound) else { return };
-        if !self.hold(inbound, envelope.to) {
-            self.route_notice(inbound, envelope);
+        if !self.hold(inbound, envelope.to, tables) {
+            self.route_notice(inbound, envelope, tables);
         }
     }
 
     /// Takes an envelope that expects an answer.
-    pub(crate) fn request(&self, inbound: &InboundEnvelope<'_>) {
+    pub(crate) fn request(&self, inbound: &InboundEnvelope<'_>, tables: &HandlerTables) {
         let Some(envelope) = self.legal(inbound) else {
             let text = format!("`{}` may not say that", inbound.at.name);
             return reply_bad(&self.executor, inbound, &text);
         };
-        if !self.hold(inbound, envelope.to) {
-            self.route_request(inbound, envelope);
+        if !self.hold(inbound, envelope.to, tables) {
+            self.route_request(inbound, envelope, tables);
         }
     }
 
@@ -52,27 +53,27 @@ impl Inbound {
         may
     }
 
-    fn route_notice(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+    fn route_notice(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>, tables: &HandlerTables) {
         let transit = self.executor.node.transit();
         if envelope.to == transit.number() {
-            return self.notice_here(inbound, envelope);
+            return self.notice_here(inbound, envelope, tables);
         }
         if !transit.pass_notify_on(inbound, envelope.to) {
             count(&transit.identity().counters().unrouted);
         }
     }
 
-    fn route_request(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+    fn route_request(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>, tables: &HandlerTables) {
         let transit = self.executor.node.transit();
         if envelope.to == transit.number() {
-            return self.request_here(inbound, envelope);
+            return self.request_here(inbound, envelope, tables);
         }
         if let Err(fault) = transit.pass_call_on(inbound, envelope.to) {
             inbound.link.reply_fault(inbound.head.call, &fault);
         }
     }
 
-    fn notice_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+    fn notice_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>, tables: &HandlerTables) {
         let (executor, payload) = (&self.executor, envelope.payload);
         match (envelope.op, inbound.head.client) {
             (Some(Op::Push), Some(client)) => drop(session_notices::push(executor, client, payload)),
@@ -88,13 +89,13 @@ impl Inbound {
                 session_notices::check(executor, envelope.from, op, payload);
             }
             (Some(Op::Call), _) => {
-                node_calls::notified(executor, inbound, self.name_of(&envelope, inbound), payload);
+                node_calls::notified(executor, tables, inbound, self.name_of(&envelope, inbound), payload);
             }
             _ => {}
         }
     }
 
-    fn request_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>) {
+    fn request_here(&self, inbound: &InboundEnvelope<'_>, envelope: Envelope<'_>, tables: &HandlerTables) {
         let (executor, payload) = (&self.executor, envelope.payload);
         let (link, call) = (inbound.link, inbound.head.call);
         match (envelope.op, inbound.head.client) {
@@ -102,7 +103,7 @@ impl Inbound {
                 link.reply(call, &[session_notices::push(executor, client, payload).number()]);
             }
             (Some(Op::Call), _) => {
-                node_calls::called(executor, inbound, self.name_of(&envelope, inbound), payload);
+                node_calls::called(executor, tables, inbound, self.name_of(&envelope, inbound), payload);
             }
             (Some(Op::Enter), Some(client)) => migration::enter(executor, inbound, client.session, payload),
             (Some(Op::NotMoved), Some(client)) => {
@@ -128,11 +129,11 @@ impl Inbound {
 
     /// Whether an envelope is held: for a session of this node that is on its way here from the predecessor, or for a
     /// node that is not reached now.
-    fn hold(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber) -> bool {
+    fn hold(&self, inbound: &InboundEnvelope<'_>, to: NodeNumber, tables: &HandlerTables) -> bool {
         let transit = self.executor.node.transit();
         let here = to == transit.number();
         let (what, ready) = match inbound.session() {
-            Some(id) if here && id.node() == to && self.needs_its_session(inbound) => {
+            Some(id) if here && id.node() == to && needs_its_session(inbound, tables) => {
                 (HeldFor::Session(id), self.is_ready(HeldFor::Session(id)))
             }
             _ if here => return false,
@@ -147,18 +148,6 @@ impl Inbound {
         }
         let bytes_max = transit.identity().limits().park_bytes_max;
         transit.hold().hold(what, ready, bytes_max, || HeldEnvelope::of(inbound))
-    }
-
-    /// Whether an envelope for this node cannot be handled without its session. A handler that takes none runs at once:
-    /// its caller may be what the session waits for.
-    fn needs_its_session(&self, inbound: &InboundEnvelope<'_>) -> bool {
-        match relay::read(inbound.body) {
-            Some(Envelope { op: Some(Op::Call), payload, .. }) => {
-                let route = Call::read(payload).and_then(|call| self.executor.tables.for_nodes(call.method));
-                route.is_some_and(|route| route.takes_session)
-            }
-            _ => true,
-        }
     }
 
     /// This request may be what blocks the hand-over; ask the predecessor, or both deadlock. A request that the
@@ -204,13 +193,15 @@ impl Inbound {
         let node = &self.executor.node;
         node.all_sessions().release_arrived();
         let (hold, park) = (node.transit().hold(), node.identity().limits().park);
+        // A held envelope begins now, with the tables of now.
+        let tables = self.executor.tables.get();
         while let Some(held) = hold.next(Instant::now(), park, |what| self.is_ready(what)) {
             let inbound = held.inbound();
             let Some(envelope) = relay::read(inbound.body) else { continue };
             if inbound.head.kind == Kind::Call {
-                self.route_request(&inbound, envelope);
+                self.route_request(&inbound, envelope, &tables);
             } else {
-                self.route_notice(&inbound, envelope);
+                self.route_notice(&inbound, envelope, &tables);
             }
         }
     }
@@ -235,6 +226,18 @@ fn is_the_predecessors(inbound: &InboundEnvelope<'_>, stays: bool) -> bool {
     let op = relay::read(inbound.body).and_then(|envelope| envelope.op);
     let asks = inbound.head.kind == Kind::Call && session_requests::asks_session(inbound.body);
     asks || stays && matches!(op, Some(Op::Push | Op::Close))
+}
+
+/// Whether an envelope for this node cannot be handled without its session. A handler that takes none runs at once: its
+/// caller may be what the session waits for.
+fn needs_its_session(inbound: &InboundEnvelope<'_>, tables: &HandlerTables) -> bool {
+    match relay::read(inbound.body) {
+        Some(Envelope { op: Some(Op::Call), payload, .. }) => {
+            let route = Call::read(payload).and_then(|call| tables.for_nodes(call.method));
+            route.is_some_and(|route| route.takes_session)
+        }
+        _ => true,
+    }
 }
 
 /// Whether an envelope about a session of the node `owner` goes to that node, or comes from it, as its kind demands.

@@ -8,43 +8,24 @@ use bytes::Bytes;
 use ffnet::Link;
 use ffnet::link::{Change, NotSent, Service};
 use ffproto::link::{Client, Head};
-use ffproto::relay::{AFFINITY, REACH, TO};
 use ffproto::{Code, Executed, Fault, NodeNumber, SessionId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::app::handler::{Key, Route};
+use crate::app::route::Route;
 use crate::cluster::affinity::Hop;
-use crate::cluster::served::{SESSION_ENDED, Served, method_of};
+use crate::cluster::served::Served;
 use crate::cluster::side::PeerKey;
+use crate::exec::current_tables::KnownTables;
 use crate::exec::executor::{AnswerCall, Executor, LogOnly, NodeCall, QueuedMessage};
-use crate::exec::tables::HandlerTables;
+use crate::exec::methods::{Method, Reserved};
+use crate::exec::tables::{Audience, HandlerTables};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
-use crate::ops::{affinity, reach};
+use crate::ops::{affinity, methods, reach};
 use crate::transit::Transit;
 use crate::transit::inbound_envelope::InboundEnvelope;
 use crate::transit::next_hop::{Forwarded, forward_over};
-
-/// The reserved methods, which nodes use among themselves, in the order of the numbers after those of handlers and
-/// kinds.
-const RESERVED: [&str; 4] = [SESSION_ENDED, REACH, TO, AFFINITY];
-
-/// The methods that the handshake tells the peer, in the order of numbers: handlers, then the kinds whose clients'
-/// messages are taken, then the reserved ones.
-pub(crate) fn handshake_methods(routes: &[Route], kinds: &[String]) -> Vec<String> {
-    let kinds = kinds.iter().map(|kind| method_of(kind));
-    method_names(routes).into_iter().chain(kinds).chain(RESERVED.map(str::to_owned)).collect()
-}
-
-fn method_names(routes: &[Route]) -> Vec<String> {
-    let name = |route: &Route| match route.key {
-        Key::Root(method) | Key::Remote { method, .. } | Key::Node(method) => method.to_owned(),
-        Key::Net(command) => command.to_string(),
-        Key::Default => "default".to_owned(),
-    };
-    routes.iter().map(name).collect()
-}
 
 /// The service of one link: the methods that the peer may call, and the clients' messages that it may send on.
 pub(crate) struct LinkService {
@@ -52,8 +33,8 @@ pub(crate) struct LinkService {
     at: PeerKey,
     speaker: LastSpeaker,
     last_forward: Mutex<Option<LastForward>>,
-    routes: Arc<[Route]>,
-    served: Arc<[Served]>,
+    audience: Audience,
+    tables: KnownTables,
 }
 
 /// The last net node that was found to be behind a link, and at which change of the cluster: mostly the next message is
@@ -95,40 +76,34 @@ impl LastForward {
 }
 
 /// The decision over a client's message that a neighbour has sent on.
-#[derive(Debug, PartialEq, Eq)]
 enum ForwardDecision<'a> {
-    /// A handler of this node runs it.
-    Handle(Client),
+    /// A handler of this node runs it; `None` is that there is no such handler.
+    Handle(Option<&'a Arc<Route>>),
     /// The message goes on towards a target; `routed_here` says that this node's own route has given the target.
     Forward { target: &'a Arc<str>, routed_here: bool, client: Client },
 }
 
 /// Decides over a client's message by what it was sent for: this node's handlers and route, or a target beyond it.
 fn decide<'a>(served: &'a Served, tables: &'a HandlerTables, client: Client) -> ForwardDecision<'a> {
-    match served {
-        Served::Beyond(target) => ForwardDecision::Forward { target, routed_here: false, client },
-        Served::Here if tables.net(client.command).is_some() => ForwardDecision::Handle(client),
+    if let Served::Beyond(target) = served {
+        return ForwardDecision::Forward { target, routed_here: false, client };
+    }
+    match (tables.net(client.command), tables.route(client.command)) {
         // This node's own route says who handles it.
-        Served::Here => match tables.route(client.command) {
-            Some(rule) => {
-                let client = Client { stateless: rule.stateless, ..client };
-                ForwardDecision::Forward { target: rule.to.key(), routed_here: true, client }
-            }
-            None => ForwardDecision::Handle(client),
-        },
+        (None, Some(rule)) => {
+            let client = Client { stateless: rule.stateless, ..client };
+            ForwardDecision::Forward { target: rule.to.key(), routed_here: true, client }
+        }
+        (handler, _) => ForwardDecision::Handle(handler),
     }
 }
 
 impl LinkService {
-    /// `served` are told after `routes` in the handshake, so their numbers follow.
-    pub(crate) fn new(
-        inbound: Arc<Inbound>,
-        at: PeerKey,
-        routes: Arc<[Route]>,
-        served: Arc<[Served]>,
-    ) -> Self {
+    /// The service of the link to the neighbour `at`, which is of `audience`.
+    pub(crate) fn new(inbound: Arc<Inbound>, at: PeerKey, audience: Audience) -> Self {
         let speaker = LastSpeaker(AtomicU64::new(u64::MAX));
-        Self { inbound, at, speaker, last_forward: Mutex::default(), routes, served }
+        let tables = KnownTables::default();
+        Self { inbound, at, speaker, last_forward: Mutex::default(), audience, tables }
     }
 
     fn executor(&self) -> &Arc<Executor> {
@@ -153,18 +128,31 @@ impl LinkService {
             || self.inbound.may_speak_for(&self.at, link, session)
     }
 
-    /// The reserved method of a number.
-    fn reserved(&self, number: usize) -> Option<&'static str> {
-        RESERVED.get(number.wrapping_sub(self.routes.len() + self.served.len())).copied()
+    /// Answers a call of a number that is no method's, or no longer.
+    fn refuse(&self, tables: &HandlerTables, link: &Link, head: &Head) {
+        let identity = self.executor().node.identity();
+        let name = tables.methods(self.audience).and_then(|methods| methods.name(head.method));
+        let text = match name {
+            Some(name) => format!("`{}` has no method `{name}` any more", identity.name()),
+            None => format!("method number {} is unknown", head.method),
+        };
+        link.reply_fault(head.call, &identity.fault(Code::NoMethod, Executed::No, text));
     }
 
     /// Handles a client's message for this node, or sends it on to another one.
-    fn client_message(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
+    fn client_message(
+        &self,
+        tables: &HandlerTables,
+        served: &Served,
+        link: &Link,
+        head: &Head,
+        body: &[u8],
+        now: Instant,
+    ) {
         let executor = self.executor();
         let identity = executor.node.identity();
-        let place = usize::from(head.method).wrapping_sub(self.routes.len());
-        let (Some(served), Some(client)) = (self.served.get(place), head.client) else {
-            let text = format!("method number {} is unknown", head.method);
+        let Some(client) = head.client else {
+            let text = "a client's message has no client";
             return link.reply_fault(head.call, &identity.fault(Code::NoMethod, Executed::No, text));
         };
         if !self.may_speak_for(link, client.session) {
@@ -172,7 +160,7 @@ impl LinkService {
             return link.reply_fault(head.call, &identity.fault(Code::BadRequest, Executed::No, text));
         }
         let deadline = now + Duration::from_millis(head.time_left_ms.into());
-        match decide(served, &executor.tables, client) {
+        match decide(served, tables, client) {
             ForwardDecision::Forward { target, routed_here, client } => {
                 let (from, hops) = (Some(&self.at), head.hops + 1);
                 let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
@@ -180,9 +168,10 @@ impl LinkService {
                     link.reply_fault(head.call, &fault);
                 }
             }
-            ForwardDecision::Handle(client) => {
-                let waiting = QueuedMessage { client, link: link.clone(), call: head.call, deadline };
-                self.handle(waiting, body);
+            ForwardDecision::Handle(route) => {
+                let (route, link) = (route.cloned(), link.clone());
+                let waiting = QueuedMessage { client, route, link, call: head.call, deadline };
+                self.handle(waiting, body, tables.needs_sessions());
             }
         }
     }
@@ -210,13 +199,13 @@ impl LinkService {
     }
 
     /// Runs a client's message here, once the replica of its session is open, if a handler of this node needs that.
-    fn handle(&self, waiting: QueuedMessage, body: &[u8]) {
+    fn handle(&self, waiting: QueuedMessage, body: &[u8], needs_session: bool) {
         let executor = self.executor().clone();
         let (session, stays) = (waiting.client.session, !waiting.client.stateless);
         let (bytes, body) = (body.len(), Bytes::copy_from_slice(body));
         let (transit, remote) = (executor.node.transit(), executor.node.all_sessions().remote());
         let leads = |at: &PeerKey| transit.membership().leads_now(at, session.node());
-        if !executor.tables.needs_sessions() || remote.takes_message(session, stays, &self.at, leads) {
+        if !needs_session || remote.takes_message(session, stays, &self.at, leads) {
             return executor.admit(waiting, body);
         }
         let replicas = executor.replicas.clone();
@@ -254,39 +243,47 @@ impl Service for LinkService {
             return link.reply_fault(head.call, &identity.fault(Code::Stopping, Executed::No, text));
         }
         self.note_turn(link, head);
-        let number = usize::from(head.method);
-        if self.reserved(number) == Some(TO) {
-            return self.inbound.request(&InboundEnvelope { at: &self.at, link, head, body, now });
+        // One look for each message: a message that has begun keeps its tables.
+        let tables = self.tables.current(&self.executor().tables);
+        match tables.methods(self.audience).and_then(|methods| methods.get(head.method)) {
+            Some(Method::Handler(route)) => {
+                let deadline = now + Duration::from_millis(head.time_left_ms.into());
+                let answer = AnswerCall { link: link.clone(), call: head.call };
+                let call = NodeCall { link, head, body, deadline, from: None };
+                self.executor().start_call(&self.at, route, call, answer);
+            }
+            Some(Method::Target(served)) => self.client_message(&tables, served, link, head, body, now),
+            Some(Method::Reserved(Reserved::To)) => {
+                self.inbound.request(&InboundEnvelope { at: &self.at, link, head, body, now }, &tables);
+            }
+            Some(Method::Reserved(_)) | None => self.refuse(&tables, link, head),
         }
-        let Some(route) = self.routes.get(number) else {
-            return self.client_message(link, head, body, now);
-        };
-        let deadline = now + Duration::from_millis(head.time_left_ms.into());
-        let answer = AnswerCall { link: link.clone(), call: head.call, method: route.name };
-        let call = NodeCall { link, head, body, deadline, from: None };
-        self.executor().start_call(&self.at, route, call, answer);
     }
 
     fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
         let node = &self.executor().node;
-        let number = usize::from(head.method);
-        if let Some(route) = self.routes.get(number) {
-            let deadline = now + node.identity().limits().call_timeout;
-            let done = LogOnly { method: route.name };
-            let message = NodeCall { link, head, body, deadline, from: None };
-            return self.executor().start_call(&self.at, route, message, done);
-        }
+        let tables = self.tables.current(&self.executor().tables);
+        let reserved = match tables.methods(self.audience).and_then(|methods| methods.get(head.method)) {
+            Some(Method::Handler(route)) => {
+                let deadline = now + node.identity().limits().call_timeout;
+                let message = NodeCall { link, head, body, deadline, from: None };
+                return self.executor().start_call(&self.at, route, message, LogOnly);
+            }
+            Some(Method::Reserved(reserved)) => *reserved,
+            Some(Method::Target(_)) | None => return,
+        };
         let inbound = InboundEnvelope { at: &self.at, link, head, body, now };
-        match (self.reserved(number), head.client) {
-            (Some(SESSION_ENDED), Some(client)) if self.may_speak_for(link, client.session) => {
+        match (reserved, head.client) {
+            (Reserved::SessionEnded, Some(client)) if self.may_speak_for(link, client.session) => {
                 node.all_sessions().ended(client.session);
             }
-            (Some(REACH), None) => reach::notice(self.executor(), &inbound),
-            (Some(TO), _) => self.inbound.notice(&inbound),
-            (Some(AFFINITY), Some(client)) => {
+            (Reserved::Reach, None) => reach::notice(self.executor(), &inbound),
+            (Reserved::To, _) => self.inbound.notice(&inbound, &tables),
+            (Reserved::Affinity, Some(client)) => {
                 let may_speak = || self.may_speak_for(link, client.session);
                 affinity::notice(node.transit(), &inbound, client, may_speak);
             }
+            (Reserved::Methods, None) => methods::notice(node.transit(), &inbound),
             _ => {}
         }
     }

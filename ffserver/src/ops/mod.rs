@@ -5,6 +5,7 @@ mod broadcast;
 mod claims;
 pub(crate) mod inbound;
 pub(crate) mod link_service;
+mod methods;
 mod migration;
 mod node_calls;
 mod reach;

@@ -21,20 +21,17 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::app::hooks::ChildHook;
-use crate::cluster::served::Served;
 use crate::cluster::side::{PeerKey, Side};
 use crate::exec::execution::run_hook;
 use crate::exec::executor::Executor;
+use crate::exec::tables::Audience;
 use crate::gateway::acceptor::{OpenPorts, accept_failed};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
-use crate::ops::link_service::{LinkService, handshake_methods};
+use crate::ops::link_service::LinkService;
 
 pub(crate) struct ChildListener {
     pub(crate) inbound: Arc<Inbound>,
-    /// The targets whose clients' messages children may send here.
-    pub(crate) targets: Vec<String>,
-    pub(crate) served: Arc<[Served]>,
     /// Every link of the node, so that a stop can wait for their last words.
     pub(crate) links: TaskTracker,
     /// The turns of the hooks about each child that has ever linked. Tokio's mutex is fair: hooks run in the order in which
@@ -86,8 +83,8 @@ fn take(stream: TcpStream, root: &Arc<ChildListener>) {
 async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String, root: Arc<ChildListener>) {
     let executor = &root.inbound.executor;
     let (identity, transit) = (executor.node.identity(), executor.node.transit());
-    let routes = executor.tables.for_children();
-    let local = identity.local(handshake_methods(&routes, &root.targets));
+    let tables = executor.tables.get();
+    let local = identity.local(tables.names(Audience::CHILDREN));
     let admit = |hello: &ffproto::handshake::Hello| transit.admit_child(&hello.name, hello.incarnation);
     let peer: Peer = match accept(&mut stream, Purpose::Link, &local, admit).await {
         Ok(peer) => peer,
@@ -98,11 +95,13 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
     if !transit.add_child(link.clone()) {
         return link_down(executor, &link);
     }
+    executor.tables.begin_link(&link, Audience::CHILDREN, &tables);
+    drop(tables);
     let name = link.peer().name.clone();
     info!(child = %name, incarnation = %link.peer().incarnation, "child linked");
     drop(tell(&root, "on_child_connected", executor.hooks.child_connected.as_ref(), &link));
     let at = PeerKey::new(Side::Child, name.clone());
-    let service = LinkService::new(root.inbound.clone(), at, routes, root.served.clone());
+    let service = LinkService::new(root.inbound.clone(), at, Audience::CHILDREN);
     let closed = Driver::new(link.clone(), stream, service).await;
     link_down(executor, &link);
     if transit.remove_child(&link) {

@@ -18,12 +18,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::app::handler::Route;
-use crate::cluster::served::{Served, served};
 use crate::cluster::side::{PeerKey, Side};
+use crate::exec::tables::{Audience, HandlerTables};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
-use crate::ops::link_service::{LinkService, handshake_methods};
+use crate::ops::link_service::LinkService;
 use crate::runtime::in_process::InProcessNet;
 
 /// Where a parent is up, as the master says; `None` while it is not.
@@ -45,25 +44,23 @@ pub(crate) enum ParentSource {
 struct ParentLink {
     inbound: Arc<Inbound>,
     config: ffconfig::Parent,
-    routes: Arc<[Route]>,
-    /// The targets that the parent may send clients' messages for.
-    served: Arc<[Served]>,
-    local: Local,
+    audience: Audience,
     /// Jitter, so that the children of one parent do not come back in step.
     chance: Chance,
 }
 
+/// A peer, and the tables whose methods the handshake has told it.
+struct ToldPeer {
+    peer: Peer,
+    tables: Arc<HandlerTables>,
+}
+
 /// Keeps the link to one parent for as long as it is polled.
 pub(crate) async fn keep(inbound: Arc<Inbound>, config: ffconfig::Parent, way: ParentSource) {
-    let executor = &inbound.executor;
-    let (node, tables) = (&executor.node, &executor.tables);
-    let routes = tables.for_parent(&config);
-    let served = served(node.transit().routes(), Side::Parent, tables.handles_clients());
-    let (targets, served): (Vec<_>, Vec<_>) = served.into_iter().unzip();
+    let node = &inbound.executor.node;
+    let Some(audience) = Audience::parent(node.config(), config.name.as_str()) else { return };
     let chance = node.identity().chance().stream(&format!("parent {}", config.name));
-    let local =
-        Local { chance: chance.clone(), ..node.identity().local(handshake_methods(&routes, &targets)) };
-    let keeper = ParentLink { inbound, config, routes, served: served.into(), local, chance };
+    let keeper = ParentLink { inbound, config, audience, chance };
     match way {
         ParentSource::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,
         ParentSource::Memory(hub) => keeper.keep_in_memory(hub).await,
@@ -97,9 +94,9 @@ impl ParentLink {
             }
             let begun = Instant::now();
             match keeper.open(at, incarnation).await {
-                Ok((stream, peer)) => {
+                Ok((stream, told)) => {
                     complained = false;
-                    keeper.serve_by_master(stream, peer, &mut whereabouts, &mut links).await;
+                    keeper.serve_by_master(stream, told, &mut whereabouts, &mut links).await;
                 }
                 Err(error) if !complained => {
                     // Once per outage: the next line about this parent is the one that says it is linked.
@@ -123,11 +120,11 @@ impl ParentLink {
     async fn serve_by_master(
         self: &Arc<Self>,
         stream: TcpStream,
-        peer: Peer,
+        told: ToldPeer,
         whereabouts: &mut watch::Receiver<Whereabouts>,
         links: &mut JoinSet<()>,
     ) {
-        let told = peer.incarnation;
+        let linked = told.peer.incarnation;
         let (mut own, keeper) = (whereabouts.clone(), self.clone());
         let (end, ended) = oneshot::channel::<()>();
         links.spawn(async move {
@@ -136,12 +133,12 @@ impl ParentLink {
                 let _ = own.wait_for(Option::is_none).await;
                 "the master says that it is gone".to_owned()
             };
-            keeper.serve(peer, |link, methods| Driver::new(link, stream, methods).until(gone)).await;
+            keeper.serve(told, |link, methods| Driver::new(link, stream, methods).until(gone)).await;
             drop(end);
         });
         tokio::select! {
             _ = ended => {}
-            _ = whereabouts.wait_for(|place| place.is_some_and(|(_, known)| known > told)) => {}
+            _ = whereabouts.wait_for(|place| place.is_some_and(|(_, known)| known > linked)) => {}
         }
         while links.try_join_next().is_some() {}
     }
@@ -152,28 +149,46 @@ impl ParentLink {
         loop {
             let begun = Instant::now();
             let mut stream = hub.dial(&self.config.name).await;
-            match dial(&mut stream, Purpose::Link, &self.local, &self.config.name).await {
-                Ok(peer) => self.serve(peer, |link, methods| Driver::new(link, stream, methods)).await,
+            let (tables, local) = self.introduce();
+            match dial(&mut stream, Purpose::Link, &local, &self.config.name).await {
+                Ok(peer) => {
+                    let told = ToldPeer { peer, tables };
+                    self.serve(told, |link, methods| Driver::new(link, stream, methods)).await;
+                }
                 Err(error) => warn!(parent = %self.config.name, "parent not linked: {error}"),
             }
             tokio::time::sleep(backoff.next(self.chance.share(), begun.elapsed())).await;
         }
     }
 
+    /// This node as it introduces itself now, with the tables whose methods it tells.
+    fn introduce(&self) -> (Arc<HandlerTables>, Local) {
+        let executor = &self.inbound.executor;
+        let tables = executor.tables.get();
+        let local = executor.node.identity().local(tables.names(self.audience));
+        let local = Local { chance: self.chance.clone(), ..local };
+        (tables, local)
+    }
+
     /// Links to that start of the parent, or a later one: a predecessor may still accept what its successor
     /// shall have.
-    async fn open(&self, at: SocketAddr, since: Incarnation) -> Result<(TcpStream, Peer), HandshakeError> {
+    async fn open(
+        &self,
+        at: SocketAddr,
+        since: Incarnation,
+    ) -> Result<(TcpStream, ToldPeer), HandshakeError> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;
         let mut stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        let peer = dial_start(&mut stream, Purpose::Link, &self.local, &self.config.name, since).await?;
-        Ok((stream, peer))
+        let (tables, local) = self.introduce();
+        let peer = dial_start(&mut stream, Purpose::Link, &local, &self.config.name, since).await?;
+        Ok((stream, ToldPeer { peer, tables }))
     }
 
     /// Runs the link with the driver that is made for it until it ends.
     async fn serve<D: Future<Output = Closed>>(
         &self,
-        peer: Peer,
+        ToldPeer { peer, tables }: ToldPeer,
         driver: impl FnOnce(Link, LinkService) -> D,
     ) {
         let executor = &self.inbound.executor;
@@ -182,9 +197,11 @@ impl ParentLink {
         let link = transit.new_link(peer);
         transit.link_up(Side::Parent, &link);
         transit.add_parent(link.clone());
+        executor.tables.begin_link(&link, self.audience, &tables);
+        drop(tables);
         info!(parent = %name, %incarnation, "parent linked");
         let at = PeerKey::new(Side::Parent, name.clone());
-        let service = LinkService::new(self.inbound.clone(), at, self.routes.clone(), self.served.clone());
+        let service = LinkService::new(self.inbound.clone(), at, self.audience);
         let why = driver(link.clone(), service).await;
         transit.link_down(Side::Parent, &link);
         executor.node.all_sessions().tell_claims();

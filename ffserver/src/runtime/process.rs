@@ -159,7 +159,10 @@ pub(crate) fn watch_loop(
             }
             match watch.look(watchdog.beats(), away) {
                 Some(LoopNotice::Stands(still)) => {
-                    let place = watchdog.handler().unwrap_or("no handler (a task or a hook of the app)");
+                    let place = watchdog.handler();
+                    let place = place
+                        .as_ref()
+                        .map_or("no handler (a task or a hook of the app)", |place| place.name());
                     error!("the loop has not turned for {still:?}: it is in {place}");
                 }
                 Some(LoopNotice::TurnsAgain(still)) => warn!("the loop turns again, after {still:?}"),

@@ -40,7 +40,7 @@ struct Parts {
     membership: Membership,
     parents: Mutex<Peers>,
     children: Mutex<Peers>,
-    routes: ConfiguredRoutes,
+    routes: Arc<ConfiguredRoutes>,
     affinity: Affinity,
     park: Park,
     hold: EnvelopeHold,
@@ -65,14 +65,19 @@ pub(crate) trait SessionWork: Send + Sync {
 }
 
 impl Transit {
-    pub(crate) fn new(identity: Identity, cluster: &ffconfig::Cluster, work: Arc<dyn SessionWork>) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        cluster: &ffconfig::Cluster,
+        routes: Arc<ConfiguredRoutes>,
+        work: Arc<dyn SessionWork>,
+    ) -> Self {
         let (config, now) = (identity.config(), Instant::now());
         let parents = config.parents.iter().map(|parent| (parent.name.clone(), parent.key.clone()));
         let parents = Peers::expecting(parents, now);
         let children =
             cluster.children_of(&config.name).map(|child| (child.name.clone(), child.kind.clone()));
         let children = Peers::expecting(children, now);
-        let (limits, routes) = (&config.limits, ConfiguredRoutes::of(cluster, config));
+        let limits = &config.limits;
         let forwarded = ForwardCounters::new(identity.metrics().registry(), &config.route, &routes);
         let park = ParkLimits { messages_max: limits.park_max, bytes_max: limits.park_bytes_max };
         Self(Arc::new(Parts {

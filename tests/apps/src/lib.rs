@@ -6,6 +6,9 @@ mod hall;
 mod hooks;
 mod maze;
 mod trial;
+pub mod turnover;
+
+use std::sync::Arc;
 
 use ffserver::App;
 
@@ -18,7 +21,7 @@ pub fn all() -> Vec<App> {
 
 /// Those that only tests run.
 pub fn own() -> Vec<App> {
-    vec![
+    let mut own = vec![
         coins::game(),
         trial::net(),
         trial::solo(),
@@ -38,5 +41,7 @@ pub fn own() -> Vec<App> {
         maze::gate(),
         maze::room(),
         maze::lobby(),
-    ]
+    ];
+    own.extend(turnover::apps(&Arc::default()));
+    own
 }

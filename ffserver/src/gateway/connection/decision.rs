@@ -1,17 +1,19 @@
 //! The decision over one message of a client, at its edge of the cluster: a pure function of the login's stage, the handler
 //! tables and the route.
 
+use std::sync::Arc;
+
 use ffconfig::RouteRule;
 use ffproto::CommandId;
 
-use crate::app::handler::Route;
+use crate::app::route::Route;
 use crate::exec::tables::HandlerTables;
 use crate::session::local::Stage;
 
 /// What becomes of a client's message. With `is_login` the message is the login, which is asked for from now on.
 pub(super) enum Decision<'t> {
     /// A handler of this node runs.
-    Handle { route: &'t Route, is_login: bool },
+    Handle { route: &'t Arc<Route>, is_login: bool },
     /// The message goes to another node.
     Forward { rule: &'t RouteRule, is_login: bool },
     /// Nobody handles the command.
@@ -65,8 +67,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::app::app::App;
-    use crate::app::handler::Key;
+    use crate::app::route::Key;
+    use crate::cluster::configured_routes::ConfiguredRoutes;
+    use crate::exec::tables::HandlerContext;
+    use crate::identity::metrics::NodeMetrics;
+    use crate::identity::watchdog::Watchdog;
 
     const LOGIN: CommandId = CommandId(1);
     const MOVE: CommandId = CommandId(2);
@@ -106,7 +111,16 @@ mod tests {
             "game": { "app": "game", "remoteport": [{ "rootname": "gate", "rootport": 4 }] } } }"#;
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
         let login = Route::new(Key::Net(LOGIN.0), "login", |_| Box::pin(async { Ok(None) }));
-        HandlerTables::build(&App::new("net").handlers(vec![login]), cluster.node("net").unwrap()).unwrap()
+        let config = cluster.node("net").unwrap();
+        let context = HandlerContext {
+            config,
+            targets: &ConfiguredRoutes::of(&cluster, config),
+            has_state: &|_| false,
+            hooks_need_sessions: false,
+            watchdog: &Watchdog::new(),
+            metrics: &NodeMetrics::new(),
+        };
+        HandlerTables::build(vec![login], &context).unwrap()
     }
 
     #[test]

@@ -35,6 +35,7 @@ use super::busy_poll;
 use super::login_stage;
 use crate::app::hooks::{SessionEvent, SessionEventKind};
 use crate::error::HandlerError;
+use crate::exec::current_tables::KnownTables;
 use crate::exec::execution::{Execution, log_error, until};
 use crate::exec::executor::Executor;
 use crate::session::handle::Session;
@@ -62,6 +63,7 @@ pub(super) struct Connection {
     socket: Socket,
     session: LocalSession,
     executor: Arc<Executor>,
+    tables: KnownTables,
     input: Input,
     progress: Progress,
     running: Option<RunningHandler>,
@@ -107,7 +109,7 @@ impl Connection {
                 Ok(None)
             });
             let deadline = Instant::now() + limits.call_timeout;
-            RunningHandler { handler, to: None, name: SessionEventKind::Opened.hook_name(), deadline }
+            RunningHandler { handler, request: None, deadline }
         });
         session.set_running(running.is_some());
         let mut connection = Self::silent(stream, session, executor.clone());
@@ -125,6 +127,7 @@ impl Connection {
         Self {
             socket,
             session,
+            tables: KnownTables::default(),
             input: Input::default(),
             progress: Progress::default(),
             running: None,
@@ -241,9 +244,10 @@ impl Connection {
                 Err(HandlerError::timeout())
             }
         };
-        if let Some(RunningHandler { to, name, .. }) = self.running.take() {
+        if let Some(running) = self.running.take() {
             self.session.set_running(false);
-            finish(&self.session, &self.executor, to, name, outcome);
+            let to = running.request.as_ref().map(|(to, _)| *to);
+            finish(&self.session, &self.executor, to, running.name(), outcome);
         }
     }
 
@@ -398,10 +402,11 @@ impl Connection {
 
     /// Does what is decided over one message of the client.
     fn handle(&mut self, to: ReplyTo, body: &[u8], now: Instant, cx: &mut Context<'_>) {
-        let Self { executor, session, last_hop, progress, .. } = self;
+        let Self { executor, session, last_hop, progress, tables, .. } = self;
         let identity = executor.node.identity();
         let login = identity.config().login.as_ref().map(|login| login.command);
-        let decision = decide(login, session.stage(), to.command, &executor.tables);
+        let tables = tables.current(&executor.tables);
+        let decision = decide(login, session.stage(), to.command, &tables);
         if let Decision::Handle { is_login: true, .. } | Decision::Forward { is_login: true, .. } = decision {
             session.set_stage(Stage::Asked);
         }
@@ -514,15 +519,16 @@ impl Connection {
     /// A handler that has begun runs to its end although its client is gone: half a trade is worse than an
     /// answer that nobody reads. Frames behind it are dropped with the connection.
     fn detach(&mut self) {
-        let Some(RunningHandler { handler, name, deadline, .. }) = self.running.take() else { return };
+        let Some(running) = self.running.take() else { return };
         if tokio::runtime::Handle::try_current().is_err() {
-            return warn!("handler {name} was cut off by the end of the node");
+            return warn!("handler {} was cut off by the end of the node", running.name());
         }
         let pin = self.session.pin();
         self.session.set_running(false);
         self.executor.node.identity().tasks().calls().spawn(async move {
-            if let Err(error) = until(deadline, handler).await {
-                log_error(name, &error);
+            let name = running.name().to_owned();
+            if let Err(error) = until(running.deadline, running.handler).await {
+                log_error(&name, &error);
             }
             drop(pin);
         });

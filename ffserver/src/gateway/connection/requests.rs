@@ -13,7 +13,9 @@ use ffproto::protocol::ReplyTo;
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::app::handler::{Outcome, Request, Route, Sender};
+use crate::app::handler::{Outcome, Request, Sender};
+use crate::app::hooks::SessionEventKind;
+use crate::app::route::Route;
 use crate::cluster::affinity::Hop;
 use crate::exec::execution::{Execution, log_error, poll_once};
 use crate::exec::executor::Executor;
@@ -25,10 +27,16 @@ use crate::transit::next_hop::{Forwarded, forward_over};
 /// The running handler of a connection, which waits for something.
 pub(super) struct RunningHandler {
     pub(super) handler: Execution,
-    /// `None` for the hook at the opening, which has no reply.
-    pub(super) to: Option<ReplyTo>,
-    pub(super) name: &'static str,
+    /// Whom the reply is for, and the handler. `None` for the hook at the opening, which has no reply.
+    pub(super) request: Option<(ReplyTo, Arc<Route>)>,
     pub(super) deadline: Instant,
+}
+
+impl RunningHandler {
+    /// The name for the log.
+    pub(super) fn name(&self) -> &str {
+        self.request.as_ref().map_or(SessionEventKind::Opened.hook_name(), |(_, route)| route.name())
+    }
 }
 
 /// One message of a client, and when it was read.
@@ -49,7 +57,7 @@ pub(super) struct LastHop {
 pub(super) fn start(
     executor: &Arc<Executor>,
     session: &LocalSession,
-    route: &Route,
+    route: &Arc<Route>,
     message: &Message<'_>,
     cx: &mut Context<'_>,
 ) -> Option<RunningHandler> {
@@ -67,25 +75,25 @@ pub(super) fn start(
         deadline,
         body: Some(Bytes::copy_from_slice(body)),
     };
-    let mut handler = Execution::new(route, request, &executor.watchdog);
+    let mut handler = Execution::new(route, request);
     let polled = if route.concurrent { poll_once(&mut handler) } else { Pin::new(&mut handler).poll(cx) };
     match polled {
         Poll::Ready(outcome) => {
-            finish(session, executor, Some(to), route.name, outcome);
+            finish(session, executor, Some(to), &route.name, outcome);
             None
         }
         Poll::Pending if route.concurrent => {
             let handler = executor.deadlines.run(deadline, handler);
-            let (session, executor, name) = (session.clone(), executor.clone(), route.name);
+            let (session, executor, name) = (session.clone(), executor.clone(), route.name.clone());
             session.request_waits();
             drop(identity.tasks().calls().spawn(async move {
                 let outcome = handler.await;
-                finish(&session, &executor, Some(to), name, outcome);
+                finish(&session, &executor, Some(to), &name, outcome);
                 session.request_ended();
             }));
             None
         }
-        Poll::Pending => Some(RunningHandler { handler, to: Some(to), name: route.name, deadline }),
+        Poll::Pending => Some(RunningHandler { handler, request: Some((to, route.clone())), deadline }),
     }
 }
 

@@ -39,8 +39,7 @@ async fn a_hook_at_the_opening_meets_its_deadline_although_it_greets_a_silent_cl
     let (mut connection, _client) = connection().await;
     let (session, limit) = (connection.session().clone(), Duration::from_secs(1));
     let handler = Execution::hook(pending());
-    connection.running =
-        Some(RunningHandler { handler, to: None, name: "greets", deadline: Instant::now() + limit });
+    connection.running = Some(RunningHandler { handler, request: None, deadline: Instant::now() + limit });
     session.set_running(true);
     session.push(CommandId(1), b"welcome").unwrap();
     let served = tokio::spawn(connection);

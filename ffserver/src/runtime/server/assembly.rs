@@ -1,5 +1,6 @@
 //! The assembly of a node: first the parts that need nothing from outside, then, with its stores open, the whole.
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 #[cfg(test)]
@@ -9,6 +10,8 @@ use ffproto::{NodeNumber, SessionId};
 use ffstore::Stores;
 
 use crate::app::hooks::Hooks;
+use crate::cluster::configured_routes::ConfiguredRoutes;
+use crate::exec::current_tables::CurrentTables;
 use crate::exec::events::AppEvents;
 use crate::exec::executor::{Executor, QueuedMessage};
 use crate::exec::replicas::Replicas;
@@ -36,7 +39,7 @@ pub(super) struct Foundation {
 
 /// What of an app and its config a node is made of, beside its foundation.
 pub(super) struct Content {
-    pub(super) tables: HandlerTables,
+    pub(super) tables: Arc<HandlerTables>,
     pub(super) hooks: Hooks,
     pub(super) states: States,
     pub(super) watchdog: Arc<Watchdog>,
@@ -63,13 +66,18 @@ impl SessionWork for SessionWorkView {
 }
 
 impl Foundation {
-    pub(super) fn new(identity: Identity, cluster: &ffconfig::Cluster, protocols: Arc<Protocols>) -> Self {
+    pub(super) fn new(
+        identity: Identity,
+        cluster: &ffconfig::Cluster,
+        routes: Arc<ConfiguredRoutes>,
+        protocols: Arc<Protocols>,
+    ) -> Self {
         let limits = identity.limits();
         let (messages_max, bytes_max) = (limits.session_queue_max, limits.session_queue_bytes_max);
         let queues = Arc::new(SessionQueues::new(QueueLimits { messages_max, bytes_max }));
         let registry = Arc::new(Registry::new(identity.clone(), protocols));
         let work = SessionWorkView { registry: registry.clone(), queues: queues.clone() };
-        let transit = Transit::new(identity, cluster, Arc::new(work));
+        let transit = Transit::new(identity, cluster, routes, Arc::new(work));
         Self { transit, registry, remote: Arc::default(), queues }
     }
 
@@ -96,7 +104,10 @@ impl Foundation {
         content: Content,
     ) -> (Node, Arc<Executor>) {
         let Self { transit, registry, remote, queues } = self;
-        let Content { tables, hooks, states, watchdog } = content;
+        let Content { tables, hooks, mut states, watchdog } = content;
+        let tables = Arc::new(CurrentTables::new(tables, hooks.need_sessions(), watchdog.clone()));
+        // Where `Handlers` finds them: the node itself comes before what runs on it.
+        states.insert(TypeId::of::<CurrentTables>(), tables.clone());
         let users = UserDirectory::new(cluster.second_login);
         let node = Node::new(transit.clone(), stores, states, |node| {
             let events = AppEvents::new(node, hooks.clone());
@@ -114,8 +125,8 @@ impl Foundation {
 impl Content {
     /// Of an app without anything.
     fn bare() -> Self {
-        let (tables, hooks, states) = (HandlerTables::default(), Hooks::default(), States::new());
-        Self { tables, hooks, states, watchdog: Arc::new(Watchdog::new(vec![])) }
+        let (tables, hooks, states) = (Arc::default(), Hooks::default(), States::new());
+        Self { tables, hooks, states, watchdog: Arc::new(Watchdog::new()) }
     }
 }
 
@@ -124,7 +135,8 @@ impl Foundation {
     /// With the built-in protocols.
     fn bare(identity: Identity, cluster: &ffconfig::Cluster) -> Self {
         let protocols = Protocols::built_in(frames(&identity.config().client));
-        Self::new(identity, cluster, Arc::new(protocols))
+        let routes = ConfiguredRoutes::of(cluster, identity.config());
+        Self::new(identity, cluster, Arc::new(routes), Arc::new(protocols))
     }
 }
 

@@ -24,7 +24,8 @@ use tracing::{info, warn};
 use crate::app::app::App;
 use crate::app::client_protocol::protocols_of;
 use crate::app::hooks::Hooks;
-use crate::exec::tables::HandlerTables;
+use crate::cluster::configured_routes::ConfiguredRoutes;
+use crate::exec::tables::{HandlerContext, HandlerTables};
 use crate::handover::receiver::TakeOverError;
 use crate::handover::sender::hand_over;
 use crate::identity::Identity;
@@ -47,8 +48,7 @@ pub use errors::{BuildError, RunError};
 pub struct FFServer {
     cluster: ffconfig::Cluster,
     identity: Identity,
-    handlers: HandlerTables,
-    watchdog: Arc<Watchdog>,
+    handlers: FirstHandlers,
     hooks: Hooks,
     states: States,
     tables: Vec<Registered>,
@@ -58,6 +58,14 @@ pub struct FFServer {
     edge: ClientEdge,
     stop: Stop,
     place: NodePlace,
+}
+
+/// The handlers that a node starts with.
+struct FirstHandlers {
+    tables: Arc<HandlerTables>,
+    /// What the tables take clients' messages for; the transit has the same, and knows a target by its place in memory.
+    targets: Arc<ConfiguredRoutes>,
+    watchdog: Arc<Watchdog>,
 }
 
 /// How clients speak with the node.
@@ -111,10 +119,21 @@ impl FFServer {
             app: config.app.clone(),
             known,
         })?;
-        let built = HandlerTables::build(&app, &config);
-        let protocols = protocols_of(&app.protocols, frames(&config.client), &config);
-        let (handlers, protocols) = match (built, protocols) {
-            (Ok(handlers), Ok(protocols)) => (handlers, Arc::new(protocols)),
+        let identity = Identity::new(cluster, config, incarnation, ambient);
+        let (config, watchdog) = (identity.config(), Arc::new(Watchdog::new()));
+        let targets = Arc::new(ConfiguredRoutes::of(cluster, config));
+        let context = HandlerContext {
+            config,
+            targets: &targets,
+            has_state: &|id| app.states.contains_key(&id),
+            hooks_need_sessions: app.hooks.need_sessions(),
+            watchdog: &watchdog,
+            metrics: identity.metrics(),
+        };
+        let built = HandlerTables::build(app.routes.clone(), &context);
+        let protocols = protocols_of(&app.protocols, frames(&config.client), config);
+        let (tables, protocols) = match (built, protocols) {
+            (Ok(tables), Ok(protocols)) => (Arc::new(tables), Arc::new(protocols)),
             (built, protocols) => {
                 let mut faults = built.err().unwrap_or_default();
                 faults.extend(protocols.err().map(|fault| fault.to_string()));
@@ -126,17 +145,14 @@ impl FFServer {
             }
         };
         let stop = Stop::new(config.drain);
-        let identity = Identity::new(cluster, config, incarnation, ambient);
         let loses_state = app.loses_state();
         if loses_state {
             count(&identity.counters().state_without_freeze);
         }
-        let watched = HandlerTables::watched(&app, identity.metrics());
         Ok(Self {
             identity,
             cluster: cluster.clone(),
-            handlers,
-            watchdog: Arc::new(Watchdog::new(watched)),
+            handlers: FirstHandlers { tables, targets, watchdog },
             hooks: app.hooks,
             states: app.states,
             tables: app.tables,
@@ -158,7 +174,7 @@ impl FFServer {
     }
 
     pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {
-        &self.watchdog
+        &self.handlers.watchdog
     }
 
     pub(crate) fn cluster(&self) -> &ffconfig::Cluster {
@@ -202,7 +218,12 @@ impl FFServer {
     /// [`RunError`] when it cannot start; the master has been told. After a start it always ends well.
     pub async fn run(mut self, inherited: Inherited) -> Result<(), RunError> {
         self.warn_of_lost_state();
-        let foundation = Foundation::new(self.identity.clone(), &self.cluster, self.edge.protocols.clone());
+        let foundation = Foundation::new(
+            self.identity.clone(),
+            &self.cluster,
+            self.handlers.targets.clone(),
+            self.edge.protocols.clone(),
+        );
         let (word, mut control) = self.start_control(&foundation);
         let started = Instant::now();
         match self.start(foundation, inherited, &control, &word).await {

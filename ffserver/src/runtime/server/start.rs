@@ -19,8 +19,6 @@ use tracing::{info, warn};
 
 use super::listeners::Listeners;
 use super::{Content, FFServer, Foundation, NodePlace, RunError};
-use crate::cluster::served::served;
-use crate::cluster::side::Side;
 use crate::exec::affinity_sweep;
 use crate::exec::execution;
 use crate::exec::executor::Executor;
@@ -155,10 +153,10 @@ impl FFServer {
             control.sockets.send_replace(Some(Arc::new(listeners.copies())));
         }
         let content = Content {
-            tables: self.handlers.clone(),
+            tables: self.handlers.tables.clone(),
             hooks: self.hooks.clone(),
             states: std::mem::take(&mut self.states),
-            watchdog: self.watchdog.clone(),
+            watchdog: self.handlers.watchdog.clone(),
         };
         let (node, executor) = foundation.complete(&self.cluster, stores, content);
         control.node.send_replace(Some(node.clone()));
@@ -229,7 +227,7 @@ impl FFServer {
         let mut tasks = self.start_tasks(&inbound);
         node.transit().expect_peers(self.succeeds());
         if let Some(listener) = root {
-            let root = Arc::new(self.root(&inbound, &links));
+            let root = Arc::new(Self::root(&inbound, &links));
             if let NodePlace::InProcess(hub, _) = &self.place {
                 let arriving = hub.listen(node.name().clone());
                 let served = child_listener::serve_memory(arriving, root.clone(), self.stop.token());
@@ -272,7 +270,7 @@ impl FFServer {
             tokio::spawn(affinity_sweep::tell_lost_nodes(executor.clone())),
         ];
         if matches!(self.place, NodePlace::OwnProcess { .. }) {
-            tasks.push(tokio::spawn(beat(self.watchdog.clone(), self.identity.clone())));
+            tasks.push(tokio::spawn(beat(self.handlers.watchdog.clone(), self.identity.clone())));
         }
         tasks.extend(executor.node.databases().map(|(name, db)| {
             let (name, db) = (name.to_owned(), db.clone());
@@ -281,12 +279,9 @@ impl FFServer {
         tasks
     }
 
-    fn root(&self, inbound: &Arc<Inbound>, links: &TaskTracker) -> child_listener::ChildListener {
-        let (transit, tables) = (inbound.executor.node.transit(), &inbound.executor.tables);
-        let served = served(transit.routes(), Side::Child, tables.handles_clients());
-        let (targets, served): (_, Vec<_>) = served.into_iter().unzip();
+    fn root(inbound: &Arc<Inbound>, links: &TaskTracker) -> child_listener::ChildListener {
         let (inbound, links, turns) = (inbound.clone(), links.clone(), Mutex::default());
-        child_listener::ChildListener { inbound, targets, served: served.into(), links, turns }
+        child_listener::ChildListener { inbound, links, turns }
     }
 
     async fn start_web(&mut self, node: &Node) -> Result<Web, RunError> {
