@@ -11,6 +11,7 @@ mod compile_fail;
 mod config_errors;
 mod data;
 mod demo;
+mod discovery;
 mod espoir;
 mod groups;
 mod handlers;

@@ -1,16 +1,16 @@
-//! The parent dialer: one task for each parent, that dials where the master says the parent is, and dials again for
-//! ever.
+//! The parent dialer: one task for each parent, that dials where discovery says the parent is, and dials again for as
+//! long as it is said.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ffnet::Link;
 use ffnet::backoff::Backoff;
-use ffnet::handshake::{HandshakeError, Local, Peer, dial, dial_start};
+use ffnet::handshake::{HandshakeError, Local, Peer, dial_start};
 use ffnet::link::{Closed, Driver};
 use ffproto::Incarnation;
 use ffproto::handshake::Purpose;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::app::handler::Route;
+use crate::cluster::found::LinkAddress;
 use crate::cluster::served::{Served, served};
 use crate::cluster::side::{PeerKey, Side};
 use crate::identity::lifecycle::Phase;
@@ -25,20 +26,19 @@ use crate::ops::inbound::Inbound;
 use crate::ops::link_service::{LinkService, handshake_methods};
 use crate::runtime::in_process::InProcessNet;
 
-/// Where a parent is up, as the master says; `None` while it is not.
-pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
+/// What discovery says of a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// Nothing, or nothing any more: no new link is made, and a link that lives ends in good order.
+    Unknown,
+    /// An incarnation of the parent listens there.
+    At(LinkAddress, Incarnation),
+    /// The parent's process has ended, and so do its links.
+    Ended,
+}
 
 /// A connection to a neighbour on the same host takes a millisecond, across hosts some more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The way in which a parent is found.
-#[derive(Clone)]
-pub(crate) enum ParentSource {
-    /// Where the master says.
-    Master(watch::Receiver<Whereabouts>),
-    /// In this process.
-    Memory(InProcessNet),
-}
 
 /// The keeper of one parent's link, with all that the link needs.
 struct ParentLink {
@@ -48,33 +48,44 @@ struct ParentLink {
     /// The targets that the parent may send clients' messages for.
     served: Arc<[Served]>,
     local: Local,
+    /// Where parents of this process listen, if there are any.
+    net: Option<InProcessNet>,
 }
 
-/// Keeps the link to one parent for as long as it is polled.
-pub(crate) async fn keep(inbound: Arc<Inbound>, config: ffconfig::Parent, way: ParentSource) {
+/// A connection to a parent.
+enum Connection {
+    Tcp(TcpStream),
+    InProcess(DuplexStream),
+}
+
+/// Keeps the link to one parent for as long as the sender of its whereabouts lives, and then until its links have ended.
+pub(crate) async fn keep(
+    inbound: Arc<Inbound>,
+    config: ffconfig::Parent,
+    net: Option<InProcessNet>,
+    whereabouts: watch::Receiver<Whereabouts>,
+) {
     let executor = &inbound.executor;
     let (node, tables) = (&executor.node, &executor.tables);
     let routes = tables.for_parent(&config);
     let served = served(node.transit().routes(), Side::Parent, tables.handles_clients());
     let (targets, served): (Vec<_>, Vec<_>) = served.into_iter().unzip();
     let local = node.identity().local(handshake_methods(&routes, &targets));
-    let keeper = ParentLink { inbound, config, routes, served: served.into(), local };
-    match way {
-        ParentSource::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,
-        ParentSource::Memory(hub) => keeper.keep_in_memory(hub).await,
-    }
+    let keeper = ParentLink { inbound, config, routes, served: served.into(), local, net };
+    // Beside the current link those of predecessors, until they end; all end with this future.
+    let mut links = JoinSet::new();
+    Arc::new(keeper).keep(whereabouts, &mut links).await;
+    while links.join_next().await.is_some() {}
 }
 
 impl ParentLink {
-    async fn keep_by_master(self, mut whereabouts: watch::Receiver<Whereabouts>) {
-        let keeper = Arc::new(self);
-        // Beside the current link those of predecessors, until they end; all end with this future.
-        let mut links = JoinSet::new();
+    /// Returns when the sender of the whereabouts is gone.
+    async fn keep(self: Arc<Self>, mut whereabouts: watch::Receiver<Whereabouts>, links: &mut JoinSet<()>) {
         let mut backoff =
             Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
         let mut complained = false;
         loop {
-            let Some((at, incarnation)) = *whereabouts.borrow_and_update() else {
+            let Whereabouts::At(at, incarnation) = *whereabouts.borrow_and_update() else {
                 if whereabouts.changed().await.is_err() {
                     return;
                 }
@@ -84,28 +95,25 @@ impl ParentLink {
             // this process has a successor itself, unless it takes back.
             tokio::select! {
                 biased;
-                () = keeper.inbound.executor.node.transit().parent_wanted(&keeper.config.name, incarnation) => {}
+                () = self.inbound.executor.node.transit().parent_wanted(&self.config.name, incarnation) => {}
                 changed = whereabouts.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
             }
             let begun = Instant::now();
-            match keeper.open(at, incarnation).await {
-                Ok((stream, peer)) => {
-                    complained = false;
-                    keeper.serve_by_master(stream, peer, &mut whereabouts, &mut links).await;
-                }
+            match self.connect(at, incarnation, &mut whereabouts, links).await {
+                Ok(()) => complained = false,
                 Err(error) if !complained => {
                     // Once per outage: the next line about this parent is the one that says it is linked.
                     complained = true;
-                    let (name, why) = (&keeper.config.name, fftelemetry::chain(&error));
+                    let (name, why) = (&self.config.name, fftelemetry::chain(&error));
                     warn!(parent = %name, %at, %incarnation, "parent not reached, trying on: {why}");
                 }
                 Err(_) => {}
             }
             let wait = backoff.next(random01(), begun.elapsed());
-            // Word from the master cuts the wait short.
+            // Word from discovery cuts the wait short.
             let _ = tokio::time::timeout(wait, whereabouts.changed()).await;
             if whereabouts.has_changed().is_err() {
                 return;
@@ -113,56 +121,76 @@ impl ParentLink {
         }
     }
 
-    /// Runs the link until it ends, or until the master says that this start of the parent is gone. When the
-    /// master tells of a successor, the link goes on beside the next one until the parent ends it.
-    async fn serve_by_master(
+    /// Links to an incarnation of the parent, and serves the link.
+    async fn connect(
         self: &Arc<Self>,
-        stream: TcpStream,
-        peer: Peer,
+        at: LinkAddress,
+        incarnation: Incarnation,
         whereabouts: &mut watch::Receiver<Whereabouts>,
         links: &mut JoinSet<()>,
-    ) {
-        let told = peer.incarnation;
+    ) -> Result<(), HandshakeError> {
+        match self.open(at).await? {
+            Connection::Tcp(stream) => self.link(stream, incarnation, whereabouts, links).await,
+            Connection::InProcess(stream) => self.link(stream, incarnation, whereabouts, links).await,
+        }
+    }
+
+    async fn open(&self, at: LinkAddress) -> Result<Connection, HandshakeError> {
+        let opened = async {
+            match (at, &self.net) {
+                (LinkAddress::Tcp(at), _) => {
+                    let stream = TcpStream::connect(at).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(Connection::Tcp(stream))
+                }
+                (LinkAddress::InProcess, Some(net)) => {
+                    Ok(Connection::InProcess(net.dial(&self.config.name).await))
+                }
+                (LinkAddress::InProcess, None) => {
+                    let why = "it is shown in this process, which has no InProcessNet";
+                    Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, why))
+                }
+            }
+        };
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opened).await;
+        Ok(opened.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?)
+    }
+
+    /// Links to that start of the parent, or a later one: a predecessor may still accept what its successor
+    /// shall have. Runs the link until it ends, or until discovery says that this start of the parent has ended. When it
+    /// shows a successor, the link goes on beside the next one until the parent ends it.
+    async fn link<S>(
+        self: &Arc<Self>,
+        mut stream: S,
+        since: Incarnation,
+        whereabouts: &mut watch::Receiver<Whereabouts>,
+        links: &mut JoinSet<()>,
+    ) -> Result<(), HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = dial_start(&mut stream, Purpose::Link, &self.local, &self.config.name, since).await?;
+        let linked = peer.incarnation;
         let (mut own, keeper) = (whereabouts.clone(), self.clone());
         let (end, ended) = oneshot::channel::<()>();
         links.spawn(async move {
             let gone = async move {
-                // Gone is gone; a newer start alone is not: it may be this one's successor.
-                let _ = own.wait_for(Option::is_none).await;
-                "the master says that it is gone".to_owned()
+                // Gone is gone; a newer start alone is not: it may be this one's successor. Nor is what discovery does not
+                // say any more: such a link ends when nothing is left on it.
+                if own.wait_for(|at| *at == Whereabouts::Ended).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                "discovery says that it is gone".to_owned()
             };
             keeper.serve(peer, |link, methods| Driver::new(link, stream, methods).until(gone)).await;
             drop(end);
         });
         tokio::select! {
             _ = ended => {}
-            _ = whereabouts.wait_for(|place| place.is_some_and(|(_, known)| known > told)) => {}
+            _ = whereabouts.wait_for(|at| matches!(at, Whereabouts::At(_, known) if *known > linked)) => {}
         }
         while links.try_join_next().is_some() {}
-    }
-
-    async fn keep_in_memory(self, hub: InProcessNet) {
-        let mut backoff =
-            Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
-        loop {
-            let begun = Instant::now();
-            let mut stream = hub.dial(&self.config.name).await;
-            match dial(&mut stream, Purpose::Link, &self.local, &self.config.name).await {
-                Ok(peer) => self.serve(peer, |link, methods| Driver::new(link, stream, methods)).await,
-                Err(error) => warn!(parent = %self.config.name, "parent not linked: {error}"),
-            }
-            tokio::time::sleep(backoff.next(random01(), begun.elapsed())).await;
-        }
-    }
-
-    /// Links to that start of the parent, or a later one: a predecessor may still accept what its successor
-    /// shall have.
-    async fn open(&self, at: SocketAddr, since: Incarnation) -> Result<(TcpStream, Peer), HandshakeError> {
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;
-        let mut stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-        stream.set_nodelay(true)?;
-        let peer = dial_start(&mut stream, Purpose::Link, &self.local, &self.config.name, since).await?;
-        Ok((stream, peer))
+        Ok(())
     }
 
     /// Runs the link with the driver that is made for it until it ends.
