@@ -29,6 +29,7 @@
 //! - `docs/sessions.md`: clients on every node, groups and broadcasts, logins, moves;
 //! - `docs/data.md`: databases, the cache, records;
 //! - `docs/routing.md`: which node handles a client's message;
+//! - `docs/discovery.md`: how nodes find each other, and a backend of your own;
 //! - `docs/semantics.md`: what is promised in every case, and the test that proves it;
 //! - `docs/config.md`: every key of `config.json`;
 //! - `docs/operations.md`: running a cluster, replacing its nodes, what a message of the log means;
@@ -72,6 +73,7 @@ pub use handover::receiver::TakeOverError;
 pub use identity::stop::Stop;
 pub use node::metrics::Metrics;
 pub use node::{Node, Phase};
+pub use runtime::discovery;
 pub use runtime::in_process::InProcessNet;
 pub use runtime::preflight::{CheckFinding, check, check_apps};
 pub use runtime::process;

@@ -12,6 +12,7 @@ mod compile_fail;
 mod config_errors;
 mod data;
 mod demo;
+mod discovery;
 mod espoir;
 mod extractors;
 mod groups;

@@ -44,6 +44,36 @@ impl Cluster {
     pub fn children_of<'a>(&'a self, name: &'a NodeName) -> impl Iterator<Item = &'a Node> {
         self.nodes.iter().filter(move |node| node.parents.iter().any(|p| p.name == *name))
     }
+
+    /// The cluster as a node sees it that no config names: with a node `name`, which is as the first one of the key `key` but
+    /// listens on ports that the system chooses. Children of the key have it as a parent, too. `None` when there is no such
+    /// key, or a node of that name.
+    ///
+    /// ```
+    /// let config = r#"{ "master": { "rootport": 9999, "webport": 9998 }, "servers": {
+    ///     "gate": { "app": "gate", "rootport": 10000 },
+    ///     "game": { "app": "game", "count": 2, "remoteport": [{ "rootname": "gate" }] } } }"#;
+    /// let cluster = ffconfig::parse(config, "config.json".as_ref(), &|_| None).unwrap().cluster;
+    /// let cluster = cluster.with_another("game", "game.9".try_into().unwrap()).unwrap();
+    /// assert_eq!(cluster.node("game.9").unwrap().parents, cluster.node("game.1").unwrap().parents);
+    /// ```
+    pub fn with_another(&self, key: &str, name: NodeName) -> Option<Self> {
+        let model = self.nodes.iter().find(|node| node.key == key)?;
+        if self.node(name.as_str()).is_some() {
+            return None;
+        }
+        let anywhere = |listen: Option<Listen>| listen.map(|listen| Listen::new(listen.ip(), 0));
+        let (netport, rootport) = (anywhere(model.netport), anywhere(model.rootport));
+        let webport = anywhere(model.webport);
+        let another = Node { name: name.clone(), netport, rootport, webport, ..model.clone() };
+        let mut cluster = self.clone();
+        for node in &mut cluster.nodes {
+            let parent = node.parents.iter().find(|parent| parent.key == key).cloned();
+            node.parents.extend(parent.map(|parent| Parent { name: name.clone(), port: 0, ..parent }));
+        }
+        cluster.nodes.push(another);
+        Some(cluster)
+    }
 }
 
 /// `second_login`: what it means when a user has a session and gets another one, wherever in the cluster.

@@ -17,8 +17,27 @@ type TargetKeys = BTreeSet<Arc<str>>;
 pub(crate) struct ConfiguredRoutes {
     /// The targets that this node itself takes messages for.
     own: TargetKeys,
-    children: BTreeMap<NodeName, TargetKeys>,
-    parents: BTreeMap<NodeName, TargetKeys>,
+    children: Neighbours,
+    parents: Neighbours,
+}
+
+/// What the neighbours on one side take messages for.
+#[derive(Debug, Default)]
+struct Neighbours {
+    named: BTreeMap<NodeName, TargetKeys>,
+    /// The same of a group, for neighbours that no config names: a child's kind, a parent's key.
+    groups: BTreeMap<String, TargetKeys>,
+}
+
+impl Neighbours {
+    fn of(all: impl Iterator<Item = (NodeName, String, TargetKeys)>) -> Self {
+        let mut neighbours = Self::default();
+        for (name, group, keys) in all {
+            neighbours.groups.entry(group).or_default().extend(keys.iter().cloned());
+            neighbours.named.insert(name, keys);
+        }
+        neighbours
+    }
 }
 
 impl ConfiguredRoutes {
@@ -26,11 +45,15 @@ impl ConfiguredRoutes {
         let tree = Tree::of(cluster);
         let (mut below, mut all) = (HashMap::new(), HashMap::new());
         let children = tree.children.get(&node.name).into_iter().flatten();
-        let children = children.map(|child| (child.name.clone(), tree.down(child, &mut below)));
-        let children = children.collect();
-        let parents = node.parents.iter().filter_map(|parent| cluster.node(parent.name.as_str()));
-        let parents = parents.map(|parent| (parent.name.clone(), tree.all(parent, &mut below, &mut all)));
-        Self { own: tree.own(node), children, parents: parents.collect() }
+        let children =
+            children.map(|child| (child.name.clone(), child.kind.clone(), tree.down(child, &mut below)));
+        let children = Neighbours::of(children);
+        let parents =
+            node.parents.iter().filter_map(|parent| Some((parent, cluster.node(parent.name.as_str())?)));
+        let parents = parents.map(|(rule, parent)| {
+            (rule.name.clone(), rule.key.clone(), tree.all(parent, &mut below, &mut all))
+        });
+        Self { own: tree.own(node), children, parents: Neighbours::of(parents) }
     }
 
     /// The targets that this node itself takes messages for, if it handles any.
@@ -41,18 +64,20 @@ impl ConfiguredRoutes {
     /// The targets that this node passes messages on for, by the side that they come from: a parent's messages go down
     /// only, a child's up as well.
     pub(crate) fn passed_on_for(&self, side: Side) -> TargetKeys {
-        let down = self.children.values().flatten();
-        let up = self.parents.values().flatten().filter(|_| side == Side::Child);
+        let down = self.children.named.values().flatten();
+        let up = self.parents.named.values().flatten().filter(|_| side == Side::Child);
         down.chain(up).cloned().collect()
     }
 
-    /// Whether that neighbour takes messages for the target, itself or for others.
-    pub(crate) fn takes(&self, side: Side, name: &NodeName, target: &str) -> bool {
+    /// Whether that neighbour takes messages for the target, itself or for others; one that no config names takes what
+    /// those of its group take.
+    pub(crate) fn takes(&self, side: Side, name: &NodeName, group: &str, target: &str) -> bool {
         let neighbours = match side {
             Side::Parent => &self.parents,
             Side::Child => &self.children,
         };
-        neighbours.get(name).is_some_and(|keys| keys.contains(target))
+        let keys = neighbours.named.get(name).or_else(|| neighbours.groups.get(group));
+        keys.is_some_and(|keys| keys.contains(target))
     }
 }
 
@@ -145,10 +170,20 @@ mod tests {
         assert_eq!(keys(&far.passed_on_for(Side::Child)), "=chat chat far game gate hub net");
         assert_eq!(keys(&places("chat").own), "=chat chat");
         let (hub, name) = (places("hub"), |name: &str| NodeName::try_from(name).unwrap());
-        assert!(hub.takes(Side::Child, &name("far"), "game"));
-        assert!(!hub.takes(Side::Child, &name("gate"), "game"));
-        assert!(!hub.takes(Side::Parent, &name("far"), "game"));
-        assert!(places("net").takes(Side::Parent, &name("gate"), "=chat"));
+        assert!(hub.takes(Side::Child, &name("far"), "far", "game"));
+        assert!(!hub.takes(Side::Child, &name("gate"), "gate", "game"));
+        assert!(!hub.takes(Side::Parent, &name("far"), "far", "game"));
+        assert!(places("net").takes(Side::Parent, &name("gate"), "gate", "=chat"));
         assert_eq!(keys(&places("net").passed_on_for(Side::Parent)), "");
+    }
+
+    #[test]
+    fn a_neighbour_that_no_config_names_takes_what_those_of_its_group_take() {
+        let name = |name: &str| NodeName::try_from(name).unwrap();
+        assert!(places("hub").takes(Side::Child, &name("far.9"), "far", "game"));
+        assert!(!places("hub").takes(Side::Child, &name("gate.9"), "gate", "game"));
+        assert!(places("far").takes(Side::Child, &name("game.9"), "game", "game"));
+        assert!(places("net").takes(Side::Parent, &name("gate.9"), "gate", "game"));
+        assert!(!places("net").takes(Side::Parent, &name("else"), "unheard", "game"));
     }
 }

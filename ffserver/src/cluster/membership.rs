@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::cluster::found::Snapshot;
 use crate::cluster::payload::encode;
 use crate::cluster::reachability::{NodeSet, ReachNotice, Reachability};
 use crate::cluster::side::{PeerKey, Side};
@@ -24,6 +25,8 @@ pub(crate) struct Membership {
     /// Rings when other nodes may be reached than before.
     reached: watch::Sender<()>,
     succeeds: AtomicBool,
+    /// What discovery shows.
+    found: watch::Sender<Snapshot>,
 }
 
 #[derive(Default)]
@@ -35,6 +38,9 @@ struct MembershipTable {
     lost: BTreeMap<NodeNumber, Instant>,
     /// Nodes that were reached before, with their kind, and since when they are not.
     left: BTreeMap<NodeName, (String, Instant)>,
+    /// Nodes that discovery has taken away, with the newest incarnation that it had shown: nobody waits for them. Their
+    /// number is bounded by that of node numbers, which are never given again.
+    withdrawn: BTreeMap<NodeName, Incarnation>,
     /// The start of this process's own looks.
     begun: Option<Instant>,
 }
@@ -46,7 +52,10 @@ impl MembershipTable {
     /// Notes which of the candidates are reached no more.
     fn note_left(&mut self, candidates: Vec<Reachable>, now: Instant) {
         self.left.retain(|_, (_, since)| now.duration_since(*since) < LEFT_KNOWN);
-        for node in candidates.into_iter().filter(|node| self.reach.other(node.number).is_none()) {
+        let awaited =
+            |node: &Reachable| self.withdrawn.get(&node.name).is_none_or(|last| *last < node.incarnation);
+        let gone = |node: &Reachable| self.reach.other(node.number).is_none();
+        for node in candidates.into_iter().filter(|node| gone(node) && awaited(node)) {
             self.left.insert(node.name, (node.kind, now));
         }
     }
@@ -124,6 +133,52 @@ impl Membership {
     pub(crate) fn since(&self, number: NodeNumber, incarnation: Incarnation) -> SessionId {
         let succeeds = self.succeeds.load(Ordering::Relaxed);
         SessionId::first(number, if succeeds { Incarnation(0) } else { incarnation })
+    }
+
+    /// What discovery shows of the cluster.
+    pub(crate) fn found(&self) -> &watch::Sender<Snapshot> {
+        &self.found
+    }
+
+    /// Notes that discovery shows a node: it is waited for as every other, and may link.
+    pub(crate) fn show(&self, name: &NodeName) {
+        self.table.lock().withdrawn.remove(name);
+    }
+
+    /// Notes that discovery has taken a node away: it is not waited for any more when it is not reached.
+    pub(crate) fn withdraw(&self, name: &NodeName, incarnation: Incarnation) {
+        let mut table = self.table.lock();
+        table.withdrawn.insert(name.clone(), incarnation);
+        table.left.remove(name);
+        // A look at what waits for the node, and at the choices that name it.
+        self.changes.fetch_add(1, Ordering::Release);
+        self.reached.send_replace(());
+    }
+
+    /// Whether discovery has taken that incarnation of a node away.
+    pub(crate) fn is_withdrawn(&self, name: &NodeName, incarnation: Incarnation) -> bool {
+        self.table.lock().withdrawn.get(name).is_some_and(|last| incarnation <= *last)
+    }
+
+    /// Looks for no way over a neighbour any more whose link lives on: what it brings for others is still taken.
+    pub(crate) fn avoid(&self, at: &PeerKey) {
+        let mut table = self.table.lock();
+        let reached = table.reach.reached_by(at).cloned().collect();
+        let tell = table.reach.down(at);
+        table.note_left(reached, Instant::now());
+        self.tell(&table, tell);
+        self.reached.send_replace(());
+    }
+
+    /// Looks for ways over a neighbour again whose link has lived on.
+    pub(crate) fn use_again(&self, at: &PeerKey) {
+        let mut table = self.table.lock();
+        let Some(last) = table.links.get(at).and_then(|links| links.last()) else { return };
+        let add = last.reach.now.values().cloned().collect();
+        let mut tell = table.reach.up(at.clone());
+        tell.extend(table.reach.take_notice(at, ReachChange { all: true, add, remove: Vec::new() }));
+        self.tell(&table, tell);
+        self.reached.send_replace(());
     }
 
     /// The number of this node, once it has one.
@@ -329,36 +384,4 @@ impl Membership {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn change(all: bool, add: &[u16], remove: &[u16]) -> ReachChange {
-        let node = |number: &u16| Reachable {
-            number: NodeNumber(*number),
-            name: NodeName::try_from(format!("room{number}").as_str()).unwrap(),
-            kind: "room".into(),
-            net: false,
-            incarnation: Incarnation(1),
-            since: SessionId(u64::from(*number) << 52),
-        };
-        let remove = remove.iter().copied().map(NodeNumber).collect();
-        ReachChange { all, add: add.iter().map(node).collect(), remove }
-    }
-
-    #[test]
-    fn what_a_node_has_sent_may_come_although_the_neighbour_does_not_reach_it_any_more() {
-        let (mut reach, begun) = (LinkReach::default(), Instant::now());
-        reach.change(&change(true, &[1, 2, 3], &[]), begun);
-        reach.change(&change(false, &[], &[2]), begun);
-        // The neighbour's successor tells what it reaches so far.
-        reach.change(&change(true, &[1], &[]), begun);
-        for number in [1, 2, 3] {
-            assert!(reach.may_bring_from(NodeNumber(number), begun), "{number} was reached a moment ago");
-        }
-        assert!(!reach.may_bring_from(NodeNumber(4), begun), "it was never reached there");
-        let late = begun + LEFT_KNOWN;
-        assert!(reach.may_bring_from(NodeNumber(1), late) && !reach.may_bring_from(NodeNumber(2), late));
-        reach.change(&change(false, &[2], &[]), late);
-        assert!(reach.before.is_empty(), "what is long ago takes no room: {:?}", reach.before);
-    }
-}
+mod tests;

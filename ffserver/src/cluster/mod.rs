@@ -4,6 +4,8 @@
 pub(crate) mod affinity;
 pub(crate) mod affinity_delta;
 pub(crate) mod configured_routes;
+pub(crate) mod found;
+pub(crate) mod link_rules;
 pub(crate) mod membership;
 pub(crate) mod payload;
 pub(crate) mod peers;

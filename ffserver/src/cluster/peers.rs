@@ -14,6 +14,8 @@ use tokio::time::Instant;
 #[derive(Default)]
 pub(crate) struct Peers {
     known: BTreeMap<NodeName, KnownPeer>,
+    /// Neighbours that have not linked yet were linked to the predecessor.
+    come: bool,
 }
 
 /// One neighbour.
@@ -37,6 +39,18 @@ pub(crate) struct KnownPeer {
     turned: FxHashSet<SessionId>,
     /// Whether the flush barrier of an older link is being waited for.
     fenced: bool,
+    /// Where the knowledge of the neighbour comes from, and whether discovery has taken it away.
+    standing: Standing,
+}
+
+/// The standing of a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The neighbour is to be there, or has come by itself; it stays known when its link ends.
+    Known,
+    /// Discovery has taken the neighbour away: it gets nothing new, and its link brings the last outcomes. Forgotten with
+    /// the link when no config names it.
+    Withdrawn { named: bool },
 }
 
 /// Which link a message for a client takes while a neighbour's process is replaced.
@@ -59,18 +73,23 @@ pub(crate) enum PeerState {
     Missed,
     /// The neighbour is not there, and is not waited for.
     Gone,
+    /// Discovery has taken the neighbour away: it gets nothing new, and is not waited for. A session's messages go elsewhere
+    /// when its last outcome has come ([`KnownPeer::holds`]).
+    Withdrawn,
 }
 
 impl KnownPeer {
     fn new(name: NodeName, group: String, now: Instant) -> Self {
         let (incarnation, current, older) = (None, None, Vec::new());
         let (turned, fenced) = (FxHashSet::default(), false);
-        Self { name, group, incarnation, current, older, missed: now, comes: false, turned, fenced }
+        let standing = Standing::Known;
+        Self { name, group, incarnation, current, older, missed: now, comes: false, turned, fenced, standing }
     }
 
     /// How the neighbour can be reached; it is waited for at most `park`.
     pub(crate) fn state(&self, now: Instant, park: Duration) -> PeerState {
         match &self.current {
+            _ if self.is_withdrawn() => PeerState::Withdrawn,
             Some(link) if link.is_open() => PeerState::Open(link.clone()),
             _ if self.missed + park <= now => PeerState::Gone,
             // After a Pause the successor's link may come only when the old one has ended.
@@ -92,10 +111,36 @@ impl KnownPeer {
         self.current.as_ref()
     }
 
-    /// Whether a message of the session waits for its outcome on a link that was replaced: the next one
+    /// Whether a message of the session waits for its outcome on a link that was replaced, or withdrawn: the next one
     /// must wait as well, or it might overtake.
     pub(crate) fn holds(&self, session: SessionId) -> bool {
-        self.older.iter().any(|link| link.holds(session))
+        let withdrawn = self.current.iter().filter(|_| self.is_withdrawn());
+        self.older.iter().chain(withdrawn).any(|link| link.holds(session))
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        matches!(self.standing, Standing::Withdrawn { .. })
+    }
+
+    /// Retires the links, as those of a neighbour that gets nothing new.
+    fn withdraw(&mut self, named: bool) -> Vec<Link> {
+        self.standing = Standing::Withdrawn { named };
+        self.comes = false;
+        if let Some(link) = self.link().filter(|link| !link.is_paused()) {
+            link.retire();
+        }
+        self.links().cloned().collect()
+    }
+
+    /// Takes the link of a withdrawn neighbour into use again.
+    fn show(&mut self, now: Instant) {
+        if self.is_withdrawn() {
+            (self.standing, self.missed) = (Standing::Known, now);
+            if let Some(link) = self.link() {
+                link.reinstate();
+                link.resume();
+            }
+        }
     }
 
     /// Which link a message for that session's client takes; `at_work` says of the session's own net node whether a
@@ -117,6 +162,10 @@ impl KnownPeer {
     }
 
     fn take(&mut self, link: Link) {
+        // The next start of a neighbour that was taken away is there, whether discovery has shown it yet or not.
+        if self.incarnation.is_some_and(|last| last < link.peer().incarnation) {
+            self.standing = Standing::Known;
+        }
         self.incarnation = Some(link.peer().incarnation);
         self.older.retain(|old| !old.is_closed());
         if let Some(old) = self.current.replace(link.clone())
@@ -148,7 +197,9 @@ impl KnownPeer {
         if !link.is_paused() {
             self.missed = now;
         }
-        self.reinstate();
+        if !self.is_withdrawn() {
+            self.reinstate();
+        }
         true
     }
 
@@ -171,12 +222,42 @@ impl Peers {
     /// The neighbours of a config, which are to be there soon, counted from `now`.
     pub(crate) fn expecting(names: impl Iterator<Item = (NodeName, String)>, now: Instant) -> Self {
         let new = |(name, group): (NodeName, String)| (name.clone(), KnownPeer::new(name, group, now));
-        Self { known: names.map(new).collect() }
+        Self { known: names.map(new).collect(), come: false }
+    }
+
+    /// Expects a neighbour that discovery shows, from `now` on, if it was not known or has been withdrawn.
+    pub(crate) fn show(&mut self, name: &NodeName, group: &str, now: Instant) {
+        let comes = self.come;
+        let new = || KnownPeer { comes, ..KnownPeer::new(name.clone(), group.to_owned(), now) };
+        self.known.entry(name.clone()).or_insert_with(new).show(now);
+    }
+
+    /// Gives up a neighbour that discovery shows no more: it gets nothing new from now on. Without a link it is forgotten at
+    /// once, unless the config names it. Returns its links, which are to end when the last outcomes have come.
+    pub(crate) fn withdraw(&mut self, name: &NodeName, named: bool) -> Vec<Link> {
+        let Some(known) = self.known.get_mut(name) else { return Vec::new() };
+        let links = known.withdraw(named);
+        self.forget_withdrawn(name);
+        links
+    }
+
+    /// Forgets a neighbour that is withdrawn, when its last link has ended. One of the config stays known.
+    fn forget_withdrawn(&mut self, name: &NodeName) {
+        let Some(known) = self.known.get(name) else { return };
+        if known.standing == (Standing::Withdrawn { named: false }) && known.links().next().is_none() {
+            self.known.remove(name);
+        }
+    }
+
+    /// Whether discovery has withdrawn a neighbour whose links still live.
+    pub(crate) fn is_withdrawn(&self, name: &NodeName) -> bool {
+        self.known.get(name).is_some_and(KnownPeer::is_withdrawn)
     }
 
     /// Waits from `now` on for the neighbours that have not linked yet; with `come` they were linked to the
     /// predecessor.
     pub(crate) fn expect_from(&mut self, now: Instant, come: bool) {
+        self.come = come;
         for known in self.known.values_mut().filter(|known| known.current.is_none()) {
             (known.missed, known.comes) = (now, come);
         }
@@ -188,6 +269,11 @@ impl Peers {
 
     pub(crate) fn get(&self, name: &str) -> Option<&KnownPeer> {
         self.known.get(name)
+    }
+
+    /// The group of a neighbour.
+    pub(crate) fn group_of(&self, name: &NodeName) -> Option<&str> {
+        self.known.get(name).map(|known| known.group.as_str())
     }
 
     /// The neighbours that `who` means: the neighbour of that name, else all of that group.
@@ -216,7 +302,10 @@ impl Peers {
 
     /// Removes a link that has ended. True when it was the neighbour's current one.
     pub(crate) fn ended(&mut self, link: &Link, now: Instant) -> bool {
-        self.known.get_mut(&link.peer().name).is_some_and(|known| known.ended(link, now))
+        let name = &link.peer().name;
+        let was_current = self.known.get_mut(name).is_some_and(|known| known.ended(link, now));
+        self.forget_withdrawn(name);
+        was_current
     }
 
     /// Notes that the peer of a link is being replaced. False when the peer is none of these neighbours.
@@ -229,6 +318,7 @@ impl Peers {
     pub(crate) fn resumed(&mut self, link: &Link) {
         let Some(known) = self.known.get_mut(&link.peer().name) else { return };
         match &known.current {
+            _ if known.is_withdrawn() => {}
             Some(current) if current.same(link) => link.reinstate(),
             _ => known.reinstate(),
         }
@@ -268,127 +358,4 @@ impl Peers {
 }
 
 #[cfg(test)]
-mod tests {
-    use ffnet::handshake::Peer;
-    use ffnet::link::LinkLimits;
-
-    use super::*;
-
-    const PARK: Duration = Duration::from_secs(2);
-
-    fn link(incarnation: u64) -> Link {
-        let peer = Peer {
-            name: NodeName::try_from("game1").unwrap(),
-            kind: "game".into(),
-            incarnation: Incarnation(incarnation),
-            pid: 1,
-            program: String::new(),
-            methods: vec![],
-        };
-        let limits = LinkLimits {
-            frame_bytes_max: 1 << 20,
-            outbox_bytes_max: 1 << 20,
-            calls_max: 10,
-            heartbeat: PARK,
-        };
-        Link::new(NodeName::try_from("gate").unwrap(), peer, limits, Default::default())
-    }
-
-    fn take(all: &mut Peers, incarnation: u64, now: Instant) -> Link {
-        let link = link(incarnation);
-        assert!(all.take(link.clone(), || "game".into(), now));
-        link
-    }
-
-    fn state(all: &Peers, now: Instant) -> String {
-        match all.get("game1").unwrap().state(now, PARK) {
-            PeerState::Open(link) => format!("open {}", link.peer().incarnation),
-            PeerState::Replaced => "replaced".into(),
-            PeerState::Missed => "missed".into(),
-            PeerState::Gone => "gone".into(),
-        }
-    }
-
-    #[test]
-    fn an_expected_neighbour_is_waited_for_and_then_gone() {
-        let now = Instant::now();
-        let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
-        let all = Peers::expecting([game].into_iter(), now);
-        assert_eq!(state(&all, now), "missed");
-        assert_eq!(state(&all, now + PARK), "gone");
-        assert_eq!(all.meant("game").count(), 1);
-        assert_eq!(all.meant("other").count(), 0);
-    }
-
-    #[test]
-    fn a_neighbour_of_the_predecessor_is_on_its_way_until_its_time_is_over() {
-        let now = Instant::now();
-        let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
-        let mut all = Peers::expecting([game].into_iter(), now);
-        all.expect_from(now + PARK, true);
-        assert_eq!(state(&all, now + PARK), "replaced");
-        assert_eq!(state(&all, now + PARK * 2), "gone");
-        take(&mut all, 5, now + PARK);
-        assert_eq!(state(&all, now + PARK), "open 5");
-    }
-
-    #[test]
-    fn a_lost_neighbour_is_waited_for_from_its_end_and_an_older_start_is_fenced() {
-        let (mut all, now) = (Peers::default(), Instant::now());
-        let first = take(&mut all, 5, now);
-        assert_eq!(state(&all, now), "open 5");
-        first.close("killed");
-        assert!(all.ended(&first, now + PARK));
-        assert_eq!(state(&all, now + PARK), "missed");
-        assert!(!all.take(link(4), || "game".into(), now), "older");
-        take(&mut all, 6, now);
-        assert_eq!(state(&all, now), "open 6");
-    }
-
-    #[test]
-    fn what_is_for_a_client_goes_the_old_way_until_its_messages_come_the_new_way() {
-        let (mut all, now) = (Peers::default(), Instant::now());
-        let (alice, bob) = (SessionId(1), SessionId(2));
-        let turn = |all: &Peers, session, at_work| match all.get("game1").unwrap().turn(session, at_work) {
-            LinkChoice::Old(link) => format!("old {}", link.peer().incarnation),
-            LinkChoice::New => "new".into(),
-            LinkChoice::Wait => "wait".into(),
-        };
-        let old = take(&mut all, 5, now);
-        assert_eq!((turn(&all, alice, None), old.is_young()), ("new".into(), false));
-        let new = take(&mut all, 6, now);
-        assert!(new.is_young() && !old.is_young());
-        all.turned(&old, alice);
-        assert_eq!(turn(&all, alice, None), "old 5", "that was the old link");
-        all.turned(&new, alice);
-        assert_eq!((turn(&all, alice, None), turn(&all, bob, None)), ("new".into(), "old 5".into()));
-        // Of its own net node a session is at the successor when nothing of it is under way at the predecessor.
-        assert_eq!(
-            (turn(&all, bob, Some(false)), turn(&all, bob, Some(true))),
-            ("new".into(), "old 5".into())
-        );
-        assert_eq!(turn(&all, alice, Some(true)), "new");
-        assert!(all.fence(&old, true) && !all.fence(&new, false));
-        old.close("left");
-        assert_eq!(turn(&all, bob, None), "new");
-        all.ended(&old, now);
-        assert!(!new.is_young());
-    }
-
-    #[test]
-    fn a_successors_link_retires_the_old_one_which_comes_back_when_the_successor_fails() {
-        let (mut all, now) = (Peers::default(), Instant::now());
-        let old = take(&mut all, 5, now);
-        let new = take(&mut all, 6, now);
-        assert_eq!(state(&all, now), "open 6");
-        assert!(!old.is_open() && !old.is_closed());
-        assert!(all.has(&old.peer().name, Incarnation(5)));
-        // Its end alone brings nobody back: the predecessor has not said that it goes on.
-        new.close("died");
-        assert!(all.ended(&new, now));
-        assert_eq!(state(&all, now), "replaced");
-        all.resumed(&old);
-        assert_eq!(state(&all, now), "replaced", "the flag is set by the driver");
-        assert!(!all.ended(&link(6), now), "not its link");
-    }
-}
+mod tests;

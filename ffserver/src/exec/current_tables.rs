@@ -51,12 +51,15 @@ impl CurrentTables {
         for link in transit.children().links() {
             tell(link, Audience::CHILDREN, &before, &current);
         }
-        for link in transit.parents().links() {
-            if let Some(audience) = Audience::parent(context.config, link.peer().name.as_str()) {
+        let parents = transit.parents();
+        for link in parents.links() {
+            let name = &link.peer().name;
+            let key = parents.group_of(name).unwrap_or_default();
+            if let Some(audience) = Audience::parent(context.config, name.as_str(), key) {
                 tell(link, audience, &before, &current);
             }
         }
-        drop(current);
+        drop((parents, current));
         Ok(())
     }
 

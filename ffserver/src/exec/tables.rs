@@ -41,9 +41,11 @@ pub(crate) struct Audience(usize);
 impl Audience {
     pub(crate) const CHILDREN: Self = Self(0);
 
-    /// The parent of that name; `None` when the config does not have it.
-    pub(crate) fn parent(config: &ffconfig::Node, name: &str) -> Option<Self> {
-        let at = config.parents.iter().position(|parent| parent.name == *name)?;
+    /// The parent of that name, or one that no config names, which may call what the others under its key in the config may.
+    /// `None` when the config has neither.
+    pub(crate) fn parent(config: &ffconfig::Node, name: &str, key: &str) -> Option<Self> {
+        let named = config.parents.iter().position(|parent| parent.name == *name);
+        let at = named.or_else(|| config.parents.iter().position(|parent| parent.key == key))?;
         Some(Self(at + 1))
     }
 }

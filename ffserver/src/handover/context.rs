@@ -45,6 +45,22 @@ pub(crate) struct HandoverContext {
     pub(crate) front: Option<Front>,
 }
 
+/// While this lives the end of the last call is an event.
+struct EventfulCalls<'a>(&'a Node);
+
+impl<'a> EventfulCalls<'a> {
+    fn begin(node: &'a Node) -> Self {
+        node.identity().tasks().calls().close();
+        Self(node)
+    }
+}
+
+impl Drop for EventfulCalls<'_> {
+    fn drop(&mut self) {
+        self.0.identity().tasks().calls().reopen();
+    }
+}
+
 /// The predecessor's half: what is looked at.
 impl HandoverContext {
     pub(super) fn terms(&self) -> Terms {
@@ -103,6 +119,18 @@ impl HandoverContext {
                 let switched = rest.quiet && self.node.transit().links().iter().all(Link::peer_has_switched);
                 Facts { clients_left, http_left, children_switched, switched, ..rest }
             }
+        }
+    }
+
+    /// Waits until every neighbour sends what is new elsewhere, and nothing of anybody runs or waits here. Cancel-safe.
+    pub(crate) async fn at_rest(&self) {
+        let _eventful = EventfulCalls::begin(&self.node);
+        loop {
+            let facts = self.look(Awaits::Leave, &[], None, true);
+            if facts.quiet && facts.switched {
+                return;
+            }
+            self.changed(Awaits::Leave, &facts).await;
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use ffambient::{Chance, Clock};
 use ffproto::control::NodeStatus;
-use ffproto::{Incarnation, NodeName, SessionId};
+use ffproto::{Incarnation, NodeName, NodeNumber, SessionId};
 use ffstore::Stores;
 use ffstore::cache::Cache;
 use ffstore::db::Db;
@@ -18,6 +18,7 @@ use ffstore::record::{Record, Records, Table};
 
 use crate::calls::neighbours::{Children, Parents};
 use crate::calls::nodes::Nodes;
+use crate::cluster::found::{Found, Load};
 use crate::identity::Identity;
 pub use crate::identity::lifecycle::Phase;
 use crate::session::Sessions;
@@ -187,6 +188,32 @@ impl Node {
     /// Every other node of the cluster that can be reached from here now, whoever its neighbours are.
     pub fn reachable(&self) -> Vec<NodeName> {
         self.transit().membership().names()
+    }
+
+    /// Every node that discovery shows this one, linked or not, with its number, address, version and load as far as the
+    /// backend knows them; this node's own entry when the backend has it. The master shows the parents.
+    pub fn found(&self) -> Vec<Found> {
+        self.transit().membership().found().borrow().nodes.values().cloned().collect()
+    }
+
+    /// The number of this node, once discovery has given one.
+    pub fn number(&self) -> Option<NodeNumber> {
+        self.transit().membership().number()
+    }
+
+    /// Takes the number that discovery shows, unless the node has it.
+    pub(crate) fn take_number(&self) {
+        let number = self.transit().membership().found().borrow().number;
+        if let Some(number) = number {
+            self.all_sessions().registry().set_number(number);
+            self.transit().introduce(number);
+        }
+    }
+
+    /// The load of this node now.
+    pub(crate) fn load(&self) -> Load {
+        let sessions = self.all_sessions().registry().len() as u64;
+        Load { sessions, running: self.identity().tasks().running_calls() as u64 }
     }
 
     /// The open session of that id: of this node, or of another node if its messages come here.

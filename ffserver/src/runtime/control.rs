@@ -1,7 +1,6 @@
 //! The control connection of a node to its master: the node registers, tells its status, and does what it is told. The
 //! data path does not need it: without a master the node goes on and keeps trying.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use ffnet::door;
 use ffnet::handshake::{HandshakeError, dial};
 use ffproto::control::{Door, MESSAGE_BYTES_MAX, METRICS, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{Purpose, Refusal};
-use ffproto::{NodeName, handover};
+use ffproto::{Incarnation, NodeName, handover};
 use fftelemetry::metrics::exposition;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -21,12 +20,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use crate::cluster::found::{Found, LinkAddress, Snapshot};
 use crate::identity::Identity;
 use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
 use crate::node::{self, Node};
 use crate::runtime::metrics;
-use crate::runtime::parent_dialer::Whereabouts;
 use crate::session::registry::Registry;
 use crate::transit::Transit;
 
@@ -55,12 +54,13 @@ pub(crate) enum MasterNotice {
 pub(crate) struct Control {
     pub(crate) reported: Reported,
     pub(crate) master: ffconfig::Master,
-    pub(crate) parents: HashMap<NodeName, watch::Sender<Whereabouts>>,
+    /// What the master says of the node's number and parents, for [`crate::runtime::discovery::master`].
+    pub(crate) told: watch::Sender<Snapshot>,
+    /// The kind of each parent, which the master does not say.
+    pub(crate) kinds: Vec<(NodeName, String)>,
     pub(crate) word: watch::Receiver<MasterNotice>,
     /// Becomes the last word that the master has been sent.
     pub(crate) sent: watch::Sender<MasterNotice>,
-    /// Becomes true with the first registration.
-    pub(crate) registered: watch::Sender<bool>,
     pub(crate) stop: Stop,
     /// Becomes true when there is no connection to the master any more, or none could be made.
     pub(crate) lost: watch::Sender<bool>,
@@ -208,28 +208,26 @@ impl Control {
         ToMaster::Metrics { ask, text: fits.to_owned() }
     }
 
+    /// A parent of this node as discovery shows it; `None` when the config knows no such parent.
+    fn parent(&self, name: NodeName, at: LinkAddress, incarnation: Incarnation) -> Option<Found> {
+        let (_, kind) = self.kinds.iter().find(|(parent, _)| *parent == name)?;
+        let (kind, since_ms) = (kind.clone(), self.reported.transit.identity().now_ms());
+        let (number, version, load, address) = (None, None, None, Some(at));
+        Some(Found { name, kind, incarnation, number, address, version, load, since_ms, ended: false })
+    }
+
     fn obey(&self, told: ToNode) {
         match told {
-            ToNode::Registered { number } => {
-                self.reported.registry.set_number(number);
-                self.reported.transit.introduce(number);
-                self.registered.send_replace(true);
-            }
+            ToNode::Registered { number } => self.told.send_modify(|told| told.number = Some(number)),
             ToNode::ParentUp { name, at, incarnation } => {
-                if let Some(parent) = self.parents.get(&name) {
-                    parent.send_replace(Some((at, incarnation)));
+                let parent = self.parent(name, LinkAddress::Tcp(at), incarnation);
+                if let Some(parent) = parent {
+                    // Whatever was said before: a predecessor that takes back is an older incarnation.
+                    self.told.send_modify(|told| drop(told.nodes.insert(parent.name.clone(), parent)));
                 }
             }
             ToNode::ParentGone { name, incarnation } => {
-                if let Some(parent) = self.parents.get(&name) {
-                    parent.send_if_modified(|place| {
-                        let gone = place.is_some_and(|(_, known)| known <= incarnation);
-                        if gone {
-                            *place = None;
-                        }
-                        gone
-                    });
-                }
+                self.told.send_if_modified(|told| told.end(name.as_str(), incarnation));
             }
             ToNode::Stop { drain_ms } => self.stop.begin(Some(Duration::from_millis(drain_ms))),
             ToNode::HandOver { door } => {

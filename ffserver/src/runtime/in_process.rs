@@ -6,7 +6,9 @@ use std::sync::Arc;
 use ffproto::NodeName;
 use parking_lot::Mutex;
 use tokio::io::DuplexStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::runtime::discovery::memory::Residents;
 
 /// Bytes in flight on a link in memory, each way: what a socket buffer would hold.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -22,9 +24,15 @@ pub struct InProcessNet(Arc<Inner>);
 struct Inner {
     parents: Mutex<HashMap<NodeName, mpsc::Sender<DuplexStream>>>,
     opened: Notify,
+    residents: watch::Sender<Residents>,
 }
 
 impl InProcessNet {
+    /// The nodes that are here, see [`crate::runtime::discovery::memory`].
+    pub(crate) fn residents(&self) -> &watch::Sender<Residents> {
+        &self.0.residents
+    }
+
     /// The children of `parent` arrive here from now on.
     pub(crate) fn listen(&self, parent: NodeName) -> mpsc::Receiver<DuplexStream> {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);

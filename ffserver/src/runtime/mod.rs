@@ -2,6 +2,7 @@
 
 pub(crate) mod child_listener;
 pub(crate) mod control;
+pub mod discovery;
 pub(crate) mod in_process;
 pub(crate) mod metrics;
 pub(crate) mod parent_dialer;

@@ -1,23 +1,24 @@
-//! The parent dialer: one task for each parent, that dials where the master says the parent is, and dials again for
-//! ever.
+//! The parent dialer: one task for each parent, that dials where discovery says the parent is, and dials again for as
+//! long as it is said.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ffambient::Chance;
 use ffnet::Link;
 use ffnet::backoff::Backoff;
-use ffnet::handshake::{HandshakeError, Local, Peer, dial, dial_start};
+use ffnet::handshake::{HandshakeError, Local, Peer, dial_start};
 use ffnet::link::{Closed, Driver};
 use ffproto::Incarnation;
 use ffproto::handshake::Purpose;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::cluster::found::LinkAddress;
 use crate::cluster::side::{PeerKey, Side};
 use crate::exec::tables::{Audience, HandlerTables};
 use crate::identity::lifecycle::Phase;
@@ -25,26 +26,27 @@ use crate::ops::inbound::Inbound;
 use crate::ops::link_service::LinkService;
 use crate::runtime::in_process::InProcessNet;
 
-/// Where a parent is up, as the master says; `None` while it is not.
-pub(crate) type Whereabouts = Option<(SocketAddr, Incarnation)>;
+/// What discovery says of a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// Nothing, or nothing any more: no new link is made, and a link that lives ends in good order.
+    Unknown,
+    /// An incarnation of the parent listens there.
+    At(LinkAddress, Incarnation),
+    /// The parent's process has ended, and so do its links.
+    Ended,
+}
 
 /// A connection to a neighbour on the same host takes a millisecond, across hosts some more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The way in which a parent is found.
-#[derive(Clone)]
-pub(crate) enum ParentSource {
-    /// Where the master says.
-    Master(watch::Receiver<Whereabouts>),
-    /// In this process.
-    Memory(InProcessNet),
-}
 
 /// The keeper of one parent's link, with all that the link needs.
 struct ParentLink {
     inbound: Arc<Inbound>,
     config: ffconfig::Parent,
     audience: Audience,
+    /// Where parents of this process listen, if there are any.
+    net: Option<InProcessNet>,
     /// Jitter, so that the children of one parent do not come back in step.
     chance: Chance,
 }
@@ -55,28 +57,37 @@ struct ToldPeer {
     tables: Arc<HandlerTables>,
 }
 
-/// Keeps the link to one parent for as long as it is polled.
-pub(crate) async fn keep(inbound: Arc<Inbound>, config: ffconfig::Parent, way: ParentSource) {
-    let node = &inbound.executor.node;
-    let Some(audience) = Audience::parent(node.config(), config.name.as_str()) else { return };
-    let chance = node.identity().chance().stream(&format!("parent {}", config.name));
-    let keeper = ParentLink { inbound, config, audience, chance };
-    match way {
-        ParentSource::Master(whereabouts) => keeper.keep_by_master(whereabouts).await,
-        ParentSource::Memory(hub) => keeper.keep_in_memory(hub).await,
-    }
+/// A connection to a parent.
+enum Connection {
+    Tcp(TcpStream),
+    InProcess(DuplexStream),
+}
+
+/// Keeps the link to one parent for as long as the sender of its whereabouts lives, and then until its links have ended.
+pub(crate) async fn keep(
+    inbound: Arc<Inbound>,
+    config: ffconfig::Parent,
+    net: Option<InProcessNet>,
+    whereabouts: watch::Receiver<Whereabouts>,
+) {
+    let node = inbound.executor.node.config();
+    let Some(audience) = Audience::parent(node, config.name.as_str(), &config.key) else { return };
+    let chance = inbound.executor.node.identity().chance().stream(&format!("parent {}", config.name));
+    let keeper = ParentLink { inbound, config, audience, net, chance };
+    // Beside the current link those of predecessors, until they end; all end with this future.
+    let mut links = JoinSet::new();
+    Arc::new(keeper).keep(whereabouts, &mut links).await;
+    while links.join_next().await.is_some() {}
 }
 
 impl ParentLink {
-    async fn keep_by_master(self, mut whereabouts: watch::Receiver<Whereabouts>) {
-        let keeper = Arc::new(self);
-        // Beside the current link those of predecessors, until they end; all end with this future.
-        let mut links = JoinSet::new();
+    /// Returns when the sender of the whereabouts is gone.
+    async fn keep(self: Arc<Self>, mut whereabouts: watch::Receiver<Whereabouts>, links: &mut JoinSet<()>) {
         let mut backoff =
             Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
         let mut complained = false;
         loop {
-            let Some((at, incarnation)) = *whereabouts.borrow_and_update() else {
+            let Whereabouts::At(at, incarnation) = *whereabouts.borrow_and_update() else {
                 if whereabouts.changed().await.is_err() {
                     return;
                 }
@@ -86,28 +97,25 @@ impl ParentLink {
             // this process has a successor itself, unless it takes back.
             tokio::select! {
                 biased;
-                () = keeper.inbound.executor.node.transit().parent_wanted(&keeper.config.name, incarnation) => {}
+                () = self.inbound.executor.node.transit().parent_wanted(&self.config.name, incarnation) => {}
                 changed = whereabouts.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
             }
             let begun = Instant::now();
-            match keeper.open(at, incarnation).await {
-                Ok((stream, told)) => {
-                    complained = false;
-                    keeper.serve_by_master(stream, told, &mut whereabouts, &mut links).await;
-                }
+            match self.connect(at, incarnation, &mut whereabouts, links).await {
+                Ok(()) => complained = false,
                 Err(error) if !complained => {
                     // Once per outage: the next line about this parent is the one that says it is linked.
                     complained = true;
-                    let (name, why) = (&keeper.config.name, fftelemetry::chain(&error));
+                    let (name, why) = (&self.config.name, fftelemetry::chain(&error));
                     warn!(parent = %name, %at, %incarnation, "parent not reached, trying on: {why}");
                 }
                 Err(_) => {}
             }
-            let wait = backoff.next(keeper.chance.share(), begun.elapsed());
-            // Word from the master cuts the wait short.
+            let wait = backoff.next(self.chance.share(), begun.elapsed());
+            // Word from discovery cuts the wait short.
             let _ = tokio::time::timeout(wait, whereabouts.changed()).await;
             if whereabouts.has_changed().is_err() {
                 return;
@@ -115,50 +123,78 @@ impl ParentLink {
         }
     }
 
-    /// Runs the link until it ends, or until the master says that this start of the parent is gone. When the
-    /// master tells of a successor, the link goes on beside the next one until the parent ends it.
-    async fn serve_by_master(
+    /// Links to an incarnation of the parent, and serves the link.
+    async fn connect(
         self: &Arc<Self>,
-        stream: TcpStream,
-        told: ToldPeer,
+        at: LinkAddress,
+        incarnation: Incarnation,
         whereabouts: &mut watch::Receiver<Whereabouts>,
         links: &mut JoinSet<()>,
-    ) {
-        let linked = told.peer.incarnation;
+    ) -> Result<(), HandshakeError> {
+        match self.open(at).await? {
+            Connection::Tcp(stream) => self.link(stream, incarnation, whereabouts, links).await,
+            Connection::InProcess(stream) => self.link(stream, incarnation, whereabouts, links).await,
+        }
+    }
+
+    async fn open(&self, at: LinkAddress) -> Result<Connection, HandshakeError> {
+        let opened = async {
+            match (at, &self.net) {
+                (LinkAddress::Tcp(at), _) => {
+                    let stream = TcpStream::connect(at).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(Connection::Tcp(stream))
+                }
+                (LinkAddress::InProcess, Some(net)) => {
+                    Ok(Connection::InProcess(net.dial(&self.config.name).await))
+                }
+                (LinkAddress::InProcess, None) => {
+                    let why = "it is shown in this process, which has no InProcessNet";
+                    Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, why))
+                }
+            }
+        };
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opened).await;
+        Ok(opened.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?)
+    }
+
+    /// Links to that start of the parent, or a later one: a predecessor may still accept what its successor
+    /// shall have. Runs the link until it ends, or until discovery says that this start of the parent has ended. When it
+    /// shows a successor, the link goes on beside the next one until the parent ends it.
+    async fn link<S>(
+        self: &Arc<Self>,
+        mut stream: S,
+        since: Incarnation,
+        whereabouts: &mut watch::Receiver<Whereabouts>,
+        links: &mut JoinSet<()>,
+    ) -> Result<(), HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (tables, local) = self.introduce();
+        let peer = dial_start(&mut stream, Purpose::Link, &local, &self.config.name, since).await?;
+        let linked = peer.incarnation;
+        let told = ToldPeer { peer, tables };
         let (mut own, keeper) = (whereabouts.clone(), self.clone());
         let (end, ended) = oneshot::channel::<()>();
         links.spawn(async move {
             let gone = async move {
-                // Gone is gone; a newer start alone is not: it may be this one's successor.
-                let _ = own.wait_for(Option::is_none).await;
-                "the master says that it is gone".to_owned()
+                // Gone is gone; a newer start alone is not: it may be this one's successor. Nor is what discovery does not
+                // say any more: such a link ends when nothing is left on it.
+                if own.wait_for(|at| *at == Whereabouts::Ended).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                "discovery says that it is gone".to_owned()
             };
             keeper.serve(told, |link, methods| Driver::new(link, stream, methods).until(gone)).await;
             drop(end);
         });
         tokio::select! {
             _ = ended => {}
-            _ = whereabouts.wait_for(|place| place.is_some_and(|(_, known)| known > linked)) => {}
+            _ = whereabouts.wait_for(|at| matches!(at, Whereabouts::At(_, known) if *known > linked)) => {}
         }
         while links.try_join_next().is_some() {}
-    }
-
-    async fn keep_in_memory(self, hub: InProcessNet) {
-        let mut backoff =
-            Backoff::new(Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(5));
-        loop {
-            let begun = Instant::now();
-            let mut stream = hub.dial(&self.config.name).await;
-            let (tables, local) = self.introduce();
-            match dial(&mut stream, Purpose::Link, &local, &self.config.name).await {
-                Ok(peer) => {
-                    let told = ToldPeer { peer, tables };
-                    self.serve(told, |link, methods| Driver::new(link, stream, methods)).await;
-                }
-                Err(error) => warn!(parent = %self.config.name, "parent not linked: {error}"),
-            }
-            tokio::time::sleep(backoff.next(self.chance.share(), begun.elapsed())).await;
-        }
+        Ok(())
     }
 
     /// This node as it introduces itself now, with the tables whose methods it tells.
@@ -168,21 +204,6 @@ impl ParentLink {
         let local = executor.node.identity().local(tables.names(self.audience));
         let local = Local { chance: self.chance.clone(), ..local };
         (tables, local)
-    }
-
-    /// Links to that start of the parent, or a later one: a predecessor may still accept what its successor
-    /// shall have.
-    async fn open(
-        &self,
-        at: SocketAddr,
-        since: Incarnation,
-    ) -> Result<(TcpStream, ToldPeer), HandshakeError> {
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;
-        let mut stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-        stream.set_nodelay(true)?;
-        let (tables, local) = self.introduce();
-        let peer = dial_start(&mut stream, Purpose::Link, &local, &self.config.name, since).await?;
-        Ok((stream, ToldPeer { peer, tables }))
     }
 
     /// Runs the link with the driver that is made for it until it ends.

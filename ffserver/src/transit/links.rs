@@ -11,7 +11,7 @@ use ffproto::{Incarnation, NodeName, NodeNumber};
 use tokio::time::Instant;
 
 use super::Transit;
-use crate::cluster::side::Side;
+use crate::cluster::side::{PeerKey, Side};
 use crate::identity::lifecycle::Phase;
 
 impl Transit {
@@ -65,6 +65,10 @@ impl Transit {
         if self.identity().lifecycle().phase() == Phase::Stopping {
             return Err(Refusal::Stopping);
         }
+        // One that discovery has taken away has to be shown again first, or its next link would take new messages.
+        if self.membership().is_withdrawn(name, theirs) {
+            return Err(Refusal::Unknown(name.clone()));
+        }
         self.children().admit(name, theirs)
     }
 
@@ -89,6 +93,26 @@ impl Transit {
         let now = Instant::now();
         self.parents().expect_from(now, come);
         self.children().expect_from(now, come);
+    }
+
+    /// Expects a neighbour that discovery shows. One that was withdrawn, and whose link lives, is used again.
+    pub(crate) fn show_peer(&self, at: &PeerKey, group: &str) {
+        let was_withdrawn = self.peers(at.side).is_withdrawn(&at.name);
+        self.membership().show(&at.name);
+        self.peers(at.side).show(&at.name, group, Instant::now());
+        if was_withdrawn {
+            self.membership().use_again(at);
+        }
+        self.links_changed();
+    }
+
+    /// Gives up a neighbour that discovery shows no more: its sessions go elsewhere, each when nothing of it is under way
+    /// there, and no way leads over it. Returns its links, which the neighbour ends when it has nothing left.
+    pub(crate) fn withdraw_peer(&self, at: &PeerKey, named: bool) -> Vec<Link> {
+        let links = self.peers(at.side).withdraw(&at.name, named);
+        self.membership().avoid(at);
+        self.links_changed();
+        links
     }
 
     /// Takes a neighbour's word about its link as a whole.
@@ -193,6 +217,23 @@ mod tests {
 
     use super::*;
     use crate::runtime::server::bare;
+
+    #[tokio::test]
+    async fn a_child_that_was_taken_away_is_let_in_when_it_is_shown_again_or_starts_anew() {
+        let config = r#"{ "master": { "rootport": 1, "webport": 2 }, "servers": {
+            "gate": { "rootport": 3, "app": "gate" },
+            "game": { "app": "game", "remoteport": [{ "rootport": 3, "rootname": "gate" }] } } }"#;
+        let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
+        let executor = bare(&cluster, "gate").unwrap();
+        let (transit, name) = (executor.node.transit(), NodeName::try_from("game.9").unwrap());
+        let admitted = |incarnation| transit.admit_child(&name, Incarnation(incarnation));
+        assert_eq!(admitted(1), Ok(()), "a config that adds a node is taken over by the children first");
+        transit.membership().withdraw(&name, Incarnation(1));
+        assert_eq!(admitted(1), Err(Refusal::Unknown(name.clone())));
+        assert_eq!(admitted(2), Ok(()));
+        transit.show_peer(&PeerKey::new(Side::Child, name.clone()), "game");
+        assert_eq!(admitted(1), Ok(()));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_parent_wants_a_link_as_soon_as_its_last_one_ends_and_when_this_process_serves_again() {

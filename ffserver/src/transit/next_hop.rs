@@ -196,7 +196,10 @@ impl Transit {
                 let at = PeerKey::new(side, known.name.clone());
                 // What a neighbour takes that has never been linked is what the config says.
                 let number = known.last_link().map(|link| link.method_number(&method));
-                if !number.map_or_else(|| self.routes().takes(side, &known.name, target), |n| n.is_some()) {
+                if !number.map_or_else(
+                    || self.routes().takes(side, &known.name, &known.group, target),
+                    |n| n.is_some(),
+                ) {
                     continue;
                 }
                 let (state, hop) = match known.state(now, park) {
@@ -207,7 +210,9 @@ impl Transit {
                     }
                     peers::PeerState::Replaced => (CandidateState::Soon, None),
                     peers::PeerState::Missed => (CandidateState::Missed, None),
-                    peers::PeerState::Gone => continue,
+                    // The session goes elsewhere when the outcomes of its messages there have come.
+                    peers::PeerState::Withdrawn if known.holds(session) => (CandidateState::Soon, None),
+                    peers::PeerState::Gone | peers::PeerState::Withdrawn => continue,
                 };
                 let candidate = self.candidate(known, &at, state, &meant, end);
                 candidates.push(LinkedCandidate { candidate, hop });
@@ -256,7 +261,7 @@ impl Transit {
                     missed = true;
                     continue;
                 }
-                peers::PeerState::Gone => continue,
+                peers::PeerState::Gone | peers::PeerState::Withdrawn => continue,
             };
             // The first one has its own place, because mostly one is meant, and a vector takes an allocation.
             match found {

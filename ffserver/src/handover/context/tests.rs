@@ -71,6 +71,24 @@ async fn the_end_of_the_last_handler_wakes_a_hand_over_and_ticks_do_not_count() 
 }
 
 #[tokio::test]
+async fn a_node_that_is_taken_away_is_at_rest_when_its_last_handler_ends_and_its_neighbours_have_turned_away()
+{
+    let context = context();
+    let link = child(&context);
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    context.node.identity().tasks().calls().spawn(ended);
+    let mut at_rest = Box::pin(context.at_rest());
+    assert!(timeout(Duration::ZERO, &mut at_rest).await.is_err());
+    link.close("a link that has ended brings nothing new");
+    context.node.transit().remove_child(&link);
+    assert!(timeout(Duration::ZERO, &mut at_rest).await.is_err(), "the handler runs");
+    end.send(()).unwrap();
+    timeout(PATIENCE, &mut at_rest).await.expect("it is woken");
+    drop(at_rest);
+    assert!(!context.node.identity().tasks().calls().is_closed(), "as it was before");
+}
+
+#[tokio::test]
 async fn the_end_of_the_last_call_of_a_link_wakes_a_hand_over() {
     let context = context();
     let link = child(&context);

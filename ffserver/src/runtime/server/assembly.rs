@@ -8,9 +8,11 @@ use ffambient::Ambient;
 use ffproto::protocol::Protocols;
 use ffproto::{NodeNumber, SessionId};
 use ffstore::Stores;
+use tokio::sync::watch;
 
 use crate::app::hooks::Hooks;
 use crate::cluster::configured_routes::ConfiguredRoutes;
+use crate::cluster::found::Snapshot;
 use crate::exec::current_tables::CurrentTables;
 use crate::exec::events::AppEvents;
 use crate::exec::executor::{Executor, QueuedMessage};
@@ -85,6 +87,14 @@ impl Foundation {
     pub(super) fn set_number(&self, number: NodeNumber) {
         self.registry.set_number(number);
         self.transit.introduce(number);
+    }
+
+    /// Waits until discovery shows the node's number, which stays the same, and takes it.
+    pub(super) async fn take_number(&self, mut shown: watch::Receiver<Snapshot>) {
+        let number = shown.wait_for(|shown| shown.number.is_some()).await.map(|shown| shown.number);
+        if let Ok(Some(number)) = number {
+            self.set_number(number);
+        }
     }
 
     /// Whether a session lives, as far as this node knows: what is kept for others is let go.

@@ -4,6 +4,7 @@
 mod assembly;
 mod errors;
 mod listeners;
+mod presence;
 mod shut_down;
 mod start;
 
@@ -35,6 +36,8 @@ use crate::identity::stop::Stop;
 use crate::identity::watchdog::Watchdog;
 use crate::node::States;
 use crate::runtime::control::MasterNotice;
+use crate::runtime::discovery::Discovery;
+use crate::runtime::discovery::backend::Backend;
 use crate::runtime::in_process::InProcessNet;
 use crate::session::local::frames;
 use assembly::{Content, Foundation};
@@ -45,6 +48,7 @@ pub(crate) use assembly::bare;
 pub use errors::{BuildError, RunError};
 
 /// A node, put together and not yet running.
+// Fields: what config, app and program give a node; each goes to another part of it when the node starts.
 pub struct FFServer {
     cluster: ffconfig::Cluster,
     identity: Identity,
@@ -58,6 +62,8 @@ pub struct FFServer {
     edge: ClientEdge,
     stop: Stop,
     place: NodePlace,
+    /// The program's own discovery; `None` is that of the node's place.
+    discovery: Option<Backend>,
 }
 
 /// The handlers that a node starts with.
@@ -161,6 +167,7 @@ impl FFServer {
             edge: ClientEdge { protocols, transport: app.transport },
             stop,
             place: NodePlace::Alone,
+            discovery: None,
         })
     }
 
@@ -207,6 +214,51 @@ impl FFServer {
         self
     }
 
+    /// Makes the node find others, and be found, by a backend of the program's own: an etcd, a NATS, a table. Nodes that no
+    /// config names come and go while the node runs, see [`Discovery`]. Its number is the backend's; a master goes on
+    /// supervising it, and is not asked where its parents are.
+    ///
+    /// A node without a netport that is stopped leaves discovery first, and stops when its neighbours have nothing under way
+    /// there any more, at most for its `drain_s`.
+    ///
+    /// ```
+    /// use ffserver::discovery::{Discovery, DiscoveryError, NodeNumber, OwnNode, Snapshot};
+    /// use ffserver::{App, FFServer};
+    /// use tokio::sync::watch;
+    ///
+    /// /// Shows nobody: the node is alone, and has the number 1.
+    /// struct Nobody;
+    ///
+    /// impl Discovery for Nobody {
+    ///     async fn run(
+    ///         &mut self,
+    ///         own: &mut watch::Receiver<OwnNode>,
+    ///         shown: &watch::Sender<Snapshot>,
+    ///     ) -> Result<(), DiscoveryError> {
+    ///         shown.send_modify(|snapshot| snapshot.number = Some(NodeNumber(1)));
+    ///         let _ = own.wait_for(|own| own.leaving).await;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// fn server(cluster: &ffconfig::Cluster) -> Result<FFServer, ffserver::BuildError> {
+    ///     let incarnation = ffserver::discovery::Incarnation(1);
+    ///     Ok(FFServer::new(cluster, "game", vec![App::new("game")], incarnation)?.discovery(Nobody))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn discovery(mut self, discovery: impl Discovery) -> Self {
+        self.discovery = Some(Backend::new(discovery));
+        self
+    }
+
+    /// Whether the node leaves discovery before it stops. The master does not show that to others; and what a node with clients
+    /// of its own calls for them is not over while they are there.
+    fn leaves_first(&self) -> bool {
+        let shows = self.discovery.is_some() || matches!(self.place, NodePlace::InProcess(..));
+        shows && self.config().netport.is_none()
+    }
+
     fn succeeds(&self) -> bool {
         matches!(self.place, NodePlace::OwnProcess { succeeds: true })
     }
@@ -231,6 +283,7 @@ impl FFServer {
                 let (ms, name) = (started.elapsed().as_millis(), self.identity.name());
                 info!(kind = self.identity.kind(), pid = std::process::id(), "{name} is ready after {ms} ms");
                 self.identity.lifecycle().set_phase(Phase::Ready);
+                control.presence.advertise(running.address);
                 word.send_replace(MasterNotice::Say(running.ready()));
                 let ended = self.run_on(running, &mut control, &word).await;
                 control.task.abort();
@@ -270,7 +323,11 @@ impl FFServer {
         word: &watch::Sender<MasterNotice>,
     ) -> Result<(), TakeOverError> {
         match self.live(&mut running, control, word).await {
-            LifeEnd::Stopped => self.shut_down(running, word).await,
+            LifeEnd::Stopped => {
+                let begun = Instant::now();
+                control.presence.leave(&running.handover, begun + self.stop.drain() / 2).await;
+                self.shut_down(running, word, begun + self.stop.drain()).await;
+            }
             LifeEnd::HandedOver => {
                 // A state that went to the successor is the successor's to save.
                 if self.hooks.freeze.is_none() {
@@ -318,6 +375,7 @@ impl FFServer {
         loop {
             let door = tokio::select! {
                 () = self.stop.begun() => return LifeEnd::Stopped,
+                () = presence::while_taken_away(&running.handover) => continue,
                 Some(door) = control.hand_over.recv() => door,
             };
             let handed_over = || drop(word.send_replace(MasterNotice::Say(ToMaster::HandedOver)));

@@ -23,9 +23,17 @@ const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 const WRITE_OUT_MIN: Duration = Duration::from_secs(1);
 
 impl FFServer {
-    pub(super) async fn shut_down(&self, mut running: RunningNode, word: &watch::Sender<MasterNotice>) {
-        let deadline = Instant::now() + self.stop.drain();
-        info!("{} is stopping, within {:?}", self.identity.name(), self.stop.drain());
+    pub(super) async fn shut_down(
+        &self,
+        mut running: RunningNode,
+        word: &watch::Sender<MasterNotice>,
+        deadline: Instant,
+    ) {
+        info!(
+            "{} is stopping, within {:?}",
+            self.identity.name(),
+            deadline.saturating_duration_since(Instant::now())
+        );
         self.identity.lifecycle().set_phase(Phase::Stopping);
         word.send_replace(MasterNotice::Say(ToMaster::Stopping));
         if let Some(front) = &running.handover.front {

@@ -1,12 +1,12 @@
 //! The start of a node: everything that must hold before it is ready, in the order in which it can fail.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ffhttp::Front;
 use ffnet::door::DoorListener;
 use ffnet::listen::Inherited;
+use ffproto::NodeName;
 use ffproto::control::{Door, ToMaster};
 use ffstore::Stores;
 use parking_lot::Mutex;
@@ -18,7 +18,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::listeners::Listeners;
+use super::presence::{Presence, advertised};
 use super::{Content, FFServer, Foundation, NodePlace, RunError};
+use crate::cluster::found::{LinkAddress, Snapshot};
 use crate::exec::affinity_sweep;
 use crate::exec::execution;
 use crate::exec::executor::Executor;
@@ -30,10 +32,14 @@ use crate::identity::Identity;
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
 use crate::node::Node;
 use crate::ops::inbound::Inbound;
+use crate::runtime::child_listener;
 use crate::runtime::control::{Control, MasterNotice, Reported, Sockets};
-use crate::runtime::parent_dialer::ParentSource;
+use crate::runtime::discovery::backend::Backend;
+use crate::runtime::discovery::follower::Follower;
+use crate::runtime::discovery::master::MasterDiscovery;
+use crate::runtime::discovery::memory::MemoryDiscovery;
+use crate::runtime::in_process::InProcessNet;
 use crate::runtime::web::Web;
-use crate::runtime::{child_listener, parent_dialer};
 
 /// How long a node waits for its parents before it is ready without them: they may be late.
 const PARENTS_WAIT: Duration = Duration::from_secs(2);
@@ -45,12 +51,11 @@ const NUMBER_WAIT: Duration = Duration::from_secs(1);
 /// end may have been lost with a link.
 const CHECK_EVERY_S: u64 = 5;
 
-/// The node's connection to its master, and what it brings.
+/// The node's connections to its master and to discovery, and what they bring.
 pub(super) struct ControlTask {
     pub(super) task: JoinHandle<()>,
     pub(super) sent: watch::Sender<MasterNotice>,
-    registered: watch::Receiver<bool>,
-    whereabouts: Vec<(ffconfig::Parent, ParentSource)>,
+    pub(super) presence: Presence,
     /// True when there is no connection to the master any more.
     lost: watch::Receiver<bool>,
     /// Where a successor waits.
@@ -71,6 +76,8 @@ impl Drop for ControlTask {
 pub(super) struct RunningNode {
     /// [`ToMaster::Ready`], with where it listens.
     addresses: ToMaster,
+    /// Where children link.
+    pub(super) address: Option<LinkAddress>,
     /// Ends when no client is left after a stop.
     pub(super) serving: Option<JoinHandle<()>>,
     pub(super) links: TaskTracker,
@@ -94,38 +101,28 @@ impl RunningNode {
 
 impl FFServer {
     pub(super) fn start_control(
-        &self,
+        &mut self,
         foundation: &Foundation,
     ) -> (watch::Sender<MasterNotice>, ControlTask) {
         let (word, sent) =
             (watch::Sender::new(MasterNotice::Starting), watch::Sender::new(MasterNotice::Starting));
-        let (registered, lost) = (watch::Sender::new(false), watch::Sender::new(false));
+        let lost = watch::Sender::new(false);
         let (tell_door, hand_over) = mpsc::channel(1);
         let (sockets, node) = (watch::Sender::new(None), watch::Sender::new(None));
-        let (mut parents, mut whereabouts) = (HashMap::new(), Vec::new());
-        for config in &self.config().parents {
-            let (tell, hear) = watch::channel(None);
-            parents.insert(config.name.clone(), tell);
-            let way = match &self.place {
-                NodePlace::InProcess(hub, _) => ParentSource::Memory(hub.clone()),
-                NodePlace::Alone | NodePlace::OwnProcess { .. } => ParentSource::Master(hear),
-            };
-            whereabouts.push((config.clone(), way));
-        }
-        let (registered_seen, lost_seen) = (registered.subscribe(), lost.subscribe());
-        let task = if let NodePlace::InProcess(_, number) = self.place {
-            foundation.set_number(number);
-            registered.send_replace(true);
+        let (lost_seen, told) = (lost.subscribe(), watch::Sender::new(Snapshot::default()));
+        let leaves_first = self.leaves_first();
+        let presence = Presence::begin(foundation, self.backend(told.subscribe()), leaves_first);
+        let task = if let NodePlace::InProcess(..) = self.place {
             tokio::spawn(std::future::pending())
         } else {
             let (transit, registry) = (foundation.transit.clone(), foundation.registry.clone());
             let control = Control {
                 reported: Reported { transit, registry, node: node.subscribe() },
                 master: self.cluster.master.clone(),
-                parents,
+                told,
+                kinds: self.parent_kinds(),
                 word: word.subscribe(),
                 sent: sent.clone(),
-                registered,
                 stop: self.stop.clone(),
                 lost,
                 hand_over: tell_door,
@@ -134,9 +131,24 @@ impl FFServer {
             };
             tokio::spawn(control.run())
         };
-        let (registered, lost) = (registered_seen, lost_seen);
-        let control = ControlTask { task, sent, registered, whereabouts, lost, hand_over, sockets, node };
+        let control = ControlTask { task, sent, presence, lost: lost_seen, hand_over, sockets, node };
         (word, control)
+    }
+
+    fn parent_kinds(&self) -> Vec<(NodeName, String)> {
+        let kind =
+            |parent: &ffconfig::Parent| self.cluster.node(parent.name.as_str()).map(|node| node.kind.clone());
+        self.config().parents.iter().filter_map(|parent| Some((parent.name.clone(), kind(parent)?))).collect()
+    }
+
+    /// The program's own backend of discovery, or that of the node's place.
+    fn backend(&mut self, told: watch::Receiver<Snapshot>) -> Backend {
+        self.discovery.take().unwrap_or_else(|| match &self.place {
+            NodePlace::InProcess(net, number) => {
+                Backend::new(MemoryDiscovery { net: net.clone(), number: *number })
+            }
+            NodePlace::Alone | NodePlace::OwnProcess { .. } => Backend::new(MasterDiscovery { told }),
+        })
     }
 
     /// Everything that must hold before the node is ready, in the order in which it can fail.
@@ -193,7 +205,7 @@ impl FFServer {
         word: &watch::Sender<MasterNotice>,
     ) -> Result<Receiver, RunError> {
         let passage = async {
-            self.wait_for_number(control).await;
+            self.wait_for_number(node).await;
             let door = DoorListener::open(self.identity.chance()).map_err(TakeOverError::from)?;
             word.send_replace(MasterNotice::Say(ToMaster::Prepared { door: door.door() }));
             door.accept().await.map_err(TakeOverError::from)
@@ -235,16 +247,19 @@ impl FFServer {
             }
             tasks.push(tokio::spawn(child_listener::serve(listener, root, open(), self.stop.token())));
         }
-        for (config, way) in &control.whereabouts {
-            let kept = parent_dialer::keep(inbound.clone(), config.clone(), way.clone());
-            tasks.push(tokio::spawn(kept));
+        let address = self.link_address(&addresses);
+        if !self.succeeds() {
+            // A successor's children come when it serves.
+            control.presence.advertise(address);
         }
+        tasks.push(tokio::spawn(Follower::new(inbound, &self.cluster, self.in_process_net()).run()));
+        tasks.push(tokio::spawn(control.presence.tell_load(node.clone())));
         let front = web.as_ref().zip(web_listener).map(|(web, listener)| self.open_front(web, listener));
         let front = front.transpose()?;
         self.wait_for_parents(&node).await;
         let (mut clients, mut serving) = (None, None);
         if let Some(listener) = net {
-            self.wait_for_number(control).await;
+            self.wait_for_number(&node).await;
             let listener = self
                 .edge
                 .transport
@@ -255,7 +270,7 @@ impl FFServer {
             clients = Some(all);
         }
         let handover = HandoverContext { node, hooks: self.hooks.clone(), ports, clients, front };
-        Ok(RunningNode { addresses, serving, links, tasks, handover, receiver: None, _web: web })
+        Ok(RunningNode { addresses, address, serving, links, tasks, handover, receiver: None, _web: web })
     }
 
     fn not_a_socket(&self, key: &'static str, source: std::io::Error) -> RunError {
@@ -284,6 +299,24 @@ impl FFServer {
         child_listener::ChildListener { inbound, links, turns }
     }
 
+    fn in_process_net(&self) -> Option<InProcessNet> {
+        match &self.place {
+            NodePlace::InProcess(net, _) => Some(net.clone()),
+            NodePlace::Alone | NodePlace::OwnProcess { .. } => None,
+        }
+    }
+
+    /// Where children link to the node.
+    fn link_address(&self, listening: &ToMaster) -> Option<LinkAddress> {
+        let ToMaster::Ready { root: Some(root), .. } = listening else { return None };
+        match self.place {
+            NodePlace::InProcess(..) => Some(LinkAddress::InProcess),
+            NodePlace::Alone | NodePlace::OwnProcess { .. } => {
+                Some(LinkAddress::Tcp(advertised(*root, self.config().host.as_deref())))
+            }
+        }
+    }
+
     async fn start_web(&mut self, node: &Node) -> Result<Web, RunError> {
         let web = Web::start(node.clone(), std::mem::take(&mut self.mounts)).await;
         web.map_err(|e| RunError::Web { node: self.identity.name().clone(), why: e.to_string() })
@@ -305,16 +338,16 @@ impl FFServer {
     }
 
     /// Session ids need the number that the master gives; until then clients wait in the backlog.
-    async fn wait_for_number(&self, control: &ControlTask) {
-        let mut registered = control.registered.clone();
+    async fn wait_for_number(&self, node: &Node) {
+        let mut shown = node.transit().membership().found().subscribe();
         let number = async {
-            if timeout(NUMBER_WAIT, registered.wait_for(|yes| *yes)).await.is_err() {
+            if timeout(NUMBER_WAIT, shown.wait_for(|shown| shown.number.is_some())).await.is_err() {
                 self.say_what_is_missing();
-                let _ = registered.wait_for(|yes| *yes).await;
+                let _ = shown.wait_for(|shown| shown.number.is_some()).await;
             }
         };
         tokio::select! {
-            () = number => {}
+            () = number => node.take_number(),
             () = self.stop.begun() => {}
         }
     }

@@ -1,0 +1,168 @@
+//! What is so of neighbours, link by link.
+
+use ffnet::handshake::Peer;
+use ffnet::link::LinkLimits;
+
+use super::*;
+
+const PARK: Duration = Duration::from_secs(2);
+
+fn link(incarnation: u64) -> Link {
+    let peer = Peer {
+        name: NodeName::try_from("game1").unwrap(),
+        kind: "game".into(),
+        incarnation: Incarnation(incarnation),
+        pid: 1,
+        program: String::new(),
+        methods: vec![],
+    };
+    let limits =
+        LinkLimits { frame_bytes_max: 1 << 20, outbox_bytes_max: 1 << 20, calls_max: 10, heartbeat: PARK };
+    Link::new(NodeName::try_from("gate").unwrap(), peer, limits, Default::default())
+}
+
+fn take(all: &mut Peers, incarnation: u64, now: Instant) -> Link {
+    let link = link(incarnation);
+    assert!(all.take(link.clone(), || "game".into(), now));
+    link
+}
+
+fn state(all: &Peers, now: Instant) -> String {
+    match all.get("game1").unwrap().state(now, PARK) {
+        PeerState::Open(link) => format!("open {}", link.peer().incarnation),
+        PeerState::Replaced => "replaced".into(),
+        PeerState::Missed => "missed".into(),
+        PeerState::Gone => "gone".into(),
+        PeerState::Withdrawn => "withdrawn".into(),
+    }
+}
+
+#[test]
+fn an_expected_neighbour_is_waited_for_and_then_gone() {
+    let now = Instant::now();
+    let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
+    let all = Peers::expecting([game].into_iter(), now);
+    assert_eq!(state(&all, now), "missed");
+    assert_eq!(state(&all, now + PARK), "gone");
+    assert_eq!(all.meant("game").count(), 1);
+    assert_eq!(all.meant("other").count(), 0);
+}
+
+#[test]
+fn a_neighbour_of_the_predecessor_is_on_its_way_until_its_time_is_over() {
+    let now = Instant::now();
+    let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
+    let mut all = Peers::expecting([game].into_iter(), now);
+    all.expect_from(now + PARK, true);
+    assert_eq!(state(&all, now + PARK), "replaced");
+    assert_eq!(state(&all, now + PARK * 2), "gone");
+    take(&mut all, 5, now + PARK);
+    assert_eq!(state(&all, now + PARK), "open 5");
+}
+
+#[test]
+fn a_lost_neighbour_is_waited_for_from_its_end_and_an_older_start_is_fenced() {
+    let (mut all, now) = (Peers::default(), Instant::now());
+    let first = take(&mut all, 5, now);
+    assert_eq!(state(&all, now), "open 5");
+    first.close("killed");
+    assert!(all.ended(&first, now + PARK));
+    assert_eq!(state(&all, now + PARK), "missed");
+    assert!(!all.take(link(4), || "game".into(), now), "older");
+    take(&mut all, 6, now);
+    assert_eq!(state(&all, now), "open 6");
+}
+
+#[test]
+fn a_found_neighbour_is_waited_for_and_one_that_is_withdrawn_gets_nothing_new_until_it_is_shown_again() {
+    let (mut all, now) = (Peers::default(), Instant::now());
+    let name = NodeName::try_from("game1").unwrap();
+    all.show(&name, "game", now);
+    assert_eq!((state(&all, now), state(&all, now + PARK)), ("missed".into(), "gone".into()));
+    let link = take(&mut all, 5, now);
+    assert!(all.withdraw(&name, false)[0].same(&link));
+    assert_eq!(state(&all, now), "withdrawn");
+    assert!(!link.is_closed() && !link.is_open(), "the last outcomes come");
+    all.show(&name, "game", now);
+    assert_eq!(state(&all, now), "open 5");
+    all.withdraw(&name, false);
+    link.close("it has left");
+    assert!(all.ended(&link, now) && all.get("game1").is_none(), "nobody waits for it");
+}
+
+#[test]
+fn a_withdrawn_neighbour_of_the_config_is_known_and_not_waited_for() {
+    let (mut all, now) = (Peers::default(), Instant::now());
+    let link = take(&mut all, 5, now);
+    let name = link.peer().name.clone();
+    all.withdraw(&name, true);
+    link.close("it has left");
+    assert!(all.ended(&link, now));
+    assert_eq!(state(&all, now), "withdrawn");
+    all.show(&name, "game", now + PARK);
+    assert_eq!(state(&all, now + PARK), "missed");
+}
+
+#[test]
+fn the_next_start_of_a_withdrawn_neighbour_gets_what_is_new_although_discovery_has_not_shown_it_yet() {
+    let (mut all, now) = (Peers::default(), Instant::now());
+    let link = take(&mut all, 5, now);
+    all.withdraw(&link.peer().name, true);
+    take(&mut all, 5, now);
+    assert_eq!(state(&all, now), "withdrawn");
+    take(&mut all, 6, now);
+    assert_eq!(state(&all, now), "open 6");
+}
+
+#[test]
+fn a_withdrawn_neighbour_that_resumes_stays_withdrawn() {
+    let (mut all, now) = (Peers::default(), Instant::now());
+    let link = take(&mut all, 5, now);
+    all.withdraw(&link.peer().name, false);
+    all.resumed(&link);
+    assert!(!link.is_open());
+}
+
+#[test]
+fn what_is_for_a_client_goes_the_old_way_until_its_messages_come_the_new_way() {
+    let (mut all, now) = (Peers::default(), Instant::now());
+    let (alice, bob) = (SessionId(1), SessionId(2));
+    let turn = |all: &Peers, session, at_work| match all.get("game1").unwrap().turn(session, at_work) {
+        LinkChoice::Old(link) => format!("old {}", link.peer().incarnation),
+        LinkChoice::New => "new".into(),
+        LinkChoice::Wait => "wait".into(),
+    };
+    let old = take(&mut all, 5, now);
+    assert_eq!((turn(&all, alice, None), old.is_young()), ("new".into(), false));
+    let new = take(&mut all, 6, now);
+    assert!(new.is_young() && !old.is_young());
+    all.turned(&old, alice);
+    assert_eq!(turn(&all, alice, None), "old 5", "that was the old link");
+    all.turned(&new, alice);
+    assert_eq!((turn(&all, alice, None), turn(&all, bob, None)), ("new".into(), "old 5".into()));
+    // Of its own net node a session is at the successor when nothing of it is under way at the predecessor.
+    assert_eq!((turn(&all, bob, Some(false)), turn(&all, bob, Some(true))), ("new".into(), "old 5".into()));
+    assert_eq!(turn(&all, alice, Some(true)), "new");
+    assert!(all.fence(&old, true) && !all.fence(&new, false));
+    old.close("left");
+    assert_eq!(turn(&all, bob, None), "new");
+    all.ended(&old, now);
+    assert!(!new.is_young());
+}
+
+#[test]
+fn a_successors_link_retires_the_old_one_which_comes_back_when_the_successor_fails() {
+    let (mut all, now) = (Peers::default(), Instant::now());
+    let old = take(&mut all, 5, now);
+    let new = take(&mut all, 6, now);
+    assert_eq!(state(&all, now), "open 6");
+    assert!(!old.is_open() && !old.is_closed());
+    assert!(all.has(&old.peer().name, Incarnation(5)));
+    // Its end alone brings nobody back: the predecessor has not said that it goes on.
+    new.close("died");
+    assert!(all.ended(&new, now));
+    assert_eq!(state(&all, now), "replaced");
+    all.resumed(&old);
+    assert_eq!(state(&all, now), "replaced", "the flag is set by the driver");
+    assert!(!all.ended(&link(6), now), "not its link");
+}
