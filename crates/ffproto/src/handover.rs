@@ -80,7 +80,8 @@ pub enum FromPredecessor {
     },
     /// A message for many clients, for those that have left: a [`Broadcast`](crate::relay::Broadcast), as on links.
     Broadcast(Vec<u8>),
-    /// What clients speak here that not every release has: said before the greeting, when there is any. A successor that
+    /// What clients speak here that not every release has: said before the greeting, when there is any; and always
+    /// where clients come over another transport than TCP, for only who can read this is told who stays. A successor that
     /// does not have it all says Failed, and nothing has begun.
     Speaks(Spoken),
     /// Sessions whose connections cannot leave: they stay here until the end of the drain. What comes for them is to be

@@ -349,7 +349,10 @@ impl HandoverContext {
                     warn!("an HTTP connection could not be taken over: {error}");
                 }
             }
-            (FromPredecessor::Stay(sessions), _) => self.node.transit().hold().set_staying(sessions),
+            (FromPredecessor::Stay(sessions), _) => {
+                self.node.transit().hold().set_staying(sessions);
+                self.node.all_sessions().kick_staying();
+            }
             (FromPredecessor::Broadcast(payload), _) => self.node.all_sessions().broadcast_passed(&payload),
             (said, _) => take_knowledge(&self.node, said),
         }

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 
 use ffproto::handover::{AskAnswer, FromSuccessor};
 use ffproto::link::{Client, Kind};
-use ffproto::{Code, Executed, Fault, SessionId};
-use tokio::sync::mpsc;
+use ffproto::relay::{self, Op};
+use ffproto::{Code, CommandId, Executed, Fault, SessionId};
 
 use crate::node::Node;
 use crate::ops::session_requests::asks_session;
-use crate::transit::envelope_hold::{HeldEnvelope, QUESTIONS_MAX, ToPredecessor};
+use crate::transit::envelope_hold::{HeldEnvelope, QUESTIONS_MAX, ToPredecessor, ToPredecessorQueue};
 
 /// The questions of a successor.
 pub(super) struct Questions {
     node: Node,
-    frames: mpsc::Receiver<ToPredecessor>,
+    queue: ToPredecessorQueue,
     waiting: BTreeMap<u64, (SessionId, HeldEnvelope)>,
     last: u64,
 }
@@ -23,16 +23,17 @@ pub(super) struct Questions {
 impl Questions {
     /// Opens the way of questions: they come here from now on.
     pub(super) fn new(node: &Node) -> Self {
-        let frames = node.transit().hold().open_questions();
-        Self { node: node.clone(), frames, waiting: BTreeMap::new(), last: 0 }
+        let queue = node.transit().hold().open_questions(node.identity().limits().park_bytes_max);
+        Self { node: node.clone(), queue, waiting: BTreeMap::new(), last: 0 }
     }
 
     /// The next question for the predecessor; for ever none while it has as many as it may have. Cancel-safe.
     pub(super) async fn next(&mut self) -> FromSuccessor {
         while self.waiting.len() < QUESTIONS_MAX {
-            let said = match self.frames.recv().await {
+            let said = match self.queue.next().await {
                 Some(ToPredecessor::Envelope(frame)) => self.ask(frame),
                 Some(ToPredecessor::Broadcast(payload)) => Some(FromSuccessor::Broadcast(payload)),
+                Some(ToPredecessor::Close(session, why)) => Some(self.close(session, &why)),
                 None => break,
             };
             if let Some(said) = said {
@@ -40,6 +41,12 @@ impl Questions {
             }
         }
         std::future::pending().await
+    }
+
+    fn close(&self, session: SessionId, why: &str) -> FromSuccessor {
+        let (number, mut body) = (self.node.transit().number(), Vec::new());
+        relay::write(number, number, Op::Close, why.as_bytes(), &mut body);
+        FromSuccessor::Passed { number: 0, session, command: CommandId(0), body }
     }
 
     fn ask(&mut self, frame: HeldEnvelope) -> Option<FromSuccessor> {
@@ -69,15 +76,17 @@ impl Questions {
                 let fault = Fault::read_body(Code::from_number(code), &body).unwrap_or_else(|_| malformed());
                 frame.link.reply_fault(frame.head.call, &fault);
             }
-            AskAnswer::NotHere => self.node.transit().hold_again(session, frame),
+            AskAnswer::NotHere => {
+                self.node.transit().hold().not_there(session);
+                self.node.transit().hold_again(session, frame);
+            }
         }
     }
 
     /// Ends the questions: the predecessor answers nothing more, and what is left waits for its sessions here, if they
     /// come.
     pub(super) fn end(&mut self) {
-        self.frames.close();
-        while let Ok(said) = self.frames.try_recv() {
+        while let Some(said) = self.queue.end() {
             if let ToPredecessor::Envelope(frame) = said {
                 let _ = self.ask(frame);
             }

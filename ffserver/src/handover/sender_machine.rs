@@ -237,9 +237,11 @@ pub(super) struct SenderMachine {
 impl SenderMachine {
     /// A machine at the beginning of a hand-over, with the first things to do.
     pub(super) fn new(terms: Terms, now: Instant) -> (Self, Vec<Do>) {
-        let speaks = Some(terms.speaks.clone()).filter(|speaks| *speaks != Spoken::default());
-        let mut todo: Vec<_> =
-            speaks.map(|speaks| Do::Say(FromPredecessor::Speaks(speaks))).into_iter().collect();
+        let mut todo = Vec::new();
+        // Also when nothing of it is spoken: an older successor, which could not read which sessions stay, ends here.
+        if terms.drains || terms.speaks != Spoken::default() {
+            todo.push(Do::Say(FromPredecessor::Speaks(terms.speaks.clone())));
+        }
         todo.push(Do::Say(FromPredecessor::Hello(terms.ours.clone())));
         let stage = Stage::Greeting { until: now + GREETING_MAX };
         (Self { terms, begun: now, stage, frozen: false, out: Vec::new() }, todo)

@@ -221,11 +221,11 @@ impl Inbound {
 }
 
 /// Whether the predecessor is to have an envelope for a session that is not here: it is a question, or the session stays
-/// there. A call of a handler waits for its session, which may come.
+/// there. A call of a handler waits for its session, which may come; but not for one that stays.
 fn is_the_predecessors(inbound: &InboundEnvelope<'_>, stays: bool) -> bool {
     let op = relay::read(inbound.body).and_then(|envelope| envelope.op);
     let asks = inbound.head.kind == Kind::Call && session_requests::asks_session(inbound.body);
-    asks || stays && matches!(op, Some(Op::Push | Op::Close))
+    asks || stays && matches!(op, Some(Op::Push | Op::Close | Op::Call))
 }
 
 /// Whether an envelope for this node cannot be handled without its session. A handler that takes none runs at once: its

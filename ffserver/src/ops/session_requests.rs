@@ -98,6 +98,11 @@ pub(crate) fn answer_successor(
     match (envelope.op, command) {
         (Some(Op::Push), Some(command)) => path.reply(&[push(&local, *command, envelope.payload).number()]),
         (Some(Op::Close), _) => local.close(&String::from_utf8_lossy(envelope.payload)),
+        (Some(Op::Call), _) => {
+            // The handlers of this node run in the successor, where the session is not.
+            let text = "the session is with the old process of its net node until it ends";
+            path.fault(&sessions.identity().fault(Code::NoNode, Executed::No, text));
+        }
         _ => answer(sessions, &path, *session, &envelope),
     }
 }

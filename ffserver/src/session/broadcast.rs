@@ -28,7 +28,6 @@ impl Sessions {
         if !self.handoff().broadcast(broadcast, bytes_max, |broadcast| self.queue_here(broadcast)) {
             count(&self.identity().counters().broadcasts_lost);
         }
-        self.transit().hold().pass_to_staying(broadcast);
     }
 
     /// Queues a message for a session that goes on in the successor. False when the message is lost.

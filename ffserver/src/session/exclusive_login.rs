@@ -169,6 +169,7 @@ impl Sessions {
             let user = self.local(id).and_then(|session| session.state().user.clone());
             self.kick(id, &user.unwrap_or_default());
         }
+        self.kick_staying();
         judged.theirs.iter().flat_map(|id| id.0.to_le_bytes()).collect()
     }
 

@@ -226,12 +226,22 @@ impl Sessions {
         if joined { GroupAnswer::Done } else { GroupAnswer::TooMany }
     }
 
+    /// Closes the sessions that have lost their user to another one and stay with the predecessor: they do not come.
+    pub(crate) fn kick_staying(&self) {
+        let hold = self.transit().hold();
+        for session in self.users().take_lost(|session| hold.stays(session)) {
+            hold.close_staying(session, "the user has another session");
+            count(&self.identity().counters().users_kicked);
+        }
+    }
+
     /// Closes a session that has lost its user to another one, and tells its client.
     pub(crate) fn kick(&self, id: SessionId, user: &str) {
         let Some(session) = self.local(id) else {
             // The session is on its way here from the predecessor; or it has ended.
             if self.transit().hold().is_expecting() {
                 self.users().note_lost(id);
+                self.kick_staying();
             }
             return;
         };

@@ -164,6 +164,14 @@ impl UserDirectory {
         self.state.lock().lost.insert(session);
     }
 
+    /// Takes the sessions that have lost their user on their way here, and do not come.
+    pub(crate) fn take_lost(&self, stays: impl Fn(SessionId) -> bool) -> Vec<SessionId> {
+        let mut state = self.state.lock();
+        let taken: Vec<_> = state.lost.iter().copied().filter(|session| stays(*session)).collect();
+        state.lost.retain(|session| !taken.contains(session));
+        taken
+    }
+
     /// Notes the claim of a session that is on its way here from the predecessor.
     pub(crate) fn note_expected(&self, claim: Claim) {
         let mut state = self.state.lock();

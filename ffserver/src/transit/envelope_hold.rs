@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ffnet::Link;
 use ffproto::link::Head;
-use ffproto::relay::Broadcast;
 use ffproto::{NodeNumber, SessionId};
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -24,7 +24,7 @@ pub(crate) enum HeldFor {
     Node(NodeNumber),
 }
 
-/// The bound on questions about sessions that are on their way to the predecessor; more wait here.
+/// The bound on questions that the predecessor has not answered; more wait in [`ToPredecessorQueue`].
 pub(crate) const QUESTIONS_MAX: usize = 1024;
 
 /// An envelope that has arrived and waits.
@@ -56,6 +56,48 @@ pub(crate) enum ToPredecessor {
     Envelope(HeldEnvelope),
     /// A broadcast, for the sessions that stay.
     Broadcast(Vec<u8>),
+    /// The end of a session that stays, and why.
+    Close(SessionId, String),
+}
+
+impl ToPredecessor {
+    /// The bytes that count against the bound of what waits.
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Envelope(envelope) => envelope.body.len(),
+                Self::Broadcast(payload) => payload.len(),
+                Self::Close(_, why) => why.len(),
+            }
+    }
+}
+
+/// The sending end of what waits to be said to the predecessor.
+struct PredecessorSender {
+    queue: mpsc::UnboundedSender<ToPredecessor>,
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+/// What waits to be said to the predecessor, up to `limits.park_bytes_max`.
+pub(crate) struct ToPredecessorQueue {
+    queue: mpsc::UnboundedReceiver<ToPredecessor>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl ToPredecessorQueue {
+    /// The next; `None` when nothing more comes. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<ToPredecessor> {
+        let said = self.queue.recv().await?;
+        self.bytes.fetch_sub(said.bytes(), Ordering::Relaxed);
+        Some(said)
+    }
+
+    /// Ends the queue; gives out what has waited.
+    pub(crate) fn end(&mut self) -> Option<ToPredecessor> {
+        self.queue.close();
+        self.queue.try_recv().ok()
+    }
 }
 
 /// The envelopes that wait, by what they wait for, in their order.
@@ -80,9 +122,11 @@ struct HoldState {
     /// The broadcasts that the predecessor has passed on, in its order; empty where one was too much to keep.
     passed: Vec<Arc<[u8]>>,
     /// The way to the predecessor for questions about sessions that have not come: see [`EnvelopeHold::open_questions`].
-    to_predecessor: Option<mpsc::Sender<ToPredecessor>>,
+    to_predecessor: Option<PredecessorSender>,
     /// The sessions that stay with the predecessor, for their connections cannot leave it.
     staying: FxHashSet<SessionId>,
+    /// The sessions of these that have ended there.
+    ended: FxHashSet<SessionId>,
     arrived: VecDeque<ArrivedSession>,
 }
 
@@ -126,8 +170,8 @@ impl HoldState {
                 (false, None) => *self.sessions.keys().next()?,
                 (true, None) => return None,
             };
-            let frames =
-                self.sessions.get_mut(&id).filter(|_| !self.expecting || ready(HeldFor::Session(id)));
+            let may_go = !self.expecting || self.ended.contains(&id) || ready(HeldFor::Session(id));
+            let frames = self.sessions.get_mut(&id).filter(|_| may_go);
             if let Some(frame) = frames.and_then(VecDeque::pop_front) {
                 return Some(frame);
             }
@@ -168,8 +212,12 @@ impl HoldState {
     /// Says something to the predecessor; gives it back when that is not to be spoken to.
     fn say(&self, what: ToPredecessor) -> Result<(), ToPredecessor> {
         match &self.to_predecessor {
-            Some(old) => old.try_send(what).map_err(mpsc::error::TrySendError::into_inner),
-            None => Err(what),
+            Some(old) if old.bytes.load(Ordering::Relaxed) + what.bytes() <= old.bytes_max => {
+                let bytes = what.bytes();
+                old.bytes.fetch_add(bytes, Ordering::Relaxed);
+                old.queue.send(what).map_err(|refused| refused.0)
+            }
+            _ => Err(what),
         }
     }
 }
@@ -181,6 +229,7 @@ impl EnvelopeHold {
         state.expecting = expecting;
         if !expecting {
             state.staying.clear();
+            state.ended.clear();
         }
         state.forget_broadcasts();
         drop(state);
@@ -202,7 +251,10 @@ impl EnvelopeHold {
         frame: impl FnOnce() -> HeldEnvelope,
     ) -> bool {
         let mut state = self.state.lock();
-        let expected = matches!(what, HeldFor::Node(_)) || state.expecting;
+        let expected = match what {
+            HeldFor::Node(_) => true,
+            HeldFor::Session(id) => state.expecting && !state.ended.contains(&id),
+        };
         if !state.waits(what) && (ready || !expected) {
             return false;
         }
@@ -212,10 +264,12 @@ impl EnvelopeHold {
     }
 
     /// Opens the way to the predecessor for questions about sessions that have not come; open while the receiver lives.
-    pub(crate) fn open_questions(&self) -> mpsc::Receiver<ToPredecessor> {
-        let (sender, receiver) = mpsc::channel(QUESTIONS_MAX);
+    /// Up to `bytes_max` of them wait.
+    pub(crate) fn open_questions(&self, bytes_max: usize) -> ToPredecessorQueue {
+        let ((sender, queue), bytes) = (mpsc::unbounded_channel(), Arc::<AtomicUsize>::default());
+        let sender = PredecessorSender { queue: sender, bytes: bytes.clone(), bytes_max };
         self.state.lock().to_predecessor = Some(sender);
-        receiver
+        ToPredecessorQueue { queue, bytes }
     }
 
     /// Sends an envelope to the predecessor instead of holding it; gives it back when the predecessor is not to be
@@ -230,6 +284,12 @@ impl EnvelopeHold {
     /// Notes sessions that stay with the predecessor: what waits for them goes back there, and what will come.
     pub(crate) fn set_staying(&self, sessions: Vec<SessionId>) {
         let mut state = self.state.lock();
+        if state.staying.is_empty() && !sessions.is_empty() {
+            // What came for many since this process serves was for these, too.
+            for payload in &state.broadcasts {
+                let _ = state.say(ToPredecessor::Broadcast(payload.to_vec()));
+            }
+        }
         for session in sessions {
             state.staying.insert(session);
             for frame in state.sessions.remove(&session).unwrap_or_default() {
@@ -244,14 +304,17 @@ impl EnvelopeHold {
         self.state.lock().staying.contains(&session)
     }
 
-    /// Passes a broadcast on to the sessions that stay with the predecessor.
-    pub(crate) fn pass_to_staying(&self, broadcast: &Broadcast<'_>) {
-        let state = self.state.lock();
-        if !state.staying.is_empty() {
-            let mut payload = Vec::new();
-            broadcast.write(&mut payload);
-            let _ = state.say(ToPredecessor::Broadcast(payload));
+    /// Notes that a session is not with the predecessor any more: what is for one that stayed there waits no longer.
+    pub(crate) fn not_there(&self, session: SessionId) {
+        let mut state = self.state.lock();
+        if state.staying.remove(&session) {
+            state.ended.insert(session);
         }
+    }
+
+    /// Closes a session that stays with the predecessor.
+    pub(crate) fn close_staying(&self, session: SessionId, why: &str) {
+        let _ = self.state.lock().say(ToPredecessor::Close(session, why.to_owned()));
     }
 
     /// Holds an envelope that the predecessor had no answer to. Gives it back when more than `bytes_max` wait.
@@ -282,9 +345,14 @@ impl EnvelopeHold {
         self.changed.notify_one();
     }
 
-    /// Keeps a broadcast for sessions that are still on their way, up to `bytes_max` of what is held.
+    /// Keeps a broadcast for sessions that are still on their way, up to `bytes_max` of what is held; passes it on to
+    /// those that stay with the predecessor.
     pub(crate) fn keep(&self, payload: &[u8], bytes_max: usize) {
         let mut state = self.state.lock();
+        // In one step with the look at who stays, which brings what was kept before.
+        if !state.staying.is_empty() {
+            let _ = state.say(ToPredecessor::Broadcast(payload.to_vec()));
+        }
         let kept: usize = state.broadcasts.iter().map(|kept| kept.len()).sum();
         if state.expecting && kept + payload.len() <= bytes_max {
             state.broadcasts.push(payload.into());
@@ -329,5 +397,61 @@ impl EnvelopeHold {
         let frame = state.next_of_session(&ready).or_else(|| state.next_of_node(now, patience, &ready))?;
         state.bytes -= frame.body.len();
         Some(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(queue: &mut ToPredecessorQueue) -> Vec<Vec<u8>> {
+        let payload = |said| match said {
+            ToPredecessor::Broadcast(payload) => payload,
+            ToPredecessor::Close(_, why) => why.into_bytes(),
+            ToPredecessor::Envelope(_) => Vec::new(),
+        };
+        std::iter::from_fn(|| queue.end()).map(payload).collect()
+    }
+
+    #[test]
+    fn who_stays_gets_each_broadcast_once_also_those_that_came_before_it_was_known() {
+        let hold = EnvelopeHold::default();
+        let mut queue = hold.open_questions(1 << 20);
+        hold.set_expecting(true);
+        hold.keep(b"one", 1 << 20);
+        hold.keep(b"two", 1 << 20);
+        hold.set_staying(vec![SessionId(1)]);
+        hold.keep(b"three", 1 << 20);
+        hold.set_staying(vec![SessionId(2)]);
+        assert_eq!(said(&mut queue), [&b"one"[..], b"two", b"three"]);
+    }
+
+    #[test]
+    fn what_waits_for_the_predecessor_is_bounded_by_its_bytes_not_by_its_number() {
+        let hold = EnvelopeHold::default();
+        let mut queue = hold.open_questions(1 << 20);
+        hold.set_expecting(true);
+        hold.set_staying(vec![SessionId(1)]);
+        for _ in 0..2 * QUESTIONS_MAX {
+            hold.keep(b"small", 0);
+        }
+        hold.keep(&vec![7; 1 << 20], 0);
+        assert_eq!(said(&mut queue), vec![b"small".to_vec(); 2 * QUESTIONS_MAX]);
+    }
+
+    #[test]
+    fn nothing_waits_for_a_session_that_stayed_and_has_ended() {
+        let (hold, session) = (EnvelopeHold::default(), HeldFor::Session(SessionId(1)));
+        hold.set_expecting(true);
+        let waits = |state: &HoldState| state.expecting && !state.ended.contains(&SessionId(1));
+        assert!(waits(&hold.state.lock()));
+        // One that is on its way is not there either, and comes.
+        hold.not_there(SessionId(1));
+        assert!(waits(&hold.state.lock()));
+        hold.set_staying(vec![SessionId(1)]);
+        hold.not_there(SessionId(1));
+        assert!(!hold.stays(SessionId(1)) && !waits(&hold.state.lock()));
+        let never = || unreachable!("it is not held");
+        assert!(!hold.hold(session, false, 1 << 20, never));
     }
 }

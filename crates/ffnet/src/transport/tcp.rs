@@ -1,7 +1,7 @@
 //! TCP: the transport that every client has, whose connections travel.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -37,16 +37,21 @@ impl Transport for TcpTransport {
     fn adopt(&self, socket: OwnedFd, _: &[u8]) -> io::Result<Arc<dyn ClientStream>> {
         let stream = std::net::TcpStream::from(socket);
         stream.set_nonblocking(true)?;
-        Ok(Arc::new(TcpClient::new(TcpStream::from_std(stream)?)?))
+        let stream = TcpStream::from_std(stream)?;
+        // A client that has reset its connection has no address any more; its end is read as everybody's is.
+        let peer = stream.peer_addr().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
+        Ok(Arc::new(TcpClient { stream, peer }))
     }
 }
 
 impl ClientListener for TcpListener {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Arc<dyn ClientStream>>> {
-        let (stream, _) = ready!(TcpListener::poll_accept(self, cx))?;
+        // The address is the accept's: a client that has reset its connection meanwhile has none, and were that a fault, each
+        // would hold up those behind it.
+        let (stream, peer) = ready!(TcpListener::poll_accept(self, cx))?;
         // The kernel's coalescing would only add delay: a connection writes once per turn.
         let _ = stream.set_nodelay(true);
-        Poll::Ready(TcpClient::new(stream).map(|client| Arc::new(client) as Arc<dyn ClientStream>))
+        Poll::Ready(Ok(Arc::new(TcpClient { stream, peer })))
     }
 }
 
@@ -114,5 +119,45 @@ impl ClientStream for TcpClient {
             // Descriptors are short: it leaves a little later.
             Err(_) => Travel::Drain,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::transport::accept;
+
+    /// The end of a connection whose client has reset it is the client's, and no fault of the port.
+    #[tokio::test]
+    async fn a_client_that_resets_before_it_is_taken_is_taken_and_at_its_end() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let at = socket.local_addr().unwrap();
+        let reset = || {
+            let client = std::net::TcpStream::connect(at).unwrap();
+            rustix::net::sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO)).unwrap();
+            client.local_addr().unwrap()
+        };
+        let ended = async |client: &dyn ClientStream| {
+            let (mut room, mut bytes) = ([0; 8], 0);
+            let read = poll_fn(|cx| {
+                let mut room = ReadBuf::new(&mut room);
+                let polled = client.poll_read(cx, &mut room);
+                bytes = room.filled().len();
+                polled
+            });
+            read.await.is_err() || bytes == 0
+        };
+        let mut listener = TcpTransport.listen(socket.try_clone().unwrap()).unwrap();
+        let from = reset();
+        let client = accept(&mut *listener).await.unwrap();
+        assert_eq!(client.peer(), from);
+        assert!(ended(&*client).await);
+        drop(listener);
+        reset();
+        let (handed_off, _) = socket.accept().unwrap();
+        assert!(ended(&*TcpTransport.adopt(handed_off.into(), &[]).unwrap()).await);
     }
 }

@@ -160,6 +160,12 @@ impl Protocols {
             match protocol.begins(bytes) {
                 Ok(Begins::Not) => {}
                 Ok(Begins::More) => more = true,
+                Ok(Begins::Here { bytes: opening, .. }) if opening > bytes.len() => {
+                    let (name, read) = (protocol.name(), bytes.len());
+                    let text =
+                        format!("the protocol `{name}` takes an opening of {opening} bytes out of {read}");
+                    wrong = wrong.or(Some(ProtocolFault::new(text)));
+                }
                 Ok(Begins::Here { bytes, answer }) => {
                     found.get_or_insert(Started { id: ProtocolId(at as u8), bytes, answer });
                 }
@@ -223,6 +229,7 @@ impl Protocols {
 mod tests {
     use super::*;
     use crate::frame::Firefly;
+    use crate::protocol::Decoder;
     use crate::{Code, Executed, NodeName};
 
     fn frames(head: [u8; 4]) -> FireflyFrames {
@@ -303,5 +310,45 @@ mod tests {
         let own: [Arc<dyn ClientProtocol>; 1] = [Arc::new(frames([1; 4]))];
         let twice = Protocols::choose(frames([0; 4]), &own, None).unwrap_err();
         assert_eq!(twice, ListFault::Twice("firefly".into()));
+    }
+
+    /// A protocol whose opening is careless, or never whole.
+    #[derive(Debug)]
+    struct Opening(Begins);
+
+    impl ClientProtocol for Opening {
+        fn name(&self) -> &'static str {
+            "opening"
+        }
+
+        fn begins(&self, _: &[u8]) -> Result<Begins, ProtocolFault> {
+            Ok(self.0.clone())
+        }
+
+        fn opening_bytes_max(&self) -> usize {
+            8
+        }
+
+        fn decoder(&self, _: &[u8]) -> Result<Box<dyn Decoder>, ProtocolFault> {
+            Err(ProtocolFault::new("not read"))
+        }
+
+        fn push(&self, _: CommandId, _: &[u8], _: &mut Vec<u8>) {}
+
+        fn fault(&self, _: ReplyTo, _: &Fault, _: &mut Vec<u8>) -> FaultSaid {
+            FaultSaid::Untold
+        }
+    }
+
+    #[test]
+    fn an_opening_of_more_bytes_than_there_are_is_a_fault() {
+        let begins = |bytes| {
+            let opening: Arc<dyn ClientProtocol> = Arc::new(Opening(Begins::Here { bytes, answer: vec![1] }));
+            let names = ["opening".to_owned()];
+            Protocols::choose(frames([0; 4]), &[opening], Some(&names)).unwrap().start(b"1234")
+        };
+        assert_eq!(begins(4).unwrap().unwrap().bytes, 4);
+        let fault = begins(5).unwrap_err().to_string();
+        assert_eq!(fault, "the protocol `opening` takes an opening of 5 bytes out of 4");
     }
 }

@@ -19,7 +19,8 @@ pub use list::{ListFault, PROTOCOLS_MAX, ProtocolId, Protocols, Started};
 pub use websocket_binary::WebSocketBinary;
 pub use websocket_json::WebSocketJson;
 
-/// The bytes of every built-in framing before a body, at most: what a whole message may take beside its body.
+/// The bytes of every built-in framing before a body, at most: what a whole frame may take beside `message_bytes_max`. An
+/// author's protocol, too, has to say within these that a frame is whole, or wrong: more is not read.
 pub const HEADERS_BYTES_MAX: usize = 64;
 
 /// The names of the protocols that every program has.
@@ -124,7 +125,8 @@ pub trait ClientProtocol: fmt::Debug + Send + Sync + 'static {
 /// decoder is small, or nothing at all.
 pub trait Decoder: Send {
     /// The frame at the start of `bytes`, when it is whole; nothing is taken. A message may have `message_bytes_max` bytes,
-    /// command and body together.
+    /// command and body together, and its frame [`HEADERS_BYTES_MAX`] more: a connection of which so much has come and no
+    /// frame is whole ends.
     ///
     /// # Errors
     /// [`ProtocolFault`] as soon as the bytes cannot become a frame: the connection ends.
@@ -221,7 +223,7 @@ pub enum Received<'a> {
         /// The body.
         body: Cow<'a, [u8]>,
         /// The name of the protocol in which the client is spoken to from now on, when that is known only by now: the
-        /// decoder stays.
+        /// decoder stays. In another process that protocol makes the decoder, of the state that this one has.
         spoken: Option<&'static str>,
     },
     /// A sign of life, or a part of a message.

@@ -216,7 +216,7 @@ impl Connection {
     /// Whether all is answered and written that the client, or the node, still waits for.
     fn poll_ended(&self) -> Poll<Closed> {
         let answering = self.running.is_some() || self.session.waiting_requests() > 0;
-        let busy = answering || !self.writing.is_empty();
+        let busy = answering || !self.writing.is_empty() || self.socket.has_unsent();
         match self.progress.directive {
             _ if !busy && self.progress.ended && !self.progress.stalled => Poll::Ready(Closed::ByPeer),
             Directive::Drain if !busy => Poll::Ready(Closed::Draining),
@@ -224,8 +224,10 @@ impl Connection {
                 self.executor.node.all_sessions().registry().rested().notify_one();
                 Poll::Pending
             }
-            // Unwritten bytes go with the connection.
-            Directive::Leave if !answering && self.session.may_leave() => Poll::Ready(Closed::Leaving),
+            // Unwritten bytes go with the connection, but for those that its transport has taken.
+            Directive::Leave if !answering && !self.socket.has_unsent() && self.session.may_leave() => {
+                Poll::Ready(Closed::Leaving)
+            }
             _ => Poll::Pending,
         }
     }
@@ -293,7 +295,10 @@ impl Connection {
             Some(_) => 0,
             None => match self.find_protocol(bytes).map_err(Closed::Illegal)? {
                 Some(opening) => opening,
-                None => return Ok(0),
+                None => {
+                    let endless = || Closed::Illegal(endless("an opening", bytes.len()));
+                    return if bytes.len() > self.input_bytes_max() { Err(endless()) } else { Ok(0) };
+                }
             },
         };
         let mut unpacked = UNPACKED.take();
@@ -319,6 +324,9 @@ impl Connection {
         let (mut noted, from, mut frames) = (false, at, 0);
         while let Some(spoken) = &self.input.spoken {
             let Some(Next { bytes: length, is_message }) = spoken.decoder.next(&bytes[at..], max)? else {
+                if bytes.len() - at > self.input_bytes_max() {
+                    return Err(endless("a frame", bytes.len() - at));
+                }
                 break;
             };
             if is_message && !self.may_start(now, cx) {
@@ -429,14 +437,22 @@ impl Connection {
         }
     }
 
+    /// Room for one largest frame with its headers, or for an opening.
+    fn input_bytes_max(&self) -> usize {
+        let frame = self.executor.node.identity().limits().frame_bytes_max as usize + HEADERS_BYTES_MAX;
+        match self.input.spoken {
+            Some(_) => frame,
+            None => frame.max(self.session.protocols().opening_bytes_max()),
+        }
+    }
+
     /// Reads once. `Ready(Ok)` means that there may be more to do, `Pending` that there is not.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        // Room for one largest frame with its headers: what waits here is bounded by that and one read.
-        let mut max = self.executor.node.identity().limits().frame_bytes_max as usize + HEADERS_BYTES_MAX;
-        if self.input.spoken.is_none() {
-            max = max.max(self.session.protocols().opening_bytes_max());
-        }
-        if self.progress.ended || self.progress.directive != Directive::Run || self.input.unread.len() > max {
+        // What waits here is bounded by this and one read.
+        if self.progress.ended
+            || self.progress.directive != Directive::Run
+            || self.input.unread.len() > self.input_bytes_max()
+        {
             return Poll::Pending;
         }
         let mut scratch = SCRATCH.take();
@@ -533,6 +549,13 @@ impl Connection {
             drop(pin);
         });
     }
+}
+
+/// The fault of a protocol that waits for more than is read: the connection would stand still for ever.
+fn endless(what: &str, bytes: usize) -> ProtocolFault {
+    ProtocolFault::new(format!(
+        "{what} that is not whole after {bytes} bytes, more than limits.frame_bytes_max"
+    ))
 }
 
 impl Future for Connection {

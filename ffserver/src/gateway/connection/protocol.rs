@@ -136,8 +136,9 @@ impl Connection {
             }
             self.settle_protocol();
             if self.input.spoken.is_none() {
+                // Remembered before the look, so that no close is missed. A client that is being closed is not waited for.
                 self.session.remember(cx.waker());
-                return Poll::Pending;
+                return if self.session.drop_unsayable() { Poll::Ready(()) } else { Poll::Pending };
             }
         }
         Poll::Ready(())

@@ -7,6 +7,7 @@ use ffambient::Chance;
 use ffnet::door::{self, DoorListener};
 use ffproto::handover::AffinityEntry;
 use ffproto::link::{Client, Head, Kind};
+use ffproto::relay::{self, Op};
 use ffproto::{CommandId, NodeName, SessionId};
 
 use super::*;
@@ -51,6 +52,28 @@ fn ask(context: &HandoverContext, bytes: usize) {
 fn choice() -> AffinityEntry {
     let node = Some(NodeName::try_from("game").unwrap());
     AffinityEntry { session: SessionId(1), kind: "game".into(), node, end: None, from: None }
+}
+
+/// A session that stays with the predecessor does not come, where it would be told of its loss.
+#[tokio::test]
+async fn a_session_that_stays_is_closed_there_when_it_loses_its_user() {
+    for knows_before in [true, false] {
+        let context = context();
+        let (sessions, session) = (context.node.all_sessions(), SessionId(1));
+        let mut questions = Questions::new(&context.node);
+        context.node.transit().hold().set_expecting(true);
+        let stay = || context.take(FromPredecessor::Stay(vec![session]), None);
+        if knows_before {
+            stay();
+        }
+        sessions.kick(session, "ann");
+        if !knows_before {
+            stay();
+        }
+        let said = timeout(PATIENCE, questions.next()).await.expect("it is never closed");
+        let FromSuccessor::Passed { number: 0, session: closed, body, .. } = said else { panic!("{said:?}") };
+        assert_eq!((closed, relay::read(&body).unwrap().op), (session, Some(Op::Close)));
+    }
 }
 
 #[tokio::test(start_paused = true)]

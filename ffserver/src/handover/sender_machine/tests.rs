@@ -366,6 +366,17 @@ fn a_stop_after_the_successor_serves_ends_the_old_process_and_takes_nothing_back
 }
 
 #[test]
+fn a_successor_that_could_not_read_who_stays_ends_at_the_greeting() {
+    let said = |drains, speaks: Spoken| {
+        let (_, todo) = SenderMachine::new(Terms { drains, speaks, ..with_clients() }, Instant::now());
+        matches!(todo[..], [Do::Say(FromPredecessor::Speaks(_)), Do::Say(FromPredecessor::Hello(_))])
+    };
+    let lines = || Spoken { protocols: vec!["lines".into()], transport: None };
+    assert!(!said(false, Spoken::default()), "as earlier releases greet");
+    assert!(said(false, lines()) && said(true, lines()) && said(true, Spoken::default()));
+}
+
+#[test]
 fn clients_leave_when_the_neighbours_have_turned_to_the_successor() {
     let mut w = World::starting(with_clients());
     w.done();

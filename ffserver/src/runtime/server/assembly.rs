@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 #[cfg(test)]
 use ffambient::Ambient;
+#[cfg(test)]
+use ffproto::protocol::ClientProtocol;
 use ffproto::protocol::Protocols;
 use ffproto::{NodeNumber, SessionId};
 use ffstore::Stores;
 use tokio::sync::watch;
 
+#[cfg(test)]
+use crate::app::client_protocol::protocols_of;
 use crate::app::hooks::Hooks;
 use crate::cluster::configured_routes::ConfiguredRoutes;
 use crate::cluster::found::Snapshot;
@@ -142,20 +146,35 @@ impl Content {
 
 #[cfg(test)]
 impl Foundation {
-    /// With the built-in protocols.
-    fn bare(identity: Identity, cluster: &ffconfig::Cluster) -> Self {
-        let protocols = Protocols::built_in(frames(&identity.config().client));
+    /// With those of the built-in protocols, and of the app's `own`, that the config names.
+    fn bare(
+        identity: Identity,
+        cluster: &ffconfig::Cluster,
+        own: &[Arc<dyn ClientProtocol>],
+    ) -> Option<Self> {
+        let config = identity.config();
+        let protocols = protocols_of(own, frames(&config.client), config).ok()?;
         let routes = ConfiguredRoutes::of(cluster, identity.config());
-        Self::new(identity, cluster, Arc::new(routes), Arc::new(protocols))
+        Some(Self::new(identity, cluster, Arc::new(routes), Arc::new(protocols)))
     }
 }
 
 /// A node of a config, with an app without anything, that nobody runs: for tests.
 #[cfg(test)]
 pub(crate) fn bare(cluster: &ffconfig::Cluster, name: &str) -> Option<Arc<Executor>> {
+    bare_speaking(cluster, name, &[])
+}
+
+/// As [`bare`], of an app with protocols of its `own`.
+#[cfg(test)]
+pub(crate) fn bare_speaking(
+    cluster: &ffconfig::Cluster,
+    name: &str,
+    own: &[Arc<dyn ClientProtocol>],
+) -> Option<Arc<Executor>> {
     let identity =
         Identity::new(cluster, cluster.node(name)?.clone(), ffproto::Incarnation(1), &Ambient::system());
-    let foundation = Foundation::bare(identity, cluster);
+    let foundation = Foundation::bare(identity, cluster, own)?;
     foundation.set_number(NodeNumber(1));
     Some(foundation.complete(cluster, Stores::in_process(1 << 20), Content::bare()).1)
 }
@@ -197,8 +216,12 @@ mod tests {
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
         let config = cluster.node("game").cloned().unwrap();
         let limits = config.limits.clone();
-        let foundation =
-            Foundation::bare(Identity::new(&cluster, config, Incarnation(1), &Ambient::system()), &cluster);
+        let foundation = Foundation::bare(
+            Identity::new(&cluster, config, Incarnation(1), &Ambient::system()),
+            &cluster,
+            &[],
+        )
+        .unwrap();
         let settings = Settings {
             id: "game".into(),
             data_dir: folder.path().join("data"),

@@ -44,7 +44,7 @@ use assembly::{Content, Foundation};
 use start::{ControlTask, RunningNode};
 
 #[cfg(test)]
-pub(crate) use assembly::bare;
+pub(crate) use assembly::{bare, bare_speaking};
 pub use errors::{BuildError, RunError};
 
 /// A node, put together and not yet running.

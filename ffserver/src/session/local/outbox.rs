@@ -196,6 +196,16 @@ impl LocalSession {
         !self.0.outbox.lock().out.is_empty()
     }
 
+    /// Drops what is queued in no protocol, of a session that is being closed; false when it goes on.
+    pub(crate) fn drop_unsayable(&self) -> bool {
+        let mut outbox = self.0.outbox.lock();
+        let drops = outbox.closing.is_some() && outbox.spoken.is_none();
+        if drops {
+            outbox.out = WriteBuffer::default();
+        }
+        drops
+    }
+
     /// Remembers the waker of the connection, which writes what will be queued.
     pub(crate) fn remember(&self, waker: &Waker) {
         self.0.outbox.lock().remember(waker);
@@ -231,9 +241,16 @@ impl LocalSession {
         waker: &Waker,
     ) -> Option<CloseReason> {
         let mut outbox = self.0.outbox.lock();
+        let is_spoken = outbox.spoken.is_some();
+        if !is_spoken && !outbox.out.is_empty() {
+            // Queued since the connection has looked whether the protocol is to be known first.
+            waker.wake_by_ref();
+            return None;
+        }
         outbox.in_flight = outbox.out.len();
         std::mem::swap(&mut outbox.out, writing);
-        outbox.at_rest = at_rest && writing.is_empty();
+        // What is queued before the protocol is known is not in it: the connection has to write it anew.
+        outbox.at_rest = at_rest && is_spoken && writing.is_empty();
         if writing.is_empty() {
             if let Some((why, _)) = outbox.closing.as_deref() {
                 return Some(why.clone());
@@ -395,12 +412,15 @@ impl Inner {
         let Some(socket) = &outbox.socket else { return };
         let mut answer = ANSWER.take();
         write(outbox.spoken, &mut answer);
-        self.counters.traffic.queued(outbox.spoken, answer.len());
-        let n = socket.try_write_bytes(&answer);
-        if n < answer.len() || socket.has_unsent() {
-            outbox.out.own().extend_from_slice(&answer[n..]);
-            outbox.at_rest = false;
-            wake(outbox);
+        // A protocol without a word for an error has written nothing, and a transport may number every write.
+        if !answer.is_empty() {
+            self.counters.traffic.queued(outbox.spoken, answer.len());
+            let n = socket.try_write_bytes(&answer);
+            if n < answer.len() || socket.has_unsent() {
+                outbox.out.own().extend_from_slice(&answer[n..]);
+                outbox.at_rest = false;
+                wake(outbox);
+            }
         }
         // A large answer is rare, and its room is not kept.
         answer.clear();
@@ -483,9 +503,17 @@ pub(super) fn wake(outbox: &mut Outbox) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Poll};
+
+    use ffnet::transport::ClientStream;
     use ffnet::transport::tcp::TcpClient;
-    use ffproto::SessionId;
+    use ffproto::protocol::{Begins, ClientProtocol, Decoder, ProtocolFault};
+    use ffproto::{Code, Executed, NodeName, SessionId};
+    use parking_lot::Mutex;
     use tokio::io::AsyncReadExt as _;
+    use tokio::io::ReadBuf;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::super::fixture::{Woken, wire};
@@ -508,6 +536,7 @@ mod tests {
             stream.writable().await.unwrap();
             let wire = wire();
             let session = LocalSession::new(SessionId(1), address, Stage::In, wire, Arc::default());
+            session.set_protocol(session.protocols().first());
             session.set_socket(Socket::new(Arc::new(TcpClient::new(stream).unwrap())));
             Self { session, client, sent: Vec::new(), woken: Arc::default() }
         }
@@ -638,5 +667,146 @@ mod tests {
         scene.session.end();
         end_write_batch();
         assert_eq!(scene.client.read(&mut [0; 8]).await.unwrap(), 0, "its socket is closed");
+    }
+
+    /// A protocol without a word for errors, whose clients cannot be left alone.
+    #[derive(Debug)]
+    struct Mute;
+
+    impl ClientProtocol for Mute {
+        fn name(&self) -> &'static str {
+            "mute"
+        }
+
+        fn begins(&self, _: &[u8]) -> Result<Begins, ProtocolFault> {
+            Ok(Begins::by(Some(true)))
+        }
+
+        fn decoder(&self, _: &[u8]) -> Result<Box<dyn Decoder>, ProtocolFault> {
+            Err(ProtocolFault::new("not read"))
+        }
+
+        fn push(&self, _: CommandId, body: &[u8], out: &mut Vec<u8>) {
+            out.extend_from_slice(body);
+        }
+
+        fn fault(&self, _: ReplyTo, _: &Fault, _: &mut Vec<u8>) -> FaultSaid {
+            FaultSaid::Closes
+        }
+    }
+
+    /// A stream that keeps what each write has brought.
+    #[derive(Debug, Default)]
+    struct Writes(Mutex<Vec<Vec<u8>>>, AtomicBool);
+
+    impl ClientStream for Writes {
+        fn peer(&self) -> SocketAddr {
+            "127.0.0.1:1".parse().unwrap()
+        }
+
+        fn poll_read(&self, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_write_ready(&self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn try_write(&self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().push(bytes.to_vec());
+            // More than there is, as a careless transport counts what it adds.
+            Ok(bytes.len() + 7)
+        }
+
+        fn has_unsent(&self) -> bool {
+            self.1.load(Ordering::Relaxed)
+        }
+
+        fn shut_down(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A session over [`Writes`], of a node that speaks `mute` beside the built-in protocols.
+    fn noted(spoken: Option<&str>) -> (LocalSession, Arc<Writes>, Arc<Woken>) {
+        let frames = super::super::frames(&ffconfig::ClientFraming::default());
+        let protocols = Arc::new(Protocols::choose(frames, &[Arc::new(Mute)], None).unwrap());
+        let (wire, writes) = (super::super::ClientWire { protocols, ..wire() }, Arc::new(Writes::default()));
+        let session = LocalSession::new(SessionId(1), writes.peer(), Stage::In, wire, Arc::default());
+        if let Some(id) = spoken.and_then(|name| session.protocols().named(name)) {
+            session.set_protocol(id);
+        }
+        session.set_socket(Socket::new(writes.clone()));
+        let woken = Arc::<Woken>::default();
+        let taken = session.take_queued(&mut WriteBuffer::default(), true, &woken.clone().into());
+        assert_eq!(taken, None);
+        (session, writes, woken)
+    }
+
+    fn fault() -> Fault {
+        let (at, message) = (NodeName::master(), "nobody there".to_owned());
+        Fault { code: Code::NoNode, at, executed: Executed::No, message }
+    }
+
+    #[test]
+    fn a_fault_that_a_protocol_has_no_word_for_closes_behind_what_was_sent_before() {
+        let ends: [fn(&LocalSession); 3] = [
+            |session| session.push_fault(CommandId(1).into(), &fault()),
+            |session| {
+                session.request_waits();
+                session.0.clone().end(1, Err(&fault()));
+            },
+            |session| {
+                (0..2).for_each(|_| session.request_waits());
+                session.0.clone().end(1, Err(&fault()));
+            },
+        ];
+        for end in ends {
+            for before in [&b"before"[..], b""] {
+                let (session, writes, woken) = noted(Some("mute"));
+                if !before.is_empty() {
+                    session.push(CommandId(1), before).unwrap();
+                }
+                end(&session);
+                assert!(session.is_ending() && woken.times() > 0);
+                assert_eq!(session.push(CommandId(1), b"behind"), Err(PushError::Gone));
+                let (mut writing, waker) = (WriteBuffer::default(), woken.into());
+                if !before.is_empty() {
+                    assert_eq!(session.take_queued(&mut writing, true, &waker), None);
+                    assert_eq!(writing.take(), before);
+                }
+                let why = session.take_queued(&mut writing, true, &waker).unwrap();
+                assert_eq!(why, CloseReason::of(&fault()));
+                assert!(writes.0.lock().is_empty(), "a write of nothing is one, too, for who numbers them");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_past_a_connection_whose_protocol_is_not_known() {
+        let (session, writes, woken) = noted(None);
+        begin_write_batch();
+        session.push(CommandId(1), b"pushed").unwrap();
+        end_write_batch();
+        session.request_waits();
+        session.0.clone().end(1, Ok(Some(b"answered")));
+        assert!(writes.0.lock().is_empty(), "in what frames?");
+        assert!(woken.times() > 0 && session.has_queued());
+        // The connection has looked before it was queued: it looks once more.
+        let (mut writing, times) = (WriteBuffer::default(), woken.times());
+        assert_eq!(session.take_queued(&mut writing, true, &woken.clone().into()), None);
+        assert!(writing.is_empty() && woken.times() > times);
+        session.begin_protocol(session.protocols().named("mute").unwrap(), b"hello:");
+        assert_eq!(session.take_queued(&mut writing, true, &woken.into()), None);
+        assert_eq!(writing.take(), b"hello:pushedanswered");
+    }
+
+    #[test]
+    fn a_transport_that_says_it_has_taken_more_than_there_is_has_taken_all() {
+        let (session, writes, woken) = noted(Some("firefly"));
+        writes.1.store(true, Ordering::Relaxed);
+        session.request_waits();
+        session.0.clone().end(1, Ok(Some(b"answered")));
+        assert!(!session.has_queued() && woken.times() == 1, "the connection sees to what is unsent");
     }
 }

@@ -52,7 +52,7 @@ impl Socket {
     /// Writes bytes; says how many of them the socket has taken.
     pub(crate) fn try_write_bytes(&self, bytes: &[u8]) -> usize {
         // The reason why it takes none is found by the connection, which has to write the rest.
-        self.0.try_write(bytes).unwrap_or(0)
+        self.0.try_write(bytes).unwrap_or(0).min(bytes.len())
     }
 
     /// Whether the transport has taken bytes that it has not sent: the connection has to see to it.
@@ -93,7 +93,7 @@ impl AsyncWrite for Socket {
             ready!(self.0.poll_write_ready(cx))?;
             match self.0.try_write(bytes) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
+                done => return Poll::Ready(done.map(|n| n.min(bytes.len()))),
             }
         }
     }
