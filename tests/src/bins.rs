@@ -32,7 +32,10 @@ fn build() -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--workspace", "--bins"]);
     if folder.ends_with("release") {
+        // The programs of the crate `authors` are for the tests, and take minutes to link there.
         cargo.arg("--release");
+    } else {
+        cargo.args(["--features", "authors/programs"]);
     }
     let status = cargo.current_dir(root()).status().context("cargo")?;
     ensure!(status.success(), "cargo build --workspace --bins: {status}");
