@@ -10,6 +10,7 @@ use ffproto::NodeName;
 use ffproto::protocol::ClientProtocol;
 
 use crate::app::client_protocol::CaughtProtocol;
+use crate::app::client_transport::CaughtTransport;
 use crate::app::handler::Route;
 use crate::app::hooks::{Frozen, Hooks, Later, MoveEntered, NotMoved, SessionEvent, SessionEventKind};
 use crate::error::HandlerError;
@@ -62,6 +63,8 @@ pub struct App {
     pub(crate) mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     pub(crate) protocols: Vec<Arc<dyn ClientProtocol>>,
     pub(crate) transport: Arc<dyn Transport>,
+    /// Whether the transport is the author's own.
+    pub(crate) brings_transport: bool,
 }
 
 impl App {
@@ -78,6 +81,7 @@ impl App {
             mounts: Vec::new(),
             protocols: Vec::new(),
             transport: Arc::new(TcpTransport),
+            brings_transport: false,
         }
     }
 
@@ -116,8 +120,12 @@ impl App {
     /// another process is drained by a reload: the old process serves it for `drain_s`, and then tells its client the end; at
     /// once when the app [freezes](App::freeze) its state, for that is in the new process then.
     #[must_use]
-    pub fn transport(mut self, transport: impl Transport) -> Self {
-        self.transport = Arc::new(transport);
+    pub fn transport<T: Transport>(mut self, transport: T) -> Self {
+        self.transport = match TypeId::of::<T>() == TypeId::of::<TcpTransport>() {
+            true => Arc::new(TcpTransport),
+            false => Arc::new(CaughtTransport(Arc::new(transport))),
+        };
+        self.brings_transport = TypeId::of::<T>() != TypeId::of::<TcpTransport>();
         self
     }
 

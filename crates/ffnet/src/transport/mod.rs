@@ -18,6 +18,68 @@ pub use memory::MemoryTransport;
 pub use tcp::TcpTransport;
 
 /// A transport of a node's clients. One value serves all connections.
+///
+/// Over TCP, with a mask over every byte that the node writes; its connections end with their process:
+///
+/// ```
+/// use std::io;
+/// use std::net::{SocketAddr, TcpListener};
+/// use std::os::fd::OwnedFd;
+/// use std::sync::Arc;
+/// use std::task::{Context, Poll, ready};
+///
+/// use ffnet::transport::{ClientListener, ClientStream, TcpTransport, Transport};
+/// use tokio::io::ReadBuf;
+///
+/// #[derive(Debug)]
+/// struct Masked;
+///
+/// struct MaskedListener(Box<dyn ClientListener>);
+///
+/// #[derive(Debug)]
+/// struct MaskedStream(Arc<dyn ClientStream>);
+///
+/// impl Transport for Masked {
+///     fn name(&self) -> &'static str {
+///         "masked"
+///     }
+///     fn listen(&self, netport: TcpListener) -> io::Result<Box<dyn ClientListener>> {
+///         Ok(Box::new(MaskedListener(TcpTransport.listen(netport)?)))
+///     }
+///     fn adopt(&self, _: OwnedFd, _: &[u8]) -> io::Result<Arc<dyn ClientStream>> {
+///         Err(io::ErrorKind::Unsupported.into()) // None of its connections travels.
+///     }
+/// }
+///
+/// impl ClientListener for MaskedListener {
+///     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Arc<dyn ClientStream>>> {
+///         let stream = ready!(self.0.poll_accept(cx))?;
+///         Poll::Ready(Ok(Arc::new(MaskedStream(stream))))
+///     }
+/// }
+///
+/// impl ClientStream for MaskedStream {
+///     fn peer(&self) -> SocketAddr {
+///         self.0.peer()
+///     }
+///     fn poll_read(&self, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+///         self.0.poll_read(cx, room)
+///     }
+///     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+///         self.0.poll_write_ready(cx)
+///     }
+///     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+///         // A byte is the same wherever a write is cut: what is not taken is written again.
+///         self.0.try_write(&bytes.iter().map(|byte| byte ^ 0x55).collect::<Vec<_>>())
+///     }
+///     fn shut_down(&self) -> io::Result<()> {
+///         self.0.shut_down()
+///     }
+/// }
+/// ```
+///
+/// A transport that seals or numbers takes the bytes of a whole record at once, and keeps what the socket does not:
+/// [`has_unsent`](ClientStream::has_unsent) and [`poll_flush`](ClientStream::poll_flush).
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// The name, for logs, metrics and a hand-over. It must stay the same over releases, and be nobody else's.
     fn name(&self) -> &'static str;

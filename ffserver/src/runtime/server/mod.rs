@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ffambient::Ambient;
 use ffnet::listen::Inherited;
-use ffnet::transport::Transport;
+use ffnet::transport::{Transport, tcp};
 use ffproto::control::ToMaster;
 use ffproto::protocol::Protocols;
 use ffproto::{Incarnation, NodeNumber};
@@ -80,6 +80,22 @@ struct ClientEdge {
     transport: Arc<dyn Transport>,
 }
 
+impl ClientEdge {
+    /// Of an app, as the config wants it; else what is wrong.
+    fn of(app: &App, config: &ffconfig::Node) -> Result<Self, Vec<String>> {
+        let protocols = protocols_of(&app.protocols, frames(&config.client), config);
+        // The name says over what a connection of another process goes on.
+        if app.brings_transport && app.transport.name() == tcp::NAME {
+            let mut faults =
+                vec!["the app's transport is called `tcp`, which is the built-in one".to_owned()];
+            faults.extend(protocols.err().map(|fault| fault.to_string()));
+            return Err(faults);
+        }
+        let protocols = Arc::new(protocols.map_err(|fault| vec![fault.to_string()])?);
+        Ok(Self { protocols, transport: app.transport.clone() })
+    }
+}
+
 /// Where a node runs.
 enum NodePlace {
     /// By itself, with a master that may be there.
@@ -137,12 +153,11 @@ impl FFServer {
             metrics: identity.metrics(),
         };
         let built = HandlerTables::build(app.routes.clone(), &context);
-        let protocols = protocols_of(&app.protocols, frames(&config.client), config);
-        let (tables, protocols) = match (built, protocols) {
-            (Ok(tables), Ok(protocols)) => (Arc::new(tables), Arc::new(protocols)),
-            (built, protocols) => {
+        let (tables, edge) = match (built, ClientEdge::of(&app, config)) {
+            (Ok(tables), Ok(edge)) => (Arc::new(tables), edge),
+            (built, edge) => {
                 let mut faults = built.err().unwrap_or_default();
-                faults.extend(protocols.err().map(|fault| fault.to_string()));
+                faults.extend(edge.err().into_iter().flatten());
                 return Err(BuildError::Faults {
                     app: app.name.to_owned(),
                     node: config.name.clone(),
@@ -164,7 +179,7 @@ impl FFServer {
             tables: app.tables,
             mounts: app.mounts,
             loses_state,
-            edge: ClientEdge { protocols, transport: app.transport },
+            edge,
             stop,
             place: NodePlace::Alone,
             discovery: None,
