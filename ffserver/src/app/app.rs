@@ -5,12 +5,11 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use ffnet::transport::{TcpTransport, Transport};
+use ffnet::transport::{CaughtTransport, TcpTransport, Transport};
 use ffproto::NodeName;
 use ffproto::protocol::ClientProtocol;
 
 use crate::app::client_protocol::CaughtProtocol;
-use crate::app::client_transport::CaughtTransport;
 use crate::app::handler::Route;
 use crate::app::hooks::{Frozen, Hooks, Later, MoveEntered, NotMoved, SessionEvent, SessionEventKind};
 use crate::error::HandlerError;
@@ -123,7 +122,7 @@ impl App {
     pub fn transport<T: Transport>(mut self, transport: T) -> Self {
         self.transport = match TypeId::of::<T>() == TypeId::of::<TcpTransport>() {
             true => Arc::new(TcpTransport),
-            false => Arc::new(CaughtTransport(Arc::new(transport))),
+            false => Arc::new(CaughtTransport::new(transport)),
         };
         self.brings_transport = TypeId::of::<T>() != TypeId::of::<TcpTransport>();
         self

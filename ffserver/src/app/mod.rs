@@ -3,7 +3,6 @@
 #[allow(clippy::module_inception, reason = "the type that the room is named for")]
 pub(crate) mod app;
 pub(crate) mod client_protocol;
-pub(crate) mod client_transport;
 pub mod handler;
 pub(crate) mod hooks;
 pub(crate) mod route;

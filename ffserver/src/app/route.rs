@@ -130,8 +130,8 @@ impl Route {
         self
     }
 
-    /// The key: who may call the handler, and under which name.
-    pub fn key(&self) -> &Key {
+    /// What calls the handler: who may, and under which name.
+    pub fn called_by(&self) -> &Key {
         &self.key
     }
 

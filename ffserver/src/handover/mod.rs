@@ -3,7 +3,7 @@
 
 mod context;
 #[cfg(test)]
-mod fixture;
+mod test_fixture;
 mod questions;
 pub(crate) mod receiver;
 mod receiver_machine;

@@ -73,7 +73,7 @@ impl Default for Counters {
 
 impl Counters {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let counter = |name: &str, help: &str| registry.counter(&format!("ff_{name}"), help);
+        let counter = |name: &str, help: &str| Registry::counter(registry, &format!("ff_{name}"), help);
         Self {
             links: Arc::default(),
             traffic: Traffic::default(),

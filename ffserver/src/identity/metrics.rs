@@ -28,7 +28,7 @@ impl NodeMetrics {
         Self {
             faults: CodeCounters::new(&registry, "ff_faults", faults),
             errors: CodeCounters::new(&registry, "ff_handler_errors", errors),
-            loop_lag: registry.histogram("ff_loop_lag_seconds", lag),
+            loop_lag: Registry::histogram(&registry, "ff_loop_lag_seconds", lag),
             registry,
         }
     }

@@ -211,7 +211,7 @@ impl Node {
     }
 
     /// The load of this node now.
-    pub(crate) fn load(&self) -> Load {
+    pub(crate) fn own_load(&self) -> Load {
         let sessions = self.all_sessions().registry().len() as u64;
         Load { sessions, running: self.identity().tasks().running_calls() as u64 }
     }

@@ -146,8 +146,8 @@ impl ClientStream for SealedStream {
         }
     }
 
-    fn shut_down(&self) -> io::Result<()> {
-        self.tcp.shut_down()
+    fn end_sending(&self) -> io::Result<()> {
+        self.tcp.end_sending()
     }
 
     fn can_travel(&self) -> bool {

@@ -193,7 +193,7 @@ impl ClientStream for MemoryServed {
         self.to_client.try_write(bytes)
     }
 
-    fn shut_down(&self) -> io::Result<()> {
+    fn end_sending(&self) -> io::Result<()> {
         self.to_client.end();
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The transports of game clients: how their connections come, how bytes go over them, and whether one can go on in another
 //! process. One file each: [`tcp`], [`memory`]. What the bytes mean is a protocol's matter (`ffproto::protocol`).
 
+mod caught;
 pub mod memory;
 pub mod tcp;
 
@@ -14,6 +15,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::ReadBuf;
 
+pub use caught::CaughtTransport;
 pub use memory::MemoryTransport;
 pub use tcp::TcpTransport;
 
@@ -72,8 +74,8 @@ pub use tcp::TcpTransport;
 ///         // A byte is the same wherever a write is cut: what is not taken is written again.
 ///         self.0.try_write(&bytes.iter().map(|byte| byte ^ 0x55).collect::<Vec<_>>())
 ///     }
-///     fn shut_down(&self) -> io::Result<()> {
-///         self.0.shut_down()
+///     fn end_sending(&self) -> io::Result<()> {
+///         self.0.end_sending()
 ///     }
 /// }
 /// ```
@@ -153,7 +155,7 @@ pub trait ClientStream: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Ends the sending side; the client's may go on.
-    fn shut_down(&self) -> io::Result<()>;
+    fn end_sending(&self) -> io::Result<()>;
 
     /// Whether the connection can go on in another process. One that cannot is drained when its node is replaced: the old
     /// process serves it for `drain_s`, and then tells its client the end.

@@ -105,7 +105,7 @@ impl ClientStream for TcpClient {
         self.stream.try_write_vectored(pieces)
     }
 
-    fn shut_down(&self) -> io::Result<()> {
+    fn end_sending(&self) -> io::Result<()> {
         rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write).map_err(Into::into)
     }
 

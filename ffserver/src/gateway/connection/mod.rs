@@ -167,7 +167,7 @@ impl Connection {
     /// when it cannot leave: it is being closed, or something runs for it after all.
     pub(super) fn leave(&mut self, transport: &dyn Transport) -> Option<(OwnedFd, handover::Session)> {
         // The transport has sent everything before it is asked.
-        let travel = if self.socket.has_unsent() { Travel::Drain } else { self.socket.stream().travel() };
+        let travel = if self.socket.has_unsent() { Travel::Drain } else { self.socket.connection().travel() };
         let Travel::HandOff { socket, state } = travel else { return None };
         let (mut record, mut handoff) = self.executor.node.all_sessions().leave(&self.session)?;
         let (protocol, form) = SpokenProtocol::record(self.session.spoken().zip(self.input.spoken.as_ref()));

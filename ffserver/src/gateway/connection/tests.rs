@@ -137,7 +137,7 @@ impl ClientStream for Taking {
         Poll::Pending
     }
 
-    fn shut_down(&self) -> io::Result<()> {
+    fn end_sending(&self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::cluster::side::Side;
 use crate::gateway::acceptor::OpenPorts;
-use crate::handover::fixture::{child, context};
+use crate::handover::test_fixture::{child, context};
 use crate::transit::park::{HandlerMessage, ParkedKind, ParkedMessage, RetryResult};
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -12,7 +12,7 @@ use ffproto::{CommandId, NodeName, SessionId};
 
 use super::*;
 use crate::cluster::side::{PeerKey, Side};
-use crate::handover::fixture::{abilities, child, context, who};
+use crate::handover::test_fixture::{abilities, child, context, who};
 use crate::transit::envelope_hold::HeldEnvelope;
 
 type DoorToSuccessor = Passage<FromSuccessor, FromPredecessor>;

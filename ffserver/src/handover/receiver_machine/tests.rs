@@ -6,7 +6,7 @@ use ffproto::SessionId;
 use ffproto::handover::{Session, Spoken};
 
 use super::*;
-use crate::handover::fixture::{MS, abilities, name, who};
+use crate::handover::test_fixture::{MS, abilities, name, who};
 
 const START: Duration = Duration::from_secs(30);
 const PROVE: Duration = Duration::from_secs(1);

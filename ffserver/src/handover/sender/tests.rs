@@ -8,7 +8,7 @@ use ffproto::Incarnation;
 use ffproto::handover::ProcessIdentity;
 
 use super::*;
-use crate::handover::fixture::{context, name};
+use crate::handover::test_fixture::{context, name};
 use crate::identity::lifecycle::Phase;
 
 type DoorToPredecessor = Passage<FromPredecessor, FromSuccessor>;

@@ -3,7 +3,7 @@
 use ffproto::{NodeName, SessionId};
 
 use super::*;
-use crate::handover::fixture::{MS, name, who};
+use crate::handover::test_fixture::{MS, name, who};
 
 /// What a machine is told, and what it has told to do, in words.
 struct World {

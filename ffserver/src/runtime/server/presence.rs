@@ -54,7 +54,7 @@ impl Presence {
             let mut seconds = tokio::time::interval(Duration::from_secs(1));
             loop {
                 seconds.tick().await;
-                let load = node.load();
+                let load = node.own_load();
                 own.send_if_modified(|own| std::mem::replace(&mut own.load, load) != load);
             }
         }

@@ -427,7 +427,7 @@ impl LocalSession {
 
     /// Whether the client's connection can go on in another process.
     pub(crate) fn can_travel(&self) -> bool {
-        self.0.outbox.lock().socket.as_ref().is_some_and(|socket| socket.stream().can_travel())
+        self.0.outbox.lock().socket.as_ref().is_some_and(|socket| socket.connection().can_travel())
     }
 
     /// Counts one more request that runs elsewhere: on another node, or beside the session's order.

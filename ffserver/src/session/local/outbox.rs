@@ -722,7 +722,7 @@ mod tests {
             self.1.load(Ordering::Relaxed)
         }
 
-        fn shut_down(&self) -> std::io::Result<()> {
+        fn end_sending(&self) -> std::io::Result<()> {
             Ok(())
         }
     }

@@ -23,7 +23,7 @@ impl Socket {
     }
 
     /// The connection under it.
-    pub(crate) fn stream(&self) -> &dyn ClientStream {
+    pub(crate) fn connection(&self) -> &dyn ClientStream {
         &*self.0
     }
 
@@ -104,6 +104,6 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.0.poll_flush(cx))?;
-        Poll::Ready(self.0.shut_down())
+        Poll::Ready(self.0.end_sending())
     }
 }

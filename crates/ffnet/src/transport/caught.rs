@@ -8,13 +8,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ffnet::transport::{ClientListener, ClientStream, Transport, Travel};
 use tokio::io::ReadBuf;
 use tracing::error;
 
-/// A transport of an author.
+use super::{ClientListener, ClientStream, Transport, Travel};
+
+/// A transport whose panics are errors of the one connection.
 #[derive(Debug)]
-pub(crate) struct CaughtTransport(pub(crate) Arc<dyn Transport>);
+pub struct CaughtTransport(Arc<dyn Transport>);
+
+impl CaughtTransport {
+    /// Around that transport.
+    pub fn new(transport: impl Transport) -> Self {
+        Self(Arc::new(transport))
+    }
+}
 
 struct CaughtListener {
     name: &'static str,
@@ -93,8 +101,8 @@ impl ClientStream for CaughtStream {
         poll(self.name, "poll_flush", || self.stream.poll_flush(cx))
     }
 
-    fn shut_down(&self) -> io::Result<()> {
-        run(self.name, "shut_down", || self.stream.shut_down())?
+    fn end_sending(&self) -> io::Result<()> {
+        run(self.name, "end_sending", || self.stream.end_sending())?
     }
 
     fn can_travel(&self) -> bool {
@@ -110,8 +118,7 @@ impl ClientStream for CaughtStream {
 mod tests {
     use std::future::poll_fn;
 
-    use ffnet::transport::TcpTransport;
-
+    use super::super::TcpTransport;
     use super::*;
 
     #[derive(Debug)]
@@ -134,8 +141,8 @@ mod tests {
             panic!("try_write")
         }
 
-        fn shut_down(&self) -> io::Result<()> {
-            panic!("shut_down")
+        fn end_sending(&self) -> io::Result<()> {
+            panic!("end_sending")
         }
     }
 
@@ -144,7 +151,7 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = socket.local_addr().unwrap();
         socket.set_nonblocking(true).unwrap();
-        let transport = CaughtTransport(Arc::new(TcpTransport));
+        let transport = CaughtTransport::new(TcpTransport);
         let mut listener = transport.listen(socket).unwrap();
         let _client = std::net::TcpStream::connect(at).unwrap();
         let stream = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
@@ -155,7 +162,7 @@ mod tests {
         assert_eq!(read.unwrap_err().to_string(), "the transport `broken` panicked in poll_read");
         let wrote = stream.try_write(b"x").unwrap_err().to_string();
         assert_eq!(wrote, "the transport `broken` panicked in try_write");
-        assert!(stream.shut_down().is_err());
+        assert!(stream.end_sending().is_err());
         assert!(!stream.can_travel() && matches!(stream.travel(), Travel::Drain));
         assert_eq!(stream.peer().port(), 0);
     }
