@@ -281,16 +281,16 @@ impl Drop for World {
     }
 }
 
-/// A client that keeps four requests on their way: every answer must be the next one's, and none an error. Gives the nodes
-/// that have answered, in order, each once; the first has answered when this returns.
+/// A client that keeps four requests on their way: every answer must be the next one's, and none an error. The first node has
+/// answered when this returns.
 async fn play(mut client: Client, over: &Arc<AtomicBool>) -> Result<Player> {
     const AHEAD: u64 = 4;
     for n in 0..AHEAD {
         client.send(1, n.to_string().as_bytes()).await?;
     }
-    let mut nodes = vec![answer(&mut client, 0).await?];
-    let (over, mut sent) = (over.clone(), AHEAD);
-    Ok(tokio::spawn(async move {
+    let nodes = Arc::new(Mutex::new(vec![answer(&mut client, 0).await?]));
+    let (over, seen, mut sent) = (over.clone(), nodes.clone(), AHEAD);
+    let task = tokio::spawn(async move {
         for n in 1.. {
             if !over.load(Ordering::Relaxed) {
                 client.send(1, sent.to_string().as_bytes()).await?;
@@ -300,12 +300,33 @@ async fn play(mut client: Client, over: &Arc<AtomicBool>) -> Result<Player> {
                 break;
             }
             let node = answer(&mut client, n).await?;
-            if nodes.last() != Some(&node) {
-                nodes.push(node);
+            let mut seen = seen.lock().unwrap();
+            if seen.last() != Some(&node) {
+                seen.push(node);
             }
         }
-        Ok(nodes)
-    }))
+        Ok(())
+    });
+    Ok(Player { nodes, task })
+}
+
+/// A client that plays.
+struct Player {
+    /// The nodes that have answered, in order, each once.
+    nodes: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Player {
+    fn nodes(&self) -> Vec<String> {
+        self.nodes.lock().unwrap().clone()
+    }
+
+    /// The nodes that have answered, when it is over.
+    async fn over(self) -> Result<Vec<String>> {
+        self.task.await??;
+        Ok(self.nodes.lock().unwrap().clone())
+    }
 }
 
 /// The node that has answered the client's request.
@@ -318,8 +339,6 @@ async fn answer(client: &mut Client, n: u64) -> Result<String> {
     Ok(node.to_owned())
 }
 
-type Player = JoinHandle<Result<Vec<String>>>;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_game_node_that_no_config_names_comes_and_goes_and_no_client_notices() -> Result<()> {
     let mut world = World::new().await?;
@@ -328,6 +347,8 @@ async fn a_game_node_that_no_config_names_comes_and_goes_and_no_client_notices()
     let (gate, net) = (world.node("gate.1").await?, world.node("net").await?);
 
     world.start("game.9")?;
+    // Before they play: what is new goes to the node with the least load.
+    let second = world.client_of("game.9").await?;
     let mut client = world.client_of("game.9").await?;
     assert_eq!(client.call(2, b"game.9").await?, "game.9 is game.9");
     assert_eq!(client.call(3, b"").await?, "game.9 of gate.1");
@@ -346,7 +367,7 @@ async fn a_game_node_that_no_config_names_comes_and_goes_and_no_client_notices()
     .await?;
 
     playing.push(play(client, &over).await?);
-    playing.push(play(world.client_of("game.9").await?, &over).await?);
+    playing.push(play(second, &over).await?);
     world.table.take_away("game.9");
     world.until_children(&gate, &["game.1", "game.2", "net"]).await?;
     wait::until("it is reached no more", async || {
@@ -354,11 +375,18 @@ async fn a_game_node_that_no_config_names_comes_and_goes_and_no_client_notices()
         if reached.contains(&name("game.9")) { Err(reached) } else { Ok(()) }
     })
     .await?;
+    for player in &playing {
+        wait::until("another node answers", async || {
+            let nodes = player.nodes();
+            if nodes.last().is_some_and(|last| last == "game.9") { Err(nodes) } else { Ok(()) }
+        })
+        .await?;
+    }
     // It lives, and makes no new link.
     assert!(!world.running["game.9"].task.is_finished());
     over.store(true, Ordering::Relaxed);
     for (player, first) in playing.into_iter().zip(["game.1", "game.9", "game.9"]) {
-        let answers = player.await??;
+        let answers = player.over().await?;
         assert_eq!(answers[0], first, "{answers:?}");
         assert_eq!(answers.len(), if first == "game.9" { 2 } else { 1 }, "{answers:?}");
     }
@@ -395,16 +423,19 @@ async fn a_gate_that_no_config_names_is_dialed_by_its_children_and_carries_all_w
 -> Result<()> {
     let mut world = World::new().await?;
     let over = Arc::new(AtomicBool::new(false));
-    let mut playing = Vec::new();
+    let (mut clients, mut playing) = (Vec::new(), Vec::new());
     for game in ["game.1", "game.2", "game.1"] {
-        playing.push(play(world.client_of(game).await?, &over).await?);
+        clients.push(world.client_of(game).await?);
+    }
+    let mut client = world.client_of("game.1").await?;
+    for client in clients {
+        playing.push(play(client, &over).await?);
     }
     world.start("gate.9")?;
     let second = world.node("gate.9").await?;
     world.until_children(&second, &["game.1", "game.2", "net"]).await?;
     // A stop in good order leaves discovery first.
     world.stop("gate.1").await?;
-    let mut client = world.client_of("game.1").await?;
     assert_eq!(client.call(3, b"").await?, "game.1 of gate.9");
     assert_eq!(client.call(2, b"game.2").await?, "game.2 is game.2");
     // And back.
@@ -416,7 +447,7 @@ async fn a_gate_that_no_config_names_is_dialed_by_its_children_and_carries_all_w
     assert_eq!(client.call(3, b"").await?, "game.1 of gate.1");
     over.store(true, Ordering::Relaxed);
     for player in playing {
-        let answers = player.await??;
+        let answers = player.over().await?;
         assert_eq!(answers.len(), 1, "a session keeps its game node: {answers:?}");
     }
     Ok(())
@@ -441,6 +472,6 @@ async fn a_backend_that_goes_away_takes_no_link_down_and_is_heard_again_when_it_
     world.table.0.send_modify(|rows| rows.outage = None);
     world.client_of("game.9").await?;
     over.store(true, Ordering::Relaxed);
-    assert_eq!(player.await??, ["game.2"]);
+    assert_eq!(player.over().await?, ["game.2"]);
     Ok(())
 }

@@ -51,15 +51,12 @@ impl CurrentTables {
         for link in transit.children().links() {
             tell(link, Audience::CHILDREN, &before, &current);
         }
-        let parents = transit.parents();
-        for link in parents.links() {
-            let name = &link.peer().name;
-            let key = parents.group_of(name).unwrap_or_default();
-            if let Some(audience) = Audience::parent(context.config, name.as_str(), key) {
-                tell(link, audience, &before, &current);
+        for parent in transit.parents().iter() {
+            if let Some(audience) = Audience::parent(context.config, parent.name.as_str(), &parent.group) {
+                parent.links().for_each(|link| tell(link, audience, &before, &current));
             }
         }
-        drop((parents, current));
+        drop(current);
         Ok(())
     }
 
@@ -251,6 +248,27 @@ mod tests {
         let first = MethodsChange { add: vec![(7, "c".into())], remove: vec![5] };
         let last = MethodsChange { add: vec![(5, "a".into())], remove: vec![6, 7] };
         assert_eq!(told(&executor, &link).await, [first, last], "another order is no change");
+    }
+
+    #[test]
+    fn a_parent_that_no_config_names_may_call_what_is_for_its_key_and_not_what_is_for_one_of_another_name() {
+        let config = r#"{ "master": { "rootport": 1, "webport": 2 }, "servers": {
+            "gate": { "rootport": 3, "app": "gate", "count": 2 },
+            "game": { "app": "game", "remoteport": [{ "rootname": "gate" }] } } }"#;
+        let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
+        let executor = bare(&cluster, "game").unwrap();
+        let remote =
+            |parent: &str, method: &str| route(Key::Remote { parent: parent.into(), method: method.into() });
+        replace(&executor, vec![remote("gate", "all"), remote("gate.1", "first")]).unwrap();
+        let may_call = |name: &str, key: &str| {
+            let audience = Audience::parent(executor.node.config(), name, key)?;
+            let names = executor.tables.get().names(audience);
+            Some(names.into_iter().filter(|name| !name.starts_with('@')).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(may_call("gate.1", "gate").unwrap(), "all first");
+        assert_eq!(may_call("gate.2", "gate").unwrap(), "all");
+        assert_eq!(may_call("gate.9", "gate").unwrap(), "all");
+        assert_eq!(may_call("else", "unheard"), None);
     }
 
     #[tokio::test(start_paused = true)]

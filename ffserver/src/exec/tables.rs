@@ -34,20 +34,33 @@ pub(crate) struct HandlerContext<'a> {
     pub(crate) metrics: &'a NodeMetrics,
 }
 
-/// The neighbours that may call the same methods: all children, or one parent.
+/// The neighbours that may call the same methods: all children, one parent, or the parents of one key that the config does not
+/// name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Audience(usize);
 
 impl Audience {
     pub(crate) const CHILDREN: Self = Self(0);
 
-    /// The parent of that name, or one that no config names, which may call what the others under its key in the config may.
-    /// `None` when the config has neither.
+    /// The parent of that name, or one of that key that the config does not name; `None` when the config has neither.
     pub(crate) fn parent(config: &ffconfig::Node, name: &str, key: &str) -> Option<Self> {
-        let named = config.parents.iter().position(|parent| parent.name == *name);
-        let at = named.or_else(|| config.parents.iter().position(|parent| parent.key == key))?;
+        let parents = &config.parents;
+        let named = parents.iter().position(|parent| parent.name == *name);
+        let at = named.or_else(|| {
+            let at = parents.iter().position(|parent| parent.key == *key)?;
+            Some(parents.len() + at)
+        })?;
         Some(Self(at + 1))
     }
+}
+
+/// The callers of an [`Audience`].
+#[derive(Clone, Copy)]
+enum Callers<'a> {
+    Children,
+    Parent(&'a ffconfig::Parent),
+    /// Parents of that key that the config does not name.
+    Key(&'a str),
 }
 
 /// The handler tables of a node, by who may call.
@@ -137,13 +150,15 @@ impl HandlerTables {
     ) -> Result<Vec<Methods>, NoNumbers> {
         let none = Methods::default();
         // In the order of the audiences.
-        let parents = context.config.parents.iter().map(Some);
-        let who = [None].into_iter().chain(parents).enumerate();
-        let methods = who.map(|(at, parent)| {
+        let parents = &context.config.parents;
+        let keys = parents.iter().map(|parent| Callers::Key(&parent.key));
+        let who = [Callers::Children].into_iter().chain(parents.iter().map(Callers::Parent)).chain(keys);
+        let methods = who.enumerate().map(|(at, callers)| {
             let earlier = earlier.neighbours.get(at).unwrap_or(&none);
-            earlier.next(self.methods_for(parent, context.targets)).map_err(|TooManyNames| match parent {
-                None => NoNumbers("children".to_owned()),
-                Some(parent) => NoNumbers(format!("the parent `{}`", parent.name)),
+            earlier.next(self.methods_for(callers, context.targets)).map_err(|TooManyNames| match callers {
+                Callers::Children => NoNumbers("children".to_owned()),
+                Callers::Parent(parent) => NoNumbers(format!("the parent `{}`", parent.name)),
+                Callers::Key(key) => NoNumbers(format!("parents of the key `{key}`")),
             })
         });
         methods.collect()
@@ -153,17 +168,23 @@ impl HandlerTables {
     /// methods.
     fn methods_for(
         &self,
-        parent: Option<&ffconfig::Parent>,
+        callers: Callers<'_>,
         targets: &ConfiguredRoutes,
     ) -> impl Iterator<Item = (Arc<str>, Method)> {
-        let is_meant = move |route: &&Arc<Route>| match (&route.key, parent) {
-            (Key::Root(_), None) => true,
-            (Key::Remote { parent: who, .. }, Some(parent)) => parent.name == **who || parent.key == **who,
+        let is_meant = move |route: &&Arc<Route>| match (&route.key, callers) {
+            (Key::Root(_), Callers::Children) => true,
+            (Key::Remote { parent: who, .. }, Callers::Parent(parent)) => {
+                parent.name == **who || parent.key == **who
+            }
+            (Key::Remote { parent: who, .. }, Callers::Key(key)) => *key == **who,
             _ => false,
         };
         let handler =
             |route: &Arc<Route>| Some((route.key.method()?.clone(), Method::Handler(route.clone())));
-        let side = parent.map_or(Side::Child, |_| Side::Parent);
+        let side = match callers {
+            Callers::Children => Side::Child,
+            Callers::Parent(_) | Callers::Key(_) => Side::Parent,
+        };
         let target = |(target, served): (String, _)| (method_of(&target).into(), Method::Target(served));
         let reserved = |reserved: Reserved| (reserved.name().into(), Method::Reserved(reserved));
         let handlers = self.all.iter().filter(is_meant).filter_map(handler);
