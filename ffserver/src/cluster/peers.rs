@@ -157,7 +157,8 @@ impl KnownPeer {
         }
     }
 
-    fn links(&self) -> impl Iterator<Item = &Link> {
+    /// The links that live.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         self.current.iter().chain(&self.older).filter(|link| !link.is_closed())
     }
 
@@ -269,11 +270,6 @@ impl Peers {
 
     pub(crate) fn get(&self, name: &str) -> Option<&KnownPeer> {
         self.known.get(name)
-    }
-
-    /// The group of a neighbour.
-    pub(crate) fn group_of(&self, name: &NodeName) -> Option<&str> {
-        self.known.get(name).map(|known| known.group.as_str())
     }
 
     /// The neighbours that `who` means: the neighbour of that name, else all of that group.
