@@ -14,7 +14,13 @@ pub struct FireflyFrames {
     pub error_command: CommandId,
 }
 
-struct FireflyDecoder(Firefly);
+struct FireflyDecoder {
+    framing: Firefly,
+    constants: [u8; CONSTANTS],
+}
+
+/// The bytes of the constants that begin every header.
+const CONSTANTS: usize = 9;
 
 /// The name of firefly's frames.
 pub const NAME: &str = "firefly";
@@ -33,7 +39,8 @@ impl ClientProtocol for FireflyFrames {
     }
 
     fn decoder(&self, _: &[u8]) -> Result<Box<dyn Decoder>, ProtocolFault> {
-        Ok(Box::new(FireflyDecoder(self.framing)))
+        let (framing, constants) = (self.framing, self.framing.constants());
+        Ok(Box::new(FireflyDecoder { framing, constants }))
     }
 
     fn push(&self, command: CommandId, body: &[u8], out: &mut Vec<u8>) {
@@ -47,13 +54,20 @@ impl ClientProtocol for FireflyFrames {
 }
 
 impl Decoder for FireflyDecoder {
-    #[inline]
     fn next(&self, bytes: &[u8], message_bytes_max: usize) -> Result<Option<Next>, ProtocolFault> {
-        let max = u32::try_from(message_bytes_max).unwrap_or(u32::MAX);
-        match self.0.read(bytes, max) {
-            Ok(frame) => Ok(frame.map(|frame| Next { bytes: frame.bytes, is_message: true })),
-            Err(fault) => Err(fault.into()),
+        // The common case, a legal header, is told by a few comparisons.
+        if let Some((head, _)) = bytes.split_first_chunk::<HEADER_BYTES>()
+            && head[..CONSTANTS] == self.constants
+        {
+            let length = u32::from_be_bytes([head[9], head[10], head[11], head[12]]) as usize;
+            if (4..=message_bytes_max).contains(&length) {
+                let whole = UNCOUNTED_BYTES + length;
+                return Ok((bytes.len() >= whole).then_some(Next { bytes: whole, is_message: true }));
+            }
         }
+        let max = u32::try_from(message_bytes_max).unwrap_or(u32::MAX);
+        let frame = self.framing.read(bytes, max)?;
+        Ok(frame.map(|frame| Next { bytes: frame.bytes, is_message: true }))
     }
 
     #[inline]

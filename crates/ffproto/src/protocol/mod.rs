@@ -253,29 +253,34 @@ pub enum FaultSaid {
 }
 
 /// Why a connection cannot go on.
+// Boxed: what a decoder returns for each frame is small then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct ProtocolFault {
+#[error("{}", .0.text)]
+pub struct ProtocolFault(Box<FaultParts>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct FaultParts {
     text: String,
     farewell: Option<Vec<u8>>,
 }
 
 impl ProtocolFault {
     /// With one sentence for the log.
+    #[cold]
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), farewell: None }
+        Self(Box::new(FaultParts { text: text.into(), farewell: None }))
     }
 
     /// With the bytes that the client gets before its connection is closed.
     #[must_use]
     pub fn with_farewell(mut self, bytes: Vec<u8>) -> Self {
-        self.farewell = Some(bytes);
+        self.0.farewell = Some(bytes);
         self
     }
 
     /// The bytes that the client gets before its connection is closed.
     pub fn farewell(&self) -> Option<&[u8]> {
-        self.farewell.as_deref()
+        self.0.farewell.as_deref()
     }
 }
 
