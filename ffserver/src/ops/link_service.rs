@@ -298,9 +298,10 @@ impl Service for LinkService {
 
     fn changed(&self, link: &Link, change: Change) {
         let transit = self.executor().node.transit();
-        transit.link_changed(link, change);
+        // First the barrier: a look at what waits would else send it over the successor's link, past what is under way here.
         if change == Change::Switched {
             transit.leave_old_link(&self.at, link);
         }
+        transit.link_changed(link, change);
     }
 }

@@ -33,9 +33,16 @@ impl Transit {
         drop(tokio::spawn(async move {
             let deadline = Instant::now() + FENCE_MAX;
             for fence in fences {
-                // A Fence that fails is lost with the link, and so is all that was sent before it.
-                if timeout_at(deadline, fence).await.is_err() {
-                    warn!(neighbour = %at.name, "a net node does not answer: pushes may overtake others");
+                match timeout_at(deadline, fence).await {
+                    Ok(Ok(_)) => {}
+                    // The Fence is lost with the link, and so is all that was sent before it.
+                    Ok(Err(_)) if old.is_closed() => {}
+                    Ok(Err(fault)) => {
+                        warn!(neighbour = %at.name, "a Fence failed, pushes may overtake others: {}", fault.message);
+                    }
+                    Err(_) => {
+                        warn!(neighbour = %at.name, "a net node does not answer: pushes may overtake others");
+                    }
                 }
             }
             transit.peers(at.side).fence(&old, false);
