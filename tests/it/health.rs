@@ -110,6 +110,13 @@ async fn a_node_that_goes_on_in_time_is_left_alone() -> Result<()> {
 #[tokio::test]
 async fn a_crash_is_kept_with_its_signal_and_its_last_lines() -> Result<()> {
     let cluster = Cluster::processes(Fixture::demo()?).await?;
+    // A process writes its log on a thread of its own: of one that is killed before that has run, no line is known.
+    wait::until("game1 says that it is registered", async || {
+        let log = cluster.log();
+        let said = log.lines().any(|line| line.starts_with("game1 | ") && line.contains("registered"));
+        if said { Ok(()) } else { Err(log) }
+    })
+    .await?;
     let old = cluster.kill_hard("game1").await?;
     let node = cluster.until_back("game1", old).await?;
     let crash = &node["crash"];
