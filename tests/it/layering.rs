@@ -9,6 +9,7 @@ use layering::{Source, Still, sift};
 
 /// Every package of the workspace, and which others of it it may depend on.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("ffalloc", &[]),
     ("ffambient", &[]),
     ("ffproto", &[]),
     ("ffconfig", &["ffproto"]),
@@ -23,10 +24,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["ffhttp", "ffstore", "ffmacros", "ffnet", "ffambient", "ffproto", "ffconfig", "fftelemetry"],
     ),
     ("apps", &["ffserver"]),
-    ("appmain", &["apps", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
-    ("testapps", &["apps", "appmain", "ffserver"]),
-    ("authors", &["testapps", "appmain", "ffserver"]),
-    ("benchapps", &["appmain", "ffserver"]),
+    ("appmain", &["apps", "ffalloc", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
+    ("testapps", &["apps", "appmain", "ffalloc", "ffserver"]),
+    ("authors", &["testapps", "appmain", "ffalloc", "ffserver"]),
+    ("benchapps", &["appmain", "ffalloc", "ffserver"]),
     ("master", &["ffambient", "ffconfig", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
     ("fuzzchecks", &["ffstore", "ffproto", "ffconfig"]),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 /// (docs/performance.md has what this saves). How soon memory that is free goes back to the system: `MIMALLOC_PURGE_DELAY`
 /// in milliseconds, which the master sets.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ffalloc::Allocator = ffalloc::Allocator;
 
 fn main() -> ExitCode {
     appmain::main(apps::all)

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// The same as `appmain`'s.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ffalloc::Allocator = ffalloc::Allocator;
 
 fn main() -> ExitCode {
     appmain::main(authors::sealed)
