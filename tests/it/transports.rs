@@ -108,7 +108,6 @@ async fn every_byte_goes_over_the_transport_also_past_a_connections_turn_and_thr
         }
         // More than a socket takes at once, and the client reads late.
         client.send(2109, format!("all 40 {}", 20_000).as_bytes()).await?;
-        tokio::task::yield_now().await;
         for n in 0..41 {
             let (command, body) = client.receive().await?;
             ensure!([10, 2109].contains(&command), "{n}: {command} {body:?}");
