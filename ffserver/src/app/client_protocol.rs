@@ -88,7 +88,7 @@ impl ClientProtocol for CaughtProtocol {
 }
 
 impl Decoder for CaughtDecoder {
-    fn next(&self, bytes: &[u8], message_bytes_max: usize) -> Result<Option<Next>, ProtocolFault> {
+    fn next<'a>(&self, bytes: &'a [u8], message_bytes_max: usize) -> Result<Option<Next<'a>>, ProtocolFault> {
         run(self.name, "next", || self.decoder.next(bytes, message_bytes_max))?
     }
 

@@ -1,8 +1,7 @@
 //! The current handler tables of a node, which others may take the place of between two messages. Who reads them for each
-//! message takes no lock: a look at the tables that it knows tells whether they are still the current ones.
+//! message takes no lock: a look at the tables in use tells whether they are still the current ones.
 
-use std::cell::Cell;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use ffnet::Link;
 use ffproto::relay::METHODS;
@@ -26,7 +25,7 @@ impl CurrentTables {
         Self { current: Mutex::new(first), hooks_need_sessions, watchdog }
     }
 
-    /// The current tables, by a lock: for what is no message. Who handles messages has [`KnownTables`].
+    /// The current tables, by a lock. Who handles messages takes it once for each read, see [`TablesInUse`].
     pub(crate) fn get(&self) -> Arc<HandlerTables> {
         self.current.lock().clone()
     }
@@ -82,30 +81,19 @@ fn tell(link: &Link, audience: Audience, before: &HandlerTables, now: &HandlerTa
     }
 }
 
-/// The tables that one reader has seen last. It keeps none alive: a client that says nothing for a day does not keep the
-/// handlers of yesterday.
+/// The tables in use for what one read has brought: got once, and again when others have taken their place meanwhile. Nobody
+/// keeps them for longer: a client that says nothing for a day does not keep the handlers of yesterday.
 #[derive(Default)]
-pub(crate) struct KnownTables(Cell<Weak<HandlerTables>>);
+pub(crate) struct TablesInUse(Option<Arc<HandlerTables>>);
 
-impl KnownTables {
+impl TablesInUse {
     /// The current tables.
     #[inline]
-    pub(crate) fn current(&self, of: &CurrentTables) -> Arc<HandlerTables> {
-        let known = self.0.take();
-        match known.upgrade().filter(|tables| !tables.is_replaced()) {
-            Some(tables) => {
-                self.0.set(known);
-                tables
-            }
-            None => self.look(of),
+    pub(crate) fn current(&mut self, of: &CurrentTables) -> &Arc<HandlerTables> {
+        if self.0.as_ref().is_some_and(|tables| tables.is_replaced()) {
+            self.0 = None;
         }
-    }
-
-    #[cold]
-    fn look(&self, of: &CurrentTables) -> Arc<HandlerTables> {
-        let tables = of.get();
-        self.0.set(Arc::downgrade(&tables));
-        tables
+        self.0.get_or_insert_with(|| of.get())
     }
 }
 
@@ -119,7 +107,7 @@ mod tests {
     use ffproto::link::Kind;
     use ffproto::relay::MethodsChange;
     use ffproto::{CommandId, Incarnation, NodeName, link};
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
 
     use super::*;
@@ -190,25 +178,37 @@ mod tests {
 
     #[test]
     fn a_reader_has_the_tables_of_now_although_another_one_still_uses_those_before() {
-        let (executor, known) = (gate(), KnownTables::default());
-        let before = known.current(&executor.tables);
-        assert!(Arc::ptr_eq(&before, &known.current(&executor.tables)));
+        let (executor, mut in_use) = (gate(), TablesInUse::default());
+        let before = in_use.current(&executor.tables).clone();
+        assert!(Arc::ptr_eq(&before, in_use.current(&executor.tables)));
         replace(&executor, vec![route(Key::Net(1))]).unwrap();
-        let now = known.current(&executor.tables);
+        let now = in_use.current(&executor.tables);
         assert!(now.net(CommandId(1)).is_some() && before.net(CommandId(1)).is_none());
-        assert!(Arc::ptr_eq(&now, &executor.tables.get()));
+        assert!(Arc::ptr_eq(now, &executor.tables.get()));
     }
 
-    #[test]
-    fn a_reader_that_has_nothing_to_read_keeps_no_handler_alive() {
-        let (executor, known, script) = (gate(), KnownTables::default(), Arc::new(()));
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_has_nothing_to_read_keeps_no_handler_alive() {
+        let (executor, script) = (gate(), Arc::new(()));
         let held = script.clone();
         let handler = move |_| -> crate::app::handler::HandlerFuture {
             let _ = &held;
             Box::pin(async { Ok(None) })
         };
-        replace(&executor, vec![Route::new(Key::Net(1), "script", handler)]).unwrap();
-        known.current(&executor.tables);
+        replace(&executor, vec![Route::new(Key::Root("run".into()), "script", handler)]).unwrap();
+        let link = child(&executor, &[]);
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let inbound = Arc::new(Inbound { executor: executor.clone() });
+        let at = PeerKey::new(Side::Child, link.peer().name.clone());
+        let mut driver = Driver::new(link.clone(), ours, LinkService::new(inbound, at, Audience::CHILDREN));
+        let mut call = Vec::new();
+        let head = link::Head { method: 5, call: 9, time_left_ms: 1000, ..link::Head::new(Kind::Call) };
+        head.write(b"", &mut call);
+        theirs.write_all(&call).await.unwrap();
+        let _ = timeout(Duration::from_millis(1), &mut driver).await;
+        let mut answer = [0; 16];
+        theirs.read_exact(&mut answer).await.unwrap();
+        assert_eq!(link::read(&answer, 100).unwrap().unwrap().head.call, 9, "it has run");
         assert_eq!(Arc::strong_count(&script), 2);
         replace(&executor, vec![]).unwrap();
         assert_eq!(Arc::strong_count(&script), 1);

@@ -35,6 +35,7 @@ struct Noted {
 }
 
 impl Noted {
+    #[inline]
     fn end(&self, failed: Option<Code>) {
         self.watched.metrics.end(self.began, failed);
     }
@@ -67,11 +68,15 @@ impl Future for Execution {
         if let Some(Noted { watched, .. }) = noted {
             watched.begin();
         }
-        let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
+        // Written in place: an outcome is large, and `catch_unwind` would move it twice.
+        let mut polled = Poll::Pending;
+        let caught = catch_unwind(AssertUnwindSafe(|| polled = handler.as_mut().poll(cx)));
         if let Some(Noted { watched, .. }) = noted {
             watched.end();
         }
-        let polled = polled.unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))));
+        if let Err(payload) = caught {
+            polled = Poll::Ready(Err(panicked(&*payload)));
+        }
         if let Poll::Ready(outcome) = &polled
             && let Some(noted) = noted.take()
         {

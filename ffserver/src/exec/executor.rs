@@ -1,7 +1,9 @@
 //! The executor of a node: runs handlers for clients' messages, one at a time for each session, and for other nodes' calls.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use ffnet::Link;
@@ -16,7 +18,7 @@ use crate::app::route::Route;
 use crate::cluster::side::PeerKey;
 use crate::error::CallError;
 use crate::exec::current_tables::CurrentTables;
-use crate::exec::deadlines::Deadlines;
+use crate::exec::deadlines::{Bounded, Deadlines};
 use crate::exec::execution::{Execution, log_error, poll_once};
 use crate::exec::replicas::Replicas;
 use crate::identity::counters::count;
@@ -87,10 +89,9 @@ impl Executor {
         match poll_once(&mut handler) {
             Poll::Ready(outcome) => done.done(node, &route.name, outcome),
             Poll::Pending => {
-                let (kept, name, handler) =
-                    (node.clone(), route.name.clone(), self.deadlines.run(deadline, handler));
-                let run = async move { done.done(&kept, &name, handler.await) };
-                drop(node.identity().tasks().calls().spawn(run));
+                let (handler, done) = (self.deadlines.run(deadline, handler), Some(done));
+                let waiting = WaitingMethod { handler, node: node.clone(), route: route.clone(), done };
+                drop(node.identity().tasks().calls().spawn(waiting));
             }
         }
     }
@@ -206,6 +207,27 @@ impl Executor {
     }
 }
 
+/// A method that waits, in a task of its own. A future by hand, for an async block would hold the handler twice.
+struct WaitingMethod<D> {
+    handler: Bounded,
+    node: Node,
+    route: Arc<Route>,
+    /// Taken with the outcome.
+    done: Option<D>,
+}
+
+impl<D: OnOutcome> Future for WaitingMethod<D> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let outcome = ready!(Pin::new(&mut self.handler).poll(cx));
+        if let Some(done) = self.done.take() {
+            done.done(&self.node, &self.route.name, outcome);
+        }
+        Poll::Ready(())
+    }
+}
+
 /// A call or a notify of another node, as it was read.
 pub(crate) struct NodeCall<'a> {
     pub(crate) link: &'a Link,
@@ -241,7 +263,7 @@ impl NodeCall<'_> {
 }
 
 /// The receiver of the outcome of a handler of that name.
-pub(crate) trait OnOutcome: Send + 'static {
+pub(crate) trait OnOutcome: Send + Unpin + 'static {
     fn done(self, node: &Node, name: &str, outcome: Outcome);
 }
 

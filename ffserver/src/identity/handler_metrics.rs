@@ -73,6 +73,14 @@ impl HandlerMetrics {
     /// A run has ended that began at `began`, if it is timed.
     #[inline]
     pub(crate) fn end(&self, began: Option<RunBegin>, failed: Option<Code>) {
+        if began.is_some() || failed.is_some() {
+            self.note(began, failed);
+        }
+    }
+
+    /// Notes the end of a run that is timed, or has failed. Most are neither.
+    #[cold]
+    fn note(&self, began: Option<RunBegin>, failed: Option<Code>) {
         if let Some(RunBegin(began)) = began {
             self.took.record(u64::from(self.ticks().get().wrapping_sub(began.get())) << TICK_BITS);
         }

@@ -38,8 +38,9 @@ impl Flow {
 impl Traffic {
     #[inline]
     fn of(&self, protocol: Option<ProtocolId>) -> &ProtocolTraffic {
-        let [.., unknown] = &self.0;
-        protocol.and_then(|id| self.0.get(id.index())).unwrap_or(unknown)
+        // The last place is theirs that have no protocol yet.
+        let place = protocol.map_or(PROTOCOLS_MAX, ProtocolId::index);
+        &self.0[place.min(PROTOCOLS_MAX)]
     }
 
     /// A read of a client has brought so many frames.

@@ -1,12 +1,13 @@
 //! The service of a link: what a neighbour's calls, notifies and forwarded clients' messages start on this node.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ffnet::Link;
-use ffnet::link::{Change, NotSent, Service};
+use ffnet::link::{Change, NotForwarded, Service};
 use ffproto::link::{Client, Head};
 use ffproto::{Code, Executed, Fault, NodeNumber, SessionId};
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use crate::app::route::Route;
 use crate::cluster::affinity::Hop;
 use crate::cluster::served::Served;
 use crate::cluster::side::PeerKey;
-use crate::exec::current_tables::KnownTables;
+use crate::exec::current_tables::TablesInUse;
 use crate::exec::executor::{AnswerCall, Executor, LogOnly, NodeCall, QueuedMessage};
 use crate::exec::methods::{Method, Reserved};
 use crate::exec::tables::{Audience, HandlerTables};
@@ -24,6 +25,7 @@ use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
 use crate::ops::{affinity, methods, reach};
 use crate::transit::Transit;
+use crate::transit::forward_counters::ForwardTally;
 use crate::transit::inbound_envelope::InboundEnvelope;
 use crate::transit::next_hop::{Forwarded, forward_over};
 
@@ -33,8 +35,11 @@ pub(crate) struct LinkService {
     at: PeerKey,
     speaker: LastSpeaker,
     last_forward: Mutex<Option<LastForward>>,
+    /// What is sent on, counted when what was read is handled.
+    tally: Cell<ForwardTally>,
     audience: Audience,
-    tables: KnownTables,
+    /// The tables in use, until what was read is handled.
+    tables: Cell<TablesInUse>,
 }
 
 /// The last net node that was found to be behind a link, and at which change of the cluster: mostly the next message is
@@ -102,8 +107,15 @@ impl LinkService {
     /// The service of the link to the neighbour `at`, which is of `audience`.
     pub(crate) fn new(inbound: Arc<Inbound>, at: PeerKey, audience: Audience) -> Self {
         let speaker = LastSpeaker(AtomicU64::new(u64::MAX));
-        let tables = KnownTables::default();
-        Self { inbound, at, speaker, last_forward: Mutex::default(), audience, tables }
+        Self {
+            inbound,
+            at,
+            speaker,
+            last_forward: Mutex::default(),
+            tally: Cell::default(),
+            audience,
+            tables: Cell::default(),
+        }
     }
 
     fn executor(&self) -> &Arc<Executor> {
@@ -181,13 +193,15 @@ impl LinkService {
         if message.hops >= transit.identity().limits().hops_max {
             return Err(transit.too_many_hops(message.hops));
         }
-        transit.count_forwarded(message.target);
-        let (sink, token) = (link.sink(), call.into());
+        let mut tally = self.tally.get();
+        transit.forwarded().count(message.target, &mut tally);
+        self.tally.set(tally);
+        let (mut sink, token) = (link.sink(), call.into());
         if let Some(last) = self.last_forward.lock().as_ref().filter(|last| last.is_for(transit, message)) {
-            match forward_over(&last.hop, message, sink.clone(), token) {
+            match forward_over(&last.hop, message, sink, token) {
                 Ok(()) => return Ok(()),
-                Err(NotSent::Fault(fault)) => return Err(fault),
-                Err(NotSent::Later) => {}
+                Err(NotForwarded::Fault(fault)) => return Err(fault),
+                Err(NotForwarded::Later(back)) => sink = back,
             }
         }
         // Before the look, so that an edit after it is seen.
@@ -244,7 +258,8 @@ impl Service for LinkService {
         }
         self.note_turn(link, head);
         // One look for each message: a message that has begun keeps its tables.
-        let tables = self.tables.current(&self.executor().tables);
+        let mut in_use = self.tables.take();
+        let tables = in_use.current(&self.executor().tables);
         match tables.methods(self.audience).and_then(|methods| methods.get(head.method)) {
             Some(Method::Handler(route)) => {
                 let deadline = now + Duration::from_millis(head.time_left_ms.into());
@@ -252,22 +267,25 @@ impl Service for LinkService {
                 let call = NodeCall { link, head, body, deadline, from: None };
                 self.executor().start_call(&self.at, route, call, answer);
             }
-            Some(Method::Target(served)) => self.client_message(&tables, served, link, head, body, now),
+            Some(Method::Target(served)) => self.client_message(tables, served, link, head, body, now),
             Some(Method::Reserved(Reserved::To)) => {
-                self.inbound.request(&InboundEnvelope { at: &self.at, link, head, body, now }, &tables);
+                self.inbound.request(&InboundEnvelope { at: &self.at, link, head, body, now }, tables);
             }
-            Some(Method::Reserved(_)) | None => self.refuse(&tables, link, head),
+            Some(Method::Reserved(_)) | None => self.refuse(tables, link, head),
         }
+        self.tables.set(in_use);
     }
 
     fn notify(&self, link: &Link, head: &Head, body: &[u8], now: Instant) {
         let node = &self.executor().node;
-        let tables = self.tables.current(&self.executor().tables);
+        let mut in_use = self.tables.take();
+        let tables = in_use.current(&self.executor().tables);
         let reserved = match tables.methods(self.audience).and_then(|methods| methods.get(head.method)) {
             Some(Method::Handler(route)) => {
                 let deadline = now + node.identity().limits().call_timeout;
                 let message = NodeCall { link, head, body, deadline, from: None };
-                return self.executor().start_call(&self.at, route, message, LogOnly);
+                self.executor().start_call(&self.at, route, message, LogOnly);
+                return self.tables.set(in_use);
             }
             Some(Method::Reserved(reserved)) => *reserved,
             Some(Method::Target(_)) | None => return,
@@ -278,7 +296,7 @@ impl Service for LinkService {
                 node.all_sessions().ended(client.session);
             }
             (Reserved::Reach, None) => reach::notice(self.executor(), &inbound),
-            (Reserved::To, _) => self.inbound.notice(&inbound, &tables),
+            (Reserved::To, _) => self.inbound.notice(&inbound, tables),
             (Reserved::Affinity, Some(client)) => {
                 let may_speak = || self.may_speak_for(link, client.session);
                 affinity::notice(node.transit(), &inbound, client, may_speak);
@@ -286,6 +304,7 @@ impl Service for LinkService {
             (Reserved::Methods, None) => methods::notice(node.transit(), &inbound),
             _ => {}
         }
+        self.tables.set(in_use);
     }
 
     fn begin(&self) {
@@ -293,6 +312,8 @@ impl Service for LinkService {
     }
 
     fn settle(&self) {
+        self.tables.take();
+        self.executor().node.transit().forwarded().settle(&mut self.tally.take());
         crate::session::local::end_write_batch();
     }
 

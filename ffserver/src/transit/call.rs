@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ffnet::Link;
-use ffnet::link::{Call, CallOptions, Forward, NotSent};
+use ffnet::link::{Call, CallOptions, Forward, NotForwarded, NotSent};
 use ffproto::link::Client;
 use ffproto::{Fault, NodeName, SessionId};
 use tokio::time::Instant;
@@ -92,8 +92,8 @@ impl Origin {
             };
             match link.forward(call, Instant::now()) {
                 Ok(()) => return Ok(calling),
-                Err(NotSent::Fault(fault)) => return Err(fault),
-                Err(NotSent::Later) => {}
+                Err(NotForwarded::Fault(fault)) => return Err(fault),
+                Err(NotForwarded::Later(_)) => {}
             }
         }
         let kind = ParkedKind::Call(HandlerMessage::new(side, who, method, self.client), (slot, 0));

@@ -1,7 +1,7 @@
 //! Envelopes to nodes that are no neighbours: written, sent towards their node, and passed on.
 
 use bytes::Bytes;
-use ffnet::link::{CallOptions, Forward, NotSent};
+use ffnet::link::{CallOptions, Forward, NotForwarded};
 use ffproto::link::Client;
 use ffproto::relay::{self, Op, TO};
 use ffproto::{Code, CommandId, Executed, Fault, NodeName, NodeNumber, SessionId};
@@ -152,8 +152,8 @@ impl Transit {
                 let call = Forward { method, body, options, message_of: None, hops: 0, nested, sink, token };
                 match way.forward(call, *now) {
                     Ok(()) => return Ok(()),
-                    Err(NotSent::Fault(fault)) => return Err(fault),
-                    Err(NotSent::Later) => {}
+                    Err(NotForwarded::Fault(fault)) => return Err(fault),
+                    Err(NotForwarded::Later(_)) => {}
                 }
             }
             NextHop::Go(_) | NextHop::Wait => {}

@@ -35,17 +35,38 @@ impl ForwardCounters {
         Self { known, other: counters.with(&[OTHER]) }
     }
 
-    #[inline]
-    pub(crate) fn count(&self, target: &Arc<str>) {
-        let known = self.known.iter().find(|(known, _)| place(known) == place(target));
-        known.map_or(&self.other, |(_, counter)| counter).inc();
+    /// Counts what a tally has, which is empty then.
+    pub(crate) fn settle(&self, tally: &mut ForwardTally) {
+        let ForwardTally { target, messages } = std::mem::take(tally);
+        if messages > 0 {
+            let known = self.known.iter().find(|(known, _)| place(known) == target);
+            known.map_or(&self.other, |(_, counter)| counter).add(messages);
+        }
     }
+
+    /// Counts a message in a tally; when the tally is of another target, what it had is counted first.
+    #[inline]
+    pub(crate) fn count(&self, target: &Arc<str>, tally: &mut ForwardTally) {
+        if tally.target != place(target) {
+            self.settle(tally);
+            tally.target = place(target);
+        }
+        tally.messages += 1;
+    }
+}
+
+/// A tally of the messages of one read that go to the same target, as mostly all do: their counter is looked up once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ForwardTally {
+    /// The [`place`] of the target.
+    target: usize,
+    messages: u64,
 }
 
 /// Where a target's text is: half of what `Arc::ptr_eq` compares, and enough, for no two live ones are at one place.
 #[inline]
-fn place(target: &Arc<str>) -> *const u8 {
-    Arc::as_ptr(target).cast()
+fn place(target: &Arc<str>) -> usize {
+    Arc::as_ptr(target).addr()
 }
 
 #[cfg(test)]
@@ -63,10 +84,13 @@ mod tests {
         let cluster = ffconfig::parse(text, Path::new("config.json"), &|_| None).unwrap().cluster;
         let (net, registry) = (cluster.node("net").unwrap(), Registry::new());
         let counters = ForwardCounters::new(&registry, &net.route, &ConfiguredRoutes::of(&cluster, net));
-        let target = net.route.find(ffproto::CommandId(3)).unwrap().to.key();
-        counters.count(target);
-        counters.count(target);
-        counters.count(&Arc::from("game of another table"));
+        let (target, mut tally) =
+            (net.route.find(ffproto::CommandId(3)).unwrap().to.key(), ForwardTally::default());
+        counters.count(target, &mut tally);
+        counters.count(target, &mut tally);
+        counters.count(&Arc::from("game of another table"), &mut tally);
+        counters.settle(&mut tally);
+        counters.settle(&mut tally);
         let text = registry.encode();
         assert!(text.contains("ff_forwarded_total{target=\"=game\"} 2"), "{text}");
         assert!(text.contains("ff_forwarded_total{target=\"other\"} 1"), "{text}");

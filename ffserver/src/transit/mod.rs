@@ -148,10 +148,10 @@ impl Transit {
         &self.0.park
     }
 
-    /// Counts a client's message that is sent on to a target.
+    /// The counters of clients' messages that this node sends on.
     #[inline]
-    pub(crate) fn count_forwarded(&self, target: &Arc<str>) {
-        self.0.forwarded.count(target);
+    pub(crate) fn forwarded(&self) -> &ForwardCounters {
+        &self.0.forwarded
     }
 
     /// The envelope hold: the envelopes that wait for their session or node.

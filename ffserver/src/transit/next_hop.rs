@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffconfig::Target;
 use ffnet::Link;
-use ffnet::link::{CallOptions, Forward, NotSent, Sink};
+use ffnet::link::{CallOptions, Forward, NotForwarded, NotSent, Sink};
 use ffproto::link::Client;
 use ffproto::relay::{self, AFFINITY, AffinityNotice, AffinityWord, Op, TO};
 use ffproto::{Code, Executed, Fault, NodeName, SessionId};
@@ -303,10 +303,10 @@ impl Transit {
             return wait(sink);
         }
         match self.hop(Arrival { target, from, routed_here, client, now }) {
-            NextHop::Go(hop) => match forward_over(&hop, message, sink.clone(), token) {
+            NextHop::Go(hop) => match forward_over(&hop, message, sink, token) {
                 Ok(()) => Ok(Some(hop).filter(|_| !client.stateless)),
-                Err(NotSent::Fault(fault)) => Err(fault),
-                Err(NotSent::Later) => wait(sink),
+                Err(NotForwarded::Fault(fault)) => Err(fault),
+                Err(NotForwarded::Later(sink)) => wait(sink),
             },
             NextHop::Wait => wait(sink),
             NextHop::None => Err(self.no_hop(target)),
@@ -397,7 +397,7 @@ impl Transit {
                     NextHop::None => return Err(self.no_hop(target).into()),
                 };
                 let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
-                forward_over(&hop, &message, sink.clone(), *token)
+                Ok(forward_over(&hop, &message, sink.clone(), *token)?)
             }
             ParkedKind::Call(head, (sink, token)) => {
                 let link = self.link_for_parked(head, now)?;
@@ -407,10 +407,8 @@ impl Transit {
                 };
                 let options = CallOptions { deadline, client: head.client };
                 let (hops, nested, sink, token) = (0, false, sink.clone(), *token);
-                link.forward(
-                    Forward { method, body, options, message_of: None, hops, nested, sink, token },
-                    now,
-                )
+                let call = Forward { method, body, options, message_of: None, hops, nested, sink, token };
+                Ok(link.forward(call, now)?)
             }
             ParkedKind::Notify(head) => {
                 let link = self.link_for_parked(head, now)?;
@@ -518,13 +516,14 @@ pub(crate) fn is_for_client(method: &str, body: &[u8]) -> bool {
 /// Sends a client's message over a hop.
 ///
 /// # Errors
-/// [`NotSent`]; the sink will not be told.
+/// [`NotForwarded`]; the sink will not be told.
+#[inline]
 pub(crate) fn forward_over(
     hop: &Hop,
     message: &Forwarded<'_>,
     sink: Arc<dyn Sink>,
     token: u64,
-) -> Result<(), NotSent> {
+) -> Result<(), NotForwarded> {
     let Forwarded { client, body, deadline, hops, now, .. } = *message;
     let options = CallOptions { deadline, client: Some(client) };
     let (method, message_of) = (hop.method, Some(client.session));

@@ -3,7 +3,7 @@
 
 use ffproto::CommandId;
 use ffproto::frame::Firefly;
-use ffproto::protocol::{Decoder, FireflyFrames, ProtocolFault, ProtocolId, Protocols, Received};
+use ffproto::protocol::{Decoder, FireflyFrames, Next, ProtocolFault, ProtocolId, Protocols, Received};
 
 /// A small limit, so that a fuzzer finds it.
 const MESSAGE_BYTES_MAX: usize = 256;
@@ -72,10 +72,18 @@ impl Connection<'_> {
         let mut scratch = Vec::new();
         let mut at = 0;
         while let Some(next) = decoder.next(&self.unread[at..], MESSAGE_BYTES_MAX)? {
-            assert!(next.bytes > 0 && at + next.bytes <= self.unread.len(), "{next:?}");
-            let frame = &self.unread[at..at + next.bytes];
-            at += next.bytes;
-            let received = decoder.take(frame, &mut scratch)?;
+            let (frame, received) = (
+                &self.unread[at..][..next.bytes()],
+                match next {
+                    Next::Message { to, body, .. } => {
+                        Some(Received::Message { to, body: body.into(), spoken: None })
+                    }
+                    Next::Frame { .. } => None,
+                },
+            );
+            assert!(!frame.is_empty(), "{next:?}");
+            at += frame.len();
+            let received = received.map_or_else(|| decoder.take(frame, &mut scratch), Ok)?;
             self.heard.push(format!("{received:?}"));
             if let Received::Message { spoken: Some(name), .. } = received {
                 *id = self.protocols.named(name).unwrap_or(*id);

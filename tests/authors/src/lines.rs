@@ -81,9 +81,11 @@ fn line(begin: &str, rest: &[u8], out: &mut Vec<u8>) {
 }
 
 impl Decoder for LinesDecoder {
-    fn next(&self, bytes: &[u8], message_bytes_max: usize) -> Result<Option<Next>, ProtocolFault> {
+    fn next<'a>(&self, bytes: &'a [u8], message_bytes_max: usize) -> Result<Option<Next<'a>>, ProtocolFault> {
         match bytes.iter().position(|byte| *byte == b'\n') {
-            Some(end) if end <= message_bytes_max => Ok(Some(Next { bytes: end + 1, is_message: true })),
+            Some(end) if end <= message_bytes_max => {
+                Ok(Some(Next::Frame { bytes: end + 1, is_message: true }))
+            }
             None if bytes.len() <= message_bytes_max => Ok(None),
             _ => Err(wrong("a line is too long")),
         }

@@ -19,9 +19,6 @@ const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 pub(super) struct Ticket(u32);
 
 impl Ticket {
-    pub(super) fn of(id: u32) -> Self {
-        Self(id)
-    }
     pub(super) fn id(self) -> u32 {
         self.0
     }

@@ -343,6 +343,8 @@ fn end(link: &Link, written: u64) {
     told.into_iter().for_each(|(told, fault)| told.tell(Err(&fault)));
 }
 
+/// Handles a frame. Inlined into every driver: a call for each frame costs a tenth of passing it on.
+#[inline(always)]
 fn handle<V: Service>(
     link: &Link,
     service: &V,

@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ffproto::link::{Client, Head, Kind};
 use ffproto::{Code, Executed, Fault, NodeName, SessionId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::handshake::Peer;
@@ -123,6 +123,23 @@ pub enum NotSent {
     Later,
     /// The fault that its caller must be told.
     Fault(Fault),
+}
+
+/// Why a call with a sink was not queued. The sink was not told.
+pub enum NotForwarded {
+    /// As [`NotSent::Later`], with the call's sink.
+    Later(Arc<dyn Sink>),
+    /// The fault that the call's caller must be told.
+    Fault(Fault),
+}
+
+impl From<NotForwarded> for NotSent {
+    fn from(not: NotForwarded) -> Self {
+        match not {
+            NotForwarded::Later(_) => Self::Later,
+            NotForwarded::Fault(fault) => Self::Fault(fault),
+        }
+    }
 }
 
 impl From<Fault> for NotSent {
@@ -345,63 +362,61 @@ impl Link {
     fn start(&self, method: &str, body: &[u8], options: CallOptions, now: Instant) -> Result<Ticket, Fault> {
         let method = self.method(method)?;
         let head = Head { method, client: options.client, ..Head::new(Kind::Call) };
-        let sent = self.queue_call(head, body, options.deadline, false, now, |calls, starts_at| {
-            calls.insert(options.deadline, starts_at)
-        });
-        sent.map_err(|not_sent| match not_sent {
-            NotSent::Fault(fault) => fault,
-            NotSent::Later => {
-                let text = format!("`{}` is being replaced", self.0.peer.name);
-                self.fault(Code::NoNode, Executed::No, text)
-            }
-        })
+        let room =
+            self.room_for_call(body.len(), options.deadline, false, now).map_err(
+                |not_sent| match not_sent {
+                    NotSent::Fault(fault) => fault,
+                    NotSent::Later => {
+                        let text = format!("`{}` is being replaced", self.0.peer.name);
+                        self.fault(Code::NoNode, Executed::No, text)
+                    }
+                },
+            )?;
+        Ok(room.queue(head, body, |calls, starts_at| calls.insert(options.deadline, starts_at)))
     }
 
     /// Calls a method by its number ([`Link::method_number`]): the outcome goes to a sink, without a future. `now` is
     /// the caller's clock, read once per turn.
     ///
     /// # Errors
-    /// [`NotSent`]; the sink will not be told.
-    pub fn forward(&self, call: Forward<'_>, now: Instant) -> Result<(), NotSent> {
+    /// [`NotForwarded`]; the sink will not be told.
+    pub fn forward(&self, call: Forward<'_>, now: Instant) -> Result<(), NotForwarded> {
         let Forward { method, body, options, message_of, hops, nested, sink, token } = call;
-        let (head, client) = (Head::new(Kind::Call), options.client);
-        let head = Head { method, client, hops, ..head };
-        self.queue_call(head, body, options.deadline, nested, now, |calls, starts_at| {
+        let room = match self.room_for_call(body.len(), options.deadline, nested, now) {
+            Ok(room) => room,
+            Err(NotSent::Later) => return Err(NotForwarded::Later(sink)),
+            Err(NotSent::Fault(fault)) => return Err(NotForwarded::Fault(fault)),
+        };
+        let head = Head { method, client: options.client, hops, ..Head::new(Kind::Call) };
+        room.queue(head, body, |calls, starts_at| {
             calls.forward(options.deadline, starts_at, message_of, sink, token)
-        })
-        .map(drop)
+        });
+        Ok(())
     }
 
-    /// Queues a call; `head` lacks what is known only here: the call's id and the time that is left.
-    fn queue_call(
+    /// Room for one call with a body of that length.
+    #[inline]
+    fn room_for_call(
         &self,
-        head: Head,
-        body: &[u8],
+        body_bytes: usize,
         deadline: Instant,
         nested: bool,
         now: Instant,
-        insert: impl FnOnce(&mut CallTable, u64) -> Ticket,
-    ) -> Result<Ticket, NotSent> {
+    ) -> Result<CallRoom<'_>, NotSent> {
         let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
             let late = "no time was left to start the call";
             return Err(self.fault(Code::Timeout, Executed::No, late).into());
         }
-        let mut out = self.0.out.lock();
-        self.check_room(&out, body.len(), nested)?;
-        // Both locks are held so that the order of tickets is the order of frames.
-        let mut calls = self.0.calls.lock();
+        let out = self.0.out.lock();
+        self.check_room(&out, body_bytes, nested)?;
+        let calls = self.0.calls.lock();
         if calls.len() >= self.0.limits.calls_max {
             self.0.counters.calls_full.fetch_add(1, Ordering::Relaxed);
             let full = "limits.calls_max calls wait already";
             return Err(self.fault(Code::Overloaded, Executed::No, full).into());
         }
-        let call = insert(&mut calls, out.taken).id();
-        drop(calls);
-        // Rounded up, so that the callee never sees less time than the caller has.
-        let time_left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX - 1) + 1;
-        Self::push(&mut out, &Head { call, time_left_ms, ..head }, body);
-        Ok(Ticket::of(call))
+        Ok(CallRoom { out, calls, left })
     }
 
     /// The number of calls on this link that wait for their outcome: its load.
@@ -509,7 +524,21 @@ impl Link {
         })
     }
 
+    /// Whether a body of so many bytes may be queued, by a few comparisons where it may.
+    #[inline]
     fn check_room(&self, out: &Outbox, more: usize, nested: bool) -> Result<(), NotSent> {
+        let LinkLimits { frame_bytes_max, outbox_bytes_max, .. } = self.0.limits;
+        let fits = more.saturating_add(FRAME_ROOM_BYTES) <= frame_bytes_max as usize
+            && out.bytes.len().saturating_add(more) <= outbox_bytes_max;
+        if fits && self.is_open() {
+            return Ok(());
+        }
+        self.refuse_room(out, more, nested)
+    }
+
+    /// Why there is no room, if there is none.
+    #[cold]
+    fn refuse_room(&self, out: &Outbox, more: usize, nested: bool) -> Result<(), NotSent> {
         self.check_open(out)?;
         if !self.is_open() && !nested {
             return Err(NotSent::Later);
@@ -590,6 +619,28 @@ impl Inner {
             return fault(Code::Overloaded, format!("the outbox to `{}` is full", self.peer.name));
         }
         None
+    }
+}
+
+/// The room for one call. Both locks are held so that the order of tickets is the order of frames.
+struct CallRoom<'a> {
+    out: MutexGuard<'a, Outbox>,
+    calls: MutexGuard<'a, CallTable>,
+    /// How long the caller waits.
+    left: Duration,
+}
+
+impl CallRoom<'_> {
+    /// Queues the call; `head` lacks what is known only here: the call's id and the time that is left.
+    #[inline]
+    fn queue(self, head: Head, body: &[u8], insert: impl FnOnce(&mut CallTable, u64) -> Ticket) -> Ticket {
+        let Self { mut out, mut calls, left } = self;
+        let ticket = insert(&mut calls, out.taken);
+        drop(calls);
+        // Rounded up, so that the callee never sees less time than the caller has.
+        let time_left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX - 1) + 1;
+        Link::push(&mut out, &Head { call: ticket.id(), time_left_ms, ..head }, body);
+        ticket
     }
 }
 

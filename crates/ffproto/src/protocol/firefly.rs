@@ -1,6 +1,6 @@
 //! The protocol of firefly's clients: frames one after the other, whose errors are frames of a reserved command.
 
-use super::{Begins, ClientProtocol, Decoder, FaultSaid, Next, ProtocolFault, Received, ReplyTo};
+use super::{Begins, ClientProtocol, Decoder, FaultSaid, Next, ProtocolFault, ReplyTo};
 use crate::frame::firefly::{HEADER_BYTES, UNCOUNTED_BYTES};
 use crate::frame::{Firefly, FrameFault, json};
 use crate::{CommandId, Fault};
@@ -21,6 +21,8 @@ struct FireflyDecoder {
 
 /// The bytes of the constants that begin every header.
 const CONSTANTS: usize = 9;
+/// The bytes of a command, which the length counts.
+const COMMAND_BYTES: usize = 4;
 
 /// The name of firefly's frames.
 pub const NAME: &str = "firefly";
@@ -54,30 +56,21 @@ impl ClientProtocol for FireflyFrames {
 }
 
 impl Decoder for FireflyDecoder {
-    fn next(&self, bytes: &[u8], message_bytes_max: usize) -> Result<Option<Next>, ProtocolFault> {
+    fn next<'a>(&self, bytes: &'a [u8], message_bytes_max: usize) -> Result<Option<Next<'a>>, ProtocolFault> {
         // The common case, a legal header, is told by a few comparisons.
-        if let Some((head, _)) = bytes.split_first_chunk::<HEADER_BYTES>()
+        if let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>()
             && head[..CONSTANTS] == self.constants
         {
             let length = u32::from_be_bytes([head[9], head[10], head[11], head[12]]) as usize;
-            if (4..=message_bytes_max).contains(&length) {
-                let whole = UNCOUNTED_BYTES + length;
-                return Ok((bytes.len() >= whole).then_some(Next { bytes: whole, is_message: true }));
+            if (COMMAND_BYTES..=message_bytes_max).contains(&length) {
+                let command = CommandId(u32::from_be_bytes([head[13], head[14], head[15], head[16]]));
+                let body = rest.get(..length - COMMAND_BYTES);
+                return Ok(body.map(|body| Next::message(UNCOUNTED_BYTES + length, command, body)));
             }
         }
         let max = u32::try_from(message_bytes_max).unwrap_or(u32::MAX);
         let frame = self.framing.read(bytes, max)?;
-        Ok(frame.map(|frame| Next { bytes: frame.bytes, is_message: true }))
-    }
-
-    #[inline]
-    fn take<'a>(&mut self, frame: &'a [u8], _: &'a mut Vec<u8>) -> Result<Received<'a>, ProtocolFault> {
-        // It has been looked at as a whole.
-        let command = frame.get(UNCOUNTED_BYTES..HEADER_BYTES).and_then(|bytes| bytes.first_chunk());
-        let (Some(command), Some(body)) = (command, frame.get(HEADER_BYTES..)) else {
-            return Err(ProtocolFault::new("illegal frame: it is not whole"));
-        };
-        Ok(Received::message(CommandId(u32::from_be_bytes(*command)), body))
+        Ok(frame.map(|frame| Next::message(frame.bytes, frame.command, frame.body)))
     }
 }
 

@@ -29,7 +29,7 @@ pub const BUILT_IN: [&str; 3] = [firefly::NAME, websocket::BINARY, websocket::JS
 /// A protocol of game clients. One value serves all connections of a node.
 ///
 /// ```
-/// use ffproto::protocol::{Begins, ClientProtocol, Decoder, FaultSaid, Next, ProtocolFault, Received, ReplyTo};
+/// use ffproto::protocol::{Begins, ClientProtocol, Decoder, FaultSaid, Next, ProtocolFault, ReplyTo};
 /// use ffproto::{CommandId, Fault};
 ///
 /// /// `COMMAND BODY\n`, both ways.
@@ -60,28 +60,22 @@ pub const BUILT_IN: [&str; 3] = [firefly::NAME, websocket::BINARY, websocket::JS
 /// }
 ///
 /// impl Decoder for LinesDecoder {
-///     fn next(&self, bytes: &[u8], max: usize) -> Result<Option<Next>, ProtocolFault> {
-///         match bytes.iter().position(|byte| *byte == b'\n') {
-///             Some(end) => Ok(Some(Next { bytes: end + 1, is_message: true })),
-///             None if bytes.len() > max => Err(ProtocolFault::new("a line that is too long")),
-///             None => Ok(None),
-///         }
-///     }
-///     fn take<'a>(&mut self, line: &'a [u8], _: &'a mut Vec<u8>) -> Result<Received<'a>, ProtocolFault> {
-///         let text = std::str::from_utf8(line).map_err(|_| ProtocolFault::new("no UTF-8"))?;
-///         let (command, body) = text.trim_end().split_once(' ').ok_or(ProtocolFault::new("no body"))?;
+///     fn next<'a>(&self, bytes: &'a [u8], max: usize) -> Result<Option<Next<'a>>, ProtocolFault> {
+///         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+///             return if bytes.len() > max { Err(ProtocolFault::new("a line that is too long")) } else { Ok(None) };
+///         };
+///         let text = std::str::from_utf8(&bytes[..end]).map_err(|_| ProtocolFault::new("no UTF-8"))?;
+///         let (command, body) = text.split_once(' ').ok_or(ProtocolFault::new("no body"))?;
 ///         let command = command.parse().map_err(|_| ProtocolFault::new("no command"))?;
-///         Ok(Received::message(CommandId(command), body.as_bytes()))
+///         Ok(Some(Next::message(end + 1, CommandId(command), body.as_bytes())))
 ///     }
 /// }
 ///
-/// let mut decoder = Lines.decoder(&[]).unwrap();
+/// let decoder = Lines.decoder(&[]).unwrap();
 /// let bytes = b"100 hello\n101 b";
 /// let next = decoder.next(bytes, 1000).unwrap().unwrap();
-/// let mut scratch = Vec::new();
-/// let received = decoder.take(&bytes[..next.bytes], &mut scratch).unwrap();
-/// assert_eq!(received, Received::message(CommandId(100), b"hello"));
-/// assert!(decoder.next(&bytes[next.bytes..], 1000).unwrap().is_none());
+/// assert_eq!(next, Next::message(10, CommandId(100), b"hello"));
+/// assert!(decoder.next(&bytes[next.bytes()..], 1000).unwrap().is_none());
 /// ```
 pub trait ClientProtocol: fmt::Debug + Send + Sync + 'static {
     /// The name in `client.protocols`, in logs and metrics, and beside a connection that goes to another process. It must
@@ -130,14 +124,20 @@ pub trait Decoder: Send {
     ///
     /// # Errors
     /// [`ProtocolFault`] as soon as the bytes cannot become a frame: the connection ends.
-    fn next(&self, bytes: &[u8], message_bytes_max: usize) -> Result<Option<Next>, ProtocolFault>;
+    fn next<'a>(&self, bytes: &'a [u8], message_bytes_max: usize) -> Result<Option<Next<'a>>, ProtocolFault>;
 
-    /// Takes the whole frame that [`Decoder::next`] has found. `scratch` is room for what has to be unpacked; its content
-    /// does not matter.
+    /// Takes the whole [`Next::Frame`] that [`Decoder::next`] has found; a protocol whose frames are all messages needs none.
+    /// `scratch` is room for what has to be unpacked; its content does not matter.
     ///
     /// # Errors
     /// [`ProtocolFault`]: the connection ends.
-    fn take<'a>(&mut self, frame: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Received<'a>, ProtocolFault>;
+    fn take<'a>(
+        &mut self,
+        _frame: &'a [u8],
+        _scratch: &'a mut Vec<u8>,
+    ) -> Result<Received<'a>, ProtocolFault> {
+        Err(ProtocolFault::new("a frame that its protocol finds and does not take"))
+    }
 
     /// The bytes with which the client is told why its connection ends, if the protocol has a word for that.
     fn farewell(&self, _why: Ending<'_>) -> Option<Vec<u8>> {
@@ -206,11 +206,45 @@ impl Begins {
 
 /// A whole frame at the start of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Next {
-    /// Its bytes: where the next frame starts.
-    pub bytes: usize,
-    /// Whether a message is whole with it: then it waits for its turn.
-    pub is_message: bool,
+pub enum Next<'a> {
+    /// A message that lies there as it is, and changes nothing in the decoder. It waits for its turn, and is not taken: it is
+    /// looked at again when the turn has come.
+    Message {
+        /// The bytes of the frame: where the next one starts.
+        bytes: usize,
+        /// What an answer goes to.
+        to: ReplyTo,
+        /// The body.
+        body: &'a [u8],
+    },
+    /// A frame that [`Decoder::take`] takes.
+    Frame {
+        /// Its bytes: where the next frame starts.
+        bytes: usize,
+        /// Whether a message is whole with it: then it waits for its turn.
+        is_message: bool,
+    },
+}
+
+impl<'a> Next<'a> {
+    /// A message of a protocol whose requests have no ids.
+    #[inline]
+    pub fn message(bytes: usize, command: CommandId, body: &'a [u8]) -> Self {
+        Self::Message { bytes, to: command.into(), body }
+    }
+
+    /// The bytes of the frame.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        let (Self::Message { bytes, .. } | Self::Frame { bytes, .. }) = self;
+        *bytes
+    }
+
+    /// Whether a message is whole with the frame.
+    #[inline]
+    pub fn is_message(&self) -> bool {
+        !matches!(self, Self::Frame { is_message: false, .. })
+    }
 }
 
 /// The meaning of a frame that was taken.

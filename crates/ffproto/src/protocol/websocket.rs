@@ -121,9 +121,9 @@ impl WebSocketDecoder {
 }
 
 impl Decoder for WebSocketDecoder {
-    fn next(&self, bytes: &[u8], message_bytes_max: usize) -> Result<Option<Next>, ProtocolFault> {
+    fn next<'a>(&self, bytes: &'a [u8], message_bytes_max: usize) -> Result<Option<Next<'a>>, ProtocolFault> {
         let next = self.state.assembly.next(bytes, message_bytes_max + firefly::UNCOUNTED_BYTES)?;
-        Ok(next.map(|next| Next { bytes: next.bytes, is_message: next.ends_message() }))
+        Ok(next.map(|next| Next::Frame { bytes: next.bytes, is_message: next.ends_message() }))
     }
 
     fn take<'a>(&mut self, frame: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Received<'a>, ProtocolFault> {

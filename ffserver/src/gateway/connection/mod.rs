@@ -35,12 +35,13 @@ use super::busy_poll;
 use super::login_stage;
 use crate::app::hooks::{SessionEvent, SessionEventKind};
 use crate::error::HandlerError;
-use crate::exec::current_tables::KnownTables;
+use crate::exec::current_tables::TablesInUse;
 use crate::exec::execution::{Execution, log_error, until};
 use crate::exec::executor::Executor;
 use crate::session::handle::Session;
 use crate::session::local::write_buffer::WriteBuffer;
 use crate::session::local::{CloseReason, Directive, KEEP_BYTES, LocalSession, Socket, Stage};
+use crate::transit::forward_counters::ForwardTally;
 use allowance::Allowance;
 pub(super) use closed::Closed;
 pub(super) use decision::MessageRefusal;
@@ -63,7 +64,6 @@ pub(super) struct Connection {
     socket: Socket,
     session: LocalSession,
     executor: Arc<Executor>,
-    tables: KnownTables,
     input: Input,
     progress: Progress,
     running: Option<RunningHandler>,
@@ -98,6 +98,18 @@ struct Progress {
     moves: u32,
 }
 
+/// One turn of a connection: what is the same for all messages that one read has brought.
+struct Turn {
+    now: Instant,
+    /// The deadline of what starts in this turn.
+    deadline: Instant,
+    tables: TablesInUse,
+    /// What is sent on, counted at the end of the turn.
+    forwarded: ForwardTally,
+    /// Whether the session has noted that its client speaks.
+    noted: bool,
+}
+
 impl Connection {
     pub(super) fn new(stream: Arc<dyn ClientStream>, session: LocalSession, executor: Arc<Executor>) -> Self {
         let limits = &executor.node.identity().limits();
@@ -127,7 +139,6 @@ impl Connection {
         Self {
             socket,
             session,
-            tables: KnownTables::default(),
             input: Input::default(),
             progress: Progress::default(),
             running: None,
@@ -301,8 +312,9 @@ impl Connection {
                 }
             },
         };
-        let mut unpacked = UNPACKED.take();
-        let handled = self.handle_messages(bytes, opening, now, &mut unpacked, cx);
+        let (mut unpacked, mut turn) = (UNPACKED.take(), self.turn(now));
+        let handled = self.handle_messages(bytes, opening, &mut turn, &mut unpacked, cx);
+        self.executor.node.transit().forwarded().settle(&mut turn.forwarded);
         // A large message is rare, and its room is not kept.
         unpacked.clear();
         unpacked.shrink_to(SCRATCH_BYTES);
@@ -316,51 +328,38 @@ impl Connection {
         &mut self,
         bytes: &[u8],
         mut at: usize,
-        now: Instant,
+        turn: &mut Turn,
         unpacked: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Result<usize, ProtocolFault> {
         let max = self.executor.node.identity().limits().frame_bytes_max as usize;
-        let (mut noted, from, mut frames) = (false, at, 0);
-        while let Some(spoken) = &self.input.spoken {
-            let Some(Next { bytes: length, is_message }) = spoken.decoder.next(&bytes[at..], max)? else {
+        let (from, mut frames) = (at, 0);
+        while let Some(spoken) = &mut self.input.spoken {
+            let Some(next) = spoken.decoder.next(&bytes[at..], max)? else {
                 if bytes.len() - at > self.input_bytes_max() {
                     return Err(endless("a frame", bytes.len() - at));
                 }
                 break;
             };
-            if is_message && !self.may_start(now, cx) {
+            if next.bytes() == 0 || next.bytes() > bytes.len() - at {
+                let text = "a frame of the protocol that is empty or longer than what is read";
+                return Err(ProtocolFault::new(text));
+            }
+            if next.is_message() && !self.may_start(turn.now, cx) {
                 self.progress.stalled = true;
                 break;
             }
-            let whole = bytes.get(at..at + length).filter(|frame| !frame.is_empty());
-            let (Some(frame), Some(spoken)) = (whole, &mut self.input.spoken) else {
-                return Err(ProtocolFault::new(
-                    "a frame of the protocol that is empty or longer than what is read",
-                ));
-            };
-            at += length;
+            let frame = &bytes[at..at + next.bytes()];
+            at += next.bytes();
             frames += 1;
-            match spoken.decoder.take(frame, unpacked)? {
-                Received::Message { to, body, spoken: name } => {
-                    if let Some(id) = name.and_then(|name| self.session.protocols().named(name)) {
-                        self.session.set_protocol(id);
-                    }
-                    if !std::mem::replace(&mut noted, true) {
-                        self.session.note_message(now);
-                    }
-                    self.handle(to, &body, now, cx);
-                }
-                Received::Beat => self.session.beat(now),
-                Received::Answered(answer) => {
-                    self.session.beat(now);
-                    self.session.queue_control(|out| out.extend_from_slice(&answer));
-                }
-                Received::End => {
+            match next {
+                Next::Message { to, body, .. } => self.handle(to, body, turn, cx),
+                Next::Frame { .. } if self.take_frame(frame, unpacked, turn, cx)? => {}
+                Next::Frame { .. } => {
                     // The same as when a client closes its sending side: its requests are still answered.
                     self.progress.ended = true;
-                    self.session.count_read(frames, at - from);
-                    return Ok(bytes.len());
+                    at = bytes.len();
+                    break;
                 }
             }
         }
@@ -368,6 +367,39 @@ impl Connection {
             self.session.count_read(frames, at - from);
         }
         Ok(at)
+    }
+
+    /// A turn that begins now.
+    fn turn(&self, now: Instant) -> Turn {
+        let deadline = now + self.executor.node.identity().limits().call_timeout;
+        let (tables, forwarded) = (TablesInUse::default(), ForwardTally::default());
+        Turn { now, deadline, tables, forwarded, noted: false }
+    }
+
+    /// Takes a frame that its protocol has to unpack. False when the client has nothing more to say.
+    fn take_frame(
+        &mut self,
+        frame: &[u8],
+        unpacked: &mut Vec<u8>,
+        turn: &mut Turn,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, ProtocolFault> {
+        let Some(spoken) = &mut self.input.spoken else { return Ok(true) };
+        match spoken.decoder.take(frame, unpacked)? {
+            Received::Message { to, body, spoken: name } => {
+                if let Some(id) = name.and_then(|name| self.session.protocols().named(name)) {
+                    self.session.set_protocol(id);
+                }
+                self.handle(to, &body, turn, cx);
+            }
+            Received::Beat => self.session.beat(turn.now),
+            Received::Answered(answer) => {
+                self.session.beat(turn.now);
+                self.session.queue_control(|out| out.extend_from_slice(&answer));
+            }
+            Received::End => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Whether the next message may start: none runs, not too many wait elsewhere, and the client keeps
@@ -409,16 +441,19 @@ impl Connection {
     }
 
     /// Does what is decided over one message of the client.
-    fn handle(&mut self, to: ReplyTo, body: &[u8], now: Instant, cx: &mut Context<'_>) {
-        let Self { executor, session, last_hop, progress, tables, .. } = self;
+    fn handle(&mut self, to: ReplyTo, body: &[u8], turn: &mut Turn, cx: &mut Context<'_>) {
+        let Self { executor, session, last_hop, progress, .. } = self;
+        if !std::mem::replace(&mut turn.noted, true) {
+            session.note_message(turn.now);
+        }
         let identity = executor.node.identity();
         let login = identity.config().login.as_ref().map(|login| login.command);
-        let tables = tables.current(&executor.tables);
-        let decision = decide(login, session.stage(), to.command, &tables);
+        let tables = turn.tables.current(&executor.tables);
+        let decision = decide(login, session.stage(), to.command, tables);
         if let Decision::Handle { is_login: true, .. } | Decision::Forward { is_login: true, .. } = decision {
             session.set_stage(Stage::Asked);
         }
-        let message = Message { to, body, now };
+        let message = Message { to, body, now: turn.now, deadline: turn.deadline };
         match decision {
             Decision::Handle { route, .. } => {
                 self.running = start(executor, session, route, &message, cx);
@@ -427,7 +462,14 @@ impl Connection {
                 }
             }
             Decision::Forward { rule, .. } => {
-                forward(executor, session, (last_hop, &mut progress.moves), rule, &message);
+                forward(
+                    executor,
+                    session,
+                    (last_hop, &mut progress.moves),
+                    &mut turn.forwarded,
+                    rule,
+                    &message,
+                );
             }
             Decision::NoRoute => {
                 let text = format!("no handler and no route for command {}", to.command);

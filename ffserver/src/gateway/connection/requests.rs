@@ -2,11 +2,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use ffconfig::RouteRule;
-use ffnet::link::{NotSent, Sink};
+use ffnet::link::{NotForwarded, Sink};
 use ffproto::Fault;
 use ffproto::link::Client;
 use ffproto::protocol::ReplyTo;
@@ -17,11 +17,13 @@ use crate::app::handler::{Outcome, Request, Sender};
 use crate::app::hooks::SessionEventKind;
 use crate::app::route::Route;
 use crate::cluster::affinity::Hop;
+use crate::exec::deadlines::Bounded;
 use crate::exec::execution::{Execution, log_error, poll_once};
 use crate::exec::executor::Executor;
 use crate::gateway::login_stage;
 use crate::session::local::{LocalSession, Stage};
 use crate::transit::Transit;
+use crate::transit::forward_counters::ForwardTally;
 use crate::transit::next_hop::{Forwarded, forward_over};
 
 /// The running handler of a connection, which waits for something.
@@ -45,6 +47,8 @@ pub(super) struct Message<'a> {
     pub(super) to: ReplyTo,
     pub(super) body: &'a [u8],
     pub(super) now: Instant,
+    /// When the client stops waiting.
+    pub(super) deadline: Instant,
 }
 
 /// The hop that the session's last stateful message took: the next one mostly takes it, too.
@@ -61,10 +65,9 @@ pub(super) fn start(
     message: &Message<'_>,
     cx: &mut Context<'_>,
 ) -> Option<RunningHandler> {
-    let Message { to, body, now } = *message;
+    let Message { to, body, deadline, .. } = *message;
     let command = to.command;
     let identity = executor.node.identity();
-    let deadline = now + identity.limits().call_timeout;
     if identity.may_log_call() {
         info!(session = %session.id(), "call command {command}: {}", route.name);
     }
@@ -83,17 +86,35 @@ pub(super) fn start(
             None
         }
         Poll::Pending if route.concurrent => {
-            let handler = executor.deadlines.run(deadline, handler);
-            let (session, executor, name) = (session.clone(), executor.clone(), route.name.clone());
             session.request_waits();
-            drop(identity.tasks().calls().spawn(async move {
-                let outcome = handler.await;
-                finish(&session, &executor, Some(to), &name, outcome);
-                session.request_ended();
-            }));
+            let (handler, session) = (executor.deadlines.run(deadline, handler), session.clone());
+            let beside =
+                BesideRequest { handler, session, executor: executor.clone(), to, route: route.clone() };
+            drop(identity.tasks().calls().spawn(beside));
             None
         }
         Poll::Pending => Some(RunningHandler { handler, request: Some((to, route.clone())), deadline }),
+    }
+}
+
+/// A request that runs in a task of its own, beside its session's order. A future by hand: a block would hold the handler
+/// twice, and so large a future is copied by a call each of the four times that tokio moves it.
+struct BesideRequest {
+    handler: Bounded,
+    session: LocalSession,
+    executor: Arc<Executor>,
+    to: ReplyTo,
+    route: Arc<Route>,
+}
+
+impl Future for BesideRequest {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let outcome = ready!(Pin::new(&mut self.handler).poll(cx));
+        finish(&self.session, &self.executor, Some(self.to), &self.route.name, outcome);
+        self.session.request_ended();
+        Poll::Ready(())
     }
 }
 
@@ -102,16 +123,17 @@ pub(super) fn forward(
     executor: &Arc<Executor>,
     session: &LocalSession,
     (last_hop, moves): (&mut LastHop, &mut u32),
+    tally: &mut ForwardTally,
     rule: &RouteRule,
     message: &Message<'_>,
 ) {
-    let Message { to, body, now } = *message;
+    let Message { to, body, now, deadline } = *message;
     let transit = executor.node.transit();
     let client = Client { session: session.id(), command: to.command, stateless: rule.stateless };
-    let (target, deadline) = (rule.to.key(), now + transit.identity().limits().call_timeout);
+    let target = rule.to.key();
     let (from, routed_here, hops) = (None, true, 0);
     let message = Forwarded { target, from, routed_here, hops, client, body, deadline, now };
-    transit.count_forwarded(target);
+    transit.forwarded().count(target, tally);
     let asked = session.stage() == Stage::Asked;
     let sink = if asked { login_stage::sink(session, executor) } else { session.reply_sink() };
     session.request_waits();
@@ -145,10 +167,10 @@ impl LastHop {
             same && hop.holds(changes) && !transit.park().any()
         });
         if let Some((_, hop)) = known {
-            return match forward_over(hop, message, sink.clone(), token) {
+            return match forward_over(hop, message, sink, token) {
                 Ok(()) => Ok(()),
-                Err(NotSent::Fault(fault)) => Err(fault),
-                Err(NotSent::Later) => transit.forward(message, sink, token).map(drop),
+                Err(NotForwarded::Fault(fault)) => Err(fault),
+                Err(NotForwarded::Later(sink)) => transit.forward(message, sink, token).map(drop),
             };
         }
         let hop = transit.forward(message, sink, token)?;

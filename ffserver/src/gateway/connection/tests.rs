@@ -192,12 +192,8 @@ impl ClientProtocol for Endless {
 }
 
 impl Decoder for Endless {
-    fn next(&self, _: &[u8], _: usize) -> Result<Option<Next>, ProtocolFault> {
+    fn next<'a>(&self, _: &'a [u8], _: usize) -> Result<Option<Next<'a>>, ProtocolFault> {
         Ok(None)
-    }
-
-    fn take<'a>(&mut self, _: &'a [u8], _: &'a mut Vec<u8>) -> Result<Received<'a>, ProtocolFault> {
-        Ok(Received::Beat)
     }
 }
 

@@ -82,10 +82,8 @@ impl Sink for Nobody {
 fn forward(link: &Link, method: u16, message_of: Option<SessionId>, nested: bool) -> Result<(), NotSent> {
     let sink = Arc::new(Nobody);
     let options = within(1000);
-    link.forward(
-        Forward { method, body: b"x", options, message_of, hops: 0, nested, sink, token: 0 },
-        Instant::now(),
-    )
+    let call = Forward { method, body: b"x", options, message_of, hops: 0, nested, sink, token: 0 };
+    Ok(link.forward(call, Instant::now())?)
 }
 
 async fn until(what: impl Fn() -> bool) {
