@@ -43,6 +43,7 @@ mod supervision;
 mod targets;
 mod terminal;
 mod transports;
+mod unit;
 mod users;
 mod websocket;
 mod write_behind;
