@@ -183,6 +183,7 @@ async fn an_older_start_of_a_node_that_runs_is_told_so_and_stops() -> Result<()>
     let older = tokio::process::Command::new(bins::folder()?.join("appmain"))
         .args([Path::new("game1"), &cluster.folder().join("config.json")])
         .env("FF_INCARNATION", "1")
+        .env("FF_RUN_DIR", cluster.run_dir())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

@@ -20,6 +20,7 @@ mod handlers;
 mod health;
 mod hooks;
 mod hosts;
+mod identity;
 mod layering;
 mod limits;
 mod login;

@@ -431,7 +431,7 @@ fn take_knowledge(node: &Node, said: FromPredecessor) {
 }
 
 fn who(node: &Node) -> ProcessIdentity {
-    let cluster = node.identity().local(Vec::new()).cluster.to_string();
+    let cluster = node.identity().cluster().to_string();
     ProcessIdentity { cluster, name: node.name().clone(), incarnation: node.incarnation() }
 }
 

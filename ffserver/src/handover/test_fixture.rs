@@ -55,6 +55,7 @@ pub(super) fn child(context: &HandoverContext) -> Link {
         pid: 1,
         program: String::new(),
         methods: vec!["method".into()],
+        version: ffproto::Versions::OURS.max,
     };
     let link = context.node.transit().new_link(peer);
     assert!(context.node.transit().add_child(link.clone()));

@@ -151,11 +151,11 @@ impl Control {
 
     /// Connects; says whether the master takes metrics.
     async fn open(&self) -> Result<(TcpStream, bool), HandshakeError> {
+        let local = self.reported.transit.identity().local(vec![METRICS.to_owned()])?;
         let connecting = TcpStream::connect(self.master_address());
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
         let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        let local = self.reported.transit.identity().local(vec![METRICS.to_owned()]);
         let master = dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
         Ok((stream, master.methods.iter().any(|method| method == METRICS)))
     }

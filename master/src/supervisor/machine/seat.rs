@@ -168,6 +168,8 @@ pub(super) struct Seat {
     pub(super) crash: Option<Arc<CrashView>>,
     /// Whether any start of it has ever been ready.
     pub(super) proven: bool,
+    /// Whether the node was wanted down when somebody else started it: then it is so again when that one has left.
+    pub(super) was_stopped: bool,
 }
 
 impl Seat {
@@ -186,6 +188,7 @@ impl Seat {
             last_exit: None,
             crash: None,
             proven: false,
+            was_stopped: false,
         }
     }
 

@@ -180,6 +180,11 @@ impl World {
         self.todo.drain(..).filter_map(short).collect()
     }
 
+    /// What was wanted since the last call.
+    pub(super) fn take_todo(&mut self) -> Vec<Do> {
+        std::mem::take(&mut self.todo)
+    }
+
     /// The answers since the last call, and nothing else.
     pub(super) fn answer(&mut self) -> Option<Answer> {
         self.todo.drain(..).find_map(|todo| match todo {
