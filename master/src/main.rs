@@ -13,6 +13,7 @@ use ffambient::Ambient;
 use ffconfig::{Cluster, LoadError, Loaded};
 use ffnet::notify::{self, Notifier, Word};
 use ffnet::private_file;
+use ffproto::Versions;
 use master::cli::{Args, Asked, exit};
 use master::console::Console;
 use master::keys::{self, MasterKeys};
@@ -23,6 +24,9 @@ use master::supervisor::machine::End;
 use master::supervisor::process::{AppsError, Launcher, ProcessLauncher};
 use master::{RunFolder, Setup, check};
 use tracing::{info, warn};
+
+/// In which a test says which one version of the protocol between nodes a program shall speak; nodes read it, too.
+const SPEAK_ENV: &str = "FF_SPEAK";
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -155,6 +159,7 @@ async fn cluster(
         console,
         run: Some(run),
         keys,
+        versions: Versions::told(env(SPEAK_ENV).as_deref()).context(SPEAK_ENV)?,
         ambient,
     };
     let running = master::start(setup).await?;

@@ -49,6 +49,8 @@ pub struct Setup {
     pub run: Option<RunFolder>,
     /// Who the nodes are, proven.
     pub keys: MasterKeys,
+    /// The versions of the protocol between nodes that the master speaks.
+    pub versions: Versions,
     /// The clock and the chance of the supervisor.
     pub ambient: Ambient,
 }
@@ -105,7 +107,7 @@ impl RunningMaster {
 /// # Errors
 /// [`StartError`]; nothing is left open and no process was started.
 pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
-    let Setup { cluster, source, mut launcher, console, run, keys, ambient } = setup;
+    let Setup { cluster, source, mut launcher, console, run, keys, versions, ambient } = setup;
     let cluster = Arc::new(cluster);
     let left = run.as_ref().and_then(RunFolder::roster).map_or_else(Vec::new, |roster| roster.nodes);
     let living = living(&left, &mut *launcher);
@@ -115,7 +117,7 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let (sockets, control) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
-    let local = Arc::new(local(&cluster, &keys, &ambient)?);
+    let local = Arc::new(local(&cluster, &keys, versions, &ambient)?);
     let desk = run.as_ref().and_then(open_desk);
     let metrics = ClusterMetrics::new();
     let (cluster_of, logs_of, meter) = (Arc::clone(&cluster), logs.clone(), metrics.meter());
@@ -202,12 +204,17 @@ fn open_sockets(
 }
 
 /// What the master says of itself to nodes.
-fn local(cluster: &Cluster, keys: &MasterKeys, ambient: &Ambient) -> Result<Local, KeyError> {
+fn local(
+    cluster: &Cluster,
+    keys: &MasterKeys,
+    versions: Versions,
+    ambient: &Ambient,
+) -> Result<Local, KeyError> {
     let incarnation = Incarnation::next(ambient.clock.now_ms(), None);
     let own = keys.cluster.start(Claims::of_master(cluster.name.clone()), incarnation, &ambient.chance)?;
     Ok(Local {
         keys: Arc::new(own),
-        versions: Versions::OURS,
+        versions,
         methods: vec![METRICS.to_owned()],
         chance: ambient.chance.stream("control"),
         clock: ambient.clock.clone(),

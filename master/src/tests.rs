@@ -132,10 +132,10 @@ fn local(keys: Arc<NodeKeys>) -> Local {
     Local { keys, versions, methods: vec![], chance, clock, binding: vec![] }
 }
 
-async fn register(at: SocketAddr, local: Local) -> Result<TcpStream, HandshakeError> {
+async fn register(at: SocketAddr, local: Local) -> Result<NodeSide<TcpStream>, HandshakeError> {
     let mut stream = TcpStream::connect(at).await?;
-    dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
-    Ok(stream)
+    let master = dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
+    Ok(NodeSide::new(stream, master.version))
 }
 
 /// The life of a node; its exit code. It registers again and again, as a node does.
@@ -144,7 +144,7 @@ async fn node(spec: LaunchSpec, tasks: Tasks, broken: bool) -> i32 {
     loop {
         let local = local(Arc::clone(&spec.keys));
         if let Ok(stream) = register(spec.cluster.master.rootport, local).await
-            && let Some(code) = converse(&spec, &tasks, NodeSide::new(stream), broken, &mut served).await
+            && let Some(code) = converse(&spec, &tasks, stream, broken, &mut served).await
         {
             return code;
         }
@@ -187,7 +187,7 @@ async fn converse(
         };
         let hear = |what: String| tasks.heard.lock().push(format!("{name}{what}"));
         match message {
-            ToNode::Registered { number } => hear(format!(" is {}", number.0)),
+            ToNode::Registered { number, .. } => hear(format!(" is {}", number.0)),
             // These nodes do not say that they know the question.
             ToNode::Metrics { .. } => hear(": asked for metrics".into()),
             ToNode::ParentUp { name: parent, .. } => hear(format!(": {parent} is up")),
@@ -263,6 +263,7 @@ async fn world_in(ports: [u16; 4], tasks: Tasks, run: Option<&Path>) -> Result<W
     let setup = Setup {
         cluster,
         keys,
+        versions: Versions::OURS,
         source: Arc::new(move |apps: &[String]| load(&read.lock(), apps)),
         launcher: Box::new(tasks.clone()),
         console: Console::none(),

@@ -45,5 +45,6 @@ mod targets;
 mod terminal;
 mod transports;
 mod users;
+mod versions;
 mod websocket;
 mod write_behind;

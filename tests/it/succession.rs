@@ -69,10 +69,10 @@ impl FakeMaster {
         let place = Pending::default().enter();
         let accepted = accept(&mut stream, Purpose::Control, &local, &place, |_| Ok(())).await;
         let Ok(peer) = accepted else { return };
-        let mut node = MasterSide::new(stream);
+        let mut node = MasterSide::new(stream, peer.version);
         let (tell, mut told) = mpsc::unbounded_channel();
         let number = ["net", "gate", "game"].iter().position(|known| peer.name == **known).unwrap_or(9);
-        tell.send(ToNode::Registered { number: NodeNumber(number as u16 + 1) }).unwrap();
+        tell.send(ToNode::Registered { number: NodeNumber(number as u16 + 1), release: None }).unwrap();
         let key = (peer.name.to_string(), peer.incarnation.0);
         self.known.lock().unwrap().insert(key.clone(), (Vec::new(), Some(tell)));
         self.tell_parents(parents);

@@ -20,7 +20,7 @@ impl Version {
 }
 
 /// The versions that a program speaks: those of this release and of the one before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
     /// The oldest.
     pub min: Version,

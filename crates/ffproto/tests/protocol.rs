@@ -8,7 +8,7 @@ use std::fmt;
 use bincode::Options;
 use ffambient::Chance;
 use ffkeys::{ClusterKeys, ClusterSecret, NodeKeys};
-use ffproto::control::{Door, NodeStatus, ToMaster, ToNode};
+use ffproto::control::{ControlMessage, Door, NodeStatus, ToMaster, ToNode};
 use ffproto::credential::{Claims, Role};
 use ffproto::frame::websocket::{Assembly, Opcode, Taken, write, write_close};
 use ffproto::frame::{Firefly, json, upgrade};
@@ -372,7 +372,13 @@ fn moves(page: &mut Page, session: SessionId) {
 
 fn controls(page: &mut Page) {
     let (gate, incarnation) = (name("gate"), Incarnation(1_790_000_000_001));
-    page.message("control-registered", &ToNode::Registered { number: NodeNumber(3) });
+    let registered = ToNode::Registered { number: NodeNumber(3), release: Some("0.2.0".into()) };
+    for (name, version) in [("control-registered", Version(4)), ("control-registered-older", Version(3))] {
+        let body = registered.to_bytes(version).unwrap();
+        let bytes = page.bytes(name, &[&(body.len() as u32).to_le_bytes(), &body[..]].concat());
+        assert!(ToNode::of_bytes(&bytes[4..], version).is_some());
+    }
+    page.message("control-release", &ToMaster::Release { release: "0.2.0".into() });
     let at = "127.0.0.1:10000".parse().unwrap();
     page.message("control-parent-up", &ToNode::ParentUp { name: gate.clone(), at, incarnation });
     page.message("control-parent-gone", &ToNode::ParentGone { name: gate.clone(), incarnation });

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ffkeys::NodeKeys;
+use ffambient::Chance;
+use ffconfig::{Cluster, Token};
+use ffkeys::{ClusterKeys, ClusterSecret, KeyError, NodeKeys, TokenCheck};
 use ffproto::{Incarnation, Versions};
 use tokio::sync::watch;
 
@@ -68,4 +70,14 @@ impl KeySource {
         let (to, keys) = watch::channel(there);
         (OwnKeys { keys, versions }, KeyBringer { to, folder })
     }
+}
+
+/// The keys of a cluster in one process, which end with it.
+pub(crate) fn keys_of_all(cluster: &Cluster, chance: &Chance) -> Result<ClusterKeys, KeyError> {
+    let keys = ClusterKeys::new(&ClusterSecret::new(chance)?, 0, None)?;
+    let token = cluster.master.token.as_ref().and_then(Token::text);
+    Ok(match token {
+        Some(token) => keys.with_token(TokenCheck::of(token, chance)?),
+        None => keys,
+    })
 }

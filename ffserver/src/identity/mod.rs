@@ -19,7 +19,7 @@ use ffambient::{Ambient, Chance, Clock};
 use ffconfig::Limits;
 use ffkeys::NodeKeys;
 use ffnet::handshake::{HandshakeError, Local};
-use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName};
+use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, Versions};
 use tokio::time::Instant;
 
 use counters::Counters;
@@ -76,7 +76,7 @@ impl Identity {
     /// Of a node that nobody runs: for tests.
     #[cfg(test)]
     pub(crate) fn bare(cluster: &ffconfig::Cluster, config: ffconfig::Node) -> Self {
-        let (keys, _) = keys::KeySource::Nowhere.begin(ffproto::Versions::OURS);
+        let (keys, _) = keys::KeySource::Nowhere.begin(Versions::OURS);
         Self::new(cluster, config, Incarnation(1), keys, &Ambient::system())
     }
 
@@ -148,6 +148,11 @@ impl Identity {
     #[inline]
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.0.tasks
+    }
+
+    /// The versions of the protocol between nodes that this process speaks.
+    pub(crate) fn versions(&self) -> Versions {
+        self.0.keys.versions
     }
 
     /// The name of the node's cluster.

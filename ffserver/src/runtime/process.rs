@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ffambient::{Ambient, Chance};
-use ffconfig::{Cluster, Token};
-use ffkeys::{ClusterKeys, ClusterSecret, KeyError, TokenCheck};
+use ffambient::Ambient;
+use ffconfig::Cluster;
+use ffkeys::KeyError;
 use ffnet::listen::Inherited;
 use ffnet::notify::{self, Notifier};
 use ffproto::{Incarnation, NodeNumber};
@@ -21,7 +21,7 @@ use tracing::{error, warn};
 use crate::app::app::App;
 use crate::gateway::busy_poll;
 use crate::identity::Identity;
-use crate::identity::keys::Startup;
+use crate::identity::keys::{Startup, keys_of_all};
 use crate::identity::lifecycle::Phase;
 pub use crate::identity::startup::{
     INCARNATION_ENV, KEY_ENV, KeyFileError, SPEAK_ENV, StartupError, incarnation, startup,
@@ -237,16 +237,6 @@ pub async fn run_all(
         }
     }
     outcome
-}
-
-/// The keys of a cluster in one process, which end with it.
-fn keys_of_all(cluster: &Cluster, chance: &Chance) -> Result<ClusterKeys, KeyError> {
-    let keys = ClusterKeys::new(&ClusterSecret::new(chance)?, 0, None)?;
-    let token = cluster.master.token.as_ref().and_then(Token::text);
-    Ok(match token {
-        Some(token) => keys.with_token(TokenCheck::of(token, chance)?),
-        None => keys,
-    })
 }
 
 fn flatten(ended: Result<Result<(), RunError>, JoinError>) -> Result<(), AllError> {

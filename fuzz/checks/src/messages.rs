@@ -4,7 +4,7 @@
 use std::fmt;
 
 use bincode::Options;
-use ffproto::control::{self, ToMaster, ToNode};
+use ffproto::control::{ControlMessage, ToMaster, ToNode};
 use ffproto::credential::{Credential, PublicKey, Signature};
 use ffproto::handover::{self, FromPredecessor, FromSuccessor};
 use ffproto::handshake::{
@@ -46,11 +46,20 @@ pub fn handshake(data: &[u8]) {
 /// It has.
 pub fn control(data: &[u8]) {
     match data.split_first() {
-        Some((1, body)) => drop(message::<ToMaster>(body, control::MESSAGE_BYTES_MAX)),
+        Some((1, body)) => controls::<ToMaster>(body),
         Some((2, body)) => drop(message::<FromPredecessor>(body, handover::MESSAGE_BYTES_MAX)),
         Some((3, body)) => drop(message::<FromSuccessor>(body, handover::MESSAGE_BYTES_MAX)),
-        Some((_, body)) => drop(message::<ToNode>(body, control::MESSAGE_BYTES_MAX)),
+        Some((_, body)) => controls::<ToNode>(body),
         None => {}
+    }
+}
+
+/// In every version: what is read has no other encoding in it.
+fn controls<M: ControlMessage>(body: &[u8]) {
+    for version in [Versions::OURS.min, Versions::OURS.max] {
+        if let Some(message) = M::of_bytes(body, version) {
+            assert_eq!(message.to_bytes(version).as_deref(), Some(body), "another encoding in {version:?}");
+        }
     }
 }
 

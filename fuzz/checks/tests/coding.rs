@@ -12,7 +12,7 @@ use ffnet::handshake::{Local, dial};
 use ffproto::control::{self, ToMaster, ToNode};
 use ffproto::credential::{Claims, Role};
 use ffproto::handshake::{self, Answer, Hello, Methods, Opening, Purpose, Reply, Transcript, Verdict};
-use ffproto::{ClusterName, Incarnation, NodeName, NodeNumber, Versions};
+use ffproto::{ClusterName, Incarnation, NodeName, NodeNumber, Version, Versions};
 use futures_util::{SinkExt, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -92,8 +92,8 @@ async fn a_handshake_of_ffnet_succeeds_with_this_encoding_at_the_other_end() {
 async fn both_sides_of_a_control_connection_speak_this_encoding() {
     let (io, other) = tokio::io::duplex(1024);
     let mut other = Other { io: other, bytes_max: control::MESSAGE_BYTES_MAX };
-    let mut master = MasterSide::new(io);
-    let registered = ToNode::Registered { number: NodeNumber(7) };
+    let mut master = MasterSide::new(io, Version(3));
+    let registered = ToNode::Registered { number: NodeNumber(7), release: None };
     master.send(registered.clone()).await.unwrap();
     assert_eq!(other.receive::<ToNode>().await, registered);
     other.send(&ToMaster::Stopping).await;
@@ -101,7 +101,7 @@ async fn both_sides_of_a_control_connection_speak_this_encoding() {
 
     let (io, other) = tokio::io::duplex(1024);
     let mut other = Other { io: other, bytes_max: control::MESSAGE_BYTES_MAX };
-    let mut node = NodeSide::new(io);
+    let mut node = NodeSide::new(io, Version(3));
     node.send(ToMaster::Stopping).await.unwrap();
     assert_eq!(other.receive::<ToMaster>().await, ToMaster::Stopping);
     other.send(&registered).await;

@@ -90,7 +90,7 @@ impl Server {
         drop(place);
         let wire = Wire { peer: from.ip().to_canonical(), local: local.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
-        let Peer { name: node, incarnation, pid, methods, .. } = peer;
+        let Peer { name: node, incarnation, pid, methods, version, .. } = peer;
         let knows = methods.iter().any(|method| method == METRICS);
         let process = (node.clone(), incarnation);
         self.gatherer.linked(process.clone(), conn, outbox.clone(), knows);
@@ -98,7 +98,7 @@ impl Server {
         if self.events.send(linked).await.is_err() {
             return self.gatherer.unlinked(&process, conn);
         }
-        let ended = self.converse(MasterSide::new(stream), tells, |message| match message {
+        let ended = self.converse(MasterSide::new(stream, version), tells, |message| match message {
             // The supervisor has nothing to decide about them, and may be busy.
             ToMaster::Metrics { ask, text } => {
                 self.gatherer.told(process.clone(), ask, text);

@@ -12,6 +12,9 @@ use super::stop::FIRM;
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase, Report, Tell, Wire};
 use crate::output::last_words;
 
+/// The release of this program, as nodes are told it.
+const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
 impl Machine {
     /// Launches every node that waits for nobody any more.
     pub(super) fn launch_waiting(&mut self, now: Moment) {
@@ -88,7 +91,7 @@ impl Machine {
         life.pid = life.pid.or(Some(pid));
         life.wire = Some(wire);
         life.heard = now.at;
-        self.tell(&name, incarnation, ToNode::Registered { number });
+        self.tell(&name, incarnation, ToNode::Registered { number, release: Some(RELEASE.into()) });
         self.tell_parents_of(&name, incarnation);
         if first && adopting {
             self.take_back_sockets(&name, now);
@@ -148,6 +151,7 @@ impl Machine {
                 }
             }
             ToMaster::CannotStart { reason } => life.reason = Some(reason),
+            ToMaster::Release { release } => life.release = Some(release),
             // Metrics do not come this far: the control connection has given them to who asked.
             ToMaster::Status(_) | ToMaster::Metrics { .. } => {}
             ToMaster::Prepared { door } => self.prepared(name, from, door, now),

@@ -98,6 +98,8 @@ pub(super) struct Life {
     pub(super) heard: Instant,
     /// Why it cannot start, in its own words; or why it was ended.
     pub(super) reason: Option<String>,
+    /// The release of its program, when it has told it.
+    pub(super) release: Option<String>,
 }
 
 impl Life {
@@ -114,6 +116,7 @@ impl Life {
             status: NodeStatus::default(),
             heard: now.at,
             reason: None,
+            release: None,
         }
     }
 
@@ -129,6 +132,7 @@ impl Life {
         self.wire = None;
         self.listens = None;
         self.status = NodeStatus::default();
+        self.release = None;
     }
 
     pub(super) fn is(&self, incarnation: Incarnation) -> bool {

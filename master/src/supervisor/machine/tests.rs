@@ -216,7 +216,7 @@ fn short(todo: Do) -> Option<String> {
         Do::Tell {
             node,
             incarnation: _,
-            tell: Tell::Message(ToNode::Registered { number: NodeNumber(n) }),
+            tell: Tell::Message(ToNode::Registered { number: NodeNumber(n), .. }),
         } => {
             format!("{node}: you are {n}")
         }
