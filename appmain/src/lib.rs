@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ffnet::listen::{self, Inherited};
+use ffserver::keys::Startup;
 use ffserver::process::{self, Hangup};
 use ffserver::{Ambient, App, FFServer, Stop};
 use fftelemetry::Colour;
@@ -36,6 +37,10 @@ struct Args {
     /// Prints the apps that a config can name, one a line.
     #[arg(long)]
     apps: bool,
+    /// The key file of the node, as `master key` writes it; without one the node that is started by hand gets its key from the
+    /// master of its config, which runs on this host as the same user.
+    #[arg(long, value_name = "FILE", requires = "node", conflicts_with_all = ["apps", "all"])]
+    key: Option<PathBuf>,
     /// Colours in what is logged: auto (in a terminal, unless NO_COLOR is set), always or never. A log file has none.
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Colour,
@@ -68,7 +73,8 @@ fn run(args: Args, apps: Apps, ambient: &Ambient) -> Result<ExitCode> {
     if args.check {
         return check_node(&node, &config, apps, ambient);
     }
-    run_node(&node, &config, args.color, apps, ambient).map(|()| ExitCode::SUCCESS)
+    let key = args.key.as_deref();
+    run_node(&node, &config, key, args.color, apps, ambient).map(|()| ExitCode::SUCCESS)
 }
 
 fn check_apps(config: &Path, apps: Apps) -> Result<ExitCode> {
@@ -80,17 +86,25 @@ fn check_apps(config: &Path, apps: Apps) -> Result<ExitCode> {
 
 fn check_node(node: &str, config: &Path, apps: Apps, ambient: &Ambient) -> Result<ExitCode> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let server =
-        FFServer::with_ambient(&cluster, node, apps(), process::incarnation(None, &ambient.clock)?, ambient)?;
+    let startup = Startup::without_keys(process::incarnation(None, &ambient.clock)?);
+    let server = FFServer::with_startup(&cluster, node, apps(), startup, ambient)?;
     let findings = process::runtime(1)?.block_on(ffserver::check(&server));
     fftelemetry::print(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
     let fault = findings.iter().any(|finding| finding.fault);
     Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn run_node(node: &str, config: &Path, colour: Colour, apps: Apps, ambient: &Ambient) -> Result<()> {
+fn run_node(
+    node: &str,
+    config: &Path,
+    key: Option<&Path>,
+    colour: Colour,
+    apps: Apps,
+    ambient: &Ambient,
+) -> Result<()> {
+    let startup = process::startup(config, key, &env, ambient)?;
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let server = process::own_node(&cluster, node, apps(), &env, ambient)?;
+    let server = process::own_node(&cluster, node, apps(), startup, &env, ambient)?;
     let settings = server.config().clone();
     let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false, colour })?;
     if let Some(cpus) = &settings.cpu {

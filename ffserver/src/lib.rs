@@ -84,6 +84,13 @@ pub use session::handle::{MoveError, Session, SessionError};
 pub use session::local::PushError;
 pub use {bytes, tracing};
 
+/// Who a node is, proven: for a program that runs nodes without a master.
+pub mod keys {
+    pub use crate::identity::keys::{KeySource, Startup};
+    pub use ffkeys::{ClusterKeys, ClusterSecret, KeyError, NameKey, NodeKeys, TokenCheck};
+    pub use ffproto::Versions;
+}
+
 /// The handles that an app counts with, of [`Node::metrics`].
 pub mod metrics {
     pub use fftelemetry::metrics::{Counter, Family, Gauge, Histogram, ObjectGuard, Section, SectionTimer};

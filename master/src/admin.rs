@@ -18,6 +18,7 @@ use rocket::fairing::AdHoc;
 use rocket::{Build, Config, Rocket, Shutdown};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::supervisor::Handle;
 
@@ -35,7 +36,7 @@ struct Site {
     /// Readers of `/events` at once.
     readers: Arc<Semaphore>,
     /// Asked for on everything but `/healthz`.
-    token: Option<String>,
+    token: Option<Arc<Zeroizing<String>>>,
     /// Bound to loopback: only names of this host are right then.
     loopback: bool,
 }
@@ -58,10 +59,14 @@ impl Admin {
 ///
 /// # Errors
 /// One line that says why it does not.
-pub(crate) async fn start(master: &Master, handle: Handle) -> Result<Admin, String> {
+pub(crate) async fn start(
+    master: &Master,
+    token: Option<Arc<Zeroizing<String>>>,
+    handle: Handle,
+) -> Result<Admin, String> {
     let at = master.webport;
     let readers = Arc::new(Semaphore::new(READERS_MAX));
-    let site = Site { handle, readers, token: master.token.clone(), loopback: at.ip().is_loopback() };
+    let site = Site { handle, readers, token, loopback: at.ip().is_loopback() };
     let (up, is_up) = oneshot::channel();
     let (end, ended) = oneshot::channel();
     let serve = move || {

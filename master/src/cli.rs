@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use ffnet::run_folder;
 use fftelemetry::Colour;
 
 /// Exit codes, as in sysexits.h where it has one.
@@ -29,6 +30,8 @@ Examples:
   master --check config.json         only find every fault in the config; exit code 78 if there is one
   master single game2 config.json    start one node of the config here and supervise it; it registers
                                      at the configured master, which may be on another host
+  master key game2 --config config.json --out game2.key
+                                     make a key for `appmain game2 config.json --key game2.key`
   curl http://127.0.0.1:9998/status  (webport) the nodes: state, pid, restarts, sessions, last exit
   curl -X POST http://127.0.0.1:9998/reload         read the config again, replace every node in turn
   curl -N http://127.0.0.1:9998/events              what happens, as it happens (server-sent events)
@@ -99,6 +102,18 @@ pub enum Other {
         /// The cluster's config
         config: PathBuf,
     },
+    /// Make a key file for a node that no master starts (`appmain NODE CONFIG --key FILE`): it makes keys for starts of
+    /// that name only
+    Key {
+        /// The node's name
+        node: String,
+        /// The cluster's config
+        #[arg(long, value_name = "CONFIG")]
+        config: PathBuf,
+        /// Where to write it, for its owner alone [default: it is printed]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// The command that the command line asks for.
@@ -110,6 +125,8 @@ pub enum Asked {
     Check,
     /// One node.
     Single(String),
+    /// A key file for a node, and where to write it.
+    Key(String, Option<PathBuf>),
 }
 
 impl Args {
@@ -117,6 +134,7 @@ impl Args {
     pub fn asked(&self) -> (Asked, PathBuf) {
         match &self.other {
             Some(Other::Single { node, config }) => (Asked::Single(node.clone()), config.clone()),
+            Some(Other::Key { node, config, out }) => (Asked::Key(node.clone(), out.clone()), config.clone()),
             None => {
                 let what = if self.check { Asked::Check } else { Asked::Cluster };
                 (what, self.config.clone().unwrap_or_default())
@@ -126,7 +144,7 @@ impl Args {
 
     /// Where run folders are: as named, or the default.
     pub fn run_dir(&self) -> PathBuf {
-        self.run_dir.clone().unwrap_or_else(crate::run::default_base)
+        self.run_dir.clone().unwrap_or_else(|| run_folder::base(&|name| std::env::var_os(name)))
     }
 
     /// The program that runs a node: as named, as FF_APPMAIN names it, or beside this program.
@@ -148,7 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn the_three_ways_to_run_are_understood() {
+    fn every_way_to_run_is_understood() {
+        let key = |out| (Asked::Key("game1".into(), out), "c.json".into());
+        assert_eq!(asked("master key game1 --config c.json").unwrap(), key(None));
+        assert_eq!(asked("master key game1 --config c.json --out k").unwrap(), key(Some("k".into())));
         assert_eq!(asked("master c.json").unwrap(), (Asked::Cluster, "c.json".into()));
         assert_eq!(asked("master --check c.json").unwrap(), (Asked::Check, "c.json".into()));
         assert_eq!(asked("master c.json --check").unwrap(), (Asked::Check, "c.json".into()));
@@ -159,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_wrong_line_is_refused_and_help_teaches() {
-        for line in ["master", "master a b", "master single", "master --chek c.json"] {
+        for line in ["master", "master a b", "master single", "master key game1", "master --chek c.json"] {
             assert!(asked(line).is_err(), "{line}");
         }
         let help = asked("master --help").unwrap_err().to_string();

@@ -1,11 +1,18 @@
 //! Configs for unit tests, made from one line a node: `net:10001 > gate` is `net` with a netport and a parent.
 
+use ffambient::Chance;
 use ffconfig::{Cluster, Node};
+use ffkeys::{ClusterKeys, ClusterSecret};
 use ffproto::NodeName;
 
 /// A name that is known to be one.
 pub(crate) fn name(text: &str) -> NodeName {
     NodeName::try_from(text).unwrap()
+}
+
+/// The keys of a cluster, the same each time.
+pub(crate) fn keys() -> ClusterKeys {
+    ClusterKeys::new(&ClusterSecret::new(&Chance::seeded(1)).unwrap(), 0, None).unwrap()
 }
 
 /// Builds the text of a config and loads it, so that tests see what a real config gives.

@@ -8,6 +8,7 @@
 //! * `admin` — the pages and commands on `webport`.
 //! * [`single`] — one node by itself, for other hosts.
 //! * [`check`] — `--check`: what a sound config would start.
+//! * [`keys`] — who the nodes of the cluster are, proven.
 //! * [`RunFolder`] — one master a config, and what the next one finds.
 //! * [`cli`], [`signals`], [`console`], [`output`] — the edges towards people.
 //!
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod console;
 #[cfg(test)]
 mod fixture;
+pub mod keys;
 mod metrics;
 pub mod output;
 mod place;
@@ -32,6 +34,6 @@ pub mod supervisor;
 mod tests;
 mod utc;
 
-pub use run::{RunError, RunFolder, default_base};
+pub use run::{RunError, RunFolder};
 pub use sockets::PortFault;
 pub use start::{RunningMaster, Setup, StartError, start};

@@ -12,8 +12,11 @@ use clap::Parser;
 use ffambient::Ambient;
 use ffconfig::{Cluster, LoadError, Loaded};
 use ffnet::notify::{self, Notifier, Word};
+use ffnet::private_file;
+use ffproto::Versions;
 use master::cli::{Args, Asked, exit};
 use master::console::Console;
+use master::keys::{self, MasterKeys};
 use master::signals::Signals;
 use master::single::Single;
 use master::supervisor::Handle;
@@ -21,6 +24,9 @@ use master::supervisor::machine::End;
 use master::supervisor::process::{AppsError, Launcher, ProcessLauncher};
 use master::{RunFolder, Setup, check};
 use tracing::{info, warn};
+
+/// In which a test says which one version of the protocol between nodes a program shall speak; nodes read it, too.
+const SPEAK_ENV: &str = "FF_SPEAK";
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -54,8 +60,17 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("no runtime")?;
-    let loaded = load(&path, runtime.block_on(launcher.apps()))?;
+    let loaded = match asked {
+        Asked::Key(..) => read(&path, None)?,
+        _ => load(&path, runtime.block_on(launcher.apps()))?,
+    };
+    if let Asked::Key(node, out) = &asked {
+        return key_file(&loaded.cluster, node, out.as_deref(), args, &path, &ambient);
+    }
     if asked == Asked::Check {
+        if let Some(place) = &loaded.cluster.master.token {
+            keys::read_token(place, &env)?;
+        }
         let apps = runtime.block_on(launcher.check_apps());
         fftelemetry::print(&check::describe(&loaded, &apps)?)?;
         return Ok(exit::STOPPED);
@@ -65,10 +80,15 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     let _log = fftelemetry::init(log).context("master.log")?;
     let console = Console::stdout(args.color);
     let end = match asked {
-        Asked::Single(node) => runtime.block_on(single(loaded, &node, launcher, console.clone(), ambient))?,
+        Asked::Single(node) => {
+            let folder = RunFolder::make(&args.run_dir(), &path)?;
+            let keys = MasterKeys::load(&loaded.cluster, Some(&folder), &env, &ambient)?;
+            runtime.block_on(single(loaded, &node, launcher, console.clone(), keys, ambient))?
+        }
         _ => {
             let run = RunFolder::open(&args.run_dir(), &path, ambient.clock.clone())?;
-            runtime.block_on(cluster(loaded, path, launcher, console.clone(), run, ambient))?
+            let keys = MasterKeys::load(&loaded.cluster, Some(run.path()), &env, &ambient)?;
+            runtime.block_on(cluster(loaded, path, launcher, console.clone(), run, keys, ambient))?
         }
     };
     console.flush();
@@ -91,7 +111,30 @@ fn load(path: &Path, apps: Result<Vec<String>, AppsError>) -> anyhow::Result<Loa
 }
 
 fn read(path: &Path, apps: Option<&[String]>) -> Result<Loaded, LoadError> {
-    ffconfig::load_with_apps(path, &|name| std::env::var(name).ok(), apps)
+    ffconfig::load_with_apps(path, &env, apps)
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Makes a key file, and writes or prints it.
+fn key_file(
+    cluster: &Cluster,
+    node: &str,
+    out: Option<&Path>,
+    args: &Args,
+    config: &Path,
+    ambient: &Ambient,
+) -> anyhow::Result<u8> {
+    let folder = RunFolder::make(&args.run_dir(), config)?;
+    let keys = MasterKeys::load(cluster, Some(&folder), &env, ambient)?;
+    let text = keys::key_file(cluster, node, &keys, ambient)?;
+    match out {
+        Some(path) => private_file::create(path, &text).with_context(|| path.display().to_string())?,
+        None => fftelemetry::print(&text)?,
+    }
+    Ok(exit::STOPPED)
 }
 
 async fn cluster(
@@ -100,6 +143,7 @@ async fn cluster(
     launcher: ProcessLauncher,
     console: Console,
     run: RunFolder,
+    keys: MasterKeys,
     ambient: Ambient,
 ) -> anyhow::Result<End> {
     let signals = Signals::new().context("no signals")?;
@@ -114,6 +158,8 @@ async fn cluster(
         launcher: Box::new(launcher),
         console,
         run: Some(run),
+        keys,
+        versions: Versions::told(env(SPEAK_ENV).as_deref()).context(SPEAK_ENV)?,
         ambient,
     };
     let running = master::start(setup).await?;
@@ -137,10 +183,11 @@ async fn single(
     node: &str,
     launcher: ProcessLauncher,
     console: Console,
+    keys: MasterKeys,
     ambient: Ambient,
 ) -> anyhow::Result<End> {
     let signals = Signals::new().context("no signals")?;
-    let single = Single::new(loaded.cluster, node, Box::new(launcher), console, ambient)?;
+    let single = Single::new(loaded.cluster, node, Box::new(launcher), console, keys, ambient)?;
     Ok(single.run(signals).await)
 }
 

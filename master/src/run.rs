@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ffambient::Clock;
+use ffnet::{key_desk, run_folder};
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::supervisor::proc;
@@ -89,29 +89,17 @@ pub(crate) struct RosterProcess {
     pub(crate) started: u64,
 }
 
-/// Where run folders are, unless the command line says so: FF_RUN_DIR, XDG_RUNTIME_DIR, or the folder for
-/// temporary files.
-pub fn default_base() -> PathBuf {
-    let named = ["FF_RUN_DIR", "XDG_RUNTIME_DIR"].iter().find_map(std::env::var_os);
-    named.filter(|path| !path.is_empty()).map_or_else(std::env::temp_dir, PathBuf::from)
-}
-
 impl RunFolder {
     /// Opens and locks the folder of a config in `base`; both are made when they are missing.
     ///
     /// # Errors
     /// [`RunError`]: another master has it, or it cannot be trusted.
     pub fn open(base: &Path, config: &Path, clock: Clock) -> Result<Self, RunError> {
-        let config = fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
-        let uid = nix::unistd::geteuid().as_raw();
-        let hash = Sha256::digest(config.as_os_str().as_encoded_bytes());
-        let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let path = base.join(format!("ff-{uid}-{hash}"));
-        let config = config.display().to_string();
+        let path = Self::make(base, config)?;
+        let config = fs::canonicalize(config).unwrap_or_else(|_| config.to_owned()).display().to_string();
         let fault = |e: io::Error| RunError::Folder { path: path.clone(), what: e.to_string() };
-        fs::create_dir_all(base).map_err(fault)?;
         loop {
-            own_folder(&path, uid)?;
+            own_folder(&path)?;
             let file = path.join("lock");
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -138,6 +126,19 @@ impl RunFolder {
             written.map_err(fault)?;
             return Ok(Self { path, config, _lock: lock, written: None, touched: Instant::now(), clock });
         }
+    }
+
+    /// The path of the folder of a config in `base`; both are made when they are missing. Without the lock: for what is no
+    /// master of the config.
+    ///
+    /// # Errors
+    /// [`RunError::Folder`].
+    pub fn make(base: &Path, config: &Path) -> Result<PathBuf, RunError> {
+        let path = run_folder::of_config(base, config, nix::unistd::geteuid().as_raw());
+        let fault = |e: io::Error| RunError::Folder { path: path.clone(), what: e.to_string() };
+        fs::create_dir_all(base).map_err(fault)?;
+        own_folder(&path)?;
+        Ok(path)
     }
 
     /// The folder's path.
@@ -180,7 +181,7 @@ impl RunFolder {
             return;
         }
         self.touched = Instant::now();
-        for file in ["lock", "nodes.json"] {
+        for file in ["lock", "nodes.json", "secret"] {
             let touched = OpenOptions::new().append(true).open(self.path.join(file));
             let _ = touched.and_then(|file| file.set_modified(self.clock.system_time()));
         }
@@ -200,9 +201,10 @@ impl RunFolder {
         Ok(path)
     }
 
-    /// Nothing runs any more: leaves only the crash reports, if there are any.
+    /// Nothing runs any more: leaves only the crash reports and the secret, if there are any. Key files are signed by what is
+    /// made of that, and nodes that others supervise may run on.
     pub(crate) fn close(self) {
-        for file in ["nodes.json", "lock"] {
+        for file in ["nodes.json", key_desk::SOCKET, "lock"] {
             let _ = fs::remove_file(self.path.join(file));
         }
         let _ = fs::remove_dir(&self.path);
@@ -210,7 +212,8 @@ impl RunFolder {
 }
 
 /// Makes a folder that only this user can enter, or sees that it is one.
-fn own_folder(path: &Path, uid: u32) -> Result<(), RunError> {
+fn own_folder(path: &Path) -> Result<(), RunError> {
+    let uid = nix::unistd::geteuid().as_raw();
     let fault = |what: String| RunError::Folder { path: path.to_owned(), what };
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => return Ok(()),

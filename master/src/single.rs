@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use crate::console::Console;
+use crate::keys::MasterKeys;
 use crate::output::{Logs, NodeOutput};
 use crate::signals::{SignalCommand, Signals};
 use crate::sockets::{PortFault, Sockets};
@@ -54,6 +55,7 @@ pub struct Single {
     launcher: Box<dyn Launcher>,
     output: NodeOutput,
     incarnation: Option<Incarnation>,
+    keys: MasterKeys,
     ambient: Ambient,
 }
 
@@ -88,6 +90,7 @@ impl Single {
         name: &str,
         launcher: Box<dyn Launcher>,
         console: Console,
+        keys: MasterKeys,
         ambient: Ambient,
     ) -> Result<Self, SingleError> {
         let Some(node) = cluster.node(name).cloned() else {
@@ -100,7 +103,7 @@ impl Single {
         sockets.open(&cluster, &others).map_err(SingleError::Ports)?;
         let output = Logs::new(console).of(&node.name, Incarnation(0), name.len());
         let (cluster, node) = (Arc::new(cluster), Arc::new(node));
-        Ok(Self { cluster, node, sockets, launcher, output, incarnation: None, ambient })
+        Ok(Self { cluster, node, sockets, launcher, output, incarnation: None, keys, ambient })
     }
 
     /// Supervises it until it stops in order (exit code 0), a signal says so, or it has ended quickly too often
@@ -154,7 +157,10 @@ impl Single {
         let incarnation = Incarnation::next(self.ambient.clock.now_ms(), self.incarnation);
         self.incarnation = Some(incarnation);
         let notified = NotifyListener::open(&self.ambient.chance)?;
+        let claims = self.cluster.claims(&self.node);
+        let keys = self.keys.cluster.start(claims, incarnation, &self.ambient.chance);
         let Launched { pid, exit, signals } = self.launcher.launch(LaunchSpec {
+            keys: Arc::new(keys.map_err(std::io::Error::other)?),
             node: Arc::clone(&self.node),
             cluster: Arc::clone(&self.cluster),
             incarnation,

@@ -2,27 +2,38 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ffambient::Ambient;
 use ffconfig::Cluster;
+use ffkeys::KeyError;
 use ffnet::handshake::Local;
-use ffproto::NodeName;
+use ffnet::key_desk::Desk;
+use ffnet::pending::Pending;
 use ffproto::control::METRICS;
+use ffproto::credential::Claims;
+use ffproto::{Incarnation, NodeName, Versions};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::console::Console;
+use crate::keys::MasterKeys;
 use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 use crate::place;
 use crate::run::{RosterNode, RosterProcess, RunFolder};
 use crate::sockets::{self, PortFault, Sockets};
 use crate::supervisor::control::Server;
+use crate::supervisor::event::Event;
 use crate::supervisor::machine::{End, Found};
 use crate::supervisor::process::Launcher;
 use crate::supervisor::{Handle, Parts, Shell, Source, TakenOver};
+
+/// After a failed accept at the key desk, before the next.
+const DESK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything that a cluster is started from.
 pub struct Setup {
@@ -36,6 +47,10 @@ pub struct Setup {
     pub console: Console,
     /// Where the next master finds what runs; without one it finds nothing.
     pub run: Option<RunFolder>,
+    /// Who the nodes are, proven.
+    pub keys: MasterKeys,
+    /// The versions of the protocol between nodes that the master speaks.
+    pub versions: Versions,
     /// The clock and the chance of the supervisor.
     pub ambient: Ambient,
 }
@@ -46,6 +61,9 @@ pub enum StartError {
     /// Ports that cannot be listened on: all of them.
     #[error("{}", Ports(.0))]
     Ports(Vec<PortFault>),
+    /// The master has no key of its own.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The administration cannot start.
     #[error("master.webport: {0}")]
     Admin(String),
@@ -89,7 +107,7 @@ impl RunningMaster {
 /// # Errors
 /// [`StartError`]; nothing is left open and no process was started.
 pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
-    let Setup { cluster, source, mut launcher, console, run, ambient } = setup;
+    let Setup { cluster, source, mut launcher, console, run, keys, versions, ambient } = setup;
     let cluster = Arc::new(cluster);
     let left = run.as_ref().and_then(RunFolder::roster).map_or_else(Vec::new, |roster| roster.nodes);
     let living = living(&left, &mut *launcher);
@@ -99,20 +117,32 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let (sockets, control) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
-    let local = Arc::new(local(&cluster, &ambient));
+    let local = Arc::new(local(&cluster, &keys, versions, &ambient)?);
+    let desk = run.as_ref().and_then(open_desk);
     let metrics = ClusterMetrics::new();
     let (cluster_of, logs_of, meter) = (Arc::clone(&cluster), logs.clone(), metrics.meter());
-    let parts = Parts { cluster: cluster_of, sockets, launcher, source, logs: logs_of, run, meter, ambient };
+    let parts = Parts {
+        cluster: cluster_of,
+        sockets,
+        launcher,
+        source,
+        logs: logs_of,
+        run,
+        keys: Arc::clone(&keys.cluster),
+        meter,
+        ambient,
+    };
     let (mut shell, events) = Shell::new(parts);
     let numbers: Vec<_> = left.into_iter().map(|node| (node.name, node.number)).collect();
     shell.take_over(&numbers, living);
     let feed = shell.events();
     let gatherer = metrics.gatherer();
     let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs, feed, metrics };
-    let admin = admin::start(&cluster.master, handle.clone()).await.map_err(StartError::Admin)?;
+    let admin = admin::start(&cluster.master, keys.token, handle.clone()).await.map_err(StartError::Admin)?;
     let stop = CancellationToken::new();
     let server = Server {
         local,
+        pending: Pending::default(),
         view: handle.view.clone(),
         events: handle.events.clone(),
         gatherer,
@@ -122,6 +152,10 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let (control_at, admin_at) = (master.rootport, master.webport);
     info!("cluster `{}`: control at {control_at}, administration at http://{admin_at}", cluster.name);
     tokio::spawn(server.serve(control));
+    if let Some(desk) = desk {
+        let (stop, events) = (stop.clone(), handle.events.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(serve_desk(desk, events)).await });
+    }
     let supervisor = tokio::spawn(shell.run(events));
     Ok(RunningMaster { handle, supervisor, control: stop, admin })
 }
@@ -170,14 +204,49 @@ fn open_sockets(
 }
 
 /// What the master says of itself to nodes.
-fn local(cluster: &Cluster, ambient: &Ambient) -> Local {
-    Local {
-        cluster: cluster.name.clone(),
-        name: NodeName::master(),
-        kind: "master".into(),
-        incarnation: ffproto::Incarnation::next(ambient.clock.now_ms(), None),
+fn local(
+    cluster: &Cluster,
+    keys: &MasterKeys,
+    versions: Versions,
+    ambient: &Ambient,
+) -> Result<Local, KeyError> {
+    let incarnation = Incarnation::next(ambient.clock.now_ms(), None);
+    let own = keys.cluster.start(Claims::of_master(cluster.name.clone()), incarnation, &ambient.chance)?;
+    Ok(Local {
+        keys: Arc::new(own),
+        versions,
         methods: vec![METRICS.to_owned()],
-        token: cluster.master.token.clone().unwrap_or_default(),
         chance: ambient.chance.stream("control"),
+        clock: ambient.clock.clone(),
+        binding: Vec::new(),
+    })
+}
+
+/// Where nodes that are started by hand get their keys. Without it the cluster runs all the same.
+fn open_desk(run: &RunFolder) -> Option<Desk> {
+    let opened = Desk::open(run.path());
+    let failed = |e| warn!("{}: {e}: nodes that are started by hand get no keys", run.path().display());
+    opened.map_err(failed).ok()
+}
+
+async fn serve_desk(desk: Desk, events: mpsc::Sender<Event>) {
+    loop {
+        match desk.next().await {
+            Ok(asking) => {
+                let (reply, answer) = oneshot::channel();
+                let (node, incarnation) = (asking.name.clone(), asking.incarnation);
+                if events.send(Event::KeyAsked { node, incarnation, reply }).await.is_err() {
+                    return;
+                }
+                tokio::spawn(async move {
+                    let answer = answer.await.unwrap_or_else(|_| Err("the master is stopping".into()));
+                    asking.answer(answer.as_ref().map(|keys| keys.as_slice()).map_err(String::as_str)).await;
+                });
+            }
+            Err(error) => {
+                warn!("the key desk cannot accept: {error}");
+                tokio::time::sleep(DESK_PAUSE).await;
+            }
+        }
     }
 }

@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use ffambient::{Ambient, Chance, Clock};
 use ffconfig::Loaded;
+use ffkeys::{ClusterKeys, NodeKeys};
 use ffnet::control::NodeSide;
 use ffnet::door::{Passage, enter};
 use ffnet::handshake::{HandshakeError, Local, dial};
 use ffnet::listen::Port;
 use ffproto::control::{Door, NodeStatus, ToMaster, ToNode};
+use ffproto::credential::Claims;
 use ffproto::handover::{Listeners, Output};
 use ffproto::handshake::{Purpose, Refusal};
-use ffproto::{Incarnation, NodeName};
+use ffproto::{Incarnation, NodeName, Versions};
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use parking_lot::Mutex;
@@ -27,7 +29,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::console::Console;
-use crate::fixture::name;
+use crate::fixture::{self, name};
+use crate::keys::MasterKeys;
 use crate::run::RunFolder;
 use crate::start::{RunningMaster, Setup, StartError, start};
 use crate::supervisor::machine::{End, Exit, NodeState, Outcome, Refused};
@@ -124,31 +127,24 @@ impl Launcher for Tasks {
     }
 }
 
-fn local(spec_name: &NodeName, incarnation: Incarnation) -> Local {
-    Local {
-        cluster: "cluster".try_into().unwrap(),
-        name: spec_name.clone(),
-        kind: "x".into(),
-        incarnation,
-        methods: vec![],
-        token: TOKEN.into(),
-        chance: Chance::system(),
-    }
+fn local(keys: Arc<NodeKeys>) -> Local {
+    let (chance, clock, versions) = (Chance::system(), Clock::system(), Versions::OURS);
+    Local { keys, versions, methods: vec![], chance, clock, binding: vec![] }
 }
 
-async fn register(at: SocketAddr, local: Local) -> Result<TcpStream, HandshakeError> {
+async fn register(at: SocketAddr, local: Local) -> Result<NodeSide<TcpStream>, HandshakeError> {
     let mut stream = TcpStream::connect(at).await?;
-    dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
-    Ok(stream)
+    let master = dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
+    Ok(NodeSide::new(stream, master.version))
 }
 
 /// The life of a node; its exit code. It registers again and again, as a node does.
 async fn node(spec: LaunchSpec, tasks: Tasks, broken: bool) -> i32 {
     let mut served = spec.succeeds.is_none();
     loop {
-        let local = local(&spec.node.name, spec.incarnation);
+        let local = local(Arc::clone(&spec.keys));
         if let Ok(stream) = register(spec.cluster.master.rootport, local).await
-            && let Some(code) = converse(&spec, &tasks, NodeSide::new(stream), broken, &mut served).await
+            && let Some(code) = converse(&spec, &tasks, stream, broken, &mut served).await
         {
             return code;
         }
@@ -191,7 +187,7 @@ async fn converse(
         };
         let hear = |what: String| tasks.heard.lock().push(format!("{name}{what}"));
         match message {
-            ToNode::Registered { number } => hear(format!(" is {}", number.0)),
+            ToNode::Registered { number, .. } => hear(format!(" is {}", number.0)),
             // These nodes do not say that they know the question.
             ToNode::Metrics { .. } => hear(": asked for metrics".into()),
             ToNode::ParentUp { name: parent, .. } => hear(format!(": {parent} is up")),
@@ -262,13 +258,17 @@ async fn world_in(ports: [u16; 4], tasks: Tasks, run: Option<&Path>) -> Result<W
     let run = run.map(|base| RunFolder::open(base, Path::new("/test/config.json"), Clock::system()).unwrap());
     let config = Arc::new(Mutex::new(text(ports, "")));
     let read = Arc::clone(&config);
+    let (cluster, ambient) = (load(&config.lock(), &["x".to_owned()]).unwrap().cluster, Ambient::system());
+    let keys = MasterKeys::load(&cluster, None, &|_| None, &ambient).unwrap();
     let setup = Setup {
-        cluster: load(&config.lock(), &["x".to_owned()]).unwrap().cluster,
+        cluster,
+        keys,
+        versions: Versions::OURS,
         source: Arc::new(move |apps: &[String]| load(&read.lock(), apps)),
         launcher: Box::new(tasks.clone()),
         console: Console::none(),
         run,
-        ambient: Ambient::system(),
+        ambient,
     };
     let running = start(setup).await?;
     Ok(World { handle: running.handle(), running, config, tasks })
@@ -368,8 +368,15 @@ async fn a_node_that_cannot_start_ends_the_whole_start_with_its_own_words() {
 }
 
 #[tokio::test]
-async fn strangers_older_starts_and_wrong_tokens_are_refused_with_a_reason() {
+async fn nodes_that_have_no_business_here_are_told_why_and_strangers_nothing() {
     let ports = ports();
+    let config = load(&text(ports, ""), &["x".to_owned()]).unwrap().cluster;
+    let keys = MasterKeys::load(&config, None, &|_| None, &Ambient::system()).unwrap();
+    let of = |keys: &ClusterKeys, node: &str, incarnation| {
+        let claims = Claims { name: name(node), ..config.claims(&config.nodes[0]) };
+        local(Arc::new(keys.start(claims, Incarnation(incarnation), &Chance::system()).unwrap()))
+    };
+    let (own, other) = (Arc::clone(&keys.cluster), fixture::keys());
     let world = World::up(ports).await;
     let at: SocketAddr = ([127, 0, 0, 1], ports[0]).into();
     let refused = |local| async move {
@@ -378,12 +385,14 @@ async fn strangers_older_starts_and_wrong_tokens_are_refused_with_a_reason() {
             other => panic!("{other:?}"),
         }
     };
-    let stranger = refused(local(&name("nobody"), Incarnation(1))).await;
-    assert_eq!(stranger, Refusal::Unknown(name("nobody")));
-    let older = refused(local(&name("net"), Incarnation(1))).await;
+    let unknown = refused(of(&own, "nobody", 1)).await;
+    assert_eq!(unknown, Refusal::Unknown(name("nobody")));
+    let older = refused(of(&own, "net", 1)).await;
     assert!(matches!(older, Refusal::Older { .. }));
-    let wrong = Local { token: "guess".into(), ..local(&name("net"), Incarnation(u64::MAX)) };
-    assert_eq!(refused(wrong).await, Refusal::Token);
+    let future = refused(of(&own, "net", u64::MAX)).await;
+    assert_eq!(future, Refusal::Future(Incarnation(u64::MAX)));
+    let stranger = register(at, of(&other, "net", 4_000_000_000_000)).await;
+    assert!(matches!(stranger, Err(HandshakeError::Silent)), "{stranger:?}");
     world.state("net", NodeState::Ready).await;
     world.stop().await;
 }

@@ -19,13 +19,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Clients in closed loop over all three nodes, on connections that are never renewed.
-struct Load {
+pub(crate) struct Load {
     clients: JoinSet<Result<u64>>,
     stop: watch::Sender<bool>,
 }
 
 impl Load {
-    async fn start(cluster: &Cluster, clients: usize) -> Result<Self> {
+    pub(crate) async fn start(cluster: &Cluster, clients: usize) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
@@ -43,7 +43,7 @@ impl Load {
     }
 
     /// Every request so far and until now was answered, on the same connection; how many.
-    async fn finish(mut self) -> Result<u64> {
+    pub(crate) async fn finish(mut self) -> Result<u64> {
         self.stop.send_replace(true);
         let mut answers = 0;
         while let Some(client) = self.clients.join_next().await {
@@ -183,6 +183,7 @@ async fn an_older_start_of_a_node_that_runs_is_told_so_and_stops() -> Result<()>
     let older = tokio::process::Command::new(bins::folder()?.join("appmain"))
         .args([Path::new("game1"), &cluster.folder().join("config.json")])
         .env("FF_INCARNATION", "1")
+        .env("FF_RUN_DIR", cluster.run_dir())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

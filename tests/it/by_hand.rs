@@ -30,7 +30,7 @@ async fn a_net_node_by_hand_without_a_master_says_what_it_waits_for() -> Result<
     let config = folder.path().join("config.json");
     std::fs::write(&config, &fixture.text)?;
     let mut command = Command::new(bins::folder()?.join(bins::node_program(&fixture.text)));
-    command.arg("net").arg(&config);
+    command.arg("net").arg(&config).env("FF_RUN_DIR", folder.path());
     let mut shown = Shown::in_pipe(command)?;
     let master = fixture.at("master").port();
     let wanted = format!("net takes no clients yet: its number comes from the master at localhost:{master}");
@@ -44,7 +44,7 @@ async fn a_stopped_node_of_a_running_cluster_runs_by_hand_in_its_place() -> Resu
     let cluster = Cluster::processes(Fixture::demo()?).await?;
     assert_eq!(cluster.admin("POST", "/nodes/game1/stop").await?.status, 200);
     let mut command = Command::new(bins::folder()?.join("appmain"));
-    command.arg("game1").arg(cluster.folder().join("config.json"));
+    command.arg("game1").arg(cluster.folder().join("config.json")).env("FF_RUN_DIR", cluster.run_dir());
     let mut shown = Shown::in_pipe(command)?;
     shown.until_shown("game1 is ready").await?;
     cluster.until_answered(300).await?;

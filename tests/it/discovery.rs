@@ -13,8 +13,9 @@ use anyhow::{Result, ensure};
 use ffnet::listen::Inherited;
 use ffproto::Incarnation;
 use ffserver::discovery::{Discovery, DiscoveryError, Found, LinkAddress, NodeNumber, OwnNode, Snapshot};
+use ffserver::keys::{ClusterKeys, ClusterSecret, Startup};
 use ffserver::prelude::*;
-use ffserver::{FFServer, Stop};
+use ffserver::{Ambient, Chance, Clock, FFServer, Stop};
 use tests::client::Client;
 use tests::wait;
 use tokio::sync::watch;
@@ -168,6 +169,7 @@ struct Running {
 struct World {
     table: Table,
     config: ffconfig::Cluster,
+    keys: ClusterKeys,
     /// The nodes that have started, by name.
     nodes: Arc<Mutex<BTreeMap<String, Node>>>,
     running: BTreeMap<String, Running>,
@@ -180,7 +182,9 @@ impl World {
         let config = ffconfig::parse(CONFIG, "/tmp/config.json".as_ref(), &|_| None)?.cluster;
         let net = "127.0.0.1:0".parse()?;
         let (table, nodes, running) = (Table::default(), Arc::default(), BTreeMap::new());
-        let mut world = Self { table, config, nodes, running, incarnation: 1_800_000_000_000, net };
+        let keys = ClusterKeys::new(&ClusterSecret::new(&Chance::system())?, 0, None)?;
+        let incarnation = Clock::system().now_ms();
+        let mut world = Self { table, config, keys, nodes, running, incarnation, net };
         for node in ["gate.1", "game.1", "game.2", "net"] {
             world.start(node)?;
         }
@@ -211,7 +215,11 @@ impl World {
             started(App::new("gate").handlers(handlers![passes_on, which])),
             started(App::new("game").handlers(handlers![who, called, up])),
         ];
-        let server = FFServer::new(&config, node, apps, Incarnation(self.incarnation))?;
+        let ambient = Ambient::system();
+        let claims = config.claims(config.node(node).unwrap());
+        let startup =
+            Startup::with_keys(self.keys.start(claims, Incarnation(self.incarnation), &ambient.chance)?);
+        let server = FFServer::with_startup(&config, node, apps, startup, &ambient)?;
         let server = server.discovery(self.table.clone());
         let (stop, mut inherited) = (server.stop_handle(), Inherited::default());
         let listener = TcpListener::bind("127.0.0.1:0")?;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ffnet::handshake::{Local, dial};
+use ffnet::handshake::dial;
 use ffproto::handshake::Purpose;
 use ffproto::link::{self, Client as ClientPart, Head, Kind};
 use ffproto::relay::{self, Op};
-use ffproto::{ClusterName, Code, CommandId, Fault, Incarnation, NodeName, NodeNumber, SessionId};
+use ffproto::{Code, CommandId, Fault, Incarnation, NodeName, NodeNumber, SessionId};
 use serde_json::{Value, json};
 use tests::client::Client;
 use tests::cluster::Cluster;
@@ -271,15 +271,7 @@ struct Forger {
 impl Forger {
     async fn link(cluster: &Cluster, name: &str) -> Result<Self> {
         let mut stream = TcpStream::connect(cluster.at("gate")).await?;
-        let local = Local {
-            cluster: ClusterName::try_from("cluster")?,
-            name: NodeName::try_from(name)?,
-            kind: "hall".into(),
-            incarnation: Incarnation(4_000_000_000_000),
-            methods: Vec::new(),
-            token: String::new(),
-            chance: ffserver::Chance::system(),
-        };
+        let local = cluster.local_of("hall", name, Incarnation(1))?;
         let peer = dial(&mut stream, Purpose::Link, &local, &NodeName::try_from("gate")?).await?;
         Ok(Self { stream, methods: peer.methods, received: Vec::new() })
     }

@@ -124,6 +124,7 @@ async fn a_node_whose_manager_does_not_listen_serves_and_says_so() -> Result<()>
         .arg("gate")
         .arg(&config)
         .env("NOTIFY_SOCKET", "/nowhere/at/all")
+        .env("FF_RUN_DIR", folder.path())
         .stdout(log.try_clone()?)
         .stderr(log)
         .kill_on_drop(true)

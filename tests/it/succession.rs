@@ -14,11 +14,14 @@ use anyhow::{Result, ensure};
 use ffnet::control::MasterSide;
 use ffnet::handshake::{Local, accept};
 use ffnet::listen::Inherited;
+use ffnet::pending::Pending;
 use ffproto::control::{Door, ToMaster, ToNode};
+use ffproto::credential::Claims;
 use ffproto::handshake::Purpose;
-use ffproto::{Incarnation, NodeName, NodeNumber};
+use ffproto::{Incarnation, NodeName, NodeNumber, Versions};
+use ffserver::keys::{ClusterKeys, ClusterSecret, Startup};
 use ffserver::prelude::*;
-use ffserver::{FFServer, Stop, process};
+use ffserver::{Ambient, Chance, Clock, FFServer, Stop, process};
 use futures_util::{SinkExt, StreamExt};
 use std::sync::Mutex;
 use tests::client::Client;
@@ -39,6 +42,11 @@ struct FakeMaster {
     sessions: Sessions,
 }
 
+/// The keys of the cluster, the same each time.
+fn keys() -> ClusterKeys {
+    ClusterKeys::new(&ClusterSecret::new(&Chance::seeded(1)).unwrap(), 0, None).unwrap()
+}
+
 fn name(text: &str) -> NodeName {
     NodeName::try_from(text).unwrap()
 }
@@ -53,20 +61,18 @@ impl FakeMaster {
     }
 
     async fn connection(self, mut stream: tokio::net::TcpStream, parents: &HashMap<String, Vec<String>>) {
-        let local = Local {
-            cluster: "succession".try_into().unwrap(),
-            name: NodeName::master(),
-            kind: "master".into(),
-            incarnation: Incarnation(1),
-            methods: vec![],
-            token: String::new(),
-            chance: ffserver::Chance::system(),
-        };
-        let Ok(peer) = accept(&mut stream, Purpose::Control, &local, |_| Ok(())).await else { return };
-        let mut node = MasterSide::new(stream);
+        let claims = Claims::of_master("succession".try_into().unwrap());
+        let (chance, clock) = (Chance::system(), Clock::system());
+        let own = keys().start(claims, Incarnation(1), &chance).unwrap();
+        let (keys, versions) = (Arc::new(own), Versions::OURS);
+        let local = Local { keys, versions, methods: vec![], chance, clock, binding: vec![] };
+        let place = Pending::default().enter();
+        let accepted = accept(&mut stream, Purpose::Control, &local, &place, |_| Ok(())).await;
+        let Ok(peer) = accepted else { return };
+        let mut node = MasterSide::new(stream, peer.version);
         let (tell, mut told) = mpsc::unbounded_channel();
         let number = ["net", "gate", "game"].iter().position(|known| peer.name == **known).unwrap_or(9);
-        tell.send(ToNode::Registered { number: NodeNumber(number as u16 + 1) }).unwrap();
+        tell.send(ToNode::Registered { number: NodeNumber(number as u16 + 1), release: None }).unwrap();
         let key = (peer.name.to_string(), peer.incarnation.0);
         self.known.lock().unwrap().insert(key.clone(), (Vec::new(), Some(tell)));
         self.tell_parents(parents);
@@ -309,7 +315,7 @@ impl World {
             faults: Arc::default(),
             sockets: HashMap::from([("net", net), ("gate", gate)]),
             processes: HashMap::new(),
-            newest: 1_800_000_000_000,
+            newest: Clock::system().now_ms(),
             net: at,
         };
         for node in ["gate", "game", "net"] {
@@ -322,7 +328,10 @@ impl World {
     fn start(&mut self, node: &'static str, succeeds: bool) -> u64 {
         self.newest += 1;
         let (incarnation, config, faults) = (self.newest, self.config.clone(), self.faults.clone());
-        let server = FFServer::new(&config, node, apps(&faults), Incarnation(incarnation)).unwrap();
+        let (ambient, claims) = (Ambient::system(), config.claims(config.node(node).unwrap()));
+        let startup = keys().start(claims, Incarnation(incarnation), &ambient.chance).map(Startup::with_keys);
+        let server =
+            FFServer::with_startup(&config, node, apps(&faults), startup.unwrap(), &ambient).unwrap();
         let server = if succeeds { server.own_process(true) } else { server };
         let stop = server.stop_handle();
         let socket = copy(self.sockets.get(node));

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,6 +19,11 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use ffkeys::{ClusterKeys, ClusterSecret};
+use ffnet::handshake::Local;
+use ffnet::run_folder;
+use ffproto::credential::Claims;
+use ffproto::{Incarnation, NodeName, Versions};
 use ffserver::{App, Stop, process};
 
 use crate::client::Client;
@@ -192,6 +198,50 @@ impl Cluster {
             Client::connect(at).await.map(drop).map_err(|e| format!("{e:#}"))
         })
         .await
+    }
+
+    /// Where the master has its run folder.
+    pub fn run_dir(&self) -> PathBuf {
+        self.folder().join(RUN)
+    }
+
+    /// The keys of the cluster's master, as it keeps them without a token.
+    ///
+    /// # Errors
+    /// There is no secret.
+    pub fn master_keys(&self) -> Result<ClusterKeys> {
+        Ok(ClusterKeys::new(&ClusterSecret::of_hex(&self.secret()?)?, 0, None)?)
+    }
+
+    /// The secret of the cluster's master, as it keeps it without a token.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn secret(&self) -> Result<String> {
+        let uid = nix::unistd::geteuid().as_raw();
+        let folder = run_folder::of_config(&self.run_dir(), &self.folder().join("config.json"), uid);
+        Ok(std::fs::read_to_string(folder.join("secret"))?)
+    }
+
+    /// This side of a handshake as the node `like` of the config has it, under another name, in this start.
+    ///
+    /// # Errors
+    /// There is no secret, or no such node.
+    pub fn local_of(&self, like: &str, name: &str, incarnation: Incarnation) -> Result<Local> {
+        let config = self.folder().join("config.json");
+        let config = ffconfig::parse(&self.fixture.text, &config, &|_| None)?.cluster;
+        let node = config.nodes.iter().find(|node| node.key == like).context("no such node")?;
+        let claims = Claims { name: NodeName::try_from(name)?, ..config.claims(node) };
+        let ambient = ffserver::Ambient::system();
+        let keys = self.master_keys()?.start(claims, incarnation, &ambient.chance)?;
+        Ok(Local {
+            keys: Arc::new(keys),
+            versions: Versions::OURS,
+            methods: Vec::new(),
+            chance: ambient.chance,
+            clock: ambient.clock,
+            binding: Vec::new(),
+        })
     }
 
     async fn until_up(&mut self) -> Result<()> {

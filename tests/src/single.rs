@@ -43,6 +43,7 @@ impl Single {
         };
         let program = bins::node_program(&std::fs::read_to_string(config)?);
         command.args(["single", node]).arg(config).arg("--appmain").arg(bins::folder()?.join(program));
+        command.env("FF_RUN_DIR", config.with_file_name("run"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         Ok(Self { process: command.spawn().with_context(|| format!("{command:?}"))?, log: path })
     }

@@ -8,7 +8,7 @@ use ffproto::{ClusterName, CommandId};
 use crate::database::database;
 use crate::fields::Fields;
 use crate::limits;
-use crate::model::{Backoff, Cluster, Login, Master, Memcached, Node, Parent, Restart, SecondLogin};
+use crate::model::{Backoff, Cluster, Login, Master, Memcached, Node, Parent, Restart, SecondLogin, Token};
 use crate::nodes::Draft;
 use crate::parents::Link;
 use crate::ports::own_host;
@@ -56,10 +56,19 @@ fn master(fields: &Fields, folder: &Path) -> Option<Master> {
         rootport: fields.listen("rootport")?,
         webport: fields.listen("webport")?,
         roothost: fields.text("roothost").unwrap_or("localhost").to_owned(),
-        token: fields.text("token").map(str::to_owned),
+        token: token(fields, folder),
         log: log(fields, folder),
         restart: fields.section("restart").map(restart).unwrap_or_default(),
     })
+}
+
+fn token(fields: &Fields, folder: &Path) -> Option<Token> {
+    if let Some(text) = fields.text("token") {
+        return Some(Token::Text(text.to_owned()));
+    }
+    let place = fields.section("token")?;
+    let file = place.text("file").map(|file| Token::File(folder.join(file)));
+    file.or_else(|| place.text("credential").map(|name| Token::Credential(name.to_owned())))
 }
 
 fn restart(fields: &Fields) -> Restart {

@@ -38,7 +38,11 @@ pub(crate) fn check(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>
 
 /// Whoever reaches a rootport or a webport can command nodes: beyond loopback that takes a token.
 fn check_token(master: Option<&Fields>, drafts: &[Draft<'_>], report: &mut Report<'_>) {
-    if master.is_some_and(|master| master.given("token")) {
+    if let Some(master) = master.filter(|master| master.given("token")) {
+        let keys = |place: &Fields| ["file", "credential"].iter().filter(|key| place.given(key)).count();
+        if let Some(place) = master.section("token").filter(|place| keys(place) != 1) {
+            report.fault(&place.place, "it is a text, or has one of the keys `file` and `credential`");
+        }
         return;
     }
     let nodes = drafts.iter().filter_map(|draft| draft.fields);

@@ -40,6 +40,6 @@ pub use finding::{Finding, LoadError};
 pub use load::{FILE_BYTES_MAX, Loaded, load, load_with_apps, parse};
 pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Parent,
-    Restart, Route, RouteRule, SecondLogin, SlowClient, Target,
+    Restart, Route, RouteRule, SecondLogin, SlowClient, Target, Token,
 };
 pub use schema::schema;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffproto::credential::{Claims, Role};
 use ffproto::{ClusterName, CommandId, NodeName};
 
 /// A whole config, checked.
@@ -43,6 +44,26 @@ impl Cluster {
     /// The nodes that have `name` among their parents.
     pub fn children_of<'a>(&'a self, name: &'a NodeName) -> impl Iterator<Item = &'a Node> {
         self.nodes.iter().filter(move |node| node.parents.iter().any(|p| p.name == *name))
+    }
+
+    /// The kinds of a node's parents, each once: of nodes of these kinds it may be a child.
+    pub fn kinds_above(&self, node: &Node) -> Vec<String> {
+        let kind = |parent: &Parent| self.node(parent.name.as_str()).map(|above| above.kind.clone());
+        let mut kinds: Vec<String> = node.parents.iter().filter_map(kind).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    }
+
+    /// Who a node of this config is, as its master signs it.
+    pub fn claims(&self, node: &Node) -> Claims {
+        Claims {
+            cluster: self.name.clone(),
+            role: Role::Node,
+            name: node.name.clone(),
+            kind: node.kind.clone(),
+            below: self.kinds_above(node),
+        }
     }
 
     /// The cluster as a node sees it that no config names: with a node `name`, which is as the first one of the key `key` but
@@ -98,9 +119,9 @@ pub struct Master {
     pub webport: Listen,
     /// `roothost`: where nodes find the master. Default `localhost`.
     pub roothost: String,
-    /// `token`: proves links and control connections both ways, and asks for a Bearer token on webport.
+    /// `token`: what the cluster's keys are made of, and the Bearer token that webport asks for.
     /// Required when a rootport or webport listens beyond loopback.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// `log`: the file that the master's log is appended to, besides the terminal; in the config's folder.
     pub log: Option<PathBuf>,
     /// `restart`: how ended nodes are started again.
@@ -113,10 +134,41 @@ impl fmt::Debug for Master {
             .field("rootport", &self.rootport)
             .field("webport", &self.webport)
             .field("roothost", &self.roothost)
-            .field("token", &self.token.as_ref().map(|_| "***"))
+            .field("token", &self.token)
             .field("log", &self.log)
             .field("restart", &self.restart)
             .finish()
+    }
+}
+
+/// Where a cluster's token stands. Its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Token {
+    /// In the config, which nodes read, too.
+    Text(String),
+    /// In a file, which only a master reads.
+    File(PathBuf),
+    /// Among the credentials that systemd hands to the master.
+    Credential(String),
+}
+
+impl Token {
+    /// The token, where it stands in the config itself.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::File(_) | Self::Credential(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("***"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Credential(name) => write!(f, "credential {name}"),
+        }
     }
 }
 

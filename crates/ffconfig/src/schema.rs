@@ -24,6 +24,8 @@ pub enum ValueKind {
         /// The least number of characters.
         chars_min: usize,
     },
+    /// A text that no message ever shows, or an object that says where it stands.
+    Token(&'static Section),
     /// A name: letters, digits, `_`, `-`, `.`.
     Name,
     /// The name of an app, with or without firefly's leading `app.`.
@@ -64,6 +66,7 @@ impl fmt::Display for ValueKind {
             Self::Bool => "true or false",
             Self::Whole { min, max } => return write!(f, "a whole number from {min} to {max}"),
             Self::Text | Self::Secret { .. } => "a text",
+            Self::Token(_) => "a text or an object",
             Self::Name => "a name",
             Self::App => "the name of an app",
             Self::Port => "a port",
@@ -170,7 +173,7 @@ pub const COUNT_MAX: u64 = 1000;
 pub const TOKEN_CHARS_MIN: usize = 16;
 
 static SECTIONS: &[&Section] =
-    &[&TOP, &MASTER, &RESTART, &SERVER, &REMOTE, &ROUTE, &LOGIN, &DB, &MEMCACHED, &CLIENT, &LIMITS];
+    &[&TOP, &MASTER, &TOKEN, &RESTART, &SERVER, &REMOTE, &ROUTE, &LOGIN, &DB, &MEMCACHED, &CLIENT, &LIMITS];
 
 pub(crate) static TOP: Section = Section {
     place: "",
@@ -230,8 +233,8 @@ pub(crate) static MASTER: Section = Section {
         key("roothost", ValueKind::Text, "Where nodes find the master.").or("\"localhost\""),
         key(
             "token",
-            ValueKind::Secret { chars_min: TOKEN_CHARS_MIN },
-            "Proves links and control connections both ways, and is asked for as Bearer token on `webport`. At least 16 characters. Required as soon as a rootport or webport, the master's or a node's, listens beyond loopback.",
+            ValueKind::Token(&TOKEN),
+            "What the cluster's keys are made of, and what is asked for as Bearer token on `webport`. A text of at least 16 characters, or an object that says where only the master finds it. Required as soon as a rootport or webport, the master's or a node's, listens beyond loopback; without one the master makes a secret of its own.",
         ),
         key(
             "log",
@@ -239,6 +242,24 @@ pub(crate) static MASTER: Section = Section {
             "The file that the master's log is appended to, besides the terminal; relative to the config's folder.",
         ),
         key("restart", ValueKind::Section(&RESTART), "How ended nodes are started again."),
+    ],
+};
+
+pub(crate) static TOKEN: Section = Section {
+    place: "master.token",
+    reload: "As `master`.",
+    shorthand: None,
+    keys: &[
+        key(
+            "file",
+            ValueKind::Text,
+            "The file that the token is the text of, relative to the config's folder. Only its owner may read it.",
+        ),
+        key(
+            "credential",
+            ValueKind::Name,
+            "The name of a credential that systemd hands over (`LoadCredential=`).",
+        ),
     ],
 };
 

@@ -6,7 +6,7 @@ use crate::fields::Fields;
 use crate::listen;
 use crate::nearest::nearest;
 use crate::report::{Place, Report, quoted};
-use crate::schema::{Section, ValueKind, schema};
+use crate::schema::{Section, TOKEN_CHARS_MIN, ValueKind, schema};
 use crate::span::Span;
 use crate::tree::{Item, Json, Member};
 use crate::value::{Entry, Placed, Value};
@@ -20,6 +20,9 @@ pub(crate) fn shaped(item: Item, kind: ValueKind, mut place: Place, report: &mut
     let value = match (kind, item.value) {
         (_, Json::Faulty) => Value::Faulty,
         (ValueKind::Section(section), Json::Object(members)) => {
+            Value::Section(fields(members, section, &place, report))
+        }
+        (ValueKind::Token(section), Json::Object(members)) => {
             Value::Section(fields(members, section, &place, report))
         }
         (ValueKind::Section(section), json @ (Json::Text(_) | Json::Env(_)))
@@ -150,6 +153,7 @@ fn leaf(kind: ValueKind, json: Json) -> Result<Value, String> {
         (ValueKind::Scalar, Json::Text(text) | Json::Number(text)) => Ok(Value::Text(text)),
         (ValueKind::Scalar, Json::Bool(bool)) => Ok(Value::Text(bool.to_string())),
         (ValueKind::Secret { chars_min }, Json::Text(text)) => secret(text, chars_min).map(Value::Text),
+        (ValueKind::Token(_), Json::Text(text)) => secret(text, TOKEN_CHARS_MIN).map(Value::Text),
         (
             kind @ (ValueKind::Text
             | ValueKind::Name
@@ -249,11 +253,15 @@ fn commands(ends: Vec<Item>) -> Result<Value, String> {
     }
 }
 
+fn is_secret(kind: ValueKind) -> bool {
+    matches!(kind, ValueKind::Secret { .. } | ValueKind::Token(_))
+}
+
 fn found(kind: ValueKind, json: &Json) -> String {
     match json {
         Json::Null => "null".into(),
-        Json::Bool(_) if matches!(kind, ValueKind::Secret { .. }) => "true or false".into(),
-        Json::Number(_) if matches!(kind, ValueKind::Secret { .. }) => "a number".into(),
+        Json::Bool(_) if is_secret(kind) => "true or false".into(),
+        Json::Number(_) if is_secret(kind) => "a number".into(),
         Json::Bool(bool) => bool.to_string(),
         Json::Number(number) => format!("the number {}", listen::shortened(number)),
         Json::Text(text) | Json::Env(text) => format!("the text {}", quoted(text)),

@@ -1,17 +1,14 @@
-//! Typed messages between the master and a node: tokio-serde with bincode over length-delimited frames.
+//! Typed messages between the master and a node, in the version that both speak, over length-delimited frames.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bincode::Options as _;
-use bincode::config::{Bounded, DefaultOptions, FixintEncoding, WithOtherIntEncoding, WithOtherLimit};
-use ffproto::control::{MESSAGE_BYTES_MAX, ToMaster, ToNode};
+use bytes::{Bytes, BytesMut};
+use ffproto::Version;
+use ffproto::control::{ControlMessage, MESSAGE_BYTES_MAX, ToMaster, ToNode};
 use futures_util::{Sink, Stream};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_serde::formats::Bincode;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 /// The master's end of a control connection: yields [`ToMaster`], takes [`ToNode`].
@@ -19,39 +16,60 @@ pub type MasterSide<S> = Control<S, ToMaster, ToNode>;
 /// The node's end of a control connection: yields [`ToNode`], takes [`ToMaster`].
 pub type NodeSide<S> = Control<S, ToNode, ToMaster>;
 
-type Coding = WithOtherLimit<WithOtherIntEncoding<DefaultOptions, FixintEncoding>, Bounded>;
+/// The coding of a connection: that of the version that both ends speak.
+#[derive(Debug, Clone, Copy)]
+struct Coding(Version);
 
-/// The one way in which control messages are written. Said once: tokio-serde's default (varint) and
-/// `bincode::serialize` (fixint) do not read each other.
-fn coding() -> Coding {
-    DefaultOptions::new().with_fixint_encoding().with_limit(MESSAGE_BYTES_MAX as u64)
+impl<M: ControlMessage> tokio_serde::Serializer<M> for Coding {
+    type Error = io::Error;
+
+    fn serialize(self: Pin<&mut Self>, message: &M) -> io::Result<Bytes> {
+        let none = "a message that is too long, or not of the version that both ends speak";
+        let bytes =
+            message.to_bytes(self.0).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, none))?;
+        Ok(bytes.into())
+    }
+}
+
+impl<M: ControlMessage> tokio_serde::Deserializer<M> for Coding {
+    type Error = io::Error;
+
+    fn deserialize(self: Pin<&mut Self>, bytes: &BytesMut) -> io::Result<M> {
+        M::of_bytes(bytes, self.0).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
 }
 
 /// One end of a control connection, after the handshake: a `Stream` of `In` and a `Sink` of `Out`.
 ///
-/// Reading is cancel-safe: a half-read message stays in the buffer. A message that is too long or does
-/// not decode ends the connection with `InvalidData`, before memory is taken for it.
+/// Reading is cancel-safe: a half-read message stays in the buffer. A message that is too long, does
+/// not decode or is not of the version ends the connection with `InvalidData`, before memory is taken for it.
 #[derive(Debug)]
 pub struct Control<S, In, Out> {
-    frames: tokio_serde::Framed<Framed<S, LengthDelimitedCodec>, In, Out, Bincode<In, Out, Coding>>,
+    frames: tokio_serde::Framed<Framed<S, LengthDelimitedCodec>, In, Out, Coding>,
+    version: Version,
 }
 
 impl<S: AsyncRead + AsyncWrite, In, Out> Control<S, In, Out> {
-    /// Speaks over `io`, on which a handshake for `Purpose::Control` has succeeded.
-    pub fn new(io: S) -> Self {
+    /// Speaks a version over `io`, on which a handshake for `Purpose::Control` has agreed on it.
+    pub fn new(io: S, version: Version) -> Self {
         let codec = LengthDelimitedCodec::builder()
             .little_endian()
             .length_field_type::<u32>()
             .max_frame_length(MESSAGE_BYTES_MAX)
             .new_codec();
-        Self { frames: tokio_serde::Framed::new(Framed::new(io, codec), Bincode::from(coding())) }
+        Self { frames: tokio_serde::Framed::new(Framed::new(io, codec), Coding(version)), version }
+    }
+
+    /// The version that both ends speak.
+    pub fn version(&self) -> Version {
+        self.version
     }
 }
 
 impl<S, In, Out> Stream for Control<S, In, Out>
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    In: DeserializeOwned + Unpin,
+    In: ControlMessage + Unpin,
     Out: Unpin,
 {
     type Item = io::Result<In>;
@@ -65,7 +83,7 @@ impl<S, In, Out> Sink<Out> for Control<S, In, Out>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     In: Unpin,
-    Out: Serialize + Unpin,
+    Out: ControlMessage + Unpin,
 {
     type Error = io::Error;
 
@@ -98,10 +116,10 @@ mod tests {
     #[tokio::test]
     async fn messages_cross_in_both_directions() {
         let (a, b) = tokio::io::duplex(4096);
-        let (mut master, mut node) = (MasterSide::new(a), NodeSide::new(b));
+        let (mut master, mut node) = (MasterSide::new(a, Version(3)), NodeSide::new(b, Version(3)));
         let gate = NodeName::try_from("gate").unwrap();
         let told = [
-            ToNode::Registered { number: NodeNumber(7) },
+            ToNode::Registered { number: NodeNumber(7), release: None },
             ToNode::ParentUp {
                 name: gate.clone(),
                 at: "[::1]:10000".parse().unwrap(),
@@ -141,16 +159,30 @@ mod tests {
     #[tokio::test]
     async fn the_bytes_are_fixint_so_that_bincode_1_reads_them_anywhere() {
         let (a, mut b) = tokio::io::duplex(64);
-        let mut master = MasterSide::new(a);
-        master.send(ToNode::Registered { number: NodeNumber(7) }).await.unwrap();
+        let mut master = MasterSide::new(a, Version(3));
+        master.send(ToNode::Registered { number: NodeNumber(7), release: None }).await.unwrap();
         drop(master);
         let mut bytes = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut b, &mut bytes).await.unwrap();
         assert_eq!(bytes, [6, 0, 0, 0, 0, 0, 0, 0, 7, 0]);
         assert_eq!(
             bincode::deserialize::<ToNode>(&bytes[4..]).unwrap(),
-            ToNode::Registered { number: NodeNumber(7) }
+            ToNode::Registered { number: NodeNumber(7), release: None }
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_version_has_brought_ends_a_connection_of_the_one_before_it() {
+        let release = ToMaster::Release { release: "0.2.0".into() };
+        let (a, b) = tokio::io::duplex(4096);
+        let (mut old, mut new) = (MasterSide::new(a, Version(3)), NodeSide::new(b, Version(4)));
+        new.send(release.clone()).await.unwrap();
+        assert_eq!(old.next().await.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let (a, b) = tokio::io::duplex(4096);
+        let (mut master, mut both) = (MasterSide::new(a, Version(3)), NodeSide::new(b, Version(3)));
+        assert_eq!(both.send(release).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        both.send(ToMaster::Stopping).await.unwrap();
+        assert_eq!(master.next().await.unwrap().unwrap(), ToMaster::Stopping);
     }
 
     #[tokio::test]
@@ -163,7 +195,7 @@ mod tests {
         ] {
             let (a, mut b) = tokio::io::duplex(64);
             b.write_all(&bytes).await.unwrap();
-            let ended = MasterSide::new(a).next().await.unwrap();
+            let ended = MasterSide::new(a, Version(3)).next().await.unwrap();
             assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData);
         }
     }

@@ -1,43 +1,47 @@
 //! The shell of the handshake: moves the messages of `ffproto::handshake` over a connection, on both sides, within one
-//! deadline.
+//! deadline. The dialer proves first; whoever does not is left without a word.
 
+use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bincode::Options;
-use ffambient::Chance;
+use ffambient::{Chance, Clock};
+use ffkeys::{CredentialFault, NodeKeys, verify};
+use ffproto::credential::{Credential, Role, Signature};
 use ffproto::handshake::{
-    BadPreamble, Challenge, FromAcceptor, FromDialer, Hello, MESSAGE_BYTES_MAX, Nonce, PREAMBLE_BYTES,
-    Purpose, Refusal, Side, Transcript, fence,
+    Answer, BadPreamble, Hello, MESSAGE_BYTES_MAX, Methods, Nonce, OLD_PREAMBLE_BYTES, Opening,
+    PREAMBLE_BYTES, PROOF_BYTES_MAX, Purpose, Refusal, Reply, Transcript, Verdict, fence, not_of_the_future,
 };
-use ffproto::{ClusterName, Incarnation, NodeName};
+use ffproto::{Incarnation, NodeName, Version, Versions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::pending::Place;
+
 /// A handshake takes a few round trips; a peer that needs longer than this is not one of ours.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// This side of a handshake, as it tells the other.
+/// This side of a handshake.
 #[derive(Debug, Clone)]
 pub struct Local {
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// This node.
-    pub name: NodeName,
-    /// The node's kind.
-    pub kind: String,
-    /// The node's incarnation.
-    pub incarnation: Incarnation,
+    /// Who this side is, and what it knows others by.
+    pub keys: Arc<NodeKeys>,
+    /// The versions that this side speaks.
+    pub versions: Versions,
     /// The methods that the other side may call, in the order of their numbers.
     pub methods: Vec<String>,
-    /// The shared token; empty when the config has none.
-    pub token: String,
     /// Where this side's nonces come from: the system's outside of tests, for a proof is worth what its nonce is.
     pub chance: Chance,
+    /// By which incarnations of the future are told.
+    pub clock: Clock,
+    /// What lies below the handshake and is the same for both ends, such as the exporter of TLS; empty without.
+    pub binding: Vec<u8>,
 }
 
-/// The peer: what the other side has told of itself, and has proved.
+/// The peer: what the other side has proved, and has told of itself.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// The peer's name.
@@ -52,20 +56,37 @@ pub struct Peer {
     pub program: String,
     /// The methods that may be called on the peer, in the order of their numbers.
     pub methods: Vec<String>,
+    /// The version of everything that is said from here on.
+    pub version: Version,
 }
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// Another version, another purpose, or another protocol.
+    /// No version that both speak, another purpose, or another protocol.
     #[error(transparent)]
     Preamble(BadPreamble),
+    /// The other side has not proved who it is; it was told nothing.
+    #[error("a stranger: {0}")]
+    Stranger(CredentialFault),
     /// This side refused; the other side has been told.
     #[error("refused: {0}")]
     Refused(Refusal),
     /// The other side refused and said why.
     #[error("refused by the other side: {0}")]
     RefusedByPeer(Refusal),
+    /// The acceptor closed after this side's proof.
+    #[error(
+        "it closed without a word, as to a stranger: are both of one cluster, with one master.token? A node that was \
+         started by hand needs a key of the master that runs now"
+    )]
+    Silent,
+    /// This node has no key.
+    #[error("this node has no key of its cluster, so it links to nobody")]
+    NoKey,
+    /// There were too many others that had proved nothing, and this was the oldest.
+    #[error("it has proved nothing while many others came")]
+    Crowded,
     /// A message was too long or no message.
     #[error("a malformed handshake message")]
     Malformed,
@@ -109,121 +130,152 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     within_deadline(async {
-        preambles(io, purpose).await?;
-        let nonce = new_nonce(&local.chance)?;
-        let hello = Hello {
-            cluster: local.cluster.to_string(),
-            name: local.name.clone(),
-            kind: local.kind.clone(),
-            incarnation: local.incarnation,
-            pid: std::process::id(),
-            program: env!("CARGO_PKG_VERSION").into(),
-            to: to.clone(),
-            nonce,
-            methods: local.methods.clone(),
-        };
-        send(io, &FromDialer::Hello(hello)).await?;
-        let challenge = match receive(io).await? {
-            FromAcceptor::Challenge(challenge) => challenge,
-            FromAcceptor::Refused(why) => return Err(HandshakeError::RefusedByPeer(why)),
-            FromAcceptor::Welcome => return refuse_acceptor(io, Refusal::Unexpected).await,
-        };
-        let transcript = Transcript {
-            purpose,
-            cluster: &local.cluster,
-            dialer: (&local.name, local.incarnation, &nonce),
-            acceptor: (&challenge.name, challenge.incarnation, &challenge.nonce),
-        };
-        if challenge.name != *to {
-            let why = Refusal::Name { ours: challenge.name.clone(), wanted: to.clone() };
-            return refuse_acceptor(io, why).await;
+        let ours = purpose.preamble(local.versions);
+        write(io, &ours).await?;
+        let (theirs, version) = read_preamble(io, purpose, local.versions).await?;
+        let mut nonce = Nonce::default();
+        io.read_exact(&mut nonce).await?;
+        let (dialer, acceptor, binding) = (&ours, &theirs, local.binding.as_slice());
+        let opening = Opening { purpose, version, dialer, acceptor, nonce: &nonce, binding };
+        let hello = hello(local, to, opening)?;
+        send(io, &hello, PROOF_BYTES_MAX).await?;
+        let answer: Answer = receive(io, PROOF_BYTES_MAX).await.map_err(silent)?;
+        let transcript = Transcript { opening, hello: &hello };
+        let peer = answered(local, &transcript, answer)?;
+        let Credential { claims, incarnation, .. } = &peer;
+        if let Err(why) = wanted(local, to, since, &peer) {
+            // The other side may be gone already; what matters is that this side has a reason.
+            let _ = send(io, &Reply::Refused(why.clone()), PROOF_BYTES_MAX).await;
+            return Err(HandshakeError::Refused(why));
         }
-        if let Err(why) = fence(to, Some(since), challenge.incarnation) {
-            return refuse_acceptor(io, why).await;
-        }
-        if let Err(why) = transcript.check(&local.token, Side::Acceptor, &challenge.proof) {
-            return refuse_acceptor(io, why).await;
-        }
-        send(io, &FromDialer::Proof(transcript.prove(&local.token, Side::Dialer))).await?;
-        match receive(io).await? {
-            FromAcceptor::Welcome => Ok(Peer {
-                name: challenge.name,
-                kind: challenge.kind,
-                incarnation: challenge.incarnation,
-                pid: 0,
-                program: String::new(),
-                methods: challenge.methods,
-            }),
-            FromAcceptor::Refused(why) => Err(HandshakeError::RefusedByPeer(why)),
-            FromAcceptor::Challenge(_) => Err(HandshakeError::Malformed),
-        }
+        send(io, &Reply::Methods(Methods(local.methods.clone())), MESSAGE_BYTES_MAX).await?;
+        let Methods(methods) = receive(io, MESSAGE_BYTES_MAX).await?;
+        let (name, kind) = (claims.name.clone(), claims.kind.clone());
+        let (pid, program) = (0, String::new());
+        Ok(Peer { name, kind, incarnation: *incarnation, pid, program, methods, version })
     })
     .await
 }
 
-/// Opens a connection that this side accepted. `admit` decides on names and incarnations; it is asked
-/// after the cluster has been compared and before anything is proved, so it must not change any state.
+fn hello(local: &Local, to: &NodeName, opening: Opening<'_>) -> Result<Hello, HandshakeError> {
+    let mut hello = Hello {
+        credential: local.keys.credential().clone(),
+        to: to.clone(),
+        nonce: new_nonce(&local.chance)?,
+        pid: std::process::id(),
+        program: env!("CARGO_PKG_VERSION").into(),
+        signature: Signature([0; 32], [0; 32]),
+    };
+    hello.signature = local.keys.sign(&Transcript { opening, hello: &hello }.of_dialer());
+    Ok(hello)
+}
+
+/// The acceptor, when it has proved who it is and lets this side stay. Its word is not taken before that: an impostor on
+/// its port could end a node by telling it that a newer one is known.
+fn answered(
+    local: &Local,
+    transcript: &Transcript<'_>,
+    answer: Answer,
+) -> Result<Credential, HandshakeError> {
+    let Answer { credential, verdict, signature } = answer;
+    let signed = transcript.of_acceptor(&credential, &verdict);
+    let role = transcript.opening.purpose.acceptor();
+    proved(local, &credential, role, &signed, &signature).map_err(HandshakeError::Stranger)?;
+    match verdict {
+        Verdict::Welcome => Ok(credential),
+        Verdict::Refused(why) => Err(HandshakeError::RefusedByPeer(why)),
+    }
+}
+
+fn wanted(local: &Local, to: &NodeName, since: Incarnation, peer: &Credential) -> Result<(), Refusal> {
+    let name = &peer.claims.name;
+    if name != to {
+        return Err(Refusal::Name { ours: name.clone(), wanted: to.clone() });
+    }
+    not_of_the_future(peer.incarnation, local.clock.now_ms())?;
+    fence(to, Some(since), peer.incarnation)
+}
+
+/// Opens a connection that this side accepted. `admit` decides on who has proved to be it, and whether its incarnation may be
+/// ([`not_of_the_future`]); it must not change any state.
+/// `place` is the connection's among those that have proved nothing.
 ///
 /// # Errors
-/// [`HandshakeError`]; the other side has been told the reason where there was one to tell.
+/// [`HandshakeError`]. Who has proved who it is was told the reason; anybody else was told nothing.
 pub async fn accept<S>(
     io: &mut S,
     purpose: Purpose,
     local: &Local,
-    admit: impl FnOnce(&Hello) -> Result<(), Refusal>,
+    place: &Place,
+    admit: impl FnOnce(&Credential) -> Result<(), Refusal>,
 ) -> Result<Peer, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    within_deadline(async {
-        preambles(io, purpose).await?;
-        let hello = match receive(io).await? {
-            FromDialer::Hello(hello) => hello,
-            FromDialer::Refused(why) => return Err(HandshakeError::RefusedByPeer(why)),
-            FromDialer::Proof(_) => return refuse_dialer(io, Refusal::Unexpected).await,
-        };
-        if let Err(why) = check_hello(local, &hello).and_then(|()| admit(&hello)) {
-            return refuse_dialer(io, why).await;
-        }
+    let accepting = within_deadline(async {
+        let ours = purpose.preamble(local.versions);
         let nonce = new_nonce(&local.chance)?;
-        let transcript = Transcript {
-            purpose,
-            cluster: &local.cluster,
-            dialer: (&hello.name, hello.incarnation, &hello.nonce),
-            acceptor: (&local.name, local.incarnation, &nonce),
+        write(io, &[&ours[..], &nonce].concat()).await?;
+        let (theirs, version) = read_preamble(io, purpose, local.versions).await?;
+        let hello: Hello = receive(io, PROOF_BYTES_MAX).await?;
+        let (dialer, acceptor, binding) = (&theirs, &ours, local.binding.as_slice());
+        let opening = Opening { purpose, version, dialer, acceptor, nonce: &nonce, binding };
+        let transcript = Transcript { opening, hello: &hello };
+        let (credential, signed) = (&hello.credential, transcript.of_dialer());
+        proved(local, credential, Role::Node, &signed, &hello.signature).map_err(HandshakeError::Stranger)?;
+        place.proved();
+        let admitted = meant(local, &hello).and_then(|()| admit(credential));
+        let verdict = admitted.clone().map_or_else(Verdict::Refused, |()| Verdict::Welcome);
+        answer(io, local, &transcript, verdict).await?;
+        admitted.map_err(HandshakeError::Refused)?;
+        let methods = match receive(io, MESSAGE_BYTES_MAX).await? {
+            Reply::Methods(Methods(methods)) => methods,
+            Reply::Refused(why) => return Err(HandshakeError::RefusedByPeer(why)),
         };
-        let challenge = Challenge {
-            name: local.name.clone(),
-            kind: local.kind.clone(),
-            incarnation: local.incarnation,
-            nonce,
-            proof: transcript.prove(&local.token, Side::Acceptor),
-            methods: local.methods.clone(),
-        };
-        send(io, &FromAcceptor::Challenge(challenge)).await?;
-        let proof = match receive(io).await? {
-            FromDialer::Proof(proof) => proof,
-            FromDialer::Refused(why) => return Err(HandshakeError::RefusedByPeer(why)),
-            FromDialer::Hello(_) => return refuse_dialer(io, Refusal::Unexpected).await,
-        };
-        if let Err(why) = transcript.check(&local.token, Side::Dialer, &proof) {
-            return refuse_dialer(io, why).await;
-        }
-        send(io, &FromAcceptor::Welcome).await?;
-        let Hello { name, kind, incarnation, pid, program, methods, .. } = hello;
-        Ok(Peer { name, kind, incarnation, pid, program, methods })
-    })
-    .await
+        // The last word is this side's: what the dialer says or does next comes behind what this side makes of it.
+        send(io, &Methods(local.methods.clone()), MESSAGE_BYTES_MAX).await?;
+        let Hello { credential: Credential { claims, incarnation, .. }, pid, program, .. } = hello;
+        Ok(Peer { name: claims.name, kind: claims.kind, incarnation, pid, program, methods, version })
+    });
+    tokio::select! {
+        accepted = accepting => accepted,
+        () = place.goes() => Err(HandshakeError::Crowded),
+    }
 }
 
-fn check_hello(local: &Local, hello: &Hello) -> Result<(), Refusal> {
-    if local.cluster != hello.cluster.as_str() {
-        return Err(Refusal::Cluster { ours: local.cluster.to_string(), theirs: hello.cluster.clone() });
+async fn answer<S: AsyncWrite + Unpin>(
+    io: &mut S,
+    local: &Local,
+    transcript: &Transcript<'_>,
+    verdict: Verdict,
+) -> Result<(), HandshakeError> {
+    let credential = local.keys.credential().clone();
+    let signature = local.keys.sign(&transcript.of_acceptor(&credential, &verdict));
+    send(io, &Answer { credential, verdict, signature }, PROOF_BYTES_MAX).await
+}
+
+/// Whether who shows a credential is who it says: of this cluster, in the role that is asked for, and with its key.
+fn proved(
+    local: &Local,
+    credential: &Credential,
+    role: Role,
+    signed: &[u8],
+    signature: &Signature,
+) -> Result<(), CredentialFault> {
+    let keys = &local.keys;
+    if credential.claims.role != role {
+        return Err(CredentialFault::Role);
     }
-    if local.name != hello.to {
-        return Err(Refusal::Name { ours: local.name.clone(), wanted: hello.to.clone() });
+    keys.roots().check(&keys.claims().cluster, credential)?;
+    verify(credential, signed, signature)
+}
+
+fn meant(local: &Local, hello: &Hello) -> Result<(), Refusal> {
+    let ours = &local.keys.claims().name;
+    match *ours == hello.to {
+        true => Ok(()),
+        false => Err(Refusal::Name { ours: ours.clone(), wanted: hello.to.clone() }),
     }
-    Ok(())
 }
 
 async fn within_deadline<T>(
@@ -232,33 +284,33 @@ async fn within_deadline<T>(
     tokio::time::timeout(DEADLINE, handshake).await.unwrap_or(Err(HandshakeError::TooSlow))
 }
 
-async fn preambles<S: AsyncRead + AsyncWrite + Unpin>(
+/// The other side's preamble, and the version that both speak.
+async fn read_preamble<S: AsyncRead + Unpin>(
     io: &mut S,
     purpose: Purpose,
-) -> Result<(), HandshakeError> {
-    // Each side sends its preamble before it reads the other's, so that both can tell a wrong version.
-    io.write_all(&purpose.preamble()).await?;
-    io.flush().await?;
+    ours: Versions,
+) -> Result<([u8; PREAMBLE_BYTES], Version), HandshakeError> {
     let mut theirs = [0; PREAMBLE_BYTES];
-    io.read_exact(&mut theirs).await?;
-    purpose.check_preamble(theirs).map_err(HandshakeError::Preamble)
+    // Releases before the first version that is negotiated send no more than these, and wait.
+    let (first, rest) = theirs.split_at_mut(OLD_PREAMBLE_BYTES);
+    io.read_exact(first).await?;
+    let first = first.first_chunk().copied().unwrap_or_default();
+    purpose.check_first(ours, first).map_err(HandshakeError::Preamble)?;
+    io.read_exact(rest).await?;
+    let version = purpose.negotiate(ours, theirs).map_err(HandshakeError::Preamble)?;
+    Ok((theirs, version))
 }
 
-async fn refuse_acceptor<S, T>(io: &mut S, why: Refusal) -> Result<T, HandshakeError>
-where
-    S: AsyncWrite + Unpin,
-{
-    // The other side may be gone already; what matters is that this side has a reason.
-    let _ = send(io, &FromDialer::Refused(why.clone())).await;
-    Err(HandshakeError::Refused(why))
-}
-
-async fn refuse_dialer<S, T>(io: &mut S, why: Refusal) -> Result<T, HandshakeError>
-where
-    S: AsyncWrite + Unpin,
-{
-    let _ = send(io, &FromAcceptor::Refused(why.clone())).await;
-    Err(HandshakeError::Refused(why))
+/// An acceptor that ends the connection instead of an answer has taken this side for a stranger.
+fn silent(error: HandshakeError) -> HandshakeError {
+    match error {
+        HandshakeError::Io(error)
+            if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
+        {
+            HandshakeError::Silent
+        }
+        error => error,
+    }
 }
 
 fn new_nonce(chance: &Chance) -> Result<Nonce, HandshakeError> {
@@ -267,159 +319,41 @@ fn new_nonce(chance: &Chance) -> Result<Nonce, HandshakeError> {
     Ok(nonce)
 }
 
-fn coding() -> impl Options {
-    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MESSAGE_BYTES_MAX as u64)
+fn coding(bytes_max: usize) -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(bytes_max as u64)
 }
 
-async fn send<S: AsyncWrite + Unpin, M: Serialize>(io: &mut S, message: &M) -> Result<(), HandshakeError> {
-    let body = coding().serialize(message).map_err(|_| HandshakeError::Malformed)?;
-    let mut frame = (body.len() as u32).to_le_bytes().to_vec();
-    frame.extend_from_slice(&body);
-    io.write_all(&frame).await?;
+async fn write<S: AsyncWrite + Unpin>(io: &mut S, bytes: &[u8]) -> Result<(), HandshakeError> {
+    io.write_all(bytes).await?;
     io.flush().await?;
     Ok(())
 }
 
-async fn receive<S: AsyncRead + Unpin, M: DeserializeOwned>(io: &mut S) -> Result<M, HandshakeError> {
+async fn send<S: AsyncWrite + Unpin, M: Serialize>(
+    io: &mut S,
+    message: &M,
+    bytes_max: usize,
+) -> Result<(), HandshakeError> {
+    let body = coding(bytes_max).serialize(message).map_err(|_| HandshakeError::Malformed)?;
+    let mut frame = (body.len() as u32).to_le_bytes().to_vec();
+    frame.extend_from_slice(&body);
+    write(io, &frame).await
+}
+
+async fn receive<S: AsyncRead + Unpin, M: DeserializeOwned>(
+    io: &mut S,
+    bytes_max: usize,
+) -> Result<M, HandshakeError> {
     let mut length = [0; 4];
     io.read_exact(&mut length).await?;
     let length = u32::from_le_bytes(length) as usize;
-    if length > MESSAGE_BYTES_MAX {
+    if length > bytes_max {
         return Err(HandshakeError::Malformed);
     }
     let mut body = vec![0; length];
     io.read_exact(&mut body).await?;
-    coding().deserialize(&body).map_err(|_| HandshakeError::Malformed)
+    coding(bytes_max).deserialize(&body).map_err(|_| HandshakeError::Malformed)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn local(name: &str, cluster: &str, token: &str) -> Local {
-        Local {
-            cluster: ClusterName::try_from(cluster).unwrap(),
-            name: NodeName::try_from(name).unwrap(),
-            kind: name.into(),
-            incarnation: Incarnation(1),
-            methods: vec![format!("{name}Method")],
-            token: token.into(),
-            chance: Chance::system(),
-        }
-    }
-
-    type Both = (Result<Peer, HandshakeError>, Result<Peer, HandshakeError>);
-
-    async fn shake(dialer: Local, acceptor: Local, to: &str, admit: Result<(), Refusal>) -> Both {
-        let (mut a, mut b) = tokio::io::duplex(1024);
-        let to = NodeName::try_from(to).unwrap();
-        tokio::join!(
-            dial(&mut a, Purpose::Link, &dialer, &to),
-            accept(&mut b, Purpose::Link, &acceptor, |_| admit)
-        )
-    }
-
-    #[tokio::test]
-    async fn two_nodes_with_one_token_learn_each_others_methods() {
-        let (a, b) = shake(local("net", "c", "t"), local("gate", "c", "t"), "gate", Ok(())).await;
-        assert_eq!(a.unwrap().methods, ["gateMethod"]);
-        let b = b.unwrap();
-        assert_eq!((b.name.as_str(), b.pid), ("net", std::process::id()));
-    }
-
-    #[tokio::test]
-    async fn a_wrong_token_is_refused_by_name_on_both_sides() {
-        let (a, b) = shake(local("net", "c", "right"), local("gate", "c", "wrong"), "gate", Ok(())).await;
-        assert!(matches!(a, Err(HandshakeError::Refused(Refusal::Token))), "{a:?}");
-        assert!(matches!(b, Err(HandshakeError::RefusedByPeer(Refusal::Token))), "{b:?}");
-    }
-
-    #[tokio::test]
-    async fn a_wrong_cluster_name_or_an_older_start_is_refused_with_a_reason_on_both_sides() {
-        let (a, b) = shake(local("net", "other", "t"), local("gate", "c", "t"), "gate", Ok(())).await;
-        assert_eq!(a.unwrap_err().to_string(), "refused by the other side: this is cluster `c`, not `other`");
-        assert_eq!(b.unwrap_err().to_string(), "refused: this is cluster `c`, not `other`");
-
-        let (a, b) = shake(local("net", "c", "t"), local("gate", "c", "t"), "hub", Ok(())).await;
-        assert!(a.unwrap_err().to_string().ends_with("this is `gate`, not `hub`: is the port right?"));
-        assert!(b.is_err());
-
-        let older = Refusal::Older {
-            name: NodeName::try_from("net").unwrap(),
-            newer: Incarnation(2),
-            older: Incarnation(1),
-        };
-        let (a, b) = shake(local("net", "c", "t"), local("gate", "c", "t"), "gate", Err(older)).await;
-        let text = "a newer `net` is known: incarnation 2, this one is 1";
-        assert!(a.unwrap_err().to_string().ends_with(text));
-        assert!(b.unwrap_err().to_string().ends_with(text));
-    }
-
-    #[tokio::test]
-    async fn another_version_is_named_on_both_sides() {
-        let (mut a, mut b) = tokio::io::duplex(1024);
-        let mut other = Purpose::Link.preamble();
-        other[4] = 7;
-        a.write_all(&other).await.unwrap();
-        let refused = accept(&mut b, Purpose::Link, &local("gate", "c", ""), |_| Ok(())).await.unwrap_err();
-        let text = refused.to_string();
-        assert!(text.contains("speaks version 7 of") && text.contains("this side version 2: stop"), "{text}");
-        let mut theirs = [0; PREAMBLE_BYTES];
-        a.read_exact(&mut theirs).await.unwrap();
-        assert_eq!(theirs, Purpose::Link.preamble());
-    }
-
-    #[tokio::test]
-    async fn the_bytes_of_a_handshake_are_the_same_for_one_seed_and_differ_for_another() {
-        async fn bytes_of_dialer(seed: u64) -> Vec<u8> {
-            let (mut a, mut near) = tokio::io::duplex(1024);
-            let (mut far, mut b) = tokio::io::duplex(1024);
-            let drawn = Chance::seeded(seed);
-            let of = |name| Local { chance: drawn.stream(name), ..local(name, "c", "t") };
-            let (dialer, acceptor, to) = (of("net"), of("gate"), NodeName::try_from("gate").unwrap());
-            let mut said = Vec::new();
-            let both = async {
-                let shaken = tokio::join!(
-                    dial(&mut a, Purpose::Link, &dialer, &to),
-                    accept(&mut b, Purpose::Link, &acceptor, |_| Ok(()))
-                );
-                (shaken.0.unwrap(), shaken.1.unwrap())
-            };
-            let carry = async {
-                let (mut there, mut back) = ([0; 512], [0; 512]);
-                loop {
-                    tokio::select! {
-                        n = near.read(&mut there) => {
-                            let n = n.unwrap();
-                            said.extend_from_slice(&there[..n]);
-                            far.write_all(&there[..n]).await.unwrap();
-                        }
-                        n = far.read(&mut back) => near.write_all(&back[..n.unwrap()]).await.unwrap(),
-                    }
-                }
-            };
-            tokio::select! { _ = both => {}, () = carry => {} }
-            said
-        }
-        // Its nonce and its proof over both nonces are among them.
-        let first = bytes_of_dialer(7).await;
-        assert!(first.len() > 100 && first == bytes_of_dialer(7).await);
-        assert_ne!(first, bytes_of_dialer(8).await);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_peer_is_given_up_after_the_deadline() {
-        let (_a, mut b) = tokio::io::duplex(1024);
-        let late = accept(&mut b, Purpose::Control, &local("gate", "c", ""), |_| Ok(())).await;
-        assert!(matches!(late, Err(HandshakeError::TooSlow)));
-    }
-
-    #[tokio::test]
-    async fn a_huge_length_takes_no_memory() {
-        let (mut a, mut b) = tokio::io::duplex(1024);
-        a.write_all(&Purpose::Link.preamble()).await.unwrap();
-        a.write_all(&u32::MAX.to_le_bytes()).await.unwrap();
-        let refused = accept(&mut b, Purpose::Link, &local("gate", "c", ""), |_| Ok(())).await;
-        assert!(matches!(refused, Err(HandshakeError::Malformed)));
-    }
-}
+mod tests;

@@ -1,7 +1,11 @@
 //! Async I/O that the master, the nodes and the clients share: listening sockets, handshakes, links.
 //!
 //! * [`listen`] — opening listening sockets and handing them to another process.
-//! * [`handshake`] — the shell around `ffproto::handshake`: versions, names and the token, both ways.
+//! * [`handshake`] — the shell around `ffproto::handshake`: versions, and who each side is.
+//! * [`pending`] — the connections of a port whose peers have proved nothing yet.
+//! * [`run_folder`] — where the run folder of a config is.
+//! * [`key_desk`] — where a node that is started by hand gets its key from the master that runs.
+//! * [`private_file`] — files with secrets.
 //! * [`link`] — the one connection between a child and a parent: calls both ways, deadlines, heartbeat.
 //! * [`transport`] — the transports of game clients: TCP, and in memory.
 //! * [`control`] — typed messages between the master and a node.
@@ -13,9 +17,13 @@ pub mod backoff;
 pub mod control;
 pub mod door;
 pub mod handshake;
+pub mod key_desk;
 pub mod link;
 pub mod listen;
 pub mod notify;
+pub mod pending;
+pub mod private_file;
+pub mod run_folder;
 pub mod transport;
 
 pub use link::Link;

@@ -1,11 +1,16 @@
-//! Control messages between the master and its nodes, after the handshake: few and small typed values, moved by
-//! tokio-serde with bincode (`ffnet::control`).
+//! Control messages between the master and its nodes, after the handshake: few and small typed values in bincode, moved by
+//! `ffnet::control`.
+//!
+//! What a version has brought is written and read by that version alone ([`ControlMessage`]): a message that it has brought is none
+//! before it, and a field that it has brought stands behind the message, where an older version has nothing.
 
 use std::net::SocketAddr;
 
+use bincode::Options;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, NodeName, NodeNumber};
+use crate::{Incarnation, NodeName, NodeNumber, Version};
 
 /// Among the methods of a control handshake: this end knows [`ToNode::Metrics`] and [`ToMaster::Metrics`]. Programs of older releases
 /// do not say so, take no notice of it, and would end the connection over a message that they do not know: they are sent none.
@@ -21,6 +26,9 @@ pub enum ToNode {
     Registered {
         /// The node's number, for the ids of its sessions.
         number: NodeNumber,
+        /// The release of the master, for people; since [`Version::RELEASE`].
+        #[serde(skip)]
+        release: Option<String>,
     },
     /// A parent of this node is up: connect to it there (firefly's `remote_connect`). Said again whenever
     /// the parent comes back.
@@ -113,6 +121,76 @@ pub enum ToMaster {
         /// In Prometheus' text format.
         text: String,
     },
+    /// The release of the node's program, for people; since [`Version::RELEASE`].
+    Release {
+        /// Its version.
+        release: String,
+    },
+}
+
+/// A message of a control connection, as each version has it.
+pub trait ControlMessage: Serialize + DeserializeOwned {
+    /// The version that has brought it, where the first one did not have it.
+    fn since(&self) -> Option<Version> {
+        None
+    }
+
+    /// The fields that later versions have brought, behind the message.
+    fn write_later(&self, _version: Version, _out: &mut Vec<u8>) -> Option<()> {
+        Some(())
+    }
+
+    /// Reads them.
+    fn read_later(&mut self, _version: Version, _rest: &mut &[u8]) -> Option<()> {
+        Some(())
+    }
+
+    /// The message in a version; `None` when that does not have it, or it is too long.
+    fn to_bytes(&self, version: Version) -> Option<Vec<u8>> {
+        if self.since().is_some_and(|since| !version.has(since)) {
+            return None;
+        }
+        let mut out = coding().serialize(self).ok()?;
+        self.write_later(version, &mut out)?;
+        (out.len() <= MESSAGE_BYTES_MAX).then_some(out)
+    }
+
+    /// Of the bytes of a version; `None` when they are none of its messages.
+    fn of_bytes(bytes: &[u8], version: Version) -> Option<Self> {
+        let mut rest = bytes;
+        let mut message: Self = coding().deserialize_from(&mut rest).ok()?;
+        if message.since().is_some_and(|since| !version.has(since)) {
+            return None;
+        }
+        message.read_later(version, &mut rest)?;
+        rest.is_empty().then_some(message)
+    }
+}
+
+fn coding() -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MESSAGE_BYTES_MAX as u64)
+}
+
+impl ControlMessage for ToNode {
+    fn write_later(&self, version: Version, out: &mut Vec<u8>) -> Option<()> {
+        if let (Self::Registered { release, .. }, true) = (self, version.has(Version::RELEASE)) {
+            out.extend(coding().serialize(release).ok()?);
+        }
+        Some(())
+    }
+
+    fn read_later(&mut self, version: Version, rest: &mut &[u8]) -> Option<()> {
+        if let (Self::Registered { release, .. }, true) = (self, version.has(Version::RELEASE)) {
+            *release = coding().deserialize_from(rest).ok()?;
+        }
+        Some(())
+    }
+}
+
+impl ControlMessage for ToMaster {
+    fn since(&self) -> Option<Version> {
+        matches!(self, Self::Release { .. }).then_some(Version::RELEASE)
+    }
 }
 
 /// The status of a node: what it sees of itself and of its neighbours.
@@ -136,5 +214,41 @@ impl NodeStatus {
     /// Whether the node's app has state that a reload loses.
     pub fn loses_state(&self) -> bool {
         self.counters.iter().any(|(name, count)| name == STATE_WITHOUT_FREEZE && *count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Version = Version(3);
+
+    fn registered(release: Option<&str>) -> ToNode {
+        ToNode::Registered { number: NodeNumber(7), release: release.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_field_of_a_version_is_neither_sent_nor_taken_by_the_one_before_it() {
+        let new = registered(Some("0.2.0"));
+        let bytes = new.to_bytes(Version::RELEASE).unwrap();
+        assert_eq!(ToNode::of_bytes(&bytes, Version::RELEASE), Some(new.clone()));
+        let old = new.to_bytes(OLD).unwrap();
+        assert_eq!(old, [0, 0, 0, 0, 7, 0]);
+        assert_eq!(ToNode::of_bytes(&old, OLD), Some(registered(None)));
+        assert_eq!(ToNode::of_bytes(&bytes, OLD), None);
+        assert_eq!(ToNode::of_bytes(&old, Version::RELEASE), None);
+    }
+
+    #[test]
+    fn a_message_of_a_version_is_neither_sent_nor_taken_by_the_one_before_it() {
+        let release = ToMaster::Release { release: "0.2.0".into() };
+        let bytes = release.to_bytes(Version::RELEASE).unwrap();
+        assert_eq!(ToMaster::of_bytes(&bytes, Version::RELEASE), Some(release.clone()));
+        assert_eq!((release.to_bytes(OLD), ToMaster::of_bytes(&bytes, OLD)), (None, None));
+        for version in [OLD, Version::RELEASE] {
+            let bytes = ToMaster::Stopping.to_bytes(version).unwrap();
+            assert_eq!(ToMaster::of_bytes(&bytes, version), Some(ToMaster::Stopping));
+            assert_eq!(ToMaster::of_bytes(&[bytes, vec![0]].concat(), version), None);
+        }
     }
 }

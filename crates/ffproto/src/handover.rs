@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::relay::{Claim, SessionState};
-use crate::{CommandId, Incarnation, NodeName, SessionId};
+use crate::{CommandId, Incarnation, NodeName, SessionId, Versions};
 
 /// The longest message, in bytes. Both ends are processes of one user on one host; the bound is there so
 /// that a damaged length is noticed.
@@ -164,6 +164,8 @@ pub struct ProcessIdentity {
     pub name: NodeName,
     /// The process's incarnation.
     pub incarnation: Incarnation,
+    /// The versions of the protocol between nodes that it speaks, which also say what these messages and records are.
+    pub versions: Versions,
 }
 
 /// A record that is to be saved when a session ends.

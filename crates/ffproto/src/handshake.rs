@@ -1,32 +1,34 @@
-//! The handshake with which a connection between two nodes, or a node and the master, starts: versions, names, and a
-//! proof of the shared token from both sides without the token on the wire.
+//! The handshake with which a connection between two nodes, or a node and the master, starts: versions, and a proof of who
+//! each side is. The dialer proves first, and nobody who has not is told anything.
 //!
 //! ```text
-//! dialer                                   acceptor
-//!   preamble(version, purpose)  ───────▶
-//!                               ◀───────   preamble(version, purpose)
-//!   Hello{names, nonce}         ───────▶
-//!                               ◀───────   Challenge{nonce, proof, methods}   or Refused{reason}
-//!   Proof{proof}                ───────▶                                      or Refused{reason}
-//!                               ◀───────   Welcome                            or Refused{reason}
+//! dialer                                       acceptor
+//!   preamble(purpose, versions)     ───────▶
+//!                                   ◀───────   preamble(purpose, versions), nonce
+//!   Hello{credential, to, nonce, signature} ─▶           a stranger is left without a word
+//!                                   ◀───────   Answer{credential, verdict, signature}
+//!   Reply: methods, or Refused{reason} ────▶           when the verdict is Welcome
+//!                                   ◀───────   methods
 //! ```
 //!
-//! A proof is HMAC-SHA256 (RFC 2104) with the token as key over a label that differs by side, the
-//! purpose, the cluster, both names and both nonces: it can be neither replayed nor reflected.
+//! Each signature is over a [`Transcript`]: both preambles, both nonces, whom the dialer wants, and what the connection is
+//! bound to. It holds for its side of one handshake alone: it is neither replayed, reflected, nor taken to another node. The
+//! acceptor's is over its verdict, too, so that nobody else can tell a node that it is not wanted.
 //! The messages are pure values; `ffnet::handshake` moves them.
 
-use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 
-use crate::{ClusterName, Incarnation, NodeName};
+use crate::credential::{Credential, Fields, Role, Signature};
+use crate::{Incarnation, NodeName, Version, Versions};
 
-/// The version of everything that nodes say to each other. Ends with different versions do not talk.
-pub const VERSION: u16 = 2;
-/// The longest handshake message in bytes: names and a few thousand methods.
+/// The longest message before both sides have proved who they are, and of what is not a list of methods.
+pub const PROOF_BYTES_MAX: usize = 4 * 1024;
+/// The longest list of methods in bytes: a few thousand. It is sent to who has proved who it is.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of the preamble.
-pub const PREAMBLE_BYTES: usize = 8;
+pub const PREAMBLE_BYTES: usize = 12;
+/// Bytes of a preamble that releases before version 3 have sent; those before the version's end are the same.
+pub const OLD_PREAMBLE_BYTES: usize = 8;
 
 const MAGIC: [u8; 4] = *b"FFLK";
 
@@ -45,16 +47,16 @@ pub enum BadPreamble {
     /// Something else is on that port.
     #[error("the other side does not speak this protocol (first bytes {0:02x?})")]
     Magic([u8; 4]),
-    /// Another version.
+    /// No version that both speak.
     #[error(
-        "the other side speaks version {theirs} of the protocol between nodes, this side version {ours}: \
+        "the other side speaks {theirs} of the protocol between nodes, this side {ours}: \
          stop the cluster, and start it with master and appmain of one release"
     )]
     Version {
-        /// The other side's version.
-        theirs: u16,
-        /// This side's version.
-        ours: u16,
+        /// The other side's versions.
+        theirs: Versions,
+        /// This side's versions.
+        ours: Versions,
     },
     /// A control connection met a link port or the other way round.
     #[error("the other side serves another purpose: is the port right?")]
@@ -69,108 +71,108 @@ impl Purpose {
         }
     }
 
-    /// The first bytes of both sides: magic, version (little-endian), purpose, 0.
-    pub fn preamble(self) -> [u8; PREAMBLE_BYTES] {
-        let [v0, v1] = VERSION.to_le_bytes();
-        let [a, b, c, d] = MAGIC;
-        [a, b, c, d, v0, v1, self.number(), 0]
+    /// The role of who accepts connections of this purpose. Who dials is always a node.
+    pub fn acceptor(self) -> Role {
+        match self {
+            Purpose::Control => Role::Master,
+            Purpose::Link => Role::Node,
+        }
     }
 
-    /// Checks the other side's preamble.
+    /// The first bytes of both sides: magic, the first version (little-endian), purpose, 0, the last version, 0, 0.
+    pub fn preamble(self, versions: Versions) -> [u8; PREAMBLE_BYTES] {
+        let ([a, b, c, d], [v0, v1]) = (MAGIC, versions.min.0.to_le_bytes());
+        let [w0, w1] = versions.max.0.to_le_bytes();
+        [a, b, c, d, v0, v1, self.number(), 0, w0, w1, 0, 0]
+    }
+
+    /// Checks the first bytes of a preamble, which every release sends: those before version 3 send no more.
     ///
     /// # Errors
-    /// [`BadPreamble`], by what differs.
-    pub fn check_preamble(self, theirs: [u8; PREAMBLE_BYTES]) -> Result<(), BadPreamble> {
-        let [a, b, c, d, v0, v1, purpose, _] = theirs;
+    /// [`BadPreamble`]: another protocol, or a release that speaks one older version.
+    pub fn check_first(self, ours: Versions, first: [u8; OLD_PREAMBLE_BYTES]) -> Result<(), BadPreamble> {
+        let [a, b, c, d, v0, v1, ..] = first;
         if [a, b, c, d] != MAGIC {
             return Err(BadPreamble::Magic([a, b, c, d]));
         }
-        let version = u16::from_le_bytes([v0, v1]);
-        if version != VERSION {
-            return Err(BadPreamble::Version { theirs: version, ours: VERSION });
+        let only = Version(u16::from_le_bytes([v0, v1]));
+        if only < Versions::FIRST_NEGOTIATED {
+            let theirs = Versions { min: only, max: only };
+            return Err(BadPreamble::Version { theirs, ours });
         }
-        if purpose != self.number() { Err(BadPreamble::Purpose) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// The version that both sides speak, by the other side's preamble.
+    ///
+    /// # Errors
+    /// [`BadPreamble`], by what differs.
+    pub fn negotiate(self, ours: Versions, theirs: [u8; PREAMBLE_BYTES]) -> Result<Version, BadPreamble> {
+        let [a, b, c, d, v0, v1, purpose, zero, w0, w1, ..] = theirs;
+        self.check_first(ours, [a, b, c, d, v0, v1, purpose, zero])?;
+        let (min, max) = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([w0, w1]));
+        let theirs = Versions { min: Version(min), max: Version(max) };
+        let both = ours.with(theirs).ok_or(BadPreamble::Version { theirs, ours })?;
+        if purpose != self.number() { Err(BadPreamble::Purpose) } else { Ok(both) }
     }
 }
 
 /// Random bytes that make each handshake its own.
 pub type Nonce = [u8; 32];
-/// A proof of the token.
-pub type ProofBytes = [u8; 32];
 
-/// The dialer's first message: its own name and the name that it wants.
+/// The dialer's message: who it is, and whom it wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The cluster that the dialer belongs to.
-    pub cluster: String,
-    /// The sender's name.
-    pub name: NodeName,
-    /// The sender's kind, among which routes choose.
-    pub kind: String,
-    /// The sender's incarnation.
-    pub incarnation: Incarnation,
-    /// The sender's process id, for people and for the supervisor.
-    pub pid: u32,
-    /// Version of the program, for people.
-    pub program: String,
+    /// The dialer.
+    pub credential: Credential,
     /// The node that the dialer expects to reach.
     pub to: NodeName,
-    /// The sender's random bytes.
+    /// The dialer's random bytes.
     pub nonce: Nonce,
-    /// The methods that the acceptor may call on the dialer, in the order of their numbers.
-    pub methods: Vec<String>,
+    /// The dialer's process id, for people and for the supervisor.
+    pub pid: u32,
+    /// Version of the dialer's program, for people.
+    pub program: String,
+    /// The dialer's signature over the [`Transcript`].
+    pub signature: Signature,
 }
 
-/// The acceptor's answer.
+/// The acceptor's message, to a dialer that has proved who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Challenge {
-    /// The sender's name.
-    pub name: NodeName,
-    /// The sender's kind.
-    pub kind: String,
-    /// The sender's incarnation.
-    pub incarnation: Incarnation,
-    /// The sender's random bytes.
-    pub nonce: Nonce,
-    /// The proof that the acceptor knows the token.
-    pub proof: ProofBytes,
-    /// The methods that the dialer may call on the acceptor, in the order of their numbers.
-    pub methods: Vec<String>,
+pub struct Answer {
+    /// The acceptor.
+    pub credential: Credential,
+    /// Whether the dialer may stay.
+    pub verdict: Verdict,
+    /// The acceptor's signature over the [`Transcript`] and the rest of this.
+    pub signature: Signature,
 }
 
-/// A message of the dialer.
+/// Whether a dialer may stay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromDialer {
-    /// First.
-    Hello(Hello),
-    /// Third: that the dialer knows the token.
-    Proof(ProofBytes),
+pub enum Verdict {
+    /// It may: its [`Reply`] is next.
+    Welcome,
+    /// It may not.
+    Refused(Refusal),
+}
+
+/// The methods that the other side may call, in the order of their numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Methods(pub Vec<String>);
+
+/// The dialer's reply to an acceptor that has proved who it is. The acceptor's [`Methods`] follow, and the connection is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The dialer's methods.
+    Methods(Methods),
     /// The dialer will not go on.
     Refused(Refusal),
 }
 
-/// A message of the acceptor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromAcceptor {
-    /// Second.
-    Challenge(Challenge),
-    /// Last: the connection is open.
-    Welcome,
-    /// The acceptor will not go on.
-    Refused(Refusal),
-}
-
-/// Why one side refuses the other. Both sides log it.
+/// Why one side refuses the other, which has proved who it is. Both sides log it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// Different clusters.
-    #[error("this is cluster `{ours}`, not `{theirs}`")]
-    Cluster {
-        /// The refusing side's.
-        ours: String,
-        /// The refused side's.
-        theirs: String,
-    },
     /// The dialer wanted somebody else.
     #[error("this is `{ours}`, not `{wanted}`: is the port right?")]
     Name {
@@ -179,12 +181,19 @@ pub enum Refusal {
         /// The name that was wanted.
         wanted: NodeName,
     },
-    /// The proof is wrong.
-    #[error("the tokens differ")]
-    Token,
     /// The config of the refusing side knows no such node.
     #[error("the config has no node `{0}` here")]
     Unknown(NodeName),
+    /// The node is no child of the refusing one.
+    #[error("`{child}` of the kind `{kind}` is no child of a `{ours}` by the config of its master")]
+    NoChild {
+        /// The refused node.
+        child: NodeName,
+        /// The refused node's kind.
+        kind: String,
+        /// The refusing node's kind.
+        ours: String,
+    },
     /// A newer incarnation of the same node is known.
     #[error("a newer `{name}` is known: incarnation {newer}, this one is {older}")]
     Older {
@@ -195,73 +204,80 @@ pub enum Refusal {
         /// The refused one.
         older: Incarnation,
     },
+    /// The incarnation lies in the future: a clock is wrong, and nobody could follow such a start.
+    #[error("incarnation {0} is far ahead of the clock here: is a clock wrong?")]
+    Future(Incarnation),
     /// The refusing side is stopping.
     #[error("it is stopping")]
     Stopping,
-    /// A message came that does not belong there.
-    #[error("it sent an unexpected handshake message")]
-    Unexpected,
 }
 
-/// Which side makes a proof.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The side that connected.
-    Dialer,
-    /// The side that listened.
-    Acceptor,
-}
-
-/// The transcript of a handshake, over which both proofs are made.
-#[derive(Debug, Clone)]
-pub struct Transcript<'a> {
+/// Both preambles and the acceptor's nonce, which is all that is said before a proof.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
     /// What the connection is for.
     pub purpose: Purpose,
-    /// The cluster's name.
-    pub cluster: &'a ClusterName,
-    /// The dialer's name, incarnation and nonce.
-    pub dialer: (&'a NodeName, Incarnation, &'a Nonce),
-    /// The acceptor's name, incarnation and nonce.
-    pub acceptor: (&'a NodeName, Incarnation, &'a Nonce),
+    /// The version that both speak.
+    pub version: Version,
+    /// The dialer's first bytes.
+    pub dialer: &'a [u8; PREAMBLE_BYTES],
+    /// The acceptor's first bytes.
+    pub acceptor: &'a [u8; PREAMBLE_BYTES],
+    /// The acceptor's random bytes.
+    pub nonce: &'a Nonce,
+    /// What lies below this handshake and is to be the same for both ends, such as the exporter of TLS; empty without.
+    pub binding: &'a [u8],
+}
+
+/// The transcript of a handshake, over which both sides sign.
+#[derive(Debug, Clone, Copy)]
+pub struct Transcript<'a> {
+    /// What was said before.
+    pub opening: Opening<'a>,
+    /// What the dialer says; its signature is not part of it.
+    pub hello: &'a Hello,
 }
 
 impl Transcript<'_> {
-    fn mac(&self, token: &str, side: Side) -> Hmac<Sha256> {
-        // HMAC takes keys of any length, so this cannot fail; an empty token is an empty key.
-        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(token.as_bytes())
-            .unwrap_or_else(|_| <Hmac<Sha256> as Mac>::new(&Default::default()));
-        mac.update(match side {
-            Side::Dialer => b"ff dialer\0",
-            Side::Acceptor => b"ff acceptor",
-        });
-        mac.update(&self.purpose.preamble());
-        // Each text is preceded by its length, so that no two transcripts have the same bytes.
-        let mut text = |t: &str| {
-            mac.update(&(t.len() as u64).to_le_bytes());
-            mac.update(t.as_bytes());
-        };
-        text(self.cluster.as_str());
-        text(self.dialer.0.as_str());
-        text(self.acceptor.0.as_str());
-        for (_, incarnation, nonce) in [self.dialer, self.acceptor] {
-            mac.update(&incarnation.0.to_le_bytes());
-            mac.update(nonce);
+    fn fields(&self, label: &str) -> Fields {
+        let Opening { purpose, version, dialer, acceptor, nonce, binding } = self.opening;
+        let Hello { credential, to, nonce: of_dialer, pid, program, signature: _ } = self.hello;
+        let mut fields = Fields::new(label);
+        fields.number(u64::from(purpose.number()));
+        fields.number(u64::from(version.0));
+        for bytes in [&dialer[..], acceptor, nonce, of_dialer, binding, to.as_str().as_bytes()] {
+            fields.bytes(bytes);
         }
-        mac
+        fields.number(u64::from(*pid));
+        fields.bytes(program.as_bytes());
+        credential_into(credential, &mut fields);
+        fields
     }
 
-    /// The proof that `side` sends.
-    pub fn prove(&self, token: &str, side: Side) -> ProofBytes {
-        self.mac(token, side).finalize().into_bytes().into()
+    /// What the dialer signs.
+    pub fn of_dialer(&self) -> Vec<u8> {
+        self.fields("ff dialer 3").0
     }
 
-    /// Whether `proof` is that of `side`, compared in constant time.
-    ///
-    /// # Errors
-    /// [`Refusal::Token`] when it is not.
-    pub fn check(&self, token: &str, side: Side, proof: &ProofBytes) -> Result<(), Refusal> {
-        self.mac(token, side).verify_slice(proof).map_err(|_| Refusal::Token)
+    /// What the acceptor signs with its verdict.
+    pub fn of_acceptor(&self, credential: &Credential, verdict: &Verdict) -> Vec<u8> {
+        let mut fields = self.fields("ff acceptor 3");
+        fields.bytes(&self.hello.signature.bytes());
+        credential_into(credential, &mut fields);
+        // It cannot fail: a verdict is numbers and texts. An empty row is what nobody signs.
+        fields.bytes(&bincode::serialize(verdict).unwrap_or_default());
+        fields.0
     }
+}
+
+fn credential_into(credential: &Credential, fields: &mut Fields) {
+    fields.bytes(&credential.start_bytes());
+    fields.bytes(&credential.root.0);
+    if let Some(delegation) = &credential.via {
+        fields.bytes(&delegation.key.0);
+        fields.bytes(&delegation.signature.bytes());
+    }
+    fields.bytes(&credential.signature.bytes());
 }
 
 /// Whether a connection of `name` with incarnation `theirs` may take the place of the one with `known`.
@@ -276,40 +292,44 @@ pub fn fence(name: &NodeName, known: Option<Incarnation>, theirs: Incarnation) -
     }
 }
 
+/// Whether an incarnation may have been given by now, on a host whose clock says `now_ms`.
+///
+/// # Errors
+/// [`Refusal::Future`] when it may not.
+pub fn not_of_the_future(theirs: Incarnation, now_ms: u64) -> Result<(), Refusal> {
+    if theirs.is_given_by(now_ms) { Ok(()) } else { Err(Refusal::Future(theirs)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_proof_holds_for_its_side_its_token_and_its_nonces_only() {
-        let cluster = ClusterName::try_from("c").unwrap();
-        let (net, gate) = (NodeName::try_from("net").unwrap(), NodeName::try_from("gate").unwrap());
-        let (n1, n2) = ([1; 32], [2; 32]);
-        let this = Transcript {
-            purpose: Purpose::Link,
-            cluster: &cluster,
-            dialer: (&net, Incarnation(1), &n1),
-            acceptor: (&gate, Incarnation(2), &n2),
-        };
-        let proof = this.prove("secret", Side::Dialer);
-        assert_eq!(this.check("secret", Side::Dialer, &proof), Ok(()));
-        assert_eq!(this.check("secret", Side::Acceptor, &proof), Err(Refusal::Token), "reflected");
-        assert_eq!(this.check("other", Side::Dialer, &proof), Err(Refusal::Token));
-        let replayed = Transcript { acceptor: (&gate, Incarnation(2), &n1), ..this.clone() };
-        assert_eq!(replayed.check("secret", Side::Dialer, &proof), Err(Refusal::Token), "replayed");
-        let control = Transcript { purpose: Purpose::Control, ..this };
-        assert_eq!(control.check("secret", Side::Dialer, &proof), Err(Refusal::Token), "other purpose");
-    }
+    const OURS: Versions = Versions { min: Version(3), max: Version(4) };
 
     #[test]
     fn preambles_say_what_differs() {
         let ours = Purpose::Link;
-        assert_eq!(ours.check_preamble(ours.preamble()), Ok(()));
-        assert_eq!(ours.check_preamble(Purpose::Control.preamble()), Err(BadPreamble::Purpose));
-        assert_eq!(ours.check_preamble(*b"GET / HT"), Err(BadPreamble::Magic(*b"GET ")));
-        let mut newer = ours.preamble();
-        newer[4] = 9;
-        assert_eq!(ours.check_preamble(newer), Err(BadPreamble::Version { theirs: 9, ours: VERSION }));
+        assert_eq!(ours.negotiate(OURS, ours.preamble(OURS)), Ok(Version(4)));
+        let control = Purpose::Control.preamble(OURS);
+        assert_eq!(ours.negotiate(OURS, control), Err(BadPreamble::Purpose));
+        assert_eq!(ours.negotiate(OURS, *b"GET / HTTP/1"), Err(BadPreamble::Magic(*b"GET ")));
+    }
+
+    #[test]
+    fn the_newest_version_that_both_speak_is_taken_and_ranges_that_do_not_meet_are_named() {
+        let with = |min, max| {
+            let theirs = Versions { min: Version(min), max: Version(max) };
+            Purpose::Link.negotiate(OURS, Purpose::Link.preamble(theirs))
+        };
+        assert_eq!((with(3, 3), with(4, 9), with(3, 4)), (Ok(Version(3)), Ok(Version(4)), Ok(Version(4))));
+        let newer = with(5, 6).unwrap_err().to_string();
+        assert!(
+            newer.contains("speaks versions 5 to 6 of") && newer.contains("this side versions 3 to 4: stop")
+        );
+        let older = Purpose::Link.check_first(OURS, *b"FFLK\x02\0\x02\0").unwrap_err().to_string();
+        assert!(older.contains("speaks version 2 of the protocol"), "{older}");
+        // Lies about the range are no range.
+        assert!(with(9, 3).is_err());
     }
 
     #[test]
@@ -319,5 +339,16 @@ mod tests {
         assert!(fence(&name, Some(Incarnation(5)), Incarnation(5)).is_ok());
         assert!(fence(&name, Some(Incarnation(5)), Incarnation(6)).is_ok());
         assert!(matches!(fence(&name, Some(Incarnation(5)), Incarnation(4)), Err(Refusal::Older { .. })));
+    }
+
+    #[test]
+    fn an_incarnation_of_the_far_future_is_refused_and_clocks_may_differ_by_some_hours() {
+        let now = 1_800_000_000_000;
+        for good in [1, now, now + 3_600_000] {
+            assert_eq!(not_of_the_future(Incarnation(good), now), Ok(()));
+        }
+        for bad in [now + 2 * 86_400_000, u64::MAX] {
+            assert_eq!(not_of_the_future(Incarnation(bad), now), Err(Refusal::Future(Incarnation(bad))));
+        }
     }
 }

@@ -134,12 +134,27 @@ impl fmt::Display for CommandId {
 pub struct Incarnation(pub u64);
 
 impl Incarnation {
-    /// The incarnation of a start at `unix_ms`, after `previous`: time where it moves on, else one more.
+    /// How far the clocks of two hosts may lie apart.
+    pub const SKEW_MS: u64 = 24 * 3_600 * 1_000;
+
+    /// The incarnation of a start at `unix_ms`, after `previous`: time where it moves on, else one more. After the last
+    /// of all there is none: it stays, and what may become known is bounded so that nobody comes near it.
     pub fn next(unix_ms: u64, previous: Option<Self>) -> Self {
         match previous {
-            Some(Self(last)) => Self(unix_ms.max(last + 1)),
+            Some(Self(last)) => Self(unix_ms.max(last.saturating_add(1))),
             None => Self(unix_ms),
         }
+    }
+
+    /// Whether a master whose clock says `now_ms` takes it for the start of a node: half of what its neighbours would. So the
+    /// next start, which comes behind it, is one that they all take.
+    pub fn may_register_at(self, now_ms: u64) -> bool {
+        self.0 <= now_ms.saturating_add(Self::SKEW_MS / 2)
+    }
+
+    /// Whether a clock that says `now_ms` may have given it by now, or one that goes a day before it.
+    pub fn is_given_by(self, now_ms: u64) -> bool {
+        self.0 <= now_ms.saturating_add(Self::SKEW_MS)
     }
 }
 
@@ -221,6 +236,7 @@ mod tests {
         let first = Incarnation::next(1_000, None);
         assert_eq!(Incarnation::next(900, Some(first)), Incarnation(1_001));
         assert_eq!(Incarnation::next(5_000, Some(first)), Incarnation(5_000));
+        assert_eq!(Incarnation::next(5_000, Some(Incarnation(u64::MAX))), Incarnation(u64::MAX));
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //! * [`frame`] — the framings of game clients: firefly frames, WebSocket, JSON.
 //! * [`protocol`] — the protocols of game clients, made of those framings or an author's own.
 //! * [`link`] — the frames of a link: one fixed header, then the body untouched.
-//! * [`handshake`] — how a link or a control connection starts and proves the token, both ways.
+//! * [`version`] — the versions of what nodes and masters say to each other.
+//! * [`credential`] — what a cluster's key says of one start of a node.
+//! * [`handshake`] — how a link or a control connection starts: versions, and who each side is.
 //! * [`relay`] — envelopes between nodes that are no neighbours, and which nodes can be reached.
 //! * [`login`] — the verdict over a login.
 //! * [`control`] — the messages between the master and its nodes.
@@ -19,6 +21,8 @@ pub mod fault;
 pub mod frame;
 pub mod protocol;
 pub mod link;
+pub mod version;
+pub mod credential;
 pub mod handshake;
 pub mod control;
 pub mod relay;
@@ -27,3 +31,4 @@ pub mod handover;
 
 pub use fault::{Code, Executed, Fault};
 pub use id::{BadName, ClusterName, CommandId, Incarnation, NodeName, NodeNumber, SessionId};
+pub use version::{Version, Versions};

@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bincode::Options;
-use ffproto::control::{Door, NodeStatus, ToMaster, ToNode};
+use ffambient::Chance;
+use ffkeys::{ClusterKeys, ClusterSecret, NodeKeys};
+use ffproto::control::{ControlMessage, Door, NodeStatus, ToMaster, ToNode};
+use ffproto::credential::{Claims, Role};
 use ffproto::frame::websocket::{Assembly, Opcode, Taken, write, write_close};
 use ffproto::frame::{Firefly, json, upgrade};
 use ffproto::handshake::{
-    Challenge, FromAcceptor, FromDialer, Hello, Nonce, Purpose, Refusal, Side, Transcript,
+    Answer, Hello, Methods, Opening, Purpose, Refusal, Reply, Transcript, Verdict as Word,
 };
 use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
@@ -19,7 +22,10 @@ use ffproto::relay::{
     self, AffinityNotice, AffinityWord, Audience, Broadcast, Claim, MethodsChange, MoveAnswer, MoveEntry,
     MoveOrder, Op, REACH, ReachChange, Reachable, SessionState, TO,
 };
-use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId};
+use ffproto::{
+    ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, NodeNumber, SessionId, Version,
+    Versions,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -170,53 +176,68 @@ fn websockets(page: &mut Page) {
     assert_eq!(String::from_utf8(granted.response).unwrap(), wire(answer));
 }
 
+/// The keys of a start, the same each time.
+fn keys(name: &str, kind: &str, below: &[&str], incarnation: Incarnation, seed: u64) -> NodeKeys {
+    let secret = ClusterSecret::new(&Chance::seeded(1)).unwrap();
+    let claims = Claims {
+        cluster: ClusterName::try_from("demo").unwrap(),
+        role: Role::Node,
+        name: self::name(name),
+        kind: kind.into(),
+        below: texts(below),
+    };
+    let keys = ClusterKeys::new(&secret, 0, None).unwrap();
+    keys.start(claims, incarnation, &Chance::seeded(seed)).unwrap()
+}
+
 fn handshakes(page: &mut Page) {
     for (name, purpose) in [("preamble-link", Purpose::Link), ("preamble-control", Purpose::Control)] {
-        let theirs = page.bytes(name, &purpose.preamble());
-        assert_eq!(purpose.check_preamble(theirs.try_into().unwrap()), Ok(()));
+        let theirs = page.bytes(name, &purpose.preamble(Versions::OURS));
+        assert_eq!(purpose.negotiate(Versions::OURS, theirs.try_into().unwrap()), Ok(Version(4)));
     }
-    // What a node of the first version sends, which is not to change.
-    let older = page.bytes("preamble-older", b"FFLK\x01\0\x02\0");
-    let refused = Purpose::Link.check_preamble(older.try_into().unwrap()).unwrap_err().to_string();
+    // What a node of the last version that was not negotiated sends, which is not to change.
+    let older = page.bytes("preamble-older", b"FFLK\x02\0\x02\0");
+    let refused = Purpose::Link.check_first(Versions::OURS, older.try_into().unwrap());
     assert_eq!(
-        refused,
-        "the other side speaks version 1 of the protocol between nodes, this side version 2: \
+        refused.unwrap_err().to_string(),
+        "the other side speaks version 2 of the protocol between nodes, this side versions 3 to 4: \
          stop the cluster, and start it with master and appmain of one release"
     );
-    let (net, gate, cluster) = (name("net"), name("gate"), ClusterName::try_from("demo").unwrap());
     let (older, newer) = (Incarnation(1_790_000_000_000), Incarnation(1_790_000_000_001));
-    let nonces: [Nonce; 2] = [[1; 32], [2; 32]];
-    let transcript = Transcript {
+    let net = keys("net", "netserver", &["gateserver"], older, 2);
+    let gate = keys("gate", "gateserver", &[], newer, 3);
+    let (preamble, nonces) = (Purpose::Link.preamble(Versions::OURS), [[1; 32], [2; 32]]);
+    let opening = Opening {
         purpose: Purpose::Link,
-        cluster: &cluster,
-        dialer: (&net, older, &nonces[0]),
-        acceptor: (&gate, newer, &nonces[1]),
+        version: Version(4),
+        dialer: &preamble,
+        acceptor: &preamble,
+        nonce: &nonces[1],
+        binding: &[],
     };
-    let hello = Hello {
-        cluster: "demo".into(),
-        name: net.clone(),
-        kind: "netserver".into(),
-        incarnation: older,
+    let mut hello = Hello {
+        credential: net.credential().clone(),
+        to: name("gate"),
+        nonce: nonces[0],
         pid: 4711,
         program: "0.1.0".into(),
-        to: gate.clone(),
-        nonce: nonces[0],
-        methods: texts(&["@netserver", "@", REACH, TO]),
+        signature: net.sign(b""),
     };
-    page.message("hello", &FromDialer::Hello(hello));
-    let challenge = Challenge {
-        name: gate.clone(),
-        kind: "gateserver".into(),
-        incarnation: newer,
-        nonce: nonces[1],
-        proof: transcript.prove("secret", Side::Acceptor),
-        methods: texts(&["gateHandle1", "gateHandle2", "@game1server", "@netserver", "@", REACH, TO]),
+    hello.signature = net.sign(&Transcript { opening, hello: &hello }.of_dialer());
+    page.message("hello", &hello);
+    let transcript = Transcript { opening, hello: &hello };
+    let answer = |verdict: Word| {
+        let credential = gate.credential().clone();
+        let signature = gate.sign(&transcript.of_acceptor(&credential, &verdict));
+        Answer { credential, verdict, signature }
     };
-    page.message("challenge", &FromAcceptor::Challenge(challenge));
-    page.message("proof", &FromDialer::Proof(transcript.prove("secret", Side::Dialer)));
-    page.message("welcome", &FromAcceptor::Welcome);
-    page.message("refused-token", &FromAcceptor::Refused(Refusal::Token));
-    page.message("refused-older", &FromAcceptor::Refused(Refusal::Older { name: net.clone(), newer, older }));
+    page.message("answer", &answer(Word::Welcome));
+    let methods = texts(&["@netserver", "@", REACH, TO]);
+    page.message("reply", &Reply::Methods(Methods(methods)));
+    let methods = texts(&["gateHandle1", "gateHandle2", "@game1server", "@netserver", "@", REACH, TO]);
+    page.message("methods", &Methods(methods));
+    let refused = Refusal::Older { name: name("net"), newer, older };
+    page.message("refused-older", &Word::Refused(refused));
 }
 
 fn links(page: &mut Page) {
@@ -351,7 +372,13 @@ fn moves(page: &mut Page, session: SessionId) {
 
 fn controls(page: &mut Page) {
     let (gate, incarnation) = (name("gate"), Incarnation(1_790_000_000_001));
-    page.message("control-registered", &ToNode::Registered { number: NodeNumber(3) });
+    let registered = ToNode::Registered { number: NodeNumber(3), release: Some("0.2.0".into()) };
+    for (name, version) in [("control-registered", Version(4)), ("control-registered-older", Version(3))] {
+        let body = registered.to_bytes(version).unwrap();
+        let bytes = page.bytes(name, &[&(body.len() as u32).to_le_bytes(), &body[..]].concat());
+        assert!(ToNode::of_bytes(&bytes[4..], version).is_some());
+    }
+    page.message("control-release", &ToMaster::Release { release: "0.2.0".into() });
     let at = "127.0.0.1:10000".parse().unwrap();
     page.message("control-parent-up", &ToNode::ParentUp { name: gate.clone(), at, incarnation });
     page.message("control-parent-gone", &ToNode::ParentGone { name: gate.clone(), incarnation });
@@ -404,7 +431,13 @@ fn the_page_has_the_limits_of_the_code() {
         ),
         ("`limits.frame_bytes_max` + ", "13", " bytes in all", ffproto::frame::firefly::UNCOUNTED_BYTES),
         ("its length (u32, at most ", "268,435,456", ")", ffproto::handover::MESSAGE_BYTES_MAX),
-        ("(at most ", "262,144", "), and then bincode", ffproto::handshake::MESSAGE_BYTES_MAX),
+        ("(at most ", "4,096", " before both sides have proved", ffproto::handshake::PROOF_BYTES_MAX),
+        (
+            "who they are, ",
+            "262,144",
+            " for methods), and then bincode",
+            ffproto::handshake::MESSAGE_BYTES_MAX,
+        ),
         ("(at most ", "1,048,576", "), and bincode", ffproto::control::MESSAGE_BYTES_MAX),
         ("a list of at most ", "512", ", see below", relay::CLAIMS_MAX),
         ("at most ", "1,024", " bytes, longer ones are cut", ffproto::fault::MESSAGE_BYTES_MAX),

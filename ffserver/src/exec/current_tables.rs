@@ -153,6 +153,7 @@ mod tests {
             pid: 1,
             program: String::new(),
             methods: methods.iter().map(|method| (*method).to_owned()).collect(),
+            version: ffproto::Versions::OURS.max,
         };
         executor.node.transit().new_link(peer)
     }

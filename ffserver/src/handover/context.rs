@@ -431,8 +431,9 @@ fn take_knowledge(node: &Node, said: FromPredecessor) {
 }
 
 fn who(node: &Node) -> ProcessIdentity {
-    let cluster = node.identity().local(Vec::new()).cluster.to_string();
-    ProcessIdentity { cluster, name: node.name().clone(), incarnation: node.incarnation() }
+    let cluster = node.identity().cluster().to_string();
+    let (name, versions) = (node.name().clone(), node.identity().versions());
+    ProcessIdentity { cluster, name, incarnation: node.incarnation(), versions }
 }
 
 /// Waits until no call waits on one of these links.

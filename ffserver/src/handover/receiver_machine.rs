@@ -13,8 +13,8 @@
 use std::io;
 use std::time::Duration;
 
-use ffproto::NodeName;
 use ffproto::handover::{AskAnswer, FromPredecessor, FromSuccessor, ProcessIdentity, Spoken};
+use ffproto::{NodeName, Versions};
 use tokio::time::Instant;
 
 use super::sender_machine::{GREETING_MAX, MARGIN, is_kin};
@@ -31,6 +31,16 @@ pub enum TakeOverError {
     /// Another process came to the door.
     #[error("{0} is not the old process of this node")]
     Stranger(String),
+    /// Both processes speak no version in common: nothing has been moved.
+    #[error(
+        "the old process speaks {theirs} of the protocol between nodes, this one {ours}: nothing is taken over"
+    )]
+    Versions {
+        /// The old process's.
+        theirs: Versions,
+        /// This one's.
+        ours: Versions,
+    },
     /// The predecessor froze a state that this app cannot take.
     #[error("the old process has a frozen state of version {0}, and the app has no thaw hook")]
     NoThaw(u32),
@@ -223,6 +233,12 @@ impl ReceiverMachine {
     fn receive(&mut self, said: FromPredecessor, now: Instant) {
         match (&mut self.stage, said) {
             (Stage::Greeting { .. }, FromPredecessor::Hello(theirs)) if is_kin(&self.ours, &theirs) => {
+                let (ours, theirs) = (self.ours.versions, theirs.versions);
+                if ours.with(theirs).is_none() {
+                    let error = TakeOverError::Versions { theirs, ours };
+                    self.out.push(Do::TryToSay(FromSuccessor::Failed { reason: error.to_string() }));
+                    return self.end(Some(error));
+                }
                 self.stage = Stage::Taking { until: self.start_by, state: Vec::new() };
                 self.out.push(Do::Say(FromSuccessor::Hello(self.ours.clone())));
             }

@@ -9,7 +9,7 @@ use ffnet::Link;
 use ffnet::handshake::Peer;
 use ffnet::transport::TcpTransport;
 use ffproto::handover::ProcessIdentity;
-use ffproto::{Incarnation, NodeName};
+use ffproto::{Incarnation, NodeName, Versions};
 use tokio::sync::watch;
 
 use super::HandoverContext;
@@ -22,7 +22,12 @@ pub(super) const MS: fn(u64) -> Duration = Duration::from_millis;
 /// The process of a node that has that incarnation.
 pub(super) fn who(incarnation: u64) -> ProcessIdentity {
     let name = NodeName::try_from("game").unwrap();
-    ProcessIdentity { cluster: "cluster".into(), name, incarnation: Incarnation(incarnation) }
+    ProcessIdentity {
+        cluster: "cluster".into(),
+        name,
+        incarnation: Incarnation(incarnation),
+        versions: Versions::OURS,
+    }
 }
 
 /// Of an app that takes a frozen state, or not, with firefly's clients.
@@ -55,6 +60,7 @@ pub(super) fn child(context: &HandoverContext) -> Link {
         pid: 1,
         program: String::new(),
         methods: vec!["method".into()],
+        version: Versions::OURS.max,
     };
     let link = context.node.transit().new_link(peer);
     assert!(context.node.transit().add_child(link.clone()));

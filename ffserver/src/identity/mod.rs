@@ -2,8 +2,11 @@
 
 pub(crate) mod counters;
 pub(crate) mod handler_metrics;
+pub(crate) mod key_by_hand;
+pub(crate) mod keys;
 pub(crate) mod lifecycle;
 pub(crate) mod metrics;
+pub(crate) mod startup;
 pub(crate) mod stop;
 pub(crate) mod traffic;
 pub(crate) mod watchdog;
@@ -14,11 +17,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ffambient::{Ambient, Chance, Clock};
 use ffconfig::Limits;
-use ffnet::handshake::Local;
-use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName};
+use ffkeys::NodeKeys;
+use ffnet::handshake::{HandshakeError, Local};
+use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, Versions};
 use tokio::time::Instant;
 
 use counters::Counters;
+use keys::OwnKeys;
 use lifecycle::{Lifecycle, Tasks};
 use metrics::NodeMetrics;
 
@@ -28,7 +33,7 @@ pub(crate) struct Identity(Arc<Inner>);
 
 struct Inner {
     cluster_name: ClusterName,
-    token: String,
+    keys: OwnKeys,
     config: ffconfig::Node,
     incarnation: Incarnation,
     ambient: Ambient,
@@ -47,13 +52,14 @@ impl Identity {
         cluster: &ffconfig::Cluster,
         config: ffconfig::Node,
         incarnation: Incarnation,
+        keys: OwnKeys,
         ambient: &Ambient,
     ) -> Self {
         let ambient = ambient.stream(&format!("{}@{incarnation}", config.name));
         let metrics = NodeMetrics::new();
         Self(Arc::new(Inner {
             cluster_name: cluster.name.clone(),
-            token: cluster.master.token.clone().unwrap_or_default(),
+            keys,
             config,
             incarnation,
             claim_clock: ClaimClock::start(incarnation, &ambient.clock),
@@ -65,6 +71,13 @@ impl Identity {
             lifecycle: Lifecycle::default(),
             tasks: Tasks::default(),
         }))
+    }
+
+    /// Of a node that nobody runs: for tests.
+    #[cfg(test)]
+    pub(crate) fn bare(cluster: &ffconfig::Cluster, config: ffconfig::Node) -> Self {
+        let (keys, _) = keys::KeySource::Nowhere.begin(Versions::OURS);
+        Self::new(cluster, config, Incarnation(1), keys, &Ambient::system())
     }
 
     /// The node's name: the key under `servers`.
@@ -137,25 +150,36 @@ impl Identity {
         &self.0.tasks
     }
 
+    /// The versions of the protocol between nodes that this process speaks.
+    pub(crate) fn versions(&self) -> Versions {
+        self.0.keys.versions
+    }
+
+    /// The name of the node's cluster.
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.0.cluster_name
+    }
+
     /// Whether that is the cluster's token; of a cluster without one, nothing is. Takes as long whatever is right of it.
     pub(crate) fn is_token(&self, given: &str) -> bool {
-        let (given, token) = (given.as_bytes(), self.0.token.as_bytes());
-        let differs =
-            given.iter().zip(token).fold(0, |differs, (a, b)| std::hint::black_box(differs | (a ^ b)));
-        !token.is_empty() && given.len() == token.len() && differs == 0
+        self.0.keys.keys.borrow().as_ref().and_then(|keys| keys.token()).is_some_and(|token| token.is(given))
+    }
+
+    /// Whether those keys are of this start of this node.
+    pub(crate) fn owns(&self, keys: &NodeKeys) -> bool {
+        let claims = keys.claims();
+        claims.cluster == self.0.cluster_name
+            && claims.name == *self.name()
+            && claims.kind == self.kind()
+            && keys.incarnation() == self.0.incarnation
     }
 
     /// The node's own part of a handshake.
-    pub(crate) fn local(&self, methods: Vec<String>) -> Local {
-        Local {
-            cluster: self.0.cluster_name.clone(),
-            name: self.name().clone(),
-            kind: self.kind().to_owned(),
-            incarnation: self.0.incarnation,
-            methods,
-            token: self.0.token.clone(),
-            chance: self.chance().clone(),
-        }
+    pub(crate) fn local(&self, methods: Vec<String>) -> Result<Local, HandshakeError> {
+        let keys = self.0.keys.keys.borrow().clone().ok_or(HandshakeError::NoKey)?;
+        let (versions, chance, clock) =
+            (self.0.keys.versions, self.chance().clone(), self.ambient().clock.clone());
+        Ok(Local { keys, versions, methods, chance, clock, binding: Vec::new() })
     }
 
     /// A fault that this node notices.

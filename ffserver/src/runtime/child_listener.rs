@@ -8,7 +8,9 @@ use std::task::{Context, Waker};
 use ffnet::Link;
 use ffnet::handshake::{Peer, accept};
 use ffnet::link::{Closed, Driver};
+use ffnet::pending::Pending;
 use ffproto::NodeName;
+use ffproto::credential::Credential;
 use ffproto::handshake::Purpose;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
@@ -32,6 +34,8 @@ use crate::ops::link_service::LinkService;
 
 pub(crate) struct ChildListener {
     pub(crate) inbound: Arc<Inbound>,
+    /// Those that have connected and proved nothing yet.
+    pub(crate) pending: Pending,
     /// Every link of the node, so that a stop can wait for their last words.
     pub(crate) links: TaskTracker,
     /// The turns of the hooks about each child that has ever linked. Tokio's mutex is fair: hooks run in the order in which
@@ -84,12 +88,19 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String
     let executor = &root.inbound.executor;
     let (identity, transit) = (executor.node.identity(), executor.node.transit());
     let tables = executor.tables.get();
-    let local = identity.local(tables.names(Audience::CHILDREN));
-    let admit = |hello: &ffproto::handshake::Hello| transit.admit_child(&hello.name, hello.incarnation);
-    let peer: Peer = match accept(&mut stream, Purpose::Link, &local, admit).await {
+    let place = root.pending.enter();
+    let shaken = match identity.local(tables.names(Audience::CHILDREN)) {
+        Ok(local) => {
+            let admit = |child: &Credential| transit.admit_child(child);
+            accept(&mut stream, Purpose::Link, &local, &place, admit).await
+        }
+        Err(error) => Err(error),
+    };
+    let peer: Peer = match shaken {
         Ok(peer) => peer,
         Err(error) => return warn!(%address, "no child: {}", fftelemetry::chain(&error)),
     };
+    drop(place);
     let link = transit.new_link(peer);
     transit.link_up(Side::Child, &link);
     if !transit.add_child(link.clone()) {

@@ -12,13 +12,13 @@ use ffnet::door;
 use ffnet::handshake::{HandshakeError, dial};
 use ffproto::control::{Door, MESSAGE_BYTES_MAX, METRICS, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{Purpose, Refusal};
-use ffproto::{Incarnation, NodeName, handover};
+use ffproto::{Incarnation, NodeName, Version, handover};
 use fftelemetry::metrics::exposition;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::cluster::found::{Found, LinkAddress, Snapshot};
 use crate::identity::Identity;
@@ -150,18 +150,21 @@ impl Control {
     }
 
     /// Connects; says whether the master takes metrics.
-    async fn open(&self) -> Result<(TcpStream, bool), HandshakeError> {
+    async fn open(&self) -> Result<(NodeSide<TcpStream>, bool), HandshakeError> {
+        let local = self.reported.transit.identity().local(vec![METRICS.to_owned()])?;
         let connecting = TcpStream::connect(self.master_address());
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
         let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        let local = self.reported.transit.identity().local(vec![METRICS.to_owned()]);
         let master = dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
-        Ok((stream, master.methods.iter().any(|method| method == METRICS)))
+        let takes_metrics = master.methods.iter().any(|method| method == METRICS);
+        Ok((NodeSide::new(stream, master.version), takes_metrics))
     }
 
-    async fn talk(&mut self, stream: TcpStream, takes_metrics: bool) -> io::Result<()> {
-        let mut master = NodeSide::new(stream);
+    async fn talk(&mut self, mut master: NodeSide<TcpStream>, takes_metrics: bool) -> io::Result<()> {
+        if master.version().has(Version::RELEASE) {
+            master.send(ToMaster::Release { release: env!("CARGO_PKG_VERSION").into() }).await?;
+        }
         let mut last_status = None;
         self.word.mark_changed();
         loop {
@@ -218,7 +221,12 @@ impl Control {
 
     fn obey(&self, told: ToNode) {
         match told {
-            ToNode::Registered { number } => self.told.send_modify(|told| told.number = Some(number)),
+            ToNode::Registered { number, release } => {
+                if let Some(release) = release {
+                    debug!("the master is of release {release}");
+                }
+                self.told.send_modify(|told| told.number = Some(number));
+            }
             ToNode::ParentUp { name, at, incarnation } => {
                 let parent = self.parent(name, LinkAddress::Tcp(at), incarnation);
                 if let Some(parent) = parent {

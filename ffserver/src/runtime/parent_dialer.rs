@@ -171,7 +171,7 @@ impl ParentLink {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (tables, local) = self.introduce();
+        let (tables, local) = self.introduce()?;
         let peer = dial_start(&mut stream, Purpose::Link, &local, &self.config.name, since).await?;
         let linked = peer.incarnation;
         let told = ToldPeer { peer, tables };
@@ -198,12 +198,11 @@ impl ParentLink {
     }
 
     /// This node as it introduces itself now, with the tables whose methods it tells.
-    fn introduce(&self) -> (Arc<HandlerTables>, Local) {
+    fn introduce(&self) -> Result<(Arc<HandlerTables>, Local), HandshakeError> {
         let executor = &self.inbound.executor;
         let tables = executor.tables.get();
-        let local = executor.node.identity().local(tables.names(self.audience));
-        let local = Local { chance: self.chance.clone(), ..local };
-        (tables, local)
+        let local = executor.node.identity().local(tables.names(self.audience))?;
+        Ok((tables, Local { chance: self.chance.clone(), ..local }))
     }
 
     /// Runs the link with the driver that is made for it until it ends.

@@ -5,8 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ffambient::{Ambient, Clock};
+use ffambient::Ambient;
 use ffconfig::Cluster;
+use ffkeys::KeyError;
 use ffnet::listen::Inherited;
 use ffnet::notify::{self, Notifier};
 use ffproto::{Incarnation, NodeNumber};
@@ -20,32 +21,20 @@ use tracing::{error, warn};
 use crate::app::app::App;
 use crate::gateway::busy_poll;
 use crate::identity::Identity;
+use crate::identity::keys::{Startup, keys_of_all};
 use crate::identity::lifecycle::Phase;
+pub use crate::identity::startup::{
+    INCARNATION_ENV, KEY_ENV, KeyFileError, SPEAK_ENV, StartupError, incarnation, startup,
+};
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::{LoopNotice, LoopWatch, Watchdog};
 use crate::runtime::in_process::InProcessNet;
 use crate::runtime::server::{BuildError, FFServer, RunError};
 
-/// The environment variable in which the master says which start this is.
-pub const INCARNATION_ENV: &str = "FF_INCARNATION";
-
 /// The environment variable in which the master names the start that this process takes over from.
 pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 
 const EVENT_INTERVAL: u32 = 256;
-
-/// Which start of its node this process is: what the master has given (`given`), or what `clock` says for a start by
-/// hand.
-///
-/// # Errors
-/// `InvalidInput` when `given` is no number.
-pub fn incarnation(given: Option<String>, clock: &Clock) -> io::Result<Incarnation> {
-    if let Some(given) = given {
-        let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{INCARNATION_ENV}={given}"));
-        return given.parse().map(Incarnation).map_err(wrong);
-    }
-    Ok(Incarnation(clock.now_ms()))
-}
 
 /// The runtime of a node: everything on one thread for `threads: 1`, which is how nodes scale best (by
 /// processes); a work-stealing one otherwise.
@@ -89,7 +78,7 @@ pub fn pin_to_cpus(cpus: &[usize]) -> io::Result<()> {
     Ok(nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?)
 }
 
-/// Puts the node of this process together: which start it is and whether it takes over are in the environment
+/// Puts the node of this process together: whether it takes over is in the environment
 /// (`env`), its loop is watched, and it may have as many descriptors as the system gives.
 ///
 /// # Errors
@@ -98,12 +87,12 @@ pub fn own_node(
     cluster: &Cluster,
     node: &str,
     apps: Vec<App>,
+    startup: Startup,
     env: &dyn Fn(&str) -> Option<String>,
     ambient: &Ambient,
 ) -> Result<FFServer, OwnError> {
     allow_descriptors()?;
-    let incarnation = incarnation(env(INCARNATION_ENV), &ambient.clock)?;
-    let server = FFServer::with_ambient(cluster, node, apps, incarnation, ambient)?;
+    let server = FFServer::with_startup(cluster, node, apps, startup, ambient)?;
     let server = server.own_process(env(SUCCEEDS_ENV).is_some());
     watch_loop(server.identity().clone(), server.watchdog().clone(), env(notify::ENV))?;
     Ok(server)
@@ -224,10 +213,13 @@ pub async fn run_all(
     stop: Stop,
     ambient: &Ambient,
 ) -> Result<(), AllError> {
-    let hub = InProcessNet::default();
+    let (hub, chance) = (InProcessNet::default(), ambient.chance.stream("keys"));
+    let keys = keys_of_all(cluster, &chance)?;
     let (mut running, mut stops) = (JoinSet::new(), Vec::new());
     for (config, number) in cluster.nodes.iter().zip(1..) {
-        let server = FFServer::with_ambient(cluster, config.name.as_str(), apps(), incarnation, ambient)?;
+        let own = keys.start(cluster.claims(config), incarnation, &chance)?;
+        let startup = Startup::with_keys(own);
+        let server = FFServer::with_startup(cluster, config.name.as_str(), apps(), startup, ambient)?;
         let server = server.in_process(hub.clone(), NodeNumber(number));
         stops.push((config.netport.is_none(), server.stop_handle()));
         running.spawn(server.run(Inherited::default()));
@@ -260,6 +252,9 @@ pub enum AllError {
     /// A node cannot start.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The nodes have no keys.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A node's task ended by a fault of the framework.
     #[error("a node's task ended")]
     Task(#[from] JoinError),

@@ -5,7 +5,8 @@ use std::pin::pin;
 use ffnet::Link;
 use ffnet::handshake::Peer;
 use ffnet::link::{Change, LinkLimits};
-use ffproto::handshake::Refusal;
+use ffproto::credential::{Claims, Credential};
+use ffproto::handshake::{Refusal, not_of_the_future};
 use ffproto::relay::Reachable;
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use tokio::time::Instant;
@@ -59,11 +60,21 @@ impl Transit {
         self.parents().has(name, incarnation)
     }
 
-    /// Whether a child of that name and incarnation may link. Any node that knows the token may be a child: a config
-    /// that adds one is taken over by the children first.
-    pub(crate) fn admit_child(&self, name: &NodeName, theirs: Incarnation) -> Result<(), Refusal> {
+    /// Whether a node that has proved who it is may link as a child: its master's config has it below nodes of this one's
+    /// kind. This node's own config may be older: one that adds a child is taken over by the children first; and discovery
+    /// shows children that no config names.
+    pub(crate) fn admit_child(&self, child: &Credential) -> Result<(), Refusal> {
+        let (Claims { name, kind, below, .. }, theirs) = (&child.claims, child.incarnation);
+        if !below.iter().any(|above| above == self.identity().kind()) {
+            let (child, kind, ours) = (name.clone(), kind.clone(), self.identity().kind().to_owned());
+            return Err(Refusal::NoChild { child, kind, ours });
+        }
         if self.identity().lifecycle().phase() == Phase::Stopping {
             return Err(Refusal::Stopping);
+        }
+        // One that is linked is told by its link: a clock that is set back ends none.
+        if !self.children().has(name, theirs) {
+            not_of_the_future(theirs, self.identity().ambient().clock.now_ms())?;
         }
         // One that discovery has taken away has to be shown again first, or its next link would take new messages.
         if self.membership().is_withdrawn(name, theirs) {
@@ -213,6 +224,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use ffproto::credential::{PublicKey, Signature};
     use tokio::time::timeout;
 
     use super::*;
@@ -226,7 +238,16 @@ mod tests {
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
         let executor = bare(&cluster, "gate").unwrap();
         let (transit, name) = (executor.node.transit(), NodeName::try_from("game.9").unwrap());
-        let admitted = |incarnation| transit.admit_child(&name, Incarnation(incarnation));
+        let below = |below: &str, incarnation| {
+            let below = vec![below.to_owned()];
+            let claims = Claims { name: name.clone(), below, ..cluster.claims(&cluster.nodes[1]) };
+            let (key, signature) = (PublicKey([0; 32]), Signature([0; 32], [0; 32]));
+            let (incarnation, root, via) = (Incarnation(incarnation), key, None);
+            transit.admit_child(&Credential { claims, incarnation, key, root, via, signature })
+        };
+        let admitted = |incarnation| below("gate", incarnation);
+        assert!(matches!(below("hub", 1), Err(Refusal::NoChild { .. })), "its config has it below others");
+        assert_eq!(admitted(u64::MAX), Err(Refusal::Future(Incarnation(u64::MAX))));
         assert_eq!(admitted(1), Ok(()), "a config that adds a node is taken over by the children first");
         transit.membership().withdraw(&name, Incarnation(1));
         assert_eq!(admitted(1), Err(Refusal::Unknown(name.clone())));
@@ -251,6 +272,7 @@ mod tests {
             pid: 1,
             program: String::new(),
             methods: vec![],
+            version: ffproto::Versions::OURS.max,
         };
         let link = transit.new_link(peer);
         transit.parent_wanted(&name, incarnation).await;

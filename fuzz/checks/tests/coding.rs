@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "that is how tests fail, in their helpers, too")]
 
+use std::sync::Arc;
+
 use bincode::Options as _;
+use ffambient::{Chance, Clock};
+use ffkeys::{ClusterKeys, ClusterSecret};
 use ffnet::control::{MasterSide, NodeSide};
 use ffnet::handshake::{Local, dial};
 use ffproto::control::{self, ToMaster, ToNode};
-use ffproto::handshake::{self, Challenge, FromAcceptor, FromDialer, Purpose, Side, Transcript};
-use ffproto::{ClusterName, Incarnation, NodeName, NodeNumber};
+use ffproto::credential::{Claims, Role};
+use ffproto::handshake::{self, Answer, Hello, Methods, Opening, Purpose, Reply, Transcript, Verdict};
+use ffproto::{ClusterName, Incarnation, NodeName, NodeNumber, Version, Versions};
 use futures_util::{SinkExt, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,47 +42,49 @@ fn name(text: &str) -> NodeName {
     NodeName::try_from(text).unwrap()
 }
 
+fn local(name: &str, methods: &[&str]) -> Local {
+    let secret = ClusterSecret::new(&Chance::seeded(1)).unwrap();
+    let claims = Claims {
+        cluster: ClusterName::try_from("demo").unwrap(),
+        role: Role::Node,
+        name: self::name(name),
+        kind: "server".into(),
+        below: vec![],
+    };
+    let keys = ClusterKeys::new(&secret, 0, None).unwrap();
+    Local {
+        keys: Arc::new(keys.start(claims, Incarnation(1), &Chance::system()).unwrap()),
+        versions: Versions::OURS,
+        methods: methods.iter().map(|&method| method.to_owned()).collect(),
+        chance: Chance::system(),
+        clock: Clock::system(),
+        binding: vec![],
+    }
+}
+
 #[tokio::test]
 async fn a_handshake_of_ffnet_succeeds_with_this_encoding_at_the_other_end() {
     let (mut io, other) = tokio::io::duplex(1024);
-    let mut other = Other { io: other, bytes_max: handshake::MESSAGE_BYTES_MAX };
-    let cluster = ClusterName::try_from("demo").unwrap();
-    let local = Local {
-        cluster: cluster.clone(),
-        name: name("net"),
-        kind: "netserver".into(),
-        incarnation: Incarnation(1),
-        methods: vec!["@".into()],
-        token: "secret".into(),
-        chance: ffambient::Chance::system(),
-    };
-    let gate = name("gate");
+    let mut other = Other { io: other, bytes_max: handshake::PROOF_BYTES_MAX };
+    let (net, gate, to) = (local("net", &["@"]), local("gate", &[]), name("gate"));
     let acceptor = async {
-        let mut theirs = Purpose::Link.preamble();
+        let (ours, nonce) = (Purpose::Link.preamble(Versions::OURS), [2; 32]);
+        other.io.write_all(&[&ours[..], &nonce].concat()).await.unwrap();
+        let mut theirs = ours;
         other.io.read_exact(&mut theirs).await.unwrap();
-        other.io.write_all(&Purpose::Link.preamble()).await.unwrap();
-        let FromDialer::Hello(hello) = other.receive().await else { panic!("no Hello") };
-        let nonce = [2; 32];
-        let transcript = Transcript {
-            purpose: Purpose::Link,
-            cluster: &cluster,
-            dialer: (&hello.name, hello.incarnation, &hello.nonce),
-            acceptor: (&gate, Incarnation(2), &nonce),
-        };
-        let challenge = Challenge {
-            name: gate.clone(),
-            kind: "gateserver".into(),
-            incarnation: Incarnation(2),
-            nonce,
-            proof: transcript.prove("secret", Side::Acceptor),
-            methods: vec!["gateHandle1".into()],
-        };
-        other.send(&FromAcceptor::Challenge(challenge)).await;
-        let FromDialer::Proof(proof) = other.receive().await else { panic!("no Proof") };
-        assert_eq!(transcript.check("secret", Side::Dialer, &proof), Ok(()));
-        other.send(&FromAcceptor::Welcome).await;
+        let version = Purpose::Link.negotiate(Versions::OURS, theirs).unwrap();
+        let hello: Hello = other.receive().await;
+        let (purpose, dialer, acceptor, nonce) = (Purpose::Link, &theirs, &ours, &nonce);
+        let opening = Opening { purpose, version, dialer, acceptor, nonce, binding: &[] };
+        let transcript = Transcript { opening, hello: &hello };
+        ffkeys::verify(&hello.credential, &transcript.of_dialer(), &hello.signature).unwrap();
+        let (credential, verdict) = (gate.keys.credential().clone(), Verdict::Welcome);
+        let signature = gate.keys.sign(&transcript.of_acceptor(&credential, &verdict));
+        other.send(&Answer { credential, verdict, signature }).await;
+        assert_eq!(other.receive::<Reply>().await, Reply::Methods(Methods(vec!["@".into()])));
+        other.send(&Methods(vec!["gateHandle1".into()])).await;
     };
-    let (peer, ()) = tokio::join!(dial(&mut io, Purpose::Link, &local, &gate), acceptor);
+    let (peer, ()) = tokio::join!(dial(&mut io, Purpose::Link, &net, &to), acceptor);
     assert_eq!(peer.unwrap().methods, ["gateHandle1"]);
 }
 
@@ -85,8 +92,8 @@ async fn a_handshake_of_ffnet_succeeds_with_this_encoding_at_the_other_end() {
 async fn both_sides_of_a_control_connection_speak_this_encoding() {
     let (io, other) = tokio::io::duplex(1024);
     let mut other = Other { io: other, bytes_max: control::MESSAGE_BYTES_MAX };
-    let mut master = MasterSide::new(io);
-    let registered = ToNode::Registered { number: NodeNumber(7) };
+    let mut master = MasterSide::new(io, Version(3));
+    let registered = ToNode::Registered { number: NodeNumber(7), release: None };
     master.send(registered.clone()).await.unwrap();
     assert_eq!(other.receive::<ToNode>().await, registered);
     other.send(&ToMaster::Stopping).await;
@@ -94,7 +101,7 @@ async fn both_sides_of_a_control_connection_speak_this_encoding() {
 
     let (io, other) = tokio::io::duplex(1024);
     let mut other = Other { io: other, bytes_max: control::MESSAGE_BYTES_MAX };
-    let mut node = NodeSide::new(io);
+    let mut node = NodeSide::new(io, Version(3));
     node.send(ToMaster::Stopping).await.unwrap();
     assert_eq!(other.receive::<ToMaster>().await, ToMaster::Stopping);
     other.send(&registered).await;

@@ -39,7 +39,12 @@ async fn site(token: Option<&str>) -> Client {
     let feed = tokio::sync::broadcast::Sender::new(4);
     let handle = Handle { events, view, logs, feed, metrics: ClusterMetrics::new() };
     let readers = Arc::new(Semaphore::new(2));
-    let site = Site { handle, readers, token: token.map(str::to_owned), loopback: true };
+    let site = Site {
+        handle,
+        readers,
+        token: token.map(|token| Arc::new(Zeroizing::new(token.to_owned()))),
+        loopback: true,
+    };
     Client::untracked(rocket(site, "127.0.0.1:0".parse().unwrap())).await.unwrap()
 }
 

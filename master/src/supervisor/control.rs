@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use ffnet::control::MasterSide;
 use ffnet::handshake::{self, Local, Peer};
+use ffnet::pending::Pending;
 use ffproto::control::{METRICS, ToMaster, ToNode};
-use ffproto::handshake::{Hello, Purpose, Refusal, fence};
+use ffproto::credential::Credential;
+use ffproto::handshake::{Purpose, Refusal, fence};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -39,6 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) local: Arc<Local>,
+    /// Those that have connected and proved nothing yet.
+    pub(crate) pending: Pending,
     pub(crate) view: watch::Receiver<Arc<ClusterView>>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) gatherer: Gatherer,
@@ -76,14 +80,17 @@ impl Server {
     async fn connection(self, mut stream: TcpStream, from: SocketAddr, conn: u64) {
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
-        let shaken = handshake::accept(&mut stream, Purpose::Control, &self.local, |hello| self.admit(hello));
+        let place = self.pending.enter();
+        let admit = |node: &Credential| self.admit(node);
+        let shaken = handshake::accept(&mut stream, Purpose::Control, &self.local, &place, admit);
         let peer = match shaken.await {
             Ok(peer) => peer,
             Err(why) => return warn!(%from, "no node registered: {why}"),
         };
+        drop(place);
         let wire = Wire { peer: from.ip().to_canonical(), local: local.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
-        let Peer { name: node, incarnation, pid, methods, .. } = peer;
+        let Peer { name: node, incarnation, pid, methods, version, .. } = peer;
         let knows = methods.iter().any(|method| method == METRICS);
         let process = (node.clone(), incarnation);
         self.gatherer.linked(process.clone(), conn, outbox.clone(), knows);
@@ -91,7 +98,7 @@ impl Server {
         if self.events.send(linked).await.is_err() {
             return self.gatherer.unlinked(&process, conn);
         }
-        let ended = self.converse(MasterSide::new(stream), tells, |message| match message {
+        let ended = self.converse(MasterSide::new(stream, version), tells, |message| match message {
             // The supervisor has nothing to decide about them, and may be busy.
             ToMaster::Metrics { ask, text } => {
                 self.gatherer.told(process.clone(), ask, text);
@@ -106,15 +113,19 @@ impl Server {
         let _ = self.events.send(Event::Unlinked { node, incarnation, conn }).await;
     }
 
-    /// Only what is known now: the machine decides again when the token has been proved.
-    fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
+    /// Only what is known now: the machine decides again when the node registers.
+    fn admit(&self, credential: &Credential) -> Result<(), Refusal> {
+        let (name, incarnation) = (&credential.claims.name, credential.incarnation);
         let view = self.view.borrow();
-        let node = view.node(hello.name.as_str()).ok_or_else(|| Refusal::Unknown(hello.name.clone()))?;
+        let node = view.node(name.as_str()).ok_or_else(|| Refusal::Unknown(name.clone()))?;
         let beside = node.beside.as_ref().and_then(|beside| beside.incarnation);
         // While one process replaces the other, both belong here.
-        let known = [node.incarnation, beside].contains(&Some(hello.incarnation));
+        let known = [node.incarnation, beside].contains(&Some(incarnation));
         if !known {
-            fence(&hello.name, node.incarnation, hello.incarnation)?;
+            if !incarnation.may_register_at(self.local.clock.now_ms()) {
+                return Err(Refusal::Future(incarnation));
+            }
+            fence(name, node.incarnation, incarnation)?;
         }
         let stopping = matches!(view.state, PhaseView::Stopping | PhaseView::Ended);
         // A node that is being stopped may come back to be told so.

@@ -6,6 +6,7 @@ use ffnet::listen::Port;
 use ffproto::control::ToMaster;
 use ffproto::{Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use super::machine::{Answer, Exit, Refused, Tell, Wire};
 use super::prepare::Prepared;
@@ -31,6 +32,12 @@ pub(crate) enum Event {
     Exited { node: NodeName, incarnation: Incarnation, exit: Exit },
     /// An operator wants something.
     Ordered { order: Order, reply: oneshot::Sender<Answer> },
+    /// A person starts a node, whose process wants its key.
+    KeyAsked {
+        node: NodeName,
+        incarnation: Incarnation,
+        reply: oneshot::Sender<Result<Zeroizing<Vec<u8>>, String>>,
+    },
     /// A config has been read again for a reload.
     Prepared {
         only: Option<NodeName>,

@@ -14,6 +14,8 @@ mod stop;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_of_registrations;
+#[cfg(test)]
 mod tests_of_replacement;
 mod topology;
 mod view;

@@ -1,6 +1,6 @@
 //! Starting and ending the processes of nodes, behind a trait so that tests can run nodes without processes.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ffconfig::{AppFinding, Cluster, Node, UnknownAppFinding};
+use ffkeys::NodeKeys;
 use ffnet::listen::{self, Port};
 use ffnet::notify;
 use ffproto::Incarnation;
@@ -28,6 +29,8 @@ use crate::output::{NodeOutput, Splitter};
 
 /// The environment variable in which a node finds which start of it this is.
 pub const INCARNATION_ENV: &str = "FF_INCARNATION";
+/// The environment variable in which a node finds that its keys come over its standard input.
+pub const KEY_ENV: &str = "FF_KEY";
 /// The environment variable in which a successor finds which start of its node serves.
 pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 /// How long a node's allocator keeps memory that is free, in milliseconds. mimalloc's own default, a second, lets a burst
@@ -49,6 +52,8 @@ pub struct LaunchSpec {
     pub cluster: Arc<Cluster>,
     /// Which start of it this is.
     pub incarnation: Incarnation,
+    /// The keys of this start.
+    pub keys: Arc<NodeKeys>,
     /// Which start of it serves, and is to hand over to this one.
     pub succeeds: Option<Incarnation>,
     /// Its listening sockets.
@@ -194,6 +199,7 @@ impl Launcher for ProcessLauncher {
     fn launch(&mut self, spec: LaunchSpec) -> io::Result<Launched> {
         let listeners: Vec<_> = spec.listeners.iter().map(|(port, listener)| (*port, listener)).collect();
         let passed = listen::pass(&listeners)?;
+        let keys = over_a_pipe(&spec.keys)?;
         let mut command = Command::new(&self.appmain);
         command
             .arg(spec.node.name.as_str())
@@ -201,7 +207,8 @@ impl Launcher for ProcessLauncher {
             .env(INCARNATION_ENV, spec.incarnation.to_string())
             .env(listen::ENV, passed.env_value())
             .env_remove(SUCCEEDS_ENV)
-            .stdin(Stdio::null())
+            .env(KEY_ENV, "stdin")
+            .stdin(keys)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // Ctrl-C on the terminal is for the master, which stops its nodes in order.
@@ -255,6 +262,15 @@ impl Launcher for ProcessLauncher {
             if apps.is_empty() { Err(none) } else { Ok(apps) }
         })
     }
+}
+
+/// The keys as the standard input of their process: no argument and no variable, which others of the user can read; and, other
+/// than with a descriptor that stays open over an `exec`, no process that is started meanwhile gets them.
+fn over_a_pipe(keys: &NodeKeys) -> io::Result<Stdio> {
+    let (reader, mut writer) = io::pipe()?;
+    // They fit the pipe, so nobody waits.
+    writer.write_all(&keys.to_bytes().map_err(io::Error::other)?)?;
+    Ok(reader.into())
 }
 
 fn exit_of(status: ExitStatus) -> Exit {
@@ -311,7 +327,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::fixture::cluster;
+    use ffambient::Chance;
+
+    use crate::fixture::{self, cluster};
     use crate::output::Logs;
 
     /// Held while a script is written and while a process is made: a fork that inherits the file open for
@@ -335,7 +353,10 @@ mod tests {
         let logs = Logs::default();
         let output = logs.of(&node.name, Incarnation(42), 4);
         let incarnation = Incarnation(42);
-        let spec = LaunchSpec { node, cluster, incarnation, succeeds: None, listeners, output, notify: None };
+        let keys = fixture::keys().start(cluster.claims(&node), incarnation, &Chance::system()).unwrap();
+        let keys = Arc::new(keys);
+        let (succeeds, notify) = (None, None);
+        let spec = LaunchSpec { node, cluster, incarnation, keys, succeeds, listeners, output, notify };
         (launcher.launch(spec).unwrap(), logs)
     }
 

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use ffambient::Ambient;
 use ffconfig::Cluster;
+use ffkeys::ClusterKeys;
 use ffnet::door::DoorListener;
 use ffproto::control::ToNode;
+use ffproto::handshake::Refusal;
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use super::adopted::{self, Adopted};
 use super::event::{Event, Order};
@@ -61,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) source: Source,
     pub(crate) logs: Logs,
     pub(crate) run: Option<RunFolder>,
+    pub(crate) keys: Arc<ClusterKeys>,
     pub(crate) meter: Meter,
     pub(crate) ambient: Ambient,
 }
@@ -82,6 +86,7 @@ pub(crate) struct Shell {
     pub(crate) logs: Logs,
     pub(crate) view: watch::Sender<Arc<ClusterView>>,
     pub(crate) to_self: mpsc::Sender<Event>,
+    keys: Arc<ClusterKeys>,
     ambient: Ambient,
     keeper: Keeper,
     /// Whether something runs, or does not run any more, that is not written down yet.
@@ -102,7 +107,7 @@ pub(crate) struct Shell {
 impl Shell {
     /// A supervisor for a config whose sockets are open.
     pub(crate) fn new(parts: Parts) -> (Self, mpsc::Receiver<Event>) {
-        let Parts { cluster, sockets, launcher, source, logs, run, meter, ambient } = parts;
+        let Parts { cluster, sockets, launcher, source, logs, run, keys, meter, ambient } = parts;
         let machine = Machine::new(&cluster, &place::elsewhere(&cluster), moment(&ambient));
         let (view, _) = watch::channel(Arc::new(machine.view()));
         let (to_self, events) = mpsc::channel(EVENTS_MAX);
@@ -115,6 +120,7 @@ impl Shell {
             logs,
             view,
             to_self,
+            keys,
             ambient,
             keeper: Keeper::new(run),
             unlisted: true,
@@ -245,6 +251,8 @@ impl Shell {
                 self.feed(Seen::HandedBack { node, incarnation, sockets });
             }
             Event::Ordered { order, reply } => self.ordered(order, reply),
+            // Who asked may have gone away.
+            Event::KeyAsked { node, incarnation, reply } => drop(reply.send(self.key_of(&node, incarnation))),
             Event::Prepared { only, prepared, reply } => self.prepared(only, prepared, reply),
         }
     }
@@ -353,11 +361,14 @@ impl Shell {
         let node = node.ok_or_else(|| std::io::Error::other("it is not configured"))?;
         self.sockets.ensure(&node).map_err(|fault| std::io::Error::other(fault.to_string()))?;
         let width = self.width();
+        let keys = self.keys.start(self.cluster.claims(&node), incarnation, &self.ambient.chance);
+        let keys = Arc::new(keys.map_err(std::io::Error::other)?);
         let spec = LaunchSpec {
             listeners: self.sockets.of(&node)?,
             node,
             cluster: Arc::clone(&self.cluster),
             incarnation,
+            keys,
             succeeds,
             output: self.logs.of(name, incarnation, width),
             notify: None,
@@ -369,6 +380,18 @@ impl Shell {
         self.unlisted = true;
         self.watch(name, incarnation, exit);
         Ok(pid)
+    }
+
+    /// The keys of a start that a person makes.
+    fn key_of(&self, name: &NodeName, incarnation: Incarnation) -> Result<Zeroizing<Vec<u8>>, String> {
+        if !incarnation.may_register_at(self.ambient.clock.now_ms()) {
+            return Err(Refusal::Future(incarnation).to_string());
+        }
+        let unknown = || format!("there is no node `{name}` in the config that runs here");
+        let node = self.cluster.node(name.as_str()).ok_or_else(unknown)?;
+        let keys = self.keys.start(self.cluster.claims(node), incarnation, &self.ambient.chance);
+        info!("{name} is started by hand: its start {incarnation} has got a key");
+        keys.and_then(|keys| keys.to_bytes()).map_err(|error| error.to_string())
     }
 
     fn watch(&self, name: &NodeName, incarnation: Incarnation, exit: BoxFuture<'static, Exit>) {

@@ -99,7 +99,7 @@ fn a_value_of_another_type_says_what_was_expected() {
     check(
         r#"{"master": {"rootport": 1, "webport": 2, "token": 1234567890123456}, "db": {"user": "u", "db": "d", "passwd": 5}, "servers": {}}"#,
         &[
-            "1:51: master.token: expected a text, found a number",
+            "1:51: master.token: expected a text or an object, found a number",
             "1:111: db.passwd: expected a text, found a number",
         ],
     );

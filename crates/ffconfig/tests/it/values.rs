@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ffconfig::schema::{Key, Section, ValueKind};
 use ffconfig::{
-    ClientFraming, Cluster, Limits, Loaded, Restart, SecondLogin, SlowClient, load, parse, schema,
+    ClientFraming, Cluster, Limits, Loaded, Restart, SecondLogin, SlowClient, Token, load, parse, schema,
 };
 
 use crate::{parsed, with_servers};
@@ -25,6 +25,25 @@ fn with_top(keys: &str) -> String {
     format!(
         "{{\"master\": {{\"rootport\": 1, \"webport\": 2}}, {keys}, \"servers\": {{\"a\": {{\"app\": \"a\", \"db\": true}}}}}}"
     )
+}
+
+#[test]
+fn a_token_is_a_text_a_file_or_a_credential() {
+    let token = |token: &str| {
+        let master = format!("\"webport\": 2, \"token\": {token}");
+        parsed(&with_top("\"db\": {}").replace("\"webport\": 2", &master))
+            .map(|loaded| loaded.cluster.master.token)
+    };
+    let text = "0123456789abcdef";
+    assert_eq!(token(&format!("\"{text}\"")).unwrap(), Some(Token::Text(text.into())));
+    let file = token(r#"{"file": "secret/token"}"#).unwrap();
+    assert!(matches!(&file, Some(Token::File(path)) if path.ends_with("secret/token")), "{file:?}");
+    let credential = token(r#"{"credential": "token"}"#).unwrap();
+    assert_eq!(credential, Some(Token::Credential("token".into())));
+    for wrong in ["{}", r#"{"file": "a", "credential": "b"}"#, r#"{"text": "0123456789abcdef"}"#, "[]"] {
+        assert!(token(wrong).is_err(), "{wrong}");
+    }
+    assert!(!format!("{:?}", token(&format!("\"{text}\""))).contains(text));
 }
 
 #[test]
@@ -128,7 +147,7 @@ fn variables_are_written_out() {
     assert_eq!((master.rootport.port(), master.webport.port()), (5000, 10001));
     assert_eq!(master.roothost, "far.example:5000far");
     assert_eq!(master.log.as_deref(), Some(Path::new("a/$P$/b/$5 .$")));
-    assert_eq!(master.token.as_deref(), Some("0123456789abcdef"));
+    assert_eq!(master.token, Some(Token::Text("0123456789abcdef".into())));
 }
 
 #[test]

@@ -13,6 +13,7 @@ fn link(name: &str) -> Link {
         pid: 1,
         program: String::new(),
         methods: vec![],
+        version: ffproto::Versions::OURS.max,
     };
     let bytes_max = 1 << 20;
     let limits = LinkLimits {

@@ -15,6 +15,7 @@ fn link(incarnation: u64) -> Link {
         pid: 1,
         program: String::new(),
         methods: vec![],
+        version: ffproto::Versions::OURS.max,
     };
     let limits =
         LinkLimits { frame_bytes_max: 1 << 20, outbox_bytes_max: 1 << 20, calls_max: 10, heartbeat: PARK };

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use ffproto::SessionId;
 use ffproto::handover::{Session, Spoken};
+use ffproto::{SessionId, Version};
 
 use super::*;
 use crate::handover::test_fixture::{MS, abilities, name, who};
@@ -199,6 +199,16 @@ fn who_is_no_process_of_the_node_is_a_stranger_and_hears_nothing() {
         assert_eq!(w.done(), "");
         assert!(w.error().ends_with("is not the old process of this node"));
     }
+}
+
+#[test]
+fn an_old_process_of_no_version_that_this_one_speaks_keeps_everything_and_is_told() {
+    let mut w = World::new(true);
+    let versions = Versions { min: Version(8), max: Version(9) };
+    w.hear(FromPredecessor::Hello(ProcessIdentity { versions, ..who(5) }));
+    let why = "the old process speaks versions 8 to 9 of the protocol between nodes, this one versions 3 to 4: nothing \
+               is taken over";
+    assert_eq!((w.done(), w.error()), (format!("fail: {why}"), why.to_owned()));
 }
 
 #[test]

@@ -258,6 +258,7 @@ mod tests {
                 pid: 1,
                 program: String::new(),
                 methods: vec![],
+                version: ffproto::Versions::OURS.max,
             })
         };
         let (stays, back) = (link("gate.8"), link("gate.9"));

@@ -172,8 +172,7 @@ pub(crate) fn bare_speaking(
     name: &str,
     own: &[Arc<dyn ClientProtocol>],
 ) -> Option<Arc<Executor>> {
-    let identity =
-        Identity::new(cluster, cluster.node(name)?.clone(), ffproto::Incarnation(1), &Ambient::system());
+    let identity = Identity::bare(cluster, cluster.node(name)?.clone());
     let foundation = Foundation::bare(identity, cluster, own)?;
     foundation.set_number(NodeNumber(1));
     Some(foundation.complete(cluster, Stores::in_process(1 << 20), Content::bare()).1)
@@ -186,7 +185,7 @@ mod tests {
 
     use ffproto::handover::ReplicaRecord;
     use ffproto::relay::SessionState;
-    use ffproto::{Incarnation, NodeName, SessionId};
+    use ffproto::{NodeName, SessionId};
 
     use crate::Record;
     use std::time::Duration;
@@ -216,12 +215,7 @@ mod tests {
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
         let config = cluster.node("game").cloned().unwrap();
         let limits = config.limits.clone();
-        let foundation = Foundation::bare(
-            Identity::new(&cluster, config, Incarnation(1), &Ambient::system()),
-            &cluster,
-            &[],
-        )
-        .unwrap();
+        let foundation = Foundation::bare(Identity::bare(&cluster, config), &cluster, &[]).unwrap();
         let settings = Settings {
             id: "game".into(),
             data_dir: folder.path().join("data"),

@@ -1,7 +1,7 @@
 //! Why a node cannot be put together, or cannot start.
 
 use ffnet::listen::ListenError;
-use ffproto::NodeName;
+use ffproto::{ClusterName, Incarnation, NodeName};
 use ffstore::OpenError;
 use ffstore::record::SchemaError;
 
@@ -27,6 +27,22 @@ pub enum BuildError {
         app: String,
         /// The apps that there are.
         known: String,
+    },
+    /// The key is not of this start of the node.
+    #[error(
+        "the key is that of the start {incarnation} of `{name}` of the kind `{kind}` in the cluster `{cluster}`, not that of {node}"
+    )]
+    Key {
+        /// The node.
+        node: NodeName,
+        /// Whose key it is.
+        name: NodeName,
+        /// Of which kind.
+        kind: String,
+        /// Of which start.
+        incarnation: Incarnation,
+        /// In which cluster.
+        cluster: ClusterName,
     },
     /// The app does not fit the node: every fault of it.
     #[error("app {app} does not fit node {node}: {}", .faults.join("; "))]

@@ -15,11 +15,13 @@ use ffambient::Ambient;
 use ffnet::listen::Inherited;
 use ffnet::transport::{Transport, tcp};
 use ffproto::control::ToMaster;
+use ffproto::credential::Claims;
 use ffproto::protocol::Protocols;
 use ffproto::{Incarnation, NodeNumber};
 use ffstore::Registered;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::app::app::App;
@@ -31,6 +33,8 @@ use crate::handover::receiver::TakeOverError;
 use crate::handover::sender::hand_over;
 use crate::identity::Identity;
 use crate::identity::counters::count;
+use crate::identity::key_by_hand;
+use crate::identity::keys::{KeyBringer, Startup};
 use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::Watchdog;
@@ -64,6 +68,20 @@ pub struct FFServer {
     place: NodePlace,
     /// The program's own discovery; `None` is that of the node's place.
     discovery: Option<Backend>,
+    /// What brings the node its keys while it runs, until it runs.
+    key_bringer: Option<KeyBringer>,
+}
+
+/// Keys that are there are the node's own.
+fn check_keys(identity: &Identity, bringer: &KeyBringer) -> Result<(), BuildError> {
+    match bringer.to.borrow().as_ref().filter(|keys| !identity.owns(keys)) {
+        None => Ok(()),
+        Some(keys) => {
+            let Claims { cluster, name, kind, .. } = keys.claims().clone();
+            let (node, incarnation) = (identity.name().clone(), keys.incarnation());
+            Err(BuildError::Key { node, name, kind, incarnation, cluster })
+        }
+    }
 }
 
 /// The handlers that a node starts with.
@@ -108,6 +126,7 @@ enum NodePlace {
 
 impl FFServer {
     /// Puts the node `name` of `cluster` together, with its app from `apps`, on the system's clock and chance. Nothing is opened.
+    /// It has no keys, so it links to nobody: see [`FFServer::with_startup`].
     ///
     /// # Errors
     /// [`BuildError`], with every fault of the app at once.
@@ -117,18 +136,34 @@ impl FFServer {
         apps: Vec<App>,
         incarnation: Incarnation,
     ) -> Result<Self, BuildError> {
-        Self::with_ambient(cluster, name, apps, incarnation, &Ambient::system())
+        Self::with_startup(cluster, name, apps, Startup::without_keys(incarnation), &Ambient::system())
     }
 
-    /// The same on the clock and the chance of `ambient`, of which the node draws from a stream of its own.
+    /// The same with keys, and on the clock and the chance of `ambient`, of which the node draws from a stream of its own.
+    ///
+    /// ```
+    /// use ffserver::keys::{ClusterKeys, ClusterSecret, Startup};
+    /// use ffserver::{Ambient, App, FFServer};
+    ///
+    /// /// A program that runs nodes without a master makes their keys itself, all of one secret.
+    /// fn server(cluster: &ffconfig::Cluster, name: &str) -> Result<FFServer, Box<dyn std::error::Error>> {
+    ///     let ambient = Ambient::system();
+    ///     let secret = ClusterSecret::of_token("a token of the program", &cluster.name);
+    ///     let keys = ClusterKeys::new(&secret, 0, None)?;
+    ///     let node = cluster.node(name).ok_or("no such node")?;
+    ///     let incarnation = ffserver::discovery::Incarnation(ambient.clock.now_ms());
+    ///     let startup = Startup::with_keys(keys.start(cluster.claims(node), incarnation, &ambient.chance)?);
+    ///     Ok(FFServer::with_startup(cluster, name, vec![App::new("game")], startup, &ambient)?)
+    /// }
+    /// ```
     ///
     /// # Errors
-    /// As [`FFServer::new`].
-    pub fn with_ambient(
+    /// As [`FFServer::new`], and [`BuildError::Key`] when the keys are not of that start of that node.
+    pub fn with_startup(
         cluster: &ffconfig::Cluster,
         name: &str,
         apps: Vec<App>,
-        incarnation: Incarnation,
+        startup: Startup,
         ambient: &Ambient,
     ) -> Result<Self, BuildError> {
         let config = cluster.node(name).cloned().ok_or_else(|| BuildError::NoNode {
@@ -141,7 +176,10 @@ impl FFServer {
             app: config.app.clone(),
             known,
         })?;
-        let identity = Identity::new(cluster, config, incarnation, ambient);
+        let Startup { incarnation, keys, versions } = startup;
+        let (own_keys, key_bringer) = keys.begin(versions);
+        let identity = Identity::new(cluster, config, incarnation, own_keys, ambient);
+        check_keys(&identity, &key_bringer)?;
         let (config, watchdog) = (identity.config(), Arc::new(Watchdog::new()));
         let targets = Arc::new(ConfiguredRoutes::of(cluster, config));
         let context = HandlerContext {
@@ -183,6 +221,7 @@ impl FFServer {
             stop,
             place: NodePlace::Alone,
             discovery: None,
+            key_bringer: Some(key_bringer),
         })
     }
 
@@ -291,6 +330,10 @@ impl FFServer {
             self.handlers.targets.clone(),
             self.edge.protocols.clone(),
         );
+        let bringer = self.key_bringer.take();
+        let _bringing = bringer.map(|bringer| {
+            AbortOnDropHandle::new(tokio::spawn(key_by_hand::bring(self.identity.clone(), bringer)))
+        });
         let (word, mut control) = self.start_control(&foundation);
         let started = Instant::now();
         match self.start(foundation, inherited, &control, &word).await {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ffhttp::Front;
 use ffnet::door::DoorListener;
 use ffnet::listen::Inherited;
+use ffnet::pending::Pending;
 use ffproto::NodeName;
 use ffproto::control::{Door, ToMaster};
 use ffstore::Stores;
@@ -296,7 +297,7 @@ impl FFServer {
 
     fn root(inbound: &Arc<Inbound>, links: &TaskTracker) -> child_listener::ChildListener {
         let (inbound, links, turns) = (inbound.clone(), links.clone(), Mutex::default());
-        child_listener::ChildListener { inbound, links, turns }
+        child_listener::ChildListener { inbound, pending: Pending::default(), links, turns }
     }
 
     fn in_process_net(&self) -> Option<InProcessNet> {

@@ -323,7 +323,6 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else {
             return Looked::Done(false, "is not there any more".into());
         };
-        let how = || seat.last_exit.clone().unwrap_or_else(|| "it did not run".into());
         match (&step.act, step.stage) {
             (Act::Move(Move::Note(node)), _) => {
                 seat.life.node = node.clone().into();
@@ -335,24 +334,40 @@ impl Machine {
                 self.look_at_replacement(name, now)
             }
             (_, StepStage::Starting) => self.look_at_start(name, now),
+            _ if seat.is_down() || seat.second.is_some() || matches!(seat.state, SeatState::Stopping(_)) => {
+                self.look_at_stop(step, now)
+            }
+            // Nothing is left to wait for: the stop has ended with the process that it was for.
+            _ => Looked::Done(false, "was started by somebody else while it was to stop".into()),
+        }
+    }
+
+    /// A node that is to stop, on its way down or there.
+    fn look_at_stop(&mut self, step: &Step, now: Moment) -> Looked {
+        let name = &step.node;
+        let Some(seat) = self.seats.get_mut(name) else {
+            return Looked::Done(false, "is not there any more".into());
+        };
+        let how = || seat.last_exit.clone().unwrap_or_else(|| "it did not run".into());
+        match &step.act {
             _ if !seat.is_down() => Looked::Wait(StepStage::Stopping),
-            (Act::Restart, _) => Looked::Launch,
-            (Act::Move(Move::Replace(node)), _) => {
+            Act::Restart => Looked::Launch,
+            Act::Move(Move::Replace(node)) => {
                 seat.life.node = node.clone().into();
                 Looked::Launch
             }
-            (Act::Move(Move::Leave(node)), _) => {
+            Act::Move(Move::Leave(node)) => {
                 seat.life.node = node.clone().into();
                 seat.here = false;
                 seat.enter(SeatState::Absent, now);
                 Looked::Done(true, "stopped here: it is to be started on its host".into())
             }
-            (Act::Move(Move::Remove), _) => {
+            Act::Move(Move::Remove) => {
                 self.seats.remove(name);
                 self.order.retain(|other| other != name);
                 Looked::Done(true, "stopped: it is not in the config any more".into())
             }
-            (Act::Start | Act::Stop | Act::Move(Move::Start(_)), _) => {
+            Act::Start | Act::Stop | Act::Move(Move::Start(_) | Move::Note(_)) => {
                 Looked::Done(true, format!("stopped: {}", how()))
             }
         }

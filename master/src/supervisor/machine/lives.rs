@@ -12,6 +12,9 @@ use super::stop::FIRM;
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase, Report, Tell, Wire};
 use crate::output::last_words;
 
+/// The release of this program, as nodes are told it.
+const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
 impl Machine {
     /// Launches every node that waits for nobody any more.
     pub(super) fn launch_waiting(&mut self, now: Moment) {
@@ -53,8 +56,8 @@ impl Machine {
         }
     }
 
-    /// A node has proved the token. A start of ours is known; a newer one was made by somebody else and
-    /// fences ours; an older one has no business here.
+    /// A node has proved who it is. A start of ours is known; a newer one was made by somebody else and
+    /// fences ours; an older one has no business here, nor has one of the future, behind which none of ours could come.
     pub(super) fn registered(
         &mut self,
         name: NodeName,
@@ -71,6 +74,7 @@ impl Machine {
                 // Of a process of ours that has ended, only a message can be late.
                 Some(life) if !life.theirs => None,
                 Some(_) => Some(false),
+                None if !incarnation.may_register_at(now.unix_ms) => None,
                 None => newest.is_none_or(|newest| newest < incarnation).then_some(false),
             }
         });
@@ -87,7 +91,7 @@ impl Machine {
         life.pid = life.pid.or(Some(pid));
         life.wire = Some(wire);
         life.heard = now.at;
-        self.tell(&name, incarnation, ToNode::Registered { number });
+        self.tell(&name, incarnation, ToNode::Registered { number, release: Some(RELEASE.into()) });
         self.tell_parents_of(&name, incarnation);
         if first && adopting {
             self.take_back_sockets(&name, now);
@@ -103,9 +107,15 @@ impl Machine {
         self.fence(name, now);
         let Some(seat) = self.seats.get_mut(name) else { return };
         let node = Arc::clone(&seat.life.node);
+        // One that comes back over a new connection has found what it was taken in for.
+        if !seat.life.is(incarnation) {
+            seat.was_stopped = matches!(seat.state, SeatState::Stopped);
+        }
         seat.life = Life { incarnation: Some(incarnation), theirs: true, ..Life::new(node, now) };
         seat.enter(SeatState::Starting { until: None }, now);
-        self.info(format!("{name} (pid {pid}) was started by somebody else: not restarted from here"));
+        self.info(format!(
+            "{name} (pid {pid}) was started by somebody else: not restarted while that one runs"
+        ));
     }
 
     /// Sends our own processes of that node away, because a newer start of it has registered.
@@ -141,6 +151,7 @@ impl Machine {
                 }
             }
             ToMaster::CannotStart { reason } => life.reason = Some(reason),
+            ToMaster::Release { release } => life.release = Some(release),
             // Metrics do not come this far: the control connection has given them to who asked.
             ToMaster::Status(_) | ToMaster::Metrics { .. } => {}
             ToMaster::Prepared { door } => self.prepared(name, from, door, now),
@@ -200,14 +211,21 @@ impl Machine {
         let first = seat.life.is(incarnation);
         let Some(life) = seat.life_of(incarnation) else { return };
         life.wire = None;
-        if life.process || !first || seat.is_down() {
+        if life.process || !life.theirs || !first || seat.is_down() {
             return;
         }
         let asked = matches!(seat.state, SeatState::Stopping(StopProgress { why: Why::Asked, .. }));
         seat.last_exit = Some("its control connection ended".into());
         seat.life.clear();
-        seat.enter(if asked { SeatState::Stopped } else { SeatState::Absent }, now);
-        let text = format!("{name}, started by somebody else, has left");
+        let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);
+        let (state, then) = match seat.here {
+            _ if asked || stopping => (SeatState::Stopped, ""),
+            false => (SeatState::Absent, ""),
+            true if seat.was_stopped => (SeatState::Stopped, ": it is stopped, as it was before"),
+            true => (SeatState::Backoff { until: now.at + TAKE_BACK }, ": it is started from here again"),
+        };
+        seat.enter(state, now);
+        let text = format!("{name}, started by somebody else, has left{then}");
         if asked { self.info(text) } else { self.warn(text) }
     }
 

@@ -98,6 +98,8 @@ pub(super) struct Life {
     pub(super) heard: Instant,
     /// Why it cannot start, in its own words; or why it was ended.
     pub(super) reason: Option<String>,
+    /// The release of its program, when it has told it.
+    pub(super) release: Option<String>,
 }
 
 impl Life {
@@ -114,6 +116,7 @@ impl Life {
             status: NodeStatus::default(),
             heard: now.at,
             reason: None,
+            release: None,
         }
     }
 
@@ -129,6 +132,7 @@ impl Life {
         self.wire = None;
         self.listens = None;
         self.status = NodeStatus::default();
+        self.release = None;
     }
 
     pub(super) fn is(&self, incarnation: Incarnation) -> bool {
@@ -168,6 +172,8 @@ pub(super) struct Seat {
     pub(super) crash: Option<Arc<CrashView>>,
     /// Whether any start of it has ever been ready.
     pub(super) proven: bool,
+    /// Whether the node was wanted down when somebody else started it: then it is so again when that one has left.
+    pub(super) was_stopped: bool,
 }
 
 impl Seat {
@@ -186,6 +192,7 @@ impl Seat {
             last_exit: None,
             crash: None,
             proven: false,
+            was_stopped: false,
         }
     }
 

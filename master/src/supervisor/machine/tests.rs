@@ -180,6 +180,11 @@ impl World {
         self.todo.drain(..).filter_map(short).collect()
     }
 
+    /// What was wanted since the last call.
+    pub(super) fn take_todo(&mut self) -> Vec<Do> {
+        std::mem::take(&mut self.todo)
+    }
+
     /// The answers since the last call, and nothing else.
     pub(super) fn answer(&mut self) -> Option<Answer> {
         self.todo.drain(..).find_map(|todo| match todo {
@@ -211,7 +216,7 @@ fn short(todo: Do) -> Option<String> {
         Do::Tell {
             node,
             incarnation: _,
-            tell: Tell::Message(ToNode::Registered { number: NodeNumber(n) }),
+            tell: Tell::Message(ToNode::Registered { number: NodeNumber(n), .. }),
         } => {
             format!("{node}: you are {n}")
         }

@@ -95,6 +95,8 @@ pub struct NodeView {
     pub sessions: u64,
     /// What it has refused, dropped or cut, by the name of the queue or limit; only what is not zero.
     pub counters: BTreeMap<String, u64>,
+    /// The release of its program, when it has told it.
+    pub release: Option<String>,
     /// How its last process ended.
     pub last_exit: Option<String>,
     /// Why it could not start, in its own words.
@@ -312,6 +314,7 @@ impl Seat {
             children: self.life.status.children.clone(),
             sessions: self.life.status.sessions,
             counters: self.life.status.counters.iter().cloned().collect(),
+            release: self.life.release.clone(),
             last_exit: self.last_exit.clone(),
             reason: self.life.reason.clone(),
             hanging: self

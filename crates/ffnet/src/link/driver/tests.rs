@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffproto::link::LinkFault;
-use ffproto::{Incarnation, NodeName, SessionId};
+use ffproto::{Incarnation, NodeName, SessionId, Versions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
@@ -46,6 +46,7 @@ fn peer(name: &str) -> Peer {
         pid: 1,
         program: String::new(),
         methods: vec!["echo".into(), "fail".into(), "never".into(), "floods".into()],
+        version: Versions::OURS.max,
     }
 }
 

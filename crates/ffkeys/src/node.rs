@@ -1,0 +1,103 @@
+//! The keys of one start of a node: its own key, who it is, and what it knows others by.
+
+use bincode::Options;
+use ffproto::Incarnation;
+use ffproto::credential::{Claims, Credential, Signature};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::key::{KeyError, Signer};
+use crate::{TokenCheck, TrustRoots};
+
+/// The keys of one start. Its `Debug` shows no secret.
+#[derive(Debug)]
+pub struct NodeKeys {
+    own: Signer,
+    credential: Credential,
+    roots: TrustRoots,
+    token: Option<TokenCheck>,
+}
+
+/// The same in the form in which a master hands it to a node's process.
+#[derive(Serialize, Deserialize)]
+struct Handed {
+    seed: [u8; 32],
+    credential: Credential,
+    roots: TrustRoots,
+    token: Option<TokenCheck>,
+}
+
+impl NodeKeys {
+    /// The most bytes that they take: they fit a pipe that nobody reads yet.
+    pub const BYTES_MAX: usize = 8 * 1024;
+
+    pub(crate) fn new(
+        own: Signer,
+        credential: Credential,
+        roots: TrustRoots,
+        token: Option<TokenCheck>,
+    ) -> Self {
+        Self { own, credential, roots, token }
+    }
+
+    /// Who the node is, for others.
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// Who the node is.
+    pub fn claims(&self) -> &Claims {
+        &self.credential.claims
+    }
+
+    /// Which start these keys are of.
+    pub fn incarnation(&self) -> Incarnation {
+        self.credential.incarnation
+    }
+
+    /// What others are known by.
+    pub fn roots(&self) -> TrustRoots {
+        self.roots
+    }
+
+    /// What the cluster's token is known by, if it has one.
+    pub fn token(&self) -> Option<&TokenCheck> {
+        self.token.as_ref()
+    }
+
+    /// Signs, and so proves that this is the start of the credential.
+    pub fn sign(&self, message: &[u8]) -> Signature {
+        self.own.sign(message)
+    }
+
+    /// The bytes in which they go to another process.
+    ///
+    /// # Errors
+    /// They are too many: the names are too long.
+    pub fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let Self { own, credential, roots, token } = self;
+        let (credential, token) = (credential.clone(), token.clone());
+        let mut handed = Handed { seed: *own.seed(), credential, roots: *roots, token };
+        let bytes = coding().serialize(&handed).map_err(|_| KeyError::Malformed);
+        zeroize::Zeroize::zeroize(&mut handed.seed);
+        bytes.map(Zeroizing::new)
+    }
+
+    /// Of those bytes.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`], also when the key is not that of the credential.
+    pub fn of_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        let handed: Handed = coding().deserialize(bytes).map_err(|_| KeyError::Malformed)?;
+        let Handed { seed, credential, roots, token } = handed;
+        let own = Signer::of_seed(Zeroizing::new(seed))?;
+        if own.public() != credential.key {
+            return Err(KeyError::Malformed);
+        }
+        Ok(Self::new(own, credential, roots, token))
+    }
+}
+
+pub(crate) fn coding() -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(NodeKeys::BYTES_MAX as u64)
+}

@@ -1,0 +1,115 @@
+//! How the process of a node learns what it is: which start, with which keys, speaking which versions.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use ffambient::{Ambient, Clock};
+use ffkeys::{KeyError, NameKey, NodeKeys};
+use ffnet::{private_file, run_folder};
+use ffproto::version::NotSpoken;
+use ffproto::{Incarnation, Versions};
+use nix::unistd::geteuid;
+use zeroize::Zeroizing;
+
+use crate::identity::keys::{KeySource, Startup};
+
+/// The environment variable in which the master says which start this is.
+pub const INCARNATION_ENV: &str = "FF_INCARNATION";
+
+/// The environment variable in which the master says that it has written the node's keys to its standard input.
+pub const KEY_ENV: &str = "FF_KEY";
+
+/// The environment variable in which a test says which one version of the protocol between nodes a program shall speak.
+pub const SPEAK_ENV: &str = "FF_SPEAK";
+
+/// Which start of its node this process is: what the master has given (`given`), or what `clock` says for a start by
+/// hand.
+///
+/// # Errors
+/// `InvalidInput` when `given` is no number.
+pub fn incarnation(given: Option<String>, clock: &Clock) -> io::Result<Incarnation> {
+    if let Some(given) = given {
+        let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{INCARNATION_ENV}={given}"));
+        return given.parse().map(Incarnation).map_err(wrong);
+    }
+    Ok(Incarnation(clock.now_ms()))
+}
+
+/// What the process of a node is started with: what its master has given it, as the environment (`env`) says, or what a person
+/// has: a key file, or a config whose master runs on this host.
+///
+/// # Errors
+/// [`StartupError`], by what is wrong.
+pub fn startup(
+    config: &Path,
+    key_file: Option<&Path>,
+    env: &dyn Fn(&str) -> Option<String>,
+    ambient: &Ambient,
+) -> Result<Startup, StartupError> {
+    let versions = Versions::told(env(SPEAK_ENV).as_deref())?;
+    let incarnation = incarnation(env(INCARNATION_ENV), &ambient.clock).map_err(StartupError::Incarnation)?;
+    if let Some(path) = key_file {
+        let fault = |source| StartupError::KeyFile { path: path.to_owned(), source };
+        let text = private_file::read(path).map_err(|source| fault(KeyFileError::File(source)))?;
+        let key = NameKey::of_text(&text).map_err(|source| fault(KeyFileError::Key(source)))?;
+        let keys = key.start(incarnation, &ambient.chance)?;
+        return Ok(Startup { versions, ..Startup::with_keys(keys) });
+    }
+    let keys = match env(KEY_ENV) {
+        Some(_) => {
+            KeySource::Given(Box::new(NodeKeys::of_bytes(&given_keys().map_err(StartupError::Given)?)?))
+        }
+        None => {
+            let (base, uid) = (run_folder::base(&|name| env(name).map(OsString::from)), geteuid().as_raw());
+            KeySource::Master(run_folder::of_config(&base, config, uid))
+        }
+    };
+    Ok(Startup { incarnation, keys, versions })
+}
+
+/// The keys that the master has written to the standard input, which nothing else comes over: no process that is started
+/// beside this one or by it ever has that pipe, and nothing of it is in an argument or in the environment.
+fn given_keys() -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(NodeKeys::BYTES_MAX));
+    io::stdin().lock().take(NodeKeys::BYTES_MAX as u64).read_to_end(&mut bytes)?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(bytes)
+}
+
+/// Why a process does not know what it is.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// The master's word is no number.
+    #[error("this process cannot run a node")]
+    Incarnation(#[source] io::Error),
+    /// The master's keys cannot be read.
+    #[error("the master has given no keys")]
+    Given(#[source] io::Error),
+    /// What the master has given is no key, or none can be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The key file is of no use.
+    #[error("{}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: KeyFileError,
+    },
+    /// It is to speak a version that it does not.
+    #[error("{SPEAK_ENV}")]
+    Speak(#[from] NotSpoken),
+}
+
+/// Why a key file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It cannot be read, or others can read it.
+    #[error(transparent)]
+    File(#[from] private_file::FileFault),
+    /// It is no key file.
+    #[error("it is no key file of `master key`")]
+    Key(#[source] KeyError),
+}

@@ -1,0 +1,76 @@
+//! Two releases beside each other: this one told to speak as the one before it (`FF_SPEAK`), and this one as it is.
+
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tests::cluster::Cluster;
+use tests::fixtures::Fixture;
+
+use crate::adoption::Load;
+
+/// Nodes speak as the release before this one does for as long as that file is there.
+const SCRIPT: &str = "unset FF_SPEAK; [ -e \"$folder/older\" ] && export FF_SPEAK=3";
+
+/// What each node has told of its release, which only this release does.
+async fn releases(cluster: &Cluster) -> Result<Vec<Value>> {
+    let status = cluster.status().await?;
+    let nodes = status["nodes"].as_array().context("no nodes")?;
+    Ok(nodes.iter().map(|node| node["release"].clone()).collect())
+}
+
+async fn older(fixture: Fixture) -> Result<Cluster> {
+    // The file has to be there before the first node is.
+    Cluster::scripted(
+        fixture,
+        &format!("[ -e \"$folder/begun\" ] || touch \"$folder/begun\" \"$folder/older\"; {SCRIPT}"),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn the_release_before_this_one_is_reloaded_to_this_one_and_back_under_load_without_an_error()
+-> Result<()> {
+    let cluster = older(Fixture::demo()?).await?;
+    let file = cluster.folder().join("older");
+    assert_eq!(releases(&cluster).await?, [Value::Null, Value::Null, Value::Null]);
+    let load = Load::start(&cluster, 4).await?;
+    let own = Value::from(env!("CARGO_PKG_VERSION"));
+    for back in [false, true] {
+        match back {
+            false => std::fs::remove_file(&file)?,
+            true => std::fs::write(&file, "")?,
+        }
+        let reloaded = cluster.admin("POST", "/reload").await?;
+        assert_eq!(reloaded.status, 200, "{reloaded:?}");
+        let expected = if back { Value::Null } else { own.clone() };
+        for node in ["gate", "net", "game1"] {
+            cluster.until(node, "says its release", |node| node["release"] == expected).await?;
+        }
+    }
+    load.finish().await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_master_of_the_release_before_this_one_adopts_nodes_of_this_one_and_the_other_way_round()
+-> Result<()> {
+    let mut cluster = Cluster::scripted(Fixture::demo()?, SCRIPT).await?;
+    let own = Value::from(env!("CARGO_PKG_VERSION"));
+    assert_eq!(releases(&cluster).await?, [own.clone(), own.clone(), own.clone()]);
+    let before = cluster.pids().await?;
+    let load = Load::start(&cluster, 4).await?;
+    let (program, real) = (cluster.folder().join("master"), tests::bins::folder()?.join("master"));
+    for older in [true, false] {
+        cluster.kill_master().await?;
+        let speak = if older { "FF_SPEAK=3 " } else { "" };
+        std::fs::write(&program, format!("#!/bin/sh\n{speak}exec {} \"$@\"\n", real.display()))?;
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+        cluster.start_master_again().await?;
+        assert_eq!(cluster.pids().await?, before, "older: {older}");
+        let expected = if older { Value::Null } else { own.clone() };
+        assert_eq!(releases(&cluster).await?, [expected.clone(), expected.clone(), expected]);
+    }
+    load.finish().await?;
+    cluster.stop().await
+}
