@@ -14,6 +14,7 @@ use ffconfig::{Cluster, LoadError, Loaded};
 use ffnet::notify::{self, Notifier, Word};
 use master::cli::{Args, Asked, exit};
 use master::console::Console;
+use master::descriptors::{self, Shares};
 use master::signals::Signals;
 use master::single::Single;
 use master::supervisor::Handle;
@@ -109,6 +110,7 @@ async fn cluster(
     let config = loaded.cluster.clone();
     let source = Arc::new(move |apps: &[String]| read(&path, Some(apps)));
     let setup = Setup {
+        descriptors: raised_limit(),
         cluster: loaded.cluster,
         source,
         launcher: Box::new(launcher),
@@ -132,6 +134,15 @@ async fn cluster(
     Ok(end)
 }
 
+/// As many descriptors as this process may have.
+fn raised_limit() -> Shares {
+    let (shares, raised) = descriptors::raise();
+    if let Err(error) = raised {
+        warn!("the limit of open files cannot be raised: {error}");
+    }
+    shares
+}
+
 async fn single(
     loaded: Loaded,
     node: &str,
@@ -140,6 +151,7 @@ async fn single(
     ambient: Ambient,
 ) -> anyhow::Result<End> {
     let signals = Signals::new().context("no signals")?;
+    raised_limit();
     let single = Single::new(loaded.cluster, node, Box::new(launcher), console, ambient)?;
     Ok(single.run(signals).await)
 }

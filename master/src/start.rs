@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use ffambient::Ambient;
 use ffconfig::Cluster;
+use ffnet::admission::{Admission, Bounds};
 use ffnet::handshake::Local;
 use ffproto::NodeName;
 use ffproto::control::METRICS;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::console::Console;
+use crate::descriptors::Shares;
 use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 use crate::place;
@@ -36,6 +39,8 @@ pub struct Setup {
     pub console: Console,
     /// Where the next master finds what runs; without one it finds nothing.
     pub run: Option<RunFolder>,
+    /// How many connections strangers may hold open.
+    pub descriptors: Shares,
     /// The clock and the chance of the supervisor.
     pub ambient: Ambient,
 }
@@ -89,7 +94,7 @@ impl RunningMaster {
 /// # Errors
 /// [`StartError`]; nothing is left open and no process was started.
 pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
-    let Setup { cluster, source, mut launcher, console, run, ambient } = setup;
+    let Setup { cluster, source, mut launcher, console, run, descriptors, ambient } = setup;
     let cluster = Arc::new(cluster);
     let left = run.as_ref().and_then(RunFolder::roster).map_or_else(Vec::new, |roster| roster.nodes);
     let living = living(&left, &mut *launcher);
@@ -111,7 +116,17 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs, feed, metrics };
     let admin = admin::start(&cluster.master, handle.clone()).await.map_err(StartError::Admin)?;
     let stop = CancellationToken::new();
+    if let Some(missing) = descriptors.missing(cluster.nodes.len() - place::elsewhere(&cluster).len()) {
+        warn!(
+            "the limit of open files (ulimit -n) is too low for so many nodes: {missing} more would be enough"
+        );
+    }
     let server = Server {
+        admission: Admission::new(Bounds {
+            connections: descriptors.unproven,
+            per_block: descriptors.unproven.div_ceil(4),
+        }),
+        registered: Arc::new(Semaphore::new(descriptors.registered)),
         local,
         view: handle.view.clone(),
         events: handle.events.clone(),

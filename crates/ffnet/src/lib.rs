@@ -1,5 +1,6 @@
 //! Async I/O that the master, the nodes and the clients share: listening sockets, handshakes, links.
 //!
+//! * [`admission`] — who gets in at a listening socket, and who makes room: bounds in all and per block of addresses.
 //! * [`listen`] — opening listening sockets and handing them to another process.
 //! * [`handshake`] — the shell around `ffproto::handshake`: versions, names and the token, both ways.
 //! * [`link`] — the one connection between a child and a parent: calls both ways, deadlines, heartbeat.
@@ -9,6 +10,7 @@
 //! * [`notify`] — the words with which a process tells its supervisor that it is ready and that its loop turns.
 //! * [`backoff`] — how long to wait before trying again.
 
+pub mod admission;
 pub mod backoff;
 pub mod control;
 pub mod door;
