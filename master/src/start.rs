@@ -1,6 +1,7 @@
 //! Starting a cluster: every check and every socket first, then the supervisor and the administration.
 
 use std::fmt;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use ffambient::Ambient;
@@ -101,10 +102,11 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     // What an adopted node listens on it brings itself.
     let mut not_here = place::elsewhere(&cluster);
     not_here.extend(living.iter().map(|process| process.found.node.clone()));
-    let (sockets, control) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
+    let (sockets, control, web) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
     let local = Arc::new(local(&cluster, &ambient));
+    let chance = ambient.chance.stream("admin");
     let metrics = ClusterMetrics::new();
     let (cluster_of, logs_of, meter) = (Arc::clone(&cluster), logs.clone(), metrics.meter());
     let parts = Parts { cluster: cluster_of, sockets, launcher, source, logs: logs_of, run, meter, ambient };
@@ -114,7 +116,8 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let feed = shell.events();
     let gatherer = metrics.gatherer();
     let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs, feed, metrics };
-    let admin = admin::start(&cluster.master, handle.clone()).await.map_err(StartError::Admin)?;
+    let admin = admin::start(&cluster.master, web, handle.clone(), descriptors.admin, &chance).await;
+    let admin = admin.map_err(StartError::Admin)?;
     let stop = CancellationToken::new();
     if let Some(missing) = descriptors.missing(cluster.nodes.len() - place::elsewhere(&cluster).len()) {
         warn!(
@@ -161,24 +164,22 @@ fn living(left: &[RosterNode], launcher: &mut dyn Launcher) -> Vec<TakenOver> {
 fn open_sockets(
     cluster: &Cluster,
     not_here: &[NodeName],
-) -> Result<(Sockets, tokio::net::TcpListener), Vec<PortFault>> {
+) -> Result<(Sockets, tokio::net::TcpListener, TcpListener), Vec<PortFault>> {
     let mut sockets = Sockets::default();
     let mut faults = sockets.open(cluster, not_here).err().unwrap_or_default();
     let control = sockets::open("master.rootport", cluster.master.rootport);
-    // Rocket opens its own port; this one only finds out whether it can, and who is in the way.
     let web = sockets::open("master.webport", cluster.master.webport);
-    faults.extend(web.err());
-    match control {
-        Ok(control) if faults.is_empty() => {
+    match (control, web) {
+        (Ok(control), Ok(web)) if faults.is_empty() => {
             let at = cluster.master.rootport;
             let control = tokio::net::TcpListener::from_std(control);
             let unusable = |source| ffnet::listen::ListenError::new(at, source);
             control
-                .map(|control| (sockets, control))
+                .map(|control| (sockets, control, web))
                 .map_err(|e| vec![PortFault { key: "master.rootport".into(), error: unusable(e) }])
         }
-        control => {
-            faults.extend(control.err());
+        (control, web) => {
+            faults.extend(web.err().into_iter().chain(control.err()));
             Err(faults)
         }
     }

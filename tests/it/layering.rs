@@ -16,7 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("fftelemetry", &[]),
     ("ffstore", &["ffambient", "ffproto", "ffconfig", "fftelemetry"]),
     ("ffmacros", &[]),
-    ("ffhttp", &[]),
+    ("ffhttp", &["ffnet"]),
     ("ffclient", &["ffproto"]),
     (
         "ffserver",
@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("testapps", &["apps", "appmain", "ffserver"]),
     ("authors", &["testapps", "appmain", "ffserver"]),
     ("benchapps", &["appmain", "ffserver"]),
-    ("master", &["ffambient", "ffconfig", "ffnet", "ffproto", "fftelemetry"]),
+    ("master", &["ffambient", "ffconfig", "ffhttp", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
     ("fuzzchecks", &["ffstore", "ffproto", "ffconfig"]),
     (

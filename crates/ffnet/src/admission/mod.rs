@@ -79,6 +79,12 @@ impl Admission {
         self.shared.freed.notified()
     }
 
+    /// Whether nobody can be admitted: every slot is taken, and none of them is idle.
+    pub fn is_full(&self) -> bool {
+        let table = self.shared.table.lock();
+        table.slots.is_full() || table.open >= self.shared.open_max()
+    }
+
     /// The number of connections that have a slot.
     pub fn connections(&self) -> usize {
         self.shared.table.lock().slots.len()

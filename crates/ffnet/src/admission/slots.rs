@@ -96,9 +96,10 @@ impl<T> Slots<T> {
         ticket
     }
 
-    /// Whether a connection of that block would be admitted.
-    pub fn has_room(&self, from: AddressBlock) -> bool {
-        self.crowded(from).is_none_or(|block| self.oldest_idle_of(block).is_some())
+    /// Whether nobody can be admitted, wherever from.
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= self.bounds.connections
+            && self.blocks.values().all(|block| block.idle.is_empty())
     }
 
     /// Notes that something is done for a connection: it makes room for nobody.
@@ -224,10 +225,11 @@ mod tests {
         let mut slots = slots(2, 1);
         let (one, _) = slots.admit(from("192.0.2.1"), "one").unwrap();
         slots.set_busy(one);
-        assert!(!slots.has_room(from("192.0.2.1")));
+        assert!(!slots.is_full(), "from elsewhere there is room");
         assert_eq!(slots.admit(from("192.0.2.1"), "one more"), Err("one more"));
         let (two, _) = slots.admit(from("192.0.2.2"), "two").unwrap();
         slots.set_busy(two);
+        assert!(slots.is_full());
         assert_eq!(slots.admit(from("192.0.2.3"), "three"), Err("three"));
         slots.remove(one);
         assert!(slots.admit(from("192.0.2.3"), "three").is_ok());
