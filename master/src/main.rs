@@ -21,9 +21,12 @@ use master::supervisor::Handle;
 use master::supervisor::machine::End;
 use master::supervisor::process::{AppsError, Launcher, ProcessLauncher};
 use master::{RunFolder, Setup, check};
+use nix::sys::stat::{Mode, umask};
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
+    // Logs, crash reports and lists are for this user alone; nodes inherit that for their data, and say so themselves.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(shown) => {

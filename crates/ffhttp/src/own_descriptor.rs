@@ -1,14 +1,21 @@
 //! Copies of descriptors that another part of this process has open and does not show.
-#![allow(unsafe_code, reason = "a number from /proc/self/fd becomes a descriptor, for one call of `dup`")]
+#![allow(
+    unsafe_code,
+    reason = "a number from /proc/self/fd becomes a descriptor, for as long as it is looked at"
+)]
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
-/// A copy of the descriptor `number` of this process, whatever that is; `None` when there is none.
-pub(crate) fn copy(number: RawFd) -> Option<OwnedFd> {
+/// A copy of the descriptor `number` of this process, when it `is` the one that is looked for; `None` otherwise.
+///
+/// Nothing else is ever copied: a copy would have to be closed again, and with any descriptor of a file that is closed a process
+/// loses its locks on the file, those of SQLite on its databases, too.
+pub(crate) fn copy_if(number: RawFd, is: impl FnOnce(BorrowedFd<'_>) -> bool) -> Option<OwnedFd> {
     if number < 0 {
         return None;
     }
-    // SAFETY: The number is not -1. The borrow lasts for one call of `dup`, which closes nothing and changes nothing of what the
-    // number stands for; when nothing is open there (any more), `dup` says so, and nothing is copied.
-    unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned().ok()
+    // SAFETY: The number is not -1. Until `is` says yes the descriptor is only asked for what it is, which is harmless for any
+    // number, also for one that somebody closes or opens meanwhile. After that it is one that its owner keeps open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    if is(borrowed) { borrowed.try_clone_to_owned().ok() } else { None }
 }

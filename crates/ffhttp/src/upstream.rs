@@ -8,7 +8,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use hyper::header::{HeaderName, HeaderValue};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
@@ -137,12 +137,14 @@ impl Gate {
 
 /// A descriptor of this process's socket that listens at `address`: Rocket gives none.
 fn listener_at(address: SocketAddr) -> io::Result<OwnedFd> {
+    let listens_there = |descriptor: BorrowedFd<'_>| {
+        let socket = SockRef::from(&descriptor);
+        let at = || socket.local_addr().ok().and_then(|at| at.as_socket());
+        socket.is_listener().unwrap_or(false) && at() == Some(address)
+    };
     for entry in fs::read_dir("/proc/self/fd")? {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Some(copy) = own_descriptor::copy(number) else { continue };
-        let socket = SockRef::from(&copy);
-        let is_at = || socket.local_addr().ok().and_then(|at| at.as_socket()) == Some(address);
-        if socket.is_listener().unwrap_or(false) && is_at() {
+        if let Some(copy) = own_descriptor::copy_if(number, listens_there) {
             return Ok(copy);
         }
     }
@@ -151,6 +153,7 @@ fn listener_at(address: SocketAddr) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::time::Duration;
 
     use tokio::net::TcpListener;
@@ -174,5 +177,21 @@ mod tests {
             accepted.readable().await.unwrap();
             assert_eq!(accepted.try_read(&mut [0; 9]).unwrap(), 1);
         }
+    }
+
+    #[tokio::test]
+    async fn looking_for_the_socket_takes_no_lock_on_a_file_from_this_process() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let (l_type, l_whence) = (nix::libc::F_WRLCK as i16, nix::libc::SEEK_SET as i16);
+        let whole = nix::libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 };
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&whole)).unwrap();
+        let is_locked = || {
+            let file = format!(":{} ", file.metadata().unwrap().ino());
+            fs::read_to_string("/proc/locks").unwrap().lines().any(|lock| lock.contains(&file))
+        };
+        assert!(is_locked());
+        listener_at(listener.local_addr().unwrap()).unwrap();
+        assert!(is_locked(), "as SQLite locks its databases");
     }
 }
