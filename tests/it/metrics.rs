@@ -227,7 +227,7 @@ async fn a_nodes_metrics_are_for_its_host_and_for_the_token_and_not_for_stranger
     let health = http::request(outer, "GET", "/healthz", &[]).await?;
     assert_eq!(
         (health.status, health.json()?),
-        (200, serde_json::json!({ "node": "web", "phase": "ready" })),
+        (200, serde_json::json!({ "node": "net", "phase": "ready" })),
         "for everybody"
     );
     assert!(http::request(inner, "GET", "/healthz", &[]).await?.json()?["parents"].is_object());
