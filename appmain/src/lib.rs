@@ -49,6 +49,7 @@ struct Args {
 /// The whole `main` of such a program, but for its allocator.
 #[allow(clippy::print_stderr, reason = "the last line of a failed start, for the operator")]
 pub fn main(apps: Apps) -> ExitCode {
+    process::keep_files_private();
     match run(Args::parse(), apps, &Ambient::system()) {
         Ok(code) => code,
         Err(error) => {

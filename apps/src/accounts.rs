@@ -5,10 +5,14 @@ use ffserver::prelude::*;
 use ffserver::record::RecordError;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use tokio::sync::Semaphore;
 
 /// As slow as is bearable: a stolen table is tried out so slowly.
 const PASSWORD_ROUNDS: u32 = 100_000;
 const NAME_CHARS_MAX: usize = 40;
+/// Passwords that are hashed at once.
+const HASHES_MAX: usize = 2;
+const SALT_BYTES: usize = 16;
 
 /// A row of the table `account`; examples/accounts/migrations makes it.
 #[derive(Record, Clone, PartialEq)]
@@ -52,24 +56,41 @@ impl From<&Account> for Shown {
     }
 }
 
-/// Off the node's loop: it takes some milliseconds of a processor.
-async fn hashed(password: String, salt: Vec<u8>) -> Result<Vec<u8>, HandlerError> {
-    let hash = move || pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), &salt, PASSWORD_ROUNDS);
-    Ok(tokio::task::spawn_blocking(hash).await?.to_vec())
+/// The places where passwords are hashed: a thousand logins at once wait in line, and do not take a thousand threads and every
+/// processor from the game.
+struct Hashing(Semaphore);
+
+impl Hashing {
+    /// Off the node's loop: it takes some milliseconds of a processor.
+    async fn hash(&self, me: &Node, password: String, salt: Vec<u8>) -> Result<Vec<u8>, HandlerError> {
+        // Who waits longer than its deadline is out of the line.
+        let _place = self.0.acquire().await?;
+        let _timer = me.metrics().section("password");
+        let hash =
+            move || pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), &salt, PASSWORD_ROUNDS);
+        Ok(tokio::task::spawn_blocking(hash).await?.to_vec())
+    }
+}
+
+/// Compares without telling by its time how much is right.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)));
+    a.len() == b.len() && difference == 0
 }
 
 #[net_handle(400)]
 async fn register(
-    node: Node,
+    me: Node,
+    hashing: State<Hashing>,
     accounts: Table<Account>,
     Json(new): Json<Credentials>,
 ) -> Result<Json<Shown>, HandlerError> {
     if new.name.is_empty() || new.name.chars().count() > NAME_CHARS_MAX {
         return Err(HandlerError::new(format!("a name has 1 to {NAME_CHARS_MAX} characters")));
     }
-    let mut salt = vec![0; 16];
-    node.chance().fill(&mut salt)?;
-    let password = hashed(new.password, salt.clone()).await?;
+    let mut salt = vec![0; SALT_BYTES];
+    me.chance().fill(&mut salt)?;
+    let password = hashing.hash(&me, new.password, salt.clone()).await?;
     let account = Account { name: new.name, guild: new.guild, salt, password, coins: 100, logins: 0 };
     match accounts.insert(account).await {
         Ok(account) => Ok(Json(Shown::from(&*account))),
@@ -80,17 +101,22 @@ async fn register(
 
 #[net_handle(401)]
 async fn login(
+    me: Node,
+    hashing: State<Hashing>,
     accounts: Table<Account>,
     session: Session,
     Json(who): Json<Credentials>,
 ) -> Result<Json<Shown>, HandlerError> {
-    // The same answer for a wrong name and a wrong password.
+    // The same answer for a wrong name and a wrong password, after the same time: else it would tell which names there are.
     let wrong = || HandlerError::new("wrong name or password");
-    // From here on the account is saved when this client leaves: the one line of it.
-    let account = accounts.keep(session.id(), &who.name).await?.ok_or_else(wrong)?;
-    if hashed(who.password, account.salt.clone()).await? != account.password {
+    let account = accounts.get(&who.name).await?;
+    let salt = account.as_ref().map_or_else(|| vec![0; SALT_BYTES], |account| account.salt.clone());
+    let given = hashing.hash(&me, who.password, salt).await?;
+    if !account.is_some_and(|account| same(&given, &account.password)) {
         return Err(wrong());
     }
+    // From here on the account is saved when this client leaves: the one line of it.
+    accounts.keep(session.id(), &who.name).await?.ok_or_else(wrong)?;
     let shown = accounts.update(&who.name, Save::within_ms(100), |account| {
         account.logins += 1;
         Shown::from(&*account)
@@ -153,5 +179,22 @@ async fn guild(
 }
 
 pub(crate) fn app() -> App {
-    App::new("accounts").table::<Account>().handlers(handlers![register, login, find_coin, give, guild])
+    App::new("accounts")
+        .table::<Account>()
+        .state(Hashing(Semaphore::new(HASHES_MAX)))
+        .state_may_be_lost()
+        .handlers(handlers![register, login, find_coin, give, guild])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_compared_as_a_whole() {
+        assert!(same(b"hash", b"hash"));
+        for wrong in [&b"Hash"[..], b"hasH", b"has", b"hashes", b""] {
+            assert!(!same(wrong, b"hash"));
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! Administration over HTTP: Rocket on a thread of its own, so that it answers whatever the rest does.
+//! Administration over HTTP: Rocket behind a front of `ffhttp`, on threads of their own, so that it answers whatever the rest does
+//! and whoever connects.
 
 mod guard;
 mod page;
@@ -6,26 +7,28 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffambient::Chance;
 use ffconfig::Master;
-use parking_lot::Mutex;
-use rocket::config::{LogLevel, Shutdown as ShutdownConfig};
-use rocket::fairing::AdHoc;
-use rocket::{Build, Config, Rocket, Shutdown};
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout;
+use ffhttp::{Front, Places, Timeouts, WebServer};
+use rocket::{Build, Rocket};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use crate::supervisor::Handle;
 
-/// How long it may take to open its port.
+/// How long the web server may take to start.
 const START_MAX: Duration = Duration::from_secs(5);
-/// How long answers that are being written may take at the end. Idle connections would take longer.
+/// How long answers that are being written may take at the end.
 const STOP_MAX: Duration = Duration::from_millis(300);
+/// How long clients may be silent: who has begun a request sends it at once, and a page asks again within seconds.
+const TIMEOUTS: Timeouts = Timeouts { head: Duration::from_secs(5), idle: Duration::from_secs(30) };
+/// The pages that are answered also when requests run on all connections.
+const ALWAYS: &[&str] = &["/healthz", "/status", "/metrics"];
 
 /// Readers of `/events` at once: each is a connection and a place in the window.
 const READERS_MAX: usize = 64;
@@ -43,105 +46,46 @@ struct Site {
 
 /// The running administration.
 pub(crate) struct Admin {
-    shutdown: Shutdown,
-    ended: oneshot::Receiver<()>,
+    server: WebServer,
+    front: Front,
 }
 
 impl Admin {
     /// Lets running answers end, briefly.
     pub(crate) async fn stop(self) {
-        self.shutdown.notify();
-        let _ = timeout(2 * STOP_MAX, self.ended).await;
+        // Readers of events wait for this.
+        drop(self.server);
+        self.front.end(Instant::now() + STOP_MAX).await;
     }
 }
 
-/// Starts it and waits until it listens.
+/// Starts the administration on its listening socket, for at most so many connections at a time.
 ///
 /// # Errors
 /// One line that says why it does not.
 pub(crate) async fn start(
     master: &Master,
+    listener: TcpListener,
     token: Option<Arc<Zeroizing<String>>>,
     handle: Handle,
+    connections: usize,
+    chance: &Chance,
 ) -> Result<Admin, String> {
-    let at = master.webport;
-    let readers = Arc::new(Semaphore::new(READERS_MAX));
-    let site = Site { handle, readers, token, loopback: at.ip().is_loopback() };
-    let (up, is_up) = oneshot::channel();
-    let (end, ended) = oneshot::channel();
-    let serve = move || {
-        // Multi-threaded, as Rocket wants it, with one worker: people are few.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        match runtime {
-            Ok(runtime) => {
-                runtime.block_on(serve(site, at, up));
-                runtime.shutdown_background();
-            }
-            Err(error) => drop(up.send(Err(error.to_string()))),
-        }
-        let _ = end.send(());
+    let readers = Arc::new(Semaphore::new(READERS_MAX.min(connections / 2)));
+    let site = Site { handle, readers, token, loopback: master.webport.ip().is_loopback() };
+    let mut secret = [0; 16];
+    chance.fill(&mut secret).map_err(|error| error.to_string())?;
+    let started = WebServer::start("admin".to_owned(), secret, |rocket| set_up(site, rocket));
+    let server = match timeout(START_MAX, started).await {
+        Ok(started) => started.map_err(|error| error.to_string())?,
+        Err(_late) => return Err(format!("the web server did not start within {} s", START_MAX.as_secs())),
     };
-    let thread = std::thread::Builder::new().name("admin".into()).spawn(serve);
-    thread.map_err(|error| error.to_string())?;
-    match timeout(START_MAX, is_up).await {
-        Ok(Ok(started)) => started.map(|shutdown| Admin { shutdown, ended }),
-        Ok(Err(_)) => Err("the web server did not start".into()),
-        Err(_late) => Err(format!("the web server did not start within {} s", START_MAX.as_secs())),
-    }
+    let places = Places { connections, always: ALWAYS };
+    let front = server.front(listener, TIMEOUTS, places).map_err(|error| error.to_string())?;
+    Ok(Admin { server, front })
 }
 
-/// Runs the site until it is told to stop. Rocket's errors panic when they are dropped unseen: each is
-/// formatted here.
-async fn serve(site: Site, at: SocketAddr, up: oneshot::Sender<Result<Shutdown, String>>) {
-    let up = Arc::new(Mutex::new(Some(up)));
-    let say = |up: &Mutex<Option<oneshot::Sender<_>>>, what| {
-        if let Some(up) = up.lock().take() {
-            let _ = up.send(what);
-        }
-    };
-    let on_liftoff = Arc::clone(&up);
-    let liftoff = AdHoc::on_liftoff("says that it listens", move |rocket| {
-        say(&on_liftoff, Ok(rocket.shutdown()));
-        Box::pin(std::future::ready(()))
-    });
-    let rocket = match rocket(site, at).attach(liftoff).ignite().await {
-        Ok(rocket) => rocket,
-        Err(error) => return say(&up, Err(error.to_string())),
-    };
-    let shutdown = rocket.shutdown();
-    let told_to_stop = async {
-        shutdown.await;
-        tokio::time::sleep(STOP_MAX).await;
-    };
-    tokio::select! {
-        ended = rocket.launch() => if let Err(error) = ended {
-            say(&up, Err(error.to_string()));
-        },
-        () = told_to_stop => {}
-    }
-}
-
-/// The site without a port, which tests call directly.
-fn rocket(site: Site, at: SocketAddr) -> Rocket<Build> {
-    // Signals are the master's.
-    let shutdown = ShutdownConfig {
-        ctrlc: false,
-        signals: HashSet::new(),
-        grace: 1,
-        mercy: 1,
-        force: false,
-        ..ShutdownConfig::default()
-    };
-    let config = Config {
-        address: at.ip(),
-        port: at.port(),
-        log_level: LogLevel::Off,
-        cli_colors: false,
-        shutdown,
-        ..Config::release_default()
-    };
-    rocket::custom(config)
-        .manage(site)
-        .mount("/", routes::all())
-        .register("/", rocket::catchers![guard::fault])
+/// The site's routes, which tests call without a port.
+fn set_up(site: Site, rocket: Rocket<Build>) -> Rocket<Build> {
+    rocket.manage(site).mount("/", routes::all()).register("/", rocket::catchers![guard::fault])
 }

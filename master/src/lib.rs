@@ -5,6 +5,7 @@
 //! * [`start()`] — every check and every socket first, then the supervisor and the administration.
 //! * [`supervisor`] — one task that does what a pure machine decides; processes; the control port.
 //! * `metrics` — what `/metrics` shows of every node, and the master's own.
+//! * [`descriptors`] — the limit of open files, and which share of it connections may take.
 //! * `admin` — the pages and commands on `webport`.
 //! * [`single`] — one node by itself, for other hosts.
 //! * [`check`] — `--check`: what a sound config would start.
@@ -18,6 +19,7 @@ mod admin;
 pub mod check;
 pub mod cli;
 pub mod console;
+pub mod descriptors;
 #[cfg(test)]
 mod fixture;
 pub mod keys;

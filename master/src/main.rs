@@ -16,6 +16,7 @@ use ffnet::private_file;
 use ffproto::Versions;
 use master::cli::{Args, Asked, exit};
 use master::console::Console;
+use master::descriptors::{self, Shares};
 use master::keys::{self, MasterKeys};
 use master::signals::Signals;
 use master::single::Single;
@@ -23,12 +24,15 @@ use master::supervisor::Handle;
 use master::supervisor::machine::End;
 use master::supervisor::process::{AppsError, Launcher, ProcessLauncher};
 use master::{RunFolder, Setup, check};
+use nix::sys::stat::{Mode, umask};
 use tracing::{info, warn};
 
 /// In which a test says which one version of the protocol between nodes a program shall speak; nodes read it, too.
 const SPEAK_ENV: &str = "FF_SPEAK";
 
 fn main() -> ExitCode {
+    // Logs, crash reports and lists are for this user alone; nodes inherit that for their data, and say so themselves.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(shown) => {
@@ -153,6 +157,7 @@ async fn cluster(
     let config = loaded.cluster.clone();
     let source = Arc::new(move |apps: &[String]| read(&path, Some(apps)));
     let setup = Setup {
+        descriptors: raised_limit(),
         cluster: loaded.cluster,
         source,
         launcher: Box::new(launcher),
@@ -178,6 +183,15 @@ async fn cluster(
     Ok(end)
 }
 
+/// As many descriptors as this process may have.
+fn raised_limit() -> Shares {
+    let (shares, raised) = descriptors::raise();
+    if let Err(error) = raised {
+        warn!("the limit of open files cannot be raised: {error}");
+    }
+    shares
+}
+
 async fn single(
     loaded: Loaded,
     node: &str,
@@ -187,6 +201,7 @@ async fn single(
     ambient: Ambient,
 ) -> anyhow::Result<End> {
     let signals = Signals::new().context("no signals")?;
+    raised_limit();
     let single = Single::new(loaded.cluster, node, Box::new(launcher), console, keys, ambient)?;
     Ok(single.run(signals).await)
 }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use crate::console::Console;
+use crate::descriptors::is_shortage;
 use crate::keys::MasterKeys;
 use crate::output::{Logs, NodeOutput};
 use crate::signals::{SignalCommand, Signals};
@@ -30,6 +31,9 @@ use watch::{Act, Watch};
 
 /// From SIGTERM, or from the node's word that it stops, to SIGKILL, beyond what it may take to drain.
 const FIRM: Duration = Duration::from_secs(3);
+
+/// The wait while the host has no descriptors, memory or processes for a launch.
+const SHORTAGE: Duration = Duration::from_millis(500);
 
 /// Why the node is not supervised.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +118,7 @@ impl Single {
         let mut backoff = Backoff::new(restart.backoff.min, restart.backoff.max, restart.healthy);
         loop {
             let born = Instant::now();
+            let mut short = false;
             let how = match self.launch() {
                 Ok(mut process) => match self.wait(&mut process, &mut signals).await {
                     // It was told to stop, by its master or by a person.
@@ -128,11 +133,16 @@ impl Single {
                         None => exit.to_string(),
                     },
                 },
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    short = is_shortage(&error);
+                    error.to_string()
+                }
             };
-            let wait = backoff.next(self.ambient.chance.share(), born.elapsed());
+            // That the host is short of something says nothing about the node: it is no quick end.
+            let lived = born.elapsed();
+            let wait = if short { SHORTAGE } else { backoff.next(self.ambient.chance.share(), lived) };
             let quick = backoff.quick_ends();
-            if restart.max.is_some_and(|max| quick >= max) {
+            if !short && restart.max.is_some_and(|max| quick >= max) {
                 let why = format!(
                     "{name} ended: {how}; {quick} quick ends (master.restart.max): not tried any more"
                 );

@@ -1,25 +1,27 @@
 //! Starting a cluster: every check and every socket first, then the supervisor and the administration.
 
 use std::fmt;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ffambient::Ambient;
 use ffconfig::Cluster;
 use ffkeys::KeyError;
+use ffnet::admission::{Admission, Bounds};
 use ffnet::handshake::Local;
 use ffnet::key_desk::Desk;
-use ffnet::pending::Pending;
 use ffproto::control::METRICS;
 use ffproto::credential::Claims;
 use ffproto::{Incarnation, NodeName, Versions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::console::Console;
+use crate::descriptors::Shares;
 use crate::keys::MasterKeys;
 use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
@@ -51,6 +53,8 @@ pub struct Setup {
     pub keys: MasterKeys,
     /// The versions of the protocol between nodes that the master speaks.
     pub versions: Versions,
+    /// How many connections strangers may hold open.
+    pub descriptors: Shares,
     /// The clock and the chance of the supervisor.
     pub ambient: Ambient,
 }
@@ -107,18 +111,19 @@ impl RunningMaster {
 /// # Errors
 /// [`StartError`]; nothing is left open and no process was started.
 pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
-    let Setup { cluster, source, mut launcher, console, run, keys, versions, ambient } = setup;
+    let Setup { cluster, source, mut launcher, console, run, keys, versions, descriptors, ambient } = setup;
     let cluster = Arc::new(cluster);
     let left = run.as_ref().and_then(RunFolder::roster).map_or_else(Vec::new, |roster| roster.nodes);
     let living = living(&left, &mut *launcher);
     // What an adopted node listens on it brings itself.
     let mut not_here = place::elsewhere(&cluster);
     not_here.extend(living.iter().map(|process| process.found.node.clone()));
-    let (sockets, control) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
+    let (sockets, control, web) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
     let local = Arc::new(local(&cluster, &keys, versions, &ambient)?);
     let desk = run.as_ref().and_then(open_desk);
+    let chance = ambient.chance.stream("admin");
     let metrics = ClusterMetrics::new();
     let (cluster_of, logs_of, meter) = (Arc::clone(&cluster), logs.clone(), metrics.meter());
     let parts = Parts {
@@ -138,11 +143,22 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let feed = shell.events();
     let gatherer = metrics.gatherer();
     let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs, feed, metrics };
-    let admin = admin::start(&cluster.master, keys.token, handle.clone()).await.map_err(StartError::Admin)?;
+    let admin =
+        admin::start(&cluster.master, web, keys.token, handle.clone(), descriptors.admin, &chance).await;
+    let admin = admin.map_err(StartError::Admin)?;
     let stop = CancellationToken::new();
+    if let Some(missing) = descriptors.missing(cluster.nodes.len() - place::elsewhere(&cluster).len()) {
+        warn!(
+            "the limit of open files (ulimit -n) is too low for so many nodes: {missing} more would be enough"
+        );
+    }
     let server = Server {
+        admission: Admission::new(Bounds {
+            connections: descriptors.unproven,
+            per_block: descriptors.unproven.div_ceil(4),
+        }),
+        registered: Arc::new(Semaphore::new(descriptors.registered)),
         local,
-        pending: Pending::default(),
         view: handle.view.clone(),
         events: handle.events.clone(),
         gatherer,
@@ -180,24 +196,22 @@ fn living(left: &[RosterNode], launcher: &mut dyn Launcher) -> Vec<TakenOver> {
 fn open_sockets(
     cluster: &Cluster,
     not_here: &[NodeName],
-) -> Result<(Sockets, tokio::net::TcpListener), Vec<PortFault>> {
+) -> Result<(Sockets, tokio::net::TcpListener, TcpListener), Vec<PortFault>> {
     let mut sockets = Sockets::default();
     let mut faults = sockets.open(cluster, not_here).err().unwrap_or_default();
     let control = sockets::open("master.rootport", cluster.master.rootport);
-    // Rocket opens its own port; this one only finds out whether it can, and who is in the way.
     let web = sockets::open("master.webport", cluster.master.webport);
-    faults.extend(web.err());
-    match control {
-        Ok(control) if faults.is_empty() => {
+    match (control, web) {
+        (Ok(control), Ok(web)) if faults.is_empty() => {
             let at = cluster.master.rootport;
             let control = tokio::net::TcpListener::from_std(control);
             let unusable = |source| ffnet::listen::ListenError::new(at, source);
             control
-                .map(|control| (sockets, control))
+                .map(|control| (sockets, control, web))
                 .map_err(|e| vec![PortFault { key: "master.rootport".into(), error: unusable(e) }])
         }
-        control => {
-            faults.extend(control.err());
+        (control, web) => {
+            faults.extend(web.err().into_iter().chain(control.err()));
             Err(faults)
         }
     }

@@ -24,11 +24,13 @@ use ffproto::{Incarnation, NodeName, Versions};
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use parking_lot::Mutex;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::console::Console;
+use crate::descriptors::Shares;
 use crate::fixture::{self, name};
 use crate::keys::MasterKeys;
 use crate::run::RunFolder;
@@ -39,6 +41,7 @@ use crate::supervisor::{Adopted, Handle, Order};
 
 /// As `limits.prove_ms`, shorter.
 const PROVE: Duration = Duration::from_millis(100);
+const DESCRIPTORS: usize = 1_024;
 const TOKEN: &str = "a-secret-of-sixteen";
 
 /// Runs nodes as tasks. They outlive the master that has launched them, as processes do.
@@ -264,6 +267,7 @@ async fn world_in(ports: [u16; 4], tasks: Tasks, run: Option<&Path>) -> Result<W
         cluster,
         keys,
         versions: Versions::OURS,
+        descriptors: Shares::of(DESCRIPTORS),
         source: Arc::new(move |apps: &[String]| load(&read.lock(), apps)),
         launcher: Box::new(tasks.clone()),
         console: Console::none(),
@@ -394,6 +398,25 @@ async fn nodes_that_have_no_business_here_are_told_why_and_strangers_nothing() {
     let stranger = register(at, of(&other, "net", 4_000_000_000_000)).await;
     assert!(matches!(stranger, Err(HandshakeError::Silent)), "{stranger:?}");
     world.state("net", NodeState::Ready).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn silent_connections_at_the_control_port_make_room_for_a_node_the_oldest_first() {
+    let ports = ports();
+    let world = World::up(ports).await;
+    let mut silent = Vec::new();
+    // More than may wait there to prove who they are.
+    for _ in 0..2 * Shares::of(DESCRIPTORS).unproven {
+        silent.push(TcpStream::connect(("127.0.0.1", ports[0])).await.unwrap());
+    }
+    within(silent[0].read_to_end(&mut Vec::new())).await.unwrap();
+    let outcome = within(world.handle.order(Order::Restart("net".into()))).await.unwrap();
+    assert_eq!(words(&outcome), ["net ready"]);
+    let mut greeting = Vec::new();
+    let rest = silent.last_mut().unwrap().read_to_end(&mut greeting);
+    let closed = tokio::time::timeout(Duration::from_millis(100), rest).await;
+    assert!(closed.is_err(), "the oldest is closed by now, and the youngest is not: it is no time-out");
     world.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! The example of docs/data.md, as it is: on SQLite, and by its other config on MariaDB and memcached.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -39,6 +40,14 @@ fn ann() -> Value {
     json!({"name": "ann", "password": "it's \\ secret", "guild": "reds"})
 }
 
+/// How many passwords the node has hashed.
+async fn hashes(cluster: &Cluster) -> Result<f64> {
+    let text = http::request(cluster.at("web"), "GET", "/metrics", &[]).await?.body;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("ff_section_calls_total{section=\"password\"} "));
+    Ok(line.unwrap_or("0").parse()?)
+}
+
 async fn the_example_keeps_what_it_has_answered(cluster: Cluster) -> Result<()> {
     let mut client = cluster.client().await?;
     let shown = call(&mut client, 400, ann()).await?;
@@ -47,7 +56,14 @@ async fn the_example_keeps_what_it_has_answered(cluster: Cluster) -> Result<()> 
     call(&mut client, 400, json!({"name": "bob' --", "password": "x", "guild": "reds"})).await?;
     assert_eq!(refused(&mut client, 402, Value::Null).await?, "log in first");
     let wrong = json!({"name": "ann", "password": "guessed"});
-    assert_eq!(refused(&mut client, 401, wrong).await?, "wrong name or password");
+    // A name that there is and one that there is not take the same work, and nothing is kept of who is not let in.
+    for wrong in [wrong, json!({"name": "nobody", "password": "guessed"})] {
+        let before = hashes(&cluster).await?;
+        assert_eq!(refused(&mut client, 401, wrong).await?, "wrong name or password");
+        assert_eq!(hashes(&cluster).await?, before + 1.0);
+    }
+    let health = http::request(cluster.at("web"), "GET", "/healthz", &[]).await?.json()?;
+    assert!(health["counters"].get("record_kept").is_none(), "{health}");
     assert_eq!(call(&mut client, 401, ann()).await?["logins"], 1);
     for coins in 101..=105 {
         assert_eq!(call(&mut client, 402, Value::Null).await?, coins);
@@ -108,6 +124,30 @@ async fn the_accounts_example_keeps_what_it_has_answered_on_sqlite() -> Result<(
     assert!(text.contains("ok    db table account (before migrations): as its record expects it"), "{text}");
     assert!(text.contains("ok    data_dir: ") && text.contains("listens"), "{text}");
     the_example_keeps_what_it_has_answered(cluster).await
+}
+
+#[tokio::test]
+async fn what_a_cluster_writes_is_for_its_user_alone() -> Result<()> {
+    let text =
+        config("config.json")?.replacen("\"master\": {", "\"master\": { \"log\": \"logs/master.log\",", 1);
+    let cluster = Cluster::processes(Fixture::new(&text)?).await?;
+    let mut client = cluster.client().await?;
+    call(&mut client, 400, ann()).await?;
+    call(&mut client, 401, ann()).await?;
+    call(&mut client, 402, Value::Null).await?;
+    let mode = |path: &Path| anyhow::Ok(std::fs::metadata(path)?.permissions().mode() & 0o777);
+    let mut seen = 0;
+    for folder in ["data", "logs", "run"].map(|folder| cluster.folder().join(folder)) {
+        assert_eq!(mode(&folder)?, 0o700, "{}", folder.display());
+        for (path, _) in files(&folder)? {
+            // WAL and its index come and go.
+            let Ok(mode) = mode(&path) else { continue };
+            seen += 1;
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+        }
+    }
+    assert!(seen >= 4, "database, WAL, journal and log: {seen}");
+    cluster.stop().await
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("fftelemetry", &[]),
     ("ffstore", &["ffambient", "ffproto", "ffconfig", "fftelemetry"]),
     ("ffmacros", &[]),
-    ("ffhttp", &[]),
+    ("ffhttp", &["ffnet"]),
     ("ffclient", &["ffproto"]),
     (
         "ffserver",
@@ -39,7 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("testapps", &["apps", "appmain", "ffalloc", "ffserver"]),
     ("authors", &["testapps", "appmain", "ffalloc", "ffserver"]),
     ("benchapps", &["appmain", "ffalloc", "ffserver"]),
-    ("master", &["ffambient", "ffconfig", "ffkeys", "ffnet", "ffproto", "fftelemetry"]),
+    ("master", &["ffambient", "ffconfig", "ffhttp", "ffkeys", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
     ("fuzzchecks", &["ffstore", "ffproto", "ffconfig"]),
     (

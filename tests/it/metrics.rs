@@ -224,7 +224,13 @@ async fn a_nodes_metrics_are_for_its_host_and_for_the_token_and_not_for_stranger
     assert_eq!(status(inner, &[("Host", "evil.example")]).await?, 403);
     let refused = http::request(outer, "GET", "/metrics", &[]).await?;
     assert!(!refused.body.contains("ff_"), "{refused:?}");
-    assert_eq!(http::request(outer, "GET", "/healthz", &[]).await?.status, 200, "that is for everybody");
+    let health = http::request(outer, "GET", "/healthz", &[]).await?;
+    assert_eq!(
+        (health.status, health.json()?),
+        (200, serde_json::json!({ "node": "net", "phase": "ready" })),
+        "for everybody"
+    );
+    assert!(http::request(inner, "GET", "/healthz", &[]).await?.json()?["parents"].is_object());
     let own = series(&http::request(inner, "GET", "/metrics", &[]).await?.body);
     assert_eq!(own["ff_link_up{peer=\"gate\",side=\"parent\"}"], 1.0);
     cluster.stop().await

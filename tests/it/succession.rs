@@ -14,7 +14,6 @@ use anyhow::{Result, ensure};
 use ffnet::control::MasterSide;
 use ffnet::handshake::{Local, accept};
 use ffnet::listen::Inherited;
-use ffnet::pending::Pending;
 use ffproto::control::{Door, ToMaster, ToNode};
 use ffproto::credential::Claims;
 use ffproto::handshake::Purpose;
@@ -66,8 +65,7 @@ impl FakeMaster {
         let own = keys().start(claims, Incarnation(1), &chance).unwrap();
         let (keys, versions) = (Arc::new(own), Versions::OURS);
         let local = Local { keys, versions, methods: vec![], chance, clock, binding: vec![] };
-        let place = Pending::default().enter();
-        let accepted = accept(&mut stream, Purpose::Control, &local, &place, |_| Ok(())).await;
+        let accepted = accept(&mut stream, Purpose::Control, &local, None, |_| Ok(())).await;
         let Ok(peer) = accepted else { return };
         let mut node = MasterSide::new(stream, peer.version);
         let (tell, mut told) = mpsc::unbounded_channel();

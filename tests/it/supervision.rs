@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
 use tests::process::is_alive;
+use tests::trials::starve;
 use tests::wait;
 
 async fn a_killed_node_comes_back(name: &str) -> Result<()> {
@@ -68,6 +69,13 @@ async fn a_client_stays_connected_while_gate_and_game_are_killed() -> Result<()>
     cluster.until_back("gate", old).await?;
     client.call(300, b"after").await?;
     cluster.stop().await
+}
+
+#[tokio::test]
+async fn ten_thousand_silent_connections_to_the_master_keep_neither_a_node_down_nor_its_health_unknown()
+-> Result<()> {
+    let size = starve::Size { silent: 5000, again_ms: 5_000, descriptors: 1024, seconds: 12, kills: 2 };
+    starve::run(&size, &|line| println!("{line}")).await
 }
 
 #[tokio::test]

@@ -87,9 +87,21 @@ impl Cluster {
         Self::launch_for(fixture, Some(manager))
     }
 
+    /// Starts `master config.json` with a limit of open files, its nodes' as well, and waits until the cluster is up.
+    ///
+    /// # Errors
+    /// It does not come up; with the end of its log.
+    pub async fn limited(fixture: Fixture, descriptors: u32) -> Result<Self> {
+        let folder = Self::folder_for(&fixture)?;
+        let master = spawn_master(folder.path(), None, Some(descriptors))?;
+        let mut cluster = Self { fixture, folder: Some(folder), master: Master::Process(master) };
+        cluster.until_up().await?;
+        Ok(cluster)
+    }
+
     fn launch_for(fixture: Fixture, manager: Option<&str>) -> Result<Self> {
         let folder = Self::folder_for(&fixture)?;
-        let master = spawn_master(folder.path(), manager)?;
+        let master = spawn_master(folder.path(), manager, None)?;
         Ok(Self { fixture, folder: Some(folder), master: Master::Process(master) })
     }
 
@@ -109,7 +121,7 @@ impl Cluster {
         let folder = Self::folder_for(&fixture)?;
         install(folder.path(), MASTER, master)?;
         install(folder.path(), APPMAIN, node)?;
-        let master = spawn_master(folder.path(), None)?;
+        let master = spawn_master(folder.path(), None, None)?;
         let mut cluster = Self { fixture, folder: Some(folder), master: Master::Process(master) };
         cluster.until_up().await?;
         Ok(cluster)
@@ -146,7 +158,7 @@ impl Cluster {
             format!("#!/bin/sh\nfolder='{at}' real='{real}'\n{script}\nexec $real \"$@\"\n"),
         )?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-        let master = spawn_master(folder.path(), None)?;
+        let master = spawn_master(folder.path(), None, None)?;
         let mut cluster = Self { fixture, folder: Some(folder), master: Master::Process(master) };
         cluster.until_up().await?;
         Ok(cluster)
@@ -471,7 +483,7 @@ impl Cluster {
     pub fn launch_master_again(&mut self) -> Result<()> {
         let old = (1..).map(|n| self.folder().join(format!("master.{n}.log"))).find(|path| !path.exists());
         std::fs::rename(self.log_path(), old.unwrap_or_default())?;
-        self.master = Master::Process(spawn_master(self.folder(), None)?);
+        self.master = Master::Process(spawn_master(self.folder(), None, None)?);
         Ok(())
     }
 
@@ -652,14 +664,21 @@ fn program_of(config: &str) -> Result<PathBuf> {
     Ok(bins::folder()?.join(bins::node_program(config)))
 }
 
-fn spawn_master(folder: &Path, manager: Option<&str>) -> Result<Child> {
+fn spawn_master(folder: &Path, manager: Option<&str>, descriptors: Option<u32>) -> Result<Child> {
     let log = std::fs::File::create(folder.join("master.log"))?;
     let own = |name| Some(folder.join(name)).filter(|path| path.exists());
     let program = match own(MASTER) {
         Some(own) => own,
         None => bins::folder()?.join("master"),
     };
-    let mut command = Command::new(&program);
+    let mut command = match descriptors {
+        None => Command::new(&program),
+        Some(limit) => {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("ulimit -n {limit} && exec \"$@\"")).arg("sh").arg(&program);
+            shell
+        }
+    };
     let appmain = match own(APPMAIN) {
         Some(own) => own,
         None => program_of(&std::fs::read_to_string(folder.join("config.json"))?)?,

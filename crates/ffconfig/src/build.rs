@@ -121,7 +121,11 @@ fn node(root: &Fields, draft: &Draft<'_>, index: usize, parents: Vec<Parent>, fo
         threads: fields.number("threads").unwrap_or(1),
         drain: Duration::from_secs(fields.number("drain_s").unwrap_or(10)),
         client: limits::client(root.section("client"), fields.section("client")),
-        limits: limits::limits(root.section("limits"), fields.section("limits")),
+        limits: limits::limits(
+            root.section("limits"),
+            fields.section("limits"),
+            draft.listen("netport", index),
+        ),
         login: fields.section("login").and_then(login),
         route: fields.section("route").map(routes::route).unwrap_or_default(),
     })

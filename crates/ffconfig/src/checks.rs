@@ -56,7 +56,7 @@ fn check_token(master: Option<&Fields>, drafts: &[Draft<'_>], report: &mut Repor
     }
 }
 
-fn is_beyond_loopback(listen: SocketAddr) -> bool {
+pub(crate) fn is_beyond_loopback(listen: SocketAddr) -> bool {
     !listen.ip().to_canonical().is_loopback()
 }
 

@@ -1,17 +1,24 @@
 //! `limits` and `client`: the node's own keys over the cluster's over the defaults.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ffproto::CommandId;
 
+use crate::checks::is_beyond_loopback;
 use crate::fields::Fields;
 use crate::model::{ClientFraming, Limits, SlowClient};
 use crate::report::Report;
 use crate::value::{Placed, Value};
 
-/// The bounds of a node.
-pub(crate) fn limits(top: Option<&Fields>, own: Option<&Fields>) -> Limits {
-    let mut limits = Limits::default();
+/// Client connections from one address where clients come from other hosts and no config says how many.
+const CONNECTIONS_PER_ADDRESS: u32 = 256;
+
+/// The bounds of a node whose clients connect to `netport`.
+pub(crate) fn limits(top: Option<&Fields>, own: Option<&Fields>, netport: Option<SocketAddr>) -> Limits {
+    let is_public = netport.is_some_and(is_beyond_loopback);
+    let connections_per_address = is_public.then_some(CONNECTIONS_PER_ADDRESS);
+    let mut limits = Limits { connections_per_address, ..Limits::default() };
     for fields in [top, own].into_iter().flatten() {
         overlay(&mut limits, fields);
     }
@@ -117,7 +124,7 @@ fn set<T>(slot: &mut T, value: Option<T>) {
 /// What must fit into what: a frame that its own queue refuses could never be sent.
 pub(crate) fn check(top: Option<&Fields>, own: Option<&Fields>, report: &mut Report<'_>) {
     let Some(place) = own.or(top).map(|fields| &fields.place) else { return };
-    let limits = limits(top, own);
+    let limits = limits(top, own, None);
     let frame = ("frame_bytes_max", limits.frame_bytes_max as usize);
     let link_frame = ("link_frame_bytes_max", limits.link_frame_bytes_max as usize);
     let outbox = ("outbox_bytes_max", limits.outbox_bytes_max);

@@ -434,10 +434,12 @@ pub struct Limits {
     /// `requests_per_s`: above it the client's socket is read more slowly. Default `None` (0), no limit:
     /// only the game knows what is too much.
     pub requests_per_s: Option<u32>,
-    /// `connections_per_address`: client connections from one address. Default `None` (0), no limit: a
-    /// whole school may share one.
+    /// `connections_per_address`: client connections from one address, in IPv6 from one /64. Default 256 where `netport` is not
+    /// on loopback: a whole school may share one, and one stranger does not get every place. On loopback, where all clients have
+    /// one, `None` (0), no limit.
     pub connections_per_address: Option<u32>,
-    /// `web_connections_max`: HTTP connections of one node. Default 1,024: an API's clients share few.
+    /// `web_connections_max`: HTTP connections of one node, half of them from one address. Default 1,024: an API's clients share
+    /// few.
     pub web_connections_max: usize,
     /// `web_head_s`: how long the head of an HTTP request may take from its first byte. Default 10 s: even a
     /// slow line is faster.

@@ -1,17 +1,32 @@
 //! The bounds of a front, handed in by the program that starts it.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::upstream::Upstream;
+
 /// The web server that a front serves with, and what clients may take of the front.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct FrontConfig {
-    /// Where the web server behind the front listens.
-    pub upstream: SocketAddr,
+    /// The web server behind the front.
+    pub upstream: Arc<Upstream>,
     /// How long a client may be silent.
     pub timeouts: Timeouts,
-    /// Connections that are open at a time; more wait in the listening socket's backlog.
-    pub connections_max: usize,
+    /// How many connections are open at a time.
+    pub places: Places,
+}
+
+/// The places of a front: how many connections are open at a time, and for whom some are kept.
+///
+/// Where all are taken, a connection that is between two requests, or has not made one, makes room for the next: the oldest. When
+/// requests run on all of them, a few more connections are taken for the paths that are always answered; other requests on these
+/// get 503.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// Connections in all. One address (IPv6: a /64) gets half of them, this host all.
+    pub connections: usize,
+    /// The paths that are always answered: whether a program is healthy must be seen just when it is busy.
+    pub always: &'static [&'static str],
 }
 
 /// How long a connection may be silent.

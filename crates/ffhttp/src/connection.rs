@@ -20,6 +20,7 @@ use tracing::debug;
 use crate::config::{FrontConfig, Timeouts};
 use crate::monitor::Monitor;
 use crate::phase::Phase;
+use crate::places::Place;
 use crate::prefixed_stream::PrefixedStream;
 use crate::proxy::Proxy;
 
@@ -32,6 +33,12 @@ const UPGRADE_WAIT: Duration = Duration::from_secs(5);
 
 type Http = http1::Connection<TokioIo<PrefixedStream>, Proxy>;
 
+/// The client of a connection: its address, and its place at the front.
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    pub(crate) place: Place,
+}
+
 /// Why a connection is not served here any more.
 pub(crate) enum End {
     /// The connection ended, or was cut.
@@ -43,14 +50,14 @@ pub(crate) enum End {
 /// Serves a connection, of which `unread` has been read before.
 pub(crate) async fn serve(
     stream: TcpStream,
-    client: IpAddr,
+    client: Client,
     unread: Bytes,
-    config: FrontConfig,
+    config: &FrontConfig,
     phases: &mut watch::Receiver<Phase>,
 ) -> End {
-    let monitor = Monitor::new();
+    let monitor = Monitor::new(client.place);
     let stream = PrefixedStream::new(stream, unread, monitor.clone());
-    let proxy = Proxy::new(config.upstream, client, monitor.clone());
+    let proxy = Proxy::new(config, client.address, monitor.clone());
     let http = http1::Builder::new()
         .preserve_header_case(true)
         .max_buf_size(READ_BYTES_MAX)
@@ -83,12 +90,17 @@ impl Served {
             let look = phase.until().map_or(Instant::now() + LOOK, |until| until.min(Instant::now() + LOOK));
             let turn = tokio::select! {
                 biased;
-                turn = poll_fn(|cx| poll(&mut self.http, &self.monitor, cx, phase)) => turn,
+                // First, so that no answer is begun in the phase before.
                 changed = phases.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return End::Closed,
                 },
+                turn = poll_fn(|cx| poll(&mut self.http, &self.monitor, cx, phase)) => turn,
                 () = self.monitor.changed.notified() => continue,
+                () = self.monitor.slot.evicted() => {
+                    debug!("webport: a connection was cut: it has made room for another one");
+                    return End::Closed;
+                }
                 () = sleep_until(look) => match self.why_cut(phase) {
                     Some(why) => {
                         debug!("webport: a connection was cut: {why}");

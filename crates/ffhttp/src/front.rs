@@ -15,12 +15,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::config::FrontConfig;
-use crate::connection::{self, End};
+use crate::connection::{self, Client, End};
 use crate::phase::Phase;
+use crate::places::FrontAdmission;
 
 /// The pause after a failed `accept`: without it, a process without free descriptors would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -40,6 +42,7 @@ struct FrontShared {
     runtime: Handle,
     phase: watch::Sender<Phase>,
     open: watch::Sender<Open>,
+    admission: FrontAdmission,
     /// Takes the connections of a retirement.
     taker: Mutex<Option<mpsc::Sender<(TcpStream, Bytes)>>>,
 }
@@ -51,8 +54,8 @@ struct Open {
 }
 
 impl Front {
-    /// Serves `listener` on `runtime`, at most `config.connections_max` connections at a time; more wait in the
-    /// backlog.
+    /// Serves `listener` on `runtime`, as many connections at a time as `config.places` has; when requests run on all of them,
+    /// those that come wait in the backlog.
     ///
     /// # Errors
     /// The socket cannot be used.
@@ -63,6 +66,7 @@ impl Front {
             TcpListener::from_std(listener)?
         };
         let shared = Arc::new(FrontShared {
+            admission: FrontAdmission::new(config.places),
             config,
             runtime,
             phase: watch::Sender::new(Phase::Serves),
@@ -79,7 +83,7 @@ impl Front {
     pub fn retire(&self, until: Instant) -> Retirement {
         // Each connection goes in once; those of a predecessor that could have more are among the open ones.
         let open = self.shared.open.borrow().connections;
-        let (give, take) = mpsc::channel(self.shared.config.connections_max.max(open) + 1);
+        let (give, take) = mpsc::channel(self.shared.config.places.connections.max(open) + 1);
         *self.shared.taker.lock() = Some(give);
         self.shared.phase.send_replace(Phase::Retires { until });
         Retirement {
@@ -106,7 +110,7 @@ impl Front {
             let _here = self.shared.runtime.enter();
             TcpStream::from_std(stream)?
         };
-        self.shared.open(stream, unread.into());
+        self.shared.take_in(stream, unread.into());
         Ok(())
     }
 
@@ -177,7 +181,7 @@ impl Drop for Retirement {
         self.shared.resume();
         self.take.close();
         while let Ok((stream, unread)) = self.take.try_recv() {
-            self.shared.open(stream, unread);
+            self.shared.take_in(stream, unread);
         }
     }
 }
@@ -194,21 +198,28 @@ impl FrontShared {
         self.phase.send_replace(Phase::Serves);
     }
 
-    fn open(self: &Arc<Self>, stream: TcpStream, unread: Bytes) {
-        self.open.send_modify(|open| open.connections += 1);
-        let counted = Counted(self.clone());
-        self.runtime.spawn(async move { counted.0.serve(stream, unread).await });
+    /// Serves a connection that has been served before, whatever the bounds are.
+    fn take_in(self: &Arc<Self>, stream: TcpStream, unread: Bytes) {
+        let Ok(peer) = stream.peer_addr() else { return };
+        let place = self.admission.take_in(peer.ip());
+        self.open(stream, Client { address: peer.ip(), place }, unread);
     }
 
-    async fn serve(&self, stream: TcpStream, unread: Bytes) {
-        let Ok(peer) = stream.peer_addr() else { return };
+    fn open(self: &Arc<Self>, stream: TcpStream, client: Client, unread: Bytes) {
+        self.open.send_modify(|open| open.connections += 1);
+        let counted = Counted(self.clone());
+        self.runtime.spawn(async move { counted.0.serve(stream, client, unread).await });
+    }
+
+    async fn serve(&self, stream: TcpStream, mut client: Client, unread: Bytes) {
+        let address = client.address;
         // Whole answers are written at once, so the kernel's coalescing would only add delay.
         let _ = stream.set_nodelay(true);
         let mut phases = self.phase.subscribe();
         let mut one = (stream, unread);
         loop {
             let (stream, unread) = one;
-            one = match connection::serve(stream, peer.ip(), unread, self.config, &mut phases).await {
+            one = match connection::serve(stream, client, unread, &self.config, &mut phases).await {
                 End::Closed => return,
                 End::Moves(stream, unread) => (stream, unread),
             };
@@ -219,6 +230,7 @@ impl FrontShared {
             if let Phase::Retires { .. } = *self.phase.borrow() {
                 return debug!("webport: a connection was cut: nobody takes it any more");
             }
+            client = Client { address, place: self.admission.take_in(address) };
         }
     }
 
@@ -240,7 +252,7 @@ impl Drop for Counted {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<FrontShared>) {
-    let (mut phases, mut open) = (shared.phase.subscribe(), shared.open.subscribe());
+    let mut phases = shared.phase.subscribe();
     loop {
         let phase = *phases.borrow_and_update();
         let serves = phase == Phase::Serves;
@@ -250,14 +262,21 @@ async fn accept(listener: TcpListener, shared: Arc<FrontShared>) {
             return;
         }
         let accepted = async {
-            let _ = open.wait_for(|open| open.connections < shared.config.connections_max).await;
+            shared.admission.room().await;
             listener.accept().await
         };
         tokio::select! {
             biased;
             changed = phases.changed() => if changed.is_err() { return },
             accepted = accepted, if serves => match accepted {
-                Ok((stream, _)) => shared.open(stream, Bytes::new()),
+                Ok((stream, from)) => {
+                    // Where an address has too many requests running, its next connection ends.
+                    if let Some(place) = shared.admission.admit(from.ip()) {
+                        shared.open(stream, Client { address: from.ip(), place }, Bytes::new());
+                    }
+                    // In a flood of connections, one that has sent its request is not idle any more when the next ones come.
+                    yield_now().await;
+                }
                 Err(e) => {
                     warn!("webport: a connection could not be accepted: {e}");
                     sleep(ACCEPT_PAUSE).await;

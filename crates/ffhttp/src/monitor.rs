@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use ffnet::admission::Slot;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::places::Place;
 
 use crate::traffic::Traffic;
 
@@ -16,13 +19,19 @@ pub(crate) struct Monitor {
     pub(crate) traffic: Mutex<Traffic>,
     /// The server's end of an upgrade, once the server has agreed to speak another protocol.
     pub(crate) upgrade: Mutex<Option<OnUpgrade>>,
+    /// The connection's slot at its front.
+    pub(crate) slot: Slot,
+    /// Whether the connection's place is one of those that are kept for the paths that are always answered.
+    pub(crate) reserved: bool,
     /// Wakes the connection after a change that polling its socket does not show.
     pub(crate) changed: Notify,
 }
 
 impl Monitor {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(Place { slot, reserved }: Place) -> Arc<Self> {
         Arc::new(Self {
+            slot,
+            reserved,
             traffic: Mutex::new(Traffic::new(Instant::now())),
             upgrade: Mutex::new(None),
             changed: Notify::new(),

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt::Display;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,11 +19,12 @@ use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::config::FrontConfig;
 use crate::monitor::Monitor;
+use crate::upstream::{SECRET, Upstream};
 
 /// The header in which the web server finds the client's address; what a client says there is replaced.
 pub(crate) const REAL_IP: &str = "X-Real-IP";
@@ -48,8 +49,9 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(server: SocketAddr, client: IpAddr, monitor: Arc<Monitor>) -> Self {
-        Self { exchange: Exchange { server, client, monitor, upstream: Arc::default() } }
+    pub(crate) fn new(config: &FrontConfig, client: IpAddr, monitor: Arc<Monitor>) -> Self {
+        let (server, always) = (config.upstream.clone(), config.places.always);
+        Self { exchange: Exchange { server, always, client, monitor, upstream: Arc::default() } }
     }
 }
 
@@ -60,6 +62,7 @@ impl Service<Request<Incoming>> for Proxy {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let monitor = &self.exchange.monitor;
+        monitor.slot.busy();
         monitor.traffic.lock().request(!request.body().is_end_stream());
         let request = request.map(|body| Upload { body, monitor: monitor.clone() });
         let exchange = self.exchange.clone();
@@ -76,7 +79,8 @@ type AnswerBody = Either<Incoming, Full<Bytes>>;
 
 #[derive(Clone)]
 struct Exchange {
-    server: SocketAddr,
+    server: Arc<Upstream>,
+    always: &'static [&'static str],
     client: IpAddr,
     monitor: Arc<Monitor>,
     upstream: Arc<Mutex<Option<SendRequest<Upload>>>>,
@@ -87,11 +91,20 @@ impl Exchange {
         let Some(uri) = path_of(&request) else {
             return plain(StatusCode::NOT_IMPLEMENTED, "this is no proxy for other servers");
         };
+        if !has_one_host(&request) {
+            return plain(StatusCode::BAD_REQUEST, "a request has one Host header");
+        }
+        if self.monitor.reserved && !self.always.contains(&uri.path()) {
+            let mut busy = plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests run already");
+            busy.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return busy;
+        }
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         // This front's own end of an upgrade is not the web server's.
         drop(hyper::upgrade::on(&mut request));
         prepare(request.headers_mut(), self.client);
+        request.headers_mut().insert(SECRET, self.server.secret());
         match self.send(request).await {
             Ok(answer) => self.pass(answer),
             Err(why) => {
@@ -126,8 +139,7 @@ impl Exchange {
     }
 
     async fn connect(&self) -> Result<SendRequest<Upload>, Failed> {
-        let stream = TcpStream::connect(self.server).await?;
-        stream.set_nodelay(true)?;
+        let stream = self.server.connect().await?;
         let mut builder = http1::Builder::new();
         builder.preserve_header_case(true);
         let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
@@ -162,6 +174,12 @@ fn path_of<B>(request: &Request<B>) -> Option<Uri> {
     }
     let path = request.uri().path_and_query()?;
     Uri::builder().path_and_query(path.clone()).build().ok()
+}
+
+/// Whether a request says once which host it is for (RFC 9112, 3.2). Two could mean one thing to a guard and another to who serves.
+fn has_one_host<B>(request: &Request<B>) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11
 }
 
 /// Writes the headers that the web server is to see: the client's address from its socket and nowhere else.
@@ -301,5 +319,9 @@ impl Drop for Answer {
     fn drop(&mut self) {
         let whole = self.ended || self.body.is_end_stream();
         self.monitor.traffic.lock().answered(Instant::now(), whole);
+        // What has become another protocol is never idle.
+        if self.monitor.upgrade.lock().is_none() {
+            self.monitor.slot.idle();
+        }
     }
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::pending::Place;
+use crate::admission::Slot;
 
 /// A handshake takes a few round trips; a peer that needs longer than this is not one of ours.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -198,7 +198,8 @@ fn wanted(local: &Local, to: &NodeName, since: Incarnation, peer: &Credential) -
 
 /// Opens a connection that this side accepted. `admit` decides on who has proved to be it, and whether its incarnation may be
 /// ([`not_of_the_future`]); it must not change any state.
-/// `place` is the connection's among those that have proved nothing.
+/// `slot` is the connection's among those that have proved nothing, if it has one: it is lost to nobody once the peer has proved who
+/// it is.
 ///
 /// # Errors
 /// [`HandshakeError`]. Who has proved who it is was told the reason; anybody else was told nothing.
@@ -206,7 +207,7 @@ pub async fn accept<S>(
     io: &mut S,
     purpose: Purpose,
     local: &Local,
-    place: &Place,
+    slot: Option<&Slot>,
     admit: impl FnOnce(&Credential) -> Result<(), Refusal>,
 ) -> Result<Peer, HandshakeError>
 where
@@ -223,7 +224,7 @@ where
         let transcript = Transcript { opening, hello: &hello };
         let (credential, signed) = (&hello.credential, transcript.of_dialer());
         proved(local, credential, Role::Node, &signed, &hello.signature).map_err(HandshakeError::Stranger)?;
-        place.proved();
+        slot.inspect(|slot| slot.busy());
         let admitted = meant(local, &hello).and_then(|()| admit(credential));
         let verdict = admitted.clone().map_or_else(Verdict::Refused, |()| Verdict::Welcome);
         answer(io, local, &transcript, verdict).await?;
@@ -239,7 +240,15 @@ where
     });
     tokio::select! {
         accepted = accepting => accepted,
-        () = place.goes() => Err(HandshakeError::Crowded),
+        () = evicted(slot) => Err(HandshakeError::Crowded),
+    }
+}
+
+/// Returns when the connection has lost its slot.
+async fn evicted(slot: Option<&Slot>) {
+    match slot {
+        Some(slot) => slot.evicted().await,
+        None => std::future::pending().await,
     }
 }
 

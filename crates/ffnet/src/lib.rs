@@ -1,5 +1,6 @@
 //! Async I/O that the master, the nodes and the clients share: listening sockets, handshakes, links.
 //!
+//! * [`admission`] — who gets in at a listening socket, and who makes room: bounds in all and per block of addresses.
 //! * [`listen`] — opening listening sockets and handing them to another process.
 //! * [`handshake`] — the shell around `ffproto::handshake`: versions, and who each side is.
 //! * [`pending`] — the connections of a port whose peers have proved nothing yet.
@@ -13,6 +14,7 @@
 //! * [`notify`] — the words with which a process tells its supervisor that it is ready and that its loop turns.
 //! * [`backoff`] — how long to wait before trying again.
 
+pub mod admission;
 pub mod backoff;
 pub mod control;
 pub mod door;
@@ -21,7 +23,6 @@ pub mod key_desk;
 pub mod link;
 pub mod listen;
 pub mod notify;
-pub mod pending;
 pub mod private_file;
 pub mod run_folder;
 pub mod transport;

@@ -40,6 +40,11 @@ impl ListenError {
         let busy = source.kind() == io::ErrorKind::AddrInUse;
         Self { at, holder: if busy { holder(at) } else { None }, source }
     }
+
+    /// The system's error code, where the reason has one.
+    pub fn code(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
 }
 
 /// A process that holds a port.

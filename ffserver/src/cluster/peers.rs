@@ -46,8 +46,10 @@ pub(crate) struct KnownPeer {
 /// The standing of a neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// The neighbour is to be there, or has come by itself; it stays known when its link ends.
+    /// The neighbour is to be there, as the config or discovery says; it stays known when its link ends.
     Known,
+    /// The neighbour has come by itself, under a name that nobody has told: nothing is left of it when its last link ends.
+    Guest,
     /// Discovery has taken the neighbour away: it gets nothing new, and its link brings the last outcomes. Forgotten with
     /// the link when no config names it.
     Withdrawn { named: bool },
@@ -134,8 +136,10 @@ impl KnownPeer {
 
     /// Takes the link of a withdrawn neighbour into use again.
     fn show(&mut self, now: Instant) {
-        if self.is_withdrawn() {
-            (self.standing, self.missed) = (Standing::Known, now);
+        let was_withdrawn = self.is_withdrawn();
+        self.standing = Standing::Known;
+        if was_withdrawn {
+            self.missed = now;
             if let Some(link) = self.link() {
                 link.reinstate();
                 link.resume();
@@ -164,8 +168,10 @@ impl KnownPeer {
 
     fn take(&mut self, link: Link) {
         // The next start of a neighbour that was taken away is there, whether discovery has shown it yet or not.
-        if self.incarnation.is_some_and(|last| last < link.peer().incarnation) {
-            self.standing = Standing::Known;
+        if let Standing::Withdrawn { named } = self.standing
+            && self.incarnation.is_some_and(|last| last < link.peer().incarnation)
+        {
+            self.standing = if named { Standing::Known } else { Standing::Guest };
         }
         self.incarnation = Some(link.peer().incarnation);
         self.older.retain(|old| !old.is_closed());
@@ -238,14 +244,16 @@ impl Peers {
     pub(crate) fn withdraw(&mut self, name: &NodeName, named: bool) -> Vec<Link> {
         let Some(known) = self.known.get_mut(name) else { return Vec::new() };
         let links = known.withdraw(named);
-        self.forget_withdrawn(name);
+        self.forget_unnamed(name);
         links
     }
 
-    /// Forgets a neighbour that is withdrawn, when its last link has ended. One of the config stays known.
-    fn forget_withdrawn(&mut self, name: &NodeName) {
+    /// Forgets a neighbour that nobody expects, when its last link has ended: a guest, or one that is withdrawn. One of the
+    /// config stays known.
+    fn forget_unnamed(&mut self, name: &NodeName) {
         let Some(known) = self.known.get(name) else { return };
-        if known.standing == (Standing::Withdrawn { named: false }) && known.links().next().is_none() {
+        let unnamed = matches!(known.standing, Standing::Guest | Standing::Withdrawn { named: false });
+        if unnamed && known.links().next().is_none() {
             self.known.remove(name);
         }
     }
@@ -291,7 +299,7 @@ impl Peers {
         if self.admit(&name, link.peer().incarnation).is_err() {
             return false;
         }
-        let new = || KnownPeer::new(name.clone(), group(), now);
+        let new = || KnownPeer { standing: Standing::Guest, ..KnownPeer::new(name.clone(), group(), now) };
         self.known.entry(name.clone()).or_insert_with(new).take(link);
         true
     }
@@ -300,7 +308,7 @@ impl Peers {
     pub(crate) fn ended(&mut self, link: &Link, now: Instant) -> bool {
         let name = &link.peer().name;
         let was_current = self.known.get_mut(name).is_some_and(|known| known.ended(link, now));
-        self.forget_withdrawn(name);
+        self.forget_unnamed(name);
         was_current
     }
 

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use ffnet::Link;
@@ -171,7 +170,7 @@ impl LinkService {
             let text = format!("session {} is not of a node behind `{}`", client.session, self.at.name);
             return link.reply_fault(head.call, &identity.fault(Code::BadRequest, Executed::No, text));
         }
-        let deadline = now + Duration::from_millis(head.time_left_ms.into());
+        let deadline = now + head.time_left();
         match decide(served, tables, client) {
             ForwardDecision::Forward { target, routed_here, client } => {
                 let (from, hops) = (Some(&self.at), head.hops + 1);
@@ -262,7 +261,7 @@ impl Service for LinkService {
         let tables = in_use.current(&self.executor().tables);
         match tables.methods(self.audience).and_then(|methods| methods.get(head.method)) {
             Some(Method::Handler(route)) => {
-                let deadline = now + Duration::from_millis(head.time_left_ms.into());
+                let deadline = now + head.time_left();
                 let answer = AnswerCall { link: link.clone(), call: head.call };
                 let call = NodeCall { link, head, body, deadline, from: None };
                 self.executor().start_call(&self.at, route, call, answer);

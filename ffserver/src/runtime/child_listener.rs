@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use ffnet::Link;
-use ffnet::handshake::{Peer, accept};
+use ffnet::admission::{Admission, Bounds, Slot};
+use ffnet::handshake::{HandshakeError, Peer, accept};
 use ffnet::link::{Closed, Driver};
-use ffnet::pending::Pending;
 use ffproto::NodeName;
 use ffproto::credential::Credential;
 use ffproto::handshake::Purpose;
@@ -20,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::app::hooks::ChildHook;
 use crate::cluster::side::{PeerKey, Side};
@@ -34,13 +35,45 @@ use crate::ops::link_service::LinkService;
 
 pub(crate) struct ChildListener {
     pub(crate) inbound: Arc<Inbound>,
-    /// Those that have connected and proved nothing yet.
-    pub(crate) pending: Pending,
     /// Every link of the node, so that a stop can wait for their last words.
     pub(crate) links: TaskTracker,
-    /// The turns of the hooks about each child that has ever linked. Tokio's mutex is fair: hooks run in the order in which
-    /// they have asked for their turn.
-    pub(crate) turns: Mutex<BTreeMap<NodeName, Arc<tokio::sync::Mutex<()>>>>,
+    /// The admission of links that have proved nothing.
+    pub(crate) admission: Admission,
+    pub(crate) turns: HookTurns,
+}
+
+/// The bounds on links that have proved nothing: all children of a large node may come at once. The handshake bounds their time.
+pub(crate) const UNPROVEN: Bounds = Bounds { connections: 256, per_block: 64 };
+
+/// The turns of the hooks about each child: they run in the order in which they have asked for their turn, for tokio's mutex
+/// is fair. Nothing is kept of a child about which no hook runs.
+#[derive(Default)]
+pub(crate) struct HookTurns(Arc<Mutex<TurnsByChild>>);
+
+type TurnsByChild = BTreeMap<NodeName, Arc<tokio::sync::Mutex<()>>>;
+
+/// A place in the line of the hooks about one child.
+struct HookTurn {
+    turns: Arc<Mutex<TurnsByChild>>,
+    child: NodeName,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl HookTurns {
+    fn of(&self, child: &NodeName) -> HookTurn {
+        let turn = self.0.lock().entry(child.clone()).or_default().clone();
+        HookTurn { turns: self.0.clone(), child: child.clone(), turn }
+    }
+}
+
+impl Drop for HookTurn {
+    fn drop(&mut self) {
+        let mut turns = self.turns.lock();
+        // This place's and the table's. Under the lock nobody else can get in line.
+        if Arc::strong_count(&self.turn) == 2 {
+            turns.remove(&self.child);
+        }
+    }
 }
 
 /// Accepts children while `open`, until `stop`; their links live on until they are closed.
@@ -54,7 +87,7 @@ pub(crate) async fn serve(
         tokio::select! {
             () = stop.cancelled() => return,
             accepted = open.accept(|cx| listener.poll_accept(cx)) => match accepted {
-                Ok((stream, _)) => take(stream, &root),
+                Ok((stream, from)) => take(stream, from, &root),
                 Err(error) => accept_failed("rootport", &error).await,
             },
         }
@@ -71,36 +104,43 @@ pub(crate) async fn serve_memory(
         tokio::select! {
             () = stop.cancelled() => return,
             stream = arriving.recv() => match stream {
-                Some(stream) => drop(root.links.spawn(child(stream, "this process".to_owned(), root.clone()))),
+                Some(stream) => drop(root.links.spawn(child(stream, "this process".to_owned(), None, root.clone()))),
                 None => return,
             },
         }
     }
 }
 
-fn take(stream: TcpStream, root: &Arc<ChildListener>) {
-    let address = stream.peer_addr().map_or_else(|e| e.to_string(), |a| a.to_string());
+fn take(stream: TcpStream, from: SocketAddr, root: &Arc<ChildListener>) {
+    // Where nobody can make room, the newcomer ends.
+    let Some(slot) = root.admission.admit(from.ip()) else { return };
     let _ = stream.set_nodelay(true);
-    root.links.spawn(child(stream, address, root.clone()));
+    root.links.spawn(child(stream, from.to_string(), Some(slot), root.clone()));
 }
 
-async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String, root: Arc<ChildListener>) {
+/// Serves one link. Until the peer has proved itself the link has a `slot`, and ends when it makes room for another one.
+async fn child<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    address: String,
+    slot: Option<Slot>,
+    root: Arc<ChildListener>,
+) {
     let executor = &root.inbound.executor;
     let (identity, transit) = (executor.node.identity(), executor.node.transit());
     let tables = executor.tables.get();
-    let place = root.pending.enter();
     let shaken = match identity.local(tables.names(Audience::CHILDREN)) {
         Ok(local) => {
             let admit = |child: &Credential| transit.admit_child(child);
-            accept(&mut stream, Purpose::Link, &local, &place, admit).await
+            accept(&mut stream, Purpose::Link, &local, slot.as_ref(), admit).await
         }
         Err(error) => Err(error),
     };
+    drop(slot);
     let peer: Peer = match shaken {
         Ok(peer) => peer,
+        Err(error @ HandshakeError::Crowded) => return debug!(%address, "no child: {error}"),
         Err(error) => return warn!(%address, "no child: {}", fftelemetry::chain(&error)),
     };
-    drop(place);
     let link = transit.new_link(peer);
     transit.link_up(Side::Child, &link);
     if !transit.add_child(link.clone()) {
@@ -148,16 +188,41 @@ fn tell(
 ) -> Option<JoinHandle<()>> {
     let (hook, node) = (hook?.clone(), root.inbound.executor.node.clone());
     let child = link.peer().name.clone();
-    let turn = root.turns.lock().entry(child.clone()).or_default().clone();
+    let place = root.turns.of(&child);
     let tasks = node.identity().clone();
     let mut hook = Box::pin(async move {
         // Unconstrained, because a task that has used up its budget would not get in line with the poll below.
-        let _turn = unconstrained(turn.lock()).await;
+        let turn = unconstrained(place.turn.lock()).await;
         let (identity, about) = (node.identity().clone(), child.clone());
         run_hook(&identity, name, async move { hook(node, about).await }).await;
+        drop(turn);
     });
     if hook.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
         return None;
     }
     Some(tasks.tasks().calls().spawn(hook))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_thousand_children_about_which_no_hook_runs() {
+        let turns = HookTurns::default();
+        let running = turns.of(&NodeName::try_from("game1").unwrap());
+        for n in 0..1_000 {
+            let name = NodeName::try_from(format!("guest{n}").as_str()).unwrap();
+            let (first, second) = (turns.of(&name), turns.of(&name));
+            let turn = first.turn.lock().await;
+            assert!(second.turn.try_lock().is_err(), "they are in one line");
+            drop(turn);
+            drop(first);
+            assert!(turns.0.lock().contains_key(&name), "one is still in line");
+            drop(second);
+        }
+        assert_eq!(turns.0.lock().len(), 1);
+        drop(running);
+        assert!(turns.0.lock().is_empty());
+    }
 }

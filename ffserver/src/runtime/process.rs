@@ -12,6 +12,7 @@ use ffnet::listen::Inherited;
 use ffnet::notify::{self, Notifier};
 use ffproto::{Incarnation, NodeNumber};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
@@ -107,6 +108,12 @@ pub enum OwnError {
     /// The system refuses, or the master's word is no number.
     #[error("this process cannot run a node: {0}")]
     System(#[from] io::Error),
+}
+
+/// Keeps what this process makes from now on to its user: folders 0700, files 0600. Data, journals and logs hold what players have
+/// told the game alone. To be called before there are threads.
+pub fn keep_files_private() {
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
 }
 
 /// Allows this process as many descriptors as the system lets it have: the usual soft limit of 1,024 would end

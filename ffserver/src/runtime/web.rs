@@ -11,7 +11,7 @@ use std::io;
 use std::net::TcpListener;
 
 use ffconfig::Limits;
-use ffhttp::{Front, StartError, Timeouts, WebServer};
+use ffhttp::{Front, Places, StartError, Timeouts, WebServer, is_loopback_host};
 use ffstore::db::Db;
 use ffstore::record::{Records, TableStats};
 use fftelemetry::metrics::CONTENT_TYPE;
@@ -25,7 +25,7 @@ use crate::node::{Node, Phase};
 pub(crate) struct Web {
     server: WebServer,
     timeouts: Timeouts,
-    connections_max: usize,
+    places: Places,
 }
 
 impl Web {
@@ -35,12 +35,14 @@ impl Web {
         mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     ) -> Result<Self, StartError> {
         let name = format!("{} web", node.name());
-        let (timeouts, connections_max) = bounds(&node.config().limits);
-        let server = WebServer::start(name, |rocket| {
+        let (timeouts, places) = bounds(&node.config().limits);
+        let mut secret = [0; 16];
+        node.chance().fill(&mut secret).map_err(io::Error::other)?;
+        let server = WebServer::start(name, secret, |rocket| {
             let rocket = rocket.manage(node).mount("/", own_routes());
             mounts.into_iter().fold(rocket, |rocket, (base, routes)| rocket.mount(base, routes))
         });
-        Ok(Self { server: server.await?, timeouts, connections_max })
+        Ok(Self { server: server.await?, timeouts, places })
     }
 
     /// Serves the connections of `listener`.
@@ -48,13 +50,14 @@ impl Web {
     /// # Errors
     /// The socket cannot be used.
     pub(crate) fn open_front(&self, listener: TcpListener) -> io::Result<Front> {
-        self.server.front(listener, self.timeouts, self.connections_max)
+        self.server.front(listener, self.timeouts, self.places)
     }
 }
 
 /// How long a client of webport may be silent, and how many there may be.
-fn bounds(limits: &Limits) -> (Timeouts, usize) {
-    (Timeouts { head: limits.web_head, idle: limits.web_idle }, limits.web_connections_max)
+fn bounds(limits: &Limits) -> (Timeouts, Places) {
+    let places = Places { connections: limits.web_connections_max, always: &["/healthz", "/metrics"] };
+    (Timeouts { head: limits.web_head, idle: limits.web_idle }, places)
 }
 
 /// Each database, and whether it answers. One that does not leaves the node ready: what needs none goes on.
@@ -88,9 +91,22 @@ fn tables(node: &Node) -> serde_json::Value {
 }
 
 #[rocket::get("/healthz")]
-fn healthz(node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
+fn healthz(insider: Insider, node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
+    let body = if insider.0 { whole_health(node) } else { health(node) };
+    // The node serves while one of its processes follows the other; whoever polls sees no gap.
+    let serves = matches!(node.phase(), Phase::Ready | Phase::HandedOver);
+    let code = if serves { Status::Ok } else { Status::ServiceUnavailable };
+    (code, (ContentType::JSON, format!("{body}\n")))
+}
+
+/// What everybody may know: whether the node serves.
+fn health(node: &Node) -> serde_json::Value {
+    serde_json::json!({ "node": node.name(), "phase": format!("{:?}", node.phase()).to_lowercase() })
+}
+
+fn whole_health(node: &Node) -> serde_json::Value {
     let status = node.status();
-    let body = serde_json::json!({
+    serde_json::json!({
         "node": node.name(),
         "phase": format!("{:?}", node.phase()).to_lowercase(),
         "sessions": status.sessions,
@@ -99,19 +115,15 @@ fn healthz(node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
         "databases": databases(node),
         "tables": tables(node),
         "counters": status.counters.into_iter().map(|(n, count)| (n, count.into())).collect::<serde_json::Map<_, _>>(),
-    });
-    // The node serves while one of its processes follows the other; whoever polls sees no gap.
-    let serves = matches!(node.phase(), Phase::Ready | Phase::HandedOver);
-    let code = if serves { Status::Ok } else { Status::ServiceUnavailable };
-    (code, (ContentType::JSON, format!("{body}\n")))
+    })
 }
 
-/// Whether a request may read the metrics: from this host, or with the cluster's token. A webport is for players, too, and what a
-/// node counts is nobody's business.
-struct MayScrape(bool);
+/// Whether a request may read the metrics and the whole of the health: from this host, or with the cluster's token. A webport is for
+/// players, too, and what a node counts, whom it is linked to and where its database is, is nobody's business.
+struct Insider(bool);
 
 #[rocket::async_trait]
-impl<'r> FromRequest<'r> for MayScrape {
+impl<'r> FromRequest<'r> for Insider {
     type Error = std::convert::Infallible;
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
@@ -124,17 +136,9 @@ impl<'r> FromRequest<'r> for MayScrape {
         });
         let from_here = request.client_ip().is_some_and(|ip| ip.to_canonical().is_loopback());
         // A page of another site, in a browser on this host, comes from here as well, under a name of its own.
-        let asked_as_here = header("Host").is_none_or(is_loopback_name);
+        let asked_as_here = header("Host").is_none_or(is_loopback_host);
         Outcome::Success(Self(with_token || from_here && asked_as_here))
     }
-}
-
-fn is_loopback_name(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost") || matches!(name, "127.0.0.1" | "::1")
 }
 
 /// The node's own routes. A route of the app's for `/metrics` goes before this one, one for every path does not: their ranks are
@@ -148,7 +152,7 @@ fn own_routes() -> Vec<rocket::Route> {
 
 /// The node's metrics.
 #[rocket::get("/metrics")]
-fn metrics(may: MayScrape, node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
+fn metrics(may: Insider, node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
     if !may.0 {
         let why = "the metrics are for this host, or for who sends the cluster's token: `Authorization: Bearer TOKEN`\n";
         return (Status::Forbidden, (ContentType::Plain, why.to_owned()));
@@ -176,7 +180,7 @@ mod tests {
         let node = bare(&cluster, "web").context("no node")?.node.clone();
         let web = tokio::runtime::Runtime::new()?.block_on(Web::start(node, vec![]))?;
         let Timeouts { head, idle } = web.timeouts;
-        assert_eq!((head.as_secs(), idle.as_secs(), web.connections_max), (3, 7, 9));
+        assert_eq!((head.as_secs(), idle.as_secs(), web.places.connections), (3, 7, 9));
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! The session registry: the open sessions of one net node, their ids and their limits.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ffnet::admission::AddressBlock;
 use ffproto::protocol::{BUILT_IN, Protocols};
 use ffproto::{NodeNumber, SessionId, handover};
 use parking_lot::Mutex;
@@ -24,7 +25,7 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct SessionTable {
     open: FxHashMap<SessionId, LocalSession>,
-    by_address: FxHashMap<IpAddr, u32>,
+    by_address: FxHashMap<AddressBlock, u32>,
     next: Option<SessionId>,
     /// The directive that sessions get when they open.
     directive: Directive,
@@ -82,11 +83,12 @@ impl Registry {
             return Err(OpenRefusal::TooMany);
         }
         let id = table.next.ok_or(OpenRefusal::NoNumber)?;
-        let from_there = table.by_address.entry(address.ip()).or_default();
-        if limits.connections_per_address.is_some_and(|max| *from_there >= max) {
+        let block = AddressBlock::of(address.ip());
+        let from_there = table.by_address.get(&block).copied().unwrap_or(0);
+        if limits.connections_per_address.is_some_and(|max| from_there >= max) {
             return Err(OpenRefusal::TooManyFromThere);
         }
-        *from_there += 1;
+        table.by_address.insert(block, from_there + 1);
         table.next = Some(id.next());
         let stage = if config.login.is_some() { Stage::Awaited } else { Stage::In };
         let session =
@@ -111,7 +113,7 @@ impl Registry {
     /// Takes an adopted session among the open ones.
     pub(crate) fn insert(&self, session: &LocalSession) {
         let mut table = self.table.lock();
-        *table.by_address.entry(session.address().ip()).or_default() += 1;
+        *table.by_address.entry(AddressBlock::of(session.address().ip())).or_default() += 1;
         table.open.insert(session.id(), session.clone());
         drop(table);
         self.changed();
@@ -121,11 +123,11 @@ impl Registry {
     pub(crate) fn remove(&self, session: &LocalSession) {
         let mut table = self.table.lock();
         table.open.remove(&session.id());
-        let ip = session.address().ip();
-        if let Some(from_there) = table.by_address.get_mut(&ip) {
+        let block = AddressBlock::of(session.address().ip());
+        if let Some(from_there) = table.by_address.get_mut(&block) {
             *from_there -= 1;
             if *from_there == 0 {
-                table.by_address.remove(&ip);
+                table.by_address.remove(&block);
             }
         }
         drop(table);

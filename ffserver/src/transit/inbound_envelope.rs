@@ -1,7 +1,5 @@
 //! An inbound envelope: an envelope with the link that it has arrived on.
 
-use std::time::Duration;
-
 use ffnet::Link;
 use ffproto::SessionId;
 use ffproto::link::Head;
@@ -27,6 +25,6 @@ impl InboundEnvelope<'_> {
 
     /// When the sender stops waiting for the answer.
     pub(crate) fn deadline(&self) -> Instant {
-        self.now + Duration::from_millis(self.head.time_left_ms.into())
+        self.now + self.head.time_left()
     }
 }

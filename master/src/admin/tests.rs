@@ -45,7 +45,9 @@ async fn site(token: Option<&str>) -> Client {
         token: token.map(|token| Arc::new(Zeroizing::new(token.to_owned()))),
         loopback: true,
     };
-    Client::untracked(rocket(site, "127.0.0.1:0".parse().unwrap())).await.unwrap()
+    let config =
+        rocket::Config { log_level: rocket::config::LogLevel::Off, ..rocket::Config::release_default() };
+    Client::untracked(set_up(site, rocket::custom(config))).await.unwrap()
 }
 
 async fn ask<'c>(client: &'c Client, post: bool, path: &str, headers: &[(&str, &str)]) -> LocalResponse<'c> {

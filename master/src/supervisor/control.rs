@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ffnet::admission::{Admission, Slot};
 use ffnet::control::MasterSide;
-use ffnet::handshake::{self, Local, Peer};
-use ffnet::pending::Pending;
+use ffnet::handshake::{self, HandshakeError, Local, Peer};
 use ffproto::control::{METRICS, ToMaster, ToNode};
 use ffproto::credential::Credential;
 use ffproto::handshake::{Purpose, Refusal, fence};
@@ -23,8 +23,6 @@ use super::event::Event;
 use super::machine::{ClusterView, PhaseView, Tell, Wire};
 use crate::metrics::Gatherer;
 
-/// Connections at once: far more than nodes, far fewer than descriptors.
-const CONNECTIONS_MAX: usize = 8 * 1024;
 /// Messages that may wait for one node. A node that does not take a few hundred is stuck.
 const OUTBOX_MAX: usize = 256;
 /// How long one message may take to be written.
@@ -41,8 +39,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) local: Arc<Local>,
-    /// Those that have connected and proved nothing yet.
-    pub(crate) pending: Pending,
+    /// Connections that have proved nothing: bounded in number here, and in time by the handshake.
+    pub(crate) admission: Admission,
+    /// The places of nodes that have registered.
+    pub(crate) registered: Arc<Semaphore>,
     pub(crate) view: watch::Receiver<Arc<ClusterView>>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) gatherer: Gatherer,
@@ -52,21 +52,20 @@ pub(crate) struct Server {
 impl Server {
     /// Accepts nodes until it is told to stop.
     pub(crate) async fn serve(self, listener: TcpListener) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = AtomicU64::new(1);
         loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, from)) => {
+                    // Where nobody can make room, the newcomer ends.
+                    let Some(slot) = self.admission.admit(from.ip()) else { continue };
                     let number = connections.fetch_add(1, Ordering::Relaxed);
                     let (server, stop) = (self.clone(), self.stop.clone());
                     tokio::spawn(async move {
-                        stop.run_until_cancelled(server.connection(stream, from, number)).await;
-                        drop(permit);
+                        stop.run_until_cancelled(server.connection(stream, from, number, slot)).await;
                     });
                 }
                 Err(error) => {
@@ -77,17 +76,20 @@ impl Server {
         }
     }
 
-    async fn connection(self, mut stream: TcpStream, from: SocketAddr, conn: u64) {
+    async fn connection(self, mut stream: TcpStream, from: SocketAddr, conn: u64, slot: Slot) {
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
-        let place = self.pending.enter();
         let admit = |node: &Credential| self.admit(node);
-        let shaken = handshake::accept(&mut stream, Purpose::Control, &self.local, &place, admit);
+        let shaken = handshake::accept(&mut stream, Purpose::Control, &self.local, Some(&slot), admit);
         let peer = match shaken.await {
             Ok(peer) => peer,
+            Err(why @ HandshakeError::Crowded) => return debug!(%from, "no node registered: {why}"),
             Err(why) => return warn!(%from, "no node registered: {why}"),
         };
-        drop(place);
+        drop(slot);
+        let Ok(_place) = Arc::clone(&self.registered).try_acquire_owned() else {
+            return warn!(%from, "no node registered: too many have, for the limit of open files (ulimit -n)");
+        };
         let wire = Wire { peer: from.ip().to_canonical(), local: local.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
         let Peer { name: node, incarnation, pid, methods, version, .. } = peer;

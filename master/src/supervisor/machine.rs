@@ -123,8 +123,8 @@ impl Machine {
             }
             Seen::Begin => self.begin(now),
             Seen::Launched { node, incarnation, pid } => self.launched(&node, incarnation, pid),
-            Seen::LaunchFailed { node, incarnation, reason } => {
-                self.launch_failed(&node, incarnation, reason, now);
+            Seen::LaunchFailed { node, incarnation, reason, shortage } => {
+                self.launch_failed(&node, incarnation, reason, shortage, now);
             }
             Seen::Registered { node, incarnation, pid, wire } => {
                 self.registered(node, incarnation, pid, wire, now);

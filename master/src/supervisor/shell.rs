@@ -27,6 +27,7 @@ use super::machine::{
 use super::prepare::{self, Prepared, Source};
 use super::proc;
 use super::process::{LaunchSpec, Launched, Launcher, Signals};
+use crate::descriptors::is_shortage;
 use crate::metrics::Meter;
 use crate::output::Logs;
 use crate::place;
@@ -347,7 +348,10 @@ impl Shell {
     fn launch(&mut self, name: NodeName, incarnation: Incarnation, succeeds: Option<Incarnation>) -> Seen {
         match self.try_launch(&name, incarnation, succeeds) {
             Ok(pid) => Seen::Launched { node: name, incarnation, pid },
-            Err(error) => Seen::LaunchFailed { node: name, incarnation, reason: error.to_string() },
+            Err(error) => {
+                let (reason, shortage) = (error.to_string(), is_shortage(&error));
+                Seen::LaunchFailed { node: name, incarnation, reason, shortage }
+            }
         }
     }
 
@@ -359,7 +363,11 @@ impl Shell {
     ) -> std::io::Result<u32> {
         let node = self.machine.node(name, incarnation);
         let node = node.ok_or_else(|| std::io::Error::other("it is not configured"))?;
-        self.sockets.ensure(&node).map_err(|fault| std::io::Error::other(fault.to_string()))?;
+        self.sockets.ensure(&node).map_err(|fault| {
+            // With the system's code, where there is one: a shortage is told by it.
+            let short = fault.error.code().map(std::io::Error::from_raw_os_error).filter(is_shortage);
+            short.unwrap_or_else(|| std::io::Error::other(fault.to_string()))
+        })?;
         let width = self.width();
         let keys = self.keys.start(self.cluster.claims(&node), incarnation, &self.ambient.chance);
         let keys = Arc::new(keys.map_err(std::io::Error::other)?);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tests::trials::{
-    adopt, chaos, coins, data, halfopen, hang, order, outcome, reload, rollback, slow, upgrade,
+    adopt, chaos, coins, data, halfopen, hang, order, outcome, reload, rollback, slow, starve, upgrade,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,6 +32,8 @@ enum Trial {
     Slow(slow::Size),
     /// Connections that send one byte and wait are closed by timeout
     Halfopen(halfopen::Size),
+    /// Silent connections on the master's ports, which may open few files, stop nothing
+    Starve(starve::Size),
     /// /reload of all nodes again and again: no connection closed, no error, no count lost
     Reload(reload::Size),
     /// The same with thousands of connections, most of them idle
@@ -82,6 +84,7 @@ async fn run(trial: &Trial, say: tests::trials::Say<'_>) -> Result<()> {
         Trial::Hang(size) => hang::run(size, say).await,
         Trial::Slow(size) => slow::run(size, say).await,
         Trial::Halfopen(size) => halfopen::run(size, say).await,
+        Trial::Starve(size) => starve::run(size, say).await,
         Trial::Reload(size) => reload::run(size, say).await,
         Trial::IdleReload(size) => reload::run_idle(size, say).await,
         Trial::Rollback(size) => rollback::run(size, say).await,

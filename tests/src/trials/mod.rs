@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod reload;
 pub mod rollback;
 pub mod slow;
+pub mod starve;
 pub mod upgrade;
 
 use std::fmt::Display;

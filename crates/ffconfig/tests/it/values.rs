@@ -231,6 +231,23 @@ fn a_bound_on_clients_is_a_number_and_0_is_none() {
     assert_eq!((none.idle, none.first_message), (None, None));
     assert_eq!((none.requests_per_s, none.connections_per_address), (None, None));
 
+    // As soon as clients come from other hosts, one address gets so many and no more; a number of the config goes before.
+    let per_address = |limits: &str, netport: &str| {
+        let netport = format!("\"netport\": {netport}, \"app\": \"a\"");
+        let text = with_top(&format!("\"limits\": {{{limits}}}")).replace("\"app\": \"a\"", &netport);
+        cluster(&text).nodes[0].limits.connections_per_address
+    };
+    for (netport, expected) in [
+        ("1000", None),
+        ("\"0.0.0.0:1000\"", Some(256)),
+        ("\"[::]:1000\"", Some(256)),
+        ("\"[::1]:1000\"", None),
+    ] {
+        assert_eq!(per_address("", netport), expected, "{netport}");
+        assert_eq!(per_address("\"connections_per_address\": 6", netport), Some(6), "{netport}");
+        assert_eq!(per_address("\"connections_per_address\": 0", netport), None, "{netport}");
+    }
+
     // A node's own 0 wins over the cluster's number.
     let own = cluster(
         r#"{"master": {"rootport": 1, "webport": 2}, "limits": {"idle_s": 9, "slow_client": "drop"},

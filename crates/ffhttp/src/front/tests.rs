@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Front, Retirement, Timeouts, WebServer};
+use crate::{Front, Places, Retirement, Timeouts, WebServer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -42,10 +42,11 @@ impl Port {
         self.serve_with(TIMEOUTS, CONNECTIONS_MAX).await
     }
 
-    async fn serve_with(&self, timeouts: Timeouts, connections_max: usize) -> Result<Server> {
-        let routes = rocket::routes![hello, length, ignored, slow, held, ticks, whole, client, echo];
-        let web = WebServer::start("web".to_owned(), |rocket| rocket.mount("/", routes)).await?;
-        let front = web.front(self.0.try_clone()?, timeouts, connections_max)?;
+    async fn serve_with(&self, timeouts: Timeouts, connections: usize) -> Result<Server> {
+        let routes = rocket::routes![hello, length, ignored, slow, held, ticks, whole, client, secret, echo];
+        let web = WebServer::start("web".to_owned(), [7; 16], |rocket| rocket.mount("/", routes)).await?;
+        let places = Places { connections, always: &["/hello/1"] };
+        let front = web.front(self.0.try_clone()?, timeouts, places)?;
         Ok(Server { web, front })
     }
 
@@ -109,8 +110,8 @@ struct Held {
     may_end: Semaphore,
 }
 
-static HELD: [Held; 4] =
-    [const { Held { begun: Semaphore::const_new(0), may_end: Semaphore::const_new(0) } }; 4];
+static HELD: [Held; 5] =
+    [const { Held { begun: Semaphore::const_new(0), may_end: Semaphore::const_new(0) } }; 5];
 
 impl Held {
     async fn until_begun(&self) -> Result<()> {
@@ -162,6 +163,23 @@ impl<'r> rocket::request::FromRequest<'r> for Seen {
             of("X-Other")
         )))
     }
+}
+
+struct Secret(String);
+
+#[rocket::async_trait]
+impl<'r> rocket::request::FromRequest<'r> for Secret {
+    type Error = std::convert::Infallible;
+
+    async fn from_request(request: &'r Request<'_>) -> rocket::request::Outcome<Self, Self::Error> {
+        let all: String = request.headers().get("X-FF-Front").collect();
+        rocket::request::Outcome::Success(Self(all))
+    }
+}
+
+#[rocket::get("/secret")]
+fn secret(seen: Secret) -> String {
+    if seen.0.is_empty() { "no secret is seen".to_owned() } else { seen.0 }
 }
 
 #[rocket::get("/client")]
@@ -652,17 +670,85 @@ async fn a_slow_head_a_silent_client_and_a_stopped_upload_are_closed() -> Result
 }
 
 #[tokio::test]
-async fn connections_above_the_bound_wait_in_the_backlog() -> Result<()> {
+async fn the_oldest_idle_connection_makes_room_and_a_running_request_does_not() -> Result<()> {
     let port = Port::open()?;
-    let server = port.serve_with(TIMEOUTS, 2).await?;
-    let (mut one, mut two, mut three) = (port.client().await?, port.client().await?, port.client().await?);
-    one.get("/hello/1").await?;
-    two.get("/hello/2").await?;
-    three.send("GET /hello/3 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
-    let early = timeout(Duration::from_millis(100), three.answer("GET")).await;
-    assert!(early.is_err(), "{early:?}");
-    assert_eq!(server.front.connections(), 2);
-    drop(one);
-    assert_eq!(three.receive().await?.body, "3");
+    let server = port.serve_with(TIMEOUTS, 3).await?;
+    let (mut busy, mut idle, mut silent) = (port.client().await?, port.client().await?, port.client().await?);
+    server.until_connections(3).await?;
+    busy.send("GET /held/3 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    HELD[3].until_begun().await?;
+    idle.get("/hello/2").await?;
+    let mut fourth = port.client().await?;
+    assert_eq!(fourth.get("/hello/4").await?.body, "4");
+    silent.until_closed().await?;
+    let mut fifth = port.client().await?;
+    assert_eq!(fifth.get("/hello/5").await?.body, "5");
+    idle.until_closed().await?;
+    assert_eq!(fourth.get("/hello/6").await?.body, "6", "it is younger");
+    HELD[3].let_go();
+    assert_eq!(busy.receive().await?.body, "let go");
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_requests_run_on_all_places_some_are_left_for_what_is_always_answered() -> Result<()> {
+    let port = Port::open()?;
+    let server = port.serve_with(TIMEOUTS, 1).await?;
+    let mut busy = port.client().await?;
+    busy.send("GET /held/4 HTTP/1.1\r\nHost: here\r\n\r\n").await?;
+    HELD[4].until_begun().await?;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(port.client().await?);
+    }
+    assert_eq!(port.client().await?.get("/hello/1").await?.body, "1");
+    let mut other = port.client().await?;
+    let got = other.get("/hello/2").await?;
+    assert_eq!((got.status, got.header("connection")), (503, Some("close")));
+    other.until_closed().await?;
+    HELD[4].let_go();
+    assert_eq!(busy.receive().await?.body, "let go");
+    drop(server);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_thousand_silent_connections_do_not_keep_anybody_out() -> Result<()> {
+    let port = Port::open()?;
+    let _server = port.serve_with(TIMEOUTS, 20).await?;
+    let mut silent = Vec::new();
+    for _ in 0..1_000 {
+        silent.push(port.client().await?);
+    }
+    assert_eq!(port.client().await?.get("/hello/1").await?.body, "1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_says_once_which_host_it_is_for() -> Result<()> {
+    let port = Port::open()?;
+    let _server = port.serve().await?;
+    for head in ["", "Host: a\r\nHost: b\r\n", "Host: a\r\nhost: a\r\n"] {
+        let mut client = port.client().await?;
+        client.send(&format!("GET /hello/1 HTTP/1.1\r\n{head}\r\n")).await?;
+        assert_eq!(client.receive().await?.status, 400, "{head:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_inner_port_is_for_fronts_alone() -> Result<()> {
+    let port = Port::open()?;
+    let server = port.serve().await?;
+    // As where the kernel takes no filter: who gets through to Rocket has no secret.
+    let mut stream = server.web.connect_inside().await?;
+    let spoofed = "GET /client HTTP/1.1\r\nHost: here\r\nX-Real-IP: 6.6.6.6\r\nX-FF-Front: guess\r\n\r\n";
+    stream.write_all(spoofed.as_bytes()).await?;
+    let mut stranger = Client { stream, read: Vec::new() };
+    assert_eq!(stranger.receive().await?.status, 403);
+    // And through the front a client's own word is not passed on.
+    let mut client = port.client().await?;
+    client.send("GET /secret HTTP/1.1\r\nHost: here\r\nX-FF-Front: mine\r\n\r\n").await?;
+    assert_eq!(client.receive().await?.body, "no secret is seen");
     Ok(())
 }

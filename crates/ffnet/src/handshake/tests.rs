@@ -4,7 +4,7 @@ use ffproto::credential::Claims;
 use tokio::io::DuplexStream;
 
 use super::*;
-use crate::pending::Pending;
+use crate::admission::{Admission, Bounds};
 
 fn keys(secret: u64) -> ClusterKeys {
     let secret = ClusterSecret::new(&Chance::seeded(secret)).unwrap();
@@ -47,10 +47,7 @@ async fn shake_for(purpose: Purpose, dialer: Local, acceptor: Local, admit: Resu
     let (mut a, mut b) = tokio::io::duplex(1024);
     let to = if purpose == Purpose::Control { NodeName::master() } else { name("gate") };
     let dialing = async move { dial(&mut a, purpose, &dialer, &to).await };
-    let accepting = async move {
-        let place = Pending::default().enter();
-        accept(&mut b, purpose, &acceptor, &place, |_| admit).await
-    };
+    let accepting = async move { accept(&mut b, purpose, &acceptor, None, |_| admit).await };
     tokio::join!(dialing, accepting)
 }
 
@@ -102,7 +99,7 @@ async fn a_node_is_no_master_and_a_master_is_nobodys_parent() {
 async fn a_credential_without_its_key_opens_nothing() {
     // The bytes of the real one's handshake, once more: another nonce asks for another signature.
     let (mut a, mut b) = tokio::io::duplex(4096);
-    let (gate, place) = (local("gate"), Pending::default().enter());
+    let gate = local("gate");
     let real = async {
         let real = local("net");
         let mut preamble = [0; PREAMBLE_BYTES + 32];
@@ -119,7 +116,7 @@ async fn a_credential_without_its_key_opens_nothing() {
         write(&mut a, &ours).await.unwrap();
         send(&mut a, &hello, PROOF_BYTES_MAX).await.unwrap();
     };
-    let (_, accepted) = tokio::join!(real, accept(&mut b, Purpose::Link, &gate, &place, |_| Ok(())));
+    let (_, accepted) = tokio::join!(real, accept(&mut b, Purpose::Link, &gate, None, |_| Ok(())));
     assert!(matches!(accepted, Err(HandshakeError::Stranger(CredentialFault::Possession))), "{accepted:?}");
 }
 
@@ -182,10 +179,9 @@ async fn an_impostors_refusal_is_nobodys_word() {
 async fn an_older_start_of_the_parent_is_left_before_it_takes_anything_for_a_link() {
     let (mut a, mut b) = tokio::io::duplex(1024);
     let (net, gate, to) = (local("net"), local("gate"), name("gate"));
-    let place = Pending::default().enter();
     let (a, b) = tokio::join!(
         dial_start(&mut a, Purpose::Link, &net, &to, Incarnation(2)),
-        accept(&mut b, Purpose::Link, &gate, &place, |_| Ok(()))
+        accept(&mut b, Purpose::Link, &gate, None, |_| Ok(()))
     );
     assert!(matches!(a, Err(HandshakeError::Refused(Refusal::Older { .. }))), "{a:?}");
     assert!(matches!(b, Err(HandshakeError::RefusedByPeer(Refusal::Older { .. }))), "{b:?}");
@@ -209,8 +205,8 @@ async fn the_newest_common_version_is_spoken_and_ranges_that_do_not_meet_are_nam
 async fn a_release_that_does_not_negotiate_is_named_at_once() {
     let (mut a, mut b) = tokio::io::duplex(1024);
     a.write_all(b"FFLK\x02\0\x02\0").await.unwrap();
-    let (gate, place) = (local("gate"), Pending::default().enter());
-    let refused = accept(&mut b, Purpose::Link, &gate, &place, |_| Ok(())).await.unwrap_err().to_string();
+    let gate = local("gate");
+    let refused = accept(&mut b, Purpose::Link, &gate, None, |_| Ok(())).await.unwrap_err().to_string();
     assert!(refused.contains("speaks version 2 of"), "{refused}");
     let mut theirs = [0; OLD_PREAMBLE_BYTES];
     a.read_exact(&mut theirs).await.unwrap();
@@ -228,11 +224,11 @@ async fn the_bytes_of_a_dialer_are_the_same_for_one_seed_and_differ_for_another(
         let (dialer, acceptor, to) = (of("net"), of("gate"), name("gate"));
         let (mut a, mut near) = tokio::io::duplex(1024);
         let (mut far, mut b) = tokio::io::duplex(1024);
-        let (mut said, place) = (Vec::new(), Pending::default().enter());
+        let mut said = Vec::new();
         let both = async {
             let shaken = tokio::join!(
                 dial(&mut a, Purpose::Link, &dialer, &to),
-                accept(&mut b, Purpose::Link, &acceptor, &place, |_| Ok(()))
+                accept(&mut b, Purpose::Link, &acceptor, None, |_| Ok(()))
             );
             (shaken.0.unwrap(), shaken.1.unwrap())
         };
@@ -261,8 +257,8 @@ async fn carry(near: &mut DuplexStream, far: &mut DuplexStream, said: &mut Vec<u
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_given_up_after_the_deadline_and_has_learned_nothing() {
     let (mut a, mut b) = tokio::io::duplex(1024);
-    let (gate, place) = (local("gate"), Pending::default().enter());
-    let late = accept(&mut b, Purpose::Control, &gate, &place, |_| Ok(())).await;
+    let gate = local("gate");
+    let late = accept(&mut b, Purpose::Control, &gate, None, |_| Ok(())).await;
     assert!(matches!(late, Err(HandshakeError::TooSlow)));
     drop(b);
     let mut heard = Vec::new();
@@ -272,20 +268,22 @@ async fn a_silent_peer_is_given_up_after_the_deadline_and_has_learned_nothing() 
 
 #[tokio::test]
 async fn the_oldest_silent_peer_makes_room_and_one_that_has_proved_itself_does_not() {
-    let (pending, gate) = (Pending::new(1), local("gate"));
-    let ((_a, mut b), place) = (tokio::io::duplex(1024), pending.enter());
-    let (silent, _next) =
-        tokio::join!(accept(&mut b, Purpose::Link, &gate, &place, |_| Ok(())), async { pending.enter() });
+    let (admission, gate) = (Admission::new(Bounds { connections: 1, per_block: 1 }), local("gate"));
+    let enter = || admission.admit(std::net::Ipv4Addr::LOCALHOST.into());
+    let ((_a, mut b), slot) = (tokio::io::duplex(1024), enter());
+    let accepting = accept(&mut b, Purpose::Link, &gate, slot.as_ref(), |_| Ok(()));
+    let (silent, _next) = tokio::join!(accepting, async { enter() });
     assert!(matches!(silent, Err(HandshakeError::Crowded)));
-    let ((mut a, mut b), place) = (tokio::io::duplex(1024), pending.enter());
+    drop(slot);
+    let ((mut a, mut b), slot) = (tokio::io::duplex(1024), enter());
     let (net, to) = (local("net"), name("gate"));
     let admit = |_: &Credential| {
-        let _crowd = [pending.enter(), pending.enter()];
+        assert!(enter().is_none(), "one that has proved itself makes no room");
         Ok(())
     };
     let (dialed, accepted) = tokio::join!(
         dial(&mut a, Purpose::Link, &net, &to),
-        accept(&mut b, Purpose::Link, &gate, &place, admit)
+        accept(&mut b, Purpose::Link, &gate, slot.as_ref(), admit)
     );
     assert!(dialed.is_ok() && accepted.is_ok());
 }
@@ -296,8 +294,8 @@ async fn before_the_proof_a_length_above_four_kib_takes_no_memory() {
         let (mut a, mut b) = tokio::io::duplex(1024);
         a.write_all(&Purpose::Link.preamble(Versions::OURS)).await.unwrap();
         a.write_all(&length.to_le_bytes()).await.unwrap();
-        let (gate, place) = (local("gate"), Pending::default().enter());
-        let refused = accept(&mut b, Purpose::Link, &gate, &place, |_| Ok(())).await;
+        let gate = local("gate");
+        let refused = accept(&mut b, Purpose::Link, &gate, None, |_| Ok(())).await;
         assert!(matches!(refused, Err(HandshakeError::Malformed)));
     }
 }

@@ -8,8 +8,12 @@ use super::*;
 const PARK: Duration = Duration::from_secs(2);
 
 fn link(incarnation: u64) -> Link {
+    link_of("game1", incarnation)
+}
+
+fn link_of(name: &str, incarnation: u64) -> Link {
     let peer = Peer {
-        name: NodeName::try_from("game1").unwrap(),
+        name: NodeName::try_from(name).unwrap(),
         kind: "game".into(),
         incarnation: Incarnation(incarnation),
         pid: 1,
@@ -63,7 +67,9 @@ fn a_neighbour_of_the_predecessor_is_on_its_way_until_its_time_is_over() {
 
 #[test]
 fn a_lost_neighbour_is_waited_for_from_its_end_and_an_older_start_is_fenced() {
-    let (mut all, now) = (Peers::default(), Instant::now());
+    let now = Instant::now();
+    let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
+    let mut all = Peers::expecting([game].into_iter(), now);
     let first = take(&mut all, 5, now);
     assert_eq!(state(&all, now), "open 5");
     first.close("killed");
@@ -166,4 +172,33 @@ fn a_successors_link_retires_the_old_one_which_comes_back_when_the_successor_fai
     all.resumed(&old);
     assert_eq!(state(&all, now), "replaced", "the flag is set by the driver");
     assert!(!all.ended(&link(6), now), "not its link");
+}
+
+#[test]
+fn nothing_is_left_of_a_thousand_neighbours_that_nobody_had_named() {
+    let now = Instant::now();
+    let mut all =
+        Peers::expecting([(NodeName::try_from("game1").unwrap(), "game".to_owned())].into_iter(), now);
+    let named = take(&mut all, 1, now);
+    for n in 0..1_000 {
+        let guest = link_of(&format!("guest{n}"), 1);
+        assert!(all.take(guest.clone(), || "game".into(), now));
+        assert_eq!(all.iter().count(), 2);
+        guest.close("it has left");
+        assert!(all.ended(&guest, now));
+    }
+    named.close("it has left");
+    all.ended(&named, now);
+    assert_eq!(all.iter().map(|known| known.name.as_str()).collect::<Vec<_>>(), ["game1"]);
+}
+
+#[test]
+fn a_guest_that_discovery_shows_stays_known() {
+    let now = Instant::now();
+    let mut all = Peers::default();
+    let guest = take(&mut all, 1, now);
+    all.show(&NodeName::try_from("game1").unwrap(), "game", now);
+    guest.close("it has left");
+    all.ended(&guest, now);
+    assert_eq!(state(&all, now), "missed");
 }

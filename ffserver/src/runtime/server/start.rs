@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffhttp::Front;
+use ffnet::admission::Admission;
 use ffnet::door::DoorListener;
 use ffnet::listen::Inherited;
-use ffnet::pending::Pending;
 use ffproto::NodeName;
 use ffproto::control::{Door, ToMaster};
 use ffstore::Stores;
-use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -33,7 +32,7 @@ use crate::identity::Identity;
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
 use crate::node::Node;
 use crate::ops::inbound::Inbound;
-use crate::runtime::child_listener;
+use crate::runtime::child_listener::{self, HookTurns};
 use crate::runtime::control::{Control, MasterNotice, Reported, Sockets};
 use crate::runtime::discovery::backend::Backend;
 use crate::runtime::discovery::follower::Follower;
@@ -296,8 +295,9 @@ impl FFServer {
     }
 
     fn root(inbound: &Arc<Inbound>, links: &TaskTracker) -> child_listener::ChildListener {
-        let (inbound, links, turns) = (inbound.clone(), links.clone(), Mutex::default());
-        child_listener::ChildListener { inbound, pending: Pending::default(), links, turns }
+        let (inbound, links) = (inbound.clone(), links.clone());
+        let admission = Admission::new(child_listener::UNPROVEN);
+        child_listener::ChildListener { inbound, links, admission, turns: HookTurns::default() }
     }
 
     fn in_process_net(&self) -> Option<InProcessNet> {

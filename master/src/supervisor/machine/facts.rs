@@ -79,6 +79,8 @@ pub enum Seen {
         incarnation: Incarnation,
         /// Why.
         reason: String,
+        /// Whether descriptors, memory or processes are short at the moment: then nothing is wrong with the node.
+        shortage: bool,
     },
     /// A node has opened a control connection and has proved the token.
     Registered {

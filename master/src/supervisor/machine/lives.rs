@@ -38,18 +38,27 @@ impl Machine {
     }
 
     pub(super) fn launched(&mut self, name: &NodeName, incarnation: Incarnation, pid: u32) {
-        if let Some(life) = self.seats.get_mut(name).and_then(|seat| seat.life_of(incarnation)) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        seat.shortage.reset();
+        if let Some(life) = seat.life_of(incarnation) {
             life.pid = Some(pid);
         }
     }
 
-    pub(super) fn launch_failed(&mut self, name: &NodeName, at: Incarnation, reason: String, now: Moment) {
+    pub(super) fn launch_failed(
+        &mut self,
+        name: &NodeName,
+        at: Incarnation,
+        reason: String,
+        shortage: bool,
+        now: Moment,
+    ) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         if seat.life.is(at) {
             seat.life.clear();
             seat.life.reason = Some(reason);
             seat.last_exit = Some("it could not be launched".into());
-            self.ended(name, now);
+            if shortage { self.short(name, now) } else { self.ended(name, now) }
         } else if let Some(life) = seat.life_of(at) {
             life.process = false;
             self.roll_back(name, &format!("the new process could not be launched: {reason}"), now);
@@ -285,6 +294,23 @@ impl Machine {
             self.stop_all(None, Some(format!("{name} does not start: {how}")), now);
         } else {
             self.retry_later(name, &how, now);
+        }
+    }
+
+    /// The host has no descriptors, memory or processes for a launch. That says nothing about the node: it is no quick end, and is
+    /// tried for as long as it takes.
+    fn short(&mut self, name: &NodeName, now: Moment) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        let wait = seat.shortage.next(now.chance, Duration::ZERO);
+        let (how, times) = (seat.end_in_words(), seat.shortage.quick_ends());
+        seat.enter(SeatState::Backoff { until: now.at + wait }, now);
+        // At the first, and then ever less often: the shortage may last.
+        if times.is_power_of_two() {
+            let ms = wait.as_millis();
+            self.warn(format!(
+                "{name}: {how}; the host is short of something, which is no quick end of the node ({times} in \
+                 a row); again in {ms} ms"
+            ));
         }
     }
 

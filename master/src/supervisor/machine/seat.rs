@@ -17,6 +17,11 @@ use super::topology::reachable;
 /// A node that says nothing for so long hangs: it speaks twice a second.
 pub(crate) const SILENT: Duration = Duration::from_millis(1_500);
 
+/// The wait after the first launch that fails because the host is short of descriptors, memory or processes.
+const SHORTAGE_MIN: Duration = Duration::from_millis(100);
+/// The longest such wait: the node is back soon after the shortage is over.
+const SHORTAGE_MAX: Duration = Duration::from_secs(1);
+
 /// The state of a node in its life.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum SeatState {
@@ -167,6 +172,8 @@ pub(super) struct Seat {
     pub(super) verdict: Option<Result<(), String>>,
     pub(super) hang: Option<Hang>,
     pub(super) backoff: Backoff,
+    /// The waits of launches that fail only because the host is short of something.
+    pub(super) shortage: Backoff,
     pub(super) restarts: u32,
     pub(super) last_exit: Option<String>,
     pub(super) crash: Option<Arc<CrashView>>,
@@ -188,6 +195,7 @@ impl Seat {
             verdict: None,
             hang: None,
             backoff: Backoff::new(restart.backoff.min, restart.backoff.max, restart.healthy),
+            shortage: Backoff::new(SHORTAGE_MIN, SHORTAGE_MAX, Duration::MAX),
             restarts: 0,
             last_exit: None,
             crash: None,

@@ -355,9 +355,43 @@ fn a_binary_that_cannot_be_launched_fails_the_first_start() {
     let mut w = World::new(&cluster(&["gate"]), &[]);
     w.done();
     let incarnation = w.incarnation("gate");
-    w.see(Seen::LaunchFailed { node: name("gate"), incarnation, reason: "no such file".into() });
+    w.see(Seen::LaunchFailed {
+        node: name("gate"),
+        incarnation,
+        reason: "no such file".into(),
+        shortage: false,
+    });
     let why = "gate does not start: no such file (it could not be launched)";
     assert_eq!(w.done(), [format!("end {:?}", End::Failed(why.into()))]);
+}
+
+#[test]
+fn a_host_that_is_short_of_descriptors_makes_no_quick_end_and_fails_nothing() {
+    let short = |w: &mut World| {
+        let incarnation = w.incarnation("gate");
+        let reason = "Too many open files (os error 24)".into();
+        w.see(Seen::LaunchFailed { node: name("gate"), incarnation, reason, shortage: true });
+    };
+    // A first start waits, too.
+    let mut w = World::new(&cluster(&["gate"]), &[]);
+    w.done();
+    short(&mut w);
+    assert_eq!(w.state("gate"), NodeState::Backoff);
+    let shown = w.machine.view().node("gate").unwrap().clone();
+    assert_eq!(shown.reason.as_deref(), Some("Too many open files (os error 24)"));
+
+    // For a minute, ever again: neither a crash loop nor failed.
+    let mut w = World::up();
+    w.exit("gate", CRASH);
+    let before = w.machine.seats["gate"].backoff.quick_ends();
+    for _ in 0..60 {
+        w.pass(Duration::from_secs(1));
+        short(&mut w);
+        assert_eq!(w.state("gate"), NodeState::Backoff);
+    }
+    assert_eq!(w.machine.seats["gate"].backoff.quick_ends(), before);
+    w.pass(Duration::from_secs(1));
+    assert_eq!(w.state("gate"), NodeState::Starting, "and soon after it is over, it is launched");
 }
 
 #[test]

@@ -204,7 +204,12 @@ fn a_successor_that_does_not_come_to_serve_is_rolled_back_with_its_reason() {
     assert_eq!(stuck, "the new process did not serve within 13000 ms (park_ms, drain_s, 1 s)");
     let no_program = rolled_back(|w| {
         let incarnation = w.other("gate");
-        w.see(Seen::LaunchFailed { node: name("gate"), incarnation, reason: "no such file".into() });
+        w.see(Seen::LaunchFailed {
+            node: name("gate"),
+            incarnation,
+            reason: "no such file".into(),
+            shortage: false,
+        });
     });
     assert_eq!(no_program, "the new process could not be launched: no such file");
 }

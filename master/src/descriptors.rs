@@ -1,0 +1,120 @@
+//! The descriptors of the master's process: its limit is raised as far as the system allows, and connections get a share of it
+//! that leaves room for launches, whatever strangers do.
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Connections that have proved nothing, at the control port: enough for every node of a host to register at once.
+const UNPROVEN_MAX: usize = 256;
+/// Registered nodes: far more than a master has.
+const REGISTERED_MAX: usize = 8 * 1024;
+/// Connections at the administration's port: people, scrapes, and readers of events.
+const ADMIN_MAX: usize = 256;
+/// The descriptors of one connection at the administration's port: the front's two and the web server's one.
+const ADMIN_EACH: usize = 3;
+/// What is left to each kind of connection when the limit is absurdly small.
+const LEAST: usize = 8;
+/// What the process has open by itself: loops, log, lock, signals, listening sockets.
+const OWN: usize = 64;
+/// A node's descriptors while one process of it replaces the other: three listening sockets, and twice two pipes and a pidfd.
+const PER_NODE: usize = 9;
+/// What is open only while a process is started: copies of three listening sockets, the child's ends of its pipes, its standard
+/// input, the pipe that says whether `exec` worked.
+const LAUNCH: usize = 12;
+
+/// The limit where the system does not say it: the usual one.
+const LIMIT_UNKNOWN: u64 = 1_024;
+
+/// The shares of the limit.
+///
+/// One half is for connections: a quarter of that half for those that have proved nothing at the control port, a quarter for
+/// registered nodes, and half for the administration. The other half is the master's own: nothing that a stranger
+/// opens is counted there, so there is room for each launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    limit: usize,
+    /// Connections at the control port that have proved nothing yet.
+    pub(crate) unproven: usize,
+    /// Connections of registered nodes.
+    pub(crate) registered: usize,
+    /// Connections at the administration's port.
+    pub(crate) admin: usize,
+}
+
+impl Shares {
+    /// The shares of a process that may have `limit` descriptors.
+    pub fn of(limit: usize) -> Self {
+        let connections = limit / 2;
+        Self {
+            limit,
+            unproven: (connections / 4).clamp(LEAST, UNPROVEN_MAX),
+            registered: (connections / 4).clamp(LEAST, REGISTERED_MAX),
+            admin: (connections / 2 / ADMIN_EACH).clamp(LEAST, ADMIN_MAX),
+        }
+    }
+
+    /// How many descriptors are missing for that many nodes on this host; `None` when there are enough.
+    pub fn missing(self, nodes: usize) -> Option<usize> {
+        let needed = OWN + LAUNCH + nodes * PER_NODE;
+        needed.checked_sub(self.limit - self.limit / 2).filter(|missing| *missing > 0)
+    }
+}
+
+/// Raises this process's limit of open files as far as it may; the shares of what that is now. Nodes inherit the raised limit,
+/// and would raise it themselves: a client is a descriptor, and nothing in a node uses `select`, which knows 1,024.
+///
+/// # Errors
+/// The system's reason; the shares are then those of the limit as it is.
+pub fn raise() -> (Shares, io::Result<()>) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
+        .map_err(io::Error::from);
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(LIMIT_UNKNOWN, |(soft, _)| soft);
+    (Shares::of(usize::try_from(limit).unwrap_or(usize::MAX)), raised)
+}
+
+/// Whether a launch failed only because descriptors, memory or processes are short at the moment: nothing is wrong with the node.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    let Some(code) = error.raw_os_error() else { return false };
+    matches!(
+        Errno::from_raw(code),
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN | Errno::ENOBUFS
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_connections(shares: Shares) -> usize {
+        shares.unproven + shares.registered + shares.admin * ADMIN_EACH
+    }
+
+    #[test]
+    fn all_connections_together_leave_half_of_the_limit() {
+        for limit in [128, 256, 1_024, 4_096, 20_000, 1 << 20, usize::MAX] {
+            let shares = Shares::of(limit);
+            assert!(of_connections(shares) <= limit / 2, "{shares:?}");
+        }
+        assert_eq!(of_connections(Shares::of(1_024)), 128 + 128 + 85 * 3);
+    }
+
+    #[test]
+    fn a_limit_that_is_too_low_for_the_nodes_is_noticed() {
+        assert_eq!(Shares::of(1_024).missing(3), None);
+        assert_eq!(Shares::of(1_024).missing(48), None);
+        assert_eq!(Shares::of(1_024).missing(49), Some(5));
+        assert_eq!(Shares::of(0).missing(0), Some(76));
+    }
+
+    #[test]
+    fn a_shortage_is_no_fault_of_the_node() {
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN] {
+            assert!(is_shortage(&errno.into()), "{errno}");
+        }
+        assert!(!is_shortage(&Errno::ENOENT.into()));
+        assert!(!is_shortage(&io::Error::other("it is not configured")));
+    }
+}
