@@ -79,6 +79,7 @@ impl From<Fault> for CallError {
             Code::Stopping => Self::Stopping(fault),
             Code::NoRoute
             | Code::TooManyHops
+            | Code::Forbidden
             | Code::Refused
             | Code::NotLoggedIn
             | Code::Kicked

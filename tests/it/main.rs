@@ -33,6 +33,7 @@ mod outcome;
 mod promises;
 mod protocols;
 mod records;
+mod rights;
 mod rollback;
 mod reload;
 mod replacement;

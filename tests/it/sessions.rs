@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use ffnet::handshake::dial;
-use ffproto::handshake::Purpose;
-use ffproto::link::{self, Client as ClientPart, Head, Kind};
-use ffproto::relay::{self, Op};
-use ffproto::{Code, CommandId, Fault, Incarnation, NodeName, NodeNumber, SessionId};
+use anyhow::{Context, Result, bail, ensure};
+use ffproto::relay::Op;
+use ffproto::{Code, SessionId};
 use serde_json::{Value, json};
 use tests::client::Client;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
+use tests::rogue::Rogue;
 use tests::wait;
 use tests::websocket::WebClient;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 async fn seen(client: &mut Client, command: u32) -> Result<Value> {
     Ok(serde_json::from_slice(&client.call(command, b"").await?)?)
@@ -261,65 +257,22 @@ async fn a_push_to_a_session_that_is_gone_is_a_value_and_counted() -> Result<()>
     cluster.stop().await
 }
 
-/// A link to the gate that a node of that name would have, with what it reads thrown away.
-struct Forger {
-    stream: TcpStream,
-    methods: Vec<String>,
-    received: Vec<u8>,
-}
-
-impl Forger {
-    async fn link(cluster: &Cluster, name: &str) -> Result<Self> {
-        let mut stream = TcpStream::connect(cluster.at("gate")).await?;
-        let local = cluster.local_of("hall", name, Incarnation(1))?;
-        let peer = dial(&mut stream, Purpose::Link, &local, &NodeName::try_from("gate")?).await?;
-        Ok(Self { stream, methods: peer.methods, received: Vec::new() })
-    }
-
-    async fn send(&mut self, kind: Kind, method: &str, session: SessionId, body: &[u8]) -> Result<()> {
-        let method = self.methods.iter().position(|known| known == method).context("no such method")?;
-        let client = Some(ClientPart { session, command: CommandId(2101), stateless: false });
-        let method = u16::try_from(method)?;
-        let head = Head { method, call: 7, time_left_ms: 5000, client, ..Head::new(kind) };
-        let mut out = Vec::new();
-        head.write(body, &mut out);
-        Ok(self.stream.write_all(&out).await?)
-    }
-
-    /// The fault of the call.
-    async fn refused(&mut self) -> Result<Fault> {
-        loop {
-            while let Some(frame) = link::read(&self.received, 1 << 24)? {
-                let (head, body, bytes) = (frame.head, frame.body.to_vec(), frame.bytes);
-                self.received.drain(..bytes);
-                if head.kind == Kind::Fault && head.call == 7 {
-                    return Ok(Fault::read_body(Code::from_number(head.method), &body)?);
-                }
-                ensure!(head.kind != Kind::Reply && head.kind != Kind::Done, "it was answered");
-            }
-            ensure!(self.stream.read_buf(&mut self.received).await? > 0, "the link was closed");
-        }
-    }
-}
-
 #[tokio::test]
 async fn what_a_node_says_for_sessions_that_are_not_behind_it_is_refused_and_counted() -> Result<()> {
     let cluster = Cluster::processes(Fixture::hall()?).await?;
     let mut client = cluster.client().await?;
     let there = seen(&mut client, 2101).await?;
     let session = SessionId(u64::from_str_radix(there["session"].as_str().context("no id")?, 16)?);
-    let mut forger = Forger::link(&cluster, "stranger").await?;
-    forger.send(Kind::Call, "@hall", session, b"").await?;
-    let fault = forger.refused().await?;
+    let mut forger = Rogue::link(&cluster, "hall", "stranger").await?;
+    let Err(fault) = forger.call("@hall", Some((session, 2101)), b"").await? else {
+        bail!("it was answered")
+    };
     assert_eq!(fault.code, Code::BadRequest, "{fault}");
     // As if it were the net node itself: the session has ended.
-    let mut ended = Vec::new();
-    relay::write(NodeNumber(1), session.node(), Op::Ended, b"", &mut ended);
-    forger.send(Kind::Notify, relay::TO, session, &ended).await?;
+    let net = session.node().0;
+    forger.tell((net, 1), Op::Ended, Some(session), b"").await?;
     // And a change in the name of another node.
-    let mut close = Vec::new();
-    relay::write(session.node(), NodeNumber(1), Op::Close, b"forged", &mut close);
-    forger.send(Kind::Notify, relay::TO, session, &close).await?;
+    forger.tell((1, net), Op::Close, Some(session), b"forged").await?;
     cluster.until("gate", "has counted all three", |node| node["counters"]["forged_sessions"] == 3).await?;
     cluster.until_logged("the session is not of a node behind that link").await?;
     let again = seen(&mut client, 2101).await?;

@@ -8,6 +8,7 @@
 //! * [`ledger`] — a load, and what became of each of its requests.
 //! * [`counted`] — a load whose requests the nodes count, over replacements.
 //! * [`process`] — one process as the kernel tells of it.
+//! * [`rogue`] — a link with a stolen key.
 //! * [`servers`] — memcached, MariaDB and PostgreSQL of a test's own, and those of `tests/run`.
 //! * [`single`] — a node under a `master single` of its own.
 //! * [`skip`] — saying that a test does not run here.
@@ -26,6 +27,7 @@ pub mod http;
 pub mod ledger;
 pub mod process;
 mod random;
+pub mod rogue;
 pub mod servers;
 pub mod single;
 pub mod skip;

@@ -12,8 +12,8 @@ use crate::model::{Backoff, Cluster, Login, Master, Memcached, Node, Parent, Res
 use crate::nodes::Draft;
 use crate::parents::Link;
 use crate::ports::own_host;
-use crate::routes;
 use crate::value::Value;
+use crate::{rights, routes};
 
 /// The cluster of a config without faults; `None` when it has one.
 pub(crate) fn cluster(
@@ -127,6 +127,7 @@ fn node(root: &Fields, draft: &Draft<'_>, index: usize, parents: Vec<Parent>, fo
             draft.listen("netport", index),
         ),
         login: fields.section("login").and_then(login),
+        rights: fields.section("rights").map(rights::rights).unwrap_or_default(),
         route: fields.section("route").map(routes::route).unwrap_or_default(),
     })
 }

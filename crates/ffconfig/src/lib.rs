@@ -4,7 +4,7 @@
 //! the environment. An invalid config cannot become a [`Cluster`].
 //!
 //! The way of a text: `tree` (JSON with places) → `vars` (variables written out) → `shape` (keys and types,
-//! by the table in [`mod@schema`]) → `nodes`, `checks` and `routes` (what keys say about each other) →
+//! by the table in [`mod@schema`]) → `nodes`, `checks`, `routes` and `rights` (what keys say about each other) →
 //! `build` (the [`model`]). Every step adds to one report, so one run shows every fault.
 
 mod app_finding;
@@ -25,6 +25,7 @@ mod nodes;
 mod parents;
 mod ports;
 mod report;
+mod rights;
 mod routes;
 pub mod schema;
 mod shape;
@@ -42,4 +43,5 @@ pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Parent,
     Restart, Route, RouteRule, SecondLogin, SlowClient, Target, Token,
 };
+pub use rights::{Nets, Rights};
 pub use schema::schema;

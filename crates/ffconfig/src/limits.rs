@@ -29,6 +29,7 @@ fn overlay(limits: &mut Limits, fields: &Fields) {
     set(&mut limits.frame_bytes_max, fields.number("frame_bytes_max"));
     set(&mut limits.link_frame_bytes_max, fields.number("link_frame_bytes_max"));
     set(&mut limits.call_timeout, fields.number("call_timeout_ms").map(Duration::from_millis));
+    set(&mut limits.peer_timeout_max, fields.number("peer_timeout_ms_max").map(Duration::from_millis));
     set(&mut limits.outbox_bytes_max, fields.number("outbox_bytes_max"));
     set(&mut limits.link_outbox_bytes_max, fields.number("link_outbox_bytes_max"));
     set(&mut limits.calls_max, fields.number("calls_max"));

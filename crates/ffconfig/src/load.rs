@@ -13,7 +13,7 @@ use crate::schema::{TOP, ValueKind};
 use crate::shape::shaped;
 use crate::tree::tree;
 use crate::vars::{Environment, write_out};
-use crate::{build, checks, parents, routes};
+use crate::{build, checks, parents, rights, routes};
 
 /// No config is larger: 4095 nodes, written out one by one, take a quarter of it.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
@@ -153,6 +153,7 @@ fn checked(
     let links = parents::links(&drafts, report);
     checks::check(root, &drafts, report);
     routes::check(&drafts, &links, report);
+    rights::check(&drafts, report);
     let apps = apps(&drafts, report);
     for finding in known.map(|known| unknown_apps(&apps, known)).unwrap_or_default() {
         report.add_fault(finding);

@@ -10,6 +10,8 @@ use std::time::Duration;
 use ffproto::credential::{Claims, Role};
 use ffproto::{ClusterName, CommandId, NodeName};
 
+use crate::rights::Rights;
+
 /// A whole config, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
@@ -216,6 +218,8 @@ pub struct Node {
     pub limits: Limits,
     /// `route`: where commands without a handler here go. Default: none goes anywhere.
     pub route: Route,
+    /// `rights`: what the node may do to clients and to other nodes. Default: what the tree and the routes say.
+    pub rights: Rights,
     /// `login`: clients must log in first. Default: they need not.
     pub login: Option<Login>,
 }
@@ -378,6 +382,9 @@ pub struct Limits {
     pub link_frame_bytes_max: u32,
     /// `call_timeout_ms`: how long a call may take. Default 5 s: a player has given up by then.
     pub call_timeout: Duration,
+    /// `peer_timeout_ms_max`: how long another node may let what it calls here run, if no node of the config has a longer
+    /// `call_timeout_ms`. Default 60 s: far above what a player waits for.
+    pub peer_timeout_max: Duration,
     /// `outbox_bytes_max`: bytes queued for one client. Default 1 MiB: seconds of pushes on a slow line.
     pub outbox_bytes_max: usize,
     /// `link_outbox_bytes_max`: bytes queued for one link. Default 64 MiB: half a second of a full gigabit.
@@ -483,6 +490,7 @@ impl Default for Limits {
             frame_bytes_max: 64 * 1024,
             link_frame_bytes_max: 16 * 1024 * 1024,
             call_timeout: Duration::from_secs(5),
+            peer_timeout_max: Duration::from_secs(60),
             outbox_bytes_max: 1024 * 1024,
             link_outbox_bytes_max: 64 * 1024 * 1024,
             calls_max: 65_536,

@@ -46,6 +46,8 @@ pub enum ValueKind {
     Commands,
     /// The one or the other.
     CommandOrCommands,
+    /// `true`, `false`, or a list of names.
+    BoolOrNames,
     /// One of these texts, of which there are two.
     Either(&'static str, &'static str),
     /// A text, a number, `true` or `false`.
@@ -77,12 +79,14 @@ impl fmt::Display for ValueKind {
             Self::Command => "a command",
             Self::Commands => "[FIRST, LAST]",
             Self::CommandOrCommands => "a command or [FIRST, LAST]",
+            Self::BoolOrNames => "true, false or a list of names",
             Self::Either(one, other) => return write!(f, "\"{one}\" or \"{other}\""),
             Self::Scalar => "a text, a number, true or false",
             Self::Section(section) if section.shorthand.is_some() => "an object or a URL",
             Self::Section(_) | Self::Map(_) | Self::Vars => "an object",
             Self::List(Self::Section(_)) => "a list of objects",
             Self::List(Self::Name) => "a list of names",
+            Self::List(Self::Text) => "a list of texts",
             Self::List(Self::Command) => "a list of commands",
             Self::List(Self::CommandOrCommands) => "a list of commands and [FIRST, LAST]",
             Self::List(of) => return write!(f, "a list of {of}"),
@@ -172,8 +176,10 @@ pub const COUNT_MAX: u64 = 1000;
 /// The fewest characters of a token: a shorter one could be guessed by trying.
 pub const TOKEN_CHARS_MIN: usize = 16;
 
-static SECTIONS: &[&Section] =
-    &[&TOP, &MASTER, &TOKEN, &RESTART, &SERVER, &REMOTE, &ROUTE, &LOGIN, &DB, &MEMCACHED, &CLIENT, &LIMITS];
+static SECTIONS: &[&Section] = &[
+    &TOP, &MASTER, &TOKEN, &RESTART, &SERVER, &REMOTE, &ROUTE, &RIGHTS, &LOGIN, &DB, &MEMCACHED, &CLIENT,
+    &LIMITS,
+];
 
 pub(crate) static TOP: Section = Section {
     place: "",
@@ -321,6 +327,11 @@ pub(crate) static SERVER: Section = Section {
             ValueKind::Section(&LOGIN),
             "Clients must log in before anything else is accepted from them. Absent: they need not.",
         ),
+        key(
+            "rights",
+            ValueKind::Section(&RIGHTS),
+            "What the node may do to clients and to other nodes: see [Rights](#rights). Absent: what its place in the tree and the routes say.",
+        ),
         key("db", ValueKind::Bool, "Whether the node uses `db` and `databases`.").or("false"),
         key("mem", ValueKind::Bool, "Whether the node uses `memcached` in place of its in-process cache.")
             .or("false"),
@@ -390,6 +401,42 @@ pub(crate) static ROUTE: Section = Section {
         key("special", ValueKind::Map(&ValueKind::List(&ValueKind::Command)), "Under the name of a kind: a list of single commands for nodes of it. They win over `range`.").or("{}"),
         key("to", ValueKind::Map(&ValueKind::List(&ValueKind::CommandOrCommands)), "Under the name of a node: the commands for that one node. They win over `special` and `range`.").or("{}"),
         key("stateless", ValueKind::List(&ValueKind::CommandOrCommands), "For these, each message goes to the node of the kind with the least load; for the others a session keeps the node that was chosen first.").or("[]"),
+    ],
+};
+
+pub(crate) static RIGHTS: Section = Section {
+    place: "servers.NAME.rights",
+    reload: "As `servers.NAME`: the node is replaced. Each node judges by the config that it was started with.",
+    shorthand: None,
+    keys: &[
+        key(
+            "push",
+            ValueKind::BoolOrNames,
+            "Whether the node may send messages to clients of other nodes: to all, to none, or to those of the net nodes of these kinds. Absent: to those whose messages can come to it.",
+        ),
+        key("set", ValueKind::BoolOrNames, "The same of changes of a session: user, attributes and groups."),
+        key("close", ValueKind::BoolOrNames, "The same of the end of a session."),
+        key("move", ValueKind::BoolOrNames, "The same of `move_to`."),
+        key(
+            "broadcast",
+            ValueKind::BoolOrNames,
+            "The same of broadcasts. Absent: as `push`, and net nodes to all.",
+        ),
+        key(
+            "claim",
+            ValueKind::Bool,
+            "Whether the node, which has a `netport`, may end sessions of other nodes because their users have logged in here. Absent: it may.",
+        ),
+        key(
+            "call",
+            ValueKind::Map(&ValueKind::List(&ValueKind::Text)),
+            "Under the name of a node, a key under `servers`, or a kind: the methods of it that the node may call and notify; `\"*\"` means all, of nodes as of methods. Absent: all of all.",
+        ),
+        key(
+            "commands",
+            ValueKind::List(&ValueKind::CommandOrCommands),
+            "The commands of its clients that other nodes take from the node, which has a `netport`. Absent: all.",
+        ),
     ],
 };
 
@@ -501,6 +548,7 @@ pub(crate) static LIMITS: Section = Section {
         key("frame_bytes_max", whole(64, 16 * MIB), "The largest `length` of a client's frame. A game message is far smaller, and 1,000 hostile clients cost 64 MiB at most.").or("65536"),
         key("link_frame_bytes_max", whole(1024, 1024 * MIB), "The largest frame on a link: room for a state, far from what would block a link for long.").or("16777216"),
         key("call_timeout_ms", whole(1, 600_000), "How long a call may take: a player has given up by then.").or("5000"),
+        key("peer_timeout_ms_max", whole(1, 3_600_000), "How long another node may let what it calls here run, if no node of the config has a longer `call_timeout_ms`: far above what a player waits for.").or("60000"),
         key("outbox_bytes_max", whole(1024, 1024 * MIB), "Bytes queued for one client: seconds of pushes on a slow line.").or("1048576"),
         key("link_outbox_bytes_max", whole(1024, 16 * 1024 * MIB), "Bytes queued for one link: half a second of a full gigabit.").or("67108864"),
         key("calls_max", whole(1, 16_777_216), "Calls of the node that wait for an answer on one link.").or("65536"),

@@ -40,6 +40,11 @@ pub(crate) fn shaped(item: Item, kind: ValueKind, mut place: Place, report: &mut
             let entry = |member| entry(member, *kind, &place, report);
             Value::Map(members.into_iter().map(entry).collect())
         }
+        (ValueKind::BoolOrNames, Json::List(items)) => {
+            let items = items.into_iter().enumerate();
+            let name = |(i, item)| shaped(item, ValueKind::Name, place.element(i, 0), report);
+            Value::List(items.map(name).collect())
+        }
         (kind, json) => leaf(kind, settled(json, kind)).unwrap_or_else(|message| {
             report.fault(&place, message);
             Value::Faulty
@@ -111,7 +116,9 @@ fn unknown(
 /// A text from the environment becomes the number or the bool that it reads as, where one is expected.
 fn settled(json: Json, kind: ValueKind) -> Json {
     match (json, kind) {
-        (Json::Env(text), ValueKind::Bool | ValueKind::Scalar) if text == "true" || text == "false" => {
+        (Json::Env(text), ValueKind::Bool | ValueKind::BoolOrNames | ValueKind::Scalar)
+            if text == "true" || text == "false" =>
+        {
             Json::Bool(text == "true")
         }
         (
@@ -130,7 +137,7 @@ fn settled(json: Json, kind: ValueKind) -> Json {
 
 fn leaf(kind: ValueKind, json: Json) -> Result<Value, String> {
     match (kind, json) {
-        (ValueKind::Bool, Json::Bool(bool)) => Ok(Value::Bool(bool)),
+        (ValueKind::Bool | ValueKind::BoolOrNames, Json::Bool(bool)) => Ok(Value::Bool(bool)),
         (ValueKind::Whole { min, max }, Json::Number(number)) => whole(&number, min, max).map(Value::Whole),
         (ValueKind::Port, Json::Number(number)) => {
             listen::port(&number).map(|port| Value::Whole(port.into()))

@@ -34,6 +34,8 @@ pub enum Code {
     /// A client's message has crossed `limits.hops_max` links: the routes on its way send it in a circle. Nothing
     /// ran.
     TooManyHops,
+    /// The node that asks has no right to: the config's tree, or `rights`, does not give it. Nothing ran.
+    Forbidden,
     /// The login was refused, or the user may not have another session. The connection is closed.
     Refused,
     /// A message before the client has logged in. Nothing ran; the connection is closed.
@@ -45,7 +47,7 @@ pub enum Code {
 }
 
 impl Code {
-    const NAMES: [(Code, u16, &'static str); 14] = [
+    const NAMES: [(Code, u16, &'static str); 15] = [
         (Code::NoNode, 1, "no_node"),
         (Code::NoMethod, 2, "no_method"),
         (Code::NoRoute, 3, "no_route"),
@@ -57,6 +59,7 @@ impl Code {
         (Code::Panic, 9, "panic"),
         (Code::Stopping, 10, "stopping"),
         (Code::TooManyHops, 11, "too_many_hops"),
+        (Code::Forbidden, 12, "forbidden"),
         (Code::Refused, 16, "refused"),
         (Code::NotLoggedIn, 17, "not_logged_in"),
         (Code::Kicked, 18, "kicked"),

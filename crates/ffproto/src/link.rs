@@ -98,9 +98,6 @@ pub struct Client {
     pub stateless: bool,
 }
 
-/// The longest time that a caller can have left: no config lets a call take longer than ten minutes, and what is left is rounded up.
-pub const TIME_LEFT_MAX: Duration = Duration::from_millis(600_001);
-
 /// A frame's header, without the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
@@ -158,11 +155,10 @@ impl Head {
         Self { kind, method: 0, call: 0, time_left_ms: 0, client: None, hops: 0 }
     }
 
-    /// How long the caller waits (Call), at most [`TIME_LEFT_MAX`]: what a neighbour says of its time is not to be believed beyond
-    /// that.
+    /// How long the caller waits (Call).
     #[inline]
     pub fn time_left(&self) -> Duration {
-        Duration::from_millis(self.time_left_ms.into()).min(TIME_LEFT_MAX)
+        Duration::from_millis(self.time_left_ms.into())
     }
 
     /// How many bytes the header takes on the wire.
@@ -277,14 +273,6 @@ mod tests {
             }),
             hops: 0,
         }
-    }
-
-    #[test]
-    fn a_neighbour_cannot_hold_a_call_for_longer_than_any_config_lets_it_take() {
-        let left = |time_left_ms| Head { time_left_ms, ..sample() }.time_left();
-        assert_eq!(left(5_000), Duration::from_secs(5));
-        assert_eq!(left(600_001), TIME_LEFT_MAX);
-        assert_eq!(left(u32::MAX), TIME_LEFT_MAX, "and not 49 days");
     }
 
     #[test]

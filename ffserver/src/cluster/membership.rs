@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::cluster::found::Snapshot;
 use crate::cluster::payload::encode;
+use crate::cluster::reach_rules::{NumberBook, NumberHolders, ReachRules};
 use crate::cluster::reachability::{NodeSet, ReachNotice, Reachability};
 use crate::cluster::side::{PeerKey, Side};
 
@@ -20,6 +21,8 @@ use crate::cluster::side::{PeerKey, Side};
 #[derive(Default)]
 pub(crate) struct Membership {
     table: Mutex<MembershipTable>,
+    /// What can be true of what neighbours say.
+    rules: ReachRules,
     /// The count of the table's changes: what was looked up at the same count need not be looked up again.
     changes: AtomicU64,
     /// Rings when other nodes may be reached than before.
@@ -43,6 +46,7 @@ struct MembershipTable {
     withdrawn: BTreeMap<NodeName, Incarnation>,
     /// The start of this process's own looks.
     begun: Option<Instant>,
+    numbers: NumberBook,
 }
 
 /// How long a node that has left is remembered: longer than anybody waits for one.
@@ -70,6 +74,22 @@ struct Linked {
     /// What the neighbour has told over this link. A process that is replaced may still send what it had, when its
     /// successor has told less.
     reach: LinkReach,
+    /// The nodes that the neighbour has told of and that are not believed, a few of them: each is logged once.
+    disbelieved: BTreeSet<NodeName>,
+}
+
+/// How many nodes that are not believed are remembered of a link, so that each is logged once.
+const DISBELIEVED_MAX: usize = 16;
+
+/// What a neighbour has said of a node, and is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Disbelieved {
+    pub(crate) node: NodeName,
+    pub(crate) number: NodeNumber,
+    /// The name that has the number; `None` when the neighbour cannot lead to the node.
+    pub(crate) owner: Option<NodeName>,
+    /// Whether it is to be logged.
+    pub(crate) is_news: bool,
 }
 
 /// The nodes that a neighbour reaches, as it has told over one link, and those that it reached before.
@@ -78,22 +98,26 @@ struct LinkReach {
     now: NodeSet,
     /// Since when it does not reach them. What they have sent may still be on its way: a neighbour's successor tells less
     /// than its predecessor until its own neighbours have come, and the predecessor still passes on what it has.
-    before: BTreeMap<NodeNumber, Instant>,
+    before: BTreeMap<NodeNumber, (Reachable, Instant)>,
 }
 
 impl LinkReach {
     fn change(&mut self, change: &ReachChange, now: Instant) {
-        let reached: Vec<NodeNumber> = self.now.keys().copied().collect();
+        let taken_back: Vec<NodeNumber> =
+            if change.all { self.now.keys().copied().collect() } else { change.remove.clone() };
+        let reached: Vec<Reachable> =
+            taken_back.iter().filter_map(|number| self.now.get(number).cloned()).collect();
         change.apply(&mut self.now);
-        self.before.retain(|_, since| now.duration_since(*since) < LEFT_KNOWN);
-        let gone = reached.into_iter().filter(|number| !self.now.contains_key(number));
-        self.before.extend(gone.map(|number| (number, now)));
+        self.before.retain(|_, (_, since)| now.duration_since(*since) < LEFT_KNOWN);
+        let gone = reached.into_iter().filter(|node| !self.now.contains_key(&node.number));
+        self.before.extend(gone.map(|node| (node.number, (node, now))));
     }
 
-    /// Whether something that a node has sent may come on this link.
-    fn may_bring_from(&self, number: NodeNumber, now: Instant) -> bool {
-        let lately = |since: &Instant| now.duration_since(*since) < LEFT_KNOWN;
-        self.now.contains_key(&number) || self.before.get(&number).is_some_and(lately)
+    /// The node of a number, if something that it has sent may come on this link.
+    fn bringing_from(&self, number: NodeNumber, now: Instant) -> Option<&Reachable> {
+        let lately = |(_, since): &&(Reachable, Instant)| now.duration_since(*since) < LEFT_KNOWN;
+        let before = self.before.get(&number).filter(lately).map(|(node, _)| node);
+        self.now.get(&number).or(before)
     }
 }
 
@@ -107,6 +131,10 @@ pub(crate) struct ReplicaReview {
 }
 
 impl Membership {
+    pub(crate) fn new(rules: ReachRules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
     /// Gives the membership this node's own entry, once the master has given a number; again after every reconnect to
     /// the master.
     pub(crate) fn set_me(&self, me: Reachable) {
@@ -190,7 +218,8 @@ impl Membership {
     pub(crate) fn link_up(&self, side: Side, link: &Link) {
         let at = PeerKey::new(side, link.peer().name.clone());
         let mut table = self.table.lock();
-        let linked = Linked { link: link.clone(), reach: LinkReach::default() };
+        let (link, disbelieved) = (link.clone(), BTreeSet::new());
+        let linked = Linked { link, reach: LinkReach::default(), disbelieved };
         table.links.entry(at.clone()).or_default().push(linked);
         let tell = table.reach.up(at);
         self.tell(&table, tell);
@@ -225,23 +254,68 @@ impl Membership {
         self.reached.send_replace(());
     }
 
-    /// Takes a neighbour's word, over `link`, about the nodes that it reaches.
-    pub(crate) fn take_notice(&self, at: &PeerKey, link: &Link, change: ReachChange) {
+    /// Takes a neighbour's word, over `link`, about the nodes that it reaches, as far as it can be true. Returns what is
+    /// not believed.
+    pub(crate) fn take_notice(&self, at: &PeerKey, link: &Link, change: ReachChange) -> Vec<Disbelieved> {
         let mut table = self.table.lock();
-        let Some(links) = table.links.get_mut(at) else { return };
+        let table = &mut *table;
+        let (change, mut disbelieved) = self.believed(table, at, link, change);
+        let Some(links) = table.links.get_mut(at) else { return Vec::new() };
         let used = links.last().is_some_and(|last| last.link.same(link));
         if let Some(linked) = links.iter_mut().find(|linked| linked.link.same(link)) {
             linked.reach.change(&change, Instant::now());
+            for node in &mut disbelieved {
+                let known = &mut linked.disbelieved;
+                node.is_news = known.len() < DISBELIEVED_MAX && known.insert(node.node.clone());
+            }
         }
         if used {
             let may_lose = change.all || !change.remove.is_empty();
             let reached = table.reach.reached_by(at).filter(|_| may_lose).cloned().collect();
             let tell = table.reach.take_notice(at, change);
             table.note_left(reached, Instant::now());
-            self.tell(&table, tell);
+            self.tell(table, tell);
         }
         self.changes.fetch_add(1, Ordering::Release);
         self.reached.send_replace(());
+        disbelieved
+    }
+
+    /// What of a neighbour's word can be true: it leads there by the config's tree, and the number is no other name's.
+    fn believed(
+        &self,
+        table: &mut MembershipTable,
+        at: &PeerKey,
+        link: &Link,
+        mut change: ReachChange,
+    ) -> (ReachChange, Vec<Disbelieved>) {
+        let (mut disbelieved, said) = (Vec::new(), std::mem::take(&mut change.add));
+        let MembershipTable { reach, numbers, .. } = table;
+        let found = self.found.borrow();
+        let others = reach.all_but(at, &change).chain(reach.me());
+        let held = others.map(|node| (node.number, &node.name));
+        let shown = found.nodes.values().filter_map(|found| Some((found.number?, &found.name)));
+        let mut holders = NumberHolders::of(held.chain(shown));
+        let names: Vec<(NodeName, NodeNumber)> =
+            said.iter().map(|node| (node.name.clone(), node.number)).collect();
+        let mut add = Vec::with_capacity(said.len());
+        for ((name, number), node) in names.iter().zip(said) {
+            let judged = self.rules.judged(at, &link.peer().kind, node).ok_or(None);
+            let taken = judged.and_then(|node| {
+                let is_named = self.rules.names(name);
+                holders.take(name, *number, numbers, is_named).map(|()| node).map_err(Some)
+            });
+            match taken {
+                Ok(node) => add.push(node),
+                Err(owner) => {
+                    let (node, number) = (name.clone(), *number);
+                    disbelieved.push(Disbelieved { node, number, owner, is_news: false });
+                }
+            }
+        }
+        drop(holders);
+        change.add = add;
+        (change, disbelieved)
     }
 
     /// Notes that a neighbour takes other methods than before: a hop that was chosen by them is looked up again.
@@ -275,8 +349,16 @@ impl Membership {
     pub(crate) fn leads(&self, at: &PeerKey, link: &Link, to: NodeNumber) -> bool {
         let table = self.table.lock();
         let on_link = table.links.get(at).into_iter().flatten().find(|linked| linked.link.same(link));
-        on_link.is_some_and(|linked| linked.reach.may_bring_from(to, Instant::now()))
+        on_link.is_some_and(|linked| linked.reach.bringing_from(to, Instant::now()).is_some())
             || table.reach.leads(at, to)
+    }
+
+    /// The node of a number, if what is said on `link` on behalf of others may come from it.
+    pub(crate) fn brought(&self, at: &PeerKey, link: &Link, number: NodeNumber) -> Option<Reachable> {
+        let table = self.table.lock();
+        let on_link = table.links.get(at).into_iter().flatten().find(|linked| linked.link.same(link));
+        let on_link = on_link.and_then(|linked| linked.reach.bringing_from(number, Instant::now()));
+        on_link.or_else(|| table.reach.said_by(at, number)).cloned()
     }
 
     /// Whether a neighbour leads to a node now.

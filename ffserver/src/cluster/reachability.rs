@@ -103,6 +103,26 @@ impl Reachability {
         self.neighbours.get(at).into_iter().flat_map(|known| known.reaches.values())
     }
 
+    /// What a neighbour has said of a node that it reaches.
+    pub(crate) fn said_by(&self, at: &PeerKey, number: NodeNumber) -> Option<&Reachable> {
+        self.neighbours.get(at)?.reaches.get(&number)
+    }
+
+    /// The nodes that all neighbours reach, but those that `at` takes back with `change`.
+    pub(crate) fn all_but<'a>(
+        &'a self,
+        at: &'a PeerKey,
+        change: &'a ReachChange,
+    ) -> impl Iterator<Item = &'a Reachable> {
+        let taken_back =
+            move |from: &PeerKey, number| from == at && (change.all || change.remove.contains(number));
+        let all = self
+            .neighbours
+            .iter()
+            .flat_map(|(from, known)| known.reaches.iter().map(move |entry| (from, entry)));
+        all.filter(move |(from, (number, _))| !taken_back(from, number)).map(|(_, (_, node))| node)
+    }
+
     /// Whether that neighbour leads to a node that is meant.
     pub(crate) fn reaches(&self, at: &PeerKey, is_meant: impl Fn(&Reachable) -> bool) -> bool {
         self.reached_by(at).any(is_meant)

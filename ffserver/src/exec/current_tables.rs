@@ -162,7 +162,7 @@ mod tests {
     async fn told(executor: &Arc<Executor>, link: &Link) -> Vec<MethodsChange> {
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
         let at = PeerKey::new(Side::Child, link.peer().name.clone());
-        let inbound = Arc::new(Inbound { executor: executor.clone() });
+        let inbound = Arc::new(Inbound::new(executor.clone()));
         let driver = Driver::new(link.clone(), ours, LinkService::new(inbound, at, Audience::CHILDREN));
         let _ = timeout(Duration::from_millis(1), driver).await;
         let (mut bytes, mut changes) = (Vec::new(), Vec::new());
@@ -199,7 +199,7 @@ mod tests {
         replace(&executor, vec![Route::new(Key::Root("run".into()), "script", handler)]).unwrap();
         let link = child(&executor, &[]);
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
-        let inbound = Arc::new(Inbound { executor: executor.clone() });
+        let inbound = Arc::new(Inbound::new(executor.clone()));
         let at = PeerKey::new(Side::Child, link.peer().name.clone());
         let mut driver = Driver::new(link.clone(), ours, LinkService::new(inbound, at, Audience::CHILDREN));
         let mut call = Vec::new();

@@ -36,6 +36,10 @@ pub(crate) struct Counters {
     pub(crate) unrouted: Counter,
     /// Messages that neighbours sent on behalf of sessions that are not behind their link.
     pub(crate) forged: Counter,
+    /// Messages of nodes that have no right to what they ask for.
+    pub(crate) forbidden: Counter,
+    /// Nodes of which neighbours have said that they reach them, and cannot.
+    pub(crate) false_reach: Counter,
     /// Clients refused by `sessions_max` or `connections_per_address`.
     pub(crate) clients_refused: Counter,
     /// Clients disconnected by `idle_s` or `first_message_s`.
@@ -110,6 +114,11 @@ impl Counters {
                 "forged_sessions",
                 "Messages that neighbours sent on behalf of sessions that are not behind their link",
             ),
+            forbidden: counter("forbidden", "Messages of nodes that have no right to what they ask for"),
+            false_reach: counter(
+                "false_reach",
+                "Nodes of which neighbours have said that they reach them, and cannot",
+            ),
             clients_refused: counter(
                 "clients_refused",
                 "Clients refused by sessions_max or connections_per_address",
@@ -140,6 +149,8 @@ impl Counters {
             ("calls_full", links(&self.links.calls_full)),
             ("clients_refused", self.clients_refused.get()),
             ("clients_silent", self.clients_silent.get()),
+            ("false_reach", self.false_reach.get()),
+            ("forbidden", self.forbidden.get()),
             ("forged_sessions", self.forged.get()),
             ("late_replies", links(&self.links.late_replies)),
             ("link_outbox_full", links(&self.links.outbox_full)),

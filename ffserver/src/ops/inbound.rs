@@ -13,6 +13,7 @@ use crate::cluster::side::PeerKey;
 use crate::exec::executor::Executor;
 use crate::exec::tables::HandlerTables;
 use crate::identity::counters::count;
+use crate::ops::permission::LastPermitted;
 use crate::ops::refusal::{refused, reply_bad};
 use crate::ops::session_requests::{self, ReplyPath};
 use crate::ops::{broadcast, claims, migration, node_calls, session_notices};
@@ -22,13 +23,21 @@ use crate::transit::inbound_envelope::InboundEnvelope;
 /// The receiver of envelopes, which all links of a node have in common.
 pub(crate) struct Inbound {
     pub(crate) executor: Arc<Executor>,
+    permitted: LastPermitted,
 }
 
 impl Inbound {
+    pub(crate) fn new(executor: Arc<Executor>) -> Self {
+        Self { executor, permitted: LastPermitted::default() }
+    }
+
     /// Takes an envelope that expects no answer.
     pub(crate) fn notice(&self, inbound: &InboundEnvelope<'_>, tables: &HandlerTables) {
         let Some(envelope) = self.legal(inbound) else { return };
-        if !self.hold(inbound, envelope.to, tables) {
+        // Who expects no answer gets none.
+        if self.permitted.permit(&self.executor, inbound, &envelope).is_ok()
+            && !self.hold(inbound, envelope.to, tables)
+        {
             self.route_notice(inbound, envelope, tables);
         }
     }
@@ -39,6 +48,9 @@ impl Inbound {
             let text = format!("`{}` may not say that", inbound.at.name);
             return reply_bad(&self.executor, inbound, &text);
         };
+        if let Err(fault) = self.permitted.permit(&self.executor, inbound, &envelope) {
+            return inbound.link.reply_fault(inbound.head.call, &fault);
+        }
         if !self.hold(inbound, envelope.to, tables) {
             self.route_request(inbound, envelope, tables);
         }

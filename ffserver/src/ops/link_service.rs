@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::app::route::Route;
 use crate::cluster::affinity::Hop;
+use crate::cluster::rights::Commands;
 use crate::cluster::served::Served;
 use crate::cluster::side::PeerKey;
 use crate::exec::current_tables::TablesInUse;
@@ -22,6 +23,8 @@ use crate::exec::methods::{Method, Reserved};
 use crate::exec::tables::{Audience, HandlerTables};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
+use crate::ops::permission::permit_for;
+use crate::ops::refusal::forbidden;
 use crate::ops::{affinity, methods, reach};
 use crate::transit::Transit;
 use crate::transit::forward_counters::ForwardTally;
@@ -33,6 +36,8 @@ pub(crate) struct LinkService {
     inbound: Arc<Inbound>,
     at: PeerKey,
     speaker: LastSpeaker,
+    sender: LastSpeaker,
+    caller: LastSpeaker,
     last_forward: Mutex<Option<LastForward>>,
     /// What is sent on, counted when what was read is handled.
     tally: Cell<ForwardTally>,
@@ -105,11 +110,13 @@ fn decide<'a>(served: &'a Served, tables: &'a HandlerTables, client: Client) -> 
 impl LinkService {
     /// The service of the link to the neighbour `at`, which is of `audience`.
     pub(crate) fn new(inbound: Arc<Inbound>, at: PeerKey, audience: Audience) -> Self {
-        let speaker = LastSpeaker(AtomicU64::new(u64::MAX));
+        let [speaker, sender, caller] = [(), (), ()].map(|()| LastSpeaker(AtomicU64::new(u64::MAX)));
         Self {
             inbound,
             at,
             speaker,
+            sender,
+            caller,
             last_forward: Mutex::default(),
             tally: Cell::default(),
             audience,
@@ -139,6 +146,54 @@ impl LinkService {
             || self.inbound.may_speak_for(&self.at, link, session)
     }
 
+    /// Whether the peer may send this client's message: it may speak for the session, and the session's net node may send
+    /// the command.
+    fn may_send(&self, link: &Link, client: Client) -> Result<(), Fault> {
+        let (executor, net) = (self.executor(), client.session.node());
+        let (transit, identity) = (executor.node.transit(), executor.node.identity());
+        let key = LastSpeaker::key(transit.membership().changes(), net);
+        // Who is in there may send everything.
+        if self.sender.is(key) {
+            return Ok(());
+        }
+        let writer = transit.membership().brought(&self.at, link, net);
+        if writer.is_none() && !self.may_speak_for(link, client.session) {
+            let text = format!("session {} is not of a node behind `{}`", client.session, self.at.name);
+            return Err(identity.fault(Code::BadRequest, Executed::No, text));
+        }
+        // Another one's session has come here before, and was judged then.
+        let Some(writer) = writer.or_else(|| transit.membership().get(net)) else { return Ok(()) };
+        match &transit.rights().of_node(&writer.name, &writer.kind).commands {
+            Commands::All => self.sender.set(key),
+            commands if commands.has(client.command) => {}
+            _ => {
+                let what = format!("`commands`: command {}", client.command);
+                return Err(forbidden(executor, &writer.name, &what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the peer may call a method of this node. Answers when it may not.
+    fn may_call(&self, tables: &HandlerTables, link: &Link, head: &Head) -> Result<(), Fault> {
+        let executor = self.executor();
+        let name = || {
+            let names = tables.methods(self.audience);
+            names.and_then(|names| names.name(head.method)).unwrap_or_default().to_string()
+        };
+        let (transit, kind) = (executor.node.transit(), &link.peer().kind);
+        if !transit.rights().may_call(&self.at.name, kind, name) {
+            return Err(forbidden(executor, &self.at.name, &format!("`call` of `{}`", name())));
+        }
+        let Some(Client { session, .. }) = head.client else { return Ok(()) };
+        let key = LastSpeaker::key(transit.membership().changes(), session.node());
+        if !self.caller.is(key) {
+            permit_for(executor, (&self.at.name, kind), session)?;
+            self.caller.set(key);
+        }
+        Ok(())
+    }
+
     /// Answers a call of a number that is no method's, or no longer.
     fn refuse(&self, tables: &HandlerTables, link: &Link, head: &Head) {
         let identity = self.executor().node.identity();
@@ -166,9 +221,8 @@ impl LinkService {
             let text = "a client's message has no client";
             return link.reply_fault(head.call, &identity.fault(Code::NoMethod, Executed::No, text));
         };
-        if !self.may_speak_for(link, client.session) {
-            let text = format!("session {} is not of a node behind `{}`", client.session, self.at.name);
-            return link.reply_fault(head.call, &identity.fault(Code::BadRequest, Executed::No, text));
+        if let Err(fault) = self.may_send(link, client) {
+            return link.reply_fault(head.call, &fault);
         }
         let deadline = now + head.time_left();
         match decide(served, tables, client) {
@@ -185,6 +239,12 @@ impl LinkService {
                 self.handle(waiting, body, tables.needs_sessions());
             }
         }
+    }
+
+    /// The most time that a peer may give a call here, when it has given more.
+    fn cap_ms(&self, head: &Head) -> Option<u32> {
+        let max = self.executor().node.transit().rights().time_left_ms_max();
+        (head.time_left_ms > max).then_some(max)
     }
 
     fn forward(&self, message: &Forwarded<'_>, link: &Link, call: u32) -> Result<(), Fault> {
@@ -255,12 +315,23 @@ impl Service for LinkService {
             let text = format!("`{}` is stopping", identity.name());
             return link.reply_fault(head.call, &identity.fault(Code::Stopping, Executed::No, text));
         }
+        let capped;
+        let head = match self.cap_ms(head) {
+            None => head,
+            Some(time_left_ms) => {
+                capped = Head { time_left_ms, ..*head };
+                &capped
+            }
+        };
         self.note_turn(link, head);
         // One look for each message: a message that has begun keeps its tables.
         let mut in_use = self.tables.take();
         let tables = in_use.current(&self.executor().tables);
         match tables.methods(self.audience).and_then(|methods| methods.get(head.method)) {
             Some(Method::Handler(route)) => {
+                if let Err(fault) = self.may_call(tables, link, head) {
+                    return link.reply_fault(head.call, &fault);
+                }
                 let deadline = now + head.time_left();
                 let answer = AnswerCall { link: link.clone(), call: head.call };
                 let call = NodeCall { link, head, body, deadline, from: None };
@@ -281,6 +352,9 @@ impl Service for LinkService {
         let tables = in_use.current(&self.executor().tables);
         let reserved = match tables.methods(self.audience).and_then(|methods| methods.get(head.method)) {
             Some(Method::Handler(route)) => {
+                if self.may_call(tables, link, head).is_err() {
+                    return;
+                }
                 let deadline = now + node.identity().limits().call_timeout;
                 let message = NodeCall { link, head, body, deadline, from: None };
                 self.executor().start_call(&self.at, route, message, LogOnly);

@@ -8,6 +8,7 @@ pub(crate) mod link_service;
 mod methods;
 mod migration;
 mod node_calls;
+mod permission;
 mod reach;
 mod refusal;
 mod session_notices;

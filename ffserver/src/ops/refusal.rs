@@ -1,6 +1,6 @@
 //! Refusals of messages that a neighbour may not send, or has written wrongly.
 
-use ffproto::{Code, Executed, SessionId};
+use ffproto::{Code, Executed, Fault, NodeName, SessionId};
 use tracing::warn;
 
 use crate::cluster::side::PeerKey;
@@ -16,6 +16,17 @@ pub(super) fn refused(executor: &Executor, at: &PeerKey, session: Option<Session
         let session = session.map(|id| id.to_string());
         warn!(from = %at.name, session, "{what} was refused: the session is not of a node behind that link");
     }
+}
+
+/// Counts and logs a message of a node that has no right to what it asks for.
+pub(super) fn forbidden(executor: &Executor, from: &NodeName, what: &str) -> Fault {
+    let identity = executor.node.identity();
+    count(&identity.counters().forbidden);
+    if identity.may_log_call() {
+        warn!(%from, "{what} was refused: the config gives that node no right to it");
+    }
+    let text = format!("`{from}` has no right to {what} at `{}`", identity.name());
+    identity.fault(Code::Forbidden, Executed::No, text)
 }
 
 /// Answers an envelope of a kind that this node does not answer.

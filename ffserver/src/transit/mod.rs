@@ -24,6 +24,8 @@ use crate::cluster::affinity::Affinity;
 use crate::cluster::configured_routes::ConfiguredRoutes;
 use crate::cluster::membership::Membership;
 use crate::cluster::peers::Peers;
+use crate::cluster::reach_rules::ReachRules;
+use crate::cluster::rights::RightsTable;
 use crate::cluster::side::Side;
 use crate::identity::Identity;
 use envelope_hold::EnvelopeHold;
@@ -41,6 +43,7 @@ struct Parts {
     parents: Mutex<Peers>,
     children: Mutex<Peers>,
     routes: Arc<ConfiguredRoutes>,
+    rights: RightsTable,
     affinity: Affinity,
     park: Park,
     hold: EnvelopeHold,
@@ -81,7 +84,8 @@ impl Transit {
         let forwarded = ForwardCounters::new(identity.metrics().registry(), &config.route, &routes);
         let park = ParkLimits { messages_max: limits.park_max, bytes_max: limits.park_bytes_max };
         Self(Arc::new(Parts {
-            membership: Membership::default(),
+            membership: Membership::new(ReachRules::of(cluster, config)),
+            rights: RightsTable::of(cluster, config),
             parents: Mutex::new(parents),
             children: Mutex::new(children),
             routes,
@@ -134,6 +138,12 @@ impl Transit {
     /// The configured routes: what the neighbours take clients' messages for.
     pub(crate) fn routes(&self) -> &ConfiguredRoutes {
         &self.0.routes
+    }
+
+    /// The rights of the other nodes at this one.
+    #[inline]
+    pub(crate) fn rights(&self) -> &RightsTable {
+        &self.0.rights
     }
 
     /// The affinity: which neighbour takes each session's messages.

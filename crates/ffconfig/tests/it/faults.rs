@@ -431,3 +431,24 @@ fn an_unknown_app_is_found_by_whoever_has_the_apps() {
         ]
     );
 }
+
+#[test]
+fn rights_are_for_kinds_callees_and_clients_that_there_are() {
+    check(
+        &with_servers(
+            r#""net": {"app": "net", "netport": 1, "remoteport": [{"rootname": "gate"}],
+"route": {"range": {"game": [[1, 9]]}}, "rights": {"push": "yes", "commands": [[1, 5], 7]}},
+"gate": {"app": "gate", "rootport": 2, "rights": {"claim": true, "close": ["nte"], "pull": true}},
+"game": {"app": "game", "remoteport": [{"rootname": "gate"}], "rights": {"call": {"gaet": ["greet"], "*": ["x"]}, "set": [5]}}"#,
+        ),
+        &[
+            r#"3:30: servers.net.route.range.game[0]: command 6 is not among `rights.commands` on line 3"#,
+            r#"3:60: servers.net.rights.push: expected true, false or a list of names, found the text "yes""#,
+            "4:60: servers.gate.rights.claim: it needs a `netport`: this node has no clients",
+            r#"4:76: servers.gate.rights.close[0]: no node with a `netport` is of the kind "nte"; did you mean `net`?"#,
+            "4:84: servers.gate.rights.pull: unknown key; known here: `push`, `set`, `close`, `move`, `broadcast`, `claim`, `call`, `commands`",
+            r#"5:83: servers.game.rights.call.gaet: "gaet" is no node, no key under `servers` and no kind; did you mean `gate`?"#,
+            "5:123: servers.game.rights.set[0]: expected a name, found the number 5",
+        ],
+    );
+}

@@ -89,11 +89,17 @@ fn what_a_node_has_sent_may_come_although_the_neighbour_does_not_reach_it_any_mo
     // The neighbour's successor tells what it reaches so far.
     reach.change(&change(true, &[1], &[]), begun);
     for number in [1, 2, 3] {
-        assert!(reach.may_bring_from(NodeNumber(number), begun), "{number} was reached a moment ago");
+        assert!(
+            reach.bringing_from(NodeNumber(number), begun).is_some(),
+            "{number} was reached a moment ago"
+        );
     }
-    assert!(!reach.may_bring_from(NodeNumber(4), begun), "it was never reached there");
+    assert!(reach.bringing_from(NodeNumber(4), begun).is_none(), "it was never reached there");
     let late = begun + LEFT_KNOWN;
-    assert!(reach.may_bring_from(NodeNumber(1), late) && !reach.may_bring_from(NodeNumber(2), late));
+    assert!(
+        reach.bringing_from(NodeNumber(1), late).is_some()
+            && reach.bringing_from(NodeNumber(2), late).is_none()
+    );
     reach.change(&change(false, &[2], &[]), late);
     assert!(reach.before.is_empty(), "what is long ago takes no room: {:?}", reach.before);
 }

@@ -195,7 +195,7 @@ mod tests {
             "game": { "app": "game", "remoteport": [{ "rootport": 3, "rootname": "gate" }] } } }"#;
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None).unwrap().cluster;
         let executor = bare(&cluster, "game").unwrap();
-        Follower::new(Arc::new(Inbound { executor }), &cluster, None)
+        Follower::new(Arc::new(Inbound::new(executor)), &cluster, None)
     }
 
     fn shows(nodes: &[(&str, u16)]) -> Snapshot {

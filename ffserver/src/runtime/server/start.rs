@@ -235,7 +235,7 @@ impl FFServer {
         let ports = watch::Sender::new(true);
         let open = || OpenPorts::new(ports.subscribe());
         let (node, links) = (executor.node.clone(), TaskTracker::new());
-        let inbound = Arc::new(Inbound { executor: executor.clone() });
+        let inbound = Arc::new(Inbound::new(executor.clone()));
         let mut tasks = self.start_tasks(&inbound);
         node.transit().expect_peers(self.succeeds());
         if let Some(listener) = root {
