@@ -273,7 +273,7 @@ async fn a_circle_of_two_configs_ends_with_an_error_and_the_cluster_goes_on() ->
     let to_gate = r#", "route": { "range": { "gate": [[9000, 9099]] } }"#;
     let template = format!(
         r#"{{
-  "master": {{ "rootport": @master, "webport": @admin }},
+  "master": {{ "rootport": @master, "webport": @admin, "token": "a secret of two configs" }},
   "servers": {{
     "gate":  {{ "rootport": @gate, "app": "mazegate", "type": "gate"{to_lobby} }},
     "net":   {{ "netport": @net, "app": "hallnet", "remoteport": [{{ "rootname": "gate" }}]{to_gate} }},

@@ -3,7 +3,6 @@
 //! * [`admission`] — who gets in at a listening socket, and who makes room: bounds in all and per block of addresses.
 //! * [`listen`] — opening listening sockets and handing them to another process.
 //! * [`handshake`] — the shell around `ffproto::handshake`: versions, and who each side is.
-//! * [`admission`] — who gets in at a listening socket: connections that have proved nothing, or are idle, are bounded.
 //! * [`run_folder`] — where the run folder of a config is.
 //! * [`key_desk`] — where a node that is started by hand gets its key from the master that runs.
 //! * [`private_file`] — files with secrets.
