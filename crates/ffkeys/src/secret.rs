@@ -10,6 +10,7 @@ use ring::{hkdf, pbkdf2};
 use zeroize::Zeroizing;
 
 /// Rounds over a token: a guess costs a tenth of a second on the machine of who guesses, and a master's start as much.
+// Unwrapped while it is compiled: a number that is zero does not build.
 const TOKEN_ROUNDS: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
 
 /// The secret of a cluster. Only masters have it. Its `Debug` shows nothing, and its memory is cleared.

@@ -14,6 +14,7 @@ pub struct TokenCheck {
     hash: [u8; 32],
 }
 
+// Unwrapped while it is compiled: a number that is zero does not build.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 
 impl TokenCheck {

@@ -55,7 +55,7 @@ impl LastSpeaker {
         changes << 16 | u64::from(net.0)
     }
 
-    fn is(&self, key: u64) -> bool {
+    fn was(&self, key: u64) -> bool {
         self.0.load(Ordering::Relaxed) == key
     }
 
@@ -134,7 +134,7 @@ impl LinkService {
         let transit = self.executor().node.transit();
         let membership = transit.membership();
         let key = LastSpeaker::key(membership.changes(), session.node());
-        if self.speaker.is(key) {
+        if self.speaker.was(key) {
             return true;
         }
         if membership.leads(&self.at, link, session.node()) {
@@ -153,7 +153,7 @@ impl LinkService {
         let (transit, identity) = (executor.node.transit(), executor.node.identity());
         let key = LastSpeaker::key(transit.membership().changes(), net);
         // Who is in there may send everything.
-        if self.sender.is(key) {
+        if self.sender.was(key) {
             return Ok(());
         }
         let writer = transit.membership().brought(&self.at, link, net);
@@ -187,7 +187,7 @@ impl LinkService {
         }
         let Some(Client { session, .. }) = head.client else { return Ok(()) };
         let key = LastSpeaker::key(transit.membership().changes(), session.node());
-        if !self.caller.is(key) {
+        if !self.caller.was(key) {
             permit_for(executor, (&self.at.name, kind), session)?;
             self.caller.set(key);
         }

@@ -217,7 +217,7 @@ impl UserDirectory {
 
     /// The claims of all users that sessions here have, for a successor of this process.
     pub(crate) fn hand_over(&self) -> Vec<Claim> {
-        self.state.lock().claims(|owner| owner.held)
+        self.state.lock().claims_of(|owner| owner.held)
     }
 
     /// Notes which other net nodes are reached now. One that was not reached for a while is owed what was claimed
@@ -254,7 +254,7 @@ impl UserDirectory {
         due.into_iter()
             .map(|(number, from)| {
                 state.owed.remove(&number);
-                (number, from, state.claims(|owner| owner.stamp >= from))
+                (number, from, state.claims_of(|owner| owner.stamp >= from))
             })
             .collect()
     }
@@ -271,7 +271,7 @@ impl DirectoryState {
         *owed = (*owed).min(stamp);
     }
 
-    fn claims(&self, which: impl Fn(&UserOwner) -> bool) -> Vec<Claim> {
+    fn claims_of(&self, which: impl Fn(&UserOwner) -> bool) -> Vec<Claim> {
         let meant = self.owners.iter().filter(|(_, owner)| which(owner));
         let claim = |(user, owner): (&String, &UserOwner)| {
             let UserOwner { session, stamp, held, .. } = *owner;
@@ -292,7 +292,7 @@ mod tests {
         SessionId(u64::from(node) << 52 | n)
     }
 
-    fn claims(begun: ClaimStart) -> u64 {
+    fn number_of_claims(begun: ClaimStart) -> u64 {
         match begun {
             ClaimStart::Claims { stamp, .. } => stamp,
             other => panic!("{other:?}"),
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn of_two_logins_on_one_node_the_older_is_kicked_or_the_newer_refused() {
         let users = UserDirectory::new(SecondLogin::KickOld);
-        assert_eq!(claims(users.begin("ann", session(1, 1), 100)), 100);
+        assert_eq!(number_of_claims(users.begin("ann", session(1, 1), 100)), 100);
         assert!(users.settle("ann", session(1, 1)));
         assert_eq!(users.begin("ann", session(1, 1), 100), ClaimStart::Already);
         let second = users.begin("ann", session(1, 2), 100);
@@ -317,18 +317,18 @@ mod tests {
         assert!(!users.settle("ann", session(1, 2)) && users.settle("ann", session(1, 3)));
 
         let users = UserDirectory::new(SecondLogin::RefuseNew);
-        claims(users.begin("ann", session(1, 1), 100));
+        number_of_claims(users.begin("ann", session(1, 1), 100));
         assert_eq!(users.begin("ann", session(1, 2), 100), ClaimStart::Taken);
         assert!(users.settle("ann", session(1, 1)));
         assert_eq!(users.free("ann", session(1, 1)), Some(100));
-        claims(users.begin("ann", session(1, 2), 100));
+        number_of_claims(users.begin("ann", session(1, 2), 100));
     }
 
     #[test]
     fn what_is_heard_moves_the_clock_on() {
         let users = UserDirectory::new(SecondLogin::KickOld);
         assert_eq!(users.judge(&[claim(2, 1, 9000, true)], |_| true), Judgement::default());
-        assert_eq!(claims(users.begin("ann", session(1, 1), 100)), 9001);
+        assert_eq!(number_of_claims(users.begin("ann", session(1, 1), 100)), 9001);
     }
 
     #[test]
@@ -344,7 +344,7 @@ mod tests {
         users.note_expected(claim(1, 1, 100, true));
         assert_eq!(users.begin("ann", session(1, 2), 100), ClaimStart::Taken);
         users.all_arrived();
-        claims(users.begin("ann", session(1, 2), 100));
+        number_of_claims(users.begin("ann", session(1, 2), 100));
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(owed[0].2.iter().map(|claim| claim.user.as_str()).collect::<Vec<_>>(), ["eve"]);
         assert_eq!(users.begin("bob", session(1, 3), 200), ClaimStart::Taken, "it may still come");
         users.all_arrived();
-        claims(users.begin("bob", session(1, 3), 200));
+        number_of_claims(users.begin("bob", session(1, 3), 200));
         assert_eq!(users.begin("ann", session(1, 4), 200), ClaimStart::Taken);
     }
 
@@ -371,13 +371,13 @@ mod tests {
     fn a_node_is_told_what_it_has_missed_and_the_younger_of_two_begins() {
         let (old, young) = (Incarnation(1), Incarnation(2));
         let users = UserDirectory::new(SecondLogin::KickOld);
-        claims(users.begin("ann", session(1, 1), 100));
+        number_of_claims(users.begin("ann", session(1, 1), 100));
         users.reached(young, [(NodeNumber(2), old)].into());
         let owed = users.take_owed();
         assert_eq!((owed.len(), owed[0].0, owed[0].2.len()), (1, NodeNumber(2), 1));
         assert!(users.take_owed().is_empty());
         users.reached(young, BTreeMap::new());
-        claims(users.begin("bob", session(1, 2), 100));
+        number_of_claims(users.begin("bob", session(1, 2), 100));
         assert!(users.take_owed().is_empty(), "it is not reached");
         users.reached(young, [(NodeNumber(2), old)].into());
         let owed = users.take_owed();
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(users.take_owed().len(), 1, "it could not be told, and is told again");
 
         let users = UserDirectory::new(SecondLogin::KickOld);
-        claims(users.begin("ann", session(1, 1), 100));
+        number_of_claims(users.begin("ann", session(1, 1), 100));
         users.reached(old, [(NodeNumber(2), young)].into());
         assert!(users.take_owed().is_empty(), "the other begins");
     }

@@ -10,6 +10,7 @@ mod bell;
 mod calls;
 mod driver;
 mod methods;
+mod not_sent;
 mod round_trip;
 mod service;
 
@@ -31,6 +32,7 @@ pub use calls::Sink;
 use calls::{CallTable, Ticket};
 pub use driver::Driver;
 use methods::PeerMethods;
+pub use not_sent::{NotForwarded, NotSent};
 use round_trip::RoundTrip;
 pub use service::{Closed, Service};
 
@@ -114,38 +116,6 @@ pub enum Change {
     /// This side has switched to a newer link, and outcomes have come on this one: [`Link::take_released`] tells whose
     /// last ones.
     Quieter,
-}
-
-/// Why a message was not queued.
-#[derive(Debug)]
-pub enum NotSent {
-    /// The peer is being replaced: the message waits for its successor, or for its Resume.
-    Later,
-    /// The fault that its caller must be told.
-    Fault(Fault),
-}
-
-/// Why a call with a sink was not queued. The sink was not told.
-pub enum NotForwarded {
-    /// As [`NotSent::Later`], with the call's sink.
-    Later(Arc<dyn Sink>),
-    /// The fault that the call's caller must be told.
-    Fault(Fault),
-}
-
-impl From<NotForwarded> for NotSent {
-    fn from(not: NotForwarded) -> Self {
-        match not {
-            NotForwarded::Later(_) => Self::Later,
-            NotForwarded::Fault(fault) => Self::Fault(fault),
-        }
-    }
-}
-
-impl From<Fault> for NotSent {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
 }
 
 /// A call whose outcome goes to a sink, see [`Link::forward`].
