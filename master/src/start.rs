@@ -142,6 +142,7 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let stop = CancellationToken::new();
     let server = Server {
         local,
+        encrypt: cluster.master.encrypt,
         pending: Pending::default(),
         view: handle.view.clone(),
         events: handle.events.clone(),

@@ -13,6 +13,7 @@ mod config_errors;
 mod data;
 mod demo;
 mod discovery;
+mod encryption;
 mod espoir;
 mod extractors;
 mod groups;

@@ -2,6 +2,8 @@
 //!
 //! * [`listen`] — opening listening sockets and handing them to another process.
 //! * [`handshake`] — the shell around `ffproto::handshake`: versions, and who each side is.
+//! * [`channel`] — a connection, encrypted or not, whose both sides have proved who they are.
+//! * [`tls`] — the encryption of a connection.
 //! * [`pending`] — the connections of a port whose peers have proved nothing yet.
 //! * [`run_folder`] — where the run folder of a config is.
 //! * [`key_desk`] — where a node that is started by hand gets its key from the master that runs.
@@ -14,6 +16,7 @@
 //! * [`backoff`] — how long to wait before trying again.
 
 pub mod backoff;
+pub mod channel;
 pub mod control;
 pub mod door;
 pub mod handshake;
@@ -24,6 +27,7 @@ pub mod notify;
 pub mod pending;
 pub mod private_file;
 pub mod run_folder;
+pub mod tls;
 pub mod transport;
 
 pub use link::Link;

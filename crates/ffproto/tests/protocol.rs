@@ -14,6 +14,7 @@ use ffproto::frame::websocket::{Assembly, Opcode, Taken, write, write_close};
 use ffproto::frame::{Firefly, json, upgrade};
 use ffproto::handshake::{
     Answer, Hello, Methods, Opening, Purpose, Refusal, Reply, Transcript, Verdict as Word,
+    takes_encrypted_only,
 };
 use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
@@ -196,6 +197,8 @@ fn handshakes(page: &mut Page) {
         assert_eq!(purpose.negotiate(Versions::OURS, theirs.try_into().unwrap()), Ok(Version(4)));
     }
     // What a node of the last version that was not negotiated sends, which is not to change.
+    let only = Purpose::Link.preamble_of_encrypted_only(Versions::OURS);
+    assert!(takes_encrypted_only(page.bytes("preamble-encrypted-only", &only)[..].try_into().unwrap()));
     let older = page.bytes("preamble-older", b"FFLK\x02\0\x02\0");
     let refused = Purpose::Link.check_first(Versions::OURS, older.try_into().unwrap());
     assert_eq!(

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use ffnet::Link;
-use ffnet::handshake::{Peer, accept};
+use ffnet::channel::{self, Channel};
+use ffnet::handshake::{self, HandshakeError, Local, Peer};
 use ffnet::link::{Closed, Driver};
-use ffnet::pending::Pending;
+use ffnet::pending::{Pending, Place};
 use ffproto::NodeName;
 use ffproto::credential::Credential;
 use ffproto::handshake::Purpose;
@@ -26,7 +27,7 @@ use crate::app::hooks::ChildHook;
 use crate::cluster::side::{PeerKey, Side};
 use crate::exec::execution::run_hook;
 use crate::exec::executor::Executor;
-use crate::exec::tables::Audience;
+use crate::exec::tables::{Audience, HandlerTables};
 use crate::gateway::acceptor::{OpenPorts, accept_failed};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
@@ -71,7 +72,7 @@ pub(crate) async fn serve_memory(
         tokio::select! {
             () = stop.cancelled() => return,
             stream = arriving.recv() => match stream {
-                Some(stream) => drop(root.links.spawn(child(stream, "this process".to_owned(), root.clone()))),
+                Some(stream) => drop(root.links.spawn(child_in_process(stream, root.clone()))),
                 None => return,
             },
         }
@@ -84,23 +85,68 @@ fn take(stream: TcpStream, root: &Arc<ChildListener>) {
     root.links.spawn(child(stream, address, root.clone()));
 }
 
-async fn child<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: String, root: Arc<ChildListener>) {
+/// A child that has proved who it is, and the tables whose methods the handshake has told it.
+struct Admitted {
+    peer: Peer,
+    tables: Arc<HandlerTables>,
+}
+
+async fn child(stream: TcpStream, address: String, root: Arc<ChildListener>) {
+    let node = &root.inbound.executor.node;
+    let admit = |child: &Credential| node.transit().admit_child(child);
+    let encrypt = node.identity().encrypt();
+    let opened = open(&address, &root, async |local, place| {
+        channel::accept(stream, encrypt, Purpose::Link, local, place, admit).await
+    });
+    // What carries the load is looked at once, and not in each read and write.
+    match opened.await {
+        Some((Channel::Plain(stream), child)) => serve_child(stream, child, root).await,
+        Some((Channel::Sealed(stream), child)) => serve_child(stream, child, root).await,
+        None => {}
+    }
+}
+
+async fn child_in_process(mut stream: DuplexStream, root: Arc<ChildListener>) {
+    let transit = root.inbound.executor.node.transit();
+    let admit = |child: &Credential| transit.admit_child(child);
+    let opened = open("this process", &root, async |local, place| {
+        let peer = handshake::accept(&mut stream, Purpose::Link, &local, place, admit).await?;
+        Ok((stream, peer))
+    });
+    if let Some((stream, child)) = opened.await {
+        serve_child(stream, child, root).await;
+    }
+}
+
+/// The child that a handshake brings, with what it is spoken to over; `None` when it brings none.
+async fn open<S>(
+    address: &str,
+    root: &ChildListener,
+    handshake: impl AsyncFnOnce(Local, &Place) -> Result<(S, Peer), HandshakeError>,
+) -> Option<(S, Admitted)> {
     let executor = &root.inbound.executor;
-    let (identity, transit) = (executor.node.identity(), executor.node.transit());
     let tables = executor.tables.get();
     let place = root.pending.enter();
-    let shaken = match identity.local(tables.names(Audience::CHILDREN)) {
-        Ok(local) => {
-            let admit = |child: &Credential| transit.admit_child(child);
-            accept(&mut stream, Purpose::Link, &local, &place, admit).await
-        }
+    let opened = match executor.node.identity().local(tables.names(Audience::CHILDREN)) {
+        Ok(local) => handshake(local, &place).await,
         Err(error) => Err(error),
     };
-    let peer: Peer = match shaken {
-        Ok(peer) => peer,
-        Err(error) => return warn!(%address, "no child: {}", fftelemetry::chain(&error)),
-    };
-    drop(place);
+    match opened {
+        Ok((stream, peer)) => Some((stream, Admitted { peer, tables })),
+        Err(error) => {
+            warn!(%address, "no child: {}", fftelemetry::chain(&error));
+            None
+        }
+    }
+}
+
+async fn serve_child<S>(stream: S, child: Admitted, root: Arc<ChildListener>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let executor = &root.inbound.executor;
+    let (identity, transit) = (executor.node.identity(), executor.node.transit());
+    let Admitted { peer, tables } = child;
     let link = transit.new_link(peer);
     transit.link_up(Side::Child, &link);
     if !transit.add_child(link.clone()) {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffnet::backoff::Backoff;
+use ffnet::channel::{self, Channel};
 use ffnet::control::NodeSide;
 use ffnet::door;
-use ffnet::handshake::{HandshakeError, dial};
+use ffnet::handshake::HandshakeError;
 use ffproto::control::{Door, MESSAGE_BYTES_MAX, METRICS, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Version, handover};
@@ -150,18 +151,21 @@ impl Control {
     }
 
     /// Connects; says whether the master takes metrics.
-    async fn open(&self) -> Result<(NodeSide<TcpStream>, bool), HandshakeError> {
-        let local = self.reported.transit.identity().local(vec![METRICS.to_owned()])?;
+    async fn open(&self) -> Result<(NodeSide<Channel>, bool), HandshakeError> {
+        let identity = self.reported.transit.identity();
+        let local = identity.local(vec![METRICS.to_owned()])?;
         let connecting = TcpStream::connect(self.master_address());
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
-        let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        let master = dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
+        let (encrypt, to) = (identity.encrypt(), NodeName::master());
+        let opened = channel::dial(stream, encrypt, Purpose::Control, local, &to, Incarnation(0));
+        let (channel, master) = opened.await?;
         let takes_metrics = master.methods.iter().any(|method| method == METRICS);
-        Ok((NodeSide::new(stream, master.version), takes_metrics))
+        Ok((NodeSide::new(channel, master.version), takes_metrics))
     }
 
-    async fn talk(&mut self, mut master: NodeSide<TcpStream>, takes_metrics: bool) -> io::Result<()> {
+    async fn talk(&mut self, mut master: NodeSide<Channel>, takes_metrics: bool) -> io::Result<()> {
         if master.version().has(Version::RELEASE) {
             master.send(ToMaster::Release { release: env!("CARGO_PKG_VERSION").into() }).await?;
         }

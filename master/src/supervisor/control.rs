@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ffnet::channel::{self, Channel};
 use ffnet::control::MasterSide;
-use ffnet::handshake::{self, Local, Peer};
+use ffnet::handshake::{Local, Peer};
 use ffnet::pending::Pending;
 use ffproto::control::{METRICS, ToMaster, ToNode};
 use ffproto::credential::Credential;
+use ffproto::encrypt::Encrypt;
 use ffproto::handshake::{Purpose, Refusal, fence};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
@@ -41,6 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) local: Arc<Local>,
+    pub(crate) encrypt: Encrypt,
     /// Those that have connected and proved nothing yet.
     pub(crate) pending: Pending,
     pub(crate) view: watch::Receiver<Arc<ClusterView>>,
@@ -77,18 +80,19 @@ impl Server {
         }
     }
 
-    async fn connection(self, mut stream: TcpStream, from: SocketAddr, conn: u64) {
+    async fn connection(self, stream: TcpStream, from: SocketAddr, conn: u64) {
         let _ = stream.set_nodelay(true);
-        let Ok(local) = stream.local_addr() else { return };
+        let Ok(at) = stream.local_addr() else { return };
         let place = self.pending.enter();
         let admit = |node: &Credential| self.admit(node);
-        let shaken = handshake::accept(&mut stream, Purpose::Control, &self.local, &place, admit);
-        let peer = match shaken.await {
-            Ok(peer) => peer,
-            Err(why) => return warn!(%from, "no node registered: {why}"),
+        let local = Local::clone(&self.local);
+        let opened = channel::accept(stream, self.encrypt, Purpose::Control, local, &place, admit);
+        let (channel, peer) = match opened.await {
+            Ok(opened) => opened,
+            Err(why) => return warn!(%from, "no node registered: {}", fftelemetry::chain(&why)),
         };
         drop(place);
-        let wire = Wire { peer: from.ip().to_canonical(), local: local.ip().to_canonical() };
+        let wire = Wire { peer: from.ip().to_canonical(), local: at.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
         let Peer { name: node, incarnation, pid, methods, version, .. } = peer;
         let knows = methods.iter().any(|method| method == METRICS);
@@ -98,7 +102,7 @@ impl Server {
         if self.events.send(linked).await.is_err() {
             return self.gatherer.unlinked(&process, conn);
         }
-        let ended = self.converse(MasterSide::new(stream, version), tells, |message| match message {
+        let ended = self.converse(MasterSide::new(channel, version), tells, |message| match message {
             // The supervisor has nothing to decide about them, and may be busy.
             ToMaster::Metrics { ask, text } => {
                 self.gatherer.told(process.clone(), ask, text);
@@ -134,7 +138,7 @@ impl Server {
 
     async fn converse(
         &self,
-        mut frames: MasterSide<TcpStream>,
+        mut frames: MasterSide<Channel>,
         mut tells: mpsc::Receiver<Tell>,
         said: impl Fn(ToMaster) -> Option<Event>,
     ) -> io::Result<()> {

@@ -33,11 +33,11 @@ fn local_of(keys: &ClusterKeys, claims: Claims, incarnation: u64) -> Local {
     }
 }
 
-fn local(name: &str) -> Local {
+pub(crate) fn local(name: &str) -> Local {
     local_of(&keys(1), claims(name), 1)
 }
 
-fn name(text: &str) -> NodeName {
+pub(crate) fn name(text: &str) -> NodeName {
     NodeName::try_from(text).unwrap()
 }
 
