@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::supervisor::Handle;
+use crate::supervisor::rotation::Tokens;
 use ffconfig::Master;
 use parking_lot::Mutex;
 use rocket::config::{LogLevel, Shutdown as ShutdownConfig};
@@ -18,9 +20,6 @@ use rocket::fairing::AdHoc;
 use rocket::{Build, Config, Rocket, Shutdown};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
-use zeroize::Zeroizing;
-
-use crate::supervisor::Handle;
 
 /// How long it may take to open its port.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -36,7 +35,7 @@ struct Site {
     /// Readers of `/events` at once.
     readers: Arc<Semaphore>,
     /// Asked for on everything but `/healthz`.
-    token: Option<Arc<Zeroizing<String>>>,
+    tokens: Tokens,
     /// Bound to loopback: only names of this host are right then.
     loopback: bool,
 }
@@ -59,14 +58,10 @@ impl Admin {
 ///
 /// # Errors
 /// One line that says why it does not.
-pub(crate) async fn start(
-    master: &Master,
-    token: Option<Arc<Zeroizing<String>>>,
-    handle: Handle,
-) -> Result<Admin, String> {
+pub(crate) async fn start(master: &Master, tokens: Tokens, handle: Handle) -> Result<Admin, String> {
     let at = master.webport;
     let readers = Arc::new(Semaphore::new(READERS_MAX));
-    let site = Site { handle, readers, token, loopback: at.ip().is_loopback() };
+    let site = Site { handle, readers, tokens, loopback: at.ip().is_loopback() };
     let (up, is_up) = oneshot::channel();
     let (end, ended) = oneshot::channel();
     let serve = move || {

@@ -37,6 +37,7 @@ mod records;
 mod rollback;
 mod reload;
 mod replacement;
+mod rotation;
 mod routing;
 mod sessions;
 mod single;

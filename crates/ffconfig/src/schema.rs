@@ -228,7 +228,7 @@ pub(crate) static TOP: Section = Section {
 
 pub(crate) static MASTER: Section = Section {
     place: "master",
-    reload: "The running master keeps its settings: a change is reported, and taken when the master is started anew.",
+    reload: "The running master takes `token` (a rotation of the keys, docs/operations.md) and `restart`; another change is refused with 409, and taken when the master is started anew.",
     shorthand: None,
     keys: &[
         key("rootport", ValueKind::Listen, "Where nodes register.").required(),

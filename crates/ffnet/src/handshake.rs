@@ -265,8 +265,9 @@ async fn answer<S: AsyncWrite + Unpin>(
     transcript: &Transcript<'_>,
     verdict: Verdict,
 ) -> Result<(), HandshakeError> {
-    let credential = local.keys.credential().clone();
-    let signature = local.keys.sign(&transcript.of_acceptor(&credential, &verdict));
+    let keys = local.keys.shown_to(transcript.hello.credential.root);
+    let credential = keys.credential().clone();
+    let signature = keys.sign(&transcript.of_acceptor(&credential, &verdict));
     send(io, &Answer { credential, verdict, signature }, PROOF_BYTES_MAX).await
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffkeys::TrustRoots;
 use ffnet::backoff::Backoff;
 use ffnet::channel::{self, Channel};
 use ffnet::control::NodeSide;
@@ -223,6 +224,16 @@ impl Control {
         Some(Found { name, kind, incarnation, number, address, version, load, since_ms, ended: false })
     }
 
+    fn trust(&self, roots: TrustRoots) {
+        let identity = self.reported.transit.identity();
+        if identity.trust(roots) {
+            info!("the cluster's keys have changed; those of before the change are valid until the next one");
+        }
+        if !identity.has_valid_key() {
+            warn!("this node's key is of before that, and nobody takes it any more: start the node again");
+        }
+    }
+
     fn obey(&self, told: ToNode) {
         match told {
             ToNode::Registered { number, release } => {
@@ -246,6 +257,7 @@ impl Control {
                 // One at a time: the master waits for what becomes of the first.
                 let _ = self.hand_over.try_send(door);
             }
+            ToNode::Roots { current, previous } => self.trust(TrustRoots { current, previous }),
             // Answered where it is read.
             ToNode::Metrics { .. } => {}
             ToNode::HandBack { door } => {

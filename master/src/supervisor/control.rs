@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ffambient::Clock;
 use ffnet::channel::{self, Channel};
 use ffnet::control::MasterSide;
 use ffnet::handshake::{Local, Peer};
@@ -42,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What every connection needs.
 #[derive(Clone)]
 pub(crate) struct Server {
-    pub(crate) local: Arc<Local>,
+    pub(crate) local: watch::Receiver<Arc<Local>>,
     pub(crate) encrypt: Encrypt,
     /// Those that have connected and proved nothing yet.
     pub(crate) pending: Pending,
@@ -84,21 +85,27 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let Ok(at) = stream.local_addr() else { return };
         let place = self.pending.enter();
-        let admit = |node: &Credential| self.admit(node);
-        let local = Local::clone(&self.local);
+        let local = Local::clone(&self.local.borrow());
+        let clock = local.clock.clone();
+        let mut root = None;
+        let admit = |node: &Credential| {
+            root = Some(node.root);
+            self.admit(node, &clock)
+        };
         let opened = channel::accept(stream, self.encrypt, Purpose::Control, local, &place, admit);
         let (channel, peer) = match opened.await {
             Ok(opened) => opened,
             Err(why) => return warn!(%from, "no node registered: {}", fftelemetry::chain(&why)),
         };
         drop(place);
+        let Some(root) = root else { return };
         let wire = Wire { peer: from.ip().to_canonical(), local: at.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
         let Peer { name: node, incarnation, pid, methods, version, .. } = peer;
         let knows = methods.iter().any(|method| method == METRICS);
         let process = (node.clone(), incarnation);
         self.gatherer.linked(process.clone(), conn, outbox.clone(), knows);
-        let linked = Event::Linked { node: node.clone(), incarnation, pid, wire, conn, outbox };
+        let linked = Event::Linked { node: node.clone(), incarnation, pid, wire, conn, root, outbox };
         if self.events.send(linked).await.is_err() {
             return self.gatherer.unlinked(&process, conn);
         }
@@ -118,7 +125,7 @@ impl Server {
     }
 
     /// Only what is known now: the machine decides again when the node registers.
-    fn admit(&self, credential: &Credential) -> Result<(), Refusal> {
+    fn admit(&self, credential: &Credential, clock: &Clock) -> Result<(), Refusal> {
         let (name, incarnation) = (&credential.claims.name, credential.incarnation);
         let view = self.view.borrow();
         let node = view.node(name.as_str()).ok_or_else(|| Refusal::Unknown(name.clone()))?;
@@ -126,7 +133,7 @@ impl Server {
         // While one process replaces the other, both belong here.
         let known = [node.incarnation, beside].contains(&Some(incarnation));
         if !known {
-            if !incarnation.may_register_at(self.local.clock.now_ms()) {
+            if !incarnation.may_register_at(clock.now_ms()) {
                 return Err(Refusal::Future(incarnation));
             }
             fence(name, node.incarnation, incarnation)?;

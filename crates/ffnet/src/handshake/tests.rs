@@ -301,3 +301,45 @@ async fn before_the_proof_a_length_above_four_kib_takes_no_memory() {
         assert!(matches!(refused, Err(HandshakeError::Malformed)));
     }
 }
+
+/// A master's keys of a generation, and those of the one before, which it shows to who knows no other.
+fn master_after_rotation(before: &ClusterKeys) -> (ClusterKeys, Local) {
+    let secret = ClusterSecret::new(&Chance::seeded(7)).unwrap();
+    let now = ClusterKeys::new(&secret, 0, Some(before.roots().current)).unwrap();
+    let claims = Claims::of_master(ClusterName::try_from("c").unwrap());
+    let older = local_of(before, claims.clone(), 1).keys;
+    let master = local_of(&now, claims, 1);
+    let keys = Arc::try_unwrap(master.keys).unwrap().with_older(Arc::try_unwrap(older).unwrap());
+    (now, Local { keys: Arc::new(keys), ..master })
+}
+
+#[tokio::test]
+async fn a_node_that_has_missed_a_rotation_knows_its_master_and_then_its_neighbours() {
+    let before = keys(1);
+    let (now, master) = master_after_rotation(&before);
+    let missed = local_of(&before, claims("net"), 1);
+    let (a, b) = shake_for(Purpose::Control, missed.clone(), master.clone(), Ok(())).await;
+    assert_eq!((a.unwrap().name, b.unwrap().name), (NodeName::master(), name("net")));
+    let (a, _) = shake_for(Purpose::Control, local_of(&now, claims("net"), 1), master, Ok(())).await;
+    assert_eq!(a.unwrap().name, NodeName::master());
+    // A parent that was started since is a stranger to it, until the master has told it.
+    let gate = || local_of(&now, claims("gate"), 1);
+    let (a, _) = shake(missed.clone(), gate()).await;
+    assert!(matches!(a, Err(HandshakeError::Stranger(CredentialFault::Root))), "{a:?}");
+    let told = Local { keys: Arc::new(missed.keys.with_roots(now.roots())), ..missed };
+    assert!(shake(told, gate()).await.0.is_ok());
+}
+
+/// Nothing in a credential ends by a clock.
+#[tokio::test(start_paused = true)]
+async fn links_come_back_after_a_week_without_a_master() {
+    let (mut net, mut gate) = (local("net"), local("gate"));
+    let clock = Clock::starting_at(Clock::system().now());
+    (net.clock, gate.clock) = (clock.clone(), clock.clone());
+    assert!(shake(net.clone(), gate.clone()).await.0.is_ok());
+    let before = clock.now_ms();
+    tokio::time::advance(Duration::from_secs(7 * 86_400)).await;
+    assert!(clock.now_ms() >= before + 7 * 86_400_000);
+    let (a, b) = shake(net, gate).await;
+    assert!(a.is_ok() && b.is_ok());
+}
