@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
+use tests::single::Single;
 use tests::wait;
 use tokio::net::TcpStream;
 
@@ -132,6 +133,31 @@ async fn a_token_that_changed_while_no_master_ran_is_told_to_the_nodes_that_are_
     // Those that were waiting for game1 have been told so.
     drop(load);
     cluster.stop().await
+}
+
+/// As on another host: a `master single` has started it.
+#[tokio::test]
+async fn a_node_that_its_master_does_not_start_gets_a_new_key_when_it_is_asked_for() -> Result<()> {
+    let with = |token: &str| format!("\"master\": {{ \"token\": \"{token}\",");
+    let first = brief()?.replace("\"master\": {", &with(TOKENS[0]));
+    let mut cluster = Cluster::processes(first.clone()).await?;
+    ensure!(cluster.admin("POST", "/nodes/game1/stop").await?.status == 200);
+    let single = Single::start("game1", &cluster.folder().join("config.json"))?;
+    cluster.until("game1", "ready, by `master single`", |node| node["state"] == "ready").await?;
+    let old = cluster.pid("game1").await?;
+    for n in [1, 2] {
+        cluster.configure(first.clone().replace(TOKENS[0], TOKENS[n]))?;
+        // Of the one who asks only the token of before is known.
+        let asked = [("Authorization", &*format!("Bearer {}", TOKENS[n - 1]))];
+        let answer = tests::http::request(cluster.at("admin"), "POST", "/reload", &asked).await?;
+        ensure!(answer.status == 200, "{answer:?}\n{}", cluster.log());
+        let log = cluster.log();
+        ensure!(log.contains("game1 has a key of before the last change") == (n == 2), "{n}: {log}");
+    }
+    single.signal(Signal::SIGHUP)?;
+    cluster.until_back("game1", old).await?;
+    cluster.until_answered(300).await?;
+    cluster.stop_with(single).await
 }
 
 /// Nothing that a link needs to come back ends while there is no master; `ffnet::handshake` has the week.

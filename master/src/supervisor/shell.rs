@@ -559,9 +559,10 @@ impl Shell {
         let mut reports = vec![Do::Report(Report::Info(text.into()))];
         let told: Vec<_> = self.links.iter().map(|(process, link)| (process.clone(), link.root)).collect();
         for ((node, incarnation), root) in told {
-            if !self.keys.has(root) && !self.machine.is_here(&node) {
+            // Those that this master has started get another one by the reload that follows.
+            if !self.keys.has(root) && !self.processes.contains_key(&(node.clone(), incarnation)) {
                 let text = format!(
-                    "{node} has a key of before the last change, which nobody takes any more: start it again on its host"
+                    "{node} has a key of before the last change, which nobody takes any more: SIGHUP to its `master single`, or start it again"
                 );
                 reports.push(Do::Report(Report::Warn(text)));
             }
