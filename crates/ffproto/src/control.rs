@@ -10,6 +10,7 @@ use bincode::Options;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::credential::PublicKey;
 use crate::{Incarnation, NodeName, NodeNumber, Version};
 
 /// Among the methods of a control handshake: this end knows [`ToNode::Metrics`] and [`ToMaster::Metrics`]. Programs of older releases
@@ -70,6 +71,13 @@ pub enum ToNode {
     Metrics {
         /// The number of the question.
         ask: u64,
+    },
+    /// The public keys by which others are known from now on. After the first message, and after each rotation.
+    Roots {
+        /// What signs now.
+        current: PublicKey,
+        /// What has signed before the last rotation, and is valid still.
+        previous: Option<PublicKey>,
     },
 }
 

@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffkeys::TrustRoots;
 use ffnet::backoff::Backoff;
+use ffnet::channel::{self, Channel};
 use ffnet::control::NodeSide;
 use ffnet::door;
-use ffnet::handshake::{HandshakeError, dial};
+use ffnet::handshake::HandshakeError;
 use ffproto::control::{Door, MESSAGE_BYTES_MAX, METRICS, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Version, handover};
@@ -150,18 +152,21 @@ impl Control {
     }
 
     /// Connects; says whether the master takes metrics.
-    async fn open(&self) -> Result<(NodeSide<TcpStream>, bool), HandshakeError> {
-        let local = self.reported.transit.identity().local(vec![METRICS.to_owned()])?;
+    async fn open(&self) -> Result<(NodeSide<Channel>, bool), HandshakeError> {
+        let identity = self.reported.transit.identity();
+        let local = identity.local(vec![METRICS.to_owned()])?;
         let connecting = TcpStream::connect(self.master_address());
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
-        let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        let master = dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
+        let (encrypt, to) = (identity.encrypt(), NodeName::master());
+        let opened = channel::dial(stream, encrypt, Purpose::Control, local, &to, Incarnation(0));
+        let (channel, master) = opened.await?;
         let takes_metrics = master.methods.iter().any(|method| method == METRICS);
-        Ok((NodeSide::new(stream, master.version), takes_metrics))
+        Ok((NodeSide::new(channel, master.version), takes_metrics))
     }
 
-    async fn talk(&mut self, mut master: NodeSide<TcpStream>, takes_metrics: bool) -> io::Result<()> {
+    async fn talk(&mut self, mut master: NodeSide<Channel>, takes_metrics: bool) -> io::Result<()> {
         if master.version().has(Version::RELEASE) {
             master.send(ToMaster::Release { release: env!("CARGO_PKG_VERSION").into() }).await?;
         }
@@ -219,6 +224,16 @@ impl Control {
         Some(Found { name, kind, incarnation, number, address, version, load, since_ms, ended: false })
     }
 
+    fn trust(&self, roots: TrustRoots) {
+        let identity = self.reported.transit.identity();
+        if identity.trust(roots) {
+            info!("the cluster's keys have changed; those of before the change are valid until the next one");
+        }
+        if !identity.has_valid_key() {
+            warn!("this node's key is of before that, and nobody takes it any more: start the node again");
+        }
+    }
+
     fn obey(&self, told: ToNode) {
         match told {
             ToNode::Registered { number, release } => {
@@ -242,6 +257,7 @@ impl Control {
                 // One at a time: the master waits for what becomes of the first.
                 let _ = self.hand_over.try_send(door);
             }
+            ToNode::Roots { current, previous } => self.trust(TrustRoots { current, previous }),
             // Answered where it is read.
             ToNode::Metrics { .. } => {}
             ToNode::HandBack { door } => {

@@ -140,7 +140,12 @@ where
             let mut room = ReadBuf::new(&mut self.read[self.have..]);
             match ready!(Pin::new(&mut self.io).poll_read(&mut cx, &mut room)) {
                 Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Poll::Ready(Closed::ByPeer),
+                // An encrypted stream that is cut says so, and a killed process cuts it.
+                Err(e)
+                    if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) =>
+                {
+                    return Poll::Ready(Closed::ByPeer);
+                }
                 Err(e) => return Poll::Ready(Closed::Io(e)),
             }
             let n = room.filled().len();
@@ -271,9 +276,10 @@ where
         if self.leaving.is_none() {
             self.have = 0;
             self.leaving = Some((why, Instant::now() + self.link.0.limits.heartbeat));
-            // When it fails the peer is gone, which the next read says.
-            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
         }
+        // Again in each turn: what is encrypted says its end over the socket, which may have no room. When it fails the peer is
+        // gone, which the next read says.
+        let _ = Pin::new(&mut self.io).poll_shutdown(cx);
     }
 
     /// Writes everything that is queued; registers for more. When this side wants to close, Bye is the last.
