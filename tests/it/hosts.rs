@@ -1,6 +1,7 @@
 //! A cluster over two hosts, which are two network namespaces: needs root and iproute2.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use tests::cluster::Cluster;
@@ -9,8 +10,8 @@ use tests::single::Single;
 use tests::wait;
 
 /// Another host: a network namespace that reaches this one over a cable of its own. Dropping it removes it.
-struct Host {
-    name: String,
+pub(crate) struct Host {
+    pub(crate) name: String,
     subnet: String,
 }
 
@@ -23,10 +24,13 @@ fn ip(arguments: &str) -> Result<()> {
 
 impl Host {
     /// `None`, and why, where this cannot be tried.
-    fn new() -> Option<Self> {
-        let pid = std::process::id();
-        let host =
-            Self { name: format!("ff{pid}"), subnet: format!("10.{}.{}", 64 + pid / 256 % 64, pid % 256) };
+    pub(crate) fn new() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let host = Self {
+            name: format!("ff{pid}x{number}"),
+            subnet: format!("10.{}.{}", 64 + (pid / 256 + 8 * number) % 64, pid % 256),
+        };
         match host.connect() {
             Ok(()) => Some(host),
             Err(error) => {
@@ -50,7 +54,7 @@ impl Host {
     }
 
     /// The address of this host as that one reaches it.
-    fn here(&self) -> String {
+    pub(crate) fn here(&self) -> String {
         format!("{}.1", self.subnet)
     }
 

@@ -39,6 +39,7 @@ mod replacement;
 mod routing;
 mod sessions;
 mod single;
+mod strangers;
 mod succession;
 mod supervision;
 mod targets;
