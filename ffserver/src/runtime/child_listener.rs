@@ -169,6 +169,9 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(
             // A stop waits for this task, and so for the hook.
             let _ = told.await;
         }
+        if phase == Phase::Ready {
+            transit.let_older_serve(&name).await;
+        }
     }
 }
 
