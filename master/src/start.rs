@@ -11,7 +11,6 @@ use ffkeys::KeyError;
 use ffnet::admission::{Admission, Bounds};
 use ffnet::handshake::Local;
 use ffnet::key_desk::Desk;
-use ffproto::control::METRICS;
 use ffproto::credential::Claims;
 use ffproto::{Incarnation, NodeName, Versions};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -229,7 +228,7 @@ fn local(
     Ok(Local {
         keys: Arc::new(own),
         versions,
-        methods: vec![METRICS.to_owned()],
+        methods: Vec::new(),
         chance: ambient.chance.stream("control"),
         clock: ambient.clock.clone(),
         binding: Vec::new(),

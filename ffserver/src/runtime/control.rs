@@ -10,7 +10,7 @@ use ffnet::backoff::Backoff;
 use ffnet::control::NodeSide;
 use ffnet::door;
 use ffnet::handshake::{HandshakeError, dial};
-use ffproto::control::{Door, MESSAGE_BYTES_MAX, METRICS, NodeStatus, ToMaster, ToNode};
+use ffproto::control::{Door, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Version, handover};
 use fftelemetry::metrics::exposition;
@@ -98,10 +98,10 @@ impl Control {
         loop {
             let begun = Instant::now();
             let why = match self.open().await {
-                Ok((connection, takes_metrics)) => {
+                Ok(connection) => {
                     complained = false;
                     info!("registered at the master");
-                    match self.talk(connection, takes_metrics).await {
+                    match self.talk(connection).await {
                         Ok(()) => "it closed the connection".to_owned(),
                         Err(error) => error.to_string(),
                     }
@@ -149,19 +149,17 @@ impl Control {
         (host, self.master.rootport.port())
     }
 
-    /// Connects; says whether the master takes metrics.
-    async fn open(&self) -> Result<(NodeSide<TcpStream>, bool), HandshakeError> {
-        let local = self.reported.transit.identity().local(vec![METRICS.to_owned()])?;
+    async fn open(&self) -> Result<NodeSide<TcpStream>, HandshakeError> {
+        let local = self.reported.transit.identity().local(Vec::new())?;
         let connecting = TcpStream::connect(self.master_address());
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
         let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
         let master = dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
-        let takes_metrics = master.methods.iter().any(|method| method == METRICS);
-        Ok((NodeSide::new(stream, master.version), takes_metrics))
+        Ok(NodeSide::new(stream, master.version))
     }
 
-    async fn talk(&mut self, mut master: NodeSide<TcpStream>, takes_metrics: bool) -> io::Result<()> {
+    async fn talk(&mut self, mut master: NodeSide<TcpStream>) -> io::Result<()> {
         if master.version().has(Version::RELEASE) {
             master.send(ToMaster::Release { release: env!("CARGO_PKG_VERSION").into() }).await?;
         }
@@ -182,7 +180,7 @@ impl Control {
                         // So that whoever sees the node ready sees its links as well.
                         master.send(ToMaster::Status(self.status())).await?;
                         // What a process that leaves has counted shall not be lost with it.
-                        if takes_metrics && matches!(message, ToMaster::Stopping | ToMaster::HandedOver) {
+                        if matches!(message, ToMaster::Stopping | ToMaster::HandedOver) {
                             master.send(self.metrics(0)).await?;
                         }
                         master.send(message.clone()).await?;
