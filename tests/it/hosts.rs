@@ -13,8 +13,8 @@ use tests::single::Single;
 use tests::wait;
 
 /// Another host: a network namespace that reaches this one over a cable of its own. Dropping it removes it.
-struct Host {
-    name: String,
+pub(crate) struct Host {
+    pub(crate) name: String,
     subnet: String,
 }
 
@@ -27,7 +27,7 @@ fn ip(arguments: &str) -> Result<()> {
 
 impl Host {
     /// `None`, and why, where this cannot be tried.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         static LAST: AtomicU32 = AtomicU32::new(0);
         let (pid, number) = (std::process::id(), LAST.fetch_add(1, Ordering::Relaxed));
         let name = format!("ff{pid}x{number}");
@@ -56,7 +56,7 @@ impl Host {
     }
 
     /// The address of this host as that one reaches it.
-    fn here(&self) -> String {
+    pub(crate) fn here(&self) -> String {
         format!("{}.1", self.subnet)
     }
 

@@ -210,6 +210,9 @@ where
             // A stop waits for this task, and so for the hook.
             let _ = told.await;
         }
+        if phase == Phase::Ready {
+            transit.let_older_serve(&name).await;
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use ffnet::channel::{self, Channel};
 use ffnet::control::NodeSide;
 use ffnet::door;
 use ffnet::handshake::HandshakeError;
-use ffproto::control::{Door, MESSAGE_BYTES_MAX, METRICS, NodeStatus, ToMaster, ToNode};
+use ffproto::control::{Door, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Version, handover};
 use fftelemetry::metrics::exposition;
@@ -100,10 +100,10 @@ impl Control {
         loop {
             let begun = Instant::now();
             let why = match self.open().await {
-                Ok((connection, takes_metrics)) => {
+                Ok(connection) => {
                     complained = false;
                     info!("registered at the master");
-                    match self.talk(connection, takes_metrics).await {
+                    match self.talk(connection).await {
                         Ok(()) => "it closed the connection".to_owned(),
                         Err(error) => error.to_string(),
                     }
@@ -151,10 +151,9 @@ impl Control {
         (host, self.master.rootport.port())
     }
 
-    /// Connects; says whether the master takes metrics.
-    async fn open(&self) -> Result<(NodeSide<Channel>, bool), HandshakeError> {
+    async fn open(&self) -> Result<NodeSide<Channel>, HandshakeError> {
         let identity = self.reported.transit.identity();
-        let local = identity.local(vec![METRICS.to_owned()])?;
+        let local = identity.local(Vec::new())?;
         let connecting = TcpStream::connect(self.master_address());
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
         let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
@@ -162,11 +161,10 @@ impl Control {
         let (encrypt, to) = (identity.encrypt(), NodeName::master());
         let opened = channel::dial(stream, encrypt, Purpose::Control, local, &to, Incarnation(0));
         let (channel, master) = opened.await?;
-        let takes_metrics = master.methods.iter().any(|method| method == METRICS);
-        Ok((NodeSide::new(channel, master.version), takes_metrics))
+        Ok(NodeSide::new(channel, master.version))
     }
 
-    async fn talk(&mut self, mut master: NodeSide<Channel>, takes_metrics: bool) -> io::Result<()> {
+    async fn talk(&mut self, mut master: NodeSide<Channel>) -> io::Result<()> {
         if master.version().has(Version::RELEASE) {
             master.send(ToMaster::Release { release: env!("CARGO_PKG_VERSION").into() }).await?;
         }
@@ -187,7 +185,7 @@ impl Control {
                         // So that whoever sees the node ready sees its links as well.
                         master.send(ToMaster::Status(self.status())).await?;
                         // What a process that leaves has counted shall not be lost with it.
-                        if takes_metrics && matches!(message, ToMaster::Stopping | ToMaster::HandedOver) {
+                        if matches!(message, ToMaster::Stopping | ToMaster::HandedOver) {
                             master.send(self.metrics(0)).await?;
                         }
                         master.send(message.clone()).await?;

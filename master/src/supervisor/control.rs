@@ -11,7 +11,7 @@ use ffnet::admission::{Admission, Slot};
 use ffnet::channel::{self, Channel};
 use ffnet::control::MasterSide;
 use ffnet::handshake::{HandshakeError, Local, Peer};
-use ffproto::control::{METRICS, ToMaster, ToNode};
+use ffproto::control::{ToMaster, ToNode};
 use ffproto::credential::Credential;
 use ffproto::encrypt::Encrypt;
 use ffproto::handshake::{Purpose, Refusal, fence};
@@ -103,10 +103,9 @@ impl Server {
         };
         let wire = Wire { peer: from.ip().to_canonical(), local: at.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
-        let Peer { name: node, incarnation, pid, methods, version, .. } = peer;
-        let knows = methods.iter().any(|method| method == METRICS);
+        let Peer { name: node, incarnation, pid, version, .. } = peer;
         let process = (node.clone(), incarnation);
-        self.gatherer.linked(process.clone(), conn, outbox.clone(), knows);
+        self.gatherer.linked(process.clone(), conn, outbox.clone());
         let linked = Event::Linked { node: node.clone(), incarnation, pid, wire, conn, root, outbox };
         if self.events.send(linked).await.is_err() {
             return self.gatherer.unlinked(&process, conn);

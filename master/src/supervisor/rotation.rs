@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ffambient::Ambient;
 use ffkeys::{ClusterKeys, KeyError};
 use ffnet::handshake::Local;
-use ffproto::control::{METRICS, ToNode};
+use ffproto::control::ToNode;
 use ffproto::credential::PublicKey;
 use ffproto::{ClusterName, Incarnation, Versions};
 use parking_lot::RwLock;
@@ -115,7 +115,7 @@ fn local(
     Ok(Local {
         keys: Arc::new(keys.own(cluster, incarnation, &ambient.chance)?),
         versions,
-        methods: vec![METRICS.to_owned()],
+        methods: Vec::new(),
         chance: ambient.chance.stream("control"),
         clock: ambient.clock.clone(),
         binding: Vec::new(),

@@ -9,7 +9,6 @@ use ffconfig::Cluster;
 use ffnet::door::DoorListener;
 use ffproto::control::ToNode;
 use ffproto::credential::PublicKey;
-use ffproto::handshake::Refusal;
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -399,10 +398,9 @@ impl Shell {
 
     /// The keys of a start that a person makes.
     fn key_of(&self, name: &NodeName, incarnation: Incarnation) -> Result<Zeroizing<Vec<u8>>, String> {
-        if !incarnation.may_register_at(self.ambient.clock.now_ms()) {
-            return Err(Refusal::Future(incarnation).to_string());
-        }
-        let unknown = || format!("there is no node `{name}` in the config that runs here");
+        let may = self.machine.may_start_by_hand(name, incarnation, self.ambient.clock.now_ms());
+        may.map_err(|why| why.to_string())?;
+        let unknown = || format!("`{name}` is not in the config any more");
         let node = self.cluster.node(name.as_str()).ok_or_else(unknown)?;
         let keys = self.keys.cluster().start(self.cluster.claims(node), incarnation, &self.ambient.chance);
         info!("{name} is started by hand: its start {incarnation} has got a key");

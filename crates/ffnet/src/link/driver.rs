@@ -21,6 +21,9 @@ use super::{Change, Link, flag};
 
 /// Large enough that a busy link is read a few hundred frames at a time; one per link, so it may be.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// A peer that asks on while this many times `outbox_bytes_max` wait for it is left: faults and signs of life, which the
+/// bound does not hold back, are all that can have come on top of it.
+const UNREAD_MAX: usize = 2;
 /// A written buffer larger than this is given back once it is empty: a thousand clients with 1 KiB each fill one of
 /// more than a MiB in every turn, and to make it anew each time costs a page fault for every four messages.
 const KEEP_BYTES: usize = 4 * 1024 * 1024;
@@ -177,8 +180,13 @@ where
 
     fn handle_frames(&mut self) -> Result<(), Closed> {
         let max = self.link.0.limits.frame_bytes_max;
+        let mut out = self.link.0.out.lock();
+        if out.bytes.len() > self.link.0.limits.outbox_bytes_max.saturating_mul(UNREAD_MAX) {
+            return Err(Closed::Unread);
+        }
         // What the frames lead to on this very link is written at the end of this turn: it needs no other.
-        self.link.0.out.lock().asleep = false;
+        out.asleep = false;
+        drop(out);
         self.service.begin();
         let handled = self.handle_complete(max);
         self.service.settle();
