@@ -139,9 +139,12 @@ impl Stranger {
         let ours = port.purpose.preamble(local.versions);
         let mut theirs = [0; PREAMBLE_BYTES];
         stream.write_all(&ours).await?;
-        stream.read_exact(&mut theirs).await?;
         let mut nonce = [0; 32];
-        stream.read_exact(&mut nonce).await?;
+        let what = format!("{} as {} in its start {incarnation}, without waiting", port.to, claims.name);
+        // Who takes encrypted connections only ends this one without a nonce.
+        if stream.read_exact(&mut theirs).await.is_err() || stream.read_exact(&mut nonce).await.is_err() {
+            return Ok(Attack { what, got: None });
+        }
         let (purpose, version) = (port.purpose, Versions::OURS.max);
         let (dialer, acceptor, nonce) = (&ours, &theirs, &nonce);
         let mut hello = Hello {
@@ -162,7 +165,6 @@ impl Stranger {
         });
         let _ = stream.write_all(&bytes).await;
         let heard = rest_of(stream).await?;
-        let what = format!("{} as {} in its start {incarnation}, without waiting", port.to, claims.name);
         Ok(Attack { what, got: (!heard.is_empty()).then(|| format!("{heard:?}")) })
     }
 
@@ -189,8 +191,11 @@ impl Stranger {
             attacks.push(heard_of(port, what, &rest_of(stream).await?));
         }
         let mut stream = TcpStream::connect(port.at).await?;
+        // An acceptor waits for the first byte: it tells whether the connection is encrypted.
+        let _ = stream.write_all(&preamble).await;
         let mut words = vec![0; FIRST_WORDS];
-        stream.read_exact(&mut words).await?;
+        let heard = stream.read(&mut words).await.unwrap_or_default();
+        words.truncate(heard);
         let _ = stream.write_all(&words.repeat(200)).await;
         let _ = stream.shutdown().await;
         words.extend(rest_of(stream).await?);
