@@ -30,6 +30,7 @@ Systems:
   ours-forward         net, gate, game as real nodes; the command has no handler and follows the route
   ours-handler         a handler of net calls its parent, whose handler calls a child
   ours-all             the handler path with all nodes in one process (benchnode --all)
+  ours-forward-tls     ours-forward with all links encrypted (TLS), which on loopback they are not otherwise
   ours-websocket       ours-forward for clients that speak WebSocket: binary messages, masked as a browser's are
 
 Numbers of a shared machine are worth their ratios only: compare pairs samples that lie seconds apart.

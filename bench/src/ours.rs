@@ -52,6 +52,8 @@ pub(crate) enum Setup {
     Processes,
     /// `benchnode --all`.
     OneProcess,
+    /// The same processes, whose links and control connections are encrypted.
+    Encrypted,
     /// The same processes; clients must log in.
     Login,
 }
@@ -105,7 +107,10 @@ fn config(ports: &Ports, setup: Setup, more_limits: &[(String, u64)]) -> Value {
         "game": { "app": GAME, "remoteport": gate },
         "net": net,
     });
-    let master = json!({ "rootport": ports.root, "webport": ports.web });
+    let mut master = json!({ "rootport": ports.root, "webport": ports.web });
+    if setup == Setup::Encrypted {
+        master["encrypt"] = json!("always");
+    }
     json!({ "master": master, "limits": limits(more_limits), "servers": servers })
 }
 

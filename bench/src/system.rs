@@ -18,6 +18,7 @@ pub(crate) enum System {
     FloorEpoll,
     FloorTokioCtTask,
     OursForward,
+    OursForwardTls,
     OursHandler,
     OursAll,
     OursWebsocket,
@@ -28,10 +29,11 @@ pub(crate) enum System {
 
 impl System {
     /// With its name, and whether `--systems` may name it: it answers a request by its body, at any point.
-    const ALL: [(Self, &'static str, bool); 9] = [
+    const ALL: [(Self, &'static str, bool); 10] = [
         (Self::FloorEpoll, "floor-epoll", true),
         (Self::FloorTokioCtTask, "floor-tokio-ct-task", true),
         (Self::OursForward, "ours-forward", true),
+        (Self::OursForwardTls, "ours-forward-tls", true),
         (Self::OursHandler, "ours-handler", true),
         (Self::OursAll, "ours-all", true),
         (Self::OursWebsocket, "ours-websocket", true),
@@ -52,7 +54,9 @@ impl System {
     fn command(self) -> u32 {
         match self {
             Self::FloorEpoll | Self::FloorTokioCtTask => ours::FORWARDED_COMMAND,
-            Self::OursForward | Self::OursWebsocket | Self::OursLogin => ours::FORWARDED_COMMAND,
+            Self::OursForward | Self::OursForwardTls | Self::OursWebsocket | Self::OursLogin => {
+                ours::FORWARDED_COMMAND
+            }
             Self::OursHandler | Self::OursAll => ours::HANDLED_COMMAND,
             Self::FloorBroadcast | Self::OursBroadcast => ours::BROADCAST_COMMAND,
         }
@@ -65,6 +69,7 @@ impl System {
             Self::OursForward | Self::OursHandler | Self::OursWebsocket | Self::OursBroadcast => {
                 Some(Setup::Processes)
             }
+            Self::OursForwardTls => Some(Setup::Encrypted),
             Self::OursAll => Some(Setup::OneProcess),
             Self::OursLogin => Some(Setup::Login),
         }

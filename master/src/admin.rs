@@ -17,9 +17,9 @@ use ffhttp::{Front, Places, Timeouts, WebServer};
 use rocket::{Build, Rocket};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
-use zeroize::Zeroizing;
 
 use crate::supervisor::Handle;
+use crate::supervisor::rotation::Tokens;
 
 /// How long the web server may take to start.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ struct Site {
     /// Readers of `/events` at once.
     readers: Arc<Semaphore>,
     /// Asked for on everything but `/healthz`.
-    token: Option<Arc<Zeroizing<String>>>,
+    tokens: Tokens,
     /// Bound to loopback: only names of this host are right then.
     loopback: bool,
 }
@@ -66,13 +66,13 @@ impl Admin {
 pub(crate) async fn start(
     master: &Master,
     listener: TcpListener,
-    token: Option<Arc<Zeroizing<String>>>,
+    tokens: Tokens,
     handle: Handle,
     connections: usize,
     chance: &Chance,
 ) -> Result<Admin, String> {
     let readers = Arc::new(Semaphore::new(READERS_MAX.min(connections / 2)));
-    let site = Site { handle, readers, token, loopback: master.webport.ip().is_loopback() };
+    let site = Site { handle, readers, tokens, loopback: master.webport.ip().is_loopback() };
     let mut secret = [0; 16];
     chance.fill(&mut secret).map_err(|error| error.to_string())?;
     let started = WebServer::start("admin".to_owned(), secret, |rocket| set_up(site, rocket));

@@ -1,4 +1,6 @@
-//! The keys of a master: where its token stands, the secret that it keeps in the run folder without one, and key files.
+//! The keys of a master: where its token stands, the secret that it keeps in the run folder, how both change, and key files.
+
+mod kept;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,12 +9,15 @@ use std::sync::Arc;
 use ffambient::{Ambient, Chance, ChanceError};
 use ffconfig::schema::TOKEN_CHARS_MIN;
 use ffconfig::{Cluster, Token};
-use ffkeys::{BadSecret, ClusterKeys, ClusterSecret, KeyError, TokenCheck};
+use ffkeys::{BadSecret, ClusterKeys, KeyError, NodeKeys, TokenCheck};
 use ffnet::private_file::{self, FileFault};
+use ffproto::credential::Claims;
+use ffproto::{ClusterName, Incarnation};
 use zeroize::Zeroizing;
 
-/// The secret's name in the run folder.
-const SECRET: &str = "secret";
+use kept::Secret;
+pub(crate) use kept::{BEFORE, SECRET};
+
 /// Where systemd says that it has put credentials.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
@@ -20,7 +25,14 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 #[derive(Clone)]
 pub struct MasterKeys {
     pub(crate) cluster: Arc<ClusterKeys>,
+    /// Those of before the last rotation: they sign what is shown to who does not know of it yet.
+    before: Option<Arc<ClusterKeys>>,
     pub(crate) token: Option<Arc<Zeroizing<String>>>,
+    secret: Secret,
+    /// Where the next master finds them.
+    folder: Option<PathBuf>,
+    /// Where systemd has put credentials.
+    credentials: Option<String>,
 }
 
 /// Why a master has no keys.
@@ -77,9 +89,16 @@ pub enum SecretFault {
     Chance(#[from] ChanceError),
 }
 
+/// What the keys of a cluster are to be made of from now on.
+pub(crate) struct Next {
+    secret: Secret,
+    token: Option<Arc<Zeroizing<String>>>,
+}
+
 impl MasterKeys {
     /// Of a config: made of its token, or of the secret in the run folder, which is made when there is none. Without a run
-    /// folder they are of this master alone. Takes a tenth of a second with a token.
+    /// folder they are of this master alone. A token that is another one than the last master's is a rotation. Takes a tenth
+    /// of a second with a token.
     ///
     /// # Errors
     /// [`KeysError`].
@@ -89,18 +108,103 @@ impl MasterKeys {
         env: &dyn Fn(&str) -> Option<String>,
         ambient: &Ambient,
     ) -> Result<Self, KeysError> {
+        let keys = Self::read(cluster, folder, env, ambient)?;
+        if let Some(folder) = folder {
+            kept::keep(folder, &keys.secret)?;
+        }
+        Ok(keys)
+    }
+
+    /// The same for a program beside the master of that run folder: what is kept there stays as it is.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub fn read(
+        cluster: &Cluster,
+        folder: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<String>,
+        ambient: &Ambient,
+    ) -> Result<Self, KeysError> {
         let chance = ambient.chance.stream("keys");
-        let Some(place) = &cluster.master.token else {
-            let secret = match folder {
-                Some(folder) => kept_secret(folder, &chance)?,
-                None => ClusterSecret::new(&chance).map_err(KeyError::from)?,
-            };
-            return Ok(Self { cluster: Arc::new(ClusterKeys::new(&secret, 0, None)?), token: None });
+        let token = cluster.master.token.as_ref().map(|place| read_token(place, env)).transpose()?;
+        let kept = folder.map(kept::read).transpose()?.unwrap_or_default();
+        let secret = match (&token, kept.current, folder) {
+            (Some(token), ..) => Secret::of_token(token, cluster),
+            (None, Some(secret), _) if !secret.of_token => secret,
+            // Who knew the token knows what was made of it.
+            (None, None, Some(folder)) => kept::made(folder, &chance)?,
+            (None, ..) => Secret::new(&chance)?,
         };
-        let token = read_token(place, env)?;
-        let keys = ClusterKeys::new(&ClusterSecret::of_token(&token, &cluster.name), 0, None)?;
-        let keys = keys.with_token(TokenCheck::of(&token, &chance).map_err(KeyError::from)?);
-        Ok(Self { cluster: Arc::new(keys), token: Some(Arc::new(token)) })
+        let kept = folder.map(kept::read).transpose()?.unwrap_or_default();
+        let before = kept.before(&secret);
+        let (folder, credentials) = (folder.map(Path::to_owned), env(CREDENTIALS));
+        Self::made(secret, before, token.map(Arc::new), folder, credentials, &chance)
+    }
+
+    fn made(
+        secret: Secret,
+        before: Option<Secret>,
+        token: Option<Arc<Zeroizing<String>>>,
+        folder: Option<PathBuf>,
+        credentials: Option<String>,
+        chance: &Chance,
+    ) -> Result<Self, KeysError> {
+        let keys = |secret: Secret| ClusterKeys::new(&secret.secret, 0, None);
+        let before = before.map(keys).transpose()?;
+        let previous = before.as_ref().map(|before| before.roots().current);
+        let cluster = ClusterKeys::new(&secret.secret, 0, previous)?;
+        let cluster = match &token {
+            Some(token) => cluster.with_token(TokenCheck::of(token, chance).map_err(KeyError::from)?),
+            None => cluster,
+        };
+        let (cluster, before) = (Arc::new(cluster), before.map(Arc::new));
+        Ok(Self { cluster, before, token, secret, folder, credentials })
+    }
+
+    /// The master's own: what it shows to nodes.
+    pub(crate) fn own(
+        &self,
+        cluster: &ClusterName,
+        incarnation: Incarnation,
+        chance: &Chance,
+    ) -> Result<NodeKeys, KeyError> {
+        let start = |keys: &ClusterKeys| keys.start(Claims::of_master(cluster.clone()), incarnation, chance);
+        let own = start(&self.cluster)?;
+        match &self.before {
+            Some(before) => Ok(own.with_older(start(before)?)),
+            None => Ok(own),
+        }
+    }
+
+    /// What that config makes keys of, when that is something else than now. Takes a tenth of a second then.
+    pub(crate) fn next(&self, cluster: &Cluster, chance: &Chance) -> Result<Option<Next>, KeysError> {
+        let token = cluster.master.token.as_ref();
+        let token = token.map(|place| read_token(place, &|_| self.credentials.clone())).transpose()?;
+        match token {
+            Some(token) if self.token.as_ref().is_some_and(|known| **known == token) => Ok(None),
+            Some(token) => {
+                let secret = Secret::of_token(&token, cluster);
+                Ok(Some(Next { secret, token: Some(Arc::new(token)) }))
+            }
+            None if self.token.is_some() => Self::anew(chance).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A new secret.
+    pub(crate) fn anew(chance: &Chance) -> Result<Next, KeysError> {
+        Ok(Next { secret: Secret::new(chance)?, token: None })
+    }
+
+    /// The keys after a rotation, which the next master finds, too. What signs now is valid until the next rotation; what has
+    /// signed before that is not valid any more.
+    pub(crate) fn rotated(&self, next: Next, chance: &Chance) -> Result<Self, KeysError> {
+        let Next { secret, token } = next;
+        if let Some(folder) = &self.folder {
+            kept::keep(folder, &secret)?;
+        }
+        let (folder, credentials) = (self.folder.clone(), self.credentials.clone());
+        Self::made(secret, Some(self.secret.clone()), token, folder, credentials, chance)
     }
 }
 
@@ -123,25 +227,6 @@ pub fn read_token(
     match token.chars().count() {
         few if few < TOKEN_CHARS_MIN => Err(KeysError::Short { path, chars: few }),
         _ => Ok(token),
-    }
-}
-
-/// The secret of the run folder. Of two that make it at the same time (a `master single` beside a master) both have the
-/// same one.
-fn kept_secret(folder: &Path, chance: &Chance) -> Result<ClusterSecret, KeysError> {
-    let path = folder.join(SECRET);
-    let fault = |source| KeysError::Secret { path: path.clone(), source };
-    let read =
-        || -> Result<ClusterSecret, SecretFault> { Ok(ClusterSecret::of_hex(&private_file::read(&path)?)?) };
-    match read() {
-        Err(SecretFault::File(FileFault::Io(error))) if error.kind() == io::ErrorKind::NotFound => {}
-        there => return there.map_err(fault),
-    }
-    let new = ClusterSecret::new(chance).map_err(|error| fault(error.into()))?;
-    match private_file::create(&path, &new.hex()) {
-        Ok(()) => Ok(new),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read().map_err(fault),
-        Err(error) => Err(fault(error.into())),
     }
 }
 
@@ -242,6 +327,62 @@ mod tests {
             &Ambient::system(),
         );
         assert!(matches!(none, Err(KeysError::NoCredentials)));
+    }
+
+    /// The keys that masters with these tokens have, one after the other, in one run folder; `None`: without a token.
+    fn masters(folder: &Path, tokens: &[Option<&str>]) -> Vec<MasterKeys> {
+        let load = |token: &Option<&str>| {
+            let token = token.map(|token| format!(", \"token\": \"{token}\"")).unwrap_or_default();
+            MasterKeys::load(&cluster_with(&token, &["a"]), Some(folder), &none, &Ambient::system()).unwrap()
+        };
+        tokens.iter().map(load).collect()
+    }
+
+    #[test]
+    fn what_signed_before_is_known_to_the_next_master_until_the_rotation_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (Some("a-secret-of-sixteen"), Some("another-secret-of-16"));
+        let all = masters(folder.path(), &[one, one, two, two, None, None]);
+        let roots: Vec<_> = all.iter().map(|keys| keys.cluster.roots()).collect();
+        assert_eq!((roots[0].previous, roots[1]), (None, roots[0]));
+        assert_eq!((roots[2].previous, roots[3]), (Some(roots[0].current), roots[2]));
+        // Without a token it is a new secret: who knew the token knows what was made of it.
+        assert_eq!((roots[4].previous, roots[5]), (Some(roots[2].current), roots[4]));
+        assert!(!roots[4].has(roots[0].current));
+        for file in [SECRET, BEFORE] {
+            let mode = fs::metadata(folder.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_rotation_of_a_running_master_is_found_by_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = masters(folder.path(), &[None]).remove(0);
+        let chance = Chance::system();
+        let second = first.rotated(MasterKeys::anew(&chance).unwrap(), &chance).unwrap();
+        let next = masters(folder.path(), &[None]).remove(0);
+        assert_eq!(next.cluster.roots(), second.cluster.roots());
+        assert_eq!(next.cluster.roots().previous, Some(first.cluster.roots().current));
+        // What it shows to a node of before the rotation is signed by what that node knows.
+        let name = ClusterName::try_from("c").unwrap();
+        let own = next.own(&name, Incarnation(1), &chance).unwrap();
+        let [now, before] = [&second, &first].map(|keys| keys.cluster.roots().current);
+        assert_eq!(own.shown_to(now).credential().root, now);
+        assert_eq!(own.shown_to(before).credential().root, before);
+        assert!(next.next(&cluster(&["a"]), &chance).unwrap().is_none(), "nothing has changed");
+        let token = cluster_with(", \"token\": \"a-secret-of-sixteen\"", &["a"]);
+        assert!(next.next(&token, &chance).unwrap().is_some());
+    }
+
+    #[test]
+    fn who_is_beside_the_master_changes_nothing_of_what_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = masters(folder.path(), &[None]).remove(0);
+        let token = cluster_with(", \"token\": \"a-secret-of-sixteen\"", &["a"]);
+        let beside = MasterKeys::read(&token, Some(folder.path()), &none, &Ambient::system()).unwrap();
+        assert_eq!(beside.cluster.roots().previous, Some(first.cluster.roots().current));
+        assert_eq!(masters(folder.path(), &[None]).remove(0).cluster.roots(), first.cluster.roots());
     }
 
     #[test]

@@ -86,8 +86,11 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     let end = match asked {
         Asked::Single(node) => {
             let folder = RunFolder::make(&args.run_dir(), &path)?;
-            let keys = MasterKeys::load(&loaded.cluster, Some(&folder), &env, &ambient)?;
-            runtime.block_on(single(loaded, &node, launcher, console.clone(), keys, ambient))?
+            let keys = MasterKeys::read(&loaded.cluster, Some(&folder), &env, &ambient)?;
+            let renew = renewal(&path, folder, ambient.clone());
+            let single =
+                Single::new(loaded.cluster, &node, Box::new(launcher), console.clone(), keys, ambient)?;
+            runtime.block_on(supervise_alone(single.renewing(renew)))?
         }
         _ => {
             let run = RunFolder::open(&args.run_dir(), &path, ambient.clock.clone())?;
@@ -132,7 +135,7 @@ fn key_file(
     ambient: &Ambient,
 ) -> anyhow::Result<u8> {
     let folder = RunFolder::make(&args.run_dir(), config)?;
-    let keys = MasterKeys::load(cluster, Some(&folder), &env, ambient)?;
+    let keys = MasterKeys::read(cluster, Some(&folder), &env, ambient)?;
     let text = keys::key_file(cluster, node, &keys, ambient)?;
     match out {
         Some(path) => private_file::create(path, &text).with_context(|| path.display().to_string())?,
@@ -192,18 +195,23 @@ fn raised_limit() -> Shares {
     shares
 }
 
-async fn single(
-    loaded: Loaded,
-    node: &str,
-    launcher: ProcessLauncher,
-    console: Console,
-    keys: MasterKeys,
-    ambient: Ambient,
-) -> anyhow::Result<End> {
-    let signals = Signals::new().context("no signals")?;
+async fn supervise_alone(single: Single) -> anyhow::Result<End> {
     raised_limit();
-    let single = Single::new(loaded.cluster, node, Box::new(launcher), console, keys, ambient)?;
-    Ok(single.run(signals).await)
+    Ok(single.run(Signals::new().context("no signals")?).await)
+}
+
+/// Reads the keys of a config again, as it is then.
+fn renewal(
+    config: &Path,
+    folder: PathBuf,
+    ambient: Ambient,
+) -> impl Fn() -> Result<MasterKeys, String> + Send + 'static {
+    let config = config.to_owned();
+    move || {
+        let loaded = read(&config, None).map_err(|error| error.to_string())?;
+        let keys = MasterKeys::read(&loaded.cluster, Some(&folder), &env, &ambient);
+        keys.map_err(|error| fftelemetry::chain(&error))
+    }
 }
 
 /// Once the cluster is up: says so to the service manager that has started this program.

@@ -17,6 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::keys;
 use crate::supervisor::proc;
 use crate::utc::utc;
 
@@ -181,7 +182,7 @@ impl RunFolder {
             return;
         }
         self.touched = Instant::now();
-        for file in ["lock", "nodes.json", "secret"] {
+        for file in ["lock", "nodes.json", keys::SECRET, keys::BEFORE] {
             let touched = OpenOptions::new().append(true).open(self.path.join(file));
             let _ = touched.and_then(|file| file.set_modified(self.clock.system_time()));
         }
@@ -201,7 +202,7 @@ impl RunFolder {
         Ok(path)
     }
 
-    /// Nothing runs any more: leaves only the crash reports and the secret, if there are any. Key files are signed by what is
+    /// Nothing runs any more: leaves only the crash reports and the secrets, if there are any. Key files are signed by what is
     /// made of that, and nodes that others supervise may run on.
     pub(crate) fn close(self) {
         for file in ["nodes.json", key_desk::SOCKET, "lock"] {

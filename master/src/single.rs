@@ -60,8 +60,13 @@ pub struct Single {
     output: NodeOutput,
     incarnation: Option<Incarnation>,
     keys: MasterKeys,
+    /// Reads them again.
+    renew: Option<Renew>,
     ambient: Ambient,
 }
+
+/// The keys as they are to be now, or why they stay as they were.
+type Renew = Box<dyn Fn() -> Result<MasterKeys, String> + Send>;
 
 /// A process of the node that runs.
 struct Process {
@@ -107,7 +112,13 @@ impl Single {
         sockets.open(&cluster, &others).map_err(SingleError::Ports)?;
         let output = Logs::new(console).of(&node.name, Incarnation(0), name.len());
         let (cluster, node) = (Arc::new(cluster), Arc::new(node));
-        Ok(Self { cluster, node, sockets, launcher, output, incarnation: None, keys, ambient })
+        Ok(Self { cluster, node, sockets, launcher, output, incarnation: None, keys, renew: None, ambient })
+    }
+
+    /// The same with what reads the keys again when a signal asks for another process: after a rotation.
+    #[must_use]
+    pub fn renewing(self, renew: impl Fn() -> Result<MasterKeys, String> + Send + 'static) -> Self {
+        Self { renew: Some(Box::new(renew)), ..self }
     }
 
     /// Supervises it until it stops in order (exit code 0), a signal says so, or it has ended quickly too often
@@ -126,6 +137,11 @@ impl Single {
                     WaitEnd::Leave(end) => return end,
                     WaitEnd::Restart => {
                         backoff.reset();
+                        match self.renew.as_ref().map(|renew| renew()) {
+                            Some(Ok(keys)) => self.keys = keys,
+                            Some(Err(why)) => warn!("the keys stay as they are: {why}"),
+                            None => {}
+                        }
                         continue;
                     }
                     WaitEnd::Exited(exit) => match process.killed {

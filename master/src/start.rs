@@ -9,11 +9,8 @@ use ffambient::Ambient;
 use ffconfig::Cluster;
 use ffkeys::KeyError;
 use ffnet::admission::{Admission, Bounds};
-use ffnet::handshake::Local;
 use ffnet::key_desk::Desk;
-use ffproto::control::METRICS;
-use ffproto::credential::Claims;
-use ffproto::{Incarnation, NodeName, Versions};
+use ffproto::{NodeName, Versions};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +29,7 @@ use crate::supervisor::control::Server;
 use crate::supervisor::event::Event;
 use crate::supervisor::machine::{End, Found};
 use crate::supervisor::process::Launcher;
+use crate::supervisor::rotation::Keyring;
 use crate::supervisor::{Handle, Parts, Shell, Source, TakenOver};
 
 /// After a failed accept at the key desk, before the next.
@@ -121,30 +119,21 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let (sockets, control, web) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
-    let local = Arc::new(local(&cluster, &keys, versions, &ambient)?);
+    let keys = Keyring::new(keys, cluster.name.clone(), versions, &ambient)?;
+    let (local, tokens) = (keys.local(), keys.tokens());
     let desk = run.as_ref().and_then(open_desk);
     let chance = ambient.chance.stream("admin");
     let metrics = ClusterMetrics::new();
     let (cluster_of, logs_of, meter) = (Arc::clone(&cluster), logs.clone(), metrics.meter());
-    let parts = Parts {
-        cluster: cluster_of,
-        sockets,
-        launcher,
-        source,
-        logs: logs_of,
-        run,
-        keys: Arc::clone(&keys.cluster),
-        meter,
-        ambient,
-    };
+    let parts =
+        Parts { cluster: cluster_of, sockets, launcher, source, logs: logs_of, run, keys, meter, ambient };
     let (mut shell, events) = Shell::new(parts);
     let numbers: Vec<_> = left.into_iter().map(|node| (node.name, node.number)).collect();
     shell.take_over(&numbers, living);
     let feed = shell.events();
     let gatherer = metrics.gatherer();
     let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs, feed, metrics };
-    let admin =
-        admin::start(&cluster.master, web, keys.token, handle.clone(), descriptors.admin, &chance).await;
+    let admin = admin::start(&cluster.master, web, tokens, handle.clone(), descriptors.admin, &chance).await;
     let admin = admin.map_err(StartError::Admin)?;
     let stop = CancellationToken::new();
     if let Some(missing) = descriptors.missing(cluster.nodes.len() - place::elsewhere(&cluster).len()) {
@@ -159,6 +148,7 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
         }),
         registered: Arc::new(Semaphore::new(descriptors.registered)),
         local,
+        encrypt: cluster.master.encrypt,
         view: handle.view.clone(),
         events: handle.events.clone(),
         gatherer,
@@ -215,25 +205,6 @@ fn open_sockets(
             Err(faults)
         }
     }
-}
-
-/// What the master says of itself to nodes.
-fn local(
-    cluster: &Cluster,
-    keys: &MasterKeys,
-    versions: Versions,
-    ambient: &Ambient,
-) -> Result<Local, KeyError> {
-    let incarnation = Incarnation::next(ambient.clock.now_ms(), None);
-    let own = keys.cluster.start(Claims::of_master(cluster.name.clone()), incarnation, &ambient.chance)?;
-    Ok(Local {
-        keys: Arc::new(own),
-        versions,
-        methods: vec![METRICS.to_owned()],
-        chance: ambient.chance.stream("control"),
-        clock: ambient.clock.clone(),
-        binding: Vec::new(),
-    })
 }
 
 /// Where nodes that are started by hand get their keys. Without it the cluster runs all the same.

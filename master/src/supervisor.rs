@@ -14,6 +14,7 @@ pub mod plan;
 pub(crate) mod prepare;
 pub(crate) mod proc;
 pub mod process;
+pub(crate) mod rotation;
 mod shell;
 
 pub use adopted::Adopted;

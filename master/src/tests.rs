@@ -195,6 +195,14 @@ async fn converse(
             ToNode::Metrics { .. } => hear(": asked for metrics".into()),
             ToNode::ParentUp { name: parent, .. } => hear(format!(": {parent} is up")),
             ToNode::ParentGone { name: parent, .. } => hear(format!(": {parent} is gone")),
+            ToNode::Roots { previous: None, .. } => {}
+            ToNode::Roots { current, .. } => {
+                let new = spec.keys.credential().root == current;
+                hear(format!(
+                    ": other keys, {}",
+                    if new { "of which this is one" } else { "its own stays valid" }
+                ));
+            }
             ToNode::HandOver { door } => {
                 tasks.doors.lock().remove(&door).map(|come| come.send(()));
                 control.send(ToMaster::HandedOver).await.ok()?;
@@ -354,8 +362,11 @@ async fn a_reload_of_a_faulty_config_is_answered_as_such_and_changes_nothing() {
     let refused = within(world.handle.order(Order::Reload(None))).await.unwrap_err();
     assert!(refused.to_string().starts_with("servers.game.netport: cannot listen on"), "{refused}");
     *world.config.lock() = text(ports, "").replace(TOKEN, "another-secret-of-16");
-    let refused = within(world.handle.order(Order::Reload(None))).await.unwrap_err();
-    assert!(refused.to_string().contains("master.token"), "{refused}");
+    let one = Order::Reload(Some("net".into()));
+    let refused = within(world.handle.order(one)).await.unwrap_err();
+    assert_eq!(refused.to_string(), "master.token has changed: that takes a reload of all nodes");
+    let refused = within(world.handle.order(Order::Rotate)).await.unwrap_err();
+    assert_eq!(refused.to_string(), "the keys are made of master.token: change that, and reload");
     assert_eq!(*world.handle.view(), *before);
     let unknown = world.handle.order(Order::Stop("nett".into())).await.unwrap_err();
     assert_eq!(unknown.to_string(), "there is no node `nett`; did you mean `net`?");
@@ -369,6 +380,48 @@ async fn a_node_that_cannot_start_ends_the_whole_start_with_its_own_words() {
     assert!(!within(world.handle.up()).await);
     let End::Failed(why) = within(world.running.ended()).await else { panic!() };
     assert_eq!(why, "net does not start: servers.net.db: no such server (exit code 1)");
+}
+
+#[tokio::test]
+async fn another_token_is_taken_by_a_reload_and_the_one_before_is_valid_until_the_next() {
+    let ports = ports();
+    let world = World::up(ports).await;
+    let tokens = [TOKEN, "another-secret-of-16", "a-third-secret-of-16"];
+    let of = |token: &str| {
+        let config = load(&text(ports, "").replace(TOKEN, token), &["x".to_owned()]).unwrap().cluster;
+        let keys = MasterKeys::load(&config, None, &|_| None, &Ambient::system()).unwrap();
+        let claims = Claims { name: name("nobody"), ..config.claims(&config.nodes[0]) };
+        local(Arc::new(keys.cluster.start(claims, Incarnation(1), &Chance::system()).unwrap()))
+    };
+    let at: SocketAddr = ([127, 0, 0, 1], ports[0]).into();
+    // Whose key is valid is told why it may not stay; anybody else is told nothing.
+    let valid = async || {
+        let mut valid = Vec::new();
+        for token in tokens {
+            valid.push(match register(at, of(token)).await {
+                Err(HandshakeError::RefusedByPeer(Refusal::Unknown(_))) => true,
+                // Its own roots are those of one token: it does not know a master of another one.
+                Err(HandshakeError::Silent) => false,
+                other => panic!("{token}: {other:?}"),
+            });
+        }
+        valid
+    };
+    assert_eq!(valid().await, [true, false, false]);
+    for (token, expected) in [(tokens[1], [true, true, false]), (tokens[2], [false, true, true])] {
+        *world.config.lock() = text(ports, "").replace(TOKEN, token);
+        let outcome = within(world.handle.order(Order::Reload(None))).await.unwrap();
+        assert_eq!(words(&outcome), ["gate replaced", "net replaced"]);
+        assert_eq!(valid().await, expected);
+    }
+    let heard = world.tasks.heard.lock().clone();
+    for node in ["gate", "net"] {
+        let told =
+            |what| heard.iter().filter(|heard| **heard == format!("{node}: other keys, {what}")).count();
+        // Twice as what runs when they change, and twice as what is started with one of them.
+        assert_eq!((told("its own stays valid"), told("of which this is one")), (2, 2), "{heard:?}");
+    }
+    world.stop().await;
 }
 
 #[tokio::test]

@@ -180,8 +180,9 @@ async fn a_node_that_is_stopped_when_its_master_dies_goes_on_with_its_clients() 
 async fn an_older_start_of_a_node_that_runs_is_told_so_and_stops() -> Result<()> {
     let cluster = Cluster::processes(Fixture::demo()?).await?;
     let before = processes(&cluster).await?;
+    let key = crate::identity::key_file(&cluster, "game1").await?;
     let older = tokio::process::Command::new(bins::folder()?.join("appmain"))
-        .args([Path::new("game1"), &cluster.folder().join("config.json")])
+        .args([Path::new("game1"), &cluster.folder().join("config.json"), Path::new("--key"), &key])
         .env("FF_INCARNATION", "1")
         .env("FF_RUN_DIR", cluster.run_dir())
         .stdin(Stdio::null())

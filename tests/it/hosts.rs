@@ -1,16 +1,20 @@
 //! A cluster over two hosts, which are two network namespaces: needs root and iproute2.
 
+use std::io::{ErrorKind, Read};
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use socket2::{Domain, Socket, Type};
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
 use tests::single::Single;
 use tests::wait;
 
 /// Another host: a network namespace that reaches this one over a cable of its own. Dropping it removes it.
-struct Host {
-    name: String,
+pub(crate) struct Host {
+    pub(crate) name: String,
     subnet: String,
 }
 
@@ -23,10 +27,12 @@ fn ip(arguments: &str) -> Result<()> {
 
 impl Host {
     /// `None`, and why, where this cannot be tried.
-    fn new() -> Option<Self> {
-        let pid = std::process::id();
-        let host =
-            Self { name: format!("ff{pid}"), subnet: format!("10.{}.{}", 64 + pid / 256 % 64, pid % 256) };
+    pub(crate) fn new() -> Option<Self> {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let (pid, number) = (std::process::id(), LAST.fetch_add(1, Ordering::Relaxed));
+        let name = format!("ff{pid}x{number}");
+        let subnet = format!("10.{}.{}", 64 + 32 * (number % 6) + pid / 256 % 32, pid % 256);
+        let host = Self { name, subnet };
         match host.connect() {
             Ok(()) => Some(host),
             Err(error) => {
@@ -50,7 +56,7 @@ impl Host {
     }
 
     /// The address of this host as that one reaches it.
-    fn here(&self) -> String {
+    pub(crate) fn here(&self) -> String {
         format!("{}.1", self.subnet)
     }
 
@@ -58,10 +64,46 @@ impl Host {
         format!("{}.2", self.subnet)
     }
 
+    /// What goes over the cable from now on, until it is dropped.
+    fn tap(&self) -> Result<Tap> {
+        // ETH_P_ALL: this host's loopback, too, of which nothing comes from there or goes there.
+        let all = socket2::Protocol::from(i32::from(0x0003_u16.to_be()));
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(all))?;
+        socket.set_recv_buffer_size(8 << 20)?;
+        socket.set_nonblocking(true)?;
+        Ok(Tap { socket, there: self.there().parse()? })
+    }
+
     /// `master single NODE CONFIG` there.
     fn single(&self, node: &str, cluster: &Cluster) -> Result<Single> {
         let config = cluster.folder().join("config.json");
         Single::start_by(&["ip", "netns", "exec", &self.name], node, &config)
+    }
+}
+
+/// Somebody who reads along.
+struct Tap {
+    socket: Socket,
+    there: Ipv4Addr,
+}
+
+impl Tap {
+    /// What has gone over the cable in TCP, one packet after the other.
+    fn heard(mut self) -> Result<Vec<u8>> {
+        let (mut all, mut frame) = (Vec::new(), vec![0; 1 << 17]);
+        loop {
+            match self.socket.read(&mut frame) {
+                Ok(bytes) => {
+                    // Ethernet, and IPv4 without options: source and destination.
+                    let (frame, there) = (&frame[..bytes], self.there.octets());
+                    if frame.get(26..30) == Some(&there) || frame.get(30..34) == Some(&there) {
+                        all.extend_from_slice(&frame[34..]);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(all),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
@@ -72,9 +114,8 @@ impl Drop for Host {
     }
 }
 
-#[tokio::test]
-async fn a_node_on_another_host_is_started_there_registers_and_is_seen_here() -> Result<()> {
-    let Some(host) = Host::new() else { return Ok(()) };
+/// The demo, whose game1 is on the other host.
+fn two_hosts(host: &Host) -> Result<Fixture> {
     let text = r#"{
   "master": { "rootport": "0.0.0.0:@master", "webport": @admin, "roothost": "HERE", "token": "a-secret-of-sixteen" },
   "servers": {
@@ -83,7 +124,13 @@ async fn a_node_on_another_host_is_started_there_registers_and_is_seen_here() ->
     "game1": { "host": "FAR", "remoteport": [{ "rootname": "gate" }], "app": "game1server" }
   }
 }"#;
-    let fixture = Fixture::new(&text.replace("HERE", &host.here()).replace("FAR", &host.there()))?;
+    Fixture::new(&text.replace("HERE", &host.here()).replace("FAR", &host.there()))
+}
+
+#[tokio::test]
+async fn a_node_on_another_host_is_started_there_registers_and_is_seen_here() -> Result<()> {
+    let Some(host) = Host::new() else { return Ok(()) };
+    let fixture = two_hosts(&host)?;
     let cluster = Cluster::processes(fixture).await?;
     cluster.until_logged("to be started on their hosts by `master single NODE CONFIG`: game1").await?;
     let node = cluster.node("game1").await?;
@@ -118,4 +165,28 @@ async fn a_node_on_another_host_is_started_there_registers_and_is_seen_here() ->
     })
     .await?;
     cluster.stop_with(single).await
+}
+
+/// Said by a client, and by the name of a method in the handshake.
+const SECRETS: [&str; 2] = ["a secret of the player", "game1Handle"];
+
+#[tokio::test]
+async fn nothing_of_what_nodes_say_to_each_other_can_be_read_on_the_cable() -> Result<()> {
+    let Some(host) = Host::new() else { return Ok(()) };
+    for encrypt in ["auto", "never"] {
+        let master = format!("\"master\": {{ \"encrypt\": \"{encrypt}\",");
+        let cluster = Cluster::processes(two_hosts(&host)?.replace("\"master\": {", &master)).await?;
+        let tap = host.tap()?;
+        let single = host.single("game1", &cluster)?;
+        cluster.until_linked("game1", "gate").await?;
+        cluster.client().await?.call(300, SECRETS[0].as_bytes()).await?;
+        let heard = tap.heard()?;
+        ensure!(heard.len() > 1000, "nothing of it has gone over the cable");
+        let found = |secret: &str| heard.windows(secret.len()).any(|said| said == secret.as_bytes());
+        let found = SECRETS.map(found);
+        // That it is found without encryption shows that it would be.
+        ensure!(found == [encrypt == "never"; 2], "{encrypt}: {found:?}");
+        cluster.stop_with(single).await?;
+    }
+    Ok(())
 }

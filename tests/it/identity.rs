@@ -111,7 +111,7 @@ async fn a_nodes_key_is_in_no_argument_no_variable_and_no_open_descriptor() -> R
     cluster.stop().await
 }
 
-async fn key_file(cluster: &Cluster, node: &str) -> Result<std::path::PathBuf> {
+pub(crate) async fn key_file(cluster: &Cluster, node: &str) -> Result<std::path::PathBuf> {
     let out = cluster.folder().join(format!("{node}.key"));
     let mut command = Command::new(bins::folder()?.join("master"));
     command.args(["key", node, "--config"]).arg(cluster.folder().join("config.json")).arg("--out").arg(&out);
@@ -152,11 +152,23 @@ async fn a_node_by_hand_waits_for_the_master_that_gives_it_its_key() -> Result<(
     let mut cluster = Cluster::processes(fixture).await?;
     assert_eq!(cluster.admin("POST", "/nodes/game1/stop").await?.status, 200);
     cluster.kill_master().await?;
-    let mut command = Command::new(bins::folder()?.join("appmain"));
-    command.arg("game1").arg(cluster.folder().join("config.json")).env("FF_RUN_DIR", cluster.run_dir());
-    let mut shown = Shown::in_pipe(command)?;
+    let (config, run) = (cluster.folder().join("config.json"), cluster.run_dir());
+    let by_hand = || -> Result<Command> {
+        let mut command = Command::new(bins::folder()?.join("appmain"));
+        command.arg("game1").arg(&config).env("FF_RUN_DIR", &run);
+        Ok(command)
+    };
+    let mut shown = Shown::in_pipe(by_hand()?)?;
     shown.until_shown("no key yet, asking on: no master of this config runs here").await?;
     cluster.start_master_again().await?;
+    // That one runs the node itself, and nobody takes a running node's place by accident.
+    let why =
+        "no key yet, asking on: the master gives no key: `game1` runs already, as a process of this master";
+    shown.until_shown(why).await?;
+    assert_eq!(cluster.admin("POST", "/nodes/game1/stop").await?.status, 200);
+    shown.until_shown("no key yet, asking on: the master gives no key: a newer `game1` is known").await?;
+    shown.stop().await?;
+    let mut shown = Shown::in_pipe(by_hand()?)?;
     shown.until_shown("the master has given this node its key").await?;
     cluster.until_answered(300).await?;
     shown.stop().await?;
@@ -167,8 +179,10 @@ async fn a_node_by_hand_waits_for_the_master_that_gives_it_its_key() -> Result<(
 async fn a_node_that_somebody_else_has_started_and_left_is_started_again_by_its_master() -> Result<()> {
     let cluster = Cluster::processes(Fixture::demo()?).await?;
     let own = cluster.pid("game1").await?;
+    let key = key_file(&cluster, "game1").await?;
     let mut command = Command::new(bins::folder()?.join("appmain"));
-    command.arg("game1").arg(cluster.folder().join("config.json")).env("FF_RUN_DIR", cluster.run_dir());
+    command.arg("game1").arg(cluster.folder().join("config.json")).arg("--key").arg(key);
+    command.env("FF_RUN_DIR", cluster.run_dir());
     let mut shown = Shown::in_pipe(command)?;
     cluster.until_logged("game1 (pid").await?;
     cluster.until("game1", "is somebody else's", |node| node["pid"] != own).await?;

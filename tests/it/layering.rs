@@ -41,7 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("benchapps", &["appmain", "ffalloc", "ffserver"]),
     ("master", &["ffambient", "ffconfig", "ffhttp", "ffkeys", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
-    ("fuzzchecks", &["ffstore", "ffproto", "ffconfig"]),
+    ("fuzzchecks", &["ffambient", "ffkeys", "ffnet", "ffstore", "ffproto", "ffconfig"]),
     (
         "tests",
         &[

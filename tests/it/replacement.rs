@@ -9,7 +9,7 @@ use tests::trials::{Say, adopt, chaos, reload, rollback, upgrade};
 const SAY: Say<'_> = &|line| println!("{line}");
 
 async fn reload_three_times(worlds: bool) -> Result<()> {
-    let more = reload::More { http: 4, reloads: 3, worlds, stall_ms: 0, any_time: true };
+    let more = reload::More { http: 4, reloads: 3, worlds, stall_ms: 0, any_time: true, encrypt: false };
     reload::run(&reload::Size { connections: 100, pause_ms: 2, more }, SAY).await
 }
 
@@ -25,7 +25,8 @@ async fn a_reload_loses_nothing_either_when_every_node_hands_a_state_over() -> R
 
 #[tokio::test]
 async fn a_reload_closes_none_of_many_idle_connections() -> Result<()> {
-    let more = reload::More { http: 2, reloads: 2, worlds: false, stall_ms: 0, any_time: true };
+    let more =
+        reload::More { http: 2, reloads: 2, worlds: false, stall_ms: 0, any_time: true, encrypt: false };
     reload::run_idle(&reload::IdleSize { connections: 500, pause_ms: 2000, busy: 10, more }, SAY).await
 }
 
@@ -50,6 +51,7 @@ async fn nodes_and_master_are_upgraded_in_either_order_and_nobody_notices() -> R
 
 #[tokio::test]
 async fn a_minute_of_chaos_loses_and_doubles_nothing() -> Result<()> {
-    let size = chaos::Size { seconds: 60, seed: 1, connections: 100, deep: 1, per_s: 400.0, plan: false };
+    let (encrypt, plan) = (false, false);
+    let size = chaos::Size { seconds: 60, seed: 1, connections: 100, deep: 1, per_s: 400.0, encrypt, plan };
     chaos::run(&size, SAY).await
 }

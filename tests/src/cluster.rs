@@ -235,6 +235,16 @@ impl Cluster {
         Ok(std::fs::read_to_string(folder.join("secret"))?)
     }
 
+    /// Writes another config in the place of the cluster's: what the next reload and the next master find.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn configure(&mut self, fixture: Fixture) -> Result<()> {
+        std::fs::write(self.folder().join("config.json"), &fixture.text)?;
+        self.fixture = fixture;
+        Ok(())
+    }
+
     /// This side of a handshake as the node `like` of the config has it, under another name, in this start.
     ///
     /// # Errors

@@ -122,6 +122,12 @@ impl Fixture {
         )
     }
 
+    /// The same with all links and control connections encrypted, on loopback too.
+    #[must_use]
+    pub fn encrypted(self) -> Self {
+        self.replace("\"master\": {", "\"master\": { \"encrypt\": \"always\",")
+    }
+
     /// The same with worlds at net and gate, too.
     #[must_use]
     pub fn with_worlds(self) -> Self {

@@ -12,6 +12,7 @@
 //! * [`servers`] — memcached, MariaDB and PostgreSQL of a test's own, and those of `tests/run`.
 //! * [`single`] — a node under a `master single` of its own.
 //! * [`skip`] — saying that a test does not run here.
+//! * [`stranger`] — somebody without a key, and what his attacks come to.
 //! * [`terminal`] — a program in a terminal, as a person starts it.
 //! * [`trials`] — the promises under load and faults, small for CI and at full size for `trial`.
 //! * [`websocket`] — a game client in a browser.
@@ -31,6 +32,7 @@ pub mod rogue;
 pub mod servers;
 pub mod single;
 pub mod skip;
+pub mod stranger;
 pub mod terminal;
 pub mod trials;
 pub mod wait;

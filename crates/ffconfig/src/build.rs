@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, CommandId};
 
 use crate::database::database;
@@ -57,6 +58,11 @@ fn master(fields: &Fields, folder: &Path) -> Option<Master> {
         webport: fields.listen("webport")?,
         roothost: fields.text("roothost").unwrap_or("localhost").to_owned(),
         token: token(fields, folder),
+        encrypt: match fields.text("encrypt") {
+            Some("always") => Encrypt::Always,
+            Some("never") => Encrypt::Never,
+            _ => Encrypt::Auto,
+        },
         log: log(fields, folder),
         restart: fields.section("restart").map(restart).unwrap_or_default(),
     })

@@ -16,6 +16,7 @@ pub(crate) fn check(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>
     let master = root.section("master");
     ports::check(master, drafts, report);
     check_token(master, drafts, report);
+    check_encrypt(master, drafts, report);
     check_memcached(root, drafts, report);
     if let Some(db) = root.section("db") {
         database::check(db, report);
@@ -53,6 +54,17 @@ fn check_token(master: Option<&Fields>, drafts: &[Draft<'_>], report: &mut Repor
                 report.fault(fields.place_of(key), message);
             }
         }
+    }
+}
+
+/// Below `never` something else has to keep others from reading along.
+fn check_encrypt(master: Option<&Fields>, drafts: &[Draft<'_>], report: &mut Report<'_>) {
+    let Some(master) = master.filter(|master| master.text("encrypt") == Some("never")) else { return };
+    let nodes = drafts.iter().filter_map(|draft| draft.fields);
+    let rootports = std::iter::once(master).chain(nodes).filter_map(|fields| fields.listen("rootport"));
+    if let Some(listen) = { rootports }.find(|listen| is_beyond_loopback(*listen)) {
+        let message = format!("who is on the way to {listen} reads and changes what nodes say to each other");
+        report.warn(master.place_of("encrypt"), message);
     }
 }
 

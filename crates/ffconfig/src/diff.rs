@@ -62,6 +62,7 @@ fn master_changed(old: &Cluster, new: &Cluster) -> Vec<&'static str> {
         ("master.webport", a.webport != b.webport),
         ("master.roothost", a.roothost != b.roothost),
         ("master.token", a.token != b.token),
+        ("master.encrypt", a.encrypt != b.encrypt),
         ("master.log", a.log != b.log),
         ("master.restart", a.restart != b.restart),
     ];

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffproto::credential::{Claims, Role};
+use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, CommandId, NodeName};
 
 use crate::rights::Rights;
@@ -124,6 +125,8 @@ pub struct Master {
     /// `token`: what the cluster's keys are made of, and the Bearer token that webport asks for.
     /// Required when a rootport or webport listens beyond loopback.
     pub token: Option<Token>,
+    /// `encrypt`: when links and control connections are encrypted. Default: when they leave their host.
+    pub encrypt: Encrypt,
     /// `log`: the file that the master's log is appended to, besides the terminal; in the config's folder.
     pub log: Option<PathBuf>,
     /// `restart`: how ended nodes are started again.
@@ -137,6 +140,7 @@ impl fmt::Debug for Master {
             .field("webport", &self.webport)
             .field("roothost", &self.roothost)
             .field("token", &self.token)
+            .field("encrypt", &self.encrypt)
             .field("log", &self.log)
             .field("restart", &self.restart)
             .finish()

@@ -50,6 +50,8 @@ pub enum ValueKind {
     BoolOrNames,
     /// One of these texts, of which there are two.
     Either(&'static str, &'static str),
+    /// One of these texts, of which there are three.
+    OneOf(&'static str, &'static str, &'static str),
     /// A text, a number, `true` or `false`.
     Scalar,
     /// An object with the keys of that section.
@@ -81,6 +83,7 @@ impl fmt::Display for ValueKind {
             Self::CommandOrCommands => "a command or [FIRST, LAST]",
             Self::BoolOrNames => "true, false or a list of names",
             Self::Either(one, other) => return write!(f, "\"{one}\" or \"{other}\""),
+            Self::OneOf(one, two, three) => return write!(f, "\"{one}\", \"{two}\" or \"{three}\""),
             Self::Scalar => "a text, a number, true or false",
             Self::Section(section) if section.shorthand.is_some() => "an object or a URL",
             Self::Section(_) | Self::Map(_) | Self::Vars => "an object",
@@ -231,7 +234,7 @@ pub(crate) static TOP: Section = Section {
 
 pub(crate) static MASTER: Section = Section {
     place: "master",
-    reload: "The running master keeps its settings: a change is reported, and taken when the master is started anew.",
+    reload: "The running master takes `token` (a rotation of the keys, docs/operations.md) and `restart`; another change is refused with 409, and taken when the master is started anew.",
     shorthand: None,
     keys: &[
         key("rootport", ValueKind::Listen, "Where nodes register.").required(),
@@ -242,6 +245,12 @@ pub(crate) static MASTER: Section = Section {
             ValueKind::Token(&TOKEN),
             "What the cluster's keys are made of, and what is asked for as Bearer token on `webport`. A text of at least 16 characters, or an object that says where only the master finds it. Required as soon as a rootport or webport, the master's or a node's, listens beyond loopback; without one the master makes a secret of its own.",
         ),
+        key(
+            "encrypt",
+            ValueKind::OneOf("auto", "always", "never"),
+            "Whether links between nodes and control connections are encrypted: `auto` encrypts those that leave their host, `always` those on loopback, too, `never` none (docs/security.md). The same for all hosts of a cluster.",
+        )
+        .or("\"auto\""),
         key(
             "log",
             ValueKind::Text,

@@ -157,6 +157,9 @@ fn leaf(kind: ValueKind, json: Json) -> Result<Value, String> {
         (ValueKind::Either(one, other), Json::Text(text)) if text == one || text == other => {
             Ok(Value::Text(text))
         }
+        (ValueKind::OneOf(one, two, three), Json::Text(text)) if [one, two, three].contains(&&*text) => {
+            Ok(Value::Text(text))
+        }
         (ValueKind::Scalar, Json::Text(text) | Json::Number(text)) => Ok(Value::Text(text)),
         (ValueKind::Scalar, Json::Bool(bool)) => Ok(Value::Text(bool.to_string())),
         (ValueKind::Secret { chars_min }, Json::Text(text)) => secret(text, chars_min).map(Value::Text),

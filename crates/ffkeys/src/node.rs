@@ -1,8 +1,10 @@
 //! The keys of one start of a node: its own key, who it is, and what it knows others by.
 
+use std::sync::Arc;
+
 use bincode::Options;
 use ffproto::Incarnation;
-use ffproto::credential::{Claims, Credential, Signature};
+use ffproto::credential::{Claims, Credential, PublicKey, Signature};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -12,10 +14,12 @@ use crate::{TokenCheck, TrustRoots};
 /// The keys of one start. Its `Debug` shows no secret.
 #[derive(Debug)]
 pub struct NodeKeys {
-    own: Signer,
+    own: Arc<Signer>,
     credential: Credential,
     roots: TrustRoots,
     token: Option<TokenCheck>,
+    /// The same start by the key before the last rotation; a master's alone.
+    older: Option<Box<NodeKeys>>,
 }
 
 /// The same in the form in which a master hands it to a node's process.
@@ -37,7 +41,30 @@ impl NodeKeys {
         roots: TrustRoots,
         token: Option<TokenCheck>,
     ) -> Self {
-        Self { own, credential, roots, token }
+        Self { own: Arc::new(own), credential, roots, token, older: None }
+    }
+
+    /// The same after a rotation: others are known by those roots from now on.
+    #[must_use]
+    pub fn with_roots(&self, roots: TrustRoots) -> Self {
+        let Self { own, credential, token, .. } = self;
+        Self { own: own.clone(), credential: credential.clone(), roots, token: token.clone(), older: None }
+    }
+
+    /// The same with what is shown to who does not know of the last rotation yet.
+    #[must_use]
+    pub fn with_older(self, older: Self) -> Self {
+        Self { older: Some(Box::new(older)), ..self }
+    }
+
+    /// What to show to a peer whose own credential is of that root: it knows others by that one, and maybe by no other.
+    pub fn shown_to(&self, root: PublicKey) -> &Self {
+        self.older.as_deref().filter(|older| older.credential.root == root).unwrap_or(self)
+    }
+
+    /// Whether peers still take the credential that these keys are of.
+    pub fn are_valid(&self) -> bool {
+        self.roots.has(self.credential.root)
     }
 
     /// Who the node is, for others.
@@ -75,7 +102,7 @@ impl NodeKeys {
     /// # Errors
     /// They are too many: the names are too long.
     pub fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let Self { own, credential, roots, token } = self;
+        let Self { own, credential, roots, token, .. } = self;
         let (credential, token) = (credential.clone(), token.clone());
         let mut handed = Handed { seed: *own.seed(), credential, roots: *roots, token };
         let bytes = coding().serialize(&handed).map_err(|_| KeyError::Malformed);

@@ -50,6 +50,11 @@ impl TrustRoots {
         if next == self.current { self } else { Self { current: next, previous: Some(self.current) } }
     }
 
+    /// Whether that key is valid.
+    pub fn has(self, root: PublicKey) -> bool {
+        root == self.current || Some(root) == self.previous
+    }
+
     /// Checks the chain of a credential of `cluster`.
     ///
     /// # Errors
@@ -62,7 +67,7 @@ impl TrustRoots {
         if claims.below.len() > BELOW_MAX {
             return Err(CredentialFault::TooLarge);
         }
-        if *root != self.current && Some(*root) != self.previous {
+        if !self.has(*root) {
             return Err(CredentialFault::Root);
         }
         let signer = match via {

@@ -13,6 +13,7 @@ use ffproto::credential::{Credential, Role, Signature};
 use ffproto::handshake::{
     Answer, BadPreamble, Hello, MESSAGE_BYTES_MAX, Methods, Nonce, OLD_PREAMBLE_BYTES, Opening,
     PREAMBLE_BYTES, PROOF_BYTES_MAX, Purpose, Refusal, Reply, Transcript, Verdict, fence, not_of_the_future,
+    takes_encrypted_only,
 };
 use ffproto::{Incarnation, NodeName, Version, Versions};
 use serde::Serialize;
@@ -84,6 +85,21 @@ pub enum HandshakeError {
     /// This node has no key.
     #[error("this node has no key of its cluster, so it links to nobody")]
     NoKey,
+    /// It came unencrypted, and is told so.
+    #[error(
+        "it is not encrypted, and only encrypted connections are taken from there: has `master.encrypt` the same value in the \
+         config of both sides?"
+    )]
+    Unencrypted,
+    /// The acceptor takes only encrypted connections.
+    #[error(
+        "the other side takes only encrypted connections from here: has `master.encrypt` the same value in the config of both \
+         sides?"
+    )]
+    UnencryptedHere,
+    /// No encrypted channel could be opened.
+    #[error("no encrypted channel")]
+    Channel(#[source] io::Error),
     /// There were too many others that had proved nothing, and this was the oldest.
     #[error("it has proved nothing while many others came")]
     Crowded,
@@ -245,7 +261,7 @@ where
 }
 
 /// Returns when the connection has lost its slot.
-async fn evicted(slot: Option<&Slot>) {
+pub(crate) async fn evicted(slot: Option<&Slot>) {
     match slot {
         Some(slot) => slot.evicted().await,
         None => std::future::pending().await,
@@ -258,8 +274,9 @@ async fn answer<S: AsyncWrite + Unpin>(
     transcript: &Transcript<'_>,
     verdict: Verdict,
 ) -> Result<(), HandshakeError> {
-    let credential = local.keys.credential().clone();
-    let signature = local.keys.sign(&transcript.of_acceptor(&credential, &verdict));
+    let keys = local.keys.shown_to(transcript.hello.credential.root);
+    let credential = keys.credential().clone();
+    let signature = keys.sign(&transcript.of_acceptor(&credential, &verdict));
     send(io, &Answer { credential, verdict, signature }, PROOF_BYTES_MAX).await
 }
 
@@ -287,7 +304,7 @@ fn meant(local: &Local, hello: &Hello) -> Result<(), Refusal> {
     }
 }
 
-async fn within_deadline<T>(
+pub(crate) async fn within_deadline<T>(
     handshake: impl Future<Output = Result<T, HandshakeError>>,
 ) -> Result<T, HandshakeError> {
     tokio::time::timeout(DEADLINE, handshake).await.unwrap_or(Err(HandshakeError::TooSlow))
@@ -306,6 +323,9 @@ async fn read_preamble<S: AsyncRead + Unpin>(
     let first = first.first_chunk().copied().unwrap_or_default();
     purpose.check_first(ours, first).map_err(HandshakeError::Preamble)?;
     io.read_exact(rest).await?;
+    if takes_encrypted_only(&theirs) {
+        return Err(HandshakeError::UnencryptedHere);
+    }
     let version = purpose.negotiate(ours, theirs).map_err(HandshakeError::Preamble)?;
     Ok((theirs, version))
 }
@@ -365,4 +385,4 @@ async fn receive<S: AsyncRead + Unpin, M: DeserializeOwned>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,6 +3,8 @@
 //! * [`admission`] — who gets in at a listening socket, and who makes room: bounds in all and per block of addresses.
 //! * [`listen`] — opening listening sockets and handing them to another process.
 //! * [`handshake`] — the shell around `ffproto::handshake`: versions, and who each side is.
+//! * [`channel`] — a connection, encrypted or not, whose both sides have proved who they are.
+//! * [`tls`] — the encryption of a connection.
 //! * [`run_folder`] — where the run folder of a config is.
 //! * [`key_desk`] — where a node that is started by hand gets its key from the master that runs.
 //! * [`private_file`] — files with secrets.
@@ -15,6 +17,7 @@
 
 pub mod admission;
 pub mod backoff;
+pub mod channel;
 pub mod control;
 pub mod door;
 pub mod handshake;
@@ -24,6 +27,7 @@ pub mod listen;
 pub mod notify;
 pub mod private_file;
 pub mod run_folder;
+pub mod tls;
 pub mod transport;
 
 pub use link::Link;

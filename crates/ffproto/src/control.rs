@@ -10,11 +10,8 @@ use bincode::Options;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::credential::PublicKey;
 use crate::{Incarnation, NodeName, NodeNumber, Version};
-
-/// Among the methods of a control handshake: this end knows [`ToNode::Metrics`] and [`ToMaster::Metrics`]. Programs of older releases
-/// do not say so, take no notice of it, and would end the connection over a message that they do not know: they are sent none.
-pub const METRICS: &str = "@metrics";
 
 /// The longest control message in bytes. A status of a thousand children fits many times.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -66,10 +63,17 @@ pub enum ToNode {
         /// Where the master waits.
         door: Door,
     },
-    /// Tell the metrics; only to a node that has said [`METRICS`].
+    /// Tell the metrics.
     Metrics {
         /// The number of the question.
         ask: u64,
+    },
+    /// The public keys by which others are known from now on. After the first message, and after each rotation.
+    Roots {
+        /// What signs now.
+        current: PublicKey,
+        /// What has signed before the last rotation, and is valid still.
+        previous: Option<PublicKey>,
     },
 }
 
@@ -114,7 +118,7 @@ pub enum ToMaster {
     /// The successor serves, and this process has ended what it had begun: its neighbours do not need it any
     /// more. It stands by until the successor is proven, and then leaves by itself.
     HandedOver,
-    /// The node's metrics; only to a master that has said [`METRICS`].
+    /// The node's metrics.
     Metrics {
         /// The number of the question; 0 when nobody has asked, and the node is about to leave.
         ask: u64,

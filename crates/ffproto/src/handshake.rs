@@ -31,6 +31,8 @@ pub const PREAMBLE_BYTES: usize = 12;
 pub const OLD_PREAMBLE_BYTES: usize = 8;
 
 const MAGIC: [u8; 4] = *b"FFLK";
+/// In the place of the first zero behind the versions: only encrypted connections are taken.
+const ENCRYPTED_ONLY: u8 = 1;
 
 /// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +88,13 @@ impl Purpose {
         [a, b, c, d, v0, v1, self.number(), 0, w0, w1, 0, 0]
     }
 
+    /// The first bytes of an acceptor that takes only encrypted connections, and the last ones to a dialer whose is not.
+    pub fn preamble_of_encrypted_only(self, versions: Versions) -> [u8; PREAMBLE_BYTES] {
+        let mut preamble = self.preamble(versions);
+        preamble[PREAMBLE_BYTES - 2] = ENCRYPTED_ONLY;
+        preamble
+    }
+
     /// Checks the first bytes of a preamble, which every release sends: those before version 3 send no more.
     ///
     /// # Errors
@@ -115,6 +124,11 @@ impl Purpose {
         let both = ours.with(theirs).ok_or(BadPreamble::Version { theirs, ours })?;
         if purpose != self.number() { Err(BadPreamble::Purpose) } else { Ok(both) }
     }
+}
+
+/// Whether an acceptor's preamble says that it takes only encrypted connections.
+pub fn takes_encrypted_only(preamble: &[u8; PREAMBLE_BYTES]) -> bool {
+    preamble.starts_with(&MAGIC) && preamble[PREAMBLE_BYTES - 2] == ENCRYPTED_ONLY
 }
 
 /// Random bytes that make each handshake its own.
@@ -330,6 +344,13 @@ mod tests {
         assert!(older.contains("speaks version 2 of the protocol"), "{older}");
         // Lies about the range are no range.
         assert!(with(9, 3).is_err());
+    }
+
+    #[test]
+    fn an_acceptor_that_takes_only_encrypted_connections_says_so_in_its_preamble() {
+        let (plain, only) = (Purpose::Link.preamble(OURS), Purpose::Link.preamble_of_encrypted_only(OURS));
+        assert!(!takes_encrypted_only(&plain) && takes_encrypted_only(&only));
+        assert!(!takes_encrypted_only(b"GET / HTTP\x01\x01"));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! * [`link`] — the frames of a link: one fixed header, then the body untouched.
 //! * [`version`] — the versions of what nodes and masters say to each other.
 //! * [`credential`] — what a cluster's key says of one start of a node.
+//! * [`encrypt`] — when connections between nodes are encrypted.
 //! * [`handshake`] — how a link or a control connection starts: versions, and who each side is.
 //! * [`relay`] — envelopes between nodes that are no neighbours, and which nodes can be reached.
 //! * [`login`] — the verdict over a login.
@@ -23,6 +24,7 @@ pub mod protocol;
 pub mod link;
 pub mod version;
 pub mod credential;
+pub mod encrypt;
 pub mod handshake;
 pub mod control;
 pub mod relay;

@@ -9,11 +9,12 @@ use bincode::Options;
 use ffambient::Chance;
 use ffkeys::{ClusterKeys, ClusterSecret, NodeKeys};
 use ffproto::control::{ControlMessage, Door, NodeStatus, ToMaster, ToNode};
-use ffproto::credential::{Claims, Role};
+use ffproto::credential::{Claims, PublicKey, Role};
 use ffproto::frame::websocket::{Assembly, Opcode, Taken, write, write_close};
 use ffproto::frame::{Firefly, json, upgrade};
 use ffproto::handshake::{
     Answer, Hello, Methods, Opening, Purpose, Refusal, Reply, Transcript, Verdict as Word,
+    takes_encrypted_only,
 };
 use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
@@ -196,6 +197,8 @@ fn handshakes(page: &mut Page) {
         assert_eq!(purpose.negotiate(Versions::OURS, theirs.try_into().unwrap()), Ok(Version(4)));
     }
     // What a node of the last version that was not negotiated sends, which is not to change.
+    let only = Purpose::Link.preamble_of_encrypted_only(Versions::OURS);
+    assert!(takes_encrypted_only(page.bytes("preamble-encrypted-only", &only)[..].try_into().unwrap()));
     let older = page.bytes("preamble-older", b"FFLK\x02\0\x02\0");
     let refused = Purpose::Link.check_first(Versions::OURS, older.try_into().unwrap());
     assert_eq!(
@@ -396,6 +399,8 @@ fn controls(page: &mut Page) {
     };
     page.message("control-status", &ToMaster::Status(status));
     page.message("control-stopping", &ToMaster::Stopping);
+    let (current, previous) = (PublicKey([7; 32]), Some(PublicKey([9; 32])));
+    page.message("control-roots", &ToNode::Roots { current, previous });
     page.message("control-metrics-asked", &ToNode::Metrics { ask: 7 });
     page.message("control-metrics", &ToMaster::Metrics { ask: 7, text: "ff_sessions 2\n".into() });
 }

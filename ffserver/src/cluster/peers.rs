@@ -10,6 +10,10 @@ use ffproto::{Incarnation, NodeName, SessionId};
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
+/// How long a start that has no link any more keeps older ones out: longer than a link needs to come back over a new connection.
+/// Not for ever, or whoever has linked once as a node and left would have ended that node.
+pub(crate) const FENCED: Duration = Duration::from_secs(1);
+
 /// The neighbours on one side of a node: its parents, or its children.
 #[derive(Default)]
 pub(crate) struct Peers {
@@ -23,7 +27,7 @@ pub(crate) struct KnownPeer {
     pub(crate) name: NodeName,
     /// The name that several neighbours have in common: a child's kind, a parent's key in the config.
     pub(crate) group: String,
-    /// The newest incarnation that has been seen; it stays when the link ends, to fence older ones.
+    /// The incarnation of the last link that was taken. It fences older ones, also for [`FENCED`] after the link's end.
     incarnation: Option<Incarnation>,
     /// The link for new messages, while it is open; also the last one after its end, for the methods that the peer
     /// takes.
@@ -288,15 +292,17 @@ impl Peers {
     }
 
     /// Whether an incarnation of a neighbour may link.
-    pub(crate) fn admit(&self, name: &NodeName, theirs: Incarnation) -> Result<(), Refusal> {
-        fence(name, self.known.get(name).and_then(|known| known.incarnation), theirs)
+    pub(crate) fn admit(&self, name: &NodeName, theirs: Incarnation, now: Instant) -> Result<(), Refusal> {
+        let known =
+            self.known.get(name).filter(|known| known.link().is_some() || now < known.missed + FENCED);
+        fence(name, known.and_then(|known| known.incarnation), theirs)
     }
 
     /// Takes a link for new messages; one of an older incarnation is retired, one of the same incarnation is closed.
     /// False when a newer incarnation has come meanwhile.
     pub(crate) fn take(&mut self, link: Link, group: impl FnOnce() -> String, now: Instant) -> bool {
         let name = link.peer().name.clone();
-        if self.admit(&name, link.peer().incarnation).is_err() {
+        if self.admit(&name, link.peer().incarnation, now).is_err() {
             return false;
         }
         let new = || KnownPeer { standing: Standing::Guest, ..KnownPeer::new(name.clone(), group(), now) };
@@ -310,6 +316,15 @@ impl Peers {
         let was_current = self.known.get_mut(name).is_some_and(|known| known.ended(link, now));
         self.forget_unnamed(name);
         was_current
+    }
+
+    /// The links of older starts of a neighbour that hand over to nobody, although a newer start has linked and left: no
+    /// replacement was that, and they may link anew.
+    pub(crate) fn forsaken(&self, name: &NodeName, now: Instant) -> impl Iterator<Item = &Link> {
+        let known =
+            self.known.get(name).filter(|known| known.link().is_none() && now >= known.missed + FENCED);
+        let serves = |link: &&Link| !link.is_paused() && !link.is_resumed() && !link.peer_has_switched();
+        known.into_iter().flat_map(KnownPeer::links).filter(serves)
     }
 
     /// Notes that the peer of a link is being replaced. False when the peer is none of these neighbours.

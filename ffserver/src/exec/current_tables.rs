@@ -66,18 +66,17 @@ impl CurrentTables {
     }
 }
 
-/// Tells the peer of a link which methods have come and gone between two tables. A peer of a release that does not know of
-/// such changes goes on with the methods of the handshake.
+/// Tells the peer of a link which methods have come and gone between two tables.
 fn tell(link: &Link, audience: Audience, before: &HandlerTables, now: &HandlerTables) {
     let none = Methods::default();
     let (before, now) = (before.methods(audience).unwrap_or(&none), now.methods(audience).unwrap_or(&none));
     let change = now.change_since(before);
-    if (change.add.is_empty() && change.remove.is_empty()) || link.method_number(METHODS).is_none() {
+    if change.add.is_empty() && change.remove.is_empty() {
         return;
     }
     if link.notify_of_link(METHODS, &encode(&change)).is_err() {
         // The next handshake tells everything.
-        link.close("the change of its methods is too long for a frame");
+        link.close("the change of its methods cannot be told on this link");
     }
 }
 
@@ -273,12 +272,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_does_not_know_of_changes_is_told_nothing() {
+    async fn a_peer_that_cannot_be_told_of_changes_is_to_link_anew() {
         let executor = gate();
         let link = child(&executor, &["enter"]);
         assert!(executor.node.transit().add_child(link.clone()));
         replace(&executor, vec![root("a")]).unwrap();
-        assert!(link.is_open());
+        assert!(link.is_closed());
         assert!(told(&executor, &link).await.is_empty());
     }
 }

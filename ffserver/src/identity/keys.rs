@@ -44,17 +44,18 @@ impl Startup {
     }
 }
 
-/// The keys of a node, which one that is started by hand gets later than it starts.
+/// The keys of a node, which one that is started by hand gets later than it starts, and which know others by other roots after
+/// each rotation.
 #[derive(Debug, Clone)]
 pub(crate) struct OwnKeys {
-    pub(crate) keys: watch::Receiver<Option<Arc<NodeKeys>>>,
+    pub(crate) keys: Arc<watch::Sender<Option<Arc<NodeKeys>>>>,
     pub(crate) versions: Versions,
 }
 
 /// What brings a node its keys.
 #[derive(Debug)]
 pub(crate) struct KeyBringer {
-    pub(crate) to: watch::Sender<Option<Arc<NodeKeys>>>,
+    pub(crate) to: Arc<watch::Sender<Option<Arc<NodeKeys>>>>,
     /// The run folder of the master that gives them, when they are not there.
     pub(crate) folder: Option<PathBuf>,
 }
@@ -67,8 +68,8 @@ impl KeySource {
             Self::Given(keys) => (Some(Arc::new(*keys)), None),
             Self::Master(folder) => (None, Some(folder)),
         };
-        let (to, keys) = watch::channel(there);
-        (OwnKeys { keys, versions }, KeyBringer { to, folder })
+        let keys = Arc::new(watch::Sender::new(there));
+        (OwnKeys { keys: keys.clone(), versions }, KeyBringer { to: keys, folder })
     }
 }
 

@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ffambient::{Ambient, Chance, Clock};
 use ffconfig::Limits;
-use ffkeys::NodeKeys;
+use ffkeys::{NodeKeys, TrustRoots};
 use ffnet::handshake::{HandshakeError, Local};
+use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, Versions};
 use tokio::time::Instant;
 
@@ -31,9 +32,11 @@ use metrics::NodeMetrics;
 #[derive(Clone)]
 pub(crate) struct Identity(Arc<Inner>);
 
+// Fields: one for each thing that every part of a node may ask it; none belongs closer to another one.
 struct Inner {
     cluster_name: ClusterName,
     keys: OwnKeys,
+    encrypt: Encrypt,
     config: ffconfig::Node,
     incarnation: Incarnation,
     ambient: Ambient,
@@ -60,6 +63,7 @@ impl Identity {
         Self(Arc::new(Inner {
             cluster_name: cluster.name.clone(),
             keys,
+            encrypt: cluster.master.encrypt,
             config,
             incarnation,
             claim_clock: ClaimClock::start(incarnation, &ambient.clock),
@@ -180,6 +184,27 @@ impl Identity {
         let (versions, chance, clock) =
             (self.0.keys.versions, self.chance().clone(), self.ambient().clock.clone());
         Ok(Local { keys, versions, methods, chance, clock, binding: Vec::new() })
+    }
+
+    /// Knows others by those roots from now on. Whether it has known them by others.
+    pub(crate) fn trust(&self, roots: TrustRoots) -> bool {
+        self.0.keys.keys.send_if_modified(|keys| match keys {
+            Some(keys) if keys.roots() != roots => {
+                *keys = Arc::new(keys.with_roots(roots));
+                true
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether others take this node's credential. One that has no key yet is none of them.
+    pub(crate) fn has_valid_key(&self) -> bool {
+        self.0.keys.keys.borrow().as_ref().is_none_or(|keys| keys.are_valid())
+    }
+
+    /// When the node's links and its control connection are encrypted.
+    pub(crate) fn encrypt(&self) -> Encrypt {
+        self.0.encrypt
     }
 
     /// A fault that this node notices.

@@ -8,7 +8,8 @@ use std::task::{Context, Waker};
 
 use ffnet::Link;
 use ffnet::admission::{Admission, Bounds, Slot};
-use ffnet::handshake::{HandshakeError, Peer, accept};
+use ffnet::channel::{self, Channel};
+use ffnet::handshake::{self, HandshakeError, Local, Peer};
 use ffnet::link::{Closed, Driver};
 use ffproto::NodeName;
 use ffproto::credential::Credential;
@@ -27,7 +28,7 @@ use crate::app::hooks::ChildHook;
 use crate::cluster::side::{PeerKey, Side};
 use crate::exec::execution::run_hook;
 use crate::exec::executor::Executor;
-use crate::exec::tables::Audience;
+use crate::exec::tables::{Audience, HandlerTables};
 use crate::gateway::acceptor::{OpenPorts, accept_failed};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
@@ -104,7 +105,7 @@ pub(crate) async fn serve_memory(
         tokio::select! {
             () = stop.cancelled() => return,
             stream = arriving.recv() => match stream {
-                Some(stream) => drop(root.links.spawn(child(stream, "this process".to_owned(), None, root.clone()))),
+                Some(stream) => drop(root.links.spawn(child_in_process(stream, root.clone()))),
                 None => return,
             },
         }
@@ -115,32 +116,72 @@ fn take(stream: TcpStream, from: SocketAddr, root: &Arc<ChildListener>) {
     // Where nobody can make room, the newcomer ends.
     let Some(slot) = root.admission.admit(from.ip()) else { return };
     let _ = stream.set_nodelay(true);
-    root.links.spawn(child(stream, from.to_string(), Some(slot), root.clone()));
+    root.links.spawn(child(stream, from.to_string(), slot, root.clone()));
+}
+
+/// A child that has proved who it is, and the tables whose methods the handshake has told it.
+struct Admitted {
+    peer: Peer,
+    tables: Arc<HandlerTables>,
 }
 
 /// Serves one link. Until the peer has proved itself the link has a `slot`, and ends when it makes room for another one.
-async fn child<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
-    address: String,
-    slot: Option<Slot>,
-    root: Arc<ChildListener>,
-) {
+async fn child(stream: TcpStream, address: String, slot: Slot, root: Arc<ChildListener>) {
+    let node = &root.inbound.executor.node;
+    let admit = |child: &Credential| node.transit().admit_child(child);
+    let encrypt = node.identity().encrypt();
+    let opened = open(&address, &root, async |local| {
+        channel::accept(stream, encrypt, Purpose::Link, local, Some(&slot), admit).await
+    });
+    let opened = opened.await;
+    drop(slot);
+    // What carries the load is looked at once, and not in each read and write.
+    match opened {
+        Some((Channel::Plain(stream), child)) => serve_child(stream, child, root).await,
+        Some((Channel::Sealed(stream), child)) => serve_child(stream, child, root).await,
+        None => {}
+    }
+}
+
+async fn child_in_process(mut stream: DuplexStream, root: Arc<ChildListener>) {
+    let transit = root.inbound.executor.node.transit();
+    let admit = |child: &Credential| transit.admit_child(child);
+    let opened = open("this process", &root, async |local| {
+        let peer = handshake::accept(&mut stream, Purpose::Link, &local, None, admit).await?;
+        Ok((stream, peer))
+    });
+    if let Some((stream, child)) = opened.await {
+        serve_child(stream, child, root).await;
+    }
+}
+
+/// The child that a handshake brings, with what it is spoken to over; `None` when it brings none.
+async fn open<S>(
+    address: &str,
+    root: &ChildListener,
+    handshake: impl AsyncFnOnce(Local) -> Result<(S, Peer), HandshakeError>,
+) -> Option<(S, Admitted)> {
     let executor = &root.inbound.executor;
-    let (identity, transit) = (executor.node.identity(), executor.node.transit());
     let tables = executor.tables.get();
-    let shaken = match identity.local(tables.names(Audience::CHILDREN)) {
-        Ok(local) => {
-            let admit = |child: &Credential| transit.admit_child(child);
-            accept(&mut stream, Purpose::Link, &local, slot.as_ref(), admit).await
-        }
+    let opened = match executor.node.identity().local(tables.names(Audience::CHILDREN)) {
+        Ok(local) => handshake(local).await,
         Err(error) => Err(error),
     };
-    drop(slot);
-    let peer: Peer = match shaken {
-        Ok(peer) => peer,
-        Err(error @ HandshakeError::Crowded) => return debug!(%address, "no child: {error}"),
-        Err(error) => return warn!(%address, "no child: {}", fftelemetry::chain(&error)),
-    };
+    match opened {
+        Ok((stream, peer)) => return Some((stream, Admitted { peer, tables })),
+        Err(error @ HandshakeError::Crowded) => debug!(%address, "no child: {error}"),
+        Err(error) => warn!(%address, "no child: {}", fftelemetry::chain(&error)),
+    }
+    None
+}
+
+async fn serve_child<S>(stream: S, child: Admitted, root: Arc<ChildListener>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let executor = &root.inbound.executor;
+    let (identity, transit) = (executor.node.identity(), executor.node.transit());
+    let Admitted { peer, tables } = child;
     let link = transit.new_link(peer);
     transit.link_up(Side::Child, &link);
     if !transit.add_child(link.clone()) {
@@ -168,6 +209,9 @@ async fn child<S: AsyncRead + AsyncWrite + Unpin>(
         {
             // A stop waits for this task, and so for the hook.
             let _ = told.await;
+        }
+        if phase == Phase::Ready {
+            transit.let_older_serve(&name).await;
         }
     }
 }

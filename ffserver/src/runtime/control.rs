@@ -6,11 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffkeys::TrustRoots;
 use ffnet::backoff::Backoff;
+use ffnet::channel::{self, Channel};
 use ffnet::control::NodeSide;
 use ffnet::door;
-use ffnet::handshake::{HandshakeError, dial};
-use ffproto::control::{Door, MESSAGE_BYTES_MAX, METRICS, NodeStatus, ToMaster, ToNode};
+use ffnet::handshake::HandshakeError;
+use ffproto::control::{Door, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Version, handover};
 use fftelemetry::metrics::exposition;
@@ -98,10 +100,10 @@ impl Control {
         loop {
             let begun = Instant::now();
             let why = match self.open().await {
-                Ok((connection, takes_metrics)) => {
+                Ok(connection) => {
                     complained = false;
                     info!("registered at the master");
-                    match self.talk(connection, takes_metrics).await {
+                    match self.talk(connection).await {
                         Ok(()) => "it closed the connection".to_owned(),
                         Err(error) => error.to_string(),
                     }
@@ -149,19 +151,20 @@ impl Control {
         (host, self.master.rootport.port())
     }
 
-    /// Connects; says whether the master takes metrics.
-    async fn open(&self) -> Result<(NodeSide<TcpStream>, bool), HandshakeError> {
-        let local = self.reported.transit.identity().local(vec![METRICS.to_owned()])?;
+    async fn open(&self) -> Result<NodeSide<Channel>, HandshakeError> {
+        let identity = self.reported.transit.identity();
+        let local = identity.local(Vec::new())?;
         let connecting = TcpStream::connect(self.master_address());
         let connected = tokio::time::timeout(Duration::from_secs(2), connecting).await;
-        let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
-        let master = dial(&mut stream, Purpose::Control, &local, &NodeName::master()).await?;
-        let takes_metrics = master.methods.iter().any(|method| method == METRICS);
-        Ok((NodeSide::new(stream, master.version), takes_metrics))
+        let (encrypt, to) = (identity.encrypt(), NodeName::master());
+        let opened = channel::dial(stream, encrypt, Purpose::Control, local, &to, Incarnation(0));
+        let (channel, master) = opened.await?;
+        Ok(NodeSide::new(channel, master.version))
     }
 
-    async fn talk(&mut self, mut master: NodeSide<TcpStream>, takes_metrics: bool) -> io::Result<()> {
+    async fn talk(&mut self, mut master: NodeSide<Channel>) -> io::Result<()> {
         if master.version().has(Version::RELEASE) {
             master.send(ToMaster::Release { release: env!("CARGO_PKG_VERSION").into() }).await?;
         }
@@ -182,7 +185,7 @@ impl Control {
                         // So that whoever sees the node ready sees its links as well.
                         master.send(ToMaster::Status(self.status())).await?;
                         // What a process that leaves has counted shall not be lost with it.
-                        if takes_metrics && matches!(message, ToMaster::Stopping | ToMaster::HandedOver) {
+                        if matches!(message, ToMaster::Stopping | ToMaster::HandedOver) {
                             master.send(self.metrics(0)).await?;
                         }
                         master.send(message.clone()).await?;
@@ -219,6 +222,16 @@ impl Control {
         Some(Found { name, kind, incarnation, number, address, version, load, since_ms, ended: false })
     }
 
+    fn trust(&self, roots: TrustRoots) {
+        let identity = self.reported.transit.identity();
+        if identity.trust(roots) {
+            info!("the cluster's keys have changed; those of before the change are valid until the next one");
+        }
+        if !identity.has_valid_key() {
+            warn!("this node's key is of before that, and nobody takes it any more: start the node again");
+        }
+    }
+
     fn obey(&self, told: ToNode) {
         match told {
             ToNode::Registered { number, release } => {
@@ -242,6 +255,7 @@ impl Control {
                 // One at a time: the master waits for what becomes of the first.
                 let _ = self.hand_over.try_send(door);
             }
+            ToNode::Roots { current, previous } => self.trust(TrustRoots { current, previous }),
             // Answered where it is read.
             ToNode::Metrics { .. } => {}
             ToNode::HandBack { door } => {

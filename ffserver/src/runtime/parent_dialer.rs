@@ -7,6 +7,7 @@ use std::time::Duration;
 use ffambient::Chance;
 use ffnet::Link;
 use ffnet::backoff::Backoff;
+use ffnet::channel::{self, Channel};
 use ffnet::handshake::{HandshakeError, Local, Peer, dial_start};
 use ffnet::link::{Closed, Driver};
 use ffproto::Incarnation;
@@ -123,7 +124,8 @@ impl ParentLink {
         }
     }
 
-    /// Links to an incarnation of the parent, and serves the link.
+    /// Links to that start of the parent, or a later one: a predecessor may still accept what its successor shall have. Serves
+    /// the link.
     async fn connect(
         self: &Arc<Self>,
         at: LinkAddress,
@@ -132,9 +134,26 @@ impl ParentLink {
         links: &mut JoinSet<()>,
     ) -> Result<(), HandshakeError> {
         match self.open(at).await? {
-            Connection::Tcp(stream) => self.link(stream, incarnation, whereabouts, links).await,
-            Connection::InProcess(stream) => self.link(stream, incarnation, whereabouts, links).await,
+            Connection::Tcp(stream) => {
+                let (tables, local) = self.introduce()?;
+                let (to, encrypt) = (&self.config.name, self.inbound.executor.node.identity().encrypt());
+                let opened = channel::dial(stream, encrypt, Purpose::Link, local, to, incarnation);
+                let (channel, peer) = opened.await?;
+                let told = ToldPeer { peer, tables };
+                // What carries the load is looked at once, and not in each read and write.
+                match channel {
+                    Channel::Plain(stream) => self.link(stream, told, whereabouts, links).await,
+                    Channel::Sealed(stream) => self.link(stream, told, whereabouts, links).await,
+                }
+            }
+            Connection::InProcess(mut stream) => {
+                let (tables, local) = self.introduce()?;
+                let to = &self.config.name;
+                let peer = dial_start(&mut stream, Purpose::Link, &local, to, incarnation).await?;
+                self.link(stream, ToldPeer { peer, tables }, whereabouts, links).await;
+            }
         }
+        Ok(())
     }
 
     async fn open(&self, at: LinkAddress) -> Result<Connection, HandshakeError> {
@@ -158,23 +177,18 @@ impl ParentLink {
         Ok(opened.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?)
     }
 
-    /// Links to that start of the parent, or a later one: a predecessor may still accept what its successor
-    /// shall have. Runs the link until it ends, or until discovery says that this start of the parent has ended. When it
-    /// shows a successor, the link goes on beside the next one until the parent ends it.
+    /// Runs a link until it ends, or until discovery says that this start of the parent has ended. When it shows a successor,
+    /// the link goes on beside the next one until the parent ends it.
     async fn link<S>(
         self: &Arc<Self>,
-        mut stream: S,
-        since: Incarnation,
+        stream: S,
+        told: ToldPeer,
         whereabouts: &mut watch::Receiver<Whereabouts>,
         links: &mut JoinSet<()>,
-    ) -> Result<(), HandshakeError>
-    where
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (tables, local) = self.introduce()?;
-        let peer = dial_start(&mut stream, Purpose::Link, &local, &self.config.name, since).await?;
-        let linked = peer.incarnation;
-        let told = ToldPeer { peer, tables };
+        let linked = told.peer.incarnation;
         let (mut own, keeper) = (whereabouts.clone(), self.clone());
         let (end, ended) = oneshot::channel::<()>();
         links.spawn(async move {
@@ -194,7 +208,6 @@ impl ParentLink {
             _ = whereabouts.wait_for(|at| matches!(at, Whereabouts::At(_, known) if *known > linked)) => {}
         }
         while links.try_join_next().is_some() {}
-        Ok(())
     }
 
     /// This node as it introduces itself now, with the tables whose methods it tells.

@@ -9,9 +9,10 @@ use ffproto::credential::{Claims, Credential};
 use ffproto::handshake::{Refusal, not_of_the_future};
 use ffproto::relay::Reachable;
 use ffproto::{Incarnation, NodeName, NodeNumber};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Transit;
+use crate::cluster::peers::FENCED;
 use crate::cluster::side::{PeerKey, Side};
 use crate::identity::lifecycle::Phase;
 
@@ -80,7 +81,7 @@ impl Transit {
         if self.membership().is_withdrawn(name, theirs) {
             return Err(Refusal::Unknown(name.clone()));
         }
-        self.children().admit(name, theirs)
+        self.children().admit(name, theirs, Instant::now())
     }
 
     /// Takes a child's link; that of an older incarnation is retired, one of the same incarnation is closed. False when
@@ -97,6 +98,19 @@ impl Transit {
         let gone = self.children().ended(link, Instant::now());
         self.links_changed();
         gone
+    }
+
+    /// Lets an older start of a child serve on after a newer one, which has left: it was the successor of nobody. Its link is
+    /// closed, and it links anew. Waits until it is sure that the newer one does not come back.
+    pub(crate) async fn let_older_serve(&self, child: &NodeName) {
+        let older = self.children().get(child.as_str()).is_some_and(|known| known.links().next().is_some());
+        if !older {
+            return;
+        }
+        sleep(FENCED).await;
+        for link in self.children().forsaken(child, Instant::now()) {
+            link.close("a newer start of this node has come and gone: link anew");
+        }
     }
 
     /// Expects the neighbours to link from now on; with `come` they were linked to the predecessor.

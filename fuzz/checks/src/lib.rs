@@ -4,6 +4,8 @@
 //! corpus (`fuzz/corpus`). A check returns, or it panics: that is a finding.
 
 mod config;
+#[cfg(feature = "stateful")]
+mod conversation;
 mod fault;
 mod frames;
 mod input;
@@ -15,6 +17,8 @@ mod relay;
 mod websocket;
 
 pub use config::config;
+#[cfg(feature = "stateful")]
+pub use conversation::{Conversation, conversation, converse};
 pub use fault::fault;
 pub use frames::{client_frame, link_frame};
 pub use journal::journal;
@@ -28,7 +32,7 @@ pub use websocket::websocket;
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its fuzz target and of its folder in the corpus.
-pub const CHECKS: [(&str, Check); 11] = [
+pub const CHECKS: &[(&str, Check)] = &[
     ("client_frame", client_frame),
     ("link_frame", link_frame),
     ("websocket", websocket),
@@ -40,4 +44,6 @@ pub const CHECKS: [(&str, Check); 11] = [
     ("handshake", handshake),
     ("control", control),
     ("journal", journal),
+    #[cfg(feature = "stateful")]
+    ("conversation", conversation),
 ];

@@ -22,7 +22,7 @@ fn inputs(target: &str) -> Vec<PathBuf> {
 
 #[test]
 fn every_check_holds_for_every_file_of_its_corpus() {
-    for (target, check) in CHECKS {
+    for &(target, check) in CHECKS {
         let inputs = inputs(target);
         assert!(inputs.len() >= 12, "{target} has {} files", inputs.len());
         for input in inputs {
@@ -64,4 +64,22 @@ fn the_corpora_have_inputs_that_are_accepted() {
         ffconfig::parse(&text, Path::new("config.json"), &|_| Some("10001".to_owned())).is_ok()
     };
     assert!(bytes("config").filter(loads).count() >= 3);
+    let of =
+        |input: &str| fuzzchecks::converse(&fs::read(corpus().join("conversation").join(input)).unwrap());
+    let used = of("a-link-that-is-used-both-ways");
+    assert_eq!((used.links, used.calls, used.answered, used.served), (1, 4, 3, 4), "{used:?}");
+    for (input, links) in [
+        ("a-link-by-a-key-file", 1),
+        ("a-link-by-the-key-before-the-rotation", 1),
+        ("a-link-in-the-version-before", 1),
+        ("hello-passed-on-to-the-connection-that-it-is-for", 1),
+        ("everything-at-once", 1),
+        ("two-links-of-one-node", 2),
+        ("a-start-of-the-far-future", 0),
+        ("hello-again-on-another-connection", 1),
+        ("hello-for-another-node", 0),
+        ("hello-for-another-connections-nonce", 0),
+    ] {
+        assert_eq!(of(input).links, links, "{input}");
+    }
 }

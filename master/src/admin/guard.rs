@@ -47,10 +47,11 @@ impl Denied {
 
 /// Whether a request may read.
 fn may_read(site: &Site, headers: &HeaderMap<'_>) -> Result<(), Denied> {
-    match &site.token {
-        Some(token) => {
+    match site.tokens.current() {
+        Some(tokens) => {
             let given = headers.get_one("Authorization").and_then(password);
-            let right = given.is_some_and(|given| same(given.as_bytes(), token.as_bytes()));
+            let right = given
+                .is_some_and(|given| tokens.iter().any(|token| same(given.as_bytes(), token.as_bytes())));
             right.then_some(()).ok_or(Denied::Token)
         }
         // Without a token, what protects is that only this host can connect. A name that somebody lets

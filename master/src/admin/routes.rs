@@ -28,6 +28,7 @@ pub(super) fn all() -> Vec<Route> {
         node, //
         stop,
         reload,
+        rotate,
         stop_node,
         start_node,
         restart_node,
@@ -164,7 +165,7 @@ fn healthz(site: &State<Site>) -> Reply {
     match site.handle.view().unhealthy() {
         None => Reply::ok(&Done { ok: true, nodes: &[] }),
         // Without a token only the fact is told: this page is open to everybody.
-        Some(_) if site.token.is_some() => {
+        Some(_) if site.tokens.are_asked_for() => {
             Reply::error(Status::ServiceUnavailable, "not healthy: see /status")
         }
         Some(why) => Reply::error(Status::ServiceUnavailable, &why),
@@ -239,6 +240,12 @@ macro_rules! commands {
             site.command($order).await
         }
     )* };
+}
+
+/// By POST alone: no page of another site makes one.
+#[post("/rotate")]
+async fn rotate(_operator: Operator, site: &State<Site>) -> Reply {
+    site.command(Order::Rotate).await
 }
 
 commands! {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rocket::http::{Header, Status};
 use rocket::local::asynchronous::{Client, LocalResponse};
 use tokio::sync::{mpsc, watch};
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::fixture::{cluster, name};
@@ -42,7 +43,7 @@ async fn site(token: Option<&str>) -> Client {
     let site = Site {
         handle,
         readers,
-        token: token.map(|token| Arc::new(Zeroizing::new(token.to_owned()))),
+        tokens: Tokens::of(token.map(|token| Arc::new(Zeroizing::new(token.to_owned())))),
         loopback: true,
     };
     let config =

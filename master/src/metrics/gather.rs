@@ -38,8 +38,6 @@ struct State {
 struct NodeLink {
     conn: u64,
     outbox: mpsc::Sender<Tell>,
-    /// Whether the node knows the question; one of an older release does not.
-    knows: bool,
 }
 
 /// What the nodes have answered.
@@ -54,8 +52,8 @@ pub(crate) struct Answers {
 
 impl Gatherer {
     /// A node has a control connection.
-    pub(crate) fn linked(&self, process: Process, conn: u64, outbox: mpsc::Sender<Tell>, knows: bool) {
-        self.0.lock().links.insert(process, NodeLink { conn, outbox, knows });
+    pub(crate) fn linked(&self, process: Process, conn: u64, outbox: mpsc::Sender<Tell>) {
+        self.0.lock().links.insert(process, NodeLink { conn, outbox });
     }
 
     /// That connection has ended. The process may live, and come back: what it has counted is kept.
@@ -107,7 +105,7 @@ impl State {
         self.asking.retain(|_, asking| !asking.is_closed());
         self.asking.insert(ask, asking);
         let mut asked = HashSet::new();
-        for (process, link) in self.links.iter().filter(|(_, link)| link.knows) {
+        for (process, link) in &self.links {
             // One whose outbox is full does not take its messages: it is late as well.
             let _ = link.outbox.try_send(Tell::Message(ToNode::Metrics { ask }));
             asked.insert(process.clone());
@@ -154,7 +152,7 @@ mod tests {
     /// Answers every question with the next number.
     fn answering(gatherer: &Gatherer, process: Process, numbers: Vec<u32>) {
         let (outbox, mut tells) = mpsc::channel(8);
-        gatherer.linked(process.clone(), 1, outbox, true);
+        gatherer.linked(process.clone(), 1, outbox);
         let gatherer = gatherer.clone();
         tokio::spawn(async move {
             for number in numbers {
@@ -212,13 +210,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_of_an_older_release_is_not_asked_and_of_many_dead_processes_only_their_sum_is_kept() {
+    async fn of_many_dead_processes_only_their_sum_is_kept() {
         let gatherer = Gatherer::default();
-        let (outbox, mut tells) = mpsc::channel(8);
-        gatherer.linked((name("old"), Incarnation(1)), 1, outbox, false);
-        let answers = gatherer.ask().await;
-        assert!(tells.try_recv().is_err());
-        assert_eq!((answers.up, answers.late), (vec![name("old")], vec![]));
         for life in 0..20 {
             gatherer.told((name("net"), Incarnation(life)), 0, text(1));
         }

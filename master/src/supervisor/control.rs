@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ffambient::Clock;
 use ffnet::admission::{Admission, Slot};
+use ffnet::channel::{self, Channel};
 use ffnet::control::MasterSide;
-use ffnet::handshake::{self, HandshakeError, Local, Peer};
-use ffproto::control::{METRICS, ToMaster, ToNode};
+use ffnet::handshake::{HandshakeError, Local, Peer};
+use ffproto::control::{ToMaster, ToNode};
 use ffproto::credential::Credential;
+use ffproto::encrypt::Encrypt;
 use ffproto::handshake::{Purpose, Refusal, fence};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
@@ -38,7 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What every connection needs.
 #[derive(Clone)]
 pub(crate) struct Server {
-    pub(crate) local: Arc<Local>,
+    pub(crate) local: watch::Receiver<Arc<Local>>,
+    pub(crate) encrypt: Encrypt,
     /// Connections that have proved nothing: bounded in number here, and in time by the handshake.
     pub(crate) admission: Admission,
     /// The places of nodes that have registered.
@@ -76,31 +80,37 @@ impl Server {
         }
     }
 
-    async fn connection(self, mut stream: TcpStream, from: SocketAddr, conn: u64, slot: Slot) {
+    async fn connection(self, stream: TcpStream, from: SocketAddr, conn: u64, slot: Slot) {
         let _ = stream.set_nodelay(true);
-        let Ok(local) = stream.local_addr() else { return };
-        let admit = |node: &Credential| self.admit(node);
-        let shaken = handshake::accept(&mut stream, Purpose::Control, &self.local, Some(&slot), admit);
-        let peer = match shaken.await {
-            Ok(peer) => peer,
+        let Ok(at) = stream.local_addr() else { return };
+        let local = Local::clone(&self.local.borrow());
+        let clock = local.clock.clone();
+        let mut root = None;
+        let admit = |node: &Credential| {
+            root = Some(node.root);
+            self.admit(node, &clock)
+        };
+        let opened = channel::accept(stream, self.encrypt, Purpose::Control, local, Some(&slot), admit);
+        let (channel, peer) = match opened.await {
+            Ok(opened) => opened,
             Err(why @ HandshakeError::Crowded) => return debug!(%from, "no node registered: {why}"),
-            Err(why) => return warn!(%from, "no node registered: {why}"),
+            Err(why) => return warn!(%from, "no node registered: {}", fftelemetry::chain(&why)),
         };
         drop(slot);
+        let Some(root) = root else { return };
         let Ok(_place) = Arc::clone(&self.registered).try_acquire_owned() else {
             return warn!(%from, "no node registered: too many have, for the limit of open files (ulimit -n)");
         };
-        let wire = Wire { peer: from.ip().to_canonical(), local: local.ip().to_canonical() };
+        let wire = Wire { peer: from.ip().to_canonical(), local: at.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
-        let Peer { name: node, incarnation, pid, methods, version, .. } = peer;
-        let knows = methods.iter().any(|method| method == METRICS);
+        let Peer { name: node, incarnation, pid, version, .. } = peer;
         let process = (node.clone(), incarnation);
-        self.gatherer.linked(process.clone(), conn, outbox.clone(), knows);
-        let linked = Event::Linked { node: node.clone(), incarnation, pid, wire, conn, outbox };
+        self.gatherer.linked(process.clone(), conn, outbox.clone());
+        let linked = Event::Linked { node: node.clone(), incarnation, pid, wire, conn, root, outbox };
         if self.events.send(linked).await.is_err() {
             return self.gatherer.unlinked(&process, conn);
         }
-        let ended = self.converse(MasterSide::new(stream, version), tells, |message| match message {
+        let ended = self.converse(MasterSide::new(channel, version), tells, |message| match message {
             // The supervisor has nothing to decide about them, and may be busy.
             ToMaster::Metrics { ask, text } => {
                 self.gatherer.told(process.clone(), ask, text);
@@ -116,7 +126,7 @@ impl Server {
     }
 
     /// Only what is known now: the machine decides again when the node registers.
-    fn admit(&self, credential: &Credential) -> Result<(), Refusal> {
+    fn admit(&self, credential: &Credential, clock: &Clock) -> Result<(), Refusal> {
         let (name, incarnation) = (&credential.claims.name, credential.incarnation);
         let view = self.view.borrow();
         let node = view.node(name.as_str()).ok_or_else(|| Refusal::Unknown(name.clone()))?;
@@ -124,7 +134,7 @@ impl Server {
         // While one process replaces the other, both belong here.
         let known = [node.incarnation, beside].contains(&Some(incarnation));
         if !known {
-            if !incarnation.may_register_at(self.local.clock.now_ms()) {
+            if !incarnation.may_register_at(clock.now_ms()) {
                 return Err(Refusal::Future(incarnation));
             }
             fence(name, node.incarnation, incarnation)?;
@@ -136,7 +146,7 @@ impl Server {
 
     async fn converse(
         &self,
-        mut frames: MasterSide<TcpStream>,
+        mut frames: MasterSide<Channel>,
         mut tells: mpsc::Receiver<Tell>,
         said: impl Fn(ToMaster) -> Option<Event>,
     ) -> io::Result<()> {

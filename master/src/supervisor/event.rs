@@ -4,12 +4,13 @@ use std::net::TcpListener;
 
 use ffnet::listen::Port;
 use ffproto::control::ToMaster;
+use ffproto::credential::PublicKey;
 use ffproto::{Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::machine::{Answer, Exit, Refused, Tell, Wire};
-use super::prepare::Prepared;
+use super::prepare::{Prepared, Wanted};
 
 /// Something for the supervisor.
 pub(crate) enum Event {
@@ -20,6 +21,8 @@ pub(crate) enum Event {
         pid: u32,
         wire: Wire,
         conn: u64,
+        /// The key of the cluster that its credential is of.
+        root: PublicKey,
         outbox: mpsc::Sender<Tell>,
     },
     /// The node says something.
@@ -39,11 +42,7 @@ pub(crate) enum Event {
         reply: oneshot::Sender<Result<Zeroizing<Vec<u8>>, String>>,
     },
     /// A config has been read again for a reload.
-    Prepared {
-        only: Option<NodeName>,
-        prepared: Result<Box<Prepared>, Refused>,
-        reply: oneshot::Sender<Answer>,
-    },
+    Prepared { wanted: Wanted, prepared: Result<Box<Prepared>, Refused>, reply: oneshot::Sender<Answer> },
 }
 
 /// The order of an operator; nodes by name, as they were typed.
@@ -57,6 +56,8 @@ pub enum Order {
     Detach,
     /// Read the config again and replace every node, or the named one. Answered when it is done.
     Reload(Option<String>),
+    /// Make the keys of a new secret, and replace every node. Answered when it is done.
+    Rotate,
     /// Stop one node. Answered when it is down.
     Stop(String),
     /// Start one node. Answered when it is ready, or has failed.

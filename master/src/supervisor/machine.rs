@@ -4,6 +4,7 @@
 //! [`Machine::wake_at`]; what it returns is done in order.
 
 mod adopt;
+mod by_hand;
 mod facts;
 mod health;
 mod job;

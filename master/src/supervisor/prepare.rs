@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ffambient::Chance;
 use ffconfig::{Cluster, LoadError, Loaded, diff};
 use ffproto::NodeName;
 use futures_util::future::BoxFuture;
@@ -9,16 +10,26 @@ use tracing::warn;
 
 use super::machine::Refused;
 use super::process::AppsError;
+use crate::keys::{MasterKeys, Next};
 use crate::place;
 
 /// Reads the config again, against the apps that there are.
 pub type Source = Arc<dyn Fn(&[String]) -> Result<Loaded, LoadError> + Send + Sync>;
 
 /// A config that may be taken over.
-#[derive(Debug)]
 pub(crate) struct Prepared {
+    /// What the keys are to be made of, when that changes.
+    pub(crate) next: Option<Next>,
     pub(crate) cluster: Cluster,
     pub(crate) elsewhere: Vec<NodeName>,
+}
+
+/// What a config is read again for.
+pub(crate) struct Wanted {
+    /// The one node that is to be replaced, or all of them.
+    pub(crate) only: Option<NodeName>,
+    /// The keys are to be made of a new secret.
+    pub(crate) rotate: bool,
 }
 
 /// Reads and checks the config that is to replace `old`.
@@ -26,6 +37,9 @@ pub(super) async fn prepare(
     source: Source,
     apps: BoxFuture<'static, Result<Vec<String>, AppsError>>,
     old: Arc<Cluster>,
+    keys: MasterKeys,
+    chance: Chance,
+    wanted: &Wanted,
 ) -> Result<Box<Prepared>, Refused> {
     let apps = apps.await.map_err(|e| Refused::Conflict(e.to_string()))?;
     let loaded = tokio::task::spawn_blocking(move || source(&apps)).await;
@@ -35,8 +49,9 @@ pub(super) async fn prepare(
         warn!("{warning}");
     }
     let fixed: Vec<&str> = diff(&old, &loaded.cluster).master_changed;
-    // How nodes are restarted is the machine's own business, and it takes that over.
-    let fixed: Vec<&str> = fixed.into_iter().filter(|key| *key != "master.restart").collect();
+    // How nodes are restarted is the machine's own business, and it takes that over; a token that has changed is a rotation.
+    let taken = ["master.restart", "master.token"];
+    let fixed: Vec<&str> = fixed.into_iter().filter(|key| !taken.contains(key)).collect();
     if !fixed.is_empty() {
         let text = format!(
             "changed: {}; a running master cannot take that over: stop it and start it again",
@@ -45,5 +60,29 @@ pub(super) async fn prepare(
         return Err(Refused::Conflict(text));
     }
     let elsewhere = place::elsewhere(&loaded.cluster);
-    Ok(Box::new(Prepared { cluster: loaded.cluster, elsewhere }))
+    let next = next_keys(&keys, loaded.cluster.clone(), chance, wanted).await?;
+    Ok(Box::new(Prepared { next, cluster: loaded.cluster, elsewhere }))
+}
+
+async fn next_keys(
+    keys: &MasterKeys,
+    cluster: Cluster,
+    chance: Chance,
+    wanted: &Wanted,
+) -> Result<Option<Next>, Refused> {
+    let conflict = |why: &str| Err(Refused::Conflict(why.to_owned()));
+    let (all, rotate, keys) = (wanted.only.is_none(), wanted.rotate, keys.clone());
+    if rotate && (keys.token.is_some() || cluster.master.token.is_some()) {
+        return conflict("the keys are made of master.token: change that, and reload");
+    }
+    // A token is stretched for a tenth of a second.
+    let next = tokio::task::spawn_blocking(move || match rotate {
+        true => MasterKeys::anew(&chance).map(Some),
+        false => keys.next(&cluster, &chance),
+    });
+    let next = next.await.map_err(|e| Refused::Conflict(format!("no key can be made: {e}")))?;
+    match next.map_err(|e| Refused::Conflict(fftelemetry::chain(&e)))? {
+        Some(_) if !all => conflict("master.token has changed: that takes a reload of all nodes"),
+        next => Ok(next),
+    }
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use ffambient::Ambient;
 use ffconfig::Cluster;
-use ffkeys::ClusterKeys;
 use ffnet::door::DoorListener;
 use ffproto::control::ToNode;
-use ffproto::handshake::Refusal;
+use ffproto::credential::PublicKey;
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -24,10 +23,12 @@ use super::keeper::Keeper;
 use super::machine::{
     Answer, Ask, ClusterView, Command, Do, End, Exit, Found, Machine, Moment, Refused, Report, Seen, Tell,
 };
-use super::prepare::{self, Prepared, Source};
+use super::prepare::{self, Prepared, Source, Wanted};
 use super::proc;
 use super::process::{LaunchSpec, Launched, Launcher, Signals};
+use super::rotation::Keyring;
 use crate::descriptors::is_shortage;
+use crate::keys::Next;
 use crate::metrics::Meter;
 use crate::output::Logs;
 use crate::place;
@@ -46,6 +47,8 @@ const GONE_MAX: Duration = Duration::from_secs(2);
 /// A control connection, seen from the supervisor.
 struct Link {
     conn: u64,
+    /// The key of the cluster that the node's credential is of.
+    root: PublicKey,
     outbox: mpsc::Sender<Tell>,
 }
 
@@ -65,7 +68,7 @@ pub(crate) struct Parts {
     pub(crate) source: Source,
     pub(crate) logs: Logs,
     pub(crate) run: Option<RunFolder>,
-    pub(crate) keys: Arc<ClusterKeys>,
+    pub(crate) keys: Keyring,
     pub(crate) meter: Meter,
     pub(crate) ambient: Ambient,
 }
@@ -87,7 +90,7 @@ pub(crate) struct Shell {
     pub(crate) logs: Logs,
     pub(crate) view: watch::Sender<Arc<ClusterView>>,
     pub(crate) to_self: mpsc::Sender<Event>,
-    keys: Arc<ClusterKeys>,
+    keys: Keyring,
     ambient: Ambient,
     keeper: Keeper,
     /// Whether something runs, or does not run any more, that is not written down yet.
@@ -229,8 +232,8 @@ impl Shell {
 
     fn take_in(&mut self, event: Event) {
         match event {
-            Event::Linked { node, incarnation, pid, wire, conn, outbox } => {
-                self.linked(Link { conn, outbox }, Seen::Registered { node, incarnation, pid, wire });
+            Event::Linked { node, incarnation, pid, wire, conn, root, outbox } => {
+                self.linked(Link { conn, root, outbox }, Seen::Registered { node, incarnation, pid, wire });
             }
             Event::Said { node, incarnation, conn, message } => {
                 if self.is_current(&node, incarnation, conn) {
@@ -254,7 +257,7 @@ impl Shell {
             Event::Ordered { order, reply } => self.ordered(order, reply),
             // Who asked may have gone away.
             Event::KeyAsked { node, incarnation, reply } => drop(reply.send(self.key_of(&node, incarnation))),
-            Event::Prepared { only, prepared, reply } => self.prepared(only, prepared, reply),
+            Event::Prepared { wanted, prepared, reply } => self.prepared(wanted, prepared, reply),
         }
     }
 
@@ -267,11 +270,14 @@ impl Shell {
         let Seen::Registered { node, incarnation, .. } = &seen else { return };
         let key = (node.clone(), *incarnation);
         let refused = Do::Hangup { node: node.clone(), incarnation: *incarnation };
+        let (node, incarnation) = key.clone();
         let todo = self.machine.step(moment(&self.ambient), seen);
         if !todo.contains(&refused) {
             self.links.insert(key, link);
         }
         self.act(todo.into_iter().filter(|todo| *todo != refused).collect());
+        // It may have been away when they changed. Nobody is told who is not linked.
+        self.tell(node, incarnation, Tell::Message(self.keys.roots()));
     }
 
     fn exited(&mut self, node: NodeName, incarnation: Incarnation, exit: Exit) {
@@ -369,7 +375,7 @@ impl Shell {
             short.unwrap_or_else(|| std::io::Error::other(fault.to_string()))
         })?;
         let width = self.width();
-        let keys = self.keys.start(self.cluster.claims(&node), incarnation, &self.ambient.chance);
+        let keys = self.keys.cluster().start(self.cluster.claims(&node), incarnation, &self.ambient.chance);
         let keys = Arc::new(keys.map_err(std::io::Error::other)?);
         let spec = LaunchSpec {
             listeners: self.sockets.of(&node)?,
@@ -392,12 +398,11 @@ impl Shell {
 
     /// The keys of a start that a person makes.
     fn key_of(&self, name: &NodeName, incarnation: Incarnation) -> Result<Zeroizing<Vec<u8>>, String> {
-        if !incarnation.may_register_at(self.ambient.clock.now_ms()) {
-            return Err(Refusal::Future(incarnation).to_string());
-        }
-        let unknown = || format!("there is no node `{name}` in the config that runs here");
+        let may = self.machine.may_start_by_hand(name, incarnation, self.ambient.clock.now_ms());
+        may.map_err(|why| why.to_string())?;
+        let unknown = || format!("`{name}` is not in the config any more");
         let node = self.cluster.node(name.as_str()).ok_or_else(unknown)?;
-        let keys = self.keys.start(self.cluster.claims(node), incarnation, &self.ambient.chance);
+        let keys = self.keys.cluster().start(self.cluster.claims(node), incarnation, &self.ambient.chance);
         info!("{name} is started by hand: its start {incarnation} has got a key");
         keys.and_then(|keys| keys.to_bytes()).map_err(|error| error.to_string())
     }
@@ -455,7 +460,13 @@ impl Shell {
             Order::Reload(only) => {
                 let only = only.map(|node| self.known(&node)).transpose();
                 return match only.and_then(|only| self.may_change().map(|()| only)) {
-                    Ok(only) => self.prepare(only, reply),
+                    Ok(only) => self.prepare(Wanted { only, rotate: false }, reply),
+                    Err(refused) => drop(reply.send(Err(refused))),
+                };
+            }
+            Order::Rotate => {
+                return match self.may_change() {
+                    Ok(()) => self.prepare(Wanted { only: None, rotate: true }, reply),
                     Err(refused) => drop(reply.send(Err(refused))),
                 };
             }
@@ -505,35 +516,39 @@ impl Shell {
     }
 
     /// Reads the config on the side: the supervisor goes on meanwhile.
-    fn prepare(&mut self, only: Option<NodeName>, reply: oneshot::Sender<Answer>) {
+    fn prepare(&mut self, wanted: Wanted, reply: oneshot::Sender<Answer>) {
         self.preparing = true;
         let (source, apps) = (Arc::clone(&self.source), self.launcher.apps());
         let (old, events) = (Arc::clone(&self.cluster), self.to_self.clone());
+        let (keys, chance) = (self.keys.keys(), self.ambient.chance.clone());
         tokio::spawn(async move {
-            let prepared = prepare::prepare(source, apps, old).await;
-            let _ = events.send(Event::Prepared { only, prepared, reply }).await;
+            let prepared = prepare::prepare(source, apps, old, keys, chance, &wanted).await;
+            let _ = events.send(Event::Prepared { wanted, prepared, reply }).await;
         });
     }
 
     fn prepared(
         &mut self,
-        only: Option<NodeName>,
+        wanted: Wanted,
         prepared: Result<Box<Prepared>, Refused>,
         reply: oneshot::Sender<Answer>,
     ) {
         self.preparing = false;
-        let opened = prepared.and_then(|prepared| {
+        let opened = prepared.and_then(|mut prepared| {
             self.may_change()?;
             let faults = self.sockets.open(&prepared.cluster, &prepared.elsewhere);
-            faults.map(|()| prepared).map_err(|faults| {
+            faults.map_err(|faults| {
                 let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 Refused::Conflict(faults.join("\n"))
-            })
+            })?;
+            prepared.next.take().map_or(Ok(()), |next| self.rotate(next))?;
+            Ok(prepared)
         });
         match opened {
             Ok(prepared) => {
-                let Prepared { cluster, elsewhere } = *prepared;
+                let Prepared { cluster, elsewhere, next: _ } = *prepared;
                 self.cluster = Arc::new(cluster.clone());
+                let only = wanted.only;
                 self.ask(Command::Reload { cluster: cluster.into(), elsewhere, only }, reply);
             }
             Err(refused) => {
@@ -541,6 +556,26 @@ impl Shell {
                 let _ = reply.send(Err(refused));
             }
         }
+    }
+
+    /// Signs with other keys from now on, and tells every node before its neighbours have any of them.
+    fn rotate(&mut self, next: Next) -> Result<(), Refused> {
+        self.keys.rotate(next).map_err(|error| Refused::Conflict(fftelemetry::chain(&error)))?;
+        let text = "the keys of the cluster have changed; those of before are valid until the next change";
+        let mut reports = vec![Do::Report(Report::Info(text.into()))];
+        let told: Vec<_> = self.links.iter().map(|(process, link)| (process.clone(), link.root)).collect();
+        for ((node, incarnation), root) in told {
+            // Those that this master has started get another one by the reload that follows.
+            if !self.keys.has(root) && !self.processes.contains_key(&(node.clone(), incarnation)) {
+                let text = format!(
+                    "{node} has a key of before the last change, which nobody takes any more: SIGHUP to its `master single`, or start it again"
+                );
+                reports.push(Do::Report(Report::Warn(text)));
+            }
+            self.tell(node, incarnation, Tell::Message(self.keys.roots()));
+        }
+        self.act(reports);
+        Ok(())
     }
 
     /// Ends what may be left (a fenced process, or all of them after a second signal) and reaps it.

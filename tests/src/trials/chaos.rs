@@ -40,6 +40,9 @@ pub struct Size {
     /// Requests of all connections in a second
     #[arg(long, default_value_t = 1000.0)]
     pub per_s: f64,
+    /// Links and control connections are encrypted
+    #[arg(long)]
+    pub encrypt: bool,
     /// Only say what would happen
     #[arg(long)]
     pub plan: bool,
@@ -107,7 +110,9 @@ pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
         acts.iter().for_each(|(at, act)| say(&format!("{:>6.1} s: {act:?}", at.as_secs_f64())));
         return Ok(());
     }
-    let cluster = Cluster::processes(Fixture::chaos(HANG_S)?).await?;
+    let fixture = Fixture::chaos(HANG_S)?;
+    let fixture = if size.encrypt { fixture.encrypted() } else { fixture };
+    let cluster = Cluster::processes(fixture).await?;
     let mut chaos = Chaos::new(cluster);
     let result = chaos.run(size, acts, say).await;
     chaos.go_on_all();

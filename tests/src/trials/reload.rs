@@ -56,6 +56,9 @@ pub struct More {
     /// net and gate have a state to hand over, too; without, both processes serve for a moment
     #[arg(long)]
     pub worlds: bool,
+    /// Links and control connections are encrypted
+    #[arg(long)]
+    pub encrypt: bool,
     /// The longest wait of a client in a reload, 99th percentile of all clients and reloads
     #[arg(long, default_value_t = 200)]
     pub stall_ms: u64,
@@ -98,6 +101,7 @@ async fn reload(plan: &Plan, more: More, say: Say<'_>) -> Result<()> {
     process::raise_descriptors(u64::from(plan.busy + plan.idle) + 200)?;
     let fixture = Fixture::replaced()?;
     let fixture = if plan.worlds { fixture.with_worlds() } else { fixture };
+    let fixture = if more.encrypt { fixture.encrypted() } else { fixture };
     let cluster = Cluster::processes(fixture).await?;
     let result = try_it(&cluster, plan, more, say).await;
     with_log(cluster, result)?.stop().await

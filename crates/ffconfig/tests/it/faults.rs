@@ -15,7 +15,7 @@ fn an_unknown_key_comes_with_the_nearest_known_one() {
     check(
         r#"{"master": {"rootport": 1, "webport": 2, "colour": 3}, "servers": {}, "server": {}}"#,
         &[
-            "1:42: master.colour: unknown key; known here: `rootport`, `webport`, `roothost`, `token`, `log`, `restart`",
+            "1:42: master.colour: unknown key; known here: `rootport`, `webport`, `roothost`, `token`, `encrypt`, `log`, `restart`",
             "1:71: server: unknown key; did you mean `servers`?",
         ],
     );

@@ -7,6 +7,7 @@ use ffconfig::schema::{Key, Section, ValueKind};
 use ffconfig::{
     ClientFraming, Cluster, Limits, Loaded, Restart, SecondLogin, SlowClient, Token, load, parse, schema,
 };
+use ffproto::encrypt::Encrypt;
 
 use crate::{parsed, with_servers};
 
@@ -25,6 +26,27 @@ fn with_top(keys: &str) -> String {
     format!(
         "{{\"master\": {{\"rootport\": 1, \"webport\": 2}}, {keys}, \"servers\": {{\"a\": {{\"app\": \"a\", \"db\": true}}}}}}"
     )
+}
+
+#[test]
+fn links_are_encrypted_beyond_the_host_unless_the_config_says_otherwise() {
+    let loaded = |encrypt: &str| {
+        let master = format!(
+            "\"webport\": 9998, \"token\": \"0123456789abcdef\", \"rootport\": \"0.0.0.0:1\"{encrypt}"
+        );
+        parsed(&format!("{{\"master\": {{{master}}}, \"servers\": {{}}}}"))
+    };
+    let encrypt = |text: &str| loaded(text).unwrap().cluster.master.encrypt;
+    assert_eq!((encrypt(""), encrypt(", \"encrypt\": \"auto\"")), (Encrypt::Auto, Encrypt::Auto));
+    assert_eq!(encrypt(", \"encrypt\": \"always\""), Encrypt::Always);
+    assert!(loaded("").unwrap().warnings.is_empty());
+    let never = loaded(", \"encrypt\": \"never\"").unwrap();
+    assert_eq!(never.cluster.master.encrypt, Encrypt::Never);
+    let warning = never.warnings[0].to_string();
+    let expected =
+        "master.encrypt: who is on the way to 0.0.0.0:1 reads and changes what nodes say to each other";
+    assert!(warning.ends_with(expected), "{warning}");
+    assert!(loaded(", \"encrypt\": \"sometimes\"").is_err());
 }
 
 #[test]

@@ -33,11 +33,11 @@ fn local_of(keys: &ClusterKeys, claims: Claims, incarnation: u64) -> Local {
     }
 }
 
-fn local(name: &str) -> Local {
+pub(crate) fn local(name: &str) -> Local {
     local_of(&keys(1), claims(name), 1)
 }
 
-fn name(text: &str) -> NodeName {
+pub(crate) fn name(text: &str) -> NodeName {
     NodeName::try_from(text).unwrap()
 }
 
@@ -298,4 +298,32 @@ async fn before_the_proof_a_length_above_four_kib_takes_no_memory() {
         let refused = accept(&mut b, Purpose::Link, &gate, None, |_| Ok(())).await;
         assert!(matches!(refused, Err(HandshakeError::Malformed)));
     }
+}
+
+/// A master's keys of a generation, and those of the one before, which it shows to who knows no other.
+fn master_after_rotation(before: &ClusterKeys) -> (ClusterKeys, Local) {
+    let secret = ClusterSecret::new(&Chance::seeded(7)).unwrap();
+    let now = ClusterKeys::new(&secret, 0, Some(before.roots().current)).unwrap();
+    let claims = Claims::of_master(ClusterName::try_from("c").unwrap());
+    let older = local_of(before, claims.clone(), 1).keys;
+    let master = local_of(&now, claims, 1);
+    let keys = Arc::try_unwrap(master.keys).unwrap().with_older(Arc::try_unwrap(older).unwrap());
+    (now, Local { keys: Arc::new(keys), ..master })
+}
+
+#[tokio::test]
+async fn a_node_that_has_missed_a_rotation_knows_its_master_and_then_its_neighbours() {
+    let before = keys(1);
+    let (now, master) = master_after_rotation(&before);
+    let missed = local_of(&before, claims("net"), 1);
+    let (a, b) = shake_for(Purpose::Control, missed.clone(), master.clone(), Ok(())).await;
+    assert_eq!((a.unwrap().name, b.unwrap().name), (NodeName::master(), name("net")));
+    let (a, _) = shake_for(Purpose::Control, local_of(&now, claims("net"), 1), master, Ok(())).await;
+    assert_eq!(a.unwrap().name, NodeName::master());
+    // A parent that was started since is a stranger to it, until the master has told it.
+    let gate = || local_of(&now, claims("gate"), 1);
+    let (a, _) = shake(missed.clone(), gate()).await;
+    assert!(matches!(a, Err(HandshakeError::Stranger(CredentialFault::Root))), "{a:?}");
+    let told = Local { keys: Arc::new(missed.keys.with_roots(now.roots())), ..missed };
+    assert!(shake(told, gate()).await.0.is_ok());
 }

@@ -21,6 +21,9 @@ use super::{Change, Link, flag};
 
 /// Large enough that a busy link is read a few hundred frames at a time; one per link, so it may be.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// A peer that asks on while this many times `outbox_bytes_max` wait for it is left: faults and signs of life, which the
+/// bound does not hold back, are all that can have come on top of it.
+const UNREAD_MAX: usize = 2;
 /// A written buffer larger than this is given back once it is empty: a thousand clients with 1 KiB each fill one of
 /// more than a MiB in every turn, and to make it anew each time costs a page fault for every four messages.
 const KEEP_BYTES: usize = 4 * 1024 * 1024;
@@ -140,7 +143,12 @@ where
             let mut room = ReadBuf::new(&mut self.read[self.have..]);
             match ready!(Pin::new(&mut self.io).poll_read(&mut cx, &mut room)) {
                 Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Poll::Ready(Closed::ByPeer),
+                // An encrypted stream that is cut says so, and a killed process cuts it.
+                Err(e)
+                    if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) =>
+                {
+                    return Poll::Ready(Closed::ByPeer);
+                }
                 Err(e) => return Poll::Ready(Closed::Io(e)),
             }
             let n = room.filled().len();
@@ -172,8 +180,13 @@ where
 
     fn handle_frames(&mut self) -> Result<(), Closed> {
         let max = self.link.0.limits.frame_bytes_max;
+        let mut out = self.link.0.out.lock();
+        if out.bytes.len() > self.link.0.limits.outbox_bytes_max.saturating_mul(UNREAD_MAX) {
+            return Err(Closed::Unread);
+        }
         // What the frames lead to on this very link is written at the end of this turn: it needs no other.
-        self.link.0.out.lock().asleep = false;
+        out.asleep = false;
+        drop(out);
         self.service.begin();
         let handled = self.handle_complete(max);
         self.service.settle();
@@ -271,9 +284,10 @@ where
         if self.leaving.is_none() {
             self.have = 0;
             self.leaving = Some((why, Instant::now() + self.link.0.limits.heartbeat));
-            // When it fails the peer is gone, which the next read says.
-            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
         }
+        // Again in each turn: what is encrypted says its end over the socket, which may have no room. When it fails the peer is
+        // gone, which the next read says.
+        let _ = Pin::new(&mut self.io).poll_shutdown(cx);
     }
 
     /// Writes everything that is queued; registers for more. When this side wants to close, Bye is the last.

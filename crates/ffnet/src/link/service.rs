@@ -45,6 +45,9 @@ pub enum Closed {
     /// given up on it, and what waits to be read is too old to be handled.
     #[error("this process stood still for {MISSED_HEARTBEATS} heartbeats")]
     StoodStill,
+    /// The peer asks on, and does not read what it is told.
+    #[error("the other side asks on and does not read the answers")]
+    Unread,
     /// The bytes made no frame.
     #[error("a malformed frame: {0}")]
     Frame(LinkFault),

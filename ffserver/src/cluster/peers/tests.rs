@@ -1,7 +1,10 @@
 //! What is so of neighbours, link by link.
 
 use ffnet::handshake::Peer;
-use ffnet::link::LinkLimits;
+use ffnet::link::{Change, Driver, LinkLimits, Service};
+use ffproto::link::{Head, Kind};
+use futures_util::FutureExt;
+use tokio::io::AsyncWriteExt;
 
 use super::*;
 
@@ -75,9 +78,60 @@ fn a_lost_neighbour_is_waited_for_from_its_end_and_an_older_start_is_fenced() {
     first.close("killed");
     assert!(all.ended(&first, now + PARK));
     assert_eq!(state(&all, now + PARK), "missed");
-    assert!(!all.take(link(4), || "game".into(), now), "older");
-    take(&mut all, 6, now);
-    assert_eq!(state(&all, now), "open 6");
+    assert!(!all.take(link(4), || "game".into(), now + PARK), "older");
+    take(&mut all, 6, now + PARK);
+    assert_eq!(state(&all, now + PARK), "open 6");
+}
+
+#[test]
+fn a_start_that_has_left_keeps_older_ones_out_for_a_moment_only() {
+    let (mut all, now) = (Peers::default(), Instant::now());
+    all.show(&link(5).peer().name, "game", now);
+    let newer = take(&mut all, 6, now);
+    let older = || link(5);
+    assert!(!all.take(older(), || "game".into(), now + 10 * FENCED), "while the newer one is linked");
+    newer.close("left");
+    all.ended(&newer, now + 10 * FENCED);
+    assert!(!all.take(older(), || "game".into(), now + 11 * FENCED - Duration::from_millis(1)));
+    take(&mut all, 5, now + 11 * FENCED);
+    assert_eq!(state(&all, now + 11 * FENCED), "open 5");
+}
+
+#[tokio::test]
+async fn an_older_start_that_hands_over_to_nobody_may_link_anew_when_the_newer_one_has_left() {
+    let (mut all, now) = (Peers::default(), Instant::now());
+    let replaced = take(&mut all, 4, now);
+    let _driver = says(&replaced, Kind::Pause);
+    let old = take(&mut all, 5, now);
+    let new = take(&mut all, 6, now);
+    let name = new.peer().name.clone();
+    let forsaken =
+        |all: &Peers, now| all.forsaken(&name, now).map(|link| link.peer().incarnation.0).collect::<Vec<_>>();
+    assert!(forsaken(&all, now + 9 * FENCED).is_empty(), "the newer one is there");
+    new.close("an intruder");
+    assert!(all.ended(&new, now));
+    assert!(forsaken(&all, now + FENCED / 2).is_empty(), "it may come back");
+    assert_eq!(forsaken(&all, now + FENCED), [5]);
+    old.close("so it links anew");
+    take(&mut all, 5, now + FENCED);
+    assert_eq!(state(&all, now + FENCED), "open 5");
+}
+
+/// The driver of a link whose peer says that; the link lives as long.
+fn says(link: &Link, kind: Kind) -> impl Sized {
+    struct Deaf;
+    impl Service for Deaf {
+        fn call(&self, _: &Link, _: &Head, _: &[u8], _: Instant) {}
+        fn notify(&self, _: &Link, _: &Head, _: &[u8], _: Instant) {}
+        fn changed(&self, _: &Link, _: Change) {}
+    }
+    let (ours, mut theirs) = tokio::io::duplex(1024);
+    let mut frame = Vec::new();
+    Head::new(kind).write(&[], &mut frame);
+    let mut driver = Driver::new(link.clone(), ours, Deaf);
+    assert!(theirs.write_all(&frame).now_or_never().is_some());
+    assert!((&mut driver).now_or_never().is_none());
+    (driver, theirs)
 }
 
 #[test]
@@ -157,10 +211,11 @@ fn what_is_for_a_client_goes_the_old_way_until_its_messages_come_the_new_way() {
     assert!(!new.is_young());
 }
 
-#[test]
-fn a_successors_link_retires_the_old_one_which_comes_back_when_the_successor_fails() {
+#[tokio::test]
+async fn a_successors_link_retires_the_old_one_which_comes_back_when_the_successor_fails() {
     let (mut all, now) = (Peers::default(), Instant::now());
     let old = take(&mut all, 5, now);
+    let _driver = says(&old, Kind::Pause);
     let new = take(&mut all, 6, now);
     assert_eq!(state(&all, now), "open 6");
     assert!(!old.is_open() && !old.is_closed());

@@ -213,6 +213,8 @@ fn short(todo: Do) -> Option<String> {
             format!("answer [{}]", outcomes.collect::<Vec<_>>().join("; "))
         }
         Do::Answer { answer: Err(refused), .. } => format!("refused {refused}"),
+        // Told past the machine.
+        Do::Tell { tell: Tell::Message(ToNode::Roots { .. }), .. } => return None,
         Do::Tell {
             node,
             incarnation: _,

@@ -268,6 +268,21 @@ async fn a_malformed_frame_ends_the_link() {
 }
 
 #[tokio::test]
+async fn who_asks_on_and_reads_nothing_is_left_before_it_fills_the_memory() {
+    let (io, mut other) = tokio::io::duplex(64 * 1024);
+    let (link, driver) = end("net", "gate", io);
+    let mut calls = Vec::new();
+    for call in 0..4096 {
+        Head { method: 1, call, time_left_ms: 1000, ..Head::new(Kind::Call) }.write(&[], &mut calls);
+    }
+    // Faults, which no bound of an outbox holds back.
+    while other.write_all(&calls).await.is_ok() {
+        assert!(link.queued_bytes() < 3 * LIMITS.outbox_bytes_max, "{}", link.queued_bytes());
+    }
+    assert!(matches!(driver.await.unwrap(), Closed::Unread));
+}
+
+#[tokio::test]
 async fn a_full_outbox_is_a_typed_error_and_counted() {
     let limits = LinkLimits { outbox_bytes_max: 1000, ..LIMITS };
     let counters = Arc::new(LinkCounters::default());
