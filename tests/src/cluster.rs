@@ -1,12 +1,13 @@
 //! A whole cluster behind one handle: what a test does to it is the same for real processes and for nodes
 //! in this process.
 
+mod keys;
+mod programs;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,15 +16,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use ffkeys::{ClusterKeys, ClusterSecret};
-use ffnet::handshake::Local;
-use ffnet::run_folder;
-use ffproto::credential::Claims;
-use ffproto::{Incarnation, NodeName, Versions};
 use ffserver::{App, Stop, process};
 
 use crate::client::Client;
@@ -31,6 +27,7 @@ use crate::fixtures::Fixture;
 use crate::process::{Memory, is_alive, until_stopped};
 use crate::single::Single;
 use crate::{bins, http, wait};
+use programs::{install, program_of, spawn_master};
 
 /// Where trial's game nodes note what they have begun, see [`crate::ledger`].
 const RAN: &str = "ran";
@@ -217,24 +214,6 @@ impl Cluster {
         self.folder().join(RUN)
     }
 
-    /// The keys of the cluster's master, as it keeps them without a token.
-    ///
-    /// # Errors
-    /// There is no secret.
-    pub fn master_keys(&self) -> Result<ClusterKeys> {
-        Ok(ClusterKeys::new(&ClusterSecret::of_hex(&self.secret()?)?, 0, None)?)
-    }
-
-    /// The secret of the cluster's master, as it keeps it without a token.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn secret(&self) -> Result<String> {
-        let uid = nix::unistd::geteuid().as_raw();
-        let folder = run_folder::of_config(&self.run_dir(), &self.folder().join("config.json"), uid);
-        Ok(std::fs::read_to_string(folder.join("secret"))?)
-    }
-
     /// Writes another config in the place of the cluster's: what the next reload and the next master find.
     ///
     /// # Errors
@@ -243,27 +222,6 @@ impl Cluster {
         std::fs::write(self.folder().join("config.json"), &fixture.text)?;
         self.fixture = fixture;
         Ok(())
-    }
-
-    /// This side of a handshake as the node `like` of the config has it, under another name, in this start.
-    ///
-    /// # Errors
-    /// There is no secret, or no such node.
-    pub fn local_of(&self, like: &str, name: &str, incarnation: Incarnation) -> Result<Local> {
-        let config = self.folder().join("config.json");
-        let config = ffconfig::parse(&self.fixture.text, &config, &|_| None)?.cluster;
-        let node = config.nodes.iter().find(|node| node.key == like).context("no such node")?;
-        let claims = Claims { name: NodeName::try_from(name)?, ..config.claims(node) };
-        let ambient = ffserver::Ambient::system();
-        let keys = self.master_keys()?.start(claims, incarnation, &ambient.chance)?;
-        Ok(Local {
-            keys: Arc::new(keys),
-            versions: Versions::OURS,
-            methods: Vec::new(),
-            chance: ambient.chance,
-            clock: ambient.clock,
-            binding: Vec::new(),
-        })
     }
 
     async fn until_up(&mut self) -> Result<()> {
@@ -660,53 +618,6 @@ fn wait_a_moment_for(child: &mut Child, limit: Duration) {
     while std::time::Instant::now() < end && matches!(child.try_wait(), Ok(None)) {
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// A link of that name to the program, put there by renaming it.
-fn install(folder: &Path, name: &str, program: &Path) -> Result<()> {
-    let (link, at) = (folder.join(format!("{name}.new")), folder.join(name));
-    std::os::unix::fs::symlink(program, &link).with_context(|| link.display().to_string())?;
-    std::fs::rename(link, &at).with_context(|| at.display().to_string())
-}
-
-/// The program that runs the nodes of a config, when the test has none of its own.
-fn program_of(config: &str) -> Result<PathBuf> {
-    Ok(bins::folder()?.join(bins::node_program(config)))
-}
-
-fn spawn_master(folder: &Path, manager: Option<&str>, descriptors: Option<u32>) -> Result<Child> {
-    let log = std::fs::File::create(folder.join("master.log"))?;
-    let own = |name| Some(folder.join(name)).filter(|path| path.exists());
-    let program = match own(MASTER) {
-        Some(own) => own,
-        None => bins::folder()?.join("master"),
-    };
-    let mut command = match descriptors {
-        None => Command::new(&program),
-        Some(limit) => {
-            let mut shell = Command::new("sh");
-            shell.arg("-c").arg(format!("ulimit -n {limit} && exec \"$@\"")).arg("sh").arg(&program);
-            shell
-        }
-    };
-    let appmain = match own(APPMAIN) {
-        Some(own) => own,
-        None => program_of(&std::fs::read_to_string(folder.join("config.json"))?)?,
-    };
-    command.env("FF_APPMAIN", appmain);
-    if let Some(manager) = manager {
-        command.env(ffnet::notify::ENV, manager);
-    }
-    command
-        .arg(folder.join("config.json"))
-        .env("FF_TRIAL_RAN", folder.join(RAN))
-        .env("FF_RUN_DIR", folder.join(RUN))
-        .env("FF_TRIAL_MISBEHAVES", folder.join(MISBEHAVES))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .with_context(|| program.display().to_string())
 }
 
 fn tail(log: &str) -> String {

@@ -1,5 +1,7 @@
 //! The front as clients see it, while one web server gives its connections to the next.
 
+mod raw;
+
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
@@ -7,16 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rocket::data::{ByteUnit, Data, IoHandler, IoStream};
 use rocket::response::stream::TextStream;
 use rocket::response::{self, Responder};
 use rocket::{Request, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::raw::Client;
 use crate::{Front, Places, Retirement, Timeouts, WebServer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -207,116 +209,6 @@ impl IoHandler for Echo {
         let (mut read, mut write) = rocket::tokio::io::split(io);
         rocket::tokio::io::copy(&mut read, &mut write).await?;
         write.shutdown().await
-    }
-}
-
-/// An HTTP/1.1 client that shows what comes, byte by byte if need be.
-struct Client {
-    stream: TcpStream,
-    read: Vec<u8>,
-}
-
-#[derive(Debug, PartialEq)]
-struct Got {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Got {
-    fn header(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
-        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
-    }
-}
-
-impl Client {
-    async fn connect(at: std::net::SocketAddr) -> Result<Self> {
-        Ok(Self { stream: TcpStream::connect(at).await?, read: Vec::new() })
-    }
-
-    async fn send(&mut self, text: &str) -> Result<()> {
-        Ok(self.stream.write_all(text.as_bytes()).await?)
-    }
-
-    async fn get(&mut self, path: &str) -> Result<Got> {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n")).await?;
-        self.receive().await
-    }
-
-    /// One whole answer.
-    async fn receive(&mut self) -> Result<Got> {
-        self.receive_to("GET").await
-    }
-
-    async fn receive_to(&mut self, method: &str) -> Result<Got> {
-        timeout(PATIENCE, self.answer(method)).await.context("no answer")?
-    }
-
-    async fn answer(&mut self, method: &str) -> Result<Got> {
-        let head = self.until("\r\n\r\n").await?;
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
-        let mut got = Got { status, head, body: String::new() };
-        if method == "HEAD" || status < 200 || status == 204 || status == 304 {
-            return Ok(got);
-        }
-        if got.header("transfer-encoding") == Some("chunked") {
-            loop {
-                let piece = self.chunk().await?;
-                if piece.is_empty() {
-                    return Ok(got);
-                }
-                got.body.push_str(&piece);
-            }
-        }
-        match got.header("content-length").map(str::parse) {
-            Some(length) => got.body = self.take(length?).await?,
-            None => got.body = self.rest().await?,
-        }
-        Ok(got)
-    }
-
-    async fn chunk(&mut self) -> Result<String> {
-        let size = self.until("\r\n").await?;
-        let piece = self.take(usize::from_str_radix(size.trim(), 16)?).await?;
-        self.until("\r\n").await?;
-        Ok(piece)
-    }
-
-    async fn until(&mut self, end: &str) -> Result<String> {
-        loop {
-            if let Some(at) = self.read.windows(end.len()).position(|window| window == end.as_bytes()) {
-                return self.take(at + end.len()).await;
-            }
-            self.more().await?;
-        }
-    }
-
-    async fn take(&mut self, n: usize) -> Result<String> {
-        while self.read.len() < n {
-            self.more().await?;
-        }
-        Ok(String::from_utf8(self.read.drain(..n).collect())?)
-    }
-
-    async fn more(&mut self) -> Result<()> {
-        ensure!(self.stream.read_buf(&mut self.read).await? > 0, "closed after {:?}", self.read);
-        Ok(())
-    }
-
-    async fn rest(&mut self) -> Result<String> {
-        while self.stream.read_buf(&mut self.read).await? > 0 {}
-        Ok(String::from_utf8(std::mem::take(&mut self.read))?)
-    }
-
-    async fn until_closed(&mut self) -> Result<Duration> {
-        let begin = Instant::now();
-        let rest = timeout(PATIENCE, self.rest()).await.context("not closed")?;
-        match rest {
-            Ok(rest) if rest.is_empty() => Ok(begin.elapsed()),
-            Ok(rest) => bail!("{rest}"),
-            Err(_reset) => Ok(begin.elapsed()),
-        }
     }
 }
 
