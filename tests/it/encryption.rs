@@ -8,7 +8,7 @@ use ffproto::handshake::Purpose;
 use ffproto::{Incarnation, NodeName};
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
-use tests::trials::{Say, chaos, reload};
+use tests::trials::{Say, reload};
 use tokio::net::TcpStream;
 
 #[allow(clippy::print_stdout, reason = "cargo shows it when the test fails")]
@@ -60,11 +60,4 @@ async fn an_encrypted_cluster_is_killed_and_reloaded_as_any_other() -> Result<()
     let (any_time, encrypt) = (true, true);
     let more = reload::More { http: 2, reloads: 2, worlds: true, stall_ms: 0, any_time, encrypt };
     reload::run(&reload::Size { connections: 100, pause_ms: 2, more }, SAY).await
-}
-
-#[tokio::test]
-async fn chaos_over_encrypted_links_loses_and_doubles_nothing() -> Result<()> {
-    let (encrypt, plan) = (true, false);
-    let size = chaos::Size { seconds: 30, seed: 2, connections: 60, deep: 1, per_s: 300.0, encrypt, plan };
-    chaos::run(&size, SAY).await
 }

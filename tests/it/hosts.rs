@@ -2,84 +2,17 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use socket2::{Domain, Socket, Type};
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
-use tests::single::Single;
+use tests::host::Host;
+use tests::trials::{Say, chaos};
 use tests::wait;
 
-/// Another host: a network namespace that reaches this one over a cable of its own. Dropping it removes it.
-pub(crate) struct Host {
-    pub(crate) name: String,
-    subnet: String,
-}
-
-fn ip(arguments: &str) -> Result<()> {
-    let output = Command::new("ip").args(arguments.split(' ')).stdin(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "ip {arguments}: {}", said.trim());
-    Ok(())
-}
-
-impl Host {
-    /// `None`, and why, where this cannot be tried.
-    pub(crate) fn new() -> Option<Self> {
-        static LAST: AtomicU32 = AtomicU32::new(0);
-        let (pid, number) = (std::process::id(), LAST.fetch_add(1, Ordering::Relaxed));
-        let name = format!("ff{pid}x{number}");
-        let subnet = format!("10.{}.{}", 64 + 32 * (number % 6) + pid / 256 % 32, pid % 256);
-        let host = Self { name, subnet };
-        match host.connect() {
-            Ok(()) => Some(host),
-            Err(error) => {
-                tests::skip::lacks_privilege(&format!("it needs root and iproute2: {error:#}"));
-                None
-            }
-        }
-    }
-
-    fn connect(&self) -> Result<()> {
-        ensure!(nix::unistd::geteuid().is_root(), "this is not root");
-        let Self { name, subnet } = self;
-        ip(&format!("netns add {name}")).context("no network namespaces")?;
-        ip(&format!("link add {name}a type veth peer name {name}b"))?;
-        ip(&format!("link set {name}b netns {name}"))?;
-        ip(&format!("addr add {subnet}.1/24 dev {name}a"))?;
-        ip(&format!("link set {name}a up"))?;
-        ip(&format!("netns exec {name} ip addr add {subnet}.2/24 dev {name}b"))?;
-        ip(&format!("netns exec {name} ip link set {name}b up"))?;
-        ip(&format!("netns exec {name} ip link set lo up"))
-    }
-
-    /// The address of this host as that one reaches it.
-    pub(crate) fn here(&self) -> String {
-        format!("{}.1", self.subnet)
-    }
-
-    fn there(&self) -> String {
-        format!("{}.2", self.subnet)
-    }
-
-    /// What goes over the cable from now on, until it is dropped.
-    fn tap(&self) -> Result<Tap> {
-        // ETH_P_ALL: this host's loopback, too, of which nothing comes from there or goes there.
-        let all = socket2::Protocol::from(i32::from(0x0003_u16.to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(all))?;
-        socket.set_recv_buffer_size(8 << 20)?;
-        socket.set_nonblocking(true)?;
-        Ok(Tap { socket, there: self.there().parse()? })
-    }
-
-    /// `master single NODE CONFIG` there.
-    fn single(&self, node: &str, cluster: &Cluster) -> Result<Single> {
-        let config = cluster.folder().join("config.json");
-        Single::start_by(&["ip", "netns", "exec", &self.name], node, &config)
-    }
-}
+#[allow(clippy::print_stdout, reason = "cargo shows it when the test fails")]
+const SAY: Say<'_> = &|line| println!("{line}");
 
 /// Somebody who reads along.
 struct Tap {
@@ -88,6 +21,16 @@ struct Tap {
 }
 
 impl Tap {
+    /// Of what goes over the cable from now on.
+    fn of(host: &Host) -> Result<Self> {
+        // ETH_P_ALL: this host's loopback, too, of which nothing comes from there or goes there.
+        let all = socket2::Protocol::from(i32::from(0x0003_u16.to_be()));
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(all))?;
+        socket.set_recv_buffer_size(8 << 20)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, there: host.there().parse()? })
+    }
+
     /// What has gone over the cable in TCP, one packet after the other.
     fn heard(mut self) -> Result<Vec<u8>> {
         let (mut all, mut frame) = (Vec::new(), vec![0; 1 << 17]);
@@ -107,13 +50,6 @@ impl Tap {
     }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        // The cable goes with its end.
-        let _ = ip(&format!("netns del {}", self.name));
-    }
-}
-
 /// The demo, whose game1 is on the other host.
 fn two_hosts(host: &Host) -> Result<Fixture> {
     let text = r#"{
@@ -129,7 +65,7 @@ fn two_hosts(host: &Host) -> Result<Fixture> {
 
 #[tokio::test]
 async fn a_node_on_another_host_is_started_there_registers_and_is_seen_here() -> Result<()> {
-    let Some(host) = Host::new() else { return Ok(()) };
+    let Some(host) = Host::or_skip() else { return Ok(()) };
     let fixture = two_hosts(&host)?;
     let cluster = Cluster::processes(fixture).await?;
     cluster.until_logged("to be started on their hosts by `master single NODE CONFIG`: game1").await?;
@@ -164,7 +100,7 @@ async fn a_node_on_another_host_is_started_there_registers_and_is_seen_here() ->
         client.call(300, b"behind the new gate").await.map(drop).map_err(|error| format!("{error:#}"))
     })
     .await?;
-    cluster.stop_with(single).await
+    cluster.stop_with([single]).await
 }
 
 /// Said by a client, and by the name of a method in the handshake.
@@ -172,11 +108,11 @@ const SECRETS: [&str; 2] = ["a secret of the player", "game1Handle"];
 
 #[tokio::test]
 async fn nothing_of_what_nodes_say_to_each_other_can_be_read_on_the_cable() -> Result<()> {
-    let Some(host) = Host::new() else { return Ok(()) };
+    let Some(host) = Host::or_skip() else { return Ok(()) };
     for encrypt in ["auto", "never"] {
         let master = format!("\"master\": {{ \"encrypt\": \"{encrypt}\",");
         let cluster = Cluster::processes(two_hosts(&host)?.replace("\"master\": {", &master)).await?;
-        let tap = host.tap()?;
+        let tap = Tap::of(&host)?;
         let single = host.single("game1", &cluster)?;
         cluster.until_linked("game1", "gate").await?;
         cluster.client().await?.call(300, SECRETS[0].as_bytes()).await?;
@@ -186,7 +122,26 @@ async fn nothing_of_what_nodes_say_to_each_other_can_be_read_on_the_cable() -> R
         let found = SECRETS.map(found);
         // That it is found without encryption shows that it would be.
         ensure!(found == [encrypt == "never"; 2], "{encrypt}: {found:?}");
-        cluster.stop_with(single).await?;
+        cluster.stop_with([single]).await?;
     }
     Ok(())
+}
+
+/// The games are killed and stopped there, the others and the master here, and the cable is unplugged.
+#[tokio::test]
+async fn chaos_over_two_hosts_loses_and_doubles_nothing() -> Result<()> {
+    let Some(host) = Host::or_skip() else { return Ok(()) };
+    drop(host);
+    let (encrypt, two_hosts, plan) = (false, true, false);
+    let size = chaos::Size {
+        seconds: 30,
+        seed: 2,
+        connections: 60,
+        deep: 1,
+        per_s: 300.0,
+        encrypt,
+        two_hosts,
+        plan,
+    };
+    chaos::run(&size, SAY).await
 }

@@ -51,7 +51,16 @@ async fn nodes_and_master_are_upgraded_in_either_order_and_nobody_notices() -> R
 
 #[tokio::test]
 async fn a_minute_of_chaos_loses_and_doubles_nothing() -> Result<()> {
-    let (encrypt, plan) = (false, false);
-    let size = chaos::Size { seconds: 60, seed: 1, connections: 100, deep: 1, per_s: 400.0, encrypt, plan };
+    let (encrypt, two_hosts, plan) = (false, false, false);
+    let size = chaos::Size {
+        seconds: 60,
+        seed: 1,
+        connections: 100,
+        deep: 1,
+        per_s: 400.0,
+        encrypt,
+        two_hosts,
+        plan,
+    };
     chaos::run(&size, SAY).await
 }

@@ -169,7 +169,7 @@ async fn a_node_that_its_master_does_not_start_gets_a_new_key_when_it_is_asked_f
     single.signal(Signal::SIGHUP)?;
     cluster.until_back("game1", old).await?;
     cluster.until_answered(300).await?;
-    cluster.stop_with(single).await
+    cluster.stop_with([single]).await
 }
 
 /// Nothing that a link needs to come back ends while there is no master; `ffnet::handshake` has the week.

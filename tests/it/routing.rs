@@ -299,5 +299,5 @@ async fn a_circle_of_two_configs_ends_with_an_error_and_the_cluster_goes_on() ->
     .await?;
     assert_eq!((error.code.as_str(), error.executed.as_str()), ("too_many_hops", "no"), "{error:?}");
     client.call(20, b"").await?;
-    cluster.stop_with(single).await
+    cluster.stop_with([single]).await
 }

@@ -31,7 +31,7 @@ async fn taken(fixture: Fixture, node: &str) -> Result<(Cluster, Single)> {
 async fn a_single_node_registers_at_the_master_that_did_not_start_it() -> Result<()> {
     let (cluster, single) = with_single("", "").await?;
     cluster.until_answered(300).await?;
-    cluster.stop_with(single).await
+    cluster.stop_with([single]).await
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn a_single_node_that_hangs_is_reported_and_started_anew_after_hang_s() ->
     let log = single.log();
     assert!(log.contains("its loop did not turn for 3 s (limits.hang_s)"), "{log}");
     cluster.until_answered(300).await?;
-    cluster.stop_with(single).await
+    cluster.stop_with([single]).await
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_single_node_that_goes_on_in_time_is_left_alone() -> Result<()> {
     cluster.signal("game1", Signal::SIGCONT).await?;
     single.until_logged("game1 goes on: it hung for").await?;
     cluster.until("game1", "ready again", |node| node["state"] == "ready" && node["pid"] == old).await?;
-    cluster.stop_with(single).await
+    cluster.stop_with([single]).await
 }
 
 #[tokio::test]

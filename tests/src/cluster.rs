@@ -30,12 +30,12 @@ use crate::{bins, http, wait};
 use programs::{install, program_of, spawn_master};
 
 /// Where trial's game nodes note what they have begun, see [`crate::ledger`].
-const RAN: &str = "ran";
+pub(crate) const RAN: &str = "ran";
 /// What trial's new processes do wrong while it is there, see `tests/apps/src/trial/misbehaves.rs`.
 const MISBEHAVES: &str = "misbehaves";
 
 /// Where the master keeps its lock, its list of processes and crash reports.
-const RUN: &str = "run";
+pub(crate) const RUN: &str = "run";
 
 /// The program that runs a node, when a test has put one of its own into the folder.
 const APPMAIN: &str = "appmain";
@@ -522,14 +522,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// The same with a node that a `master single` supervises: the master tells it to stop, and does not wait for its
-    /// process.
+    /// The same with nodes that `master single`s supervise: the master tells them to stop, and does not wait for their
+    /// processes.
     ///
     /// # Errors
     /// Something is left.
-    pub async fn stop_with(mut self, single: Single) -> Result<()> {
+    pub async fn stop_with(mut self, singles: impl IntoIterator<Item = Single>) -> Result<()> {
         let pids = self.stop_master().await?;
-        single.stopped_with_the_cluster().await?;
+        for single in singles {
+            single.stopped_with_the_cluster().await?;
+        }
         self.nothing_left(&pids)?;
         self.folder = None;
         Ok(())

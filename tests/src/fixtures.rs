@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Result, bail};
 
+use crate::host::Host;
+
 /// A config whose ports are written as names: `"netport": @net`.
 #[derive(Debug, Clone)]
 pub struct Fixture {
@@ -126,6 +128,19 @@ impl Fixture {
     #[must_use]
     pub fn encrypted(self) -> Self {
         self.replace("\"master\": {", "\"master\": { \"encrypt\": \"always\",")
+    }
+
+    /// The same of [`Fixture::chaos`] with its game nodes on that host.
+    #[must_use]
+    pub fn with_games_at(self, host: &Host) -> Self {
+        let port = |name| format!(r#""rootport": {}"#, self.at(name).port());
+        let open = |name| format!(r#""rootport": "0.0.0.0:{}""#, self.at(name).port());
+        let master =
+            format!(r#""roothost": "{}", "token": "a-secret-of-sixteen", {}"#, host.here(), open("master"));
+        let game = format!(r#""game": {{ "host": "{}","#, host.there());
+        let (gate, opened) = (port("gate"), open("gate"));
+        let master_was = port("master");
+        self.replace(&master_was, &master).replace(&gate, &opened).replace(r#""game": {"#, &game)
     }
 
     /// The same with worlds at net and gate, too.

@@ -5,6 +5,7 @@
 //! * [`browser`] — a headless Chromium, for pages.
 //! * [`http`] — an operator's `curl`.
 //! * [`fixtures`] — configs on free ports.
+//! * [`host`] — another host, which is a network namespace.
 //! * [`ledger`] — a load, and what became of each of its requests.
 //! * [`counted`] — a load whose requests the nodes count, over replacements.
 //! * [`process`] — one process as the kernel tells of it.
@@ -24,6 +25,7 @@ pub mod client;
 pub mod cluster;
 pub mod counted;
 pub mod fixtures;
+pub mod host;
 pub mod http;
 pub mod ledger;
 pub mod process;

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::cluster::{RAN, RUN};
 use crate::{bins, wait};
 
 /// A `master single`, which is killed with this value.
@@ -19,7 +20,7 @@ pub struct Single {
 }
 
 impl Single {
-    /// `master single NODE CONFIG`. What it prints is in `single.log` beside the config.
+    /// `master single NODE CONFIG`. What it prints is in `single.NODE.log` beside the config.
     ///
     /// # Errors
     /// It cannot be started.
@@ -32,7 +33,7 @@ impl Single {
     /// # Errors
     /// It cannot be started.
     pub fn start_by(program: &[&str], node: &str, config: &Path) -> Result<Self> {
-        let path = config.with_file_name("single.log");
+        let path = config.with_file_name(format!("single.{node}.log"));
         let log = File::create(&path)?;
         let master = bins::folder()?.join("master");
         let mut command = match program {
@@ -45,7 +46,7 @@ impl Single {
         };
         let program = bins::node_program(&std::fs::read_to_string(config)?);
         command.args(["single", node]).arg(config).arg("--appmain").arg(bins::folder()?.join(program));
-        command.env("FF_RUN_DIR", config.with_file_name("run"));
+        command.env("FF_RUN_DIR", config.with_file_name(RUN)).env("FF_TRIAL_RAN", config.with_file_name(RAN));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         Ok(Self { process: command.spawn().with_context(|| format!("{command:?}"))?, log: path })
     }

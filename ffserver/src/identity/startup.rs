@@ -60,6 +60,7 @@ pub fn startup(
         Some(_) => {
             KeySource::Given(Box::new(NodeKeys::of_bytes(&given_keys().map_err(StartupError::Given)?)?))
         }
+        None if env(INCARNATION_ENV).is_some() => return Err(StartupError::MasterBeforeKeys),
         None => {
             let (base, uid) = (run_folder::base(&|name| env(name).map(OsString::from)), geteuid().as_raw());
             KeySource::Master(run_folder::of_config(&base, config, uid))
@@ -83,6 +84,12 @@ pub enum StartupError {
     /// The master's word is no number.
     #[error("this process cannot run a node")]
     Incarnation(#[source] io::Error),
+    /// The master gives no keys, which those of protocol version 2 do not.
+    #[error(
+        "the master that has started this process is of a release before the keys: stop the cluster, and start it with master \
+         and appmain of one release"
+    )]
+    MasterBeforeKeys,
     /// The master's keys cannot be read.
     #[error("the master has given no keys")]
     Given(#[source] io::Error),
@@ -112,4 +119,22 @@ pub enum KeyFileError {
     /// It is no key file.
     #[error("it is no key file of `master key`")]
     Key(#[source] KeyError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_a_master_starts_without_keys_says_that_the_master_is_too_old() {
+        let started = |given: &'static [(&str, &str)]| {
+            let env =
+                |name: &str| given.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            startup(Path::new("config.json"), None, &env, &Ambient::system())
+        };
+        let refused = started(&[(INCARNATION_ENV, "7")]);
+        assert!(matches!(refused, Err(StartupError::MasterBeforeKeys)), "{:?}", refused.err());
+        let by_hand = started(&[]);
+        assert!(matches!(by_hand.map(|startup| startup.keys), Ok(KeySource::Master(_))));
+    }
 }

@@ -16,10 +16,12 @@ use super::slow::mib;
 use super::{Say, Verdict, with_log};
 use crate::cluster::Cluster;
 use crate::fixtures::Fixture;
+use crate::host::Host;
 use crate::http;
 use crate::ledger::{Door, Load};
 use crate::process::{self, Memory};
 use crate::random::Random;
+use crate::single::Single;
 use crate::wait;
 
 /// How large the trial is.
@@ -43,12 +45,17 @@ pub struct Size {
     /// Links and control connections are encrypted
     #[arg(long)]
     pub encrypt: bool,
+    /// The game nodes are on another host, which is a network namespace: needs root and iproute2
+    #[arg(long)]
+    pub two_hosts: bool,
     /// Only say what would happen
     #[arg(long)]
     pub plan: bool,
 }
 
 const NODES: [&str; 5] = ["gate", "net1", "net2", "game.1", "game.2"];
+/// Those of them that are on the other host, where there are two.
+const FAR: [&str; 2] = ["game.1", "game.2"];
 /// A node that is stopped goes on before this is over, so that it is not killed for hanging.
 const HANG_S: u64 = 10;
 const STOP_MS_MAX: u64 = 4000;
@@ -77,10 +84,13 @@ enum Act {
     KillMaster(Duration),
     /// SIGSTOP of the master, for so long.
     StopMaster(Duration),
+    /// The cable to the other host is out, for so long.
+    Unplug(Duration),
 }
 
-/// What happens when, from the begin on.
-fn schedule(seed: u32, length: Duration) -> Vec<(Duration, Act)> {
+/// What happens when, from the begin on. Of two hosts, nothing reloads the nodes of the other one: their cable is unplugged
+/// then.
+fn schedule(seed: u32, length: Duration, two_hosts: bool) -> Vec<(Duration, Act)> {
     let mut random = Random::new(seed.into());
     let mut ms = |least: u64, most: u64| Duration::from_millis(least + random.below(most - least));
     let (mut at, mut acts) = (Duration::from_secs(2), Vec::new());
@@ -90,6 +100,7 @@ fn schedule(seed: u32, length: Duration) -> Vec<(Duration, Act)> {
             0..30 => Act::Kill(node),
             30..55 => Act::Stop(node, ms(100, STOP_MS_MAX)),
             55..70 => Act::Reload,
+            70..80 if two_hosts && FAR.contains(&node) => Act::Unplug(ms(100, STOP_MS_MAX)),
             70..80 => Act::ReloadNode(node),
             80..90 => Act::KillMaster(ms(100, 3000)),
             _ => Act::StopMaster(ms(100, STOP_MS_MAX)),
@@ -105,18 +116,45 @@ fn schedule(seed: u32, length: Duration) -> Vec<(Duration, Act)> {
 /// # Errors
 /// The promise is not kept.
 pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
-    let acts = schedule(size.seed, Duration::from_secs(size.seconds));
+    let acts = schedule(size.seed, Duration::from_secs(size.seconds), size.two_hosts);
     if size.plan {
         acts.iter().for_each(|(at, act)| say(&format!("{:>6.1} s: {act:?}", at.as_secs_f64())));
         return Ok(());
     }
     let fixture = Fixture::chaos(HANG_S)?;
     let fixture = if size.encrypt { fixture.encrypted() } else { fixture };
+    let (fixture, far) = match size.two_hosts {
+        true => {
+            let host = Host::new()?;
+            (fixture.with_games_at(&host), Some(host))
+        }
+        false => (fixture, None),
+    };
     let cluster = Cluster::processes(fixture).await?;
-    let mut chaos = Chaos::new(cluster);
+    let far = far.map(|host| Far::start(host, &cluster)).transpose()?;
+    let mut chaos = Chaos::new(cluster, far);
     let result = chaos.run(size, acts, say).await;
     chaos.go_on_all();
-    with_log(chaos.cluster, result)?.stop().await
+    let cluster = with_log(chaos.cluster, result)?;
+    match chaos.far {
+        Some(far) => cluster.stop_with(far.singles).await,
+        None => cluster.stop().await,
+    }
+}
+
+/// The other host, and what runs there.
+struct Far {
+    host: Host,
+    singles: Vec<Single>,
+    /// When its cable is plugged in again.
+    plugged_at: Option<Instant>,
+}
+
+impl Far {
+    fn start(host: Host, cluster: &Cluster) -> Result<Self> {
+        let singles = FAR.iter().map(|node| host.single(node, cluster)).collect::<Result<_>>()?;
+        Ok(Self { host, singles, plugged_at: None })
+    }
 }
 
 struct Chaos {
@@ -126,22 +164,25 @@ struct Chaos {
     stopped: Vec<(Instant, i32)>,
     /// When a killed master is followed by another one.
     master_at: Option<Instant>,
+    far: Option<Far>,
     reloads: JoinSet<String>,
 }
 
 impl Chaos {
-    fn new(cluster: Cluster) -> Self {
+    fn new(cluster: Cluster, far: Option<Far>) -> Self {
         let doors = ["net1", "net2"].map(|name| (name, Door::to(cluster.at(name))));
         Self {
             cluster,
             doors: BTreeMap::from(doors),
             stopped: Vec::new(),
             master_at: None,
+            far,
             reloads: JoinSet::new(),
         }
     }
 
     async fn run(&mut self, size: &Size, acts: Vec<(Duration, Act)>, say: Say<'_>) -> Result<()> {
+        self.calm_down(say).await?;
         let plan = both_ways(size.connections, size.deep, size.per_s);
         let doors: Vec<Door> = self.doors.values().cloned().collect();
         let load = Load::start_at(&doors, &plan).await?;
@@ -171,8 +212,14 @@ impl Chaos {
     async fn until(&mut self, at: Instant, say: Say<'_>) -> Result<()> {
         loop {
             let go_on = self.stopped.iter().map(|(at, _)| *at).min();
-            let next = [Some(at), go_on, self.master_at].into_iter().flatten().min().unwrap_or(at);
+            let plugged_at = self.far.as_ref().and_then(|far| far.plugged_at);
+            let next =
+                [Some(at), go_on, self.master_at, plugged_at].into_iter().flatten().min().unwrap_or(at);
             sleep_until(next).await;
+            if let Some(far) = self.far.as_mut().filter(|_| plugged_at.is_some_and(|at| at <= next)) {
+                far.host.plug(true)?;
+                far.plugged_at = None;
+            }
             self.stopped.retain(|(at, pid)| {
                 let due = *at <= next;
                 if due {
@@ -238,6 +285,14 @@ impl Chaos {
                 let pid = i32::try_from(self.cluster.master_pid()?)?;
                 self.stop(pid, *length)
             }
+            Act::Unplug(length) => match &mut self.far {
+                Some(far) => {
+                    far.host.plug(false)?;
+                    far.plugged_at = Some(Instant::now() + *length);
+                    "the cable is out".to_owned()
+                }
+                None => "there is no cable".to_owned(),
+            },
             _ => "there is no master".to_owned(),
         })
     }
@@ -293,7 +348,8 @@ impl Chaos {
 
     /// Everything runs again, and is linked.
     async fn calm_down(&mut self, say: Say<'_>) -> Result<()> {
-        let last = self.stopped.iter().map(|(at, _)| *at).chain(self.master_at).max();
+        let plugged_at = self.far.as_ref().and_then(|far| far.plugged_at);
+        let last = self.stopped.iter().map(|(at, _)| *at).chain(self.master_at).chain(plugged_at).max();
         self.until(last.unwrap_or_else(Instant::now), say).await?;
         for node in NODES {
             self.cluster.until(node, "ready in the end", |node| node["state"] == "ready").await?;
@@ -368,19 +424,22 @@ mod tests {
     #[test]
     fn what_happens_is_a_function_of_the_seed_alone() {
         let length = Duration::from_secs(600);
-        let acts = schedule(7, length);
-        assert_eq!(acts, schedule(7, length));
-        assert_ne!(acts, schedule(8, length));
+        let acts = schedule(7, length, false);
+        assert_eq!(acts, schedule(7, length, false));
+        assert_ne!(acts, schedule(8, length, false));
         assert!(acts.is_sorted_by(|(a, _), (b, _)| a < b));
         assert!(acts.last().is_some_and(|(at, _)| *at + QUIET < length));
         let has = |is: fn(&Act) -> bool| acts.iter().any(|(_, act)| is(act));
         assert!(has(|act| matches!(act, Act::Kill(_))) && has(|act| matches!(act, Act::Stop(..))));
         assert!(has(|act| *act == Act::Reload) && has(|act| matches!(act, Act::ReloadNode(_))));
         assert!(has(|act| matches!(act, Act::KillMaster(_))) && has(|act| matches!(act, Act::StopMaster(_))));
+        let far = schedule(7, length, true);
+        assert!(far.iter().any(|(_, act)| matches!(act, Act::Unplug(_))));
+        assert!(!far.iter().any(|(_, act)| matches!(act, Act::ReloadNode(node) if FAR.contains(node))));
     }
 
     #[test]
     fn a_minute_has_some_of_it() {
-        assert!(schedule(1, Duration::from_secs(60)).len() > 15);
+        assert!(schedule(1, Duration::from_secs(60), false).len() > 15);
     }
 }
