@@ -318,9 +318,20 @@ impl Cluster {
     /// # Errors
     /// It does not answer.
     pub async fn admin(&self, method: &str, path: &str) -> Result<http::Response> {
+        self.asked(method, path).await
+    }
+
+    /// The same, for a task of its own.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn asked(&self, method: &str, path: &str) -> impl Future<Output = Result<http::Response>> + use<> {
         let bearer = self.fixture.token().map(|token| format!("Bearer {token}"));
-        let headers: Vec<_> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
-        http::request(self.at("admin"), method, path, &headers).await
+        let (at, method, path) = (self.at("admin"), method.to_owned(), path.to_owned());
+        async move {
+            let headers: Vec<_> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
+            http::request(at, &method, &path, &headers).await
+        }
     }
 
     /// `GET /status`.

@@ -17,7 +17,6 @@ use super::{Say, Verdict, with_log};
 use crate::cluster::Cluster;
 use crate::fixtures::Fixture;
 use crate::host::Host;
-use crate::http;
 use crate::ledger::{Door, Load};
 use crate::process::{self, Memory};
 use crate::random::Random;
@@ -333,9 +332,9 @@ impl Chaos {
 
     fn reload(&mut self, path: String) -> Result<String> {
         self.expect_kills_of_stopped()?;
-        let at = self.cluster.at("admin");
+        let asked = self.cluster.asked("POST", &path);
         self.reloads.spawn(async move {
-            match http::request(at, "POST", &path, &[]).await {
+            match asked.await {
                 Ok(answer) => {
                     let text = answer.body.split_whitespace().collect::<Vec<_>>().join(" ");
                     format!("{path}: {} {text}", answer.status)
