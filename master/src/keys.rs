@@ -15,11 +15,11 @@ use ffproto::credential::Claims;
 use ffproto::{ClusterName, Incarnation};
 use zeroize::Zeroizing;
 
+pub(crate) use kept::SECRET;
 use kept::Secret;
-pub(crate) use kept::{BEFORE, SECRET};
 
 /// Where systemd says that it has put credentials.
-const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+pub(crate) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// The keys of a master, and the token that its webport asks for.
 #[derive(Clone)]
@@ -216,18 +216,26 @@ pub fn read_token(
     place: &Token,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Zeroizing<String>, KeysError> {
-    let path = match place {
+    let (path, text) = match place {
         Token::Text(text) => return Ok(Zeroizing::new(text.clone())),
-        Token::File(path) => path.clone(),
-        Token::Credential(name) => Path::new(&env(CREDENTIALS).ok_or(KeysError::NoCredentials)?).join(name),
+        Token::File(path) => (path.clone(), private_file::read(path)),
+        Token::Credential(name) => {
+            let path = Path::new(&env(CREDENTIALS).ok_or(KeysError::NoCredentials)?).join(name);
+            let text = private_file::read_credential(&path);
+            (path, text)
+        }
     };
-    let text = private_file::read(&path);
     let text = text.map_err(|source| KeysError::Token { path: path.clone(), source })?;
     let token = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
     match token.chars().count() {
         few if few < TOKEN_CHARS_MIN => Err(KeysError::Short { path, chars: few }),
         _ => Ok(token),
     }
+}
+
+/// Whether a run folder has a master's secret.
+pub fn has_secret(folder: &Path) -> bool {
+    folder.join(SECRET).exists()
 }
 
 /// The text of a key file for a node of the config.
@@ -349,10 +357,8 @@ mod tests {
         // Without a token it is a new secret: who knew the token knows what was made of it.
         assert_eq!((roots[4].previous, roots[5]), (Some(roots[2].current), roots[4]));
         assert!(!roots[4].has(roots[0].current));
-        for file in [SECRET, BEFORE] {
-            let mode = fs::metadata(folder.path().join(file)).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600, "{file}");
-        }
+        let mode = fs::metadata(folder.path().join(SECRET)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

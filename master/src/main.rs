@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use ffambient::Ambient;
 use ffconfig::{Cluster, LoadError, Loaded};
@@ -135,6 +135,11 @@ fn key_file(
     ambient: &Ambient,
 ) -> anyhow::Result<u8> {
     let folder = RunFolder::make(&args.run_dir(), config)?;
+    ensure!(
+        cluster.master.token.is_some() || keys::has_secret(&folder),
+        "there is no secret in {}: run this as the master's user, with the master's FF_RUN_DIR, when the master has run once",
+        folder.display()
+    );
     let keys = MasterKeys::read(cluster, Some(&folder), &env, ambient)?;
     let text = keys::key_file(cluster, node, &keys, ambient)?;
     match out {

@@ -182,7 +182,7 @@ impl RunFolder {
             return;
         }
         self.touched = Instant::now();
-        for file in ["lock", "nodes.json", keys::SECRET, keys::BEFORE] {
+        for file in ["lock", "nodes.json", keys::SECRET] {
             let touched = OpenOptions::new().append(true).open(self.path.join(file));
             let _ = touched.and_then(|file| file.set_modified(self.clock.system_time()));
         }

@@ -115,7 +115,7 @@ impl Single {
         Ok(Self { cluster, node, sockets, launcher, output, incarnation: None, keys, renew: None, ambient })
     }
 
-    /// The same with what reads the keys again when a signal asks for another process: after a rotation.
+    /// The same with what reads the keys again at each start but the first: they may have changed.
     #[must_use]
     pub fn renewing(self, renew: impl Fn() -> Result<MasterKeys, String> + Send + 'static) -> Self {
         Self { renew: Some(Box::new(renew)), ..self }
@@ -137,11 +137,6 @@ impl Single {
                     WaitEnd::Leave(end) => return end,
                     WaitEnd::Restart => {
                         backoff.reset();
-                        match self.renew.as_ref().map(|renew| renew()) {
-                            Some(Ok(keys)) => self.keys = keys,
-                            Some(Err(why)) => warn!("the keys stay as they are: {why}"),
-                            None => {}
-                        }
                         continue;
                     }
                     WaitEnd::Exited(exit) => match process.killed {
@@ -179,7 +174,19 @@ impl Single {
         }
     }
 
+    /// Reads the keys again: they may have changed since the last start.
+    fn renew(&mut self) {
+        match self.renew.as_ref().map(|renew| renew()) {
+            Some(Ok(keys)) => self.keys = keys,
+            Some(Err(why)) => warn!("the keys stay as they are: {why}"),
+            None => {}
+        }
+    }
+
     fn launch(&mut self) -> std::io::Result<Process> {
+        if self.incarnation.is_some() {
+            self.renew();
+        }
         let incarnation = Incarnation::next(self.ambient.clock.now_ms(), self.incarnation);
         self.incarnation = Some(incarnation);
         let notified = NotifyListener::open(&self.ambient.chance)?;

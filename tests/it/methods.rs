@@ -82,8 +82,8 @@ impl Asked {
 }
 
 /// Sends all commands of the game node at once, and judges that they ran in their order: with the handlers of one turn, or
-/// of later ones.
-async fn ask_at_once(client: &mut Client, first: u32, counted: &mut Counted) -> Result<()> {
+/// of later ones. A process that replaces the node's in between, of which there is at most one, counts its turns anew.
+async fn ask_at_once(client: &mut Client, first: u32, replaced: usize, counted: &mut Counted) -> Result<()> {
     let order: Vec<u32> = (0..NAMES).map(|n| GAME + (first + n) % NAMES).collect();
     for command in &order {
         client.send(*command, b"").await?;
@@ -105,7 +105,8 @@ async fn ask_at_once(client: &mut Client, first: u32, counted: &mut Counted) -> 
         }
     }
     let in_order: Vec<u64> = order.iter().filter_map(|command| turns.get(command).copied()).collect();
-    ensure!(in_order.is_sorted(), "turns go back: {in_order:?}");
+    let back = in_order.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    ensure!(back <= replaced, "turns go back: {in_order:?}");
     Ok(())
 }
 
@@ -117,6 +118,8 @@ async fn plays(
     over: Arc<AtomicBool>,
 ) -> Result<Counted> {
     let mut counted = Counted::default();
+    // A cluster in this process, whose turns are known, is not reloaded.
+    let replaced = usize::from(ledger.is_none());
     for n in from.. {
         for asked in all_asked(n % NAMES) {
             match asked.ask(&mut client, ledger.as_deref()).await? {
@@ -124,7 +127,7 @@ async fn plays(
                 None => counted.refused += 1,
             }
         }
-        ask_at_once(&mut client, n, &mut counted).await?;
+        ask_at_once(&mut client, n, replaced, &mut counted).await?;
         if over.load(Ordering::Relaxed) {
             break;
         }

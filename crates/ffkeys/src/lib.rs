@@ -24,4 +24,4 @@ pub use name_key::NameKey;
 pub use node::NodeKeys;
 pub use roots::{CredentialFault, TrustRoots, verify};
 pub use secret::{BadSecret, ClusterSecret};
-pub use token::TokenCheck;
+pub use token::{TokenCheck, TokenLooks};

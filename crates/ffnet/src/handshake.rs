@@ -149,6 +149,9 @@ where
         let ours = purpose.preamble(local.versions);
         write(io, &ours).await?;
         let (theirs, version) = read_preamble(io, purpose, local.versions).await?;
+        if takes_encrypted_only(&theirs) {
+            return Err(HandshakeError::UnencryptedHere);
+        }
         let mut nonce = Nonce::default();
         io.read_exact(&mut nonce).await?;
         let (dialer, acceptor, binding) = (&ours, &theirs, local.binding.as_slice());
@@ -214,8 +217,8 @@ fn wanted(local: &Local, to: &NodeName, since: Incarnation, peer: &Credential) -
 
 /// Opens a connection that this side accepted. `admit` decides on who has proved to be it, and whether its incarnation may be
 /// ([`not_of_the_future`]); it must not change any state.
-/// `slot` is the connection's among those that have proved nothing, if it has one: it is lost to nobody once the peer has proved who
-/// it is.
+/// `slot` is the connection's among those that have proved nothing, if it has one: while this side answers to a proof it is lost to
+/// nobody.
 ///
 /// # Errors
 /// [`HandshakeError`]. Who has proved who it is was told the reason; anybody else was told nothing.
@@ -245,6 +248,8 @@ where
         let verdict = admitted.clone().map_or_else(Verdict::Refused, |()| Verdict::Welcome);
         answer(io, local, &transcript, verdict).await?;
         admitted.map_err(HandshakeError::Refused)?;
+        // Whoever has proved a name and says no more is as silent as a stranger.
+        slot.inspect(|slot| slot.idle());
         let methods = match receive(io, MESSAGE_BYTES_MAX).await? {
             Reply::Methods(Methods(methods)) => methods,
             Reply::Refused(why) => return Err(HandshakeError::RefusedByPeer(why)),
@@ -323,9 +328,6 @@ async fn read_preamble<S: AsyncRead + Unpin>(
     let first = first.first_chunk().copied().unwrap_or_default();
     purpose.check_first(ours, first).map_err(HandshakeError::Preamble)?;
     io.read_exact(rest).await?;
-    if takes_encrypted_only(&theirs) {
-        return Err(HandshakeError::UnencryptedHere);
-    }
     let version = purpose.negotiate(ours, theirs).map_err(HandshakeError::Preamble)?;
     Ok((theirs, version))
 }

@@ -29,9 +29,23 @@ pub enum FileFault {
 /// # Errors
 /// [`FileFault`].
 pub fn read(path: &Path) -> Result<Zeroizing<String>, FileFault> {
+    read_unless(path, 0o077)
+}
+
+/// Reads a credential that systemd has put into its folder, which nobody else can enter. One that it gives to a user by an access
+/// control list shows that list's mask in the place of the group's rights, `0440` (systemd.exec(5), "Credentials").
+///
+/// # Errors
+/// [`FileFault`].
+pub fn read_credential(path: &Path) -> Result<Zeroizing<String>, FileFault> {
+    read_unless(path, 0o037)
+}
+
+/// Reads a file whose mode has none of these bits.
+fn read_unless(path: &Path, open: u32) -> Result<Zeroizing<String>, FileFault> {
     let file = fs::File::open(path)?;
     let there = file.metadata()?;
-    if there.mode() & 0o077 != 0 {
+    if there.mode() & open != 0 {
         return Err(FileFault::Open(there.mode() & 0o777));
     }
     if !there.is_file() || there.len() > BYTES_MAX {
@@ -66,7 +80,10 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
+/// One that is there already was left by a process of this number that was killed while it wrote: in a container numbers come again
+/// soon.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
@@ -96,5 +113,21 @@ mod tests {
             assert_eq!(text, format!("others may read it (mode {mode:o}): chmod 600"));
         }
         assert!(matches!(read(&folder.path().join("none")), Err(FileFault::Io(_))));
+        for (mode, is_read) in [(0o400, true), (0o440, true), (0o460, false), (0o444, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read_credential(&path).is_ok(), is_read, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let left = path.with_extension(format!("new-{}", std::process::id()));
+        fs::write(&left, "half a secr").unwrap();
+        create(&path, "one").unwrap();
+        fs::write(&left, "half a secr").unwrap();
+        replace(&path, "two").unwrap();
+        assert_eq!((&**read(&path).unwrap(), left.exists()), ("two", false));
     }
 }

@@ -17,10 +17,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ffambient::{Ambient, Chance, Clock};
 use ffconfig::Limits;
-use ffkeys::{NodeKeys, TrustRoots};
+use ffkeys::{NodeKeys, TokenLooks, TrustRoots};
 use ffnet::handshake::{HandshakeError, Local};
 use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, Versions};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use counters::Counters;
@@ -36,6 +37,7 @@ pub(crate) struct Identity(Arc<Inner>);
 struct Inner {
     cluster_name: ClusterName,
     keys: OwnKeys,
+    token_looks: Mutex<TokenLooks>,
     encrypt: Encrypt,
     config: ffconfig::Node,
     incarnation: Incarnation,
@@ -63,6 +65,7 @@ impl Identity {
         Self(Arc::new(Inner {
             cluster_name: cluster.name.clone(),
             keys,
+            token_looks: Mutex::default(),
             encrypt: cluster.master.encrypt,
             config,
             incarnation,
@@ -164,9 +167,11 @@ impl Identity {
         &self.0.cluster_name
     }
 
-    /// Whether that is the cluster's token; of a cluster without one, nothing is. Takes as long whatever is right of it.
+    /// Whether that is the cluster's token; of a cluster without one, nothing is: see [`TokenLooks`].
     pub(crate) fn is_token(&self, given: &str) -> bool {
-        self.0.keys.keys.borrow().as_ref().and_then(|keys| keys.token()).is_some_and(|token| token.is(given))
+        let keys = self.0.keys.keys.borrow().clone();
+        let is_token = |check| self.0.token_looks.lock().is_token(check, given, self.now_ms());
+        keys.as_ref().and_then(|keys| keys.token()).is_some_and(is_token)
     }
 
     /// Whether those keys are of this start of this node.

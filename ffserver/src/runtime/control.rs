@@ -105,6 +105,8 @@ impl Control {
                     info!("registered at the master");
                     match self.talk(connection).await {
                         Ok(()) => "it closed the connection".to_owned(),
+                        // An encrypted stream that is cut says so, and a killed master cuts it.
+                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => "it is gone".to_owned(),
                         Err(error) => error.to_string(),
                     }
                 }

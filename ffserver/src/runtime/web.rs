@@ -128,16 +128,15 @@ impl<'r> FromRequest<'r> for Insider {
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
         let header = |name| request.headers().get_one(name);
-        let given = header("Authorization").and_then(|given| given.split_once(' '));
-        let with_token = given.is_some_and(|(scheme, token)| {
-            let node = request.rocket().state::<Node>();
-            scheme.eq_ignore_ascii_case("bearer")
-                && node.is_some_and(|node| node.identity().is_token(token.trim()))
-        });
         let from_here = request.client_ip().is_some_and(|ip| ip.to_canonical().is_loopback());
         // A page of another site, in a browser on this host, comes from here as well, under a name of its own.
         let asked_as_here = header("Host").is_none_or(is_loopback_host);
-        Outcome::Success(Self(with_token || from_here && asked_as_here))
+        let with_token = || {
+            let (scheme, token) = header("Authorization")?.split_once(' ')?;
+            let node = request.rocket().state::<Node>()?;
+            Some(scheme.eq_ignore_ascii_case("bearer") && node.identity().is_token(token.trim()))
+        };
+        Outcome::Success(Self(from_here && asked_as_here || with_token().unwrap_or_default()))
     }
 }
 

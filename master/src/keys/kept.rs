@@ -1,7 +1,7 @@
 //! What masters of a config keep of their keys in the run folder: the secret, and the one of before the last rotation.
 //!
 //! With a token its secret is kept, too: the next master knows by it whether the token is another one now, and nodes of the one before
-//! know it still. Nobody who cannot read the token's file anyway can enter the run folder.
+//! know it still. Both are lines of one file, so that a master that dies while it writes leaves the one pair or the other.
 
 use std::io;
 use std::path::Path;
@@ -14,12 +14,10 @@ use zeroize::Zeroizing;
 
 use super::{KeysError, SecretFault};
 
-/// The name of the secret in the run folder.
+/// The name of the file in the run folder: a line for the secret, and one for that of before the last rotation.
 pub(crate) const SECRET: &str = "secret";
-/// The name of the one of before the last rotation.
-pub(crate) const BEFORE: &str = "secret.before";
-/// The second line of one that a token was stretched to.
-const OF_TOKEN: &str = "of a token";
+/// What a line ends with whose secret a token was stretched to.
+const OF_TOKEN: &str = " of a token";
 
 /// What a cluster's keys are made of.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,18 +44,23 @@ impl Secret {
         Self { secret: ClusterSecret::of_token(token, &cluster.name), of_token: true }
     }
 
-    fn text(&self) -> Zeroizing<String> {
-        let hex = self.secret.hex();
-        Zeroizing::new(if self.of_token { format!("{}\n{OF_TOKEN}\n", *hex) } else { hex.to_string() })
+    fn line(&self) -> Zeroizing<String> {
+        let kind = if self.of_token { OF_TOKEN } else { "" };
+        Zeroizing::new(format!("{}{kind}\n", *self.secret.hex()))
     }
 
-    fn of_text(text: &str) -> Result<Self, SecretFault> {
-        let (hex, kind) = text.split_once('\n').unwrap_or((text, ""));
-        Ok(Self { secret: ClusterSecret::of_hex(hex)?, of_token: kind.trim() == OF_TOKEN })
+    fn of_line(line: &str) -> Result<Self, SecretFault> {
+        let (hex, of_token) = line.strip_suffix(OF_TOKEN).map_or((line, false), |hex| (hex, true));
+        Ok(Self { secret: ClusterSecret::of_hex(hex)?, of_token })
     }
 }
 
 impl Kept {
+    fn of_text(text: &str) -> Result<Self, SecretFault> {
+        let mut lines = text.lines().map(Secret::of_line);
+        Ok(Self { current: lines.next().transpose()?, before: lines.next().transpose()? })
+    }
+
     /// What has signed before a secret that is to sign now.
     pub(super) fn before(self, now: &Secret) -> Option<Secret> {
         match self.current {
@@ -69,17 +72,13 @@ impl Kept {
 
 /// What a run folder has.
 pub(super) fn read(folder: &Path) -> Result<Kept, KeysError> {
-    let one = |name: &str| {
-        let path = folder.join(name);
-        match private_file::read(&path) {
-            Err(FileFault::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            read => match read.map_err(SecretFault::from).and_then(|text| Secret::of_text(&text)) {
-                Ok(secret) => Ok(Some(secret)),
-                Err(source) => Err(KeysError::Secret { path, source }),
-            },
-        }
+    let path = folder.join(SECRET);
+    let text = match private_file::read(&path) {
+        Ok(text) => text,
+        Err(FileFault::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
+        Err(error) => return Err(KeysError::Secret { path, source: error.into() }),
     };
-    Ok(Kept { current: one(SECRET)?, before: one(BEFORE)? })
+    Kept::of_text(&text).map_err(|source| KeysError::Secret { path, source })
 }
 
 /// A new secret, in a run folder that has none. Of two that make it at the same time (a `master single` beside a master) both
@@ -87,7 +86,7 @@ pub(super) fn read(folder: &Path) -> Result<Kept, KeysError> {
 pub(super) fn made(folder: &Path, chance: &Chance) -> Result<Secret, KeysError> {
     let path = folder.join(SECRET);
     let new = Secret::new(chance)?;
-    match private_file::create(&path, &new.text()) {
+    match private_file::create(&path, &new.line()) {
         Ok(()) => Ok(new),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             read(folder)?.current.ok_or_else(|| KeysError::Secret { path, source: error.into() })
@@ -96,17 +95,16 @@ pub(super) fn made(folder: &Path, chance: &Chance) -> Result<Secret, KeysError> 
     }
 }
 
-/// Keeps what signs from now on; what is kept already has signed before it. A master that dies between the two has them both.
+/// Keeps what signs from now on, and what is kept already as what has signed before it.
 pub(super) fn keep(folder: &Path, now: &Secret) -> Result<(), KeysError> {
-    let write = |name: &str, secret: &Secret| {
-        let path = folder.join(name);
-        let written = private_file::replace(&path, &secret.text());
-        written.map_err(|error| KeysError::Secret { path, source: error.into() })
-    };
-    match read(folder)?.current {
-        Some(current) if current == *now => return Ok(()),
-        Some(current) if current.secret != now.secret => write(BEFORE, &current)?,
-        _ => {}
+    let kept = read(folder)?;
+    if kept.current.as_ref() == Some(now) {
+        return Ok(());
     }
-    write(SECRET, now)
+    let path = folder.join(SECRET);
+    let mut text = now.line();
+    if let Some(before) = kept.before(now) {
+        text.push_str(&before.line());
+    }
+    private_file::replace(&path, &text).map_err(|error| KeysError::Secret { path, source: error.into() })
 }

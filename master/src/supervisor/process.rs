@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use super::adopted::{self, Adopted};
 use super::machine::Exit;
 use super::proc;
+use crate::keys::CREDENTIALS;
 use crate::output::{NodeOutput, Splitter};
 
 /// The environment variable in which a node finds which start of it this is.
@@ -207,6 +208,8 @@ impl Launcher for ProcessLauncher {
             .env(INCARNATION_ENV, spec.incarnation.to_string())
             .env(listen::ENV, passed.env_value())
             .env_remove(SUCCEEDS_ENV)
+            // What systemd has given the master is for the master.
+            .env_remove(CREDENTIALS)
             .env(KEY_ENV, "stdin")
             .stdin(keys)
             .stdout(Stdio::piped())

@@ -275,9 +275,10 @@ impl Shell {
         if !todo.contains(&refused) {
             self.links.insert(key, link);
         }
-        self.act(todo.into_iter().filter(|todo| *todo != refused).collect());
-        // It may have been away when they changed. Nobody is told who is not linked.
+        // It may have been away when they changed, and needs them for the neighbours that it is told of next. Nobody is told who is
+        // not linked.
         self.tell(node, incarnation, Tell::Message(self.keys.roots()));
+        self.act(todo.into_iter().filter(|todo| *todo != refused).collect());
     }
 
     fn exited(&mut self, node: NodeName, incarnation: Incarnation, exit: Exit) {

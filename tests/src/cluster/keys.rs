@@ -27,7 +27,8 @@ impl Cluster {
     pub fn secret(&self) -> Result<String> {
         let uid = nix::unistd::geteuid().as_raw();
         let folder = run_folder::of_config(&self.run_dir(), &self.folder().join("config.json"), uid);
-        Ok(std::fs::read_to_string(folder.join("secret"))?)
+        let text = std::fs::read_to_string(folder.join("secret"))?;
+        Ok(text.lines().next().context("no secret")?.to_owned())
     }
 
     /// This side of a handshake as the node `like` of the config has it, under another name, in this start.

@@ -288,6 +288,30 @@ async fn the_oldest_silent_peer_makes_room_and_one_that_has_proved_itself_does_n
     assert!(dialed.is_ok() && accepted.is_ok());
 }
 
+/// The dialer stops at the acceptor's answer: it has proved who it is, and does not say what it offers.
+#[tokio::test]
+async fn one_that_has_proved_itself_and_says_no_more_makes_room() {
+    let (admission, gate) = (Admission::new(Bounds { connections: 1, per_block: 1 }), local("gate"));
+    let enter = || admission.admit(std::net::Ipv4Addr::LOCALHOST.into());
+    let ((mut a, mut b), slot) = (tokio::io::duplex(1 << 14), enter());
+    let dialing = async {
+        let (net, ours, mut nonce) = (local("net"), Purpose::Link.preamble(Versions::OURS), Nonce::default());
+        write(&mut a, &ours).await.unwrap();
+        let (theirs, version) = read_preamble(&mut a, Purpose::Link, Versions::OURS).await.unwrap();
+        a.read_exact(&mut nonce).await.unwrap();
+        let (purpose, dialer, acceptor) = (Purpose::Link, &ours, &theirs);
+        let opening = Opening { purpose, version, dialer, acceptor, nonce: &nonce, binding: &[] };
+        send(&mut a, &hello(&net, &name("gate"), opening).unwrap(), PROOF_BYTES_MAX).await.unwrap();
+        let answer: Answer = receive(&mut a, PROOF_BYTES_MAX).await.unwrap();
+        assert!(matches!(answer.verdict, Verdict::Welcome));
+        tokio::task::yield_now().await;
+        enter()
+    };
+    let accepting = accept(&mut b, Purpose::Link, &gate, slot.as_ref(), |_| Ok(()));
+    let (next, accepted) = tokio::join!(dialing, accepting);
+    assert!(next.is_some() && matches!(accepted, Err(HandshakeError::Crowded)), "{accepted:?}");
+}
+
 #[tokio::test]
 async fn before_the_proof_a_length_above_four_kib_takes_no_memory() {
     for length in [u32::MAX, PROOF_BYTES_MAX as u32 + 1] {
