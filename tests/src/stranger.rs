@@ -195,6 +195,8 @@ impl Stranger {
             ("a Hello of zeros", [&preamble[..], &100_u32.to_le_bytes(), &[0; 100]].concat()),
             ("a Hello that is too long", [&preamble[..], &5000_u32.to_le_bytes(), &[0; 5000]].concat()),
             ("frames instead of a Hello", [&preamble[..], &frames()].concat()),
+            ("a ClientHello of zeros", [&[0x16, 3, 1, 1, 0, 1, 0, 0, 252][..], &[0; 252]].concat()),
+            ("half a ClientHello", [&[0x16, 3, 1, 64, 0, 1, 0, 63, 252][..], &[0; 8000]].concat()),
             ("a request of HTTP", b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
         ] {
             let mut stream = TcpStream::connect(port.at).await?;
