@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -174,6 +174,9 @@ struct World {
     nodes: Arc<Mutex<BTreeMap<String, Node>>>,
     running: BTreeMap<String, Running>,
     incarnation: u64,
+    clock: Clock,
+    /// The links that children have had to the gate.
+    links: Arc<AtomicUsize>,
     net: SocketAddr,
 }
 
@@ -183,8 +186,9 @@ impl World {
         let net = "127.0.0.1:0".parse()?;
         let (table, nodes, running) = (Table::default(), Arc::default(), BTreeMap::new());
         let keys = ClusterKeys::new(&ClusterSecret::new(&Chance::system())?, 0, None)?;
-        let incarnation = Clock::system().now_ms();
-        let mut world = Self { table, config, keys, nodes, running, incarnation, net };
+        let clock = Clock::starting_at(Clock::system().now());
+        let (incarnation, links) = (clock.now_ms(), Arc::default());
+        let mut world = Self { table, config, keys, nodes, running, incarnation, clock, links, net };
         for node in ["gate.1", "game.1", "game.2", "net"] {
             world.start(node)?;
         }
@@ -210,12 +214,17 @@ impl World {
                 async { Ok(()) }
             })
         };
+        let links = self.links.clone();
+        let linked = move |_, _| {
+            links.fetch_add(1, Ordering::Relaxed);
+            async {}
+        };
         let apps = vec![
             started(App::new("net").handlers(handlers![down])),
-            started(App::new("gate").handlers(handlers![passes_on, which])),
+            started(App::new("gate").handlers(handlers![passes_on, which])).on_child_connected(linked),
             started(App::new("game").handlers(handlers![who, called, up])),
         ];
-        let ambient = Ambient::system();
+        let ambient = Ambient { clock: self.clock.clone(), chance: Chance::system() };
         let claims = config.claims(config.node(node).unwrap());
         let startup =
             Startup::with_keys(self.keys.start(claims, Incarnation(self.incarnation), &ambient.chance)?);
@@ -481,5 +490,37 @@ async fn a_backend_that_goes_away_takes_no_link_down_and_is_heard_again_when_it_
     world.client_of("game.9").await?;
     over.store(true, Ordering::Relaxed);
     assert_eq!(player.over().await?, ["game.2"]);
+    Ok(())
+}
+
+/// Each day every timer of every node is over at once, so all links end; the keys of before open the next ones.
+#[tokio::test]
+async fn a_week_without_a_master_ends_no_link_for_good() -> Result<()> {
+    let world = World::new().await?;
+    let begin = world.clock.now();
+    for day in 1..=7 {
+        let links = world.links.load(Ordering::Relaxed);
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(86_400)).await;
+        tokio::time::resume();
+        wait::until("the net node and both game nodes have linked anew", async || {
+            let anew = world.links.load(Ordering::Relaxed) - links;
+            if anew >= 3 { Ok(()) } else { Err(format!("day {day}: {anew}")) }
+        })
+        .await?;
+        let (gate, net) = (world.node("gate.1").await?, world.node("net").await?);
+        world.until_children(&gate, &["game.1", "game.2", "net"]).await?;
+        wait::until("every node is reached", async || {
+            let reached = net.reachable();
+            if reached.len() == 3 { Ok(()) } else { Err(reached) }
+        })
+        .await?;
+        for game in ["game.1", "game.2"] {
+            let mut client = world.client_of(game).await?;
+            assert_eq!(client.call(2, game.as_bytes()).await?, format!("{game} is {game}").as_str());
+            assert_eq!(client.call(3, b"").await?, format!("{game} of gate.1").as_str());
+        }
+    }
+    assert_eq!((world.clock.now() - begin).as_secs() / 86_400, 7);
     Ok(())
 }
