@@ -13,7 +13,7 @@ use ffnet::control::NodeSide;
 use ffnet::door;
 use ffnet::handshake::HandshakeError;
 use ffproto::control::{Door, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
-use ffproto::handshake::{Purpose, Refusal};
+use ffproto::handshake::{BadPreamble, Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Version, handover};
 use fftelemetry::metrics::exposition;
 use futures_util::{SinkExt, StreamExt};
@@ -68,6 +68,9 @@ pub(crate) struct Control {
     pub(crate) lost: watch::Sender<bool>,
     /// Where a successor waits.
     pub(crate) hand_over: mpsc::Sender<Door>,
+    /// Becomes what keeps a process that starts from ever speaking with the master that has started it; `None` for one that no
+    /// master has started.
+    pub(crate) unspoken: Option<watch::Sender<Option<BadPreamble>>>,
     /// Whether the process is the node's own.
     pub(crate) own_process: bool,
     /// The listening sockets, for a new master, as soon as they are open.
@@ -109,6 +112,10 @@ impl Control {
                     }
                 }
                 Err(error) => {
+                    if self.tell_unspoken(&error) {
+                        // The start ends with this, and nothing else is a reason for it: no word of a lost master.
+                        return std::future::pending().await;
+                    }
                     self.leave_if_newer_serves(&error);
                     fftelemetry::chain(&error)
                 }
@@ -125,6 +132,19 @@ impl Control {
                 warn!("no master at {host}:{port}, going on without and trying on: {why}");
             }
             tokio::time::sleep(backoff.next(chance.share(), begun.elapsed())).await;
+        }
+    }
+
+    /// Tells the start that this process and the master that has just started it have no version in common, when that is so: dialling
+    /// on helps nobody, and whoever waits for the start should know. One that serves already, or that a person has started, goes on.
+    fn tell_unspoken(&self, error: &HandshakeError) -> bool {
+        let starts = self.reported.transit.identity().lifecycle().phase() == Phase::Starting;
+        match (error, &self.unspoken) {
+            (HandshakeError::Preamble(bad @ BadPreamble::Version { .. }), Some(unspoken)) if starts => {
+                unspoken.send_replace(Some(*bad));
+                true
+            }
+            _ => false,
         }
     }
 
