@@ -1,6 +1,7 @@
 //! The descriptors of the master's process: its limit is raised as far as the system allows, and connections get a share of it
 //! that leaves room for launches, whatever strangers do.
 
+use std::error::Error;
 use std::io;
 
 use nix::errno::Errno;
@@ -76,8 +77,12 @@ pub fn raise() -> (Shares, io::Result<()>) {
 }
 
 /// Whether a launch failed only because descriptors, memory or processes are short at the moment: nothing is wrong with the node.
+/// The system's code may be that of the error itself, or of one that it comes from.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    let Some(code) = error.raw_os_error() else { return false };
+    let first: &(dyn Error + 'static) = error;
+    let mut chain = std::iter::successors(Some(first), |error| (*error).source());
+    let code = chain.find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error());
+    let Some(code) = code else { return false };
     matches!(
         Errno::from_raw(code),
         Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN | Errno::ENOBUFS

@@ -6,11 +6,15 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
+use tokio::time::{Duration, timeout};
 
 use crate::adoption::Load;
 
 /// Nodes speak as the release before this one does for as long as that file is there.
 const SCRIPT: &str = "unset FF_SPEAK; [ -e \"$folder/older\" ] && export FF_SPEAK=3";
+
+/// The time that a process may take to start when its config does not say it.
+const START: Duration = Duration::from_secs(60);
 
 /// What each node has told of its release, which only this release does.
 async fn releases(cluster: &Cluster) -> Result<Vec<Value>> {
@@ -52,6 +56,16 @@ async fn the_release_before_this_one_is_reloaded_to_this_one_and_back_under_load
     cluster.stop().await
 }
 
+/// The master is killed; the next one speaks that version alone, or all of this release's.
+async fn next_master(cluster: &mut Cluster, speaks: Option<u16>) -> Result<()> {
+    let (program, real) = (cluster.folder().join("master"), tests::bins::folder()?.join("master"));
+    cluster.kill_master().await?;
+    let speak = speaks.map(|version| format!("FF_SPEAK={version} ")).unwrap_or_default();
+    std::fs::write(&program, format!("#!/bin/sh\n{speak}exec {} \"$@\"\n", real.display()))?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    cluster.start_master_again().await
+}
+
 #[tokio::test]
 async fn a_master_of_the_release_before_this_one_adopts_nodes_of_this_one_and_the_other_way_round()
 -> Result<()> {
@@ -60,17 +74,47 @@ async fn a_master_of_the_release_before_this_one_adopts_nodes_of_this_one_and_th
     assert_eq!(releases(&cluster).await?, [own.clone(), own.clone(), own.clone()]);
     let before = cluster.pids().await?;
     let load = Load::start(&cluster, 4).await?;
-    let (program, real) = (cluster.folder().join("master"), tests::bins::folder()?.join("master"));
     for older in [true, false] {
-        cluster.kill_master().await?;
-        let speak = if older { "FF_SPEAK=3 " } else { "" };
-        std::fs::write(&program, format!("#!/bin/sh\n{speak}exec {} \"$@\"\n", real.display()))?;
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
-        cluster.start_master_again().await?;
+        next_master(&mut cluster, older.then_some(3)).await?;
         assert_eq!(cluster.pids().await?, before, "older: {older}");
         let expected = if older { Value::Null } else { own.clone() };
         assert_eq!(releases(&cluster).await?, [expected.clone(), expected.clone(), expected]);
     }
     load.finish().await?;
     cluster.stop().await
+}
+
+/// Nodes speak the newest version alone, and for as long as that file is there the one before it alone.
+const NEWEST_OR_OLDER: &str = "export FF_SPEAK=4; [ -e \"$folder/older\" ] && export FF_SPEAK=3";
+
+/// A reload of the gate to a program that speaks the older version alone is refused with a sentence that has `why`, and long
+/// before the time of a start is over; nothing has moved.
+async fn a_downgrade_is_refused(cluster: Cluster, why: &str) -> Result<()> {
+    let (before, load) = (cluster.pids().await?, Load::start(&cluster, 4).await?);
+    std::fs::write(cluster.folder().join("older"), "")?;
+    let asked = cluster.admin("POST", "/reload");
+    let refused = timeout(START / 2, asked).await.context("it waits for a start that cannot be")??;
+    assert_eq!(refused.status, 500, "{refused:?}");
+    let json = refused.json()?;
+    let outcome = json["nodes"][0]["outcome"].as_str().context("no outcome")?;
+    assert!(outcome.starts_with("rolled back: ") && outcome.contains(why), "{outcome}");
+    assert_eq!(cluster.pids().await?, before, "every old process goes on");
+    load.finish().await?;
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_speak_with_its_master_is_refused_at_once_and_nothing_moves() -> Result<()> {
+    let mut cluster = Cluster::scripted(Fixture::demo()?, NEWEST_OR_OLDER).await?;
+    next_master(&mut cluster, Some(4)).await?;
+    let why = "the other side speaks version 4 of the protocol between nodes, this side version 3";
+    a_downgrade_is_refused(cluster, why).await
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_speak_with_the_one_that_serves_is_refused_at_once_and_nothing_moves()
+-> Result<()> {
+    let cluster = Cluster::scripted(Fixture::demo()?, NEWEST_OR_OLDER).await?;
+    let why = "the old process speaks version 4 of the protocol between nodes, this one version 3";
+    a_downgrade_is_refused(cluster, why).await
 }

@@ -13,8 +13,8 @@ use ffnet::control::NodeSide;
 use ffnet::door;
 use ffnet::handshake::HandshakeError;
 use ffproto::control::{Door, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
-use ffproto::handshake::{Purpose, Refusal};
-use ffproto::{Incarnation, NodeName, Version, handover};
+use ffproto::handshake::{BadPreamble, Purpose, Refusal};
+use ffproto::{Incarnation, NodeName, Version, Versions, handover};
 use fftelemetry::metrics::exposition;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -68,6 +68,9 @@ pub(crate) struct Control {
     pub(crate) lost: watch::Sender<bool>,
     /// Where a successor waits.
     pub(crate) hand_over: mpsc::Sender<Door>,
+    /// Becomes what keeps a process that starts from ever speaking with the master that has started it; `None` for one that no
+    /// master has started.
+    pub(crate) unspoken: Option<watch::Sender<Option<BadPreamble>>>,
     /// Whether the process is the node's own.
     pub(crate) own_process: bool,
     /// The listening sockets, for a new master, as soon as they are open.
@@ -111,6 +114,10 @@ impl Control {
                     }
                 }
                 Err(error) => {
+                    if self.tell_unspoken(&error) {
+                        // The start ends with this, and nothing else is a reason for it: no word of a lost master.
+                        return std::future::pending().await;
+                    }
                     self.leave_if_newer_serves(&error);
                     fftelemetry::chain(&error)
                 }
@@ -127,6 +134,19 @@ impl Control {
                 warn!("no master at {host}:{port}, going on without and trying on: {why}");
             }
             tokio::time::sleep(backoff.next(chance.share(), begun.elapsed())).await;
+        }
+    }
+
+    /// Tells the start that this process and the master that has just started it have no version in common, when that is so: dialling
+    /// on helps nobody, and whoever waits for the start should know. One that serves already, or that a person has started, goes on.
+    fn tell_unspoken(&self, error: &HandshakeError) -> bool {
+        let starts = self.reported.transit.identity().lifecycle().phase() == Phase::Starting;
+        match (error, &self.unspoken) {
+            (HandshakeError::Preamble(bad @ BadPreamble::Version { .. }), Some(unspoken)) if starts => {
+                unspoken.send_replace(Some(*bad));
+                true
+            }
+            _ => false,
         }
     }
 
@@ -262,8 +282,9 @@ impl Control {
             ToNode::Metrics { .. } => {}
             ToNode::HandBack { door } => {
                 let Some(sockets) = self.sockets.borrow().clone() else { return };
+                let versions = self.reported.transit.identity().versions();
                 tokio::spawn(async move {
-                    match timeout(HAND_BACK_MAX, hand_back(&door, &sockets)).await {
+                    match timeout(HAND_BACK_MAX, hand_back(&door, &sockets, versions)).await {
                         Ok(Ok(())) => info!("the new master has the listening sockets"),
                         Ok(Err(e)) => warn!("the new master did not take the listening sockets: {e}"),
                         Err(_) => warn!("the new master did not take the listening sockets in time"),
@@ -276,10 +297,10 @@ impl Control {
 
 /// Gives a new master copies of the listening sockets, and takes new pipes for what is printed: the old ones
 /// ended with the old master.
-async fn hand_back(door: &Door, sockets: &Sockets) -> io::Result<()> {
+async fn hand_back(door: &Door, sockets: &Sockets, versions: Versions) -> io::Result<()> {
     let mut passage = door::enter::<handover::Output, handover::Listeners>(door)?;
     let (net, root, web) = (sockets.net.as_ref(), sockets.root.as_ref(), sockets.web.as_ref());
-    let said = handover::Listeners { net: net.is_some(), root: root.is_some(), web: web.is_some() };
+    let said = handover::Listeners { versions, net: net.is_some(), root: root.is_some(), web: web.is_some() };
     let descriptors: Vec<_> = [net, root, web].into_iter().flatten().map(AsFd::as_fd).collect();
     passage.send(&said, &descriptors).await?;
     let Some((handover::Output, pipes)) = passage.receive().await? else { return Ok(()) };

@@ -95,6 +95,7 @@ pub fn own_node(
     allow_descriptors()?;
     let server = FFServer::with_startup(cluster, node, apps, startup, ambient)?;
     let server = server.own_process(env(SUCCEEDS_ENV).is_some());
+    let server = if env(INCARNATION_ENV).is_some() { server.launched_by_master() } else { server };
     watch_loop(server.identity().clone(), server.watchdog().clone(), env(notify::ENV))?;
     Ok(server)
 }

@@ -137,6 +137,19 @@ pub enum AppsError {
     },
 }
 
+/// A program that cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {}: {source}", program.display())]
+struct CannotStart {
+    program: PathBuf,
+    source: io::Error,
+}
+
+/// The same error with the program's name, and with the system's code as its source: a shortage is told by that.
+fn cannot_start(program: PathBuf, source: io::Error) -> io::Error {
+    io::Error::new(source.kind(), CannotStart { program, source })
+}
+
 /// Starts each node as a process: `appmain NODE CONFIG`.
 #[derive(Debug, Clone)]
 pub struct ProcessLauncher {
@@ -233,8 +246,7 @@ impl Launcher for ProcessLauncher {
         }
         let spawned = command.spawn();
         drop(passed);
-        let mut child = spawned
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot start {}: {e}", self.appmain.display())))?;
+        let mut child = spawned.map_err(|source| cannot_start(self.appmain.clone(), source))?;
         let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
         let mut readers = JoinSet::new();
         if let Some(stdout) = child.stdout.take() {
@@ -329,9 +341,12 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use super::*;
     use ffambient::Chance;
+    use nix::errno::Errno;
+    use nix::sys::resource::{Resource, setrlimit};
 
+    use super::*;
+    use crate::descriptors::is_shortage;
     use crate::fixture::{self, cluster};
     use crate::output::Logs;
 
@@ -351,6 +366,11 @@ mod tests {
 
     async fn launch(launcher: &mut ProcessLauncher, listeners: Vec<(Port, TcpListener)>) -> (Launched, Logs) {
         let _guard = FORK.lock().await;
+        let (spec, logs) = spec(listeners);
+        (launcher.launch(spec).unwrap(), logs)
+    }
+
+    fn spec(listeners: Vec<(Port, TcpListener)>) -> (LaunchSpec, Logs) {
         let cluster = Arc::new(cluster(&["gate"]));
         let node = Arc::new(cluster.nodes[0].clone());
         let logs = Logs::default();
@@ -359,8 +379,7 @@ mod tests {
         let keys = fixture::keys().start(cluster.claims(&node), incarnation, &Chance::system()).unwrap();
         let keys = Arc::new(keys);
         let (succeeds, notify) = (None, None);
-        let spec = LaunchSpec { node, cluster, incarnation, keys, succeeds, listeners, output, notify };
-        (launcher.launch(spec).unwrap(), logs)
+        (LaunchSpec { node, cluster, incarnation, keys, succeeds, listeners, output, notify }, logs)
     }
 
     async fn run(body: &str) -> (Exit, Vec<String>) {
@@ -414,6 +433,41 @@ mod tests {
         let (exit, lines) = run("sleep 1000 & echo $!; exit 5").await;
         assert_eq!(exit, Exit::Code(5));
         let _ = kill(Pid::from_raw(lines[0].parse().unwrap()), Signal::SIGKILL);
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_named_and_a_shortage_stays_one() {
+        for errno in [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE] {
+            let error = cannot_start("appmain".into(), errno.into());
+            assert!(is_shortage(&error), "{error:?}");
+            assert_eq!(error.to_string(), format!("cannot start appmain: {}", io::Error::from(errno)));
+        }
+        assert!(!is_shortage(&cannot_start("appmain".into(), Errno::ENOENT.into())));
+    }
+
+    /// Set in the process of a test's own, where it may take all descriptors.
+    const ALONE: &str = "FF_TEST_ALONE";
+
+    #[tokio::test]
+    async fn a_launch_that_finds_no_descriptors_for_its_pipes_is_a_shortage() {
+        if std::env::var_os(ALONE).is_none() {
+            let test =
+                "supervisor::process::tests::a_launch_that_finds_no_descriptors_for_its_pipes_is_a_shortage";
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = alone.args([test, "--exact"]).env(ALONE, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let (mut launcher, _folder) = script("exit 0").await;
+        let (spec, _logs) = spec(vec![]);
+        setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
+        let mut taken: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+        // Enough for the pipe of the keys, and not for those of its output.
+        taken.truncate(taken.len() - 3);
+        let error = launcher.launch(spec).err().unwrap();
+        assert!(error.to_string().starts_with("cannot start "), "{error}");
+        assert!(is_shortage(&error), "{error:?}");
     }
 
     #[tokio::test]

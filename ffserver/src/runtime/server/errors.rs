@@ -1,6 +1,7 @@
 //! Why a node cannot be put together, or cannot start.
 
 use ffnet::listen::ListenError;
+use ffproto::handshake::BadPreamble;
 use ffproto::{ClusterName, Incarnation, NodeName};
 use ffstore::OpenError;
 use ffstore::record::SchemaError;
@@ -101,6 +102,9 @@ pub enum RunError {
     /// The app's start hook failed.
     #[error("the app's on_started hook failed: {0}")]
     Hook(String),
+    /// The master that has started this process speaks no version that it speaks.
+    #[error("no version in common with the master that has started this process")]
+    Master(#[source] BadPreamble),
     /// The predecessor of the node goes on.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),

@@ -120,8 +120,8 @@ enum NodePlace {
     Alone,
     /// In a process that hosts all nodes of its cluster.
     InProcess(InProcessNet, NodeNumber),
-    /// In a process of its own; with `succeeds` it takes over from an old one.
-    OwnProcess { succeeds: bool },
+    /// In a process of its own, `launched` by a master or by hand; with `succeeds` it takes over from an old one.
+    OwnProcess { succeeds: bool, launched: bool },
 }
 
 impl FFServer {
@@ -264,7 +264,16 @@ impl FFServer {
     /// until this one can ([`SUCCEEDS_ENV`](crate::process::SUCCEEDS_ENV)).
     #[must_use]
     pub fn own_process(mut self, succeeds: bool) -> Self {
-        self.place = NodePlace::OwnProcess { succeeds };
+        self.place = NodePlace::OwnProcess { succeeds, launched: succeeds };
+        self
+    }
+
+    /// Makes a master's this node of a process of its own, which is of no use when both cannot speak with each other.
+    #[must_use]
+    pub(crate) fn launched_by_master(mut self) -> Self {
+        if let NodePlace::OwnProcess { launched, .. } = &mut self.place {
+            *launched = true;
+        }
         self
     }
 
@@ -314,7 +323,7 @@ impl FFServer {
     }
 
     fn succeeds(&self) -> bool {
-        matches!(self.place, NodePlace::OwnProcess { succeeds: true })
+        matches!(self.place, NodePlace::OwnProcess { succeeds: true, .. })
     }
 
     /// Runs the node until it is stopped, by the master or through [`FFServer::stop_handle`]. Uses the
@@ -336,7 +345,11 @@ impl FFServer {
         });
         let (word, mut control) = self.start_control(&foundation);
         let started = Instant::now();
-        match self.start(foundation, inherited, &control, &word).await {
+        let outcome = tokio::select! {
+            outcome = self.start(foundation, inherited, &control, &word) => outcome,
+            bad = control.unspoken() => Err(RunError::Master(bad)),
+        };
+        match outcome {
             Ok(running) => {
                 let (ms, name) = (started.elapsed().as_millis(), self.identity.name());
                 info!(kind = self.identity.kind(), pid = std::process::id(), "{name} is ready after {ms} ms");
@@ -412,7 +425,7 @@ impl FFServer {
         word.send_replace(last.clone());
         // The master prints the reason; without a master it stands in this node's own log.
         let mut sent = control.sent.subscribe();
-        let masterless = matches!(cannot, RunError::TakeOver(TakeOverError::NoMaster));
+        let masterless = matches!(cannot, RunError::TakeOver(TakeOverError::NoMaster) | RunError::Master(_));
         if !matches!(self.place, NodePlace::InProcess(..)) && !masterless {
             let _ = timeout(Duration::from_secs(1), sent.wait_for(|sent| *sent == last)).await;
         }

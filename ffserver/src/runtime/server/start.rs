@@ -9,6 +9,7 @@ use ffnet::door::DoorListener;
 use ffnet::listen::Inherited;
 use ffproto::NodeName;
 use ffproto::control::{Door, ToMaster};
+use ffproto::handshake::BadPreamble;
 use ffstore::Stores;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -58,12 +59,27 @@ pub(super) struct ControlTask {
     pub(super) presence: Presence,
     /// True when there is no connection to the master any more.
     lost: watch::Receiver<bool>,
+    /// What keeps this process from ever speaking with the master that has started it.
+    unspoken: watch::Receiver<Option<BadPreamble>>,
     /// Where a successor waits.
     pub(super) hand_over: mpsc::Receiver<Door>,
     /// For a new master, in a process of the node's own.
     sockets: watch::Sender<Option<Arc<Sockets>>>,
     /// The node is told here as soon as it is whole.
     node: watch::Sender<Option<Node>>,
+}
+
+impl ControlTask {
+    /// Waits until it is known that this process and the master that has started it have no version in common. Cancel-safe.
+    pub(super) async fn unspoken(&self) -> BadPreamble {
+        let mut seen = self.unspoken.clone();
+        let bad = seen.wait_for(Option::is_some).await.map_or(None, |bad| *bad);
+        match bad {
+            Some(bad) => bad,
+            // Nobody tells it any more.
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Drop for ControlTask {
@@ -109,6 +125,9 @@ impl FFServer {
         let lost = watch::Sender::new(false);
         let (tell_door, hand_over) = mpsc::channel(1);
         let (sockets, node) = (watch::Sender::new(None), watch::Sender::new(None));
+        let unspoken = watch::Sender::new(None);
+        let unspoken_seen = unspoken.subscribe();
+        let launched = matches!(self.place, NodePlace::OwnProcess { launched: true, .. });
         let (lost_seen, told) = (lost.subscribe(), watch::Sender::new(Snapshot::default()));
         let leaves_first = self.leaves_first();
         let presence = Presence::begin(foundation, self.backend(told.subscribe()), leaves_first);
@@ -126,12 +145,14 @@ impl FFServer {
                 stop: self.stop.clone(),
                 lost,
                 hand_over: tell_door,
+                unspoken: launched.then_some(unspoken),
                 own_process: matches!(self.place, NodePlace::OwnProcess { .. }),
                 sockets: sockets.subscribe(),
             };
             tokio::spawn(control.run())
         };
-        let control = ControlTask { task, sent, presence, lost: lost_seen, hand_over, sockets, node };
+        let (lost, unspoken) = (lost_seen, unspoken_seen);
+        let control = ControlTask { task, sent, presence, lost, unspoken, hand_over, sockets, node };
         (word, control)
     }
 
