@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ffambient::{Ambient, Chance, ChanceError};
 use ffconfig::schema::TOKEN_CHARS_MIN;
 use ffconfig::{Cluster, Token};
-use ffkeys::{BadSecret, ClusterKeys, KeyError, NodeKeys, TokenCheck};
+use ffkeys::{BadSecret, ClusterKeys, KeyError, NodeKeys, TokenCheck, TrustRoots};
 use ffnet::private_file::{self, FileFault};
 use ffproto::credential::Claims;
 use ffproto::{ClusterName, Incarnation};
@@ -194,6 +194,12 @@ impl MasterKeys {
     /// A new secret.
     pub(crate) fn anew(chance: &Chance) -> Result<Next, KeysError> {
         Ok(Next { secret: Secret::new(chance)?, token: None })
+    }
+
+    /// By which keys others are known after a rotation.
+    pub(crate) fn roots_after(&self, next: &Next) -> Result<TrustRoots, KeysError> {
+        let next = ClusterKeys::new(&next.secret.secret, 0, None)?;
+        Ok(self.cluster.roots().rotated(next.roots().current))
     }
 
     /// The keys after a rotation, which the next master finds, too. What signs now is valid until the next rotation; what has

@@ -384,6 +384,26 @@ async fn a_node_that_cannot_start_ends_the_whole_start_with_its_own_words() {
 }
 
 #[tokio::test]
+async fn the_keys_do_not_change_again_while_a_process_has_those_of_before() {
+    let ports = ports();
+    let tasks = Tasks { broken: Some(("net", Broken::Successor)), ..Tasks::default() };
+    let world = try_world(ports, tasks).await.unwrap();
+    assert!(within(world.handle.up()).await);
+    let reload = async |token| {
+        *world.config.lock() = text(ports, "").replace(TOKEN, token);
+        within(world.handle.order(Order::Reload(None))).await
+    };
+    let outcome = reload("another-secret-of-16").await.unwrap();
+    assert!(outcome[0].ok && outcome[1].outcome.starts_with("rolled back"), "{outcome:?}");
+    let Err(Refused::Conflict(why)) = reload("a-third-secret-of-16").await else { panic!() };
+    assert!(why.contains("again yet: net still run with keys of before the last change"), "{why}");
+    // Back to the one of before locks nobody out.
+    let outcome = reload(TOKEN).await.unwrap();
+    assert!(outcome[0].ok, "{outcome:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn another_token_is_taken_by_a_reload_and_the_one_before_is_valid_until_the_next() {
     let ports = ports();
     let world = World::up(ports).await;

@@ -167,7 +167,11 @@ async fn a_node_that_its_master_does_not_start_gets_a_new_key_when_it_is_asked_f
         ensure!(answer.status == 200, "{answer:?}\n{}", cluster.log());
         let log = cluster.log();
         ensure!(log.contains("game1 has a key of before the last change") == (n == 2), "{n}: {log}");
+        ensure!((cluster.node("game1").await?["state"] == "ready") == (n == 1), "{n}: {log}");
     }
+    cluster
+        .until("gate", "has hung up on game1", |gate| gate["children"] == serde_json::json!(["net"]))
+        .await?;
     single.signal(Signal::SIGHUP)?;
     cluster.until_back("game1", old).await?;
     cluster.until_answered(300).await?;

@@ -10,6 +10,7 @@ use serde_json::json;
 use tests::bins;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
+use tests::wait;
 
 fn unit() -> PathBuf {
     bins::root().join("master/game.service")
@@ -106,7 +107,8 @@ fn called(line: &str) -> Option<(&str, &str)> {
     is_name.then_some((name, arguments))
 }
 
-/// The paths that a trace changes: files that are opened for writing, made, renamed, linked, removed or given other modes.
+/// The paths that a trace changes: files that are opened for writing, made, renamed, linked, removed or given other modes, and
+/// sockets that are bound to one.
 fn written(trace: &str) -> BTreeSet<&Path> {
     const CHANGES: [&str; 19] = [
         "creat",
@@ -137,6 +139,9 @@ fn written(trace: &str) -> BTreeSet<&Path> {
             // The texts among the arguments are paths.
             paths.extend(arguments.split('"').skip(1).step_by(2).map(Path::new));
         }
+        // An abstract socket has no path: `sun_path=@"…"`.
+        let bound = (name == "bind").then(|| arguments.split_once("sun_path=\"")).flatten();
+        paths.extend(bound.and_then(|(_, path)| path.split_once('"')).map(|(path, _)| Path::new(path)));
     }
     paths
 }
@@ -145,9 +150,12 @@ fn written(trace: &str) -> BTreeSet<&Path> {
 fn a_call_that_is_refused_and_a_path_that_is_elsewhere_are_found() -> Result<()> {
     let trace = "12  openat(AT_FDCWD, \"/etc/passwd\", O_RDONLY) = 3\n12  swapon(\"/dev/sda\", 0) = -1 EPERM\n\
                  13  openat(AT_FDCWD, \"/srv/x\", O_WRONLY|O_CREAT, 0600) = 4\n13  rename(\"/a\", \"/b\" <unfinished ...>\n\
-                 13  <... rename resumed>) = 0\n12  +++ exited with 0 +++\n";
-    assert_eq!(written(trace), ["/a", "/b", "/srv/x"].map(Path::new).into());
-    let Some(filter) = Filter::of("SystemCallFilter=@file-system rename\nSystemCallFilter=~rename\n")? else {
+                 13  <... rename resumed>) = 0\n12  bind(5, {sa_family=AF_UNIX, sun_path=\"/srv/s\"}, 9) = 0\n\
+                 12  bind(6, {sa_family=AF_UNIX, sun_path=@\"door\"}, 7) = 0\n12  bind(7, {sa_family=AF_INET, \
+                 sin_port=htons(0), sin_addr=inet_addr(\"127.0.0.1\")}, 16) = 0\n12  +++ exited with 0 +++\n";
+    assert_eq!(written(trace), ["/a", "/b", "/srv/s", "/srv/x"].map(Path::new).into());
+    let Some(filter) = Filter::of("SystemCallFilter=@file-system rename bind\nSystemCallFilter=~rename\n")?
+    else {
         return Ok(());
     };
     assert_eq!(filter.refused(trace), ["rename", "swapon"].into());
@@ -187,6 +195,30 @@ async fn traced() -> Result<Option<Cluster>> {
     Ok(Some(cluster))
 }
 
+/// Waits until the tracers that write into the folder have seen the end of all that they trace, and gives what they have written.
+async fn all_of_the_trace(folder: &Path) -> Result<String> {
+    wait::until("no tracer writes any more", async || {
+        for process in std::fs::read_dir("/proc").map_err(|error| error.to_string())?.flatten() {
+            // One that has just ended has none.
+            let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.starts_with("strace ") && line.contains(&folder.display().to_string()) {
+                return Err(line);
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    let mut trace = String::new();
+    for file in std::fs::read_dir(folder)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|ending| ending == "trace") {
+            trace.push_str(&String::from_utf8_lossy(&std::fs::read(path)?));
+        }
+    }
+    Ok(trace)
+}
+
 #[tokio::test]
 async fn from_start_to_stop_a_cluster_makes_no_call_that_the_filter_refuses_and_writes_nowhere_else()
 -> Result<()> {
@@ -207,16 +239,12 @@ async fn from_start_to_stop_a_cluster_makes_no_call_that_the_filter_refuses_and_
     cluster.start_master_again().await?;
     client.call(300, b"after the adoption").await?;
 
-    let (folder, log) = (cluster.folder().to_owned(), cluster.log());
+    let log = cluster.log();
     assert!(log.contains("is adopted"), "{log}");
-    let mut trace = String::new();
-    for file in std::fs::read_dir(&folder)? {
-        let path = file?.path();
-        if path.extension().is_some_and(|ending| ending == "trace") {
-            trace.push_str(&String::from_utf8_lossy(&std::fs::read(path)?));
-        }
-    }
-    for call in ["pidfd_open", "accept4", "rename", "execve"] {
+    let kept = cluster.stop_and_keep().await?.context("no folder")?;
+    let folder = kept.path();
+    let trace = all_of_the_trace(folder).await?;
+    for call in ["pidfd_open", "accept4", "rename", "execve", "bind"] {
         ensure!(trace.lines().filter_map(called).any(|(name, _)| name == call), "nobody has called {call}");
     }
     let mut refused = filter.refused(&trace);
@@ -230,5 +258,9 @@ async fn from_start_to_stop_a_cluster_makes_no_call_that_the_filter_refuses_and_
     let elsewhere: Vec<_> =
         written(&trace).into_iter().filter(|path| !allowed.iter().any(|a| path.starts_with(a))).collect();
     assert!(elsewhere.is_empty(), "{elsewhere:?}");
-    cluster.stop().await
+    // At the end of a stop the run folder is nobody's any more.
+    let gives_up =
+        |(name, arguments): (&str, &str)| name.starts_with("unlink") && arguments.contains("/lock\"");
+    ensure!(trace.lines().filter_map(called).any(gives_up), "the stop is not in the trace");
+    Ok(())
 }

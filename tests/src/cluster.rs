@@ -518,19 +518,27 @@ impl Cluster {
     ///
     /// # Errors
     /// Something is left.
-    pub async fn stop(mut self) -> Result<()> {
+    pub async fn stop(self) -> Result<()> {
+        self.stop_and_keep().await.map(drop)
+    }
+
+    /// The same; what is in its folder can be looked at.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub async fn stop_and_keep(mut self) -> Result<Option<TempDir>> {
         if let Master::Here { stop, ended } = &mut self.master {
             stop.begin(None);
             let ended = ended.take().context("stopped before")?;
             let joined = tokio::task::spawn_blocking(move || ended.join());
             let joined = timeout(wait::PATIENCE, joined).await.context("the nodes do not end")??;
             joined.map_err(|panic| anyhow::anyhow!("a node panicked: {panic:?}"))??;
-            return self.nothing_left(&[]);
+            self.nothing_left(&[])?;
+            return Ok(None);
         }
         let pids = self.stop_master().await?;
         self.nothing_left(&pids)?;
-        self.folder = None;
-        Ok(())
+        Ok(self.folder.take())
     }
 
     /// The same with nodes that `master single`s supervise: the master tells them to stop, and does not wait for their

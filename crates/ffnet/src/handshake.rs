@@ -9,7 +9,7 @@ use std::time::Duration;
 use bincode::Options;
 use ffambient::{Chance, Clock};
 use ffkeys::{CredentialFault, NodeKeys, verify};
-use ffproto::credential::{Credential, Role, Signature};
+use ffproto::credential::{Credential, PublicKey, Role, Signature};
 use ffproto::handshake::{
     Answer, BadPreamble, Hello, MESSAGE_BYTES_MAX, Methods, Nonce, OLD_PREAMBLE_BYTES, Opening,
     PREAMBLE_BYTES, PROOF_BYTES_MAX, Purpose, Refusal, Reply, Transcript, Verdict, fence, not_of_the_future,
@@ -59,6 +59,8 @@ pub struct Peer {
     pub methods: Vec<String>,
     /// The version of everything that is said from here on.
     pub version: Version,
+    /// The key of the cluster that its credential is of.
+    pub root: PublicKey,
 }
 
 /// Why a handshake failed.
@@ -161,7 +163,7 @@ where
         let answer: Answer = receive(io, PROOF_BYTES_MAX).await.map_err(silent)?;
         let transcript = Transcript { opening, hello: &hello };
         let peer = answered(local, &transcript, answer)?;
-        let Credential { claims, incarnation, .. } = &peer;
+        let Credential { claims, incarnation, root, .. } = &peer;
         if let Err(why) = wanted(local, to, since, &peer) {
             // The other side may be gone already; what matters is that this side has a reason.
             let _ = send(io, &Reply::Refused(why.clone()), PROOF_BYTES_MAX).await;
@@ -171,7 +173,7 @@ where
         let Methods(methods) = receive(io, MESSAGE_BYTES_MAX).await?;
         let (name, kind) = (claims.name.clone(), claims.kind.clone());
         let (pid, program) = (0, String::new());
-        Ok(Peer { name, kind, incarnation: *incarnation, pid, program, methods, version })
+        Ok(Peer { name, kind, incarnation: *incarnation, pid, program, methods, version, root: *root })
     })
     .await
 }
@@ -256,8 +258,8 @@ where
         };
         // The last word is this side's: what the dialer says or does next comes behind what this side makes of it.
         send(io, &Methods(local.methods.clone()), MESSAGE_BYTES_MAX).await?;
-        let Hello { credential: Credential { claims, incarnation, .. }, pid, program, .. } = hello;
-        Ok(Peer { name: claims.name, kind: claims.kind, incarnation, pid, program, methods, version })
+        let Hello { credential: Credential { claims, incarnation, root, .. }, pid, program, .. } = hello;
+        Ok(Peer { name: claims.name, kind: claims.kind, incarnation, pid, program, methods, version, root })
     });
     tokio::select! {
         accepted = accepting => accepted,

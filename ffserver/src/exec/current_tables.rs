@@ -153,6 +153,7 @@ mod tests {
             program: String::new(),
             methods: methods.iter().map(|method| (*method).to_owned()).collect(),
             version: ffproto::Versions::OURS.max,
+            root: ffproto::credential::PublicKey([0; 32]),
         };
         executor.node.transit().new_link(peer)
     }

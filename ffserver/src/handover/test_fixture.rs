@@ -8,6 +8,7 @@ use std::time::Duration;
 use ffnet::Link;
 use ffnet::handshake::Peer;
 use ffnet::transport::TcpTransport;
+use ffproto::credential::PublicKey;
 use ffproto::handover::ProcessIdentity;
 use ffproto::{Incarnation, NodeName, Versions};
 use tokio::sync::watch;
@@ -61,6 +62,7 @@ pub(super) fn child(context: &HandoverContext) -> Link {
         program: String::new(),
         methods: vec!["method".into()],
         version: Versions::OURS.max,
+        root: PublicKey([0; 32]),
     };
     let link = context.node.transit().new_link(peer);
     assert!(context.node.transit().add_child(link.clone()));

@@ -19,6 +19,7 @@ use ffambient::{Ambient, Chance, Clock};
 use ffconfig::Limits;
 use ffkeys::{NodeKeys, TokenLooks, TrustRoots};
 use ffnet::handshake::{HandshakeError, Local};
+use ffproto::credential::PublicKey;
 use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, Versions};
 use parking_lot::Mutex;
@@ -200,6 +201,11 @@ impl Identity {
             }
             _ => false,
         })
+    }
+
+    /// Whether a credential of that key is taken here. Without keys, as in links in memory, nobody is asked for any.
+    pub(crate) fn trusts(&self, root: PublicKey) -> bool {
+        self.0.keys.keys.borrow().as_ref().is_none_or(|keys| keys.roots().has(root))
     }
 
     /// Whether others take this node's credential. One that has no key yet is none of them.

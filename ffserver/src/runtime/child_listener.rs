@@ -33,6 +33,7 @@ use crate::gateway::acceptor::{OpenPorts, accept_failed};
 use crate::identity::lifecycle::Phase;
 use crate::ops::inbound::Inbound;
 use crate::ops::link_service::LinkService;
+use crate::transit::links::STRANGER;
 
 pub(crate) struct ChildListener {
     pub(crate) inbound: Arc<Inbound>,
@@ -168,6 +169,10 @@ async fn open<S>(
         Err(error) => Err(error),
     };
     match opened {
+        // The keys may have changed meanwhile.
+        Ok((_, peer)) if !executor.node.identity().trusts(peer.root) => {
+            warn!(%address, "no child: {STRANGER}")
+        }
         Ok((stream, peer)) => return Some((stream, Admitted { peer, tables })),
         Err(error @ HandshakeError::Crowded) => debug!(%address, "no child: {error}"),
         Err(error) => warn!(%address, "no child: {}", fftelemetry::chain(&error)),

@@ -245,9 +245,11 @@ impl Control {
     }
 
     fn trust(&self, roots: TrustRoots) {
-        let identity = self.reported.transit.identity();
+        let transit = &self.reported.transit;
+        let identity = transit.identity();
         if identity.trust(roots) {
             info!("the cluster's keys have changed; those of before the change are valid until the next one");
+            transit.hang_up_on_strangers();
         }
         if !identity.has_valid_key() {
             warn!("this node's key is of before that, and nobody takes it any more: start the node again");

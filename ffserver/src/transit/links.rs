@@ -10,11 +10,16 @@ use ffproto::handshake::{Refusal, not_of_the_future};
 use ffproto::relay::Reachable;
 use ffproto::{Incarnation, NodeName, NodeNumber};
 use tokio::time::{Instant, sleep};
+use tracing::warn;
 
 use super::Transit;
 use crate::cluster::peers::FENCED;
 use crate::cluster::side::{PeerKey, Side};
 use crate::identity::lifecycle::Phase;
+
+/// What is said to a neighbour whose link ends because its key has.
+pub(crate) const STRANGER: &str =
+    "its key is of before the last change of the cluster's keys, and nobody takes it any more";
 
 impl Transit {
     /// Introduces this node to the others, from now on and on every link.
@@ -110,6 +115,14 @@ impl Transit {
         sleep(FENCED).await;
         for link in self.children().forsaken(child, Instant::now()) {
             link.close("a newer start of this node has come and gone: link anew");
+        }
+    }
+
+    /// Ends the links of those that have linked with keys which nobody takes any more.
+    pub(crate) fn hang_up_on_strangers(&self) {
+        for link in self.links().iter().filter(|link| !self.identity().trusts(link.peer().root)) {
+            warn!(peer = %link.peer().name, "its key is of before the last change of keys: its link ends");
+            link.close(STRANGER);
         }
     }
 
@@ -287,6 +300,7 @@ mod tests {
             program: String::new(),
             methods: vec![],
             version: ffproto::Versions::OURS.max,
+            root: ffproto::credential::PublicKey([0; 32]),
         };
         let link = transit.new_link(peer);
         transit.parent_wanted(&name, incarnation).await;

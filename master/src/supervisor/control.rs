@@ -85,11 +85,7 @@ impl Server {
         let Ok(at) = stream.local_addr() else { return };
         let local = Local::clone(&self.local.borrow());
         let clock = local.clock.clone();
-        let mut root = None;
-        let admit = |node: &Credential| {
-            root = Some(node.root);
-            self.admit(node, &clock)
-        };
+        let admit = |node: &Credential| self.admit(node, &clock);
         let opened = channel::accept(stream, self.encrypt, Purpose::Control, local, Some(&slot), admit);
         let (channel, peer) = match opened.await {
             Ok(opened) => opened,
@@ -97,13 +93,12 @@ impl Server {
             Err(why) => return warn!(%from, "no node registered: {}", fftelemetry::chain(&why)),
         };
         drop(slot);
-        let Some(root) = root else { return };
         let Ok(_place) = Arc::clone(&self.registered).try_acquire_owned() else {
             return warn!(%from, "no node registered: too many have, for the limit of open files (ulimit -n)");
         };
         let wire = Wire { peer: from.ip().to_canonical(), local: at.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
-        let Peer { name: node, incarnation, pid, version, .. } = peer;
+        let Peer { name: node, incarnation, pid, version, root, .. } = peer;
         let process = (node.clone(), incarnation);
         self.gatherer.linked(process.clone(), conn, outbox.clone());
         let linked = Event::Linked { node: node.clone(), incarnation, pid, wire, conn, root, outbox };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ffambient::Ambient;
-use ffkeys::{ClusterKeys, KeyError};
+use ffkeys::{ClusterKeys, KeyError, TrustRoots};
 use ffnet::handshake::Local;
 use ffproto::control::ToNode;
 use ffproto::credential::PublicKey;
@@ -97,6 +97,11 @@ impl Keyring {
     /// Whether nodes take a credential of that key.
     pub(crate) fn has(&self, root: PublicKey) -> bool {
         self.keys.cluster.roots().has(root)
+    }
+
+    /// By which keys nodes are known after a rotation.
+    pub(crate) fn roots_after(&self, next: &Next) -> Result<TrustRoots, KeysError> {
+        self.keys.roots_after(next)
     }
 
     /// Signs with other keys from now on. When it fails, everything is as it was.

@@ -55,6 +55,8 @@ struct Link {
 /// A process that is supervised.
 struct Process {
     pid: u32,
+    /// The key of the cluster that its credential is of; `None` of one that is adopted and has not registered yet.
+    root: Option<PublicKey>,
     /// In clock ticks since the boot.
     started: u64,
     signals: Box<dyn Signals>,
@@ -148,7 +150,7 @@ impl Shell {
             let (node, incarnation, pid) = (one.node.clone(), one.incarnation, one.pid);
             info!("{node} (pid {pid}) was started by a master before this one, and lives");
             self.watch(&node, incarnation, exit);
-            self.processes.insert((node, incarnation), Process { pid, started, signals });
+            self.processes.insert((node, incarnation), Process { pid, root: None, started, signals });
             found.push(one);
         }
         self.machine.adopt(numbers, found, moment(&self.ambient));
@@ -273,6 +275,7 @@ impl Shell {
         let (node, incarnation) = key.clone();
         let todo = self.machine.step(moment(&self.ambient), seen);
         if !todo.contains(&refused) {
+            self.processes.entry(key.clone()).and_modify(|process| process.root = Some(link.root));
             self.links.insert(key, link);
         }
         // It may have been away when they changed, and needs them for the neighbours that it is told of next. Nobody is told who is
@@ -391,7 +394,8 @@ impl Shell {
         let Launched { pid, exit, signals } = self.launcher.launch(spec)?;
         // One that has ended already is gone by the time anybody looks for it.
         let started = self.launcher.started(pid).unwrap_or_default();
-        self.processes.insert((name.clone(), incarnation), Process { pid, started, signals });
+        let root = Some(self.keys.cluster().roots().current);
+        self.processes.insert((name.clone(), incarnation), Process { pid, root, started, signals });
         self.unlisted = true;
         self.watch(name, incarnation, exit);
         Ok(pid)
@@ -560,11 +564,14 @@ impl Shell {
         }
     }
 
-    /// Signs with other keys from now on, and tells every node before its neighbours have any of them.
+    /// Signs with other keys from now on, and tells every node before its neighbours have any of them. Not as long as that would
+    /// lock a process of this master out.
     fn rotate(&mut self, next: Next) -> Result<(), Refused> {
+        self.nobody_is_locked_out(&next)?;
         self.keys.rotate(next).map_err(|error| Refused::Conflict(fftelemetry::chain(&error)))?;
         let text = "the keys of the cluster have changed; those of before are valid until the next change";
         let mut reports = vec![Do::Report(Report::Info(text.into()))];
+        let mut strangers = Vec::new();
         let told: Vec<_> = self.links.iter().map(|(process, link)| (process.clone(), link.root)).collect();
         for ((node, incarnation), root) in told {
             // Those that this master has started get another one by the reload that follows.
@@ -573,11 +580,34 @@ impl Shell {
                     "{node} has a key of before the last change, which nobody takes any more: SIGHUP to its `master single`, or start it again"
                 );
                 reports.push(Do::Report(Report::Warn(text)));
+                strangers.push((node.clone(), incarnation));
             }
             self.tell(node, incarnation, Tell::Message(self.keys.roots()));
         }
         self.act(reports);
+        // What is told already is still written.
+        for (node, incarnation) in strangers {
+            self.links.remove(&(node.clone(), incarnation));
+            self.feed(Seen::Unlinked { node, incarnation });
+        }
         Ok(())
+    }
+
+    /// After a reload that was rolled back, processes have keys of before the last change: the next one ends those.
+    fn nobody_is_locked_out(&self, next: &Next) -> Result<(), Refused> {
+        let conflict = |error| Refused::Conflict(fftelemetry::chain(&error));
+        let after = self.keys.roots_after(next).map_err(conflict)?;
+        let lost = |process: &Process| process.root.is_some_and(|root| !after.has(root));
+        let lost =
+            self.processes.iter().filter(|(_, process)| lost(process)).map(|((node, _), _)| node.as_str());
+        let lost: Vec<&str> = lost.collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        Err(Refused::Conflict(format!(
+            "the keys cannot change again yet: {} still run with keys of before the last change; reload first, with the token as it is now",
+            lost.join(", ")
+        )))
     }
 
     /// Ends what may be left (a fenced process, or all of them after a second signal) and reaps it.

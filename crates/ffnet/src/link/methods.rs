@@ -69,8 +69,8 @@ impl Link {
     /// # let heartbeat = std::time::Duration::from_secs(1);
     /// # let limits = LinkLimits { frame_bytes_max: 1024, outbox_bytes_max: 1024, calls_max: 1, heartbeat };
     /// let methods = vec!["enter".into(), "leave".into()];
-    /// let version = ffproto::Versions::OURS.max;
-    /// let peer = Peer { name: name("gate"), methods, kind, program, pid, incarnation, version };
+    /// let (version, root) = (ffproto::Versions::OURS.max, ffproto::credential::PublicKey([0; 32]));
+    /// let peer = Peer { name: name("gate"), methods, kind, program, pid, incarnation, version, root };
     /// let link = Link::new(name("net"), peer, limits, Default::default());
     /// link.change_methods(&MethodsChange { add: vec![(7, "dance".into())], remove: vec![0] });
     /// let numbers = ["enter", "leave", "dance"].map(|method| link.method_number(method));

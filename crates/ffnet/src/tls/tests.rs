@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ffkeys::CredentialFault;
+use ffproto::credential::PublicKey;
 use ffproto::handshake::Purpose;
 use ffproto::link::Head;
 use ffproto::{Incarnation, NodeName, Versions};
@@ -53,6 +54,7 @@ fn link(here: &str, there: &str, io: Io, echo: &Echo) -> (Link, JoinHandle<Close
         program: String::new(),
         methods: vec!["echo".into()],
         version: Versions::OURS.max,
+        root: PublicKey([0; 32]),
     };
     let link = Link::new(NodeName::try_from(here).unwrap(), peer, LIMITS, Arc::default());
     (link.clone(), tokio::spawn(Driver::new(link, io, echo.clone())))

@@ -14,6 +14,7 @@ fn link(name: &str) -> Link {
         program: String::new(),
         methods: vec![],
         version: ffproto::Versions::OURS.max,
+        root: ffproto::credential::PublicKey([0; 32]),
     };
     let bytes_max = 1 << 20;
     let limits = LinkLimits {

@@ -23,6 +23,7 @@ fn link_of(name: &str, incarnation: u64) -> Link {
         program: String::new(),
         methods: vec![],
         version: ffproto::Versions::OURS.max,
+        root: ffproto::credential::PublicKey([0; 32]),
     };
     let limits =
         LinkLimits { frame_bytes_max: 1 << 20, outbox_bytes_max: 1 << 20, calls_max: 10, heartbeat: PARK };

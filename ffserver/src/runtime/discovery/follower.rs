@@ -259,6 +259,7 @@ mod tests {
                 program: String::new(),
                 methods: vec![],
                 version: ffproto::Versions::OURS.max,
+                root: ffproto::credential::PublicKey([0; 32]),
             })
         };
         let (stays, back) = (link("gate.8"), link("gate.9"));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffproto::credential::PublicKey;
 use ffproto::link::LinkFault;
 use ffproto::{Incarnation, NodeName, SessionId, Versions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -47,6 +48,7 @@ fn peer(name: &str) -> Peer {
         program: String::new(),
         methods: vec!["echo".into(), "fail".into(), "never".into(), "floods".into()],
         version: Versions::OURS.max,
+        root: PublicKey([0; 32]),
     }
 }
 
