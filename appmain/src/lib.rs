@@ -38,7 +38,8 @@ struct Args {
     #[arg(long)]
     apps: bool,
     /// The key file of the node, as `master key` writes it; without one the node that is started by hand gets its key from the
-    /// master of its config, which runs on this host as the same user.
+    /// master of its config, which runs on this host as the same user and with the same run folder: FF_RUN_DIR has to be that of
+    /// the master (as of its --run-dir), where it was given one.
     #[arg(long, value_name = "FILE", requires = "node", conflicts_with_all = ["apps", "all"])]
     key: Option<PathBuf>,
     /// Colours in what is logged: auto (in a terminal, unless NO_COLOR is set), always or never. A log file has none.

@@ -36,16 +36,21 @@ Examples:
   curl -X POST http://127.0.0.1:9998/reload         read the config again, replace every node in turn
   curl -N http://127.0.0.1:9998/events              what happens, as it happens (server-sent events)
   curl -X POST http://127.0.0.1:9998/nodes/NAME/restart       also: stop, start, reload
+  curl -X POST http://127.0.0.1:9998/rotate         other keys for all nodes, when there is no master.token
+                                     (with one: write another one where it stands, and reload)
   curl -X POST http://127.0.0.1:9998/stop           stop in waves: net nodes, the others, parents last
   curl -X POST http://127.0.0.1:9998/detach         only this master leaves; the next one adopts the nodes
 
 Signals:
   SIGTERM, SIGINT (Ctrl-C)   stop in order, as /stop; a second one kills every node at once
-  SIGHUP                     reload, as /reload
+  SIGHUP                     reload, as /reload; `master single`: read the keys again, restart the node
   SIGUSR2                    leave and let the nodes run on, as /detach
 
 A master that was killed leaves its nodes running. The next `master config.json` finds them, adopts
 them and starts only what is missing. A config has one master: a second one says who holds it.
+
+What the nodes' keys are made of is master.token in the config: a text, {\"file\": \"PATH\"} (mode 0600) or
+{\"credential\": \"NAME\"} (systemd's LoadCredential); without one, a secret in the run folder.
 
 Exit codes:
    0  stopped in order           64  wrong command line
@@ -78,7 +83,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH", global = true)]
     pub appmain: Option<PathBuf>,
     /// Where this master keeps its lock and what it knows of its processes, for the next master
-    /// [default: $XDG_RUNTIME_DIR, or the folder for temporary files]
+    /// [default: $FF_RUN_DIR, $XDG_RUNTIME_DIR, or the folder for temporary files]
     #[arg(long, value_name = "FOLDER", global = true)]
     pub run_dir: Option<PathBuf>,
     /// Log one JSON object a line
@@ -184,7 +189,9 @@ mod tests {
             assert!(asked(line).is_err(), "{line}");
         }
         let help = asked("master --help").unwrap_err().to_string();
-        for taught in ["master --check config.json", "SIGHUP", "78  the config has faults"] {
+        for taught in
+            ["master --check config.json", "SIGHUP", "/rotate", "\"credential\"", "78  the config has faults"]
+        {
             assert!(help.contains(taught), "{help}");
         }
     }

@@ -14,6 +14,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ffproto", "crates/ffproto/src"),
     ("ffstore", "crates/ffstore/src"),
     ("ffconfig", "crates/ffconfig/src"),
+    ("ffkeys", "crates/ffkeys/tests"),
     ("master", "master/src"),
 ];
 
@@ -22,6 +23,13 @@ const PACKAGES: &[(&str, &str)] = &[
 fn named(page: &str) -> BTreeSet<&str> {
     let quoted = page.split('`').skip(1).step_by(2);
     quoted.filter(|text| text.contains("::") && text.starts_with(|c: char| c.is_ascii_lowercase())).collect()
+}
+
+/// What reads as the name of a test and is no path, so that nobody would look for it.
+fn without_a_path(page: &str) -> Vec<&str> {
+    let quoted = page.split('`').skip(1).step_by(2);
+    let is_word = |text: &str| text.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric());
+    quoted.filter(|text| is_word(text) && text.matches('_').count() > 4).collect()
 }
 
 /// The sources of a module and of what is in it: `NAME.rs`, and the folder `NAME`.
@@ -92,11 +100,16 @@ fn every_test_that_the_promises_name_is_there() -> Result<()> {
     assert!(names.len() > 100, "only {} names were found: is the page written otherwise?", names.len());
     let faults: Vec<String> = names.iter().filter_map(|name| fault(name, &root)).collect();
     assert!(faults.is_empty(), "docs/semantics.md:\n{}", faults.join("\n"));
+    assert_eq!(without_a_path(&page), [] as [&str; 0]);
     Ok(())
 }
 
 #[test]
 fn a_name_that_is_wrong_is_found() {
+    assert_eq!(
+        without_a_path("`a_test_that_has_no_path` (x), `a::test_that_has_a_path`"),
+        ["a_test_that_has_no_path"]
+    );
     let root = bins::root();
     let here = "promises::every_test_that_the_promises_name_is_there";
     for right in

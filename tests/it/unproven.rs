@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use ffnet::handshake::{HandshakeError, dial};
+use ffnet::tls;
 use ffproto::handshake::{PREAMBLE_BYTES, PROOF_BYTES_MAX, Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Versions};
 use tests::cluster::Cluster;
@@ -47,6 +48,12 @@ fn cost(before: Memory, after: Memory) -> u64 {
     after.now.saturating_sub(before.now).max(after.peak.saturating_sub(before.peak))
 }
 
+/// As much as is taken of a channel's opening: the largest message that TLS knows, in records of its largest size.
+fn client_hello() -> Vec<u8> {
+    let record = [&[tls::FIRST_BYTE, 3, 1, 0x40, 0, 1, 0, 0xff, 0xfb, 3, 3][..], &[0; 1 << 14]].concat();
+    record[..tls::UNPROVEN_BYTES_MAX - 1].to_vec()
+}
+
 #[tokio::test]
 async fn thousands_of_peers_that_prove_nothing_cost_a_bounded_amount() -> Result<()> {
     if let Err(error) = process::raise_descriptors(PEERS as u64 + 500) {
@@ -62,7 +69,11 @@ async fn thousands_of_peers_that_prove_nothing_cost_a_bounded_amount() -> Result
         let length = u32::try_from(PROOF_BYTES_MAX)?.to_le_bytes();
         // All of a Hello of the largest size, but its last byte.
         let half = [&preamble[..], &length, &vec![0; PROOF_BYTES_MAX - 1]].concat();
-        for (what, first) in [("silent", &[][..]), ("in the middle of a Hello", &half)] {
+        for (what, first) in [
+            ("silent", &[][..]),
+            ("in the middle of a Hello", &half),
+            ("in the middle of a ClientHello", &client_hello()),
+        ] {
             let before = Memory::of(pid)?;
             let crowd = crowd(cluster.at(port), purpose, first).await?;
             let cost = cost(before, Memory::of(pid)?);

@@ -1,7 +1,9 @@
 //! Who is whose parent: every `remoteport` resolved to nodes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
+
+use ffproto::credential::BELOW_MAX;
 
 use crate::cycle::cycles;
 use crate::fields::Fields;
@@ -26,6 +28,9 @@ pub(crate) fn links<'f>(drafts: &[Draft<'f>], report: &mut Report<'_>) -> Vec<Ve
     let links: Vec<Vec<Link<'f>>> =
         drafts.iter().map(|draft| links_of(draft, drafts, &names, report)).collect();
     check_cycles(drafts, &links, report);
+    for (draft, links) in drafts.iter().zip(&links) {
+        check_kinds(draft, drafts, links, report);
+    }
     links
 }
 
@@ -101,6 +106,14 @@ fn check_port(name: &str, parent: &Draft<'_>, first: usize, remote: &Fields, rep
             format!("`{name}` takes its children on {}, not on {port} (line {line})", listen.port());
         report.fault(remote.place_of("rootport"), message);
     }
+}
+
+/// What a node may be a child of is in its credential, and strangers' credentials are taken up to a size only.
+fn check_kinds(draft: &Draft<'_>, drafts: &[Draft<'_>], links: &[Link<'_>], report: &mut Report<'_>) {
+    let kinds: BTreeSet<&str> = links.iter().filter_map(|link| drafts[link.draft].kind()).collect();
+    let Some(fields) = draft.fields.filter(|_| kinds.len() > BELOW_MAX) else { return };
+    let message = format!("parents of {} kinds: a node has those of at most {BELOW_MAX}", kinds.len());
+    report.fault(fields.place_of("remoteport"), message);
 }
 
 fn check_cycles(drafts: &[Draft<'_>], links: &[Vec<Link<'_>>], report: &mut Report<'_>) {

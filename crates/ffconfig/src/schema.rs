@@ -325,7 +325,8 @@ pub(crate) static SERVER: Section = Section {
             "Where child nodes connect. Absent: the node can be nobody's parent.",
         ),
         key("webport", ValueKind::Listen, "The node's web server. Absent: none."),
-        key("remoteport", ValueKind::List(&ValueKind::Section(&REMOTE)), "The parents.").or("[]"),
+        key("remoteport", ValueKind::List(&ValueKind::Section(&REMOTE)), "The parents, of at most 32 kinds.")
+            .or("[]"),
         key(
             "route",
             ValueKind::Section(&ROUTE),

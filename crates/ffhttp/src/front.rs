@@ -54,8 +54,9 @@ struct Open {
 }
 
 impl Front {
-    /// Serves `listener` on `runtime`, as many connections at a time as `config.places` has; when requests run on all of them,
-    /// those that come wait in the backlog.
+    /// Serves `listener` on `runtime`, as many connections at a time as `config.places` has. When requests run on all of them, those
+    /// that come get a reserved place: what is always answered is answered there, everything else with 503. Only when requests run
+    /// on those, too, they wait in the backlog.
     ///
     /// # Errors
     /// The socket cannot be used.

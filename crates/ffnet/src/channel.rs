@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::admission::Slot;
 use crate::handshake::{self, HandshakeError, Local, Peer, evicted, within_deadline};
-use crate::tls::{self, Sealed};
+use crate::tls::{self, Sealed, UnprovenBound};
 
 /// A channel. Links, which carry the load, look once at which one it is; control connections use it as it is.
 #[derive(Debug)]
@@ -65,6 +65,11 @@ pub async fn accept(
     let accepting = within_deadline(async {
         let mut channel = taken(stream, encrypt, purpose, &local).await?;
         local.binding = channel.binding()?;
+        let unproven_bound = channel.unproven_bound().cloned();
+        let admit = |credential: &Credential| {
+            unproven_bound.inspect(UnprovenBound::lift);
+            admit(credential)
+        };
         let peer = handshake::accept(&mut channel, purpose, &local, slot, admit).await?;
         Ok((channel, peer))
     });
@@ -107,6 +112,13 @@ impl Channel {
         match self {
             Self::Plain(_) => Ok(Vec::new()),
             Self::Sealed(sealed) => tls::binding(sealed),
+        }
+    }
+
+    fn unproven_bound(&self) -> Option<&UnprovenBound> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed(sealed) => Some(tls::unproven_bound(sealed)),
         }
     }
 

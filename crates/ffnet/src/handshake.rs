@@ -218,7 +218,7 @@ fn wanted(local: &Local, to: &NodeName, since: Incarnation, peer: &Credential) -
 }
 
 /// Opens a connection that this side accepted. `admit` decides on who has proved to be it, and whether its incarnation may be
-/// ([`not_of_the_future`]); it must not change any state.
+/// ([`not_of_the_future`]); it must not change any state. It is asked before anything behind the proof is read.
 /// `slot` is the connection's among those that have proved nothing, if it has one: while this side answers to a proof it is lost to
 /// nobody.
 ///

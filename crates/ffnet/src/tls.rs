@@ -5,6 +5,8 @@
 //! the channel's [`binding`] in it. Whoever sits between two nodes has two channels with two bindings, so both proofs fail.
 //! Hence there is nothing for an operator to make, to hand out or to renew, and no clock that it could end by.
 
+mod reader;
+
 use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,9 +23,11 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, PeerIncompatible, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use zeroize::Zeroizing;
+
+pub use reader::{Reader, UNPROVEN_BYTES_MAX, UnprovenBound};
 
 /// The first byte of what a TLS client says. The preamble of the handshake begins with another one.
 pub const FIRST_BYTE: u8 = 0x16;
@@ -31,13 +35,11 @@ pub const FIRST_BYTE: u8 = 0x16;
 const PROTOCOL: &[u8] = b"ff/3";
 /// The label of a channel's binding (RFC 9266, `tls-exporter`).
 const BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
-/// What is read from the socket at once. rustls alone takes 4 KiB, which is a system call for every few frames of a busy link.
-const READ_BYTES: usize = 32 * 1024;
 /// An Ed25519 key in PKCS#8 is these bytes, and its seed.
 const PKCS8_HEAD: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
 
 /// An encrypted channel. It is the end of a stream only when the other side has said so: one that is cut is an error.
-pub type Sealed<S> = TlsStream<BufReader<S>>;
+pub type Sealed<S> = TlsStream<Reader<S>>;
 
 /// What is encrypted with: the fastest ciphers of TLS 1.3 first, on hardware with and without AES.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -86,22 +88,30 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> io::Result<Box<Se
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     // It is not sent, and names nobody: the handshake inside says whom this side wants.
     let nobody = ServerName::from(Ipv4Addr::LOCALHOST);
-    let io = BufReader::with_capacity(READ_BYTES, io);
+    let io = Reader::new(io, UnprovenBound::none());
     let sealed = TlsConnector::from(Arc::new(config)).connect(nobody, io).await?;
     ours(Box::new(sealed.into()))
 }
 
 /// Opens an encrypted channel between nodes over a connection that this side accepted. The key is drawn from `chance`; what
-/// rustls draws itself comes from the system.
+/// rustls draws itself comes from the system. No more than [`UNPROVEN_BYTES_MAX`] are taken, until its [`unproven_bound`] is lifted.
 ///
 /// # Errors
 /// As of [`dial`]; there is no chance.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(io: S, chance: &Chance) -> io::Result<Box<Sealed<S>>> {
     let keys = Arc::new(AlwaysResolvesServerRawPublicKeys::new(new_key(chance)?));
     let config = server_config(provider(), keys, &[PROTOCOL]).map_err(io::Error::other)?;
-    let io = BufReader::with_capacity(READ_BYTES, io);
+    let io = Reader::new(io, UnprovenBound::new());
     let sealed = TlsAcceptor::from(Arc::new(config)).accept(io).await?;
     ours(Box::new(sealed.into()))
+}
+
+/// How much of the other side is taken before it has proved who it is.
+pub fn unproven_bound<S>(sealed: &Sealed<S>) -> &UnprovenBound {
+    match sealed {
+        TlsStream::Client(stream) => stream.get_ref().0.unproven_bound(),
+        TlsStream::Server(stream) => stream.get_ref().0.unproven_bound(),
+    }
 }
 
 /// What both ends of a channel have, nobody else has, and no other channel has.

@@ -292,6 +292,22 @@ fn a_circle_of_parents_is_written_out() {
 }
 
 #[test]
+fn a_node_has_parents_of_as_many_kinds_as_its_credential_can_name() {
+    let parents = |count: usize| {
+        let parents: Vec<String> =
+            (0..count).map(|n| format!(r#""p{n}": {{"app": "p{n}", "rootport": {}}},"#, 1001 + n)).collect();
+        let below: Vec<String> = (0..count).map(|n| format!(r#"{{"rootname": "p{n}"}}"#)).collect();
+        let (parents, below) = (parents.concat(), below.join(", "));
+        with_servers(&format!("{parents}\n\"net\": {{\"app\": \"net\", \"remoteport\": [{below}]}}"))
+    };
+    check(&parents(32), &[]);
+    check(
+        &parents(33),
+        &["3:37: servers.net.remoteport: parents of 33 kinds: a node has those of at most 32"],
+    );
+}
+
+#[test]
 fn a_control_port_beyond_loopback_needs_a_token() {
     let open = r#"{"master": {"rootport": "0.0.0.0:9999", "webport": 9998 TOKEN}, "servers": {
 "a": {"app": "a", "netport": "0.0.0.0:1001", "rootport": "[::]:1002", "webport": "10.0.0.1:1003"},

@@ -19,7 +19,10 @@ async fn connected() -> (TcpStream, TcpStream) {
 async fn open(dialer: Encrypt, acceptor: Encrypt) -> (Opened, Opened) {
     let (a, b) = connected().await;
     let to = name("gate");
-    let dialing = dial(a, dialer, Purpose::Link, local("net"), &to, Incarnation(0));
+    // More than is taken of who has proved nothing.
+    let methods = (0..1_000).map(|n| format!("a_method_of_net_{n}")).collect();
+    let net = Local { methods, ..local("net") };
+    let dialing = dial(a, dialer, Purpose::Link, net, &to, Incarnation(0));
     let accepting = accept(b, acceptor, Purpose::Link, local("gate"), None, |_| Ok(()));
     tokio::join!(dialing, accepting)
 }

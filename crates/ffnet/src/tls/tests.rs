@@ -27,7 +27,9 @@ type Io = Box<Sealed<DuplexStream>>;
 
 async fn open(dialer: DuplexStream, acceptor: DuplexStream) -> (io::Result<Io>, io::Result<Io>) {
     let chance = Chance::system();
-    tokio::join!(dial(dialer), accept(acceptor, &chance))
+    let (dialed, accepted) = tokio::join!(dial(dialer), accept(acceptor, &chance));
+    // What is tried here is what comes behind the proof.
+    (dialed, accepted.inspect(|sealed| unproven_bound(sealed).lift()))
 }
 
 /// Echoes, and counts what has arrived.
@@ -201,6 +203,52 @@ async fn who_sits_between_two_nodes_is_a_stranger_to_both() {
     let [dialed, accepted] = handshakes(a.unwrap(), b.unwrap()).await;
     assert!(matches!(accepted, Err(HandshakeError::Stranger(CredentialFault::Possession))), "{accepted:?}");
     assert!(matches!(dialed, Err(HandshakeError::Silent)), "{dialed:?}");
+}
+
+/// A record of TLS that is longer than what is taken, and its first bytes.
+fn long_record(first: &[u8], version: u8) -> Vec<u8> {
+    [first[0], 3, version, 0x40, 0].iter().chain(&first[1..]).copied().chain([0; 1 << 14]).collect()
+}
+
+#[tokio::test]
+async fn little_is_taken_of_who_has_proved_nothing() {
+    let (client_hello, data) = (&[FIRST_BYTE, 1, 0, 0xff, 0xfb, 3, 3], &[0x17]);
+    let bounded = |taken: usize, error: io::Error| {
+        assert_eq!(error.to_string(), format!("it has proved nothing within {UNPROVEN_BYTES_MAX} bytes"));
+        assert_eq!(taken, UNPROVEN_BYTES_MAX);
+    };
+    // While the channel is opened.
+    let (mut a, mut b) = tokio::io::duplex(1 << 16);
+    a.write_all(&long_record(client_hello, 1)).await.unwrap();
+    let error = accept(&mut b, &Chance::system()).await.map(drop).unwrap_err();
+    drop(a);
+    let mut left = Vec::new();
+    b.read_to_end(&mut left).await.unwrap();
+    bounded(long_record(client_hello, 1).len() - left.len(), error);
+    // And inside of it.
+    for proved in [false, true] {
+        let (a, mut b) = tokio::io::duplex(1 << 16);
+        let chance = Chance::system();
+        let (a, sealed) = tokio::join!(dial(a), accept(&mut b, &chance));
+        let (mut a, mut sealed) = (a.unwrap(), sealed.unwrap());
+        let opening = UNPROVEN_BYTES_MAX - unproven_bound(&sealed).left().unwrap();
+        assert!(opening < 1024, "{opening}");
+        if proved {
+            unproven_bound(&sealed).lift();
+        }
+        let TlsStream::Client(stream) = &mut *a else { panic!() };
+        stream.get_mut().0.write_all(&long_record(data, 3)).await.unwrap();
+        let error = sealed.read(&mut [0; 1]).await.unwrap_err();
+        drop(sealed);
+        if proved {
+            assert!(error.to_string().contains("decrypt"), "{error}");
+            continue;
+        }
+        // Its end would be a word more.
+        std::mem::forget(a);
+        let left = b.read(&mut vec![0; 1 << 15]).await.unwrap();
+        bounded(long_record(data, 3).len() - left + opening, error);
+    }
 }
 
 #[tokio::test]

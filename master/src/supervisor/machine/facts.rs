@@ -82,7 +82,7 @@ pub enum Seen {
         /// Whether descriptors, memory or processes are short at the moment: then nothing is wrong with the node.
         shortage: bool,
     },
-    /// A node has opened a control connection and has proved the token.
+    /// A node has opened a control connection and has proved who it is.
     Registered {
         /// The node.
         node: NodeName,
