@@ -24,7 +24,7 @@ use crate::supervisor::rotation::Tokens;
 /// How long the web server may take to start.
 const START_MAX: Duration = Duration::from_secs(5);
 /// How long answers that are being written may take at the end.
-const STOP_MAX: Duration = Duration::from_millis(300);
+const STOP_MAX: Duration = Duration::from_secs(2);
 /// How long clients may be silent: who has begun a request sends it at once, and a page asks again within seconds.
 const TIMEOUTS: Timeouts = Timeouts { head: Duration::from_secs(5), idle: Duration::from_secs(30) };
 /// The pages that are answered also when requests run on all connections.

@@ -33,6 +33,8 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 /// Nodes speak twice a second; one that is silent this long has lost its connection. A node that hangs is
 /// noticed by the machine, long before.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a node may be silent that cannot be written to any more.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 /// How long a host's name may take to be looked up.
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
 /// After a failed accept (no more descriptors), before the next.
@@ -145,16 +147,19 @@ impl Server {
         mut tells: mpsc::Receiver<Tell>,
         said: impl Fn(ToMaster) -> Option<Event>,
     ) -> io::Result<()> {
+        // A node that has left has said why before: that is read all the same.
+        let mut unwritable = None;
         loop {
+            let silence_max = if unwritable.is_none() { SILENCE_MAX } else { LAST_WORDS_MAX };
             tokio::select! {
-                tell = tells.recv() => {
+                tell = tells.recv(), if unwritable.is_none() => {
                     // The supervisor has hung up.
                     let Some(tell) = tell else { return Ok(()) };
                     if let Some(message) = resolve(tell).await {
-                        timeout(WRITE_MAX, frames.send(message)).await??;
+                        unwritable = timeout(WRITE_MAX, frames.send(message)).await?.err();
                     }
                 }
-                message = timeout(SILENCE_MAX, frames.next()) => match message? {
+                message = timeout(silence_max, frames.next()) => match message? {
                     Some(message) => {
                         if let Some(event) = said(message?)
                             && self.events.send(event).await.is_err()
@@ -162,7 +167,7 @@ impl Server {
                             return Ok(());
                         }
                     }
-                    None => return Ok(()),
+                    None => return unwritable.map_or(Ok(()), Err),
                 },
             }
         }
