@@ -21,7 +21,7 @@ use crate::keys;
 use crate::supervisor::proc;
 use crate::utc::utc;
 
-/// The form of the list; another one is not read.
+/// The form of the list; another one is a fault.
 const VERSION: u32 = 1;
 /// Crash reports that are kept: the oldest go first.
 const CRASHES_MAX: usize = 50;
@@ -49,6 +49,20 @@ pub enum RunError {
         /// The fault of the folder.
         what: String,
     },
+    /// A master of another release has left a list of what runs that this one cannot read: it would find the ports taken.
+    #[error(
+        "{}: a master of another release has written it, in form {theirs}, and this one reads form {ours}: start that one \
+         again, or remove the file when none of its nodes runs any more",
+        file.display()
+    )]
+    Form {
+        /// The list.
+        file: PathBuf,
+        /// The form of the list.
+        theirs: u32,
+        /// The form that this release reads.
+        ours: u32,
+    },
 }
 
 /// The folder, and the lock on it for as long as this lives.
@@ -71,6 +85,13 @@ pub(crate) struct Roster {
     /// The boot of the system that the process numbers are of.
     boot: String,
     pub(crate) nodes: Vec<RosterNode>,
+}
+
+/// What every form of the list has.
+#[derive(Debug, Deserialize)]
+struct AnyRoster {
+    version: u32,
+    boot: String,
 }
 
 /// A node and its living processes.
@@ -148,16 +169,23 @@ impl RunFolder {
     }
 
     /// The roster that the master before this one has left; `None` when there was none, or it ended in order.
-    pub(crate) fn roster(&self) -> Option<Roster> {
-        let file = File::open(self.path.join("nodes.json")).ok()?;
-        let mut text = String::new();
-        file.take(LIST_BYTES_MAX).read_to_string(&mut text).ok()?;
-        match serde_json::from_str::<Roster>(&text) {
-            Ok(roster) if roster.version == VERSION && roster.boot == proc::boot() => Some(roster),
-            Ok(_) => None,
-            Err(error) => {
-                tracing::warn!("{}/nodes.json is not used: {error}", self.path.display());
-                None
+    ///
+    /// # Errors
+    /// [`RunError::Form`].
+    pub(crate) fn roster(&self) -> Result<Option<Roster>, RunError> {
+        let path = self.path.join("nodes.json");
+        let read = || -> io::Result<String> {
+            let mut text = String::new();
+            File::open(&path)?.take(LIST_BYTES_MAX).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let Ok(text) = read() else { return Ok(None) };
+        match roster_of(&text, &proc::boot()) {
+            Ok(roster) => Ok(roster),
+            Err(Unread::Form(theirs)) => Err(RunError::Form { file: path, theirs, ours: VERSION }),
+            Err(Unread::Text(error)) => {
+                tracing::warn!("{} is not used: {error}", path.display());
+                Ok(None)
             }
         }
     }
@@ -209,6 +237,24 @@ impl RunFolder {
             let _ = fs::remove_file(self.path.join(file));
         }
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// Why a list is not read.
+enum Unread {
+    /// It is of another form than this release's.
+    Form(u32),
+    /// It is no list.
+    Text(serde_json::Error),
+}
+
+/// The roster of a text, when it is of this boot.
+fn roster_of(text: &str, boot: &str) -> Result<Option<Roster>, Unread> {
+    let any: AnyRoster = serde_json::from_str(text).map_err(Unread::Text)?;
+    match any.version {
+        _ if any.boot != boot => Ok(None),
+        VERSION => serde_json::from_str(text).map(Some).map_err(Unread::Text),
+        other => Err(Unread::Form(other)),
     }
 }
 
@@ -264,14 +310,14 @@ mod tests {
     fn what_runs_is_there_for_the_next_master_and_an_orderly_end_leaves_nothing() {
         let base = tempfile::tempdir().unwrap();
         let mut first = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system()).unwrap();
-        assert_eq!(first.roster(), None);
+        assert_eq!(first.roster().unwrap(), None);
         first.write(listed(1)).unwrap();
         first.write(listed(2)).unwrap();
         drop(first);
         let next = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system()).unwrap();
-        assert_eq!(next.roster().unwrap().nodes, listed(2));
+        assert_eq!(next.roster().unwrap().unwrap().nodes, listed(2));
         fs::write(next.path().join("nodes.json"), "{").unwrap();
-        assert_eq!(next.roster(), None);
+        assert_eq!(next.roster().unwrap(), None);
         let path = next.path().to_owned();
         next.close();
         assert!(!path.exists());
@@ -285,7 +331,23 @@ mod tests {
         let file = run.path().join("nodes.json");
         let text = fs::read_to_string(&file).unwrap().replace(&proc::boot(), "another");
         fs::write(&file, text).unwrap();
-        assert_eq!(run.roster(), None);
+        assert_eq!(run.roster().unwrap(), None);
+    }
+
+    #[test]
+    fn a_list_of_another_form_is_a_fault_that_names_both() {
+        let base = tempfile::tempdir().unwrap();
+        let run = RunFolder::open(base.path(), Path::new("/x/config.json"), Clock::system()).unwrap();
+        let file = run.path().join("nodes.json");
+        let of = |boot: &str| format!(r#"{{ "version": 9, "boot": "{boot}", "seats": {{}} }}"#);
+        fs::write(&file, of(&proc::boot())).unwrap();
+        let fault = run.roster().unwrap_err().to_string();
+        assert!(
+            fault.contains("nodes.json: ") && fault.contains("in form 9, and this one reads form 1"),
+            "{fault}"
+        );
+        fs::write(&file, of("another")).unwrap();
+        assert_eq!(run.roster().unwrap(), None, "nothing of another boot runs");
     }
 
     #[test]

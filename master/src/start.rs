@@ -23,7 +23,7 @@ use crate::keys::MasterKeys;
 use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 use crate::place;
-use crate::run::{RosterNode, RosterProcess, RunFolder};
+use crate::run::{RosterNode, RosterProcess, RunError, RunFolder};
 use crate::sockets::{self, PortFault, Sockets};
 use crate::supervisor::control::Server;
 use crate::supervisor::event::Event;
@@ -63,6 +63,9 @@ pub enum StartError {
     /// Ports that cannot be listened on: all of them.
     #[error("{}", Ports(.0))]
     Ports(Vec<PortFault>),
+    /// What the master before this one has left cannot be read.
+    #[error(transparent)]
+    Left(#[from] RunError),
     /// The master has no key of its own.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -111,7 +114,8 @@ impl RunningMaster {
 pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let Setup { cluster, source, mut launcher, console, run, keys, versions, descriptors, ambient } = setup;
     let cluster = Arc::new(cluster);
-    let left = run.as_ref().and_then(RunFolder::roster).map_or_else(Vec::new, |roster| roster.nodes);
+    let left = run.as_ref().map(RunFolder::roster).transpose()?.flatten();
+    let left = left.map_or_else(Vec::new, |roster| roster.nodes);
     let living = living(&left, &mut *launcher);
     // What an adopted node listens on it brings itself.
     let mut not_here = place::elsewhere(&cluster);

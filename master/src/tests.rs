@@ -213,7 +213,8 @@ async fn converse(
             ToNode::HandBack { door } => {
                 let mut passage: Passage<Output, Listeners> = enter(&door).ok()?;
                 let has = |port| spec.listeners.iter().any(|(has, _)| *has == port);
-                let which = Listeners { net: has(Port::Net), root: has(Port::Root), web: has(Port::Web) };
+                let (net, root, web) = (has(Port::Net), has(Port::Root), has(Port::Web));
+                let which = Listeners { versions: Versions::OURS, net, root, web };
                 let mut listeners: Vec<_> = spec.listeners.iter().collect();
                 listeners.sort_by_key(|(port, _)| *port);
                 let descriptors: Vec<_> = listeners.iter().map(|(_, socket)| socket.as_fd()).collect();

@@ -238,6 +238,8 @@ pub struct Session {
 /// From an adopted node to its new master: which listening sockets come with this message, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listeners {
+    /// The versions of the protocol between nodes that the node speaks, which also say what these two messages are.
+    pub versions: Versions,
     /// For clients.
     pub net: bool,
     /// For children.

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use ffnet::door::Passage;
 use ffproto::handover::{FromPredecessor, FromSuccessor};
 use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::context::{HandoverContext, Successor};
 use super::questions::Questions;
@@ -62,6 +62,8 @@ impl Receiver {
                 outcome?;
                 return Err(TakeOverError::Alone(node.name().clone()));
             } else if predecessor.machine.is_prepared() {
+                let version = predecessor.machine.version().map_or(0, |version| version.0);
+                info!("taking over from the old process, in version {version}");
                 return Ok(Self { predecessor, questions: successor.succeed() });
             } else {
                 let (seen, _) = predecessor.next().await;

@@ -14,7 +14,7 @@ use std::io;
 use std::time::Duration;
 
 use ffproto::handover::{AskAnswer, FromPredecessor, FromSuccessor, ProcessIdentity, Spoken};
-use ffproto::{NodeName, Versions};
+use ffproto::{NodeName, Version, Versions};
 use tokio::time::Instant;
 
 use super::sender_machine::{GREETING_MAX, MARGIN, is_kin};
@@ -159,6 +159,8 @@ pub(super) struct ReceiverMachine {
     /// The time at which the state is to be here.
     start_by: Instant,
     stage: Stage,
+    /// The version that is spoken, once the predecessor has said who it is: what a later one has brought is not said to it.
+    version: Option<Version>,
     out: Vec<Do>,
 }
 
@@ -166,7 +168,7 @@ impl ReceiverMachine {
     /// A machine for a process that has come to the door; the state is to be here at `start_by`.
     pub(super) fn new(ours: ProcessIdentity, abilities: Abilities, start_by: Instant, now: Instant) -> Self {
         let stage = Stage::Greeting { until: now + GREETING_MAX };
-        Self { ours, abilities, start_by, stage, out: Vec::new() }
+        Self { ours, abilities, start_by, stage, version: None, out: Vec::new() }
     }
 
     /// Takes an event. Returns what is to be done about it.
@@ -204,6 +206,11 @@ impl ReceiverMachine {
         self.start_by
     }
 
+    /// The version that both processes speak, once the predecessor has said who it is.
+    pub(super) fn version(&self) -> Option<Version> {
+        self.version
+    }
+
     /// Whether this process has everything that it needs to serve.
     pub(super) fn is_prepared(&self) -> bool {
         matches!(self.stage, Stage::Prepared)
@@ -234,7 +241,8 @@ impl ReceiverMachine {
         match (&mut self.stage, said) {
             (Stage::Greeting { .. }, FromPredecessor::Hello(theirs)) if is_kin(&self.ours, &theirs) => {
                 let (ours, theirs) = (self.ours.versions, theirs.versions);
-                if ours.with(theirs).is_none() {
+                self.version = ours.with(theirs);
+                if self.version.is_none() {
                     let error = TakeOverError::Versions { theirs, ours };
                     self.out.push(Do::TryToSay(FromSuccessor::Failed { reason: error.to_string() }));
                     return self.end(Some(error));

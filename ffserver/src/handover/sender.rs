@@ -194,7 +194,8 @@ impl<'a> Sender<'a> {
         match what {
             Do::Say(message) => self.say(&message).await?,
             Do::Begin => {
-                info!("handing over to the successor");
+                let version = self.machine.version().map_or(0, |version| version.0);
+                info!("handing over to the successor, in version {version}");
                 self.context.begin();
             }
             Do::Pause => {

@@ -18,6 +18,7 @@ use std::io;
 use std::time::Duration;
 
 use ffproto::handover::{FromPredecessor, FromSuccessor, ProcessIdentity, Spoken};
+use ffproto::{Version, Versions};
 use tokio::time::Instant;
 
 use crate::ops::session_requests::PassedBack;
@@ -42,6 +43,11 @@ pub(crate) enum HandOverError {
     Door(#[source] io::Error),
     #[error("somebody else waits at the door: {0}")]
     Stranger(String),
+    /// Both processes speak no version in common, and the successor has not seen that itself: nothing has been moved.
+    #[error(
+        "the successor speaks {theirs} of the protocol between nodes, this process {ours}: nothing is handed over"
+    )]
+    Versions { theirs: Versions, ours: Versions },
     #[error("{0}")]
     Failed(String),
     #[error("the successor has ended")]
@@ -229,6 +235,8 @@ pub(super) struct SenderMachine {
     terms: Terms,
     begun: Instant,
     stage: Stage,
+    /// The version that is spoken, once the successor has said who it is: what a later one has brought is not said to it.
+    version: Option<Version>,
     /// Whether the app has frozen its state.
     frozen: bool,
     out: Vec<Do>,
@@ -244,7 +252,7 @@ impl SenderMachine {
         }
         todo.push(Do::Say(FromPredecessor::Hello(terms.ours.clone())));
         let stage = Stage::Greeting { until: now + GREETING_MAX };
-        (Self { terms, begun: now, stage, frozen: false, out: Vec::new() }, todo)
+        (Self { terms, begun: now, stage, version: None, frozen: false, out: Vec::new() }, todo)
     }
 
     /// Takes an event. Returns what is to be done about it.
@@ -305,6 +313,11 @@ impl SenderMachine {
         }
     }
 
+    /// The version that both processes speak, once the successor has said who it is.
+    pub(super) fn version(&self) -> Option<Version> {
+        self.version
+    }
+
     /// The time at which neighbours park no longer what they have for an app that freezes: by then the successor is to
     /// have its state.
     pub(super) fn state_by(&self) -> Instant {
@@ -318,7 +331,7 @@ impl SenderMachine {
     fn receive(&mut self, said: FromSuccessor, now: Instant) {
         match (&self.stage, said) {
             (Stage::Greeting { .. }, FromSuccessor::Hello(theirs)) if self.is_successor(&theirs) => {
-                self.greeted(now)
+                self.greeted(theirs.versions, now);
             }
             (Stage::Greeting { .. }, FromSuccessor::Failed { reason }) => {
                 self.fail(HandOverError::Failed(reason))
@@ -367,7 +380,12 @@ impl SenderMachine {
         is_kin(&self.terms.ours, theirs) && theirs.incarnation > self.terms.ours.incarnation
     }
 
-    fn greeted(&mut self, now: Instant) {
+    fn greeted(&mut self, theirs: Versions, now: Instant) {
+        let ours = self.terms.ours.versions;
+        self.version = ours.with(theirs);
+        if self.version.is_none() {
+            return self.fail(HandOverError::Versions { theirs, ours });
+        }
         self.out.push(Do::Begin);
         if !self.terms.freezes {
             self.stage = Stage::Thawing { until: self.begun + SERVES_MAX };

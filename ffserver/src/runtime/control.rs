@@ -14,7 +14,7 @@ use ffnet::door;
 use ffnet::handshake::HandshakeError;
 use ffproto::control::{Door, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{BadPreamble, Purpose, Refusal};
-use ffproto::{Incarnation, NodeName, Version, handover};
+use ffproto::{Incarnation, NodeName, Version, Versions, handover};
 use fftelemetry::metrics::exposition;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -280,8 +280,9 @@ impl Control {
             ToNode::Metrics { .. } => {}
             ToNode::HandBack { door } => {
                 let Some(sockets) = self.sockets.borrow().clone() else { return };
+                let versions = self.reported.transit.identity().versions();
                 tokio::spawn(async move {
-                    match timeout(HAND_BACK_MAX, hand_back(&door, &sockets)).await {
+                    match timeout(HAND_BACK_MAX, hand_back(&door, &sockets, versions)).await {
                         Ok(Ok(())) => info!("the new master has the listening sockets"),
                         Ok(Err(e)) => warn!("the new master did not take the listening sockets: {e}"),
                         Err(_) => warn!("the new master did not take the listening sockets in time"),
@@ -294,10 +295,10 @@ impl Control {
 
 /// Gives a new master copies of the listening sockets, and takes new pipes for what is printed: the old ones
 /// ended with the old master.
-async fn hand_back(door: &Door, sockets: &Sockets) -> io::Result<()> {
+async fn hand_back(door: &Door, sockets: &Sockets, versions: Versions) -> io::Result<()> {
     let mut passage = door::enter::<handover::Output, handover::Listeners>(door)?;
     let (net, root, web) = (sockets.net.as_ref(), sockets.root.as_ref(), sockets.web.as_ref());
-    let said = handover::Listeners { net: net.is_some(), root: root.is_some(), web: web.is_some() };
+    let said = handover::Listeners { versions, net: net.is_some(), root: root.is_some(), web: web.is_some() };
     let descriptors: Vec<_> = [net, root, web].into_iter().flatten().map(AsFd::as_fd).collect();
     passage.send(&said, &descriptors).await?;
     let Some((handover::Output, pipes)) = passage.receive().await? else { return Ok(()) };

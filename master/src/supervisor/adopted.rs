@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ffnet::door::{DoorListener, Passage};
 use ffnet::listen::Port;
+use ffproto::Versions;
 use ffproto::handover::{Listeners, Output};
 use futures_util::future::BoxFuture;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
@@ -84,22 +85,47 @@ impl Signals for PidfdSignals {
 /// Waits at the door for a node: takes its listening sockets, gives it pipes for what it prints.
 ///
 /// # Errors
-/// One sentence; the node keeps what it has.
+/// [`TakeBackError`]; the node keeps what it has.
 pub(super) async fn take_back(
     door: DoorListener,
     output: NodeOutput,
-) -> Result<Vec<(Port, TcpListener)>, String> {
-    match timeout(HAND_BACK_MAX, take(door, output)).await {
-        Ok(taken) => taken.map_err(|error| error.to_string()),
-        Err(_late) => Err(format!("it did not come to the door within {} s", HAND_BACK_MAX.as_secs())),
-    }
+    ours: Versions,
+) -> Result<Vec<(Port, TcpListener)>, TakeBackError> {
+    timeout(HAND_BACK_MAX, take(door, output, ours)).await.map_err(|_late| TakeBackError::Late)?
 }
 
-async fn take(door: DoorListener, output: NodeOutput) -> io::Result<Vec<(Port, TcpListener)>> {
+/// Why a node keeps its listening sockets.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TakeBackError {
+    /// It did not come.
+    #[error("it did not come to the door within {} s", HAND_BACK_MAX.as_secs())]
+    Late,
+    /// Both speak no version in common: nothing of its has been touched.
+    #[error("it speaks {theirs} of the protocol between nodes, and this master {ours}")]
+    Versions {
+        /// The node's.
+        theirs: Versions,
+        /// The master's.
+        ours: Versions,
+    },
+    /// The door broke, or something else came.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+async fn take(
+    door: DoorListener,
+    output: NodeOutput,
+    ours: Versions,
+) -> Result<Vec<(Port, TcpListener)>, TakeBackError> {
     let mut passage: Passage<Listeners, Output> = door.accept().await?;
     let Some((which, descriptors)) = passage.receive().await? else {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     };
+    let theirs = which.versions;
+    if ours.with(theirs).is_none() {
+        return Err(TakeBackError::Versions { theirs, ours });
+    }
     let (out, out_end) = io::pipe()?;
     let (err, err_end) = io::pipe()?;
     passage.send(&Output, &[out_end.as_fd(), err_end.as_fd()]).await?;
@@ -129,6 +155,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use ffnet::door::enter;
+    use ffproto::Version;
 
     use super::*;
     use crate::fixture::name;
@@ -171,8 +198,8 @@ mod tests {
         let mut node: Passage<Output, Listeners> = enter(&door.door()).unwrap();
         let logs = Logs::default();
         let output = logs.of(&name("net"), ffproto::Incarnation(1), 3);
-        let taken = tokio::spawn(take_back(door, output));
-        let which = Listeners { net: true, root: false, web: false };
+        let taken = tokio::spawn(take_back(door, output, Versions::OURS));
+        let which = Listeners { versions: Versions::OURS, net: true, root: false, web: false };
         node.send(&which, &[listener.as_fd()]).await.unwrap();
         let (Output, mut pipes) = node.receive().await.unwrap().unwrap();
         let taken = taken.await.unwrap().unwrap();
@@ -193,9 +220,22 @@ mod tests {
         let door = DoorListener::open(&ffambient::Chance::system()).unwrap();
         let node: Passage<Output, Listeners> = enter(&door.door()).unwrap();
         let output = Logs::default().of(&name("net"), ffproto::Incarnation(1), 3);
-        let taken = tokio::spawn(take_back(door, output));
-        let which = Listeners { net: true, root: false, web: false };
+        let taken = tokio::spawn(take_back(door, output, Versions::OURS));
+        let which = Listeners { versions: Versions::OURS, net: true, root: false, web: false };
         node.send(&which, &[std::fs::File::open("/dev/null").unwrap().as_fd()]).await.unwrap();
-        assert_eq!(taken.await.unwrap().unwrap_err(), "it sent what is no listening socket");
+        assert_eq!(taken.await.unwrap().unwrap_err().to_string(), "it sent what is no listening socket");
+    }
+
+    #[tokio::test]
+    async fn a_node_of_no_version_that_the_master_speaks_keeps_its_sockets_and_its_output() {
+        let door = DoorListener::open(&ffambient::Chance::system()).unwrap();
+        let mut node: Passage<Output, Listeners> = enter(&door.door()).unwrap();
+        let output = Logs::default().of(&name("net"), ffproto::Incarnation(1), 3);
+        let taken = tokio::spawn(take_back(door, output, Versions::OURS));
+        let versions = Versions { min: Version(8), max: Version(9) };
+        node.send(&Listeners { versions, net: false, root: false, web: false }, &[]).await.unwrap();
+        let refused = taken.await.unwrap().unwrap_err();
+        assert!(matches!(refused, TakeBackError::Versions { theirs, .. } if theirs == versions), "{refused}");
+        assert!(node.receive().await.unwrap().is_none(), "no pipes come");
     }
 }

@@ -75,6 +75,11 @@ impl Keyring {
         self.local.subscribe()
     }
 
+    /// The versions of the protocol between nodes that the master speaks.
+    pub(crate) fn versions(&self) -> Versions {
+        self.versions
+    }
+
     pub(crate) fn cluster(&self) -> &ClusterKeys {
         &self.keys.cluster
     }

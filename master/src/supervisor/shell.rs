@@ -427,9 +427,10 @@ impl Shell {
         let output = self.logs.of(&node, incarnation, self.width());
         let message = ToNode::HandBack { door: listener.door() };
         self.tell(node.clone(), incarnation, Tell::Message(message));
-        let events = self.to_self.clone();
+        let (events, versions) = (self.to_self.clone(), self.keys.versions());
         tokio::spawn(async move {
-            let sockets = adopted::take_back(listener, output).await;
+            let sockets = adopted::take_back(listener, output, versions).await;
+            let sockets = sockets.map_err(|error| error.to_string());
             let _ = events.send(Event::HandedBack { node, incarnation, sockets }).await;
         });
         None

@@ -3,7 +3,8 @@
 use ffproto::{NodeName, SessionId};
 
 use super::*;
-use crate::handover::test_fixture::{MS, name, who};
+use crate::handover::receiver_machine::{self, ReceiverMachine};
+use crate::handover::test_fixture::{MS, abilities, name, who};
 
 /// What a machine is told, and what it has told to do, in words.
 struct World {
@@ -177,6 +178,34 @@ fn an_app_that_freezes_nothing_is_never_paused() {
     assert!(w.goes_on(), "what neighbours have just sent is passed on");
     w.pass(LINGER);
     assert!(w.has_handed_over() && w.done().is_empty());
+}
+
+#[test]
+fn a_successor_of_no_version_that_this_process_speaks_gets_nothing() {
+    let mut w = World::new(with_clients());
+    w.done();
+    let versions = Versions { min: Version(8), max: Version(9) };
+    w.hear(FromSuccessor::Hello(ProcessIdentity { versions, ..who(6) }));
+    assert_eq!(w.done(), "GoOn");
+    let why = "the successor speaks versions 8 to 9 of the protocol between nodes, this process versions 3 to 4: nothing is \
+               handed over";
+    assert_eq!(w.error(), why);
+}
+
+#[test]
+fn both_halves_keep_the_version_that_both_speak() {
+    for (theirs, both) in [((3, 3), 3), ((4, 9), 4), ((2, 3), 3)] {
+        let versions = Versions { min: Version(theirs.0), max: Version(theirs.1) };
+        let other = |incarnation| ProcessIdentity { versions, ..who(incarnation) };
+        let mut w = World::new(plain());
+        assert_eq!(w.machine.version(), None);
+        w.hear(FromSuccessor::Hello(other(6)));
+        assert_eq!(w.machine.version(), Some(Version(both)));
+        let now = Instant::now();
+        let mut receiver = ReceiverMachine::new(who(6), abilities(false, MS(1000)), now + MS(1000), now);
+        receiver.step(receiver_machine::Seen::Message(FromPredecessor::Hello(other(5))), now);
+        assert_eq!(receiver.version(), Some(Version(both)));
+    }
 }
 
 #[test]
