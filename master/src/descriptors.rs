@@ -4,6 +4,8 @@
 use std::error::Error;
 use std::io;
 
+use ffhttp::Places;
+use ffnet::admission::Bounds;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -15,7 +17,7 @@ const REGISTERED_MAX: usize = 8 * 1024;
 const ADMIN_MAX: usize = 256;
 /// The descriptors of one connection at the administration's port: the front's two and the web server's one.
 const ADMIN_EACH: usize = 3;
-/// What is left to each kind of connection when the limit is absurdly small.
+/// What is left to each kind of connection when the limit is absurdly small: below some 600 a half is not enough for all.
 const LEAST: usize = 8;
 /// What the process has open by itself: loops, log, lock, signals, listening sockets.
 const OWN: usize = 64;
@@ -31,8 +33,9 @@ const LIMIT_UNKNOWN: u64 = 1_024;
 /// The shares of the limit.
 ///
 /// One half is for connections: a quarter of that half for those that have proved nothing at the control port, a quarter for
-/// registered nodes, and half for the administration. The other half is the master's own: nothing that a stranger
-/// opens is counted there, so there is room for each launch.
+/// registered nodes, and half for the administration. Those that have made room for others and are about to end are counted in,
+/// and so are the places that are kept for the health. The other half is the master's own: nothing that a stranger opens is
+/// counted there, so there is room for each launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
     limit: usize,
@@ -50,16 +53,24 @@ impl Shares {
         let connections = limit / 2;
         Self {
             limit,
-            unproven: (connections / 4).clamp(LEAST, UNPROVEN_MAX),
+            unproven: Bounds::slots_of(connections / 4).clamp(LEAST, UNPROVEN_MAX),
             registered: (connections / 4).clamp(LEAST, REGISTERED_MAX),
-            admin: (connections / 2 / ADMIN_EACH).clamp(LEAST, ADMIN_MAX),
+            admin: Places::of_open(connections / 2 / ADMIN_EACH).clamp(LEAST, ADMIN_MAX),
         }
     }
 
-    /// How many descriptors are missing for that many nodes on this host; `None` when there are enough.
+    /// The most descriptors that all connections together have.
+    fn of_connections(self) -> usize {
+        let unproven = Bounds { connections: self.unproven, per_block: self.unproven }.open_max();
+        unproven + self.registered + Places::open_max(self.admin) * ADMIN_EACH
+    }
+
+    /// How many descriptors are missing for that many nodes on this host, where half of what is added is for connections; `None`
+    /// when there are enough.
     pub fn missing(self, nodes: usize) -> Option<usize> {
+        let own = self.limit.saturating_sub(self.of_connections().max(self.limit / 2));
         let needed = OWN + LAUNCH + nodes * PER_NODE;
-        needed.checked_sub(self.limit - self.limit / 2).filter(|missing| *missing > 0)
+        needed.checked_sub(own).filter(|missing| *missing > 0).map(|missing| missing * 2)
     }
 }
 
@@ -93,25 +104,33 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn of_connections(shares: Shares) -> usize {
-        shares.unproven + shares.registered + shares.admin * ADMIN_EACH
+    #[test]
+    fn all_connections_together_leave_half_of_the_limit() {
+        for limit in (600..5_000).chain([20_000, 1 << 20, usize::MAX]) {
+            let shares = Shares::of(limit);
+            assert!(shares.of_connections() <= limit / 2, "{shares:?}");
+        }
+        let shares = Shares::of(1_024);
+        assert_eq!((shares.unproven, shares.registered, shares.admin), (96, 128, 39));
+        // With those that end, the places that are kept, and those of these that end.
+        assert_eq!(shares.of_connections(), (96 + 24 + 8) + 128 + (39 + 9 + 8 + 16 + 4 + 8) * 3);
     }
 
     #[test]
-    fn all_connections_together_leave_half_of_the_limit() {
-        for limit in [128, 256, 1_024, 4_096, 20_000, 1 << 20, usize::MAX] {
+    fn a_limit_that_is_absurdly_small_leaves_a_few_of_each() {
+        for limit in [0, 64] {
             let shares = Shares::of(limit);
-            assert!(of_connections(shares) <= limit / 2, "{shares:?}");
+            assert_eq!((shares.unproven, shares.registered, shares.admin), (LEAST, LEAST, LEAST));
+            assert!(shares.missing(0).is_some());
         }
-        assert_eq!(of_connections(Shares::of(1_024)), 128 + 128 + 85 * 3);
     }
 
     #[test]
     fn a_limit_that_is_too_low_for_the_nodes_is_noticed() {
         assert_eq!(Shares::of(1_024).missing(3), None);
         assert_eq!(Shares::of(1_024).missing(48), None);
-        assert_eq!(Shares::of(1_024).missing(49), Some(5));
-        assert_eq!(Shares::of(0).missing(0), Some(76));
+        assert_eq!(Shares::of(1_024).missing(49), Some(10));
+        assert_eq!(Shares::of(1_024 + 10).missing(49), None);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffnet::admission::Bounds;
+
+use crate::places::KEPT;
 use crate::upstream::Upstream;
 
 /// The web server that a front serves with, and what clients may take of the front.
@@ -27,6 +30,20 @@ pub struct Places {
     pub connections: usize,
     /// The paths that are always answered: whether a program is healthy must be seen just when it is busy.
     pub always: &'static [&'static str],
+}
+
+impl Places {
+    /// The most places for everybody in a front that has at most so many connections open, with those that are kept.
+    #[must_use]
+    pub const fn of_open(open_max: usize) -> usize {
+        Bounds::slots_of(open_max.saturating_sub(KEPT.open_max()))
+    }
+
+    /// The bound on connections that are open at all in a front of so many places, with those that are kept.
+    #[must_use]
+    pub const fn open_max(connections: usize) -> usize {
+        Bounds { connections, per_block: connections }.open_max() + KEPT.open_max()
+    }
 }
 
 /// How long a connection may be silent.

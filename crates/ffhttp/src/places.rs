@@ -9,6 +9,9 @@ use crate::config::Places;
 /// The places that are kept for the paths that are always answered: more than there are probes and scrapes.
 const RESERVED: usize = 16;
 
+/// The bounds on those that are kept.
+pub(crate) const KEPT: Bounds = Bounds { connections: RESERVED, per_block: RESERVED / 4 };
+
 /// The admission of connections to a front.
 #[derive(Debug)]
 pub(crate) struct FrontAdmission {
@@ -29,7 +32,7 @@ impl FrontAdmission {
         let connections = places.connections;
         Self {
             all: Admission::new(Bounds { connections, per_block: connections.div_ceil(2) }),
-            reserved: Admission::new(Bounds { connections: RESERVED, per_block: RESERVED / 4 }),
+            reserved: Admission::new(KEPT),
         }
     }
 

@@ -53,7 +53,7 @@ impl Admission {
     pub fn admit(&self, from: IpAddr) -> Option<Slot> {
         let evicted = CancellationToken::new();
         let mut table = self.shared.table.lock();
-        if table.open >= self.shared.open_max() {
+        if table.open >= self.shared.bounds.open_max() {
             return None;
         }
         let (ticket, room) = table.slots.admit(AddressBlock::of(from), evicted.clone()).ok()?;
@@ -82,19 +82,12 @@ impl Admission {
     /// Whether nobody can be admitted: every slot is taken, and none of them is idle.
     pub fn is_full(&self) -> bool {
         let table = self.shared.table.lock();
-        table.slots.is_full() || table.open >= self.shared.open_max()
+        table.slots.is_full() || table.open >= self.shared.bounds.open_max()
     }
 
     /// The number of connections that have a slot.
     pub fn connections(&self) -> usize {
         self.shared.table.lock().slots.len()
-    }
-}
-
-impl Shared {
-    /// The bound on connections that are open at all: those that have lost their slot end at their task's next turn.
-    fn open_max(&self) -> usize {
-        self.bounds.connections + self.bounds.connections / 4 + 8
     }
 }
 
@@ -138,6 +131,16 @@ mod tests {
 
     fn admission(connections: usize) -> Admission {
         Admission::new(Bounds { connections, per_block: connections })
+    }
+
+    #[test]
+    fn so_many_slots_have_no_more_open_connections() {
+        for open in 9..2_000 {
+            let of = |connections| Bounds { connections, per_block: 1 }.open_max();
+            let slots = Bounds::slots_of(open);
+            assert!(of(slots) <= open && of(slots + 2) > open, "{open}: {slots}");
+        }
+        assert_eq!(Bounds::slots_of(5), 0);
     }
 
     #[test]

@@ -36,6 +36,25 @@ pub struct Bounds {
     pub per_block: usize,
 }
 
+impl Bounds {
+    /// The bound on connections that are open at all: those that have lost their slot end at their task's next turn.
+    #[must_use]
+    pub const fn open_max(self) -> usize {
+        self.connections + self.connections / 4 + Self::OPEN_MORE
+    }
+
+    /// The most slots whose connections are at most so many open ones; none where that is less than one slot takes.
+    #[must_use]
+    pub const fn slots_of(open_max: usize) -> usize {
+        // A fifth of what there is beyond the few is for those that end.
+        let open = open_max.saturating_sub(Self::OPEN_MORE);
+        open - open.div_ceil(5)
+    }
+
+    /// Connections that may be about to end even where there are few slots.
+    const OPEN_MORE: usize = 8;
+}
+
 /// The number of a connection in its table.
 pub type Ticket = u64;
 
