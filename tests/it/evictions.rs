@@ -1,6 +1,7 @@
 //! What a holder of a node's real key can do to that node: nothing that lasts longer than he does.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ffnet::control::NodeSide;
@@ -60,11 +61,16 @@ impl<'a> Holder<'a> {
     }
 }
 
-/// The node serves, in whatever process, and clients are answered; nothing has panicked.
-async fn serves(cluster: &Cluster, node: &str) -> Result<()> {
+/// The time within which a node serves again when who has used its key has gone.
+const BACK: Duration = Duration::from_secs(2);
+
+/// The node serves at most [`BACK`] after that moment, in whatever process, and clients are answered; nothing has panicked.
+async fn serves(cluster: &Cluster, node: &str, since: Instant) -> Result<()> {
     let ours = i64::from(std::process::id());
     cluster.until(node, "serves", |node| node["state"] == "ready" && node["pid"] != ours).await?;
     cluster.until_answered(300).await?;
+    let took = since.elapsed();
+    ensure!(took <= BACK, "{node} was back after {took:?}; log:\n{}", cluster.log());
     ensure!(!cluster.log().contains("panicked"), "{}", cluster.log());
     Ok(())
 }
@@ -83,7 +89,7 @@ async fn a_start_of_the_end_of_all_time_is_refused_also_with_a_real_key() -> Res
         }
     }
     assert_eq!(cluster.pids().await?, before);
-    serves(&cluster, "game1").await?;
+    serves(&cluster, "game1", Instant::now()).await?;
     cluster.stop().await
 }
 
@@ -97,7 +103,7 @@ async fn a_node_serves_on_when_a_newer_start_of_it_has_linked_and_left() -> Resu
         let (link, _) = holder.dial("gate", start).await?;
         cluster.until_logged(&format!("child linked child=game1 incarnation={start}")).await?;
         drop(link);
-        serves(&cluster, "game1").await?;
+        serves(&cluster, "game1", Instant::now()).await?;
         assert_eq!(cluster.pids().await?, before, "{ahead}");
     }
     cluster.stop().await
@@ -110,7 +116,7 @@ async fn a_node_is_back_when_somebody_has_registered_as_it_and_left() -> Result<
     for _ in 0..2 {
         let control = holder.register(None).await?;
         drop(control);
-        serves(&cluster, "game1").await?;
+        serves(&cluster, "game1", Instant::now()).await?;
     }
     cluster.stop().await
 }
@@ -124,7 +130,7 @@ async fn children_are_back_when_somebody_has_registered_as_their_parent_elsewher
     // They come here, and no further than the proof that this is gate.
     elsewhere.accept().await?;
     drop((control, elsewhere));
-    serves(&cluster, "gate").await?;
+    serves(&cluster, "gate", Instant::now()).await?;
     wait::until("both children are linked", async || {
         let gate = cluster.node("gate").await.map_err(|error| format!("{error:#}"))?;
         let linked = gate["children"].as_array().map_or(0, Vec::len);

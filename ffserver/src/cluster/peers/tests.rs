@@ -1,5 +1,6 @@
 //! What is so of neighbours, link by link.
 
+use ffambient::Chance;
 use ffnet::handshake::Peer;
 use ffnet::link::{Change, Driver, LinkLimits, Service};
 use ffproto::link::{Head, Kind};
@@ -256,4 +257,84 @@ fn a_guest_that_discovery_shows_stays_known() {
     guest.close("it has left");
     all.ended(&guest, now);
     assert_eq!(state(&all, now), "missed");
+}
+
+/// What links do to the neighbours of a node: those of the real start of one of them, and of others with its name.
+struct Sequence {
+    all: Peers,
+    now: Instant,
+    linked: Vec<Link>,
+}
+
+impl Sequence {
+    const REAL: u64 = 50;
+
+    fn end(&mut self, link: &Link) {
+        link.close("it has left");
+        self.linked.retain(|linked| !linked.same(link));
+        self.all.ended(link, self.now);
+    }
+
+    /// Links of which the other side has heard that they are closed.
+    fn end_closed(&mut self) {
+        let closed: Vec<_> = self.linked.iter().filter(|link| link.is_closed()).cloned().collect();
+        closed.iter().for_each(|link| self.end(link));
+    }
+
+    fn end_forsaken(&mut self) {
+        let name = link(0).peer().name.clone();
+        let forsaken: Vec<_> = self.all.forsaken(&name, self.now).cloned().collect();
+        forsaken.iter().for_each(|link| self.end(link));
+    }
+
+    fn act(&mut self, draw: u64) {
+        let of = draw >> 8;
+        match draw % 8 {
+            0 | 1 => {
+                let start =
+                    [Self::REAL, Self::REAL + 1, Self::REAL - 1, Self::REAL + of % 9][of as usize / 9 % 4];
+                let link = link(start);
+                if self.all.take(link.clone(), || "game".into(), self.now) {
+                    self.linked.push(link);
+                }
+                self.end_closed();
+            }
+            2 | 3 if !self.linked.is_empty() => {
+                let link = self.linked[of as usize % self.linked.len()].clone();
+                self.end(&link);
+            }
+            4 => self.end_forsaken(),
+            5 if !self.linked.is_empty() => {
+                let link = self.linked[of as usize % self.linked.len()].clone();
+                self.all.paused(&link, self.now);
+            }
+            6 if !self.linked.is_empty() => {
+                let link = self.linked[of as usize % self.linked.len()].clone();
+                self.all.resumed(&link);
+            }
+            _ => self.now += FENCED * (of % 30) as u32 / 10,
+        }
+    }
+}
+
+#[test]
+fn no_sequence_of_links_keeps_the_real_start_of_a_neighbour_out_when_the_others_have_left() {
+    let game = (NodeName::try_from("game1").unwrap(), "game".to_owned());
+    for seed in 0..500 {
+        let (chance, now) = (Chance::seeded(seed), Instant::now());
+        let known = [game.clone()].into_iter().filter(|_| seed % 2 == 0);
+        let mut sequence = Sequence { all: Peers::expecting(known, now), now, linked: Vec::new() };
+        for _ in 0..40 {
+            sequence.act(chance.u64().unwrap());
+        }
+        let real = Incarnation(Sequence::REAL);
+        let strangers = sequence.linked.iter().filter(|link| link.peer().incarnation != real);
+        strangers.cloned().collect::<Vec<_>>().iter().for_each(|link| sequence.end(link));
+        sequence.now += FENCED;
+        sequence.end_forsaken();
+        let (all, now) = (&mut sequence.all, sequence.now);
+        assert_eq!(all.admit(&game.0, real, now), Ok(()), "seed {seed}");
+        take(all, Sequence::REAL, now);
+        assert_eq!(state(all, now), "open 50", "seed {seed}");
+    }
 }
