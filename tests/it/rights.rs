@@ -112,6 +112,7 @@ async fn a_node_that_no_route_leads_to_does_nothing_to_a_session() -> Result<()>
         (Op::Broadcast, None, broadcast(Audience::All, b"forged")),
         (Op::Broadcast, None, broadcast(Audience::Sessions(&[id.0.to_le_bytes()]), b"forged")),
         (Op::Check, None, id.0.to_le_bytes().to_vec()),
+        (Op::Ways, None, id.0.to_le_bytes().to_vec()),
     ] {
         rogue.tell((ROGUE, NET), op, about, &payload).await?;
         refused += 1;

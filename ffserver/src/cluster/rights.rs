@@ -49,7 +49,8 @@ impl Right {
     /// and the others do nothing.
     pub(crate) fn of(envelope: &Envelope<'_>) -> Option<Self> {
         match envelope.op? {
-            Op::Touch | Op::Check => Some(Self::See),
+            // What carries a session's messages handles it, so it may ask by Ways.
+            Op::Touch | Op::Check | Op::Ways => Some(Self::See),
             Op::Push => Some(Self::Push),
             Op::Set | Op::Join | Op::Leave => Some(Self::Set),
             Op::Close => Some(Self::Close),
@@ -58,7 +59,7 @@ impl Right {
             Op::Claim => Some(Self::Claim),
             // Of the writer's own sessions, as is checked before.
             Op::State | Op::Ended | Op::Enter | Op::Left | Op::NotMoved => Some(Self::Own),
-            Op::Call | Op::Fence | Op::Ways => None,
+            Op::Call | Op::Fence => None,
         }
     }
 

@@ -330,7 +330,8 @@ impl Service for LinkService {
         match tables.methods(self.audience).and_then(|methods| methods.get(head.method)) {
             Some(Method::Handler(route)) => {
                 if let Err(fault) = self.may_call(tables, link, head) {
-                    return link.reply_fault(head.call, &fault);
+                    link.reply_fault(head.call, &fault);
+                    return self.tables.set(in_use);
                 }
                 let deadline = now + head.time_left();
                 let answer = AnswerCall { link: link.clone(), call: head.call };
@@ -353,7 +354,7 @@ impl Service for LinkService {
         let reserved = match tables.methods(self.audience).and_then(|methods| methods.get(head.method)) {
             Some(Method::Handler(route)) => {
                 if self.may_call(tables, link, head).is_err() {
-                    return;
+                    return self.tables.set(in_use);
                 }
                 let deadline = now + node.identity().limits().call_timeout;
                 let message = NodeCall { link, head, body, deadline, from: None };
@@ -361,7 +362,7 @@ impl Service for LinkService {
                 return self.tables.set(in_use);
             }
             Some(Method::Reserved(reserved)) => *reserved,
-            Some(Method::Target(_)) | None => return,
+            Some(Method::Target(_)) | None => return self.tables.set(in_use),
         };
         let inbound = InboundEnvelope { at: &self.at, link, head, body, now };
         match (reserved, head.client) {
