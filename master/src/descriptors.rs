@@ -6,8 +6,9 @@ use std::io;
 
 use ffhttp::Places;
 use ffnet::admission::Bounds;
+use ffnet::launch::allow_descriptors;
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit};
 
 /// Connections that have proved nothing, at the control port: enough for every node of a host to register at once.
 const UNPROVEN_MAX: usize = 256;
@@ -75,16 +76,14 @@ impl Shares {
 }
 
 /// Raises this process's limit of open files as far as it may; the shares of what that is now. Nodes inherit the raised limit,
-/// and would raise it themselves: a client is a descriptor, and nothing in a node uses `select`, which knows 1,024.
+/// and would raise it themselves.
 ///
 /// # Errors
 /// The system's reason; the shares are then those of the limit as it is.
 pub fn raise() -> (Shares, io::Result<()>) {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
-        .map_err(io::Error::from);
+    let raised = allow_descriptors();
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(LIMIT_UNKNOWN, |(soft, _)| soft);
-    (Shares::of(usize::try_from(limit).unwrap_or(usize::MAX)), raised)
+    (Shares::of(usize::try_from(limit).unwrap_or(usize::MAX)), raised.map(drop))
 }
 
 /// Whether a launch failed only because descriptors, memory or processes are short at the moment: nothing is wrong with the node.

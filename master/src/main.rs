@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use ffambient::Ambient;
 use ffconfig::{Cluster, LoadError, Loaded};
+use ffnet::launch::SPEAK_ENV;
 use ffnet::notify::{self, Notifier, Word};
 use ffnet::private_file;
 use ffproto::Versions;
@@ -26,9 +27,6 @@ use master::supervisor::process::{AppsError, Launcher, ProcessLauncher};
 use master::{RunFolder, Setup, check};
 use nix::sys::stat::{Mode, umask};
 use tracing::{info, warn};
-
-/// In which a test says which one version of the protocol between nodes a program shall speak; nodes read it, too.
-const SPEAK_ENV: &str = "FF_SPEAK";
 
 fn main() -> ExitCode {
     // Logs, crash reports and lists are for this user alone; nodes inherit that for their data, and say so themselves.

@@ -2,6 +2,7 @@
 //!
 //! * [`admission`] — who gets in at a listening socket, and who makes room: bounds in all and per block of addresses.
 //! * [`listen`] — opening listening sockets and handing them to another process.
+//! * [`launch`] — the start of a node's process: environment, limit of open files.
 //! * [`handshake`] — the shell around `ffproto::handshake`: versions, and who each side is.
 //! * [`channel`] — a connection, encrypted or not, whose both sides have proved who they are.
 //! * [`tls`] — the encryption of a connection.
@@ -22,6 +23,7 @@ pub mod control;
 pub mod door;
 pub mod handshake;
 pub mod key_desk;
+pub mod launch;
 pub mod link;
 pub mod listen;
 pub mod notify;

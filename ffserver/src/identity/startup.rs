@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ffambient::{Ambient, Clock};
 use ffkeys::{KeyError, NameKey, NodeKeys};
+use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SPEAK_ENV};
 use ffnet::{private_file, run_folder};
 use ffproto::version::NotSpoken;
 use ffproto::{Incarnation, Versions};
@@ -13,15 +14,6 @@ use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
 use crate::identity::keys::{KeySource, Startup};
-
-/// The environment variable in which the master says which start this is.
-pub const INCARNATION_ENV: &str = "FF_INCARNATION";
-
-/// The environment variable in which the master says that it has written the node's keys to its standard input.
-pub const KEY_ENV: &str = "FF_KEY";
-
-/// The environment variable in which a test says which one version of the protocol between nodes a program shall speak.
-pub const SPEAK_ENV: &str = "FF_SPEAK";
 
 /// Which start of its node this process is: what the master has given (`given`), or what `clock` says for a start by
 /// hand.

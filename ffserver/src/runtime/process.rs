@@ -8,10 +8,10 @@ use std::time::Duration;
 use ffambient::Ambient;
 use ffconfig::Cluster;
 use ffkeys::KeyError;
+pub use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SPEAK_ENV, SUCCEEDS_ENV, allow_descriptors};
 use ffnet::listen::Inherited;
 use ffnet::notify::{self, Notifier};
 use ffproto::{Incarnation, NodeNumber};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,16 +24,11 @@ use crate::gateway::busy_poll;
 use crate::identity::Identity;
 use crate::identity::keys::{Startup, keys_of_all};
 use crate::identity::lifecycle::Phase;
-pub use crate::identity::startup::{
-    INCARNATION_ENV, KEY_ENV, KeyFileError, SPEAK_ENV, StartupError, incarnation, startup,
-};
+pub use crate::identity::startup::{KeyFileError, StartupError, incarnation, startup};
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::{LoopNotice, LoopWatch, Watchdog};
 use crate::runtime::in_process::InProcessNet;
 use crate::runtime::server::{BuildError, FFServer, RunError};
-
-/// The environment variable in which the master names the start that this process takes over from.
-pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 
 const EVENT_INTERVAL: u32 = 256;
 
@@ -115,17 +110,6 @@ pub enum OwnError {
 /// told the game alone. To be called before there are threads.
 pub fn keep_files_private() {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
-}
-
-/// Allows this process as many descriptors as the system lets it have: the usual soft limit of 1,024 would end
-/// a net node at its thousandth client. Gives what is allowed now.
-///
-/// # Errors
-/// When the system refuses.
-pub fn allow_descriptors() -> io::Result<u64> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
 }
 
 /// Watches from a thread of its own whether the node's loop turns, and logs where it stands when it does not

@@ -1,7 +1,7 @@
 //! The guard of the administration: who may read and who may command, by the token; and no page of another site on an
 //! operator's behalf.
 
-use ffhttp::is_loopback_host;
+use ffhttp::{is_loopback_host, is_same_secret};
 use rocket::catch;
 use rocket::http::{HeaderMap, Status};
 use rocket::request::{FromRequest, Outcome, Request};
@@ -50,8 +50,9 @@ fn may_read(site: &Site, headers: &HeaderMap<'_>) -> Result<(), Denied> {
     match site.tokens.current() {
         Some(tokens) => {
             let given = headers.get_one("Authorization").and_then(password);
-            let right = given
-                .is_some_and(|given| tokens.iter().any(|token| same(given.as_bytes(), token.as_bytes())));
+            let right = given.is_some_and(|given| {
+                tokens.iter().any(|token| is_same_secret(given.as_bytes(), token.as_bytes()))
+            });
             right.then_some(()).ok_or(Denied::Token)
         }
         // Without a token, what protects is that only this host can connect. A name that somebody lets
@@ -114,12 +115,6 @@ fn base64(text: &str) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
-}
-
-/// Compares without telling by its time how much is right; the length is no secret.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)));
-    a.len() == b.len() && difference == 0
 }
 
 /// Refuses, and leaves the reason for the catcher.
@@ -193,13 +188,5 @@ mod tests {
         assert_eq!(password("basic dXNlcjp0OjE=").as_deref(), Some("t:1"));
         assert_eq!(password("Digest x"), None);
         assert_eq!(password("Bearer"), None);
-    }
-
-    #[test]
-    fn comparing_takes_every_byte() {
-        assert!(same(b"token", b"token"));
-        for wrong in [&b"Token"[..], b"tokeN", b"toke", b"tokens", b""] {
-            assert!(!same(wrong, b"token"));
-        }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ffconfig::{AppFinding, Cluster, Node, UnknownAppFinding};
 use ffkeys::NodeKeys;
+use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SUCCEEDS_ENV};
 use ffnet::listen::{self, Port};
 use ffnet::notify;
 use ffproto::Incarnation;
@@ -28,12 +29,6 @@ use super::proc;
 use crate::keys::CREDENTIALS;
 use crate::output::{NodeOutput, Splitter};
 
-/// The environment variable in which a node finds which start of it this is.
-pub const INCARNATION_ENV: &str = "FF_INCARNATION";
-/// The environment variable in which a node finds that its keys come over its standard input.
-pub const KEY_ENV: &str = "FF_KEY";
-/// The environment variable in which a successor finds which start of its node serves.
-pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 /// How long a node's allocator keeps memory that is free, in milliseconds. mimalloc's own default, a second, lets a burst
 /// of slow clients cost more than their bound; none costs page faults in every wave of messages.
 const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
