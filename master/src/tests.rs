@@ -155,6 +155,24 @@ async fn node(spec: LaunchSpec, tasks: Tasks, broken: bool) -> i32 {
     }
 }
 
+/// Gives the sockets back; how many pipes have come for them.
+async fn hand_back(spec: &LaunchSpec, door: &Door) -> Option<usize> {
+    let mut passage: Passage<Output, Listeners> = enter(door).ok()?;
+    let has = |port| spec.listeners.iter().any(|(has, _)| *has == port);
+    let which = Listeners {
+        versions: Versions::OURS,
+        net: has(Port::Net),
+        root: has(Port::Root),
+        web: has(Port::Web),
+    };
+    let mut listeners: Vec<_> = spec.listeners.iter().collect();
+    listeners.sort_by_key(|(port, _)| *port);
+    let descriptors: Vec<_> = listeners.iter().map(|(_, socket)| socket.as_fd()).collect();
+    passage.send(&which, &descriptors).await.ok()?;
+    let (Output, pipes) = passage.receive().await.ok()??;
+    Some(pipes.len())
+}
+
 /// One connection to the master; the exit code when it was the last.
 async fn converse(
     spec: &LaunchSpec,
@@ -211,16 +229,8 @@ async fn converse(
                 return Some(0);
             }
             ToNode::HandBack { door } => {
-                let mut passage: Passage<Output, Listeners> = enter(&door).ok()?;
-                let has = |port| spec.listeners.iter().any(|(has, _)| *has == port);
-                let (net, root, web) = (has(Port::Net), has(Port::Root), has(Port::Web));
-                let which = Listeners { versions: Versions::OURS, net, root, web };
-                let mut listeners: Vec<_> = spec.listeners.iter().collect();
-                listeners.sort_by_key(|(port, _)| *port);
-                let descriptors: Vec<_> = listeners.iter().map(|(_, socket)| socket.as_fd()).collect();
-                passage.send(&which, &descriptors).await.ok()?;
-                let (Output, pipes) = passage.receive().await.ok()??;
-                hear(format!(": {} new pipes", pipes.len()));
+                let pipes = hand_back(spec, &door).await?;
+                hear(format!(": {pipes} new pipes"));
             }
             ToNode::Stop { .. } => {
                 hear(": stop".into());

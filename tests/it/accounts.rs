@@ -74,6 +74,22 @@ async fn the_example_keeps_what_it_has_answered(cluster: Cluster) -> Result<()> 
     assert_eq!(refused(&mut client, 403, gift).await?, "you do not have so many");
     assert_eq!(call(&mut client, 402, Value::Null).await?, 91);
 
+    and_keeps_it_over_kills_and_reloads(&cluster).await?;
+    // The clients have left: what waits is written, and the record is held no longer.
+    drop(client);
+    wait::until("the record is written and released", async || {
+        let node = cluster.node("net").await.map_err(|e| format!("{e:#}"))?;
+        let counters = node["counters"].to_string();
+        let at_rest =
+            ["record_dirty", "record_held", "record_kept"].iter().all(|name| !counters.contains(name));
+        if at_rest { Ok(()) } else { Err(counters) }
+    })
+    .await?;
+    cluster.stop().await
+}
+
+/// By what is asked of ann, who has 91 coins.
+async fn and_keeps_it_over_kills_and_reloads(cluster: &Cluster) -> Result<()> {
     // Written behind, answered, and not yet in the database: kill -9 takes nothing of it.
     let old = cluster.kill_hard("net").await?;
     cluster.until_back("net", old).await?;
@@ -102,16 +118,38 @@ async fn the_example_keeps_what_it_has_answered(cluster: Cluster) -> Result<()> 
     let health = http::request(cluster.at("web"), "GET", "/healthz", &[]).await?.json()?;
     assert_eq!(health["databases"]["db"]["up"], true, "{health}");
     assert!(health["tables"]["account"]["records"].as_u64() >= Some(1), "{health}");
-    // The client leaves: what waits is written, and the record is held no longer.
-    drop(client);
-    wait::until("the record is written and released", async || {
-        let node = cluster.node("net").await.map_err(|e| format!("{e:#}"))?;
-        let counters = node["counters"].to_string();
-        let at_rest =
-            ["record_dirty", "record_held", "record_kept"].iter().all(|name| !counters.contains(name));
-        if at_rest { Ok(()) } else { Err(counters) }
-    })
-    .await?;
+    Ok(())
+}
+
+/// Passwords are hashed in two places, off the node's loop. Who does not log in waits for none of them.
+#[tokio::test]
+async fn many_logins_at_once_hold_up_nobody_else() -> Result<()> {
+    // Half a second of a processor each, without optimization.
+    const LOGINS: u32 = 16;
+    let cluster = Cluster::processes(Fixture::new(&config("config.json")?)?).await?;
+    let mut player = cluster.client().await?;
+    call(&mut player, 400, ann()).await?;
+    call(&mut player, 401, ann()).await?;
+    let net = cluster.pid("net").await?;
+    let threads = || std::fs::read_dir(format!("/proc/{net}/task")).map(Iterator::count);
+    let (before, threads_before) = (hashes(&cluster).await?, threads()?);
+    let mut crowd = Vec::new();
+    for _ in 0..LOGINS {
+        let mut client = cluster.client().await?;
+        client.send(401, json!({"name": "nobody", "password": "guessed"}).to_string().as_bytes()).await?;
+        crowd.push(client);
+    }
+    for coins in 101..=105 {
+        assert_eq!(call(&mut player, 402, Value::Null).await?, coins);
+    }
+    ensure!(http::request(cluster.at("web"), "GET", "/healthz", &[]).await?.status == 200);
+    let hashed = hashes(&cluster).await? - before;
+    ensure!(hashed < f64::from(LOGINS) / 2.0, "{hashed} logins went before those who play");
+    let more = threads()?.saturating_sub(threads_before);
+    ensure!(more <= 4, "{more} threads more for {LOGINS} logins");
+    for mut client in crowd {
+        client.receive().await?;
+    }
     cluster.stop().await
 }
 

@@ -315,6 +315,30 @@ async fn a_database_outage_is_backpressure_and_no_loss() -> Result<()> {
     Ok(())
 }
 
+/// As with a full disk: the database answers, and takes no write.
+#[tokio::test]
+async fn a_node_says_for_how_long_its_database_has_taken_no_write_out() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let url = format!("sqlite://{}", folder.path().join("game.db").display());
+    let db = fill(&url, 1).await?;
+    let (records, purses) = node(&url, folder.path(), None, |_| {}).await?;
+    let failing = || counter(&records, "record_flush_failing_ms");
+    // It is held, and waits, before the database is locked.
+    purses.update(&0, Save::within_ms(2_000), |purse| purse.coins = 2).await?;
+    assert_eq!(failing(), 0);
+    let mut tx = db.begin().await?;
+    tx.execute("UPDATE purse SET padding = padding", &[]).await?;
+    wait::until("it is seen", async || if failing() > 0 { Ok(()) } else { Err(records.counters()) }).await?;
+    let before = failing();
+    wait::until("it lasts", async || if failing() > before { Ok(()) } else { Err(before) }).await?;
+    assert!(records.stats()[0].1.failing > Duration::ZERO);
+    tx.rollback().await?;
+    wait::until("it is over", async || if failing() == 0 { Ok(()) } else { Err(records.counters()) }).await?;
+    assert_eq!(purses.get(&0).await?.context("gone")?.coins, 2);
+    close(records).await;
+    Ok(())
+}
+
 /// The end of the holds was asked for, and the database was away.
 #[tokio::test]
 async fn holds_that_an_outage_kept_from_ending_are_ended_together_after_it() -> Result<()> {

@@ -304,6 +304,11 @@ fn relays(page: &mut Page) {
     {
         assert_eq!(AffinityNotice::read(malformed), None, "{malformed:?}");
     }
+    envelopes(page, session);
+}
+
+fn envelopes(page: &mut Page, session: SessionId) {
+    let coding = || bincode::DefaultOptions::new().with_fixint_encoding();
     let head = |command| {
         let client = Some(Client { session, command: CommandId(command), stateless: false });
         Head { method: 6, client, ..Head::new(Kind::Notify) }

@@ -174,12 +174,15 @@ fn read_records(registry: &Registry, node: &Node) {
     let kept = gauges("ff_record_kept", "Records of a table that are kept for sessions");
     let oldest =
         gauges("ff_record_oldest_dirty_seconds", "How long the oldest record of a table waits to be written");
+    let failing =
+        gauges("ff_record_flush_failing_seconds", "How long the database has taken no write-out of a table");
     for (table, stats) in records.stats() {
         rows.with(&[table]).set_count(stats.records);
         bytes.with(&[table]).set_count(stats.bytes);
         held.with(&[table]).set_count(stats.held);
         kept.with(&[table]).set_count(stats.kept);
         oldest.with(&[table]).set(stats.oldest_dirty.as_secs_f64());
+        failing.with(&[table]).set(stats.failing.as_secs_f64());
     }
 }
 

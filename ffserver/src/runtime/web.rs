@@ -84,6 +84,7 @@ fn tables(node: &Node) -> serde_json::Value {
             "bytes": stats.bytes,
             "held": stats.held,
             "oldest_dirty_ms": stats.oldest_dirty.as_millis() as u64,
+            "failing_ms": stats.failing.as_millis() as u64,
         });
         (name.to_owned(), shown)
     };

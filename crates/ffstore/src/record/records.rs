@@ -57,6 +57,8 @@ pub struct TableStats {
     pub kept: usize,
     /// How long the oldest record waits to be written; zero when none does.
     pub oldest_dirty: Duration,
+    /// For how long the database has taken no write-out; zero when it has taken the last one.
+    pub failing: Duration,
 }
 
 impl<T: Record> AnyTable for Inner<T> {
@@ -75,7 +77,8 @@ impl<T: Record> AnyTable for Inner<T> {
         let held = row_cache.held();
         drop(row_cache);
         let kept = self.bindings.lock().values().map(Vec::len).sum();
-        TableStats { records, bytes, held, kept, oldest_dirty }
+        let failing = self.failing_since.lock().map_or(Duration::ZERO, |since| now - since);
+        TableStats { records, bytes, held, kept, oldest_dirty, failing }
     }
 
     fn session_ended(&self, session: SessionId) {
@@ -294,16 +297,19 @@ impl Records {
     pub fn counters(&self) -> Vec<(String, u64)> {
         let now = Instant::now();
         let stats = self.all.iter().map(|table| table.stats(now));
-        let (mut held, mut kept, mut oldest) = (0, 0, Duration::ZERO);
+        let (mut held, mut kept, mut oldest, mut failing) = (0, 0, Duration::ZERO, Duration::ZERO);
         for stats in stats {
             held += stats.held as u64;
             kept += stats.kept as u64;
             oldest = oldest.max(stats.oldest_dirty);
+            failing = failing.max(stats.failing);
         }
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let gauges = [
             ("record_dirty", self.cx.backlog.records.load(Ordering::Relaxed) as u64),
             ("record_dirty_bytes", self.cx.backlog.bytes.load(Ordering::Relaxed) as u64),
-            ("record_dirty_oldest_ms", u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX)),
+            ("record_dirty_oldest_ms", ms(oldest)),
+            ("record_flush_failing_ms", ms(failing)),
             ("record_held", held),
             ("record_kept", kept),
         ];

@@ -16,6 +16,7 @@ use ffproto::SessionId;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
@@ -88,6 +89,8 @@ pub(crate) struct Inner<T: Record> {
     pub(crate) stale: Mutex<FxHashSet<T::Key>>,
     /// The records that are bound to sessions, see [`Table::keep`].
     pub(crate) bindings: Mutex<BTreeMap<SessionId, Vec<T::Key>>>,
+    /// Since when the database takes no write-out; `None` when it has taken the last one.
+    pub(crate) failing_since: Mutex<Option<Instant>>,
 }
 
 /// A row as the database has it.
@@ -117,6 +120,7 @@ impl<T: Record> Table<T> {
             leases: Leases::default(),
             stale: Mutex::default(),
             bindings: Mutex::default(),
+            failing_since: Mutex::default(),
         }))
     }
 }

@@ -72,6 +72,23 @@ pub struct FFServer {
     key_bringer: Option<KeyBringer>,
 }
 
+/// The node of that name, and the app that it runs.
+fn node_and_app(
+    cluster: &ffconfig::Cluster,
+    name: &str,
+    apps: Vec<App>,
+) -> Result<(ffconfig::Node, App), BuildError> {
+    let config = cluster.node(name).cloned().ok_or_else(|| BuildError::NoNode {
+        name: name.to_owned(),
+        known: join(cluster.nodes.iter().map(|node| node.name.as_str())),
+    })?;
+    let known = join(apps.iter().map(App::name));
+    let app = apps.into_iter().find(|app| app.name() == config.app);
+    let no_app = || BuildError::NoApp { node: config.name.clone(), app: config.app.clone(), known };
+    let app = app.ok_or_else(no_app)?;
+    Ok((config, app))
+}
+
 /// Keys that are there are the node's own.
 fn check_keys(identity: &Identity, bringer: &KeyBringer) -> Result<(), BuildError> {
     match bringer.to.borrow().as_ref().filter(|keys| !identity.owns(keys)) {
@@ -166,16 +183,7 @@ impl FFServer {
         startup: Startup,
         ambient: &Ambient,
     ) -> Result<Self, BuildError> {
-        let config = cluster.node(name).cloned().ok_or_else(|| BuildError::NoNode {
-            name: name.to_owned(),
-            known: join(cluster.nodes.iter().map(|node| node.name.as_str())),
-        })?;
-        let known = join(apps.iter().map(App::name));
-        let app = apps.into_iter().find(|app| app.name() == config.app).ok_or_else(|| BuildError::NoApp {
-            node: config.name.clone(),
-            app: config.app.clone(),
-            known,
-        })?;
+        let (config, app) = node_and_app(cluster, name, apps)?;
         let Startup { incarnation, keys, versions } = startup;
         let (own_keys, key_bringer) = keys.begin(versions);
         let identity = Identity::new(cluster, config, incarnation, own_keys, ambient);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until};
-use tracing::error;
+use tracing::{error, info};
 
 use super::Inner;
 use crate::db::{DbError, Sql, Value};
@@ -119,6 +119,7 @@ impl<T: Record> Inner<T> {
         self.cx.counters.flush_took(started.elapsed());
         match outcome {
             Ok(rows) => {
+                self.writes_again();
                 self.settle(&batch, &rows).await;
                 Ok(())
             }
@@ -139,6 +140,8 @@ impl<T: Record> Inner<T> {
                     let keys = keys.join(", ");
                     let why = fftelemetry::chain(&e);
                     error!("{}: {keys} cannot be written behind and stays dirty: {why}", T::SHAPE.table);
+                } else {
+                    self.fails(&e);
                 }
                 let pause = match (refused, self.cx.stop.is_cancelled()) {
                     (false, _) => AGAIN.0,
@@ -149,6 +152,26 @@ impl<T: Record> Inner<T> {
                 batch.iter().for_each(|due| row_cache.failed(due, Instant::now() + pause));
                 if refused { Ok(()) } else { Err(e) }
             }
+        }
+    }
+
+    /// The database takes nothing now: full, away, locked. Said once, for it is tried again all the while.
+    fn fails(&self, error: &DbError) {
+        let mut since = self.failing_since.lock();
+        if since.is_none() {
+            *since = Some(Instant::now());
+            let why = fftelemetry::chain(error);
+            error!("{}: nothing can be written behind; it waits, and is tried again: {why}", T::SHAPE.table);
+        }
+    }
+
+    fn writes_again(&self) {
+        if let Some(since) = self.failing_since.lock().take() {
+            info!(
+                "{}: it is written behind again, after {:.1} s",
+                T::SHAPE.table,
+                since.elapsed().as_secs_f64()
+            );
         }
     }
 
