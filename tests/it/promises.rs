@@ -72,7 +72,7 @@ fn fault(name: &str, root: &Path) -> Option<String> {
         None => root.join("tests/it"),
     };
     // What comes first is a module; the last one may be, in a package. `…` and `tests` stand for what is inside.
-    let inside = parts.iter().position(|part| ["…", "tests"].contains(part));
+    let inside = parts.iter().skip(1).position(|part| ["…", "tests"].contains(part)).map(|at| at + 1);
     let mut modules = parts[..inside.unwrap_or(parts.len())].to_vec();
     let mut function = inside.and_then(|at| parts[at + 1..].last()).copied();
     let mut files = sources(&folder, &modules);
