@@ -25,6 +25,19 @@ async fn a_reader_that_has_read_enough_is_no_failure() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_program_of_three_lines_says_its_own_name_and_has_the_allocator() -> Result<()> {
+    for name in ["appmain", "testnode", "linesnode"] {
+        let mut command = Command::new(bins::folder()?.join(name));
+        let output = command.arg("--version").env("MIMALLOC_VERBOSE", "1").output().await?;
+        let version = format!("{name} (ffserver {})\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(String::from_utf8(output.stdout)?, version);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains("mimalloc: "), "{name} allocates otherwise: {told}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_net_node_by_hand_without_a_master_says_what_it_waits_for() -> Result<()> {
     let (fixture, folder) = (Fixture::solo("")?, tempfile::tempdir()?);
     let config = folder.path().join("config.json");

@@ -1,5 +1,5 @@
 //! The apps that the tests and trials run: handlers that fail, wait, count and complain. They are the user's interface and
-//! nothing else, in a program of their own, `testnode`, which is `appmain` with these beside the sample's.
+//! nothing else, in a program of their own, `testnode`, which has these beside the sample's.
 
 mod coins;
 mod hall;
