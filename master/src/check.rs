@@ -8,13 +8,17 @@ use ffproto::NodeName;
 
 use crate::place;
 use crate::supervisor::order;
-use crate::supervisor::process::AppsError;
+use crate::supervisor::program::{AppsError, Program};
 
 /// What a config would start whose apps fit, and what is odd about it. What could not be asked about the apps is odd.
 ///
 /// # Errors
 /// The apps that do not fit their nodes, as faults of the config.
-pub fn describe(loaded: &Loaded, apps: &Result<Vec<AppFinding>, AppsError>) -> Result<String, LoadError> {
+pub fn describe(
+    loaded: &Loaded,
+    program: &Program,
+    apps: &Result<Vec<AppFinding>, AppsError>,
+) -> Result<String, LoadError> {
     let (mut faults, mut odd) = (Vec::new(), Vec::new());
     odd.extend(loaded.warnings.iter().map(ToString::to_string));
     odd.extend(isolated(loaded));
@@ -34,7 +38,7 @@ pub fn describe(loaded: &Loaded, apps: &Result<Vec<AppFinding>, AppsError>) -> R
         return Err(LoadError::Faults(faults));
     }
     let odd: String = odd.iter().map(|odd| format!("warning: {odd}\n")).collect();
-    Ok(odd + &picture(&loaded.cluster))
+    Ok(odd + &picture(&loaded.cluster) + &format!("nodes run {program}\n"))
 }
 
 /// Whom nobody can reach: a node among others without links, clients and web requests was rather meant to be somebody's

@@ -32,6 +32,7 @@ mod moves;
 mod order;
 mod outage;
 mod outcome;
+mod program;
 mod promises;
 mod protocols;
 mod records;

@@ -42,6 +42,7 @@ pub(crate) fn cluster(
             .map(|entry| (entry.key.clone(), database(entry.item.fields(), folder, &name)))
             .collect(),
         memcached: root.section("memcached").map(|fields| memcached(fields, &name)),
+        appmain: appmain(root, folder),
         second_login: match root.text("second_login") {
             Some("refuse_new") => SecondLogin::RefuseNew,
             _ => SecondLogin::KickOld,
@@ -50,6 +51,10 @@ pub(crate) fn cluster(
         name,
         nodes,
     })
+}
+
+pub(crate) fn appmain(root: &Fields, folder: &Path) -> Option<PathBuf> {
+    root.text("appmain").map(|program| folder.join(program))
 }
 
 fn master(fields: &Fields, folder: &Path) -> Option<Master> {

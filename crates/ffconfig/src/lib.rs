@@ -38,7 +38,7 @@ mod ways;
 pub use app_finding::{AppFinding, UnknownAppFinding};
 pub use diff::{Diff, diff};
 pub use finding::{Finding, LoadError};
-pub use load::{FILE_BYTES_MAX, Loaded, load, load_with_apps, parse};
+pub use load::{FILE_BYTES_MAX, Loaded, load, load_appmain, load_with_apps, parse};
 pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Parent,
     Restart, Route, RouteRule, SecondLogin, SlowClient, Target, Token,

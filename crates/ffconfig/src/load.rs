@@ -12,6 +12,7 @@ use crate::report::{Place, Report, quoted, sorted};
 use crate::schema::{TOP, ValueKind};
 use crate::shape::shaped;
 use crate::tree::tree;
+use crate::value::Placed;
 use crate::vars::{Environment, write_out};
 use crate::{build, checks, parents, rights, routes};
 
@@ -91,6 +92,16 @@ pub fn load_with_apps(
     }
 }
 
+/// The program that a config file names by `appmain`, absolute; also when the file has faults elsewhere, for that program knows
+/// which apps there are, and an unknown one is a fault among them. `None` when the file names none, or cannot be read so far.
+pub fn load_appmain(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let (bytes, absolute) = (read(path).ok()?, std::path::absolute(path).ok()?);
+    let text = std::str::from_utf8(&bytes).ok()?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let root = shape(text, env, &mut Report::new(text, PathBuf::new()))?;
+    build::appmain(root.fields()?, absolute.parent()?)
+}
+
 /// Checks the text of a config. `path` is where it is from: findings name it, relative paths in the text
 /// are relative to its folder. Reads no file and no environment.
 ///
@@ -141,13 +152,7 @@ fn checked(
     known: Option<&[String]>,
     report: &mut Report<'_>,
 ) -> Option<(Cluster, Apps)> {
-    if text.len() > FILE_BYTES_MAX {
-        report.fault(&Place::default(), format!("it is larger than {FILE_BYTES_MAX} bytes"));
-        return None;
-    }
-    let mut tree = tree(text, report)?;
-    write_out(&mut tree, env, report);
-    let root = shaped(tree, ValueKind::Section(&TOP), Place::default(), report);
+    let root = shape(text, env, report)?;
     let root = root.fields()?;
     let drafts = drafts(root.map("servers"), root.place_of("servers"), report);
     let links = parents::links(&drafts, report);
@@ -162,6 +167,17 @@ fn checked(
         return None;
     }
     Some((build::cluster(root, &drafts, &links, path)?, apps))
+}
+
+/// The text as checked keys.
+fn shape(text: &str, env: Environment<'_>, report: &mut Report<'_>) -> Option<Placed> {
+    if text.len() > FILE_BYTES_MAX {
+        report.fault(&Place::default(), format!("it is larger than {FILE_BYTES_MAX} bytes"));
+        return None;
+    }
+    let mut tree = tree(text, report)?;
+    write_out(&mut tree, env, report);
+    Some(shaped(tree, ValueKind::Section(&TOP), Place::default(), report))
 }
 
 fn apps(drafts: &[Draft<'_>], report: &Report<'_>) -> Apps {

@@ -30,6 +30,8 @@ pub struct Cluster {
     pub databases: BTreeMap<String, Database>,
     /// `memcached`, for nodes that say `"mem": true`; there whenever one says so.
     pub memcached: Option<Memcached>,
+    /// `appmain`: the program that runs the nodes, absolute. Default: the one beside the master.
+    pub appmain: Option<PathBuf>,
     /// `second_login`: whether a user's new session ends the old one, or is refused. Default: it ends it, for the old
     /// one is often a connection that has died and does not know yet.
     pub second_login: SecondLogin,

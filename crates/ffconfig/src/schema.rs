@@ -186,7 +186,7 @@ static SECTIONS: &[&Section] = &[
 
 pub(crate) static TOP: Section = Section {
     place: "",
-    reload: "`cluster` is who this cluster is: it changes when the master is started anew. What the others do is said at their sections.",
+    reload: "`cluster` is who this cluster is: it changes when the master is started anew. Another `appmain` is asked for its apps before anything is touched, and each new process runs it. What the others do is said at their sections.",
     shorthand: None,
     keys: &[
         key("master", ValueKind::Section(&MASTER), "The supervisor.").required(),
@@ -194,6 +194,11 @@ pub(crate) static TOP: Section = Section {
             .required(),
         key("cluster", ValueKind::Name, "The name of the cluster. Links between different clusters are refused.")
             .or("\"cluster\""),
+        key(
+            "appmain",
+            ValueKind::Text,
+            "The program that runs the nodes, one that calls `ffserver::main`; relative to the config's folder. `master --appmain PATH` wins over it, and so does the environment's `FF_APPMAIN`. Absent: the program `appmain` beside the master.",
+        ),
         key(
             "db",
             ValueKind::Section(&DB),
