@@ -74,6 +74,7 @@ pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId, protoco
 pub use ffstore::{Cache, Db, NamedDb, Record, Save, Table, cache, databases, db, record};
 pub use handover::receiver::TakeOverError;
 pub use identity::stop::Stop;
+pub use node::conf::Conf;
 pub use node::metrics::Metrics;
 pub use node::{Node, Phase};
 pub use program::main;
@@ -103,7 +104,7 @@ pub mod metrics {
 /// What a module of handlers needs: `use ffserver::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError,
+        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Conf, Db, Frozen, HandlerError,
         Handlers, Json, MoveEntered, NamedDb, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save,
         Session, State, Table, Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle,
         root_handle,

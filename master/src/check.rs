@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use ffconfig::{AppFinding, Cluster, Finding, LoadError, Loaded, Node};
+use ffconfig::{AppFinding, AppFindingPlace, Cluster, Finding, LoadError, Loaded, Node};
 use ffproto::NodeName;
 
 use crate::place;
@@ -25,7 +25,7 @@ pub fn describe(
     match apps {
         Ok(findings) => {
             for app in findings {
-                match loaded.at_app(&app.key, app.found.clone()) {
+                match placed(loaded, app) {
                     Some(finding) if app.fault => faults.push(finding),
                     Some(finding) => odd.push(finding.to_string()),
                     None => odd.push(format!("servers.{}: {}", app.key, app.found)),
@@ -39,6 +39,15 @@ pub fn describe(
     }
     let odd: String = odd.iter().map(|odd| format!("warning: {odd}\n")).collect();
     Ok(odd + &picture(&loaded.cluster) + &format!("nodes run {program}\n"))
+}
+
+/// What the program has found, as a finding of the config.
+fn placed(loaded: &Loaded, app: &AppFinding) -> Option<Finding> {
+    let finding = loaded.at_app(&app.key, app.found.clone())?;
+    Some(match app.at.clone() {
+        Some(AppFindingPlace { line, column, path }) => Finding { line, column, path, ..finding },
+        None => finding,
+    })
 }
 
 /// Whom nobody can reach: a node among others without links, clients and web requests was rather meant to be somebody's

@@ -9,6 +9,7 @@ mod by_hand;
 mod chat;
 mod coins;
 mod compile_fail;
+mod conf;
 mod config_errors;
 mod data;
 mod demo;

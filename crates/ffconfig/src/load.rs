@@ -166,7 +166,7 @@ fn checked(
     if report.has_faults() {
         return None;
     }
-    Some((build::cluster(root, &drafts, &links, path)?, apps))
+    Some((build::cluster(root, &drafts, &links, path, report)?, apps))
 }
 
 /// The text as checked keys.

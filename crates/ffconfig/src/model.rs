@@ -11,6 +11,7 @@ use ffproto::credential::{Claims, Role};
 use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, CommandId, NodeName};
 
+use crate::conf::Conf;
 use crate::rights::Rights;
 
 /// A whole config, checked.
@@ -191,6 +192,8 @@ pub struct Node {
     pub kind: String,
     /// `app`: which of the apps it runs, without firefly's leading `app.`.
     pub app: String,
+    /// `conf`: values for the app. Default: none.
+    pub conf: Conf,
     /// `host`: where the node runs, as other hosts reach it; `None` is this host.
     pub host: Option<String>,
     /// `netport`: where game clients connect.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use ffconfig::{AppFinding, UnknownAppFinding};
+use ffconfig::{AppFinding, AppFindingPlace, UnknownAppFinding};
 use ffproto::NodeName;
 use fftelemetry::colour::visible;
 use tokio::process::Command;
@@ -143,8 +143,10 @@ impl Program {
         let read = |line: &String| {
             let unknown = |_: UnknownAppFinding| self.failed(OPTION, format!("not understood: {line}"));
             let finding: AppFinding = line.parse().map_err(unknown)?;
-            // Its sentence is shown in the operator's terminal.
-            Ok(AppFinding { found: visible(&finding.found).into_owned(), ..finding })
+            // What an app has written is shown in the operator's terminal.
+            let shown = |text: &str| visible(text).into_owned();
+            let at = finding.at.map(|at| AppFindingPlace { path: shown(&at.path), ..at });
+            Ok(AppFinding { found: shown(&finding.found), at, ..finding })
         };
         lines.iter().map(read).collect()
     }

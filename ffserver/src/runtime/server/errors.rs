@@ -1,5 +1,6 @@
 //! Why a node cannot be put together, or cannot start.
 
+use ffconfig::Finding;
 use ffnet::listen::ListenError;
 use ffproto::handshake::BadPreamble;
 use ffproto::{ClusterName, Incarnation, NodeName};
@@ -46,7 +47,7 @@ pub enum BuildError {
         cluster: ClusterName,
     },
     /// The app does not fit the node: every fault of it.
-    #[error("app {app} does not fit node {node}: {}", .faults.join("; "))]
+    #[error("app {app} does not fit node {node}: {}", joined(.faults, .conf.as_deref()))]
     Faults {
         /// The app.
         app: String,
@@ -54,7 +55,14 @@ pub enum BuildError {
         node: NodeName,
         /// One sentence each.
         faults: Vec<String>,
+        /// Where and how the node's `conf` is not what the app's type reads.
+        conf: Option<Box<Finding>>,
     },
+}
+
+fn joined(faults: &[String], conf: Option<&Finding>) -> String {
+    let all: Vec<String> = conf.map(Finding::to_string).into_iter().chain(faults.iter().cloned()).collect();
+    all.join("; ")
 }
 
 /// Why a node cannot start. Its text is one line that names the key in the config.
