@@ -91,7 +91,7 @@ fn an_unknown_app_is_a_fault_of_a_config_that_names_its_program_and_has_other_fa
     )?;
     let (output, text) = check(&config, &[], None)?;
     assert_eq!(output.status.code(), Some(78), "{text}");
-    for fault in ["there is no app \"netsrever\"; did you mean `netserver`?", "did you mean `netport`?"] {
+    for fault in ["there is no app \"netsrever\"; the program has `netserver`, ", "did you mean `netport`?"] {
         assert!(text.contains(fault), "{fault}:\n{text}");
     }
     Ok(())

@@ -45,5 +45,6 @@ pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Parent,
     Restart, Route, RouteRule, SecondLogin, SlowClient, Target, Token,
 };
+pub use nearest::nearest;
 pub use rights::{Nets, Rights};
 pub use schema::schema;

@@ -49,13 +49,9 @@ impl Loaded {
 fn unknown_apps(apps: &[(String, Finding)], known: &[String]) -> Vec<Finding> {
     let unknown = apps.iter().filter(|(app, _)| !known.contains(app));
     let faults = unknown.map(|(app, at)| {
-        let nearest = nearest(app, known.iter().map(String::as_str));
-        let mut message = format!("there is no app {}", quoted(app));
-        if nearest.is_none() {
-            let known: Vec<String> = known.iter().map(|app| format!("`{app}`")).collect();
-            message = format!("{message}; known: {}", known.join(", "));
-        }
-        Finding { message, nearest, ..at.clone() }
+        let listed: Vec<String> = known.iter().map(|app| format!("`{app}`")).collect();
+        let message = format!("there is no app {}; the program has {}", quoted(app), listed.join(", "));
+        Finding { message, nearest: nearest(app, known.iter().map(String::as_str)), ..at.clone() }
     });
     faults.collect()
 }

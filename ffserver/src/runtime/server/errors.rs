@@ -13,15 +13,17 @@ use crate::handover::receiver::TakeOverError;
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The config has no such node.
-    #[error("servers has no `{name}`; it has: {known}")]
+    #[error("servers has no `{name}`; it has: {known}{}", meant(.nearest.as_deref()))]
     NoNode {
         /// The node that was asked for.
         name: String,
         /// The nodes that there are.
         known: String,
+        /// The one that was meant.
+        nearest: Option<String>,
     },
     /// No app of that name.
-    #[error("servers.{node}.app: there is no app `{app}`; there are: {known}")]
+    #[error("servers.{node}.app: there is no app `{app}`; the program has {known}{}", meant(.nearest.as_deref()))]
     NoApp {
         /// The node.
         node: NodeName,
@@ -29,6 +31,8 @@ pub enum BuildError {
         app: String,
         /// The apps that there are.
         known: String,
+        /// The one that was meant.
+        nearest: Option<String>,
     },
     /// The key is not of this start of the node.
     #[error(
@@ -58,6 +62,10 @@ pub enum BuildError {
         /// Where and how the node's `conf` is not what the app's type reads.
         conf: Option<Box<Finding>>,
     },
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
 }
 
 fn joined(faults: &[String], conf: Option<&Finding>) -> String {

@@ -176,15 +176,17 @@ impl FFServer {
         startup: Startup,
         ambient: &Ambient,
     ) -> Result<Self, BuildError> {
-        let config = cluster.node(name).cloned().ok_or_else(|| BuildError::NoNode {
-            name: name.to_owned(),
-            known: join(cluster.nodes.iter().map(|node| node.name.as_str())),
+        let config = cluster.node(name).cloned().ok_or_else(|| {
+            let nodes: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+            let (known, nearest) = among(name, &nodes);
+            BuildError::NoNode { name: name.to_owned(), known, nearest }
         })?;
-        let known = join(apps.iter().map(App::name));
-        let mut app = apps
-            .into_iter()
-            .find(|app| app.name() == config.app)
-            .ok_or_else(|| BuildError::NoApp { node: config.name.clone(), app: config.app.clone(), known })?;
+        let names: Vec<&str> = apps.iter().map(App::name).collect();
+        let mut app = apps.into_iter().find(|app| app.name() == config.app).ok_or_else(|| {
+            let (node, app, (known, nearest)) =
+                (config.name.clone(), config.app.clone(), among(&config.app, &names));
+            BuildError::NoApp { node, app, known, nearest }
+        })?;
         let Startup { incarnation, keys, versions } = startup;
         let (own_keys, key_bringer) = keys.begin(versions);
         let identity = Identity::new(cluster, config, incarnation, own_keys, ambient);
@@ -492,6 +494,8 @@ enum LifeEnd {
     NotWanted(TakeOverError),
 }
 
-fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.collect::<Vec<_>>().join(", ")
+/// All names, and the one that was meant by another.
+fn among(name: &str, known: &[&str]) -> (String, Option<String>) {
+    let listed: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
+    (listed.join(", "), ffconfig::nearest(name, known.iter().copied()))
 }
