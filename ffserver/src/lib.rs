@@ -1,4 +1,4 @@
-//! The node runtime: what an app author imports, and what `appmain` runs.
+//! The node runtime: what an app author imports, and what a program that runs nodes is made of.
 //!
 //! An app is a list of handlers, which are async functions whose arguments say what they need:
 //!
@@ -14,6 +14,8 @@
 //!     App::new("greeter").handlers(handlers![greet])
 //! }
 //! ```
+//!
+//! A program that runs nodes is [`ffserver::main`] with its apps: `ffserver::main(|| vec![app()])`.
 //!
 //! The way of a client's message: the gateway reads the frame and decides over it, the executor runs the command's
 //! handler, the handler calls a parent through [`Parent`], the call crosses an [`ffnet::link`], and the link's service at the
@@ -54,6 +56,7 @@ mod ops;
 mod gateway;
 mod handover;
 mod runtime;
+mod program;
 
 pub use app::app::App;
 pub use app::handler::{self, Bincode, Body, Caller, Json, Route, State};
@@ -71,8 +74,10 @@ pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId, protoco
 pub use ffstore::{Cache, Db, NamedDb, Record, Save, Table, cache, databases, db, record};
 pub use handover::receiver::TakeOverError;
 pub use identity::stop::Stop;
+pub use node::conf::Conf;
 pub use node::metrics::Metrics;
 pub use node::{Node, Phase};
+pub use program::main;
 pub use runtime::discovery;
 pub use runtime::in_process::InProcessNet;
 pub use runtime::preflight::{CheckFinding, check, check_apps};
@@ -99,7 +104,7 @@ pub mod metrics {
 /// What a module of handlers needs: `use ffserver::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Db, Frozen, HandlerError,
+        App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Conf, Db, Frozen, HandlerError,
         Handlers, Json, MoveEntered, NamedDb, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save,
         Session, State, Table, Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle,
         root_handle,

@@ -3,25 +3,29 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use ffconfig::{AppFinding, Cluster, Finding, LoadError, Loaded, Node};
+use ffconfig::{AppFinding, AppFindingPlace, Cluster, Finding, LoadError, Loaded, Node};
 use ffproto::NodeName;
 
 use crate::place;
 use crate::supervisor::order;
-use crate::supervisor::process::AppsError;
+use crate::supervisor::program::{AppsError, Program};
 
 /// What a config would start whose apps fit, and what is odd about it. What could not be asked about the apps is odd.
 ///
 /// # Errors
 /// The apps that do not fit their nodes, as faults of the config.
-pub fn describe(loaded: &Loaded, apps: &Result<Vec<AppFinding>, AppsError>) -> Result<String, LoadError> {
+pub fn describe(
+    loaded: &Loaded,
+    program: &Program,
+    apps: &Result<Vec<AppFinding>, AppsError>,
+) -> Result<String, LoadError> {
     let (mut faults, mut odd) = (Vec::new(), Vec::new());
     odd.extend(loaded.warnings.iter().map(ToString::to_string));
     odd.extend(isolated(loaded));
     match apps {
         Ok(findings) => {
             for app in findings {
-                match loaded.at_app(&app.key, app.found.clone()) {
+                match placed(loaded, app) {
                     Some(finding) if app.fault => faults.push(finding),
                     Some(finding) => odd.push(finding.to_string()),
                     None => odd.push(format!("servers.{}: {}", app.key, app.found)),
@@ -34,7 +38,16 @@ pub fn describe(loaded: &Loaded, apps: &Result<Vec<AppFinding>, AppsError>) -> R
         return Err(LoadError::Faults(faults));
     }
     let odd: String = odd.iter().map(|odd| format!("warning: {odd}\n")).collect();
-    Ok(odd + &picture(&loaded.cluster))
+    Ok(odd + &picture(&loaded.cluster) + &format!("nodes run {program}\n"))
+}
+
+/// What the program has found, as a finding of the config.
+fn placed(loaded: &Loaded, app: &AppFinding) -> Option<Finding> {
+    let finding = loaded.at_app(&app.key, app.found.clone())?;
+    Some(match app.at.clone() {
+        Some(AppFindingPlace { line, column, path }) => Finding { line, column, path, ..finding },
+        None => finding,
+    })
 }
 
 /// Whom nobody can reach: a node among others without links, clients and web requests was rather meant to be somebody's

@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 use ffnet::run_folder;
 use fftelemetry::Colour;
 
+use crate::supervisor::program::{self, Programs};
+
 /// Exit codes, as in sysexits.h where it has one.
 pub mod exit {
     /// Everything was stopped in order.
@@ -57,7 +59,8 @@ Exit codes:
    1  something failed           78  the config has faults
 
 Environment:
-  FF_APPMAIN   the appmain program, if it is not beside this one (as --appmain)
+  FF_APPMAIN   the program that runs the nodes, as --appmain, which wins over it; both win over the config's
+               `appmain`, and that over the program appmain beside this one
   FF_RUN_DIR   as --run-dir
   FF_LOG       what is logged, in the syntax of RUST_LOG (default: info)
   NO_COLOR     when it is not empty: no colours, unless --color always says so";
@@ -79,7 +82,8 @@ pub struct Args {
     /// Only check the config: print every fault, or what would be started
     #[arg(long)]
     pub check: bool,
-    /// The program that runs a node [default: appmain beside this program]
+    /// The program that runs the nodes: one of `ffserver::main`
+    /// [default: FF_APPMAIN, the config's `appmain`, or appmain beside this program]
     #[arg(long, value_name = "PATH", global = true)]
     pub appmain: Option<PathBuf>,
     /// Where this master keeps its lock and what it knows of its processes, for the next master
@@ -152,13 +156,15 @@ impl Args {
         self.run_dir.clone().unwrap_or_else(|| run_folder::base(&|name| std::env::var_os(name)))
     }
 
-    /// The program that runs a node: as named, as FF_APPMAIN names it, or beside this program.
-    pub fn appmain(&self) -> PathBuf {
-        let named = self.appmain.clone().or_else(|| std::env::var_os("FF_APPMAIN").map(PathBuf::from));
-        named.unwrap_or_else(|| {
-            let own = std::env::current_exe().unwrap_or_default();
-            own.with_file_name("appmain")
-        })
+    /// What names the program that runs nodes, beside the config; relative to where this program is started.
+    pub fn programs(&self) -> Programs {
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let environment = std::env::var_os(program::ENV).filter(|named| !named.is_empty());
+        Programs {
+            argument: self.appmain.clone().map(absolute),
+            environment: environment.map(PathBuf::from).map(absolute),
+            own: std::env::current_exe().unwrap_or_default(),
+        }
     }
 }
 
@@ -189,9 +195,14 @@ mod tests {
             assert!(asked(line).is_err(), "{line}");
         }
         let help = asked("master --help").unwrap_err().to_string();
-        for taught in
-            ["master --check config.json", "SIGHUP", "/rotate", "\"credential\"", "78  the config has faults"]
-        {
+        for taught in [
+            "master --check config.json",
+            "FF_APPMAIN, the config's `appmain`, or",
+            "SIGHUP",
+            "/rotate",
+            "\"credential\"",
+            "78  the config has faults",
+        ] {
             assert!(help.contains(taught), "{help}");
         }
     }

@@ -8,6 +8,7 @@
 //! * [`descriptors`] — the limit of open files, and which share of it connections may take.
 //! * `admin` — the pages and commands on `webport`.
 //! * [`single`] — one node by itself, for other hosts.
+//! * [`source`] — the config with the apps that there are, for a start, a check and a reload.
 //! * [`check`] — `--check`: what a sound config would start.
 //! * [`keys`] — who the nodes of the cluster are, proven.
 //! * [`RunFolder`] — one master a config, and what the next one finds.
@@ -30,6 +31,7 @@ mod run;
 pub mod signals;
 pub mod single;
 mod sockets;
+pub mod source;
 mod start;
 pub mod supervisor;
 #[cfg(test)]

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -20,10 +19,11 @@ use master::console::Console;
 use master::descriptors::{self, Shares};
 use master::keys::{self, MasterKeys};
 use master::signals::Signals;
-use master::single::Single;
+use master::single::{Renewed, Single};
+use master::source::{self, Source, SourceError};
 use master::supervisor::Handle;
 use master::supervisor::machine::End;
-use master::supervisor::process::{AppsError, Launcher, ProcessLauncher};
+use master::supervisor::process::ProcessLauncher;
 use master::{RunFolder, Setup, check};
 use nix::sys::stat::{Mode, umask};
 use tracing::{info, warn};
@@ -55,7 +55,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     let ambient = Ambient::system();
     let (asked, path) = args.asked();
     let config = std::path::absolute(&path).with_context(|| path.display().to_string())?;
-    let launcher = ProcessLauncher::new(args.appmain(), config);
+    let programs = args.programs();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Small and mostly idle: one for the supervisor, one for whoever connects meanwhile.
         .worker_threads(2)
@@ -63,8 +63,8 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         .build()
         .context("no runtime")?;
     let loaded = match asked {
-        Asked::Key(..) => read(&path, None)?,
-        _ => load(&path, runtime.block_on(launcher.apps()))?,
+        Asked::Key(..) => read(&path)?,
+        _ => runtime.block_on(source::load(&path, &programs, env)).map_err(unsourced)?,
     };
     if let Asked::Key(node, out) = &asked {
         return key_file(&loaded.cluster, node, out.as_deref(), args, &path, &ambient);
@@ -73,14 +73,17 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         if let Some(place) = &loaded.cluster.master.token {
             keys::read_token(place, &env)?;
         }
-        let apps = runtime.block_on(launcher.check_apps());
-        fftelemetry::print(&check::describe(&loaded, &apps)?)?;
+        let program = programs.of(loaded.cluster.appmain.as_deref());
+        let apps = runtime.block_on(program.check_apps(&config));
+        fftelemetry::print(&check::describe(&loaded, &program, &apps)?)?;
         return Ok(exit::STOPPED);
     }
     let file = loaded.cluster.master.log.clone();
     let log = fftelemetry::Options { file, json: args.log_json, colour: args.color };
     let _log = fftelemetry::init(log).context("master.log")?;
     let console = Console::stdout(args.color);
+    info!("nodes run {}", programs.of(loaded.cluster.appmain.as_deref()));
+    let launcher = ProcessLauncher::new(programs.clone(), config);
     let end = match asked {
         Asked::Single(node) => {
             let folder = RunFolder::make(&args.run_dir(), &path)?;
@@ -93,7 +96,8 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         _ => {
             let run = RunFolder::open(&args.run_dir(), &path, ambient.clock.clone())?;
             let keys = MasterKeys::load(&loaded.cluster, Some(run.path()), &env, &ambient)?;
-            runtime.block_on(cluster(loaded, path, launcher, console.clone(), run, keys, ambient))?
+            let source = source::source(path, programs, env);
+            runtime.block_on(cluster(loaded, source, launcher, console.clone(), run, keys, ambient))?
         }
     };
     console.flush();
@@ -104,19 +108,16 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     }
 }
 
-/// Without the apps' names the config is checked as far as that goes: its faults come first.
-fn load(path: &Path, apps: Result<Vec<String>, AppsError>) -> anyhow::Result<Loaded> {
-    match apps {
-        Ok(apps) => Ok(read(path, Some(&apps))?),
-        Err(error) => {
-            read(path, None)?;
-            Err(error.into())
-        }
+/// Faults of the config have an exit code of their own.
+fn unsourced(error: SourceError) -> anyhow::Error {
+    match error {
+        SourceError::Config(error) => error.into(),
+        error => error.into(),
     }
 }
 
-fn read(path: &Path, apps: Option<&[String]>) -> Result<Loaded, LoadError> {
-    ffconfig::load_with_apps(path, &env, apps)
+fn read(path: &Path) -> Result<Loaded, LoadError> {
+    ffconfig::load(path, &env)
 }
 
 fn env(name: &str) -> Option<String> {
@@ -149,7 +150,7 @@ fn key_file(
 
 async fn cluster(
     loaded: Loaded,
-    path: PathBuf,
+    source: Source,
     launcher: ProcessLauncher,
     console: Console,
     run: RunFolder,
@@ -161,7 +162,6 @@ async fn cluster(
         warn!("{warning}");
     }
     let config = loaded.cluster.clone();
-    let source = Arc::new(move |apps: &[String]| read(&path, Some(apps)));
     let setup = Setup {
         descriptors: raised_limit(),
         cluster: loaded.cluster,
@@ -203,17 +203,18 @@ async fn supervise_alone(single: Single) -> anyhow::Result<End> {
     Ok(single.run(Signals::new().context("no signals")?).await)
 }
 
-/// Reads the keys of a config again, as it is then.
+/// Reads of a config again what a start needs, as it is then.
 fn renewal(
     config: &Path,
     folder: PathBuf,
     ambient: Ambient,
-) -> impl Fn() -> Result<MasterKeys, String> + Send + 'static {
+) -> impl Fn() -> Result<Renewed, String> + Send + 'static {
     let config = config.to_owned();
     move || {
-        let loaded = read(&config, None).map_err(|error| error.to_string())?;
-        let keys = MasterKeys::read(&loaded.cluster, Some(&folder), &env, &ambient);
-        keys.map_err(|error| fftelemetry::chain(&error))
+        let cluster = read(&config).map_err(|error| error.to_string())?.cluster;
+        let keys = MasterKeys::read(&cluster, Some(&folder), &env, &ambient);
+        let keys = keys.map_err(|error| fftelemetry::chain(&error))?;
+        Ok(Renewed { keys, appmain: cluster.appmain })
     }
 }
 

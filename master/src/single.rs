@@ -5,6 +5,7 @@
 
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,13 +61,21 @@ pub struct Single {
     output: NodeOutput,
     incarnation: Option<Incarnation>,
     keys: MasterKeys,
-    /// Reads them again.
+    /// Reads again what may have changed.
     renew: Option<Renew>,
     ambient: Ambient,
 }
 
-/// The keys as they are to be now, or why they stay as they were.
-type Renew = Box<dyn Fn() -> Result<MasterKeys, String> + Send>;
+/// What a config says anew for the next start.
+pub struct Renewed {
+    /// The keys that it is signed by.
+    pub keys: MasterKeys,
+    /// The program that it names.
+    pub appmain: Option<PathBuf>,
+}
+
+/// What is to be now, or why it stays as it was.
+type Renew = Box<dyn Fn() -> Result<Renewed, String> + Send>;
 
 /// A process of the node that runs.
 struct Process {
@@ -115,9 +124,9 @@ impl Single {
         Ok(Self { cluster, node, sockets, launcher, output, incarnation: None, keys, renew: None, ambient })
     }
 
-    /// The same with what reads the keys again at each start but the first: they may have changed.
+    /// The same with what reads the keys and the program's name again at each start but the first: they may have changed.
     #[must_use]
-    pub fn renewing(self, renew: impl Fn() -> Result<MasterKeys, String> + Send + 'static) -> Self {
+    pub fn renewing(self, renew: impl Fn() -> Result<Renewed, String> + Send + 'static) -> Self {
         Self { renew: Some(Box::new(renew)), ..self }
     }
 
@@ -174,11 +183,14 @@ impl Single {
         }
     }
 
-    /// Reads the keys again: they may have changed since the last start.
+    /// Reads the keys and the program's name again: they may have changed since the last start.
     fn renew(&mut self) {
         match self.renew.as_ref().map(|renew| renew()) {
-            Some(Ok(keys)) => self.keys = keys,
-            Some(Err(why)) => warn!("the keys stay as they are: {why}"),
+            Some(Ok(Renewed { keys, appmain })) => {
+                self.keys = keys;
+                Arc::make_mut(&mut self.cluster).appmain = appmain;
+            }
+            Some(Err(why)) => warn!("the keys and the program stay as they are: {why}"),
             None => {}
         }
     }

@@ -25,12 +25,13 @@ use crate::output::Logs;
 use crate::place;
 use crate::run::{RosterNode, RosterProcess, RunError, RunFolder};
 use crate::sockets::{self, PortFault, Sockets};
+use crate::source::Source;
 use crate::supervisor::control::Server;
 use crate::supervisor::event::Event;
 use crate::supervisor::machine::{End, Found};
 use crate::supervisor::process::Launcher;
 use crate::supervisor::rotation::Keyring;
-use crate::supervisor::{Handle, Parts, Shell, Source, TakenOver};
+use crate::supervisor::{Handle, Parts, Shell, TakenOver};
 
 /// After a failed accept at the key desk, before the next.
 const DESK_PAUSE: Duration = Duration::from_millis(100);

@@ -14,13 +14,13 @@ pub mod plan;
 pub(crate) mod prepare;
 pub(crate) mod proc;
 pub mod process;
+pub mod program;
 pub(crate) mod rotation;
 mod shell;
 
 pub use adopted::Adopted;
 pub use event::Order;
 pub use handle::Handle;
-pub use prepare::Source;
 #[cfg(test)]
 pub(crate) use shell::moment;
 

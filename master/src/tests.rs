@@ -21,7 +21,7 @@ use ffproto::credential::Claims;
 use ffproto::handover::{Listeners, Output};
 use ffproto::handshake::{Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Versions};
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, Shared, ready};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
@@ -36,7 +36,7 @@ use crate::keys::MasterKeys;
 use crate::run::RunFolder;
 use crate::start::{RunningMaster, Setup, StartError, start};
 use crate::supervisor::machine::{End, Exit, NodeState, Outcome, Refused};
-use crate::supervisor::process::{AppsError, LaunchSpec, Launched, Launcher, Signals};
+use crate::supervisor::process::{LaunchSpec, Launched, Launcher, Signals};
 use crate::supervisor::{Adopted, Handle, Order};
 
 /// As `limits.prove_ms`, shorter.
@@ -123,10 +123,6 @@ impl Launcher for Tasks {
 
     fn started(&self, _pid: u32) -> Option<u64> {
         Some(1)
-    }
-
-    fn apps(&self) -> BoxFuture<'static, Result<Vec<String>, AppsError>> {
-        Box::pin(async { Ok(vec!["x".to_owned()]) })
     }
 }
 
@@ -258,9 +254,9 @@ fn text([root, web, gate, net]: [u16; 4], more: &str) -> String {
     )
 }
 
-fn load(text: &str, apps: &[String]) -> Result<Loaded, ffconfig::LoadError> {
+fn load(text: &str) -> Result<Loaded, ffconfig::LoadError> {
     let loaded = ffconfig::parse(text, std::path::Path::new("/test/config.json"), &|_| None)?;
-    let unknown = loaded.check_apps(apps);
+    let unknown = loaded.check_apps(&["x".to_owned()]);
     if unknown.is_empty() { Ok(loaded) } else { Err(ffconfig::LoadError::Faults(unknown)) }
 }
 
@@ -280,14 +276,14 @@ async fn world_in(ports: [u16; 4], tasks: Tasks, run: Option<&Path>) -> Result<W
     let run = run.map(|base| RunFolder::open(base, Path::new("/test/config.json"), Clock::system()).unwrap());
     let config = Arc::new(Mutex::new(text(ports, "")));
     let read = Arc::clone(&config);
-    let (cluster, ambient) = (load(&config.lock(), &["x".to_owned()]).unwrap().cluster, Ambient::system());
+    let (cluster, ambient) = (load(&config.lock()).unwrap().cluster, Ambient::system());
     let keys = MasterKeys::load(&cluster, None, &|_| None, &ambient).unwrap();
     let setup = Setup {
         cluster,
         keys,
         versions: Versions::OURS,
         descriptors: Shares::of(DESCRIPTORS),
-        source: Arc::new(move |apps: &[String]| load(&read.lock(), apps)),
+        source: Arc::new(move || Box::pin(ready(load(&read.lock()).map_err(Into::into)))),
         launcher: Box::new(tasks.clone()),
         console: Console::none(),
         run,
@@ -419,7 +415,7 @@ async fn another_token_is_taken_by_a_reload_and_the_one_before_is_valid_until_th
     let world = World::up(ports).await;
     let tokens = [TOKEN, "another-secret-of-16", "a-third-secret-of-16"];
     let of = |token: &str| {
-        let config = load(&text(ports, "").replace(TOKEN, token), &["x".to_owned()]).unwrap().cluster;
+        let config = load(&text(ports, "").replace(TOKEN, token)).unwrap().cluster;
         let keys = MasterKeys::load(&config, None, &|_| None, &Ambient::system()).unwrap();
         let claims = Claims { name: name("nobody"), ..config.claims(&config.nodes[0]) };
         local(Arc::new(keys.cluster.start(claims, Incarnation(1), &Chance::system()).unwrap()))
@@ -458,7 +454,7 @@ async fn another_token_is_taken_by_a_reload_and_the_one_before_is_valid_until_th
 #[tokio::test]
 async fn nodes_that_have_no_business_here_are_told_why_and_strangers_nothing() {
     let ports = ports();
-    let config = load(&text(ports, ""), &["x".to_owned()]).unwrap().cluster;
+    let config = load(&text(ports, "")).unwrap().cluster;
     let keys = MasterKeys::load(&config, None, &|_| None, &Ambient::system()).unwrap();
     let of = |keys: &ClusterKeys, node: &str, incarnation| {
         let claims = Claims { name: name(node), ..config.claims(&config.nodes[0]) };

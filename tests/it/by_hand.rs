@@ -7,6 +7,7 @@ use tests::bins;
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
 use tests::terminal::Shown;
+use tests::wait;
 use tokio::process::Command;
 
 #[tokio::test]
@@ -25,6 +26,19 @@ async fn a_reader_that_has_read_enough_is_no_failure() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_program_of_three_lines_says_its_own_name_and_has_the_allocator() -> Result<()> {
+    for name in ["appmain", "testnode", "linesnode"] {
+        let mut command = Command::new(bins::folder()?.join(name));
+        let output = command.arg("--version").env("MIMALLOC_VERBOSE", "1").output().await?;
+        let version = format!("{name} (ffserver {})\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(String::from_utf8(output.stdout)?, version);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains("mimalloc: "), "{name} allocates otherwise: {told}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_net_node_by_hand_without_a_master_says_what_it_waits_for() -> Result<()> {
     let (fixture, folder) = (Fixture::solo("")?, tempfile::tempdir()?);
     let config = folder.path().join("config.json");
@@ -36,6 +50,36 @@ async fn a_net_node_by_hand_without_a_master_says_what_it_waits_for() -> Result<
     let wanted = format!("net takes no clients yet: its number comes from the master at localhost:{master}");
     shown.until_shown(&wanted).await?;
     assert_eq!(shown.stop().await?, Some(0), "{}", shown.text());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_by_hand_says_which_app_or_node_was_meant_and_who_has_its_port() -> Result<()> {
+    let (fixture, folder) = (Fixture::demo()?, tempfile::tempdir()?);
+    let config = folder.path().join("config.json");
+    let said = async |text: &str, arguments: &[&str]| {
+        std::fs::write(&config, text)?;
+        let mut command = Command::new(bins::folder()?.join("appmain"));
+        command.args(arguments).arg(&config).env("FF_RUN_DIR", folder.path()).kill_on_drop(true);
+        let output = tokio::time::timeout(wait::PATIENCE, command.output()).await??;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        anyhow::Ok(String::from_utf8(output.stderr)?)
+    };
+    let wrong = fixture.text.replace("app.netserver", "netsrever");
+    let app = said(&wrong, &["net"]).await?;
+    let told = "servers.net.app: there is no app `netsrever`; the program has `netserver`, `gateserver`, ";
+    assert!(app.starts_with(told) && app.ends_with("; did you mean `netserver`?\n"), "{app}");
+    let node = said(&fixture.text, &["gaet"]).await?;
+    assert_eq!(node, "servers has no `gaet`; it has: `gate`, `net`, `game1`; did you mean `gate`?\n");
+
+    // Whoever is there is named, of a node by itself and of all in one process.
+    let _holder = std::net::TcpListener::bind(fixture.at("gate"))?;
+    let pid = std::process::id();
+    for arguments in [&["gate"][..], &["--all"]] {
+        let port = said(&fixture.text, arguments).await?;
+        let told = format!("servers.gate.rootport: cannot listen on {}: `", fixture.at("gate"));
+        assert!(port.contains(&told) && port.contains(&format!("(pid {pid}) is there already")), "{port}");
+    }
     Ok(())
 }
 

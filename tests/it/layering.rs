@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "ffserver",
         &[
+            "ffalloc",
             "ffhttp",
             "ffstore",
             "ffmacros",
@@ -35,10 +36,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("apps", &["ffserver"]),
-    ("appmain", &["apps", "ffalloc", "ffserver", "ffconfig", "ffnet", "fftelemetry"]),
-    ("testapps", &["apps", "appmain", "ffalloc", "ffserver"]),
-    ("authors", &["testapps", "appmain", "ffalloc", "ffserver"]),
-    ("benchapps", &["appmain", "ffalloc", "ffserver"]),
+    ("appmain", &["apps", "ffserver"]),
+    ("testapps", &["apps", "ffserver"]),
+    ("authors", &["testapps", "ffserver"]),
+    ("benchapps", &["ffserver"]),
     ("master", &["ffambient", "ffconfig", "ffhttp", "ffkeys", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
     ("fuzzchecks", &["ffambient", "ffkeys", "ffnet", "ffstore", "ffproto", "ffconfig"]),
@@ -251,10 +252,10 @@ const CORE: &[Core] = &[
     Core { src: "crates/ffnet/src", may_fetch: &[], may_make: &[] },
     Core { src: "crates/ffhttp/src", may_fetch: &[], may_make: &[] },
     Core { src: "crates/ffstore/src", may_fetch: &[], may_make: &[] },
-    // `FFServer::new`, for who writes a program of their own.
-    Core { src: "ffserver/src", may_fetch: &[], may_make: &["runtime/server/mod.rs"] },
+    // `ffserver::main`; and `FFServer::new`, for who writes a `main` of their own.
+    Core { src: "ffserver/src", may_fetch: &[], may_make: &["program.rs", "runtime/server/mod.rs"] },
     Core { src: "apps/src", may_fetch: &[], may_make: &[] },
-    Core { src: "appmain/src", may_fetch: &[], may_make: &["lib.rs"] },
+    Core { src: "appmain/src", may_fetch: &[], may_make: &[] },
     Core { src: "master/src", may_fetch: &[], may_make: &["main.rs"] },
 ];
 

@@ -57,6 +57,12 @@ pub fn node_program(config: &str) -> &'static str {
     if of_tests { TESTNODE } else { APPMAIN }
 }
 
+/// Whether a config says itself which program runs its nodes.
+#[must_use]
+pub fn names_program(config: &str) -> bool {
+    config.contains("\"appmain\":")
+}
+
 /// Whether a process that was started by this path runs a node.
 #[must_use]
 pub fn runs_nodes(program: &[u8]) -> bool {

@@ -44,8 +44,11 @@ impl Single {
                 command
             }
         };
-        let program = bins::node_program(&std::fs::read_to_string(config)?);
-        command.args(["single", node]).arg(config).arg("--appmain").arg(bins::folder()?.join(program));
+        let text = std::fs::read_to_string(config)?;
+        command.args(["single", node]).arg(config);
+        if !bins::names_program(&text) {
+            command.arg("--appmain").arg(bins::folder()?.join(bins::node_program(&text)));
+        }
         command.env("FF_RUN_DIR", config.with_file_name(RUN)).env("FF_TRIAL_RAN", config.with_file_name(RAN));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         Ok(Self { process: command.spawn().with_context(|| format!("{command:?}"))?, log: path })

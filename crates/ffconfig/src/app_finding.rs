@@ -4,8 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::finding::Finding;
+
 /// Something about the app of an entry under `servers` that shows without connecting anywhere. Travels as a line: `fault` or
-/// `warning`, the entry's key and a sentence, with tabs between them.
+/// `warning`, the entry's key, a sentence and perhaps its place in the config (line, column, path), with tabs between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppFinding {
     /// The key under `servers`.
@@ -14,6 +16,31 @@ pub struct AppFinding {
     pub found: String,
     /// Whether its nodes cannot start.
     pub fault: bool,
+    /// Where in the config, when that is not the entry's `app`.
+    pub at: Option<AppFindingPlace>,
+}
+
+/// Where in the config an [`AppFinding`] belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppFindingPlace {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// The key: `servers.hall.conf.rounds`.
+    pub path: String,
+}
+
+impl AppFinding {
+    /// A finding of an entry's that knows its place.
+    pub fn at(key: &str, finding: Finding, fault: bool) -> Self {
+        let Finding { file: _, line, column, path, message, nearest } = finding;
+        let found = match nearest {
+            Some(nearest) => format!("{message}; did you mean `{nearest}`?"),
+            None => message,
+        };
+        Self { key: key.to_owned(), found, fault, at: Some(AppFindingPlace { line, column, path }) }
+    }
 }
 
 /// A line that is no [`AppFinding`].
@@ -26,8 +53,13 @@ const WARNING: &str = "warning";
 impl fmt::Display for AppFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A sentence that an app has written may hold what separates lines and fields.
-        let found = self.found.replace(['\n', '\t'], " ");
-        write!(f, "{}\t{}\t{found}", if self.fault { FAULT } else { WARNING }, self.key)
+        let plain = |text: &str| text.replace(['\n', '\t'], " ");
+        let (level, found) = (if self.fault { FAULT } else { WARNING }, plain(&self.found));
+        write!(f, "{level}\t{}\t{found}", self.key)?;
+        match &self.at {
+            Some(AppFindingPlace { line, column, path }) => write!(f, "\t{line}\t{column}\t{}", plain(path)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -35,21 +67,30 @@ impl FromStr for AppFinding {
     type Err = UnknownAppFinding;
 
     fn from_str(line: &str) -> Result<Self, UnknownAppFinding> {
-        let mut parts = line.splitn(3, '\t');
-        let mut next = || parts.next().ok_or(UnknownAppFinding);
-        let (level, key, found) = (next()?, next()?, next()?);
+        let parts: Vec<&str> = line.split('\t').collect();
+        let (level, key, found, at) = match parts.as_slice() {
+            [level, key, found] => (*level, *key, *found, None),
+            [level, key, found, line, column, path] => {
+                let number = |text: &str| text.parse().map_err(|_| UnknownAppFinding);
+                let (line, column) = (number(line)?, number(column)?);
+                (*level, *key, *found, Some(AppFindingPlace { line, column, path: (*path).to_owned() }))
+            }
+            _ => return Err(UnknownAppFinding),
+        };
         let fault = match level {
             FAULT => true,
             WARNING => false,
             _ => return Err(UnknownAppFinding),
         };
-        Ok(Self { key: key.to_owned(), found: found.to_owned(), fault })
+        Ok(Self { key: key.to_owned(), found: found.to_owned(), fault, at })
     }
 }
 
 impl fmt::Display for UnknownAppFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not `fault` or `warning`, a key and a sentence, with tabs between them")
+        f.write_str(
+            "not `fault` or `warning`, a key, a sentence and perhaps its place, with tabs between them",
+        )
     }
 }
 
@@ -60,7 +101,7 @@ mod tests {
     use super::*;
 
     fn finding(found: &str, fault: bool) -> AppFinding {
-        AppFinding { key: "game".into(), found: found.into(), fault }
+        AppFinding { key: "game".into(), found: found.into(), fault, at: None }
     }
 
     #[test]
@@ -68,6 +109,10 @@ mod tests {
         for one in [finding("command 7 has two handlers: `a`, `b`", true), finding("", false)] {
             assert_eq!(one.to_string().parse(), Ok(one));
         }
+        let path = "servers.game.conf.rounds".to_owned();
+        let at = Some(AppFindingPlace { line: 3, column: 14, path });
+        let placed = AppFinding { at, ..finding("expected u32, found null", true) };
+        assert_eq!(placed.to_string().parse(), Ok(placed));
         // Releases of both programs mix.
         assert_eq!(finding("it is late", false).to_string(), "warning\tgame\tit is late");
     }
@@ -80,7 +125,15 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_finding_is_an_error() {
-        for line in ["", "fault", "fault\tgame", "note\tgame\tit is late", "error: unexpected argument"] {
+        for line in [
+            "",
+            "fault",
+            "fault\tgame",
+            "note\tgame\tit is late",
+            "fault\tgame\tlate\tx\t1\tp",
+            "fault\tgame\tlate\t1",
+            "error: unexpected argument",
+        ] {
             assert_eq!(line.parse::<AppFinding>(), Err(UnknownAppFinding), "{line:?}");
         }
     }

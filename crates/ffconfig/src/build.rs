@@ -6,6 +6,7 @@ use std::time::Duration;
 use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, CommandId};
 
+use crate::conf::Conf;
 use crate::database::database;
 use crate::fields::Fields;
 use crate::limits;
@@ -13,6 +14,7 @@ use crate::model::{Backoff, Cluster, Login, Master, Memcached, Node, Parent, Res
 use crate::nodes::Draft;
 use crate::parents::Link;
 use crate::ports::own_host;
+use crate::report::Report;
 use crate::value::Value;
 use crate::{rights, routes};
 
@@ -22,13 +24,15 @@ pub(crate) fn cluster(
     drafts: &[Draft<'_>],
     links: &[Vec<Link<'_>>],
     path: &Path,
+    report: &Report<'_>,
 ) -> Option<Cluster> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let name = ClusterName::try_from(root.text("cluster").unwrap_or("cluster")).ok()?;
     let mut nodes = Vec::new();
     for (draft, links) in drafts.iter().zip(links) {
+        let conf = conf(draft, report);
         for index in 0..draft.names.len() {
-            nodes.push(node(root, draft, index, parents(links, drafts), folder)?);
+            nodes.push(node(root, draft, index, parents(links, drafts), conf.clone(), folder)?);
         }
     }
     let uses_db = root.given("db") || nodes.iter().any(|node| node.db);
@@ -42,6 +46,7 @@ pub(crate) fn cluster(
             .map(|entry| (entry.key.clone(), database(entry.item.fields(), folder, &name)))
             .collect(),
         memcached: root.section("memcached").map(|fields| memcached(fields, &name)),
+        appmain: appmain(root, folder),
         second_login: match root.text("second_login") {
             Some("refuse_new") => SecondLogin::RefuseNew,
             _ => SecondLogin::KickOld,
@@ -50,6 +55,10 @@ pub(crate) fn cluster(
         name,
         nodes,
     })
+}
+
+pub(crate) fn appmain(root: &Fields, folder: &Path) -> Option<PathBuf> {
+    root.text("appmain").map(|program| folder.join(program))
 }
 
 fn master(fields: &Fields, folder: &Path) -> Option<Master> {
@@ -102,7 +111,21 @@ fn memcached(fields: &Fields, cluster: &ClusterName) -> Memcached {
     }
 }
 
-fn node(root: &Fields, draft: &Draft<'_>, index: usize, parents: Vec<Parent>, folder: &Path) -> Option<Node> {
+fn conf(draft: &Draft<'_>, report: &Report<'_>) -> Conf {
+    match draft.fields.and_then(|fields| fields.get("conf")).map(|conf| &conf.value) {
+        Some(Value::Free(conf)) => Conf::given(conf.clone()),
+        _ => Conf::none(draft.key_place, report),
+    }
+}
+
+fn node(
+    root: &Fields,
+    draft: &Draft<'_>,
+    index: usize,
+    parents: Vec<Parent>,
+    conf: Conf,
+    folder: &Path,
+) -> Option<Node> {
     let fields = draft.fields?;
     let app = fields.text("app")?.to_owned();
     Some(Node {
@@ -110,6 +133,7 @@ fn node(root: &Fields, draft: &Draft<'_>, index: usize, parents: Vec<Parent>, fo
         key: draft.key.to_owned(),
         kind: draft.kind()?.to_owned(),
         app,
+        conf,
         host: own_host(fields).map(str::to_owned),
         netport: draft.listen("netport", index),
         rootport: draft.listen("rootport", index),

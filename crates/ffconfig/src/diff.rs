@@ -45,6 +45,7 @@ fn needs_process(old: &Cluster, before: &Node, new: &Cluster, node: &Node) -> bo
     // `reload` is only shown, so it is taken as it was.
     let node_changed = Node { reload: before.reload.clone(), ..node.clone() } != *before;
     node_changed
+        || old.appmain != new.appmain
         || (node.netport.is_some() && old.second_login != new.second_login)
         || (node.db && databases_changed(old, new))
         || (node.mem && old.memcached != new.memcached)
@@ -123,6 +124,7 @@ mod tests {
     #[test]
     fn a_cluster_wide_limit_replaces_all_nodes_and_a_masters_key_none() {
         let all = "added [] removed [] changed [\"gate\", \"net\", \"game.1\", \"game.2\"] master []";
+        check("\"db\": \"sq", "\"appmain\": \"bin/game\", \"db\": \"sq", all);
         check("\"db\": \"sq", "\"limits\": {\"calls_max\": 9}, \"db\": \"sq", all);
         let master = "added [] removed [] changed [] master [\"master.webport\", \"master.roothost\"]";
         check("9998", "9997, \"roothost\": \"here\"", master);

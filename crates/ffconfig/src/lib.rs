@@ -11,6 +11,7 @@ mod app_finding;
 mod build;
 mod checks;
 mod circles;
+mod conf;
 mod cycle;
 mod database;
 pub mod diff;
@@ -35,13 +36,15 @@ mod value;
 mod vars;
 mod ways;
 
-pub use app_finding::{AppFinding, UnknownAppFinding};
+pub use app_finding::{AppFinding, AppFindingPlace, UnknownAppFinding};
+pub use conf::Conf;
 pub use diff::{Diff, diff};
 pub use finding::{Finding, LoadError};
-pub use load::{FILE_BYTES_MAX, Loaded, load, load_with_apps, parse};
+pub use load::{FILE_BYTES_MAX, Loaded, load, load_appmain, load_with_apps, parse};
 pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Parent,
     Restart, Route, RouteRule, SecondLogin, SlowClient, Target, Token,
 };
+pub use nearest::nearest;
 pub use rights::{Nets, Rights};
 pub use schema::schema;

@@ -12,6 +12,7 @@ use crate::report::{Place, Report, quoted, sorted};
 use crate::schema::{TOP, ValueKind};
 use crate::shape::shaped;
 use crate::tree::tree;
+use crate::value::Placed;
 use crate::vars::{Environment, write_out};
 use crate::{build, checks, parents, rights, routes};
 
@@ -48,13 +49,9 @@ impl Loaded {
 fn unknown_apps(apps: &[(String, Finding)], known: &[String]) -> Vec<Finding> {
     let unknown = apps.iter().filter(|(app, _)| !known.contains(app));
     let faults = unknown.map(|(app, at)| {
-        let nearest = nearest(app, known.iter().map(String::as_str));
-        let mut message = format!("there is no app {}", quoted(app));
-        if nearest.is_none() {
-            let known: Vec<String> = known.iter().map(|app| format!("`{app}`")).collect();
-            message = format!("{message}; known: {}", known.join(", "));
-        }
-        Finding { message, nearest, ..at.clone() }
+        let listed: Vec<String> = known.iter().map(|app| format!("`{app}`")).collect();
+        let message = format!("there is no app {}; the program has {}", quoted(app), listed.join(", "));
+        Finding { message, nearest: nearest(app, known.iter().map(String::as_str)), ..at.clone() }
     });
     faults.collect()
 }
@@ -89,6 +86,16 @@ pub fn load_with_apps(
             Err(LoadError::Faults(report.into_sorted().0))
         }
     }
+}
+
+/// The program that a config file names by `appmain`, absolute; also when the file has faults elsewhere, for that program knows
+/// which apps there are, and an unknown one is a fault among them. `None` when the file names none, or cannot be read so far.
+pub fn load_appmain(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let (bytes, absolute) = (read(path).ok()?, std::path::absolute(path).ok()?);
+    let text = std::str::from_utf8(&bytes).ok()?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let root = shape(text, env, &mut Report::new(text, PathBuf::new()))?;
+    build::appmain(root.fields()?, absolute.parent()?)
 }
 
 /// Checks the text of a config. `path` is where it is from: findings name it, relative paths in the text
@@ -141,13 +148,7 @@ fn checked(
     known: Option<&[String]>,
     report: &mut Report<'_>,
 ) -> Option<(Cluster, Apps)> {
-    if text.len() > FILE_BYTES_MAX {
-        report.fault(&Place::default(), format!("it is larger than {FILE_BYTES_MAX} bytes"));
-        return None;
-    }
-    let mut tree = tree(text, report)?;
-    write_out(&mut tree, env, report);
-    let root = shaped(tree, ValueKind::Section(&TOP), Place::default(), report);
+    let root = shape(text, env, report)?;
     let root = root.fields()?;
     let drafts = drafts(root.map("servers"), root.place_of("servers"), report);
     let links = parents::links(&drafts, report);
@@ -161,7 +162,18 @@ fn checked(
     if report.has_faults() {
         return None;
     }
-    Some((build::cluster(root, &drafts, &links, path)?, apps))
+    Some((build::cluster(root, &drafts, &links, path, report)?, apps))
+}
+
+/// The text as checked keys.
+fn shape(text: &str, env: Environment<'_>, report: &mut Report<'_>) -> Option<Placed> {
+    if text.len() > FILE_BYTES_MAX {
+        report.fault(&Place::default(), format!("it is larger than {FILE_BYTES_MAX} bytes"));
+        return None;
+    }
+    let mut tree = tree(text, report)?;
+    write_out(&mut tree, env, report);
+    Some(shaped(tree, ValueKind::Section(&TOP), Place::default(), report))
 }
 
 fn apps(drafts: &[Draft<'_>], report: &Report<'_>) -> Apps {

@@ -11,6 +11,7 @@ use ffproto::credential::{Claims, Role};
 use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, CommandId, NodeName};
 
+use crate::conf::Conf;
 use crate::rights::Rights;
 
 /// A whole config, checked.
@@ -30,6 +31,8 @@ pub struct Cluster {
     pub databases: BTreeMap<String, Database>,
     /// `memcached`, for nodes that say `"mem": true`; there whenever one says so.
     pub memcached: Option<Memcached>,
+    /// `appmain`: the program that runs the nodes, absolute. Default: the one beside the master.
+    pub appmain: Option<PathBuf>,
     /// `second_login`: whether a user's new session ends the old one, or is refused. Default: it ends it, for the old
     /// one is often a connection that has died and does not know yet.
     pub second_login: SecondLogin,
@@ -189,6 +192,8 @@ pub struct Node {
     pub kind: String,
     /// `app`: which of the apps it runs, without firefly's leading `app.`.
     pub app: String,
+    /// `conf`: values for the app. Default: none.
+    pub conf: Conf,
     /// `host`: where the node runs, as other hosts reach it; `None` is this host.
     pub host: Option<String>,
     /// `netport`: where game clients connect.

@@ -5,7 +5,11 @@ const CHARS_MAX: usize = 64;
 
 /// The known word that is nearest to `word`, when it is near enough to have been meant: a third of its
 /// letters may differ, but at least one.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+///
+/// ```
+/// assert_eq!(ffconfig::nearest("netprot", ["netport", "app"]).as_deref(), Some("netport"));
+/// ```
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     if word.is_empty() || word.len() > CHARS_MAX {
         return None;
     }

@@ -62,6 +62,8 @@ pub enum ValueKind {
     Map(&'static ValueKind),
     /// An object with names of the author's choice, and a scalar under each.
     Vars,
+    /// An object of the author's choice.
+    Free,
 }
 
 impl fmt::Display for ValueKind {
@@ -86,7 +88,7 @@ impl fmt::Display for ValueKind {
             Self::OneOf(one, two, three) => return write!(f, "\"{one}\", \"{two}\" or \"{three}\""),
             Self::Scalar => "a text, a number, true or false",
             Self::Section(section) if section.shorthand.is_some() => "an object or a URL",
-            Self::Section(_) | Self::Map(_) | Self::Vars => "an object",
+            Self::Section(_) | Self::Map(_) | Self::Vars | Self::Free => "an object",
             Self::List(Self::Section(_)) => "a list of objects",
             Self::List(Self::Name) => "a list of names",
             Self::List(Self::Text) => "a list of texts",
@@ -186,7 +188,7 @@ static SECTIONS: &[&Section] = &[
 
 pub(crate) static TOP: Section = Section {
     place: "",
-    reload: "`cluster` is who this cluster is: it changes when the master is started anew. What the others do is said at their sections.",
+    reload: "`cluster` is who this cluster is: it changes when the master is started anew. Another `appmain` is asked for its apps before anything is touched, and each new process runs it. What the others do is said at their sections.",
     shorthand: None,
     keys: &[
         key("master", ValueKind::Section(&MASTER), "The supervisor.").required(),
@@ -194,6 +196,11 @@ pub(crate) static TOP: Section = Section {
             .required(),
         key("cluster", ValueKind::Name, "The name of the cluster. Links between different clusters are refused.")
             .or("\"cluster\""),
+        key(
+            "appmain",
+            ValueKind::Text,
+            "The program that runs the nodes, one that calls `ffserver::main`; relative to the config's folder. `master --appmain PATH` wins over it, and so does the environment's `FF_APPMAIN`. Absent: the program `appmain` beside the master.",
+        ),
         key(
             "db",
             ValueKind::Section(&DB),
@@ -317,6 +324,11 @@ pub(crate) static SERVER: Section = Section {
             "count",
             whole(1, COUNT_MAX),
             "So many nodes, named `NAME.1`, `NAME.2` …, with the ports counted up from those given here. Absent: one node, named `NAME`.",
+        ),
+        key(
+            "conf",
+            ValueKind::Free,
+            "Values for the app, which its type for them reads: see [Values for the app](#values-for-the-app). Absent: none, as `{}`.",
         ),
         key("netport", ValueKind::Listen, "Where game clients connect. Absent: the node takes none."),
         key(

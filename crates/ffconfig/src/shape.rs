@@ -1,7 +1,10 @@
 //! The shape of a config: every key known, every value of its kind, by the table in [`crate::schema`].
 
+use std::sync::Arc;
+
 use ffproto::NodeName;
 
+use crate::conf;
 use crate::fields::Fields;
 use crate::listen;
 use crate::nearest::nearest;
@@ -39,6 +42,9 @@ pub(crate) fn shaped(item: Item, kind: ValueKind, mut place: Place, report: &mut
         (ValueKind::Map(kind), Json::Object(members)) => {
             let entry = |member| entry(member, *kind, &place, report);
             Value::Map(members.into_iter().map(entry).collect())
+        }
+        (ValueKind::Free, json @ Json::Object(_)) => {
+            Value::Free(Arc::new(conf::Item::of(Item { at: item.at, value: json }, &place, report)))
         }
         (ValueKind::BoolOrNames, Json::List(items)) => {
             let items = items.into_iter().enumerate();

@@ -1,7 +1,9 @@
 //! What a value turned out to be, once its shape was checked.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use crate::conf::Item;
 use crate::fields::Fields;
 use crate::report::Place;
 use crate::span::Span;
@@ -27,6 +29,7 @@ pub(crate) enum Value {
     Section(Fields),
     List(Vec<Placed>),
     Map(Vec<Entry>),
+    Free(Arc<Item>),
 }
 
 /// One of the author's names and what stands under it.

@@ -24,7 +24,7 @@ pub const ENV: &str = "FF_LISTEN";
 
 /// A port that cannot be listened on: which, who holds it, and the system's reason.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {at}: {}", .holder.as_ref().map_or_else(|| source.to_string(), |h| format!("{h} is there already")))]
+#[error("cannot listen on {at}: {}", self.why())]
 pub struct ListenError {
     /// The address.
     pub at: SocketAddr,
@@ -39,6 +39,16 @@ impl ListenError {
     pub fn new(at: SocketAddr, source: io::Error) -> Self {
         let busy = source.kind() == io::ErrorKind::AddrInUse;
         Self { at, holder: if busy { holder(at) } else { None }, source }
+    }
+
+    fn why(&self) -> String {
+        match &self.holder {
+            Some(holder) => format!("{holder} is there already"),
+            None if self.source.kind() == io::ErrorKind::AddrInUse => {
+                format!("{}: by a process that is another user's, or has just ended", self.source)
+            }
+            None => self.source.to_string(),
+        }
     }
 
     /// The system's error code, where the reason has one.
@@ -294,6 +304,14 @@ mod tests {
         assert_eq!(busy.to_string(), format!("cannot listen on {at}: {holder} is there already"));
         let anywhere = open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), at.port())).unwrap_err();
         assert_eq!(anywhere.holder.unwrap().pid, std::process::id());
+    }
+
+    #[test]
+    fn a_busy_port_whose_process_is_not_shown_says_why_it_may_not_be() {
+        let at = "127.0.0.1:7".parse().unwrap();
+        let source = io::Error::from_raw_os_error(nix::libc::EADDRINUSE);
+        let hidden = ListenError { at, holder: None, source }.to_string();
+        assert!(hidden.ends_with(": by a process that is another user's, or has just ended"), "{hidden}");
     }
 
     #[test]

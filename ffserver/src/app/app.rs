@@ -8,11 +8,13 @@ use std::sync::Arc;
 use ffnet::transport::{CaughtTransport, TcpTransport, Transport};
 use ffproto::NodeName;
 use ffproto::protocol::ClientProtocol;
+use serde::de::DeserializeOwned;
 
 use crate::app::client_protocol::CaughtProtocol;
 use crate::app::handler::Route;
 use crate::app::hooks::{Frozen, Hooks, Later, MoveEntered, NotMoved, SessionEvent, SessionEventKind};
 use crate::error::HandlerError;
+use crate::node::conf::{Conf, ConfType};
 use crate::node::{Node, States};
 use crate::session::handle::Session;
 use ffstore::{Record, Registered, Table};
@@ -58,6 +60,7 @@ pub struct App {
     pub(crate) has_state: bool,
     pub(crate) may_lose_state: bool,
     pub(crate) tables: Vec<Registered>,
+    pub(crate) conf: Option<ConfType>,
     pub(crate) hooks: Hooks,
     pub(crate) mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     pub(crate) protocols: Vec<Arc<dyn ClientProtocol>>,
@@ -76,6 +79,7 @@ impl App {
             has_state: false,
             may_lose_state: false,
             tables: Vec::new(),
+            conf: None,
             hooks: Hooks::default(),
             mounts: Vec::new(),
             protocols: Vec::new(),
@@ -148,6 +152,18 @@ impl App {
         // Handlers that take the table are checked against this; the table itself comes with the database.
         self.states.insert(TypeId::of::<Table<T>>(), Arc::new(()));
         self.tables.push(Registered::of::<T>());
+        self
+    }
+
+    /// Names the type that reads the node's `conf`, which handlers take as [`Conf<T>`](crate::Conf) and hooks ask for by
+    /// [`Node::conf`]. A node whose `conf` does not fit the type does not start, and `master --check` says it with its place: a key
+    /// that the type does not know, one that is missing, a value of another type. A node without `conf` has an empty one:
+    /// `#[serde(default)]` for what may be absent. One type for an app; another one takes its place.
+    #[must_use]
+    pub fn conf<T: DeserializeOwned + Send + Sync + 'static>(mut self) -> Self {
+        self.conf.replace(ConfType::of::<T>()).map(|before| self.states.remove(&before.id()));
+        // Handlers that take the values are checked against this; the values themselves come with the node's config.
+        self.states.insert(TypeId::of::<Conf<T>>(), Arc::new(()));
         self
     }
 

@@ -70,6 +70,7 @@ use crate::calls::neighbours::{Children, Parent, ParentName, Parents};
 use crate::calls::nodes::Nodes;
 use crate::error::HandlerError;
 use crate::node::Node;
+use crate::node::conf::Conf;
 use crate::session::handle::Session;
 use ffstore::cache::Cache;
 use ffstore::db::{DatabaseName, Db, NamedDb};
@@ -82,7 +83,7 @@ pub use request::{CheckContext, Request};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no argument of a handler",
     label = "this is taken from no message",
-    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Parents, Parent<N>, Children, Nodes, Node, Handlers, Db, NamedDb<N>, Table<T>, Cache, and types of yours that implement FromRequest"
+    note = "arguments are: Body<Bytes | String | Json<T> | Bincode<T>>, Json<T>, Bincode<T>, Session, Caller, CommandId, State<T>, Conf<T>, Parents, Parent<N>, Children, Nodes, Node, Handlers, Db, NamedDb<N>, Table<T>, Cache, and types of yours that implement FromRequest"
 )]
 pub trait FromRequest: Sized {
     /// Takes the argument out of the request. Arguments are taken in their order, without waiting: what takes time is the handler's.
@@ -246,6 +247,21 @@ impl<T: Send + Sync + 'static> FromRequest for State<T> {
         }
         let name = std::any::type_name::<T>();
         Err(format!("takes State<{name}>, which the app does not have: add .state(…) to it"))
+    }
+}
+
+impl<T: Send + Sync + 'static> FromRequest for Conf<T> {
+    fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
+        request.node.conf().ok_or_else(|| HandlerError::internal("a Conf that the app does not have"))
+    }
+
+    fn check(facts: &CheckContext<'_>) -> Result<(), String> {
+        if facts.has_state::<Self>() {
+            return Ok(());
+        }
+        let name = std::any::type_name::<T>();
+        let last = name.rsplit("::").next().unwrap_or_default();
+        Err(format!("takes Conf<{name}>, which the app does not have: add .conf::<{last}>() to it"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The handle to one running node: a façade over its parts, for authors' code. No global knows it; everything
 //! that needs the node is given this handle, so one process can host many.
 
+pub(crate) mod conf;
 pub(crate) mod metrics;
 
 use std::any::{Any, TypeId};
@@ -21,6 +22,7 @@ use crate::calls::nodes::Nodes;
 use crate::cluster::found::{Found, Load};
 use crate::identity::Identity;
 pub use crate::identity::lifecycle::Phase;
+use crate::node::conf::Conf;
 use crate::session::Sessions;
 use crate::session::broadcast::Broadcasts;
 use crate::session::handle::Session;
@@ -168,6 +170,26 @@ impl Node {
     /// The app's value of type `T` ([`App::state`](crate::App::state)).
     pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.0.states.get(&TypeId::of::<T>()).cloned()?.downcast().ok()
+    }
+
+    /// The node's `conf` as the app's type ([`App::conf`](crate::App::conf)), for hooks; `None` when that is another one.
+    ///
+    /// ```
+    /// # use ffserver::{App, Node};
+    /// #[derive(serde::Deserialize)]
+    /// struct Rules {
+    ///     motto: String,
+    /// }
+    ///
+    /// let app = App::new("hall").conf::<Rules>().on_started(|node| async move {
+    ///     let rules = node.conf::<Rules>().ok_or("no rules")?;
+    ///     println!("{}", rules.motto);
+    ///     Ok(())
+    /// });
+    /// # let _ = app;
+    /// ```
+    pub fn conf<T: Send + Sync + 'static>(&self) -> Option<Conf<T>> {
+        self.state::<Conf<T>>().map(|conf| Conf::clone(&conf))
     }
 
     /// Whether the app has a value of that type.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ffconfig::AppFinding;
+use ffconfig::{AppFinding, Finding};
 use ffproto::Incarnation;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -41,13 +41,18 @@ pub fn check_apps(cluster: &ffconfig::Cluster, apps: impl Fn() -> Vec<App>) -> V
     let mut findings = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for node in cluster.nodes.iter().filter(|node| seen.insert(&node.key)) {
-        let mut add = |found: String, fault| {
-            findings.push(AppFinding { key: node.key.clone(), found, fault });
-        };
+        let of_app = |found: String, fault| AppFinding { key: node.key.clone(), found, fault, at: None };
+        let of_conf = |found: Finding, fault| AppFinding::at(&node.key, found, fault);
         match FFServer::new(cluster, node.name.as_str(), apps(), Incarnation(0)) {
-            Ok(server) => server.lost_state().into_iter().for_each(|lost| add(lost, false)),
-            Err(BuildError::Faults { faults, .. }) => faults.into_iter().for_each(|fault| add(fault, true)),
-            Err(error) => add(error.to_string(), true),
+            Ok(server) => {
+                findings.extend(server.lost_state().map(|lost| of_app(lost, false)));
+                findings.extend(server.ignored_conf().map(|ignored| of_conf(ignored, false)));
+            }
+            Err(BuildError::Faults { faults, conf, .. }) => {
+                findings.extend(faults.into_iter().map(|fault| of_app(fault, true)));
+                findings.extend(conf.map(|conf| of_conf(*conf, true)));
+            }
+            Err(error) => findings.push(of_app(error.to_string(), true)),
         }
     }
     findings

@@ -213,20 +213,26 @@ pub async fn run_all(
         let startup = Startup::with_keys(own);
         let server = FFServer::with_startup(cluster, config.name.as_str(), apps(), startup, ambient)?;
         let server = server.in_process(hub.clone(), NodeNumber(number));
-        stops.push((config.netport.is_none(), server.stop_handle()));
-        running.spawn(server.run(Inherited::default()));
+        let (inner, stop) = (config.netport.is_none(), server.stop_handle());
+        stops.push((inner, stop, running.spawn(server.run(Inherited::default()))));
     }
-    stops.sort_by_key(|(inner, _)| *inner);
+    stops.sort_by_key(|(inner, ..)| *inner);
     let mut outcome = Ok(());
     tokio::select! {
         () = stop.begun() => {}
         Some(ended) = running.join_next() => outcome = flatten(ended),
     }
-    for (_, stop) in stops {
+    for (_, stop, node) in stops {
         stop.begin(None);
-        if let Some(ended) = running.join_next().await {
+        // One that could not start has ended, and nobody is waited for in its place: the next is not told yet.
+        while !node.is_finished()
+            && let Some(ended) = running.join_next().await
+        {
             outcome = outcome.and(flatten(ended));
         }
+    }
+    while let Some(ended) = running.join_next().await {
+        outcome = outcome.and(flatten(ended));
     }
     outcome
 }

@@ -3,18 +3,14 @@
 use std::sync::Arc;
 
 use ffambient::Chance;
-use ffconfig::{Cluster, LoadError, Loaded, diff};
+use ffconfig::{Cluster, diff};
 use ffproto::NodeName;
-use futures_util::future::BoxFuture;
 use tracing::warn;
 
 use super::machine::Refused;
-use super::process::AppsError;
 use crate::keys::{MasterKeys, Next};
 use crate::place;
-
-/// Reads the config again, against the apps that there are.
-pub type Source = Arc<dyn Fn(&[String]) -> Result<Loaded, LoadError> + Send + Sync>;
+use crate::source::{Source, SourceError};
 
 /// A config that may be taken over.
 pub(crate) struct Prepared {
@@ -35,16 +31,15 @@ pub(crate) struct Wanted {
 /// Reads and checks the config that is to replace `old`.
 pub(super) async fn prepare(
     source: Source,
-    apps: BoxFuture<'static, Result<Vec<String>, AppsError>>,
     old: Arc<Cluster>,
     keys: MasterKeys,
     chance: Chance,
     wanted: &Wanted,
 ) -> Result<Box<Prepared>, Refused> {
-    let apps = apps.await.map_err(|e| Refused::Conflict(e.to_string()))?;
-    let loaded = tokio::task::spawn_blocking(move || source(&apps)).await;
-    let loaded = loaded.map_err(|e| Refused::Config(format!("the config cannot be read: {e}")))?;
-    let loaded = loaded.map_err(|faults| Refused::Config(faults.to_string()))?;
+    let loaded = source().await.map_err(|error| match error {
+        SourceError::Apps(error) => Refused::Conflict(error.to_string()),
+        error => Refused::Config(error.to_string()),
+    })?;
     for warning in &loaded.warnings {
         warn!("{warning}");
     }

@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ffconfig::{AppFinding, Cluster, Node, UnknownAppFinding};
+use ffconfig::{Cluster, Node};
 use ffkeys::NodeKeys;
 use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SUCCEEDS_ENV};
 use ffnet::listen::{self, Port};
 use ffnet::notify;
 use ffproto::Incarnation;
-use fftelemetry::colour::visible;
 use futures_util::future::BoxFuture;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -26,6 +25,7 @@ use tokio::task::JoinSet;
 use super::adopted::{self, Adopted};
 use super::machine::Exit;
 use super::proc;
+use super::program::Programs;
 use crate::keys::CREDENTIALS;
 use crate::output::{NodeOutput, Splitter};
 
@@ -34,8 +34,6 @@ use crate::output::{NodeOutput, Splitter};
 const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
 /// Pages of 2 MiB make a node's process 9 MiB larger and an idle client up to 0.4 KiB, and save no time but perhaps a little of a single client.
 const HUGE_PAGES: (&str, &str) = ("MIMALLOC_ALLOW_THP", "0");
-/// How long `appmain --apps` and `--check-apps` may take.
-const APPS_MAX: Duration = Duration::from_secs(10);
 /// How long the last lines of an ended process are waited for; a grandchild may hold the pipe open.
 const LAST_LINES_MAX: Duration = Duration::from_millis(200);
 
@@ -99,37 +97,6 @@ pub trait Launcher: Send {
     fn started(&self, pid: u32) -> Option<u64> {
         proc::started(pid)
     }
-
-    /// The names of all apps that nodes can run.
-    fn apps(&self) -> BoxFuture<'static, Result<Vec<String>, AppsError>>;
-}
-
-/// Why the names of the apps are not known.
-#[derive(Debug, thiserror::Error)]
-pub enum AppsError {
-    /// There is no such program.
-    #[error("{} is not there; build it with: cargo build --workspace (or name it: --appmain PATH)", .0.display())]
-    Missing(PathBuf),
-    /// The program cannot be started.
-    #[error("{} {option}: {source}", program.display())]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// The option that says what it was asked.
-        option: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The program has failed.
-    #[error("{} {option}: {how}", program.display())]
-    Failed {
-        /// The program.
-        program: PathBuf,
-        /// What it was asked.
-        option: &'static str,
-        /// How it ended, and its last line.
-        how: String,
-    },
 }
 
 /// A program that cannot be started.
@@ -148,60 +115,15 @@ fn cannot_start(program: PathBuf, source: io::Error) -> io::Error {
 /// Starts each node as a process: `appmain NODE CONFIG`.
 #[derive(Debug, Clone)]
 pub struct ProcessLauncher {
-    appmain: PathBuf,
+    programs: Programs,
     config: PathBuf,
 }
 
 impl ProcessLauncher {
-    /// With that program and that config file.
-    pub fn new(appmain: PathBuf, config: PathBuf) -> Self {
-        Self { appmain, config }
+    /// With those programs, unless the config of a start names another one, and with that config file.
+    pub fn new(programs: Programs, config: PathBuf) -> Self {
+        Self { programs, config }
     }
-
-    /// What the program says about the apps of a sound config, without connecting to anything.
-    ///
-    /// # Errors
-    /// The program is not there or does not know the question, as one of an earlier release.
-    pub async fn check_apps(&self) -> Result<Vec<AppFinding>, AppsError> {
-        const OPTION: &str = "--check-apps";
-        let mut command = Command::new(&self.appmain);
-        let lines = answer(self.appmain.clone(), OPTION, command.arg(OPTION).arg(&self.config)).await?;
-        let read = |line: &String| {
-            let finding: AppFinding = line.parse().map_err(|_: UnknownAppFinding| AppsError::Failed {
-                program: self.appmain.clone(),
-                option: OPTION,
-                how: format!("not understood: {line}"),
-            })?;
-            // Its sentence is shown in the operator's terminal.
-            Ok(AppFinding { found: visible(&finding.found).into_owned(), ..finding })
-        };
-        lines.iter().map(read).collect()
-    }
-}
-
-/// The lines that the program prints when it is asked for something; it has a few seconds.
-async fn answer(
-    program: PathBuf,
-    option: &'static str,
-    command: &mut Command,
-) -> Result<Vec<String>, AppsError> {
-    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let failed = |how| AppsError::Failed { program: program.clone(), option, how };
-    let Ok(output) = tokio::time::timeout(APPS_MAX, run).await else {
-        return Err(failed(format!("no answer within {} s", APPS_MAX.as_secs())));
-    };
-    let output = output.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => AppsError::Missing(program.clone()),
-        _ => AppsError::Start { program: program.clone(), option, source },
-    })?;
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let last = stderr.lines().last().unwrap_or("it said nothing");
-        return Err(failed(format!("{}: {last}", exit_of(output.status))));
-    }
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
-    Ok(lines.map(str::to_owned).collect())
 }
 
 impl Launcher for ProcessLauncher {
@@ -209,7 +131,8 @@ impl Launcher for ProcessLauncher {
         let listeners: Vec<_> = spec.listeners.iter().map(|(port, listener)| (*port, listener)).collect();
         let passed = listen::pass(&listeners)?;
         let keys = over_a_pipe(&spec.keys)?;
-        let mut command = Command::new(&self.appmain);
+        let program = self.programs.of(spec.cluster.appmain.as_deref());
+        let mut command = Command::new(&program.path);
         command
             .arg(spec.node.name.as_str())
             .arg(&self.config)
@@ -241,7 +164,7 @@ impl Launcher for ProcessLauncher {
         }
         let spawned = command.spawn();
         drop(passed);
-        let mut child = spawned.map_err(|source| cannot_start(self.appmain.clone(), source))?;
+        let mut child = spawned.map_err(|source| cannot_start(program.path, source))?;
         let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
         let mut readers = JoinSet::new();
         if let Some(stdout) = child.stdout.take() {
@@ -262,16 +185,6 @@ impl Launcher for ProcessLauncher {
         };
         Ok(Launched { pid, exit: Box::pin(exit), signals: Box::new(signals) })
     }
-
-    fn apps(&self) -> BoxFuture<'static, Result<Vec<String>, AppsError>> {
-        const OPTION: &str = "--apps";
-        let program = self.appmain.clone();
-        Box::pin(async move {
-            let apps = answer(program.clone(), OPTION, Command::new(&program).arg(OPTION)).await?;
-            let none = AppsError::Failed { program, option: OPTION, how: "it names no app".into() };
-            if apps.is_empty() { Err(none) } else { Ok(apps) }
-        })
-    }
 }
 
 /// The keys as the standard input of their process: no argument and no variable, which others of the user can read; and, other
@@ -283,7 +196,7 @@ fn over_a_pipe(keys: &NodeKeys) -> io::Result<Stdio> {
     Ok(reader.into())
 }
 
-fn exit_of(status: ExitStatus) -> Exit {
+pub(super) fn exit_of(status: ExitStatus) -> Exit {
     match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),
@@ -356,7 +269,7 @@ mod tests {
         let path = folder.path().join("appmain");
         fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        (ProcessLauncher::new(path, "config.json".into()), folder)
+        (ProcessLauncher::new(Programs::only(path), "config.json".into()), folder)
     }
 
     async fn launch(launcher: &mut ProcessLauncher, listeners: Vec<(Port, TcpListener)>) -> (Launched, Logs) {
@@ -463,23 +376,6 @@ mod tests {
         let error = launcher.launch(spec).err().unwrap();
         assert!(error.to_string().starts_with("cannot start "), "{error}");
         assert!(is_shortage(&error), "{error:?}");
-    }
-
-    #[tokio::test]
-    async fn apps_are_asked_for_and_a_missing_program_is_said_with_a_hint() {
-        let (launcher, _folder) = script("[ $1 = --apps ] && echo gateserver && echo netserver").await;
-        let apps = async |launcher: ProcessLauncher| {
-            let _guard = FORK.lock().await;
-            launcher.apps().await
-        };
-        assert_eq!(apps(launcher).await.unwrap(), ["gateserver", "netserver"]);
-        let (launcher, _folder) = script("echo broken >&2; exit 1").await;
-        assert!(apps(launcher).await.unwrap_err().to_string().ends_with("--apps: exit code 1: broken"));
-        let missing = ProcessLauncher::new("/nowhere/appmain".into(), "c".into()).apps().await.unwrap_err();
-        assert_eq!(
-            missing.to_string(),
-            "/nowhere/appmain is not there; build it with: cargo build --workspace (or name it: --appmain PATH)"
-        );
     }
 
     async fn wait_for_line(logs: &Logs) {

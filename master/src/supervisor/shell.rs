@@ -23,7 +23,7 @@ use super::keeper::Keeper;
 use super::machine::{
     Answer, Ask, ClusterView, Command, Do, End, Exit, Found, Machine, Moment, Refused, Report, Seen, Tell,
 };
-use super::prepare::{self, Prepared, Source, Wanted};
+use super::prepare::{self, Prepared, Wanted};
 use super::proc;
 use super::process::{LaunchSpec, Launched, Launcher, Signals};
 use super::rotation::Keyring;
@@ -34,6 +34,7 @@ use crate::output::Logs;
 use crate::place;
 use crate::run::RunFolder;
 use crate::sockets::Sockets;
+use crate::source::Source;
 
 /// Facts that may wait for the supervisor; who brings more waits.
 const EVENTS_MAX: usize = 4 * 1024;
@@ -524,11 +525,11 @@ impl Shell {
     /// Reads the config on the side: the supervisor goes on meanwhile.
     fn prepare(&mut self, wanted: Wanted, reply: oneshot::Sender<Answer>) {
         self.preparing = true;
-        let (source, apps) = (Arc::clone(&self.source), self.launcher.apps());
+        let source = Arc::clone(&self.source);
         let (old, events) = (Arc::clone(&self.cluster), self.to_self.clone());
         let (keys, chance) = (self.keys.keys(), self.ambient.chance.clone());
         tokio::spawn(async move {
-            let prepared = prepare::prepare(source, apps, old, keys, chance, &wanted).await;
+            let prepared = prepare::prepare(source, old, keys, chance, &wanted).await;
             let _ = events.send(Event::Prepared { wanted, prepared, reply }).await;
         });
     }

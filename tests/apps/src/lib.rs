@@ -1,16 +1,19 @@
 //! The apps that the tests and trials run: handlers that fail, wait, count and complain. They are the user's interface and
-//! nothing else, in a program of their own, `testnode`, which is `appmain` with these beside the sample's.
+//! nothing else, in a program of their own, `testnode`, which has these beside the sample's.
 
 mod coins;
 mod hall;
 mod hooks;
 mod maze;
+mod rules;
 mod trial;
 pub mod turnover;
 
 use std::sync::Arc;
 
 use ffserver::App;
+
+pub use rules::without_conf as rules_without_conf;
 
 /// Every app that a config of a test can name: these and the sample's.
 pub fn all() -> Vec<App> {
@@ -41,6 +44,7 @@ pub fn own() -> Vec<App> {
         maze::gate(),
         maze::room(),
         maze::lobby(),
+        rules::app(),
     ];
     own.extend(turnover::apps(&Arc::default()));
     own

@@ -36,11 +36,10 @@ pub(super) fn spawn_master(folder: &Path, manager: Option<&str>, descriptors: Op
             shell
         }
     };
-    let appmain = match own(APPMAIN) {
-        Some(own) => own,
-        None => program_of(&std::fs::read_to_string(folder.join("config.json"))?)?,
-    };
-    command.env("FF_APPMAIN", appmain);
+    let config = std::fs::read_to_string(folder.join("config.json"))?;
+    if !bins::names_program(&config) {
+        command.env("FF_APPMAIN", own(APPMAIN).map_or_else(|| program_of(&config), Ok)?);
+    }
     if let Some(manager) = manager {
         command.env(ffnet::notify::ENV, manager);
     }

@@ -1,11 +1,5 @@
-//! `appmain` with the apps that `bench` measures.
+//! The program with the apps that `bench` measures.
 
-use std::process::ExitCode;
-
-/// The same as `appmain`'s.
-#[global_allocator]
-static ALLOCATOR: ffalloc::Allocator = ffalloc::Allocator;
-
-fn main() -> ExitCode {
-    appmain::main(benchapps::all)
+fn main() -> std::process::ExitCode {
+    ffserver::main(benchapps::all)
 }

@@ -442,8 +442,8 @@ fn an_unknown_app_is_found_by_whoever_has_the_apps() {
     assert_eq!(
         shown,
         [
-            "config.json:2:17: servers.gate.app: there is no app \"gatserver\"; did you mean `gateserver`?",
-            "config.json:3:43: servers.x.app: there is no app \"x\"; known: `gateserver`, `netserver`",
+            "config.json:2:17: servers.gate.app: there is no app \"gatserver\"; the program has `gateserver`, `netserver`; did you mean `gateserver`?",
+            "config.json:3:43: servers.x.app: there is no app \"x\"; the program has `gateserver`, `netserver`",
         ]
     );
 }

@@ -1,5 +1,6 @@
 //! What ffconfig makes of whole configs: values, faults, routes, hostile texts, and its documentation.
 
+mod conf;
 mod docs;
 mod faults;
 mod hostile;

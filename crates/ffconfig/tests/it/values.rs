@@ -384,6 +384,27 @@ fn a_number_of_the_schema_fits_the_field_that_takes_it() {
 }
 
 #[test]
+fn the_program_is_in_the_configs_folder_and_is_known_of_a_config_with_faults() {
+    assert_eq!(cluster(&with_top("\"db\": {}")).appmain, None);
+    let named =
+        cluster(&with_top("\"vars\": {\"GAME\": \"game\"}, \"appmain\": \"target/debug/$GAME$\"")).appmain;
+    assert_eq!(named.as_deref(), Some(Path::new("target/debug/game")));
+
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("program.json");
+    let found = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        ffconfig::load_appmain(&file, &|_| None)
+    };
+    let game = file.with_file_name("game");
+    assert_eq!(found("{\"appmain\": \"game\", \"servers\": {\"net\": {\"netprot\": 7}}}"), Some(game));
+    assert_eq!(found("{\"appmain\": \"/srv/game\"}"), Some("/srv/game".into()));
+    for none in ["{\"appmain\": 7}", "{\"appmain\": \"game\"", "{\"servers\": {}}", "[]"] {
+        assert_eq!(found(none), None, "{none}");
+    }
+    assert_eq!(ffconfig::load_appmain(Path::new("no/config.json"), &|_| None), None);
+}
+
+#[test]
 fn a_file_is_read_and_its_paths_become_absolute() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let cluster = load(&folder.join("firefly.json"), &|_| None).unwrap().cluster;

@@ -1,5 +1,6 @@
 //! Why a node cannot be put together, or cannot start.
 
+use ffconfig::Finding;
 use ffnet::listen::ListenError;
 use ffproto::handshake::BadPreamble;
 use ffproto::{ClusterName, Incarnation, NodeName};
@@ -12,15 +13,17 @@ use crate::handover::receiver::TakeOverError;
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The config has no such node.
-    #[error("servers has no `{name}`; it has: {known}")]
+    #[error("servers has no `{name}`; it has: {known}{}", meant(.nearest.as_deref()))]
     NoNode {
         /// The node that was asked for.
         name: String,
         /// The nodes that there are.
         known: String,
+        /// The one that was meant.
+        nearest: Option<String>,
     },
     /// No app of that name.
-    #[error("servers.{node}.app: there is no app `{app}`; there are: {known}")]
+    #[error("servers.{node}.app: there is no app `{app}`; the program has {known}{}", meant(.nearest.as_deref()))]
     NoApp {
         /// The node.
         node: NodeName,
@@ -28,6 +31,8 @@ pub enum BuildError {
         app: String,
         /// The apps that there are.
         known: String,
+        /// The one that was meant.
+        nearest: Option<String>,
     },
     /// The key is not of this start of the node.
     #[error(
@@ -46,7 +51,7 @@ pub enum BuildError {
         cluster: ClusterName,
     },
     /// The app does not fit the node: every fault of it.
-    #[error("app {app} does not fit node {node}: {}", .faults.join("; "))]
+    #[error("app {app} does not fit node {node}: {}", joined(.faults, .conf.as_deref()))]
     Faults {
         /// The app.
         app: String,
@@ -54,7 +59,18 @@ pub enum BuildError {
         node: NodeName,
         /// One sentence each.
         faults: Vec<String>,
+        /// Where and how the node's `conf` is not what the app's type reads.
+        conf: Option<Box<Finding>>,
     },
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
+}
+
+fn joined(faults: &[String], conf: Option<&Finding>) -> String {
+    let all: Vec<String> = conf.map(Finding::to_string).into_iter().chain(faults.iter().cloned()).collect();
+    all.join("; ")
 }
 
 /// Why a node cannot start. Its text is one line that names the key in the config.

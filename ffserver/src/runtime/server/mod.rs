@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffambient::Ambient;
+use ffconfig::Finding;
 use ffnet::listen::Inherited;
 use ffnet::transport::{Transport, tcp};
 use ffproto::control::ToMaster;
@@ -39,6 +40,7 @@ use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::Watchdog;
 use crate::node::States;
+use crate::node::conf::ConfType;
 use crate::runtime::control::MasterNotice;
 use crate::runtime::discovery::Discovery;
 use crate::runtime::discovery::backend::Backend;
@@ -63,6 +65,8 @@ pub struct FFServer {
     mounts: Vec<(&'static str, Vec<rocket::Route>)>,
     /// Whether a reload loses state that the app has; the master is told so by a counter.
     loses_state: bool,
+    /// Whether the config has a `conf` that no type of the app reads.
+    ignored_conf: bool,
     edge: ClientEdge,
     stop: Stop,
     place: NodePlace,
@@ -78,14 +82,17 @@ fn node_and_app(
     name: &str,
     apps: Vec<App>,
 ) -> Result<(ffconfig::Node, App), BuildError> {
-    let config = cluster.node(name).cloned().ok_or_else(|| BuildError::NoNode {
-        name: name.to_owned(),
-        known: join(cluster.nodes.iter().map(|node| node.name.as_str())),
+    let config = cluster.node(name).cloned().ok_or_else(|| {
+        let nodes: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+        let (known, nearest) = among(name, &nodes);
+        BuildError::NoNode { name: name.to_owned(), known, nearest }
     })?;
-    let known = join(apps.iter().map(App::name));
-    let app = apps.into_iter().find(|app| app.name() == config.app);
-    let no_app = || BuildError::NoApp { node: config.name.clone(), app: config.app.clone(), known };
-    let app = app.ok_or_else(no_app)?;
+    let names: Vec<&str> = apps.iter().map(App::name).collect();
+    let app = apps.into_iter().find(|app| app.name() == config.app).ok_or_else(|| {
+        let (node, app, (known, nearest)) =
+            (config.name.clone(), config.app.clone(), among(&config.app, &names));
+        BuildError::NoApp { node, app, known, nearest }
+    })?;
     Ok((config, app))
 }
 
@@ -99,6 +106,12 @@ fn check_keys(identity: &Identity, bringer: &KeyBringer) -> Result<(), BuildErro
             Err(BuildError::Key { node, name, kind, incarnation, cluster })
         }
     }
+}
+
+/// The node's `conf` as the app's type, for its states.
+fn conf_of(app: &App, config: &ffconfig::Node) -> Result<States, Box<Finding>> {
+    let read = |conf: &ConfType| Ok((conf.id(), conf.read(&config.conf).map_err(Box::new)?));
+    app.conf.iter().map(read).collect()
 }
 
 /// The handlers that a node starts with.
@@ -183,7 +196,7 @@ impl FFServer {
         startup: Startup,
         ambient: &Ambient,
     ) -> Result<Self, BuildError> {
-        let (config, app) = node_and_app(cluster, name, apps)?;
+        let (config, mut app) = node_and_app(cluster, name, apps)?;
         let Startup { incarnation, keys, versions } = startup;
         let (own_keys, key_bringer) = keys.begin(versions);
         let identity = Identity::new(cluster, config, incarnation, own_keys, ambient);
@@ -199,18 +212,19 @@ impl FFServer {
             metrics: identity.metrics(),
         };
         let built = HandlerTables::build(app.routes.clone(), &context);
-        let (tables, edge) = match (built, ClientEdge::of(&app, config)) {
-            (Ok(tables), Ok(edge)) => (Arc::new(tables), edge),
-            (built, edge) => {
+        let (tables, edge) = match (built, ClientEdge::of(&app, config), conf_of(&app, config)) {
+            (Ok(tables), Ok(edge), Ok(conf)) => {
+                app.states.extend(conf);
+                (Arc::new(tables), edge)
+            }
+            (built, edge, conf) => {
                 let mut faults = built.err().unwrap_or_default();
                 faults.extend(edge.err().into_iter().flatten());
-                return Err(BuildError::Faults {
-                    app: app.name.to_owned(),
-                    node: config.name.clone(),
-                    faults,
-                });
+                let (app, node) = (app.name.to_owned(), config.name.clone());
+                return Err(BuildError::Faults { app, node, faults, conf: conf.err() });
             }
         };
+        let ignored_conf = config.conf.is_given() && app.conf.is_none();
         let stop = Stop::new(config.drain);
         let loses_state = app.loses_state();
         if loses_state {
@@ -225,6 +239,7 @@ impl FFServer {
             tables: app.tables,
             mounts: app.mounts,
             loses_state,
+            ignored_conf,
             edge,
             stop,
             place: NodePlace::Alone,
@@ -340,7 +355,7 @@ impl FFServer {
     /// # Errors
     /// [`RunError`] when it cannot start; the master has been told. After a start it always ends well.
     pub async fn run(mut self, inherited: Inherited) -> Result<(), RunError> {
-        self.warn_of_lost_state();
+        self.warn_of_losses();
         let foundation = Foundation::new(
             self.identity.clone(),
             &self.cluster,
@@ -377,8 +392,19 @@ impl FFServer {
         }
     }
 
-    /// Only a node with a process of its own is reloaded.
-    fn warn_of_lost_state(&self) {
+    /// A `conf` that no type of the app reads; `None` when there is none.
+    pub(crate) fn ignored_conf(&self) -> Option<Finding> {
+        let app = &self.config().app;
+        self.ignored_conf.then(|| {
+            self.config().conf.finding(format!("app {app} has no .conf::<T>(), so no type of it reads this"))
+        })
+    }
+
+    /// What the config says in vain, and what a reload loses: only a node with a process of its own is reloaded.
+    fn warn_of_losses(&self) {
+        if let Some(ignored) = self.ignored_conf() {
+            warn!("{ignored}");
+        }
         if let (NodePlace::OwnProcess { .. }, Some(lost)) = (&self.place, self.lost_state()) {
             warn!("{lost}");
         }
@@ -478,6 +504,8 @@ enum LifeEnd {
     NotWanted(TakeOverError),
 }
 
-fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.collect::<Vec<_>>().join(", ")
+/// All names, and the one that was meant by another.
+fn among(name: &str, known: &[&str]) -> (String, Option<String>) {
+    let listed: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
+    (listed.join(", "), ffconfig::nearest(name, known.iter().copied()))
 }

@@ -1,11 +1,5 @@
-//! `appmain` with the apps of the tests, whose clients may speak lines.
+//! The program with the apps of the tests, whose clients may speak lines.
 
-use std::process::ExitCode;
-
-/// The same as `appmain`'s.
-#[global_allocator]
-static ALLOCATOR: ffalloc::Allocator = ffalloc::Allocator;
-
-fn main() -> ExitCode {
-    appmain::main(authors::speaking_lines)
+fn main() -> std::process::ExitCode {
+    ffserver::main(authors::speaking_lines)
 }

@@ -1,11 +1,5 @@
-//! `appmain` with the apps of the tests, whose clients come over a transport that seals, and travels.
+//! The program with the apps of the tests, whose clients come over a transport that seals, and travels.
 
-use std::process::ExitCode;
-
-/// The same as `appmain`'s.
-#[global_allocator]
-static ALLOCATOR: ffalloc::Allocator = ffalloc::Allocator;
-
-fn main() -> ExitCode {
-    appmain::main(authors::sealed)
+fn main() -> std::process::ExitCode {
+    ffserver::main(authors::sealed)
 }

@@ -1,23 +1,36 @@
-//! The program that runs one node by name: arguments, config, log, runtime, node, exit code. A list, with no logic of its
-//! own; which apps a config can name is what its callers tell it.
+//! The whole program of an author: arguments, config, log, runtime, node, exit code, and the allocator. A list, with no logic
+//! of its own; which apps a config can name is what its callers tell it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use ffambient::Ambient;
 use ffnet::listen::{self, Inherited};
-use ffserver::keys::Startup;
-use ffserver::process::{self, Hangup};
-use ffserver::{Ambient, App, FFServer, Stop};
 use fftelemetry::Colour;
 
-/// Every app that a config can name, made anew for each node.
-pub type Apps = fn() -> Vec<App>;
+use crate::app::app::App;
+use crate::identity::keys::Startup;
+use crate::identity::stop::Stop;
+use crate::runtime::preflight;
+use crate::runtime::process::{self, Hangup};
+use crate::runtime::server::FFServer;
 
-/// Runs one node of a cluster. The master starts it; by hand it is for debugging: `appmain gate config.json`.
-#[derive(Parser)]
-#[command(version)]
+/// The allocator of the program. A handler that waits is a task, and tokio's tasks begin on cache lines: glibc takes a slow way
+/// for those (docs/performance.md has what this saves). How soon memory that is free goes back to the system:
+/// `MIMALLOC_PURGE_DELAY` in milliseconds, which the master sets.
+#[cfg(feature = "allocator")]
+#[global_allocator]
+static ALLOCATOR: ffalloc::Allocator = ffalloc::Allocator;
+
+/// Every app that a config can name, made anew for each node.
+type Apps<'a> = &'a dyn Fn() -> Vec<App>;
+
+/// Runs one node of a cluster. The master starts this program; by hand it is for debugging: `appmain gate config.json`.
+#[derive(Debug, Parser)]
+#[command(version = concat!("(ffserver ", env!("CARGO_PKG_VERSION"), ")"))]
 struct Args {
     /// The node: a key under `servers`, with `.1`, `.2` … where `count` makes several.
     #[arg(required_unless_present_any = ["apps", "all", "check_apps"])]
@@ -47,11 +60,30 @@ struct Args {
     color: Colour,
 }
 
-/// The whole `main` of such a program, but for its allocator.
+/// The `main` of a program that runs nodes with these apps: an author's own, `appmain` of the sample. The master starts it for each
+/// node (`master --appmain PATH config.json`), and asks it which apps there are; `--help` says what else it does. It owns the
+/// arguments, the config, the log, the runtime and the exit code, and by the default feature `allocator` the allocator: a program
+/// with a `#[global_allocator]` of its own depends on `ffserver` with `default-features = false`.
+///
+/// `apps` makes the apps anew for each node.
+///
+/// ```no_run
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(100)]
+/// async fn greet(Body(name): Body<String>) -> String {
+///     format!("hello, {name}")
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     ffserver::main(|| vec![App::new("greeter").handlers(handlers![greet])])
+/// }
+/// ```
 #[allow(clippy::print_stderr, reason = "the last line of a failed start, for the operator")]
-pub fn main(apps: Apps) -> ExitCode {
+pub fn main(apps: impl Fn() -> Vec<App>) -> ExitCode {
     process::keep_files_private();
-    match run(Args::parse(), apps, &Ambient::system()) {
+    let args = args(std::env::args_os()).unwrap_or_else(|shown| shown.exit());
+    match run(args, &apps, &Ambient::system()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error:#}");
@@ -60,7 +92,15 @@ pub fn main(apps: Apps) -> ExitCode {
     }
 }
 
-fn run(args: Args, apps: Apps, ambient: &Ambient) -> Result<ExitCode> {
+/// The arguments of a program by any name: it is called as whoever runs it calls it.
+fn args(line: impl Iterator<Item = OsString>) -> Result<Args, clap::Error> {
+    let mut line = line.peekable();
+    let own = line.peek().and_then(|own| Path::new(own).file_name()).unwrap_or_default();
+    let command = Args::command().display_name(own.to_string_lossy());
+    Args::from_arg_matches(&command.try_get_matches_from(line)?)
+}
+
+fn run(args: Args, apps: Apps<'_>, ambient: &Ambient) -> Result<ExitCode> {
     if let Some(config) = args.all {
         return run_all(&config, args.color, apps, ambient).map(|()| ExitCode::SUCCESS);
     }
@@ -79,18 +119,18 @@ fn run(args: Args, apps: Apps, ambient: &Ambient) -> Result<ExitCode> {
     run_node(&node, &config, key, args.color, apps, ambient).map(|()| ExitCode::SUCCESS)
 }
 
-fn check_apps(config: &Path, apps: Apps) -> Result<ExitCode> {
+fn check_apps(config: &Path, apps: Apps<'_>) -> Result<ExitCode> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let findings = ffserver::check_apps(&cluster, apps);
+    let findings = preflight::check_apps(&cluster, apps);
     fftelemetry::print(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_node(node: &str, config: &Path, apps: Apps, ambient: &Ambient) -> Result<ExitCode> {
+fn check_node(node: &str, config: &Path, apps: Apps<'_>, ambient: &Ambient) -> Result<ExitCode> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let startup = Startup::without_keys(process::incarnation(None, &ambient.clock)?);
     let server = FFServer::with_startup(&cluster, node, apps(), startup, ambient)?;
-    let findings = process::runtime(1)?.block_on(ffserver::check(&server));
+    let findings = process::runtime(1)?.block_on(preflight::check(&server));
     fftelemetry::print(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
     let fault = findings.iter().any(|finding| finding.fault);
     Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -101,7 +141,7 @@ fn run_node(
     config: &Path,
     key: Option<&Path>,
     colour: Colour,
-    apps: Apps,
+    apps: Apps<'_>,
     ambient: &Ambient,
 ) -> Result<()> {
     let startup = process::startup(config, key, &env, ambient)?;
@@ -119,7 +159,7 @@ fn run_node(
     })
 }
 
-fn run_all(config: &Path, colour: Colour, apps: Apps, ambient: &Ambient) -> Result<()> {
+fn run_all(config: &Path, colour: Colour, apps: Apps<'_>, ambient: &Ambient) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
     let file = cluster.master.log.clone();
     let _log = fftelemetry::init(fftelemetry::Options { file, json: false, colour })?;
@@ -134,4 +174,33 @@ fn run_all(config: &Path, colour: Colour, apps: Apps, ambient: &Ambient) -> Resu
 
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Args, clap::Error> {
+        args(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn a_program_by_any_name_runs_a_node_all_nodes_or_tells_of_its_apps() {
+        let one = parsed("/srv/mygame gate config.json").unwrap();
+        assert_eq!((one.node.as_deref(), one.config), (Some("gate"), Some("config.json".into())));
+        assert_eq!(parsed("mygame --all config.json").unwrap().all, Some("config.json".into()));
+        assert!(parsed("mygame --apps").unwrap().apps);
+        for line in ["mygame", "mygame gate", "mygame --apps --all config.json", "mygame gate c.json --chek"]
+        {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_program_says_its_own_name_and_the_release_that_it_is_made_of() {
+        let version = parsed("/srv/mygame --version").unwrap_err().to_string();
+        assert_eq!(version, format!("mygame (ffserver {})\n", env!("CARGO_PKG_VERSION")));
+        let help = parsed("/srv/mygame --help").unwrap_err().to_string();
+        assert!(help.contains("Usage: mygame ") && help.contains("--check-apps"), "{help}");
+    }
 }
