@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use ffnet::run_folder;
 use fftelemetry::Colour;
 
+use crate::new_project::Framework;
 use crate::supervisor::program::{self, Programs};
 
 /// Exit codes, as in sysexits.h where it has one.
@@ -32,6 +33,8 @@ Examples:
   master --check config.json         only find every fault in the config; exit code 78 if there is one
   master single game2 config.json    start one node of the config here and supervise it; it registers
                                      at the configured master, which may be on another host
+  master new mygame                  make a game of your own in ./mygame, which builds and plays as it is
+  master dev                         in there: build it, run it, and build and reload what changes
   master key game2 --config config.json --out game2.key
                                      make a key for `appmain game2 config.json --key game2.key`
   curl http://127.0.0.1:9998/status  (webport) the nodes: state, pid, restarts, sessions, last exit
@@ -111,6 +114,24 @@ pub enum Other {
         /// The cluster's config
         config: PathBuf,
     },
+    /// Make a game of your own: a folder NAME with its program, config, page, client and test (also: createproject)
+    #[command(alias = "createproject")]
+    New {
+        /// The game's name, and the folder's: small letters, digits, - and _
+        name: String,
+        /// The checkout of the framework that it depends on [default: the one that this program was built from]
+        #[arg(long, value_name = "FOLDER", conflicts_with = "git")]
+        path: Option<PathBuf>,
+        /// The repository of the framework that it depends on
+        #[arg(long, value_name = "URL")]
+        git: Option<String>,
+    },
+    /// Run a game while it is written: build it, start its cluster, and build and reload what changes; Ctrl-C ends everything
+    Dev {
+        /// The cluster's config, beside the game's Cargo.toml
+        #[arg(default_value = "config.json")]
+        config: PathBuf,
+    },
     /// Make a key file for a node that no master starts (`appmain NODE CONFIG --key FILE`): it makes keys for starts of
     /// that name only
     Key {
@@ -136,6 +157,10 @@ pub enum Asked {
     Single(String),
     /// A key file for a node, and where to write it.
     Key(String, Option<PathBuf>),
+    /// A game of that name.
+    New(String, Framework),
+    /// A game while it is written.
+    Dev,
 }
 
 impl Args {
@@ -144,6 +169,15 @@ impl Args {
         match &self.other {
             Some(Other::Single { node, config }) => (Asked::Single(node.clone()), config.clone()),
             Some(Other::Key { node, config, out }) => (Asked::Key(node.clone(), out.clone()), config.clone()),
+            Some(Other::Dev { config }) => (Asked::Dev, config.clone()),
+            Some(Other::New { name, path, git }) => {
+                let framework = match (path, git) {
+                    (Some(path), _) => Framework::Path(path.clone()),
+                    (None, Some(url)) => Framework::Git(url.clone()),
+                    (None, None) => Framework::of_this_program(),
+                };
+                (Asked::New(name.clone(), framework), PathBuf::new())
+            }
             None => {
                 let what = if self.check { Asked::Check } else { Asked::Cluster };
                 (what, self.config.clone().unwrap_or_default())

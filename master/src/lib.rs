@@ -11,6 +11,7 @@
 //! * [`source`] — the config with the apps that there are, for a start, a check and a reload.
 //! * [`check`] — `--check`: what a sound config would start.
 //! * [`keys`] — who the nodes of the cluster are, proven.
+//! * [`new_project`] — `master new`: a game of one's own; [`dev`] — `master dev`: while it is written.
 //! * [`RunFolder`] — one master a config, and what the next one finds.
 //! * [`cli`], [`signals`], [`console`], [`output`] — the edges towards people.
 //!
@@ -21,10 +22,12 @@ pub mod check;
 pub mod cli;
 pub mod console;
 pub mod descriptors;
+pub mod dev;
 #[cfg(test)]
 mod fixture;
 pub mod keys;
 mod metrics;
+pub mod new_project;
 pub mod output;
 mod place;
 mod run;

@@ -3,6 +3,7 @@
 // Here is where a person reads what went wrong and a script reads the exit code.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,10 +15,13 @@ use ffnet::launch::SPEAK_ENV;
 use ffnet::notify::{self, Notifier, Word};
 use ffnet::private_file;
 use ffproto::Versions;
+use fftelemetry::Colour;
 use master::cli::{Args, Asked, exit};
 use master::console::Console;
 use master::descriptors::{self, Shares};
+use master::dev::Dev;
 use master::keys::{self, MasterKeys};
+use master::new_project::{self, Framework};
 use master::signals::Signals;
 use master::single::{Renewed, Single};
 use master::source::{self, Source, SourceError};
@@ -30,7 +34,7 @@ use tracing::{info, warn};
 
 fn main() -> ExitCode {
     // Logs, crash reports and lists are for this user alone; nodes inherit that for their data, and say so themselves.
-    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    let of_person = umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(shown) => {
@@ -38,7 +42,18 @@ fn main() -> ExitCode {
             return ExitCode::from(if shown.use_stderr() { exit::USAGE } else { exit::STOPPED });
         }
     };
-    match run(&args) {
+    let done = match args.asked().0 {
+        Asked::New(name, framework) => {
+            umask(of_person);
+            new_game(&name, framework)
+        }
+        Asked::Dev => {
+            umask(of_person);
+            write_game(&args)
+        }
+        _ => run(&args),
+    };
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("master: {error:#}");
@@ -49,6 +64,39 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<LoadError>() { exit::CONFIG } else { exit::FAILED })
         }
     }
+}
+
+/// Makes a game, and says what to do with it.
+fn new_game(name: &str, framework: Framework) -> anyhow::Result<u8> {
+    new_project::create(Path::new(""), name, framework)?;
+    let next = format!(
+        "{name} is made. It builds and plays as it is:\n\n  cd {name}\n  {} dev\n\nREADME.md there says the rest.\n",
+        std::env::current_exe().map_or_else(|_| "master".to_owned(), |own| own.display().to_string())
+    );
+    fftelemetry::print(&next)?;
+    Ok(exit::STOPPED)
+}
+
+/// Runs a game while it is written.
+fn write_game(args: &Args) -> anyhow::Result<u8> {
+    let config = std::path::absolute(args.asked().1).context("no folder")?;
+    let _log =
+        fftelemetry::init(fftelemetry::Options { file: None, json: args.log_json, colour: args.color })?;
+    let mut arguments: Vec<OsString> = match args.color {
+        Colour::Auto => vec![],
+        Colour::Always => vec!["--color".into(), "always".into()],
+        Colour::Never => vec!["--color".into(), "never".into()],
+    };
+    if let Some(folder) = &args.run_dir {
+        arguments.extend(["--run-dir".into(), folder.into()]);
+    }
+    let master = std::env::current_exe().context("this program has no name")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(async {
+        let (signals, chance) = (Signals::new().context("no signals")?, Ambient::system().chance);
+        Dev::new(&config, (master, arguments), signals, chance)?.run().await?;
+        Ok(exit::STOPPED)
+    })
 }
 
 fn run(args: &Args) -> anyhow::Result<u8> {
