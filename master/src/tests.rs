@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use ffambient::{Ambient, Chance, Clock};
@@ -236,10 +237,18 @@ async fn converse(
     }
 }
 
-/// Free ports: master's two, then the nodes'.
+/// Free ports: master's two, then the nodes'. They are below those that the system gives to whoever asks for any, so that no other
+/// test gets one before it is listened on.
 fn ports() -> [u16; 4] {
-    let held: [TcpListener; 4] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let offset = (std::process::id() % 27) as u16 * 100;
+    let free = || loop {
+        let port = 30_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 2_700;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    };
+    std::array::from_fn(|_| free())
 }
 
 fn text([root, web, gate, net]: [u16; 4], more: &str) -> String {
