@@ -100,12 +100,13 @@ impl Conf {
     ///
     /// let config = r#"{ "master": { "rootport": 9999, "webport": 9998 },
     ///     "servers": { "hall": { "app": "hall", "conf": { "rounds": "three" } } } }"#;
-    /// let cluster = ffconfig::parse(config, "config.json".as_ref(), &|_| None).unwrap().cluster;
-    /// let fault = cluster.node("hall").unwrap().conf.read::<Rules>().err().unwrap();
+    /// let cluster = ffconfig::parse(config, "config.json".as_ref(), &|_| None)?.cluster;
+    /// let fault = cluster.node("hall").and_then(|hall| hall.conf.read::<Rules>().err());
     /// assert_eq!(
-    ///     fault.to_string(),
-    ///     "config.json:2:63: servers.hall.conf.rounds: expected u32, found the text \"three\""
+    ///     fault.map(|fault| fault.to_string()).as_deref(),
+    ///     Some("config.json:2:63: servers.hall.conf.rounds: expected u32, found the text \"three\"")
     /// );
+    /// # Ok::<(), ffconfig::LoadError>(())
     /// ```
     ///
     /// # Errors

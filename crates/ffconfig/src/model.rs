@@ -80,9 +80,11 @@ impl Cluster {
     /// let config = r#"{ "master": { "rootport": 9999, "webport": 9998 }, "servers": {
     ///     "gate": { "app": "gate", "rootport": 10000 },
     ///     "game": { "app": "game", "count": 2, "remoteport": [{ "rootname": "gate" }] } } }"#;
-    /// let cluster = ffconfig::parse(config, "config.json".as_ref(), &|_| None).unwrap().cluster;
-    /// let cluster = cluster.with_another("game", "game.9".try_into().unwrap()).unwrap();
-    /// assert_eq!(cluster.node("game.9").unwrap().parents, cluster.node("game.1").unwrap().parents);
+    /// let cluster = ffconfig::parse(config, "config.json".as_ref(), &|_| None)?.cluster;
+    /// let cluster = cluster.with_another("game", "game.9".try_into()?).ok_or("no such key")?;
+    /// let parents = |name| cluster.node(name).map(|node| &node.parents);
+    /// assert_eq!(parents("game.9"), parents("game.1"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_another(&self, key: &str, name: NodeName) -> Option<Self> {
         let model = self.nodes.iter().find(|node| node.key == key)?;

@@ -64,17 +64,18 @@ impl Link {
     /// use ffnet::{Link, handshake::Peer, link::LinkLimits};
     /// use ffproto::relay::MethodsChange;
     ///
-    /// # let name = |name: &str| ffproto::NodeName::try_from(name).unwrap();
+    /// # let name = |name: &str| ffproto::NodeName::try_from(name);
     /// # let (kind, program, pid, incarnation) = ("gate".into(), String::new(), 1, ffproto::Incarnation(1));
     /// # let heartbeat = std::time::Duration::from_secs(1);
     /// # let limits = LinkLimits { frame_bytes_max: 1024, outbox_bytes_max: 1024, calls_max: 1, heartbeat };
     /// let methods = vec!["enter".into(), "leave".into()];
     /// let (version, root) = (ffproto::Versions::OURS.max, ffproto::credential::PublicKey([0; 32]));
-    /// let peer = Peer { name: name("gate"), methods, kind, program, pid, incarnation, version, root };
-    /// let link = Link::new(name("net"), peer, limits, Default::default());
+    /// let peer = Peer { name: name("gate")?, methods, kind, program, pid, incarnation, version, root };
+    /// let link = Link::new(name("net")?, peer, limits, Default::default());
     /// link.change_methods(&MethodsChange { add: vec![(7, "dance".into())], remove: vec![0] });
     /// let numbers = ["enter", "leave", "dance"].map(|method| link.method_number(method));
     /// assert_eq!(numbers, [None, Some(1), Some(7)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn change_methods(&self, change: &MethodsChange) {
         self.0.methods.change(change);

@@ -26,16 +26,18 @@ const WAITING_MAX: usize = 4096;
 /// use ffnet::transport::{ClientStream, MemoryTransport, Transport, accept};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
-/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
 /// let transport = MemoryTransport::default();
-/// let mut listener = transport.listen(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-/// let mut client = transport.connect().unwrap();
-/// let served = accept(&mut *listener).await.unwrap();
-/// assert_eq!(served.try_write(b"welcome").unwrap(), 7);
+/// let mut listener = transport.listen(std::net::TcpListener::bind("127.0.0.1:0")?)?;
+/// let mut client = transport.connect()?;
+/// let served = accept(&mut *listener).await?;
+/// assert_eq!(served.try_write(b"welcome")?, 7);
 /// let mut heard = [0; 7];
-/// client.read_exact(&mut heard).await.unwrap();
+/// client.read_exact(&mut heard).await?;
 /// assert_eq!(&heard, b"welcome");
-/// # });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct MemoryTransport(Arc<Inner>);
