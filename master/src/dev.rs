@@ -59,6 +59,14 @@ enum Built {
     Stopped,
 }
 
+/// What became of a start.
+enum Started {
+    Up(Child),
+    Ended,
+    /// Somebody wanted an end while it came up, and nothing of it runs.
+    Stopped,
+}
+
 impl Dev {
     /// The game whose cluster that config is; `master` starts it.
     ///
@@ -93,7 +101,11 @@ impl Dev {
                     info!("built in {} ms: reload", begun.elapsed().as_millis());
                     signal(running, Signal::SIGHUP);
                 }
-                (Built::Yes, None) => cluster = self.start().await?,
+                (Built::Yes, None) => match self.start().await? {
+                    Started::Up(started) => cluster = Some(started),
+                    Started::Ended => {}
+                    Started::Stopped => return Ok(()),
+                },
             }
             loop {
                 tokio::select! {
@@ -140,8 +152,8 @@ impl Dev {
         }
     }
 
-    /// The cluster, when it is up; `None` when it has ended instead.
-    async fn start(&mut self) -> Result<Option<Child>, DevError> {
+    /// Starts the cluster, and waits until it is up: the master bounds that by `limits.start_s` of each node.
+    async fn start(&mut self) -> Result<Started, DevError> {
         let heard = NotifyListener::open(&self.chance).map_err(DevError::Start)?;
         let (program, arguments) = &self.master;
         let mut command = Command::new(program);
@@ -149,20 +161,23 @@ impl Dev {
         // Ctrl-C is for this program, which ends the cluster in order.
         command.stdin(Stdio::null()).process_group(0);
         let mut cluster = Some(command.spawn().map_err(DevError::Start)?);
-        loop {
+        let is_up = loop {
             tokio::select! {
                 words = heard.next() => if words.map_err(DevError::Start)?.contains(&Word::Ready) {
-                    return Ok(cluster);
+                    break true;
                 },
                 ended = ended(&mut cluster) => {
                     warn!("the cluster has not come up ({ended}): waiting for a change");
-                    return Ok(None);
+                    return Ok(Started::Ended);
                 }
                 command = self.signals.next() => if command != SignalCommand::Reload {
-                    // It is told again below, with what was asked for there.
-                    return Ok(cluster.inspect(|cluster| signal(cluster, Signal::SIGTERM)));
+                    break false;
                 }
             }
+        };
+        match cluster.take_if(|_| is_up) {
+            Some(cluster) => Ok(Started::Up(cluster)),
+            None => self.end(cluster).await.map(|()| Started::Stopped),
         }
     }
 
