@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ffproto::encrypt::Encrypt;
-use ffproto::{ClusterName, CommandId};
+use ffproto::{ClusterName, CommandId, NodeName};
 
 use crate::conf::Conf;
 use crate::database::database;
@@ -146,6 +146,10 @@ fn node(
         },
         mem: fields.bool("mem").unwrap_or(false),
         log: log(fields, folder),
+        process: match fields.text("process") {
+            Some(process) => Some(NodeName::try_from(process).ok()?),
+            None => None,
+        },
         cpu: fields.cpus("cpu").map(<[usize]>::to_vec),
         reload: fields.text("reload").map(str::to_owned),
         threads: fields.number("threads").unwrap_or(1),

@@ -115,6 +115,11 @@ mod tests {
         check("10001", "10001, \"route\": {\"special\": {\"gateserver\": [7]}}", &net);
         check("10001", "10001, \"limits\": {\"slow_client\": \"drop\"}", &net);
         check("10001", "10001, \"limits\": {\"slow_client\": \"disconnect\", \"idle_s\": 600}", none);
+        check(
+            "\"count\": 2",
+            "\"count\": 2, \"process\": \"game\"",
+            &none.replacen("changed []", "changed [\"game.1\", \"game.2\"]", 1),
+        );
         let children_too =
             none.replacen("changed []", "changed [\"gate\", \"net\", \"game.1\", \"game.2\"]", 1);
         check("10000", "10005", &children_too);

@@ -25,6 +25,7 @@ mod nearest;
 mod nodes;
 mod parents;
 mod ports;
+mod processes;
 mod report;
 mod rights;
 mod routes;

@@ -14,7 +14,7 @@ use crate::shape::shaped;
 use crate::tree::tree;
 use crate::value::Placed;
 use crate::vars::{Environment, write_out};
-use crate::{build, checks, parents, rights, routes};
+use crate::{build, checks, parents, processes, rights, routes};
 
 /// No config is larger: 4095 nodes, written out one by one, take a quarter of it.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
@@ -153,6 +153,7 @@ fn checked(
     let drafts = drafts(root.map("servers"), root.place_of("servers"), report);
     let links = parents::links(&drafts, report);
     checks::check(root, &drafts, report);
+    processes::check(&drafts, report);
     routes::check(&drafts, &links, report);
     rights::check(&drafts, report);
     let apps = apps(&drafts, report);

@@ -47,6 +47,23 @@ impl Cluster {
         self.nodes.iter().find(|node| node.name == *name)
     }
 
+    /// The nodes that run in one process with `node`, itself included, in the order of the config.
+    ///
+    /// ```
+    /// let config = r#"{ "master": { "rootport": 9999, "webport": 9998 }, "servers": {
+    ///     "gate": { "app": "gate", "process": "world" }, "shop": { "app": "shop" },
+    ///     "game": { "app": "game", "count": 2, "process": "world" } } }"#;
+    /// let cluster = ffconfig::parse(config, "config.json".as_ref(), &|_| None)?.cluster;
+    /// let with = |name| cluster.node(name).map(|node| cluster.in_process_with(node).map(|node| node.name.as_str()));
+    /// let with = |name| with(name).map(|names| names.collect::<Vec<_>>().join(" "));
+    /// assert_eq!(with("game.1").as_deref(), Some("gate game.1 game.2"));
+    /// assert_eq!(with("shop").as_deref(), Some("shop"));
+    /// # Ok::<(), ffconfig::LoadError>(())
+    /// ```
+    pub fn in_process_with<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = &'a Node> {
+        self.nodes.iter().filter(|other| other.shares_process_with(node))
+    }
+
     /// The nodes that have `name` among their parents.
     pub fn children_of<'a>(&'a self, name: &'a NodeName) -> impl Iterator<Item = &'a Node> {
         self.nodes.iter().filter(move |node| node.parents.iter().any(|p| p.name == *name))
@@ -94,7 +111,9 @@ impl Cluster {
         let anywhere = |listen: Option<Listen>| listen.map(|listen| Listen::new(listen.ip(), 0));
         let (netport, rootport) = (anywhere(model.netport), anywhere(model.rootport));
         let webport = anywhere(model.webport);
-        let another = Node { name: name.clone(), netport, rootport, webport, ..model.clone() };
+        // Who starts it starts a process for it.
+        let process = None;
+        let another = Node { name: name.clone(), netport, rootport, webport, process, ..model.clone() };
         let mut cluster = self.clone();
         for node in &mut cluster.nodes {
             let parent = node.parents.iter().find(|parent| parent.key == key).cloned();
@@ -183,7 +202,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// One node: one process.
+/// One node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
     /// Its name: the key under `servers`, with `.1`, `.2` … when `count` is given.
@@ -214,6 +233,8 @@ pub struct Node {
     pub mem: bool,
     /// `log`: the file that the node's log is appended to, besides the terminal; in the config's folder.
     pub log: Option<PathBuf>,
+    /// `process`: the process that the node shares with all others that name it. Default: a process of its own.
+    pub process: Option<NodeName>,
     /// `cpu`: the processors that the node may run on (firefly's affinity mask, or a list of numbers).
     pub cpu: Option<Vec<usize>>,
     /// `reload`: firefly's name of what a reload refreshes. A reload replaces the whole process, so it is
@@ -233,6 +254,13 @@ pub struct Node {
     pub rights: Rights,
     /// `login`: clients must log in first. Default: they need not.
     pub login: Option<Login>,
+}
+
+impl Node {
+    /// Whether the two run in one process; a node does with itself.
+    pub fn shares_process_with(&self, other: &Self) -> bool {
+        self.name == other.name || (self.process.is_some() && self.process == other.process)
+    }
 }
 
 /// `login`: the first message of a client is its login.

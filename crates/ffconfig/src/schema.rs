@@ -367,6 +367,11 @@ pub(crate) static SERVER: Section = Section {
             ValueKind::Cpus,
             "The processors that the node may run on: firefly's affinity mask (`5` is CPU 0 and 2), or a list of CPU numbers (`[0, 2]`). Absent: all.",
         ),
+        key(
+            "process",
+            ValueKind::Name,
+            "The name of the process that the node runs in: nodes of one name, and all of a `count`, share one. See [Nodes of one process](#nodes-of-one-process). Absent: a process of its own.",
+        ),
         key("threads", whole(1, 1024), "Threads of the node's runtime. Processes scale better: see `count`.")
             .or("1"),
         key(

@@ -44,6 +44,47 @@ fn a_login_needs_clients_and_a_command() {
 }
 
 #[test]
+fn nodes_of_one_process_agree_in_what_a_process_has_once() {
+    check(
+        &with_servers(
+            r#""gate": {"app": "a", "process": "world", "threads": 2, "cpu": 3, "log": "w.log"},
+"game": {"app": "a", "process": "world", "count": 2, "threads": 2, "cpu": [0, 1], "log": "w.log"},
+"hall": {"app": "a", "process": "world", "threads": 3, "cpu": [1], "log": "v.log", "host": "far"},
+"shop": {"app": "a", "process": "world"},
+"bank": {"app": "a", "process": "bank", "host": "localhost"},
+"till": {"app": "a", "process": "bank", "threads": 1}"#,
+        ),
+        &[
+            "4:53: servers.hall.threads: `threads` is 3 here and 2 at `servers.gate` on line 2: the nodes of a process (`world`) share it",
+            "4:63: servers.hall.cpu: `cpu` is [1] here and [0, 1] at `servers.gate` on line 2: the nodes of a process (`world`) share it",
+            "4:75: servers.hall.log: `log` is `v.log` here and `w.log` at `servers.gate` on line 2: the nodes of a process (`world`) share it",
+            "4:92: servers.hall.host: `host` is `far` here and the master's at `servers.gate` on line 2: the nodes of a process (`world`) share it",
+            "5:9: servers.shop: `threads` is 1 here and 2 at `servers.gate` on line 2: the nodes of a process (`world`) share it",
+            "5:9: servers.shop: `cpu` is absent here and [0, 1] at `servers.gate` on line 2: the nodes of a process (`world`) share it",
+            "5:9: servers.shop: `log` is absent here and `w.log` at `servers.gate` on line 2: the nodes of a process (`world`) share it",
+        ],
+    );
+}
+
+#[test]
+fn a_process_has_a_name_that_says_whose_it_is() {
+    check(
+        &with_servers(
+            r#""gate": {"app": "a", "process": "game.2"},
+"game": {"app": "a", "count": 2},
+"hall": {"app": "a", "process": "master"},
+"shop": {"app": "a", "process": "shop"},
+"bank": {"app": "a", "process": "a b"}"#,
+        ),
+        &[
+            "2:33: servers.gate.process: `game.2` is the name of a node in another process, `servers.game` on line 3",
+            "4:33: servers.hall.process: a process cannot be named as the master",
+            "6:33: servers.bank.process: ` ` may not stand there: a name is made of letters, digits, `_`, `-`, `.`, and starts with a letter or digit",
+        ],
+    );
+}
+
+#[test]
 fn a_value_of_another_type_says_what_was_expected() {
     check(
         &with_servers(
