@@ -9,8 +9,11 @@ use crate::nodes::Draft;
 use crate::ports::own_host;
 use crate::report::Report;
 
-/// The keys of a node that its whole process has, and their values as a person compares them.
-const SHARED: [(&str, fn(&Fields) -> String); 4] = [
+/// The value of a key, or what its absence means, as a person reads it.
+type Shown = fn(&Fields) -> String;
+
+/// The keys of a node that its whole process has.
+const SHARED: [(&str, Shown); 4] = [
     ("threads", |fields| fields.number("threads").unwrap_or(1_usize).to_string()),
     ("cpu", |fields| fields.cpus("cpu").map_or("absent".to_owned(), |cpus| format!("{cpus:?}"))),
     ("log", |fields| fields.text("log").map_or("absent".to_owned(), |log| format!("`{log}`"))),

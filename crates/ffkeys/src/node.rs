@@ -110,6 +110,40 @@ impl NodeKeys {
         bytes.map(Zeroizing::new)
     }
 
+    /// The bytes in which the keys of several nodes go to the one process that runs them: each behind its length, 32 bits, little-endian.
+    ///
+    /// # Errors
+    /// As [`to_bytes`](Self::to_bytes).
+    pub fn several_to_bytes<'k>(
+        several: impl IntoIterator<Item = &'k Self>,
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let each: Vec<_> = several.into_iter().map(Self::to_bytes).collect::<Result<_, _>>()?;
+        // All at once: a vector that grows leaves copies of secrets behind.
+        let mut all = Zeroizing::new(Vec::with_capacity(each.iter().map(|bytes| 4 + bytes.len()).sum()));
+        for bytes in each {
+            let length = u32::try_from(bytes.len()).map_err(|_| KeyError::Malformed)?;
+            all.extend_from_slice(&length.to_le_bytes());
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
+    }
+
+    /// The keys of several nodes, of those bytes and in their order.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`], also when something stands behind them, or one is longer than [`BYTES_MAX`](Self::BYTES_MAX).
+    pub fn several_of_bytes(bytes: &[u8]) -> Result<Vec<Self>, KeyError> {
+        let mut several = Vec::new();
+        let mut rest = bytes;
+        while let Some((length, behind)) = rest.split_first_chunk() {
+            let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| KeyError::Malformed)?;
+            let (one, behind) = behind.split_at_checked(length).ok_or(KeyError::Malformed)?;
+            several.push(Self::of_bytes(one)?);
+            rest = behind;
+        }
+        if rest.is_empty() { Ok(several) } else { Err(KeyError::Malformed) }
+    }
+
     /// Of those bytes.
     ///
     /// # Errors

@@ -147,6 +147,25 @@ fn keys_go_to_another_process_whole_or_not_at_all() {
 }
 
 #[test]
+fn the_keys_of_several_nodes_go_to_their_process_in_order_whole_or_not_at_all() {
+    let keys = keys(1, 0, None);
+    let several = [start(&keys, "gate"), start(&keys, "game1")];
+    let bytes = NodeKeys::several_to_bytes(&several).unwrap();
+    assert_eq!(bytes[..4], u32::try_from(several[0].to_bytes().unwrap().len()).unwrap().to_le_bytes());
+    let read = NodeKeys::several_of_bytes(&bytes).unwrap();
+    let credentials =
+        |several: &[NodeKeys]| several.iter().map(|keys| keys.credential().clone()).collect::<Vec<_>>();
+    assert_eq!(credentials(&read), credentials(&several));
+    assert!(NodeKeys::several_of_bytes(b"").unwrap().is_empty());
+    let behind = [&bytes[..], b"x"].concat();
+    let huge = [&u32::MAX.to_le_bytes()[..], &bytes[4..]].concat();
+    let first = 4 + several[0].to_bytes().unwrap().len();
+    for wrong in [&bytes[..bytes.len() - 1], &bytes[..first + 2], &bytes[4..], &behind, &huge] {
+        assert!(matches!(NodeKeys::several_of_bytes(wrong), Err(KeyError::Malformed)));
+    }
+}
+
+#[test]
 fn nothing_secret_is_printed() {
     let keys = keys(1, 0, None);
     let (game, name_key) = (start(&keys, "game1"), keys.name_key(claims("x"), &Chance::seeded(1)).unwrap());

@@ -1,8 +1,10 @@
 //! Listening sockets: opening them, naming who holds a busy one, and handing them to a child process.
 //!
 //! The master opens every socket and the child inherits it, so a port stays open while its node restarts:
-//! connections wait in the backlog. How a child is told: `FF_LISTEN=net=7,root=8,web=9`.
+//! connections wait in the backlog. How a child is told: `FF_LISTEN=net=7,root=8,web=9`; a child that runs several nodes:
+//! `FF_LISTEN=gate:root=7,net:net=8`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -12,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Mutex;
 
+use ffproto::NodeName;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -190,12 +193,26 @@ impl Passed {
 /// # Errors
 /// No more descriptors.
 pub fn pass(listeners: &[(Port, &TcpListener)]) -> io::Result<Passed> {
-    let mut passed = Passed { env: String::new(), _copies: Vec::with_capacity(listeners.len()) };
-    for (port, listener) in listeners {
+    pass_named(listeners.iter().map(|(port, listener)| (port.word().to_owned(), *listener)))
+}
+
+/// Makes such copies of the listeners of several nodes, for one process that runs them all; it finds them by [`take_of_several`].
+///
+/// # Errors
+/// No more descriptors.
+pub fn pass_to_several(listeners: &[(&NodeName, Port, &TcpListener)]) -> io::Result<Passed> {
+    let named =
+        |(node, port, listener): &(&NodeName, Port, _)| (format!("{node}:{}", port.word()), *listener);
+    pass_named(listeners.iter().map(named))
+}
+
+fn pass_named<'l>(listeners: impl Iterator<Item = (String, &'l TcpListener)>) -> io::Result<Passed> {
+    let mut passed = Passed { env: String::new(), _copies: Vec::new() };
+    for (word, listener) in listeners {
         // `dup` clears close-on-exec on the copy; the master's own descriptor keeps it.
         let copy = nix::unistd::dup(listener.as_fd())?;
         let comma = if passed.env.is_empty() { "" } else { "," };
-        passed.env.push_str(&format!("{comma}{}={}", port.word(), copy.as_raw_fd()));
+        passed.env.push_str(&format!("{comma}{word}={}", copy.as_raw_fd()));
         passed._copies.push(copy);
     }
     Ok(passed)
@@ -218,6 +235,9 @@ pub enum TakeError {
     /// The value is not of the form `net=7,root=8,web=9`.
     #[error("{ENV}: `{0}` is not of the form net=7,root=8,web=9")]
     Malformed(String),
+    /// The value is not of the form `gate:root=7,net:net=8`.
+    #[error("{ENV}: `{0}` is not of the form gate:root=7,net:net=8")]
+    MalformedOfSeveral(String),
     /// A number that stands for no inherited, listening TCP socket, or that was taken before.
     #[error("{ENV}: descriptor {number} is {what}")]
     Descriptor {
@@ -236,13 +256,37 @@ pub enum TakeError {
 /// [`TakeError`]. Sockets that were taken before the fault are closed again.
 pub fn take(env_value: &str) -> Result<Inherited, TakeError> {
     let mut inherited = Inherited::default();
+    let malformed = || TakeError::Malformed(env_value.chars().take(100).collect());
     for part in env_value.split(',').filter(|part| !part.is_empty()) {
-        let malformed = || TakeError::Malformed(env_value.chars().take(100).collect());
-        let (word, number) = part.split_once('=').ok_or_else(malformed)?;
+        inherited.take(part, malformed)?;
+    }
+    Ok(inherited)
+}
+
+/// Turns the value of [`ENV`] of a process of several nodes into the sockets of each, as [`take`] does for one. A node that is not
+/// there has none.
+///
+/// # Errors
+/// [`TakeError`]. Sockets that were taken before the fault are closed again.
+pub fn take_of_several(env_value: &str) -> Result<BTreeMap<NodeName, Inherited>, TakeError> {
+    let mut of_nodes: BTreeMap<NodeName, Inherited> = BTreeMap::new();
+    let malformed = || TakeError::MalformedOfSeveral(env_value.chars().take(100).collect());
+    for part in env_value.split(',').filter(|part| !part.is_empty()) {
+        let (node, socket) = part.split_once(':').ok_or_else(malformed)?;
+        let node = NodeName::try_from(node).map_err(|_| malformed())?;
+        of_nodes.entry(node).or_default().take(socket, malformed)?;
+    }
+    Ok(of_nodes)
+}
+
+impl Inherited {
+    /// Takes what one part of the value names: `net=7`.
+    fn take(&mut self, part: &str, malformed: impl Fn() -> TakeError) -> Result<(), TakeError> {
+        let (word, number) = part.split_once('=').ok_or_else(&malformed)?;
         let slot = match word {
-            "net" => &mut inherited.net,
-            "root" => &mut inherited.root,
-            "web" => &mut inherited.web,
+            "net" => &mut self.net,
+            "root" => &mut self.root,
+            "web" => &mut self.web,
             _ => return Err(malformed()),
         };
         let number: i32 = number.parse().map_err(|_| malformed())?;
@@ -250,8 +294,8 @@ pub fn take(env_value: &str) -> Result<Inherited, TakeError> {
             return Err(malformed());
         }
         *slot = Some(take_one(number).map_err(|what| TakeError::Descriptor { number, what })?);
+        Ok(())
     }
-    Ok(inherited)
 }
 
 /// Makes "is it untaken? then it is mine" one step, whatever threads call it.
@@ -355,6 +399,41 @@ mod tests {
 
         let again = take(&env).unwrap_err().to_string();
         assert!(again.ends_with("is not inherited, or taken already"), "{again}");
+    }
+
+    #[test]
+    fn the_sockets_of_several_nodes_are_taken_by_whose_they_are() {
+        let sockets = [loopback(), loopback(), loopback()];
+        let name = |name: &str| NodeName::try_from(name).unwrap();
+        let (gate, game) = (name("gate"), name("game.1"));
+        let [root, net, web] = &sockets;
+        let passed =
+            pass_to_several(&[(&gate, Port::Root, root), (&game, Port::Net, net), (&game, Port::Web, web)])
+                .unwrap();
+        let env = passed.env_value().to_owned();
+        for copy in passed._copies {
+            let _ = std::os::fd::IntoRawFd::into_raw_fd(copy);
+        }
+        let mut taken = take_of_several(&env).unwrap();
+        let at = |socket: &TcpListener| socket.local_addr().unwrap();
+        let of_gate = taken.remove(&gate).unwrap();
+        assert!(of_gate.net.is_none() && of_gate.web.is_none());
+        assert_eq!(at(&of_gate.root.unwrap()), at(root));
+        let of_game = taken.remove(&game).unwrap();
+        assert_eq!((at(&of_game.net.unwrap()), at(&of_game.web.unwrap())), (at(net), at(web)));
+        assert!(taken.is_empty() && of_game.root.is_none());
+
+        assert!(take_of_several("").unwrap().is_empty());
+        for bad in ["net=7", "gate:7", "gate:door=7", ":net=7", "ga te:net=7", "gate:net=x"] {
+            let refused = take_of_several(bad).unwrap_err().to_string();
+            assert_eq!(
+                refused,
+                format!("FF_LISTEN: `{bad}` is not of the form gate:root=7,net:net=8"),
+                "{bad}"
+            );
+        }
+        let refused = take_of_several("gate:net=1").unwrap_err().to_string();
+        assert_eq!(refused, "FF_LISTEN: descriptor 1 is one of stdin, stdout, stderr");
     }
 
     #[test]
