@@ -39,33 +39,75 @@ pub fn startup(
     env: &dyn Fn(&str) -> Option<String>,
     ambient: &Ambient,
 ) -> Result<Startup, StartupError> {
-    let versions = Versions::told(env(SPEAK_ENV).as_deref())?;
-    let incarnation = incarnation(env(INCARNATION_ENV), &ambient.clock).map_err(StartupError::Incarnation)?;
     if let Some(path) = key_file {
+        let (incarnation, versions) = start(env, ambient)?;
         let fault = |source| StartupError::KeyFile { path: path.to_owned(), source };
         let text = private_file::read(path).map_err(|source| fault(KeyFileError::File(source)))?;
         let key = NameKey::of_text(&text).map_err(|source| fault(KeyFileError::Key(source)))?;
         let keys = key.start(incarnation, &ambient.chance)?;
         return Ok(Startup { versions, ..Startup::with_keys(keys) });
     }
-    let keys = match env(KEY_ENV) {
+    let given = |bytes: &[u8]| Ok(vec![NodeKeys::of_bytes(bytes)?]);
+    let mut only = started(1, given, config, env, ambient)?;
+    only.pop().ok_or(StartupError::KeysOf { given: 0, nodes: 1 })
+}
+
+/// What the process of several `nodes` is started with, in their order: as [`startup`], with one incarnation for all.
+///
+/// # Errors
+/// [`StartupError`], by what is wrong.
+pub fn startups(
+    nodes: usize,
+    config: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    ambient: &Ambient,
+) -> Result<Vec<Startup>, StartupError> {
+    started(nodes, NodeKeys::several_of_bytes, config, env, ambient)
+}
+
+/// Which start this is, and what it speaks.
+fn start(
+    env: &dyn Fn(&str) -> Option<String>,
+    ambient: &Ambient,
+) -> Result<(Incarnation, Versions), StartupError> {
+    let versions = Versions::told(env(SPEAK_ENV).as_deref())?;
+    let incarnation = incarnation(env(INCARNATION_ENV), &ambient.clock).map_err(StartupError::Incarnation)?;
+    Ok((incarnation, versions))
+}
+
+/// The starts of `nodes` nodes, whose keys the master has given in a form that `given` reads, or gives when it is asked.
+fn started(
+    nodes: usize,
+    given: impl FnOnce(&[u8]) -> Result<Vec<NodeKeys>, KeyError>,
+    config: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    ambient: &Ambient,
+) -> Result<Vec<Startup>, StartupError> {
+    let (incarnation, versions) = start(env, ambient)?;
+    let keys: Vec<KeySource> = match env(KEY_ENV) {
         Some(_) => {
-            KeySource::Given(Box::new(NodeKeys::of_bytes(&given_keys().map_err(StartupError::Given)?)?))
+            let keys = given(&given_keys(nodes).map_err(StartupError::Given)?)?;
+            keys.into_iter().map(|keys| KeySource::Given(Box::new(keys))).collect()
         }
         None if env(INCARNATION_ENV).is_some() => return Err(StartupError::MasterBeforeKeys),
         None => {
             let (base, uid) = (run_folder::base(&|name| env(name).map(OsString::from)), geteuid().as_raw());
-            KeySource::Master(run_folder::of_config(&base, config, uid))
+            let folder = run_folder::of_config(&base, config, uid);
+            std::iter::repeat_with(|| KeySource::Master(folder.clone())).take(nodes).collect()
         }
     };
-    Ok(Startup { incarnation, keys, versions })
+    if keys.len() != nodes {
+        return Err(StartupError::KeysOf { given: keys.len(), nodes });
+    }
+    Ok(keys.into_iter().map(|keys| Startup { incarnation, keys, versions }).collect())
 }
 
 /// The keys that the master has written to the standard input, which nothing else comes over: no process that is started
 /// beside this one or by it ever has that pipe, and nothing of it is in an argument or in the environment.
-fn given_keys() -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(NodeKeys::BYTES_MAX));
-    io::stdin().lock().take(NodeKeys::BYTES_MAX as u64).read_to_end(&mut bytes)?;
+fn given_keys(nodes: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let bytes_max = nodes.saturating_mul(size_of::<u32>() + NodeKeys::BYTES_MAX);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(bytes_max));
+    io::stdin().lock().take(bytes_max as u64).read_to_end(&mut bytes)?;
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     Ok(bytes)
 }
@@ -85,6 +127,14 @@ pub enum StartupError {
     /// The master's keys cannot be read.
     #[error("the master has given no keys")]
     Given(#[source] io::Error),
+    /// The master has given keys of another number of nodes.
+    #[error("the master has given the keys of {given} nodes, and this process has {nodes}")]
+    KeysOf {
+        /// How many it has given.
+        given: usize,
+        /// How many nodes the process has.
+        nodes: usize,
+    },
     /// What the master has given is no key, or none can be made.
     #[error(transparent)]
     Key(#[from] KeyError),

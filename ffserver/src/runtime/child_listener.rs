@@ -120,9 +120,10 @@ fn take(stream: TcpStream, from: SocketAddr, root: &Arc<ChildListener>) {
     root.links.spawn(child(stream, from.to_string(), slot, root.clone()));
 }
 
-/// A child that has proved who it is, and the tables whose methods the handshake has told it.
+/// A child that has proved who it is, from where, and the tables whose methods the handshake has told it.
 struct Admitted {
     peer: Peer,
+    from: String,
     tables: Arc<HandlerTables>,
 }
 
@@ -173,7 +174,7 @@ async fn open<S>(
         Ok((_, peer)) if !executor.node.identity().trusts(peer.root) => {
             warn!(%address, "no child: {STRANGER}")
         }
-        Ok((stream, peer)) => return Some((stream, Admitted { peer, tables })),
+        Ok((stream, peer)) => return Some((stream, Admitted { peer, from: address.to_owned(), tables })),
         Err(error @ HandshakeError::Crowded) => debug!(%address, "no child: {error}"),
         Err(error) => warn!(%address, "no child: {}", fftelemetry::chain(&error)),
     }
@@ -186,7 +187,7 @@ where
 {
     let executor = &root.inbound.executor;
     let (identity, transit) = (executor.node.identity(), executor.node.transit());
-    let Admitted { peer, tables } = child;
+    let Admitted { peer, from, tables } = child;
     let link = transit.new_link(peer);
     transit.link_up(Side::Child, &link);
     if !transit.add_child(link.clone()) {
@@ -195,7 +196,8 @@ where
     executor.tables.begin_link(&link, Audience::CHILDREN, &tables);
     drop(tables);
     let name = link.peer().name.clone();
-    info!(child = %name, incarnation = %link.peer().incarnation, "child linked");
+    info!(child = %name, incarnation = %link.peer().incarnation, %from, "child linked");
+    drop(from);
     drop(tell(&root, "on_child_connected", executor.hooks.child_connected.as_ref(), &link));
     let at = PeerKey::new(Side::Child, name.clone());
     let service = LinkService::new(root.inbound.clone(), at, Audience::CHILDREN);

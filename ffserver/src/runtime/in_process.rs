@@ -1,9 +1,10 @@
-//! Links in memory between the nodes of one process: for `appmain --all`, small deployments and debuggers.
+//! Links in memory between the nodes of one process: all of a cluster (`appmain --all`), or some of them (`appmain A B C`), whose
+//! links to the others are TCP.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ffproto::NodeName;
+use ffproto::{Incarnation, NodeName};
 use parking_lot::Mutex;
 use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc, watch};
@@ -22,9 +23,20 @@ pub struct InProcessNet(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    parents: Mutex<HashMap<NodeName, mpsc::Sender<DuplexStream>>>,
+    parents: Mutex<HashMap<ParentStart, Entrance>>,
     opened: Notify,
     residents: watch::Sender<Residents>,
+}
+
+/// One start of a parent: while a process is replaced, the other start of the same name is in another process.
+type ParentStart = (NodeName, Incarnation);
+
+/// Where the children of one parent come in.
+#[derive(Clone)]
+struct Entrance {
+    to: mpsc::Sender<DuplexStream>,
+    /// Whether the parent's ports are open: they are closed while it hands over.
+    ports: watch::Receiver<bool>,
 }
 
 impl InProcessNet {
@@ -33,27 +45,86 @@ impl InProcessNet {
         &self.0.residents
     }
 
-    /// The children of `parent` arrive here from now on.
-    pub(crate) fn listen(&self, parent: NodeName) -> mpsc::Receiver<DuplexStream> {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        self.0.parents.lock().insert(parent, sender);
+    /// The children of a start of `parent` arrive here from now on; `ports` says whether its ports are open.
+    pub(crate) fn listen(
+        &self,
+        parent: NodeName,
+        incarnation: Incarnation,
+        ports: watch::Receiver<bool>,
+    ) -> mpsc::Receiver<DuplexStream> {
+        let (to, receiver) = mpsc::channel(WAITING_MAX);
+        let mut parents = self.0.parents.lock();
+        parents.retain(|_, entrance| !entrance.to.is_closed());
+        parents.insert((parent, incarnation), Entrance { to, ports });
+        drop(parents);
         self.0.opened.notify_waiters();
         receiver
     }
 
-    /// Connects to `parent`, once it listens. Cancel-safe.
-    pub(crate) async fn dial(&self, parent: &NodeName) -> DuplexStream {
+    /// Connects to a start of `parent`, once it listens. Cancel-safe.
+    pub(crate) async fn dial(&self, parent: &NodeName, incarnation: Incarnation) -> DuplexStream {
         loop {
             // Asked for before looking, so that an opening between the two is not missed.
             let opened = self.0.opened.notified();
-            let known = self.0.parents.lock().get(parent).cloned();
-            if let Some(sender) = known.filter(|sender| !sender.is_closed()) {
-                let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-                if sender.send(theirs).await.is_ok() {
-                    return ours;
-                }
+            if let Some(entrance) = self.entrance(parent, incarnation)
+                && let Some(stream) = entrance.enter().await
+            {
+                return stream;
             }
             opened.await;
         }
+    }
+
+    /// Connects to a start of `parent` when it listens here, with its ports open; `None` when it does not, as one of another
+    /// process. Cancel-safe.
+    pub(crate) async fn dial_if_here(
+        &self,
+        parent: &NodeName,
+        incarnation: Incarnation,
+    ) -> Option<DuplexStream> {
+        let entrance = self.entrance(parent, incarnation)?;
+        // One that hands over lets nobody in: over TCP its successor does, whose socket is the same.
+        let is_open = *entrance.ports.borrow();
+        if is_open { entrance.enter().await } else { None }
+    }
+
+    fn entrance(&self, parent: &NodeName, incarnation: Incarnation) -> Option<Entrance> {
+        let parents = self.0.parents.lock();
+        parents.get(&(parent.clone(), incarnation)).filter(|entrance| !entrance.to.is_closed()).cloned()
+    }
+}
+
+impl Entrance {
+    /// The child's end of a new link; `None` when the parent listens no more.
+    async fn enter(&self) -> Option<DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        self.to.send(theirs).await.ok().map(|()| ours)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_parent_is_linked_in_memory_by_those_that_mean_its_start_while_it_lets_children_in() {
+        let (net, gate) = (InProcessNet::default(), NodeName::try_from("gate").unwrap());
+        let ports = watch::Sender::new(true);
+        let is_here = async |incarnation| net.dial_if_here(&gate, Incarnation(incarnation)).await.is_some();
+        assert!(!is_here(7).await, "nobody listens");
+        let mut arriving = net.listen(gate.clone(), Incarnation(7), ports.subscribe());
+        assert!(is_here(7).await);
+        assert!(!is_here(6).await && !is_here(8).await, "those are in other processes");
+        ports.send_replace(false);
+        assert!(!is_here(7).await, "it hands over");
+        ports.send_replace(true);
+        assert!(is_here(7).await, "it has taken back");
+        for _ in 0..2 {
+            assert!(arriving.try_recv().is_ok());
+        }
+        drop(arriving);
+        assert!(!is_here(7).await, "it has ended");
+        let _next = net.listen(gate.clone(), Incarnation(8), ports.subscribe());
+        assert_eq!(net.0.parents.lock().len(), 1, "what has ended is not kept");
     }
 }

@@ -9,4 +9,5 @@ pub(crate) mod parent_dialer;
 pub(crate) mod preflight;
 pub mod process;
 pub(crate) mod server;
+pub(crate) mod shared_process;
 pub(crate) mod web;

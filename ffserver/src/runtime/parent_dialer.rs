@@ -46,15 +46,16 @@ struct ParentLink {
     inbound: Arc<Inbound>,
     config: ffconfig::Parent,
     audience: Audience,
-    /// Where parents of this process listen, if there are any.
+    /// Where parents listen that this process hosts, if it hosts any.
     net: Option<InProcessNet>,
     /// Jitter, so that the children of one parent do not come back in step.
     chance: Chance,
 }
 
-/// A peer, and the tables whose methods the handshake has told it.
+/// A peer, where it was reached, and the tables whose methods the handshake has told it.
 struct ToldPeer {
     peer: Peer,
+    at: LinkAddress,
     tables: Arc<HandlerTables>,
 }
 
@@ -133,13 +134,13 @@ impl ParentLink {
         whereabouts: &mut watch::Receiver<Whereabouts>,
         links: &mut JoinSet<()>,
     ) -> Result<(), HandshakeError> {
-        match self.open(at).await? {
+        match self.open(at, incarnation).await? {
             Connection::Tcp(stream) => {
                 let (tables, local) = self.introduce()?;
                 let (to, encrypt) = (&self.config.name, self.inbound.executor.node.identity().encrypt());
                 let opened = channel::dial(stream, encrypt, Purpose::Link, local, to, incarnation);
                 let (channel, peer) = opened.await?;
-                let told = ToldPeer { peer, tables };
+                let told = ToldPeer { peer, at, tables };
                 // What carries the load is looked at once, and not in each read and write.
                 match channel {
                     Channel::Plain(stream) => self.link(stream, told, whereabouts, links).await,
@@ -150,22 +151,30 @@ impl ParentLink {
                 let (tables, local) = self.introduce()?;
                 let to = &self.config.name;
                 let peer = dial_start(&mut stream, Purpose::Link, &local, to, incarnation).await?;
-                self.link(stream, ToldPeer { peer, tables }, whereabouts, links).await;
+                let told = ToldPeer { peer, at: LinkAddress::InProcess, tables };
+                self.link(stream, told, whereabouts, links).await;
             }
         }
         Ok(())
     }
 
-    async fn open(&self, at: LinkAddress) -> Result<Connection, HandshakeError> {
+    /// Connects to that start of the parent: in memory when this process hosts it, wherever else it is said to listen.
+    async fn open(&self, at: LinkAddress, incarnation: Incarnation) -> Result<Connection, HandshakeError> {
+        let name = &self.config.name;
         let opened = async {
             match (at, &self.net) {
-                (LinkAddress::Tcp(at), _) => {
+                (LinkAddress::Tcp(at), net) => {
+                    if let Some(net) = net
+                        && let Some(stream) = net.dial_if_here(name, incarnation).await
+                    {
+                        return Ok(Connection::InProcess(stream));
+                    }
                     let stream = TcpStream::connect(at).await?;
                     stream.set_nodelay(true)?;
                     Ok(Connection::Tcp(stream))
                 }
                 (LinkAddress::InProcess, Some(net)) => {
-                    Ok(Connection::InProcess(net.dial(&self.config.name).await))
+                    Ok(Connection::InProcess(net.dial(name, incarnation).await))
                 }
                 (LinkAddress::InProcess, None) => {
                     let why = "it is shown in this process, which has no InProcessNet";
@@ -221,7 +230,7 @@ impl ParentLink {
     /// Runs the link with the driver that is made for it until it ends.
     async fn serve<D: Future<Output = Closed>>(
         &self,
-        ToldPeer { peer, tables }: ToldPeer,
+        ToldPeer { peer, at: address, tables }: ToldPeer,
         driver: impl FnOnce(Link, LinkService) -> D,
     ) {
         let executor = &self.inbound.executor;
@@ -232,7 +241,7 @@ impl ParentLink {
         transit.add_parent(link.clone());
         executor.tables.begin_link(&link, self.audience, &tables);
         drop(tables);
-        info!(parent = %name, %incarnation, "parent linked");
+        info!(parent = %name, %incarnation, at = %address, "parent linked");
         let at = PeerKey::new(Side::Parent, name.clone());
         let service = LinkService::new(self.inbound.clone(), at, self.audience);
         let why = driver(link.clone(), service).await;

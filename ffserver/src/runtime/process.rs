@@ -1,5 +1,5 @@
-//! The process around one node: its incarnation, its runtime, its processors, its signals. A process that hosts several
-//! nodes uses none of this.
+//! The process around nodes: its incarnation, its runtime, its processors, its signals, the watch of its loop. Of one node, of
+//! several ([`run_nodes`]), or of all of a cluster without a master ([`run_all`]).
 
 use std::io;
 use std::sync::Arc;
@@ -24,11 +24,14 @@ use crate::gateway::busy_poll;
 use crate::identity::Identity;
 use crate::identity::keys::{Startup, keys_of_all};
 use crate::identity::lifecycle::Phase;
-pub use crate::identity::startup::{KeyFileError, StartupError, incarnation, startup};
+pub use crate::identity::startup::{KeyFileError, StartupError, incarnation, startup, startups};
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::{LoopNotice, LoopWatch, Watchdog};
 use crate::runtime::in_process::InProcessNet;
 use crate::runtime::server::{BuildError, FFServer, RunError};
+pub use crate::runtime::shared_process::{
+    NodeFailed, NodeFailure, ProcessSettings, ShareError, own_nodes, run_nodes,
+};
 
 const EVENT_INTERVAL: u32 = 256;
 
@@ -91,7 +94,7 @@ pub fn own_node(
     let server = FFServer::with_startup(cluster, node, apps, startup, ambient)?;
     let server = server.own_process(env(SUCCEEDS_ENV).is_some());
     let server = if env(INCARNATION_ENV).is_some() { server.launched_by_master() } else { server };
-    watch_loop(server.identity().clone(), server.watchdog().clone(), env(notify::ENV))?;
+    watch_loop(vec![(server.identity().clone(), server.watchdog().clone())], env(notify::ENV))?;
     Ok(server)
 }
 
@@ -112,17 +115,13 @@ pub fn keep_files_private() {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
 }
 
-/// Watches from a thread of its own whether the node's loop turns, and logs where it stands when it does not
+/// Watches from a thread of its own whether the loop of a process turns, and logs where it stands when it does not
 /// for a second: the name of the handler is then the last line before the master ends the process. Who listens at
-/// the socket `manager` ([`notify::ENV`]) is told that the node is ready, and that its loop turns.
+/// the socket `manager` ([`notify::ENV`]) is told that the nodes are ready, and that their loop turns.
 ///
 /// # Errors
 /// When the system has no threads left.
-pub(crate) fn watch_loop(
-    identity: Identity,
-    watchdog: Arc<Watchdog>,
-    manager: Option<String>,
-) -> io::Result<()> {
+pub(crate) fn watch_loop(nodes: Vec<WatchedNode>, manager: Option<String>) -> io::Result<()> {
     const LOOK_EVERY: Duration = Duration::from_millis(250);
     let (mut manager, mut told) = (manager, None);
     #[allow(clippy::disallowed_methods, reason = "it is a thread of its own that sleeps, and not the loop")]
@@ -132,19 +131,17 @@ pub(crate) fn watch_loop(
             std::thread::sleep(LOOK_EVERY);
             let away = looked.elapsed();
             looked = Instant::now();
+            // Any node's beat is the loop's.
+            let beats = nodes.iter().fold(0_u64, |beats, (_, watchdog)| beats.wrapping_add(watchdog.beats()));
             if let Some(socket) = manager.take() {
                 told = ManagerNotifier::new(&socket);
             }
             if let Some(told) = &mut told {
-                told.tell(identity.lifecycle().phase(), watchdog.beats());
+                told.tell(phase_of(nodes.iter().map(|(node, _)| node.lifecycle().phase())), beats);
             }
-            match watch.look(watchdog.beats(), away) {
+            match watch.look(beats, away) {
                 Some(LoopNotice::Stands(still)) => {
-                    let place = watchdog.handler();
-                    let place = place
-                        .as_ref()
-                        .map_or("no handler (a task or a hook of the app)", |place| place.name());
-                    error!("the loop has not turned for {still:?}: it is in {place}");
+                    error!("the loop has not turned for {still:?}: it is in {}", place(&nodes));
                 }
                 Some(LoopNotice::TurnsAgain(still)) => warn!("the loop turns again, after {still:?}"),
                 None => {}
@@ -152,6 +149,25 @@ pub(crate) fn watch_loop(
         }
     };
     std::thread::Builder::new().name("watch".into()).spawn(watch).map(drop)
+}
+
+/// A node whose loop is watched.
+pub(crate) type WatchedNode = (Identity, Arc<Watchdog>);
+
+/// The place at which the loop of these nodes is.
+fn place(nodes: &[WatchedNode]) -> String {
+    let polled = nodes.iter().find_map(|(node, watchdog)| Some((node, watchdog.handler()?)));
+    match polled {
+        Some((node, handler)) if nodes.len() > 1 => format!("{} of {}", handler.name(), node.name()),
+        Some((_, handler)) => handler.name().to_owned(),
+        None => "no handler (a task or a hook of the app)".to_owned(),
+    }
+}
+
+/// The phase of a process, of those of its nodes: it is ready when all are, and stops when none serves.
+fn phase_of(nodes: impl Iterator<Item = Phase> + Clone) -> Phase {
+    let order = [Phase::Starting, Phase::Ready, Phase::Stopping];
+    order.into_iter().find(|phase| nodes.clone().any(|node| node == *phase)).unwrap_or(Phase::HandedOver)
 }
 
 /// The manager of this process, and what it has been told.

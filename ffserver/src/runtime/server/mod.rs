@@ -150,8 +150,17 @@ enum NodePlace {
     Alone,
     /// In a process that hosts all nodes of its cluster.
     InProcess(InProcessNet, NodeNumber),
-    /// In a process of its own, `launched` by a master or by hand; with `succeeds` it takes over from an old one.
-    OwnProcess { succeeds: bool, launched: bool },
+    /// In a process of its own, `launched` by a master or by hand; with `succeeds` it takes over from an old one. With `shared` the
+    /// process is also that of others.
+    OwnProcess { succeeds: bool, launched: bool, shared: Option<SharedProcess> },
+}
+
+/// A process that several nodes share, and not all of their cluster.
+struct SharedProcess {
+    /// Where the nodes of the process link in memory.
+    net: InProcessNet,
+    /// The number of nodes that it was started with.
+    members: u32,
 }
 
 impl FFServer {
@@ -287,7 +296,17 @@ impl FFServer {
     /// until this one can ([`SUCCEEDS_ENV`](crate::process::SUCCEEDS_ENV)).
     #[must_use]
     pub fn own_process(mut self, succeeds: bool) -> Self {
-        self.place = NodePlace::OwnProcess { succeeds, launched: succeeds };
+        self.place = NodePlace::OwnProcess { succeeds, launched: succeeds, shared: None };
+        self
+    }
+
+    /// Makes the process of this node one that it shares with others, `members` with itself: it links in memory to those that are
+    /// given the same `net`, and to any other over TCP.
+    #[must_use]
+    pub(crate) fn shares_process(mut self, net: InProcessNet, members: u32) -> Self {
+        if let NodePlace::OwnProcess { shared, .. } = &mut self.place {
+            *shared = Some(SharedProcess { net, members });
+        }
         self
     }
 
@@ -343,6 +362,14 @@ impl FFServer {
     fn leaves_first(&self) -> bool {
         let shows = self.discovery.is_some() || matches!(self.place, NodePlace::InProcess(..));
         shows && self.config().netport.is_none()
+    }
+
+    /// The nodes that take over one after the other with this one, itself included.
+    fn members_of_process(&self) -> u32 {
+        match &self.place {
+            NodePlace::OwnProcess { shared: Some(shared), .. } => shared.members,
+            _ => 1,
+        }
     }
 
     fn succeeds(&self) -> bool {

@@ -14,7 +14,7 @@ use ffstore::Stores;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -232,7 +232,8 @@ impl FFServer {
             door.accept().await.map_err(TakeOverError::from)
         };
         let alone = || TakeOverError::Alone(self.identity.name().clone());
-        let until = tokio::time::Instant::now() + self.identity.limits().start;
+        let (start, before) = (self.identity.limits().start, self.members_of_process());
+        let until = Instant::now() + start * before;
         let mut lost = control.lost.clone();
         let passage = tokio::select! {
             () = self.stop.begun() => return Err(alone().into()),
@@ -240,6 +241,7 @@ impl FFServer {
             _ = lost.wait_for(|lost| *lost) => return Err(TakeOverError::NoMaster.into()),
             passage = timeout_at(until, passage) => passage.map_err(|_late| alone())??,
         };
+        let until = until.min(Instant::now() + start);
         Ok(Receiver::new(passage, node, &self.hooks, self.edge.transport.name(), until).await?)
     }
 
@@ -261,8 +263,9 @@ impl FFServer {
         node.transit().expect_peers(self.succeeds());
         if let Some(listener) = root {
             let root = Arc::new(Self::root(&inbound, &links));
-            if let NodePlace::InProcess(hub, _) = &self.place {
-                let arriving = hub.listen(node.name().clone());
+            if let Some(net) = self.in_process_net() {
+                let incarnation = self.identity.incarnation();
+                let arriving = net.listen(node.name().clone(), incarnation, ports.subscribe());
                 let served = child_listener::serve_memory(arriving, root.clone(), self.stop.token());
                 tasks.push(tokio::spawn(served));
             }
@@ -324,7 +327,8 @@ impl FFServer {
     fn in_process_net(&self) -> Option<InProcessNet> {
         match &self.place {
             NodePlace::InProcess(net, _) => Some(net.clone()),
-            NodePlace::Alone | NodePlace::OwnProcess { .. } => None,
+            NodePlace::OwnProcess { shared, .. } => shared.as_ref().map(|shared| shared.net.clone()),
+            NodePlace::Alone => None,
         }
     }
 
