@@ -44,6 +44,7 @@ mod replacement;
 mod rotation;
 mod routing;
 mod sessions;
+mod shared_process;
 mod single;
 mod strangers;
 mod succession;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use fftelemetry::labelled;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::Notify;
@@ -76,7 +77,7 @@ impl Deadlines {
             }
             None => {
                 table.next_look = Some(deadline);
-                drop(tokio::spawn(watch(self.clone(), deadline)));
+                drop(tokio::spawn(labelled(watch(self.clone(), deadline))));
             }
         }
         true

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ffnet::transport::{ClientListener, ClientStream, Transport};
 use ffproto::{SessionId, handover};
+use fftelemetry::labelled;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -145,7 +146,7 @@ impl Clients {
     /// own it.
     fn run(&self, connection: Connection) {
         let (clients, mut connection) = (self.clone(), Box::new(connection));
-        self.connections.spawn(async move {
+        self.connections.spawn(labelled(async move {
             let end = loop {
                 let closed = (&mut connection).await;
                 match clients.end(connection, closed) {
@@ -157,7 +158,7 @@ impl Clients {
                 Box::pin(tokio::time::sleep(LEAVE_AGAIN)).await;
             };
             end.await;
-        });
+        }));
     }
 
     /// Ends a connection; gives it back when it cannot leave now.

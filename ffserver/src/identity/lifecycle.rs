@@ -1,8 +1,11 @@
 //! The phase of a node's life, and the tasks that its end waits for.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use fftelemetry::labelled;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 /// The phase of a node's life.
@@ -65,19 +68,42 @@ impl Lifecycle {
 /// The tasks of one node that have not ended: a stop waits for them.
 #[derive(Default)]
 pub(crate) struct Tasks {
-    calls: TaskTracker,
-    ticks: TaskTracker,
+    calls: LabelledTasks,
+    ticks: LabelledTasks,
+}
+
+/// Tasks that log as their node does, where a process has several.
+#[derive(Default)]
+pub(crate) struct LabelledTasks(TaskTracker);
+
+impl LabelledTasks {
+    /// As [`TaskTracker::spawn`].
+    #[inline]
+    pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.0.spawn(labelled(task))
+    }
+}
+
+impl Deref for LabelledTasks {
+    type Target = TaskTracker;
+
+    fn deref(&self) -> &TaskTracker {
+        &self.0
+    }
 }
 
 impl Tasks {
     /// The tasks of calls and hooks.
     #[inline]
-    pub(crate) fn calls(&self) -> &TaskTracker {
+    pub(crate) fn calls(&self) -> &LabelledTasks {
         &self.calls
     }
 
     /// The ticks of [`ConflatedBroadcast`](crate::ConflatedBroadcast): a stop waits for them as well, a hand-over does not, for they may never end.
-    pub(crate) fn ticks(&self) -> &TaskTracker {
+    pub(crate) fn ticks(&self) -> &LabelledTasks {
         &self.ticks
     }
 

@@ -15,8 +15,10 @@ use ffnet::handshake::HandshakeError;
 use ffproto::control::{Door, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{BadPreamble, Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Version, Versions, handover};
+use fftelemetry::labelled;
 use fftelemetry::metrics::exposition;
 use futures_util::{SinkExt, StreamExt};
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -285,13 +287,13 @@ impl Control {
             ToNode::HandBack { door } => {
                 let Some(sockets) = self.sockets.borrow().clone() else { return };
                 let versions = self.reported.transit.identity().versions();
-                tokio::spawn(async move {
+                tokio::spawn(labelled(async move {
                     match timeout(HAND_BACK_MAX, hand_back(&door, &sockets, versions)).await {
                         Ok(Ok(())) => info!("the new master has the listening sockets"),
                         Ok(Err(e)) => warn!("the new master did not take the listening sockets: {e}"),
                         Err(_) => warn!("the new master did not take the listening sockets in time"),
                     }
-                });
+                }));
             }
         }
     }
@@ -307,19 +309,26 @@ async fn hand_back(door: &Door, sockets: &Sockets, versions: Versions) -> io::Re
     passage.send(&said, &descriptors).await?;
     let Some((handover::Output, pipes)) = passage.receive().await? else { return Ok(()) };
     if let [stdout, stderr] = pipes.as_slice() {
+        let _one_at_a_time = STREAMS.lock();
         rustix::stdio::dup2_stdout(stdout)?;
         rustix::stdio::dup2_stderr(stderr)?;
     }
     Ok(())
 }
 
-/// Without a master nobody reads what is printed: an app's `println!` must not fail for that.
+/// The standard streams belong to the process, and each of its nodes may find at any time that they are broken, or have new ones
+/// for it: what one of them has looked at is not changed by another one before it acts.
+static STREAMS: Mutex<()> = Mutex::new(());
+
+/// Without a master nobody reads what is printed: an app's `println!` must not fail for that. Streams that a new master has given
+/// to another node of this process stay.
 fn print_to_nobody() -> io::Result<()> {
     let broken = |fd| -> io::Result<bool> {
         let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::OUT)];
         rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default()))?;
         Ok(fds[0].revents().contains(rustix::event::PollFlags::ERR))
     };
+    let _one_at_a_time = STREAMS.lock();
     let nobody = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
     if broken(rustix::stdio::stdout())? {
         rustix::stdio::dup2_stdout(&nobody)?;

@@ -12,6 +12,7 @@ use ffnet::handshake::{HandshakeError, Local, Peer, dial_start};
 use ffnet::link::{Closed, Driver};
 use ffproto::Incarnation;
 use ffproto::handshake::Purpose;
+use fftelemetry::labelled;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -200,7 +201,7 @@ impl ParentLink {
         let linked = told.peer.incarnation;
         let (mut own, keeper) = (whereabouts.clone(), self.clone());
         let (end, ended) = oneshot::channel::<()>();
-        links.spawn(async move {
+        links.spawn(labelled(async move {
             let gone = async move {
                 // Gone is gone; a newer start alone is not: it may be this one's successor. Nor is what discovery does not
                 // say any more: such a link ends when nothing is left on it.
@@ -211,7 +212,7 @@ impl ParentLink {
             };
             keeper.serve(told, |link, methods| Driver::new(link, stream, methods).until(gone)).await;
             drop(end);
-        });
+        }));
         tokio::select! {
             _ = ended => {}
             _ = whereabouts.wait_for(|at| matches!(at, Whereabouts::At(_, known) if *known > linked)) => {}

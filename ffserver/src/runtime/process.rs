@@ -12,6 +12,7 @@ pub use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SPEAK_ENV, SUCCEEDS_ENV, allow
 use ffnet::listen::Inherited;
 use ffnet::notify::{self, Notifier};
 use ffproto::{Incarnation, NodeNumber};
+use fftelemetry::labelled_as;
 use nix::sys::stat::{Mode, umask};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -230,7 +231,8 @@ pub async fn run_all(
         let server = FFServer::with_startup(cluster, config.name.as_str(), apps(), startup, ambient)?;
         let server = server.in_process(hub.clone(), NodeNumber(number));
         let (inner, stop) = (config.netport.is_none(), server.stop_handle());
-        stops.push((inner, stop, running.spawn(server.run(Inherited::default()))));
+        let run = labelled_as(config.name.as_str(), server.run(Inherited::default()));
+        stops.push((inner, stop, running.spawn(run)));
     }
     stops.sort_by_key(|(inner, ..)| *inner);
     let mut outcome = Ok(());

@@ -11,6 +11,7 @@ use ffnet::launch::{INCARNATION_ENV, MalformedSucceeds, SUCCEEDS_ENV, Succeeds, 
 use ffnet::listen::Inherited;
 use ffnet::notify;
 use ffproto::NodeName;
+use fftelemetry::labelled_as;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
@@ -172,7 +173,8 @@ pub async fn run_nodes(nodes: Vec<(FFServer, Inherited)>, stop: Stop) -> Result<
     let (mut running, mut names) = (JoinSet::new(), HashMap::new());
     for (server, inherited) in nodes {
         let name = server.config().name.clone();
-        names.insert(running.spawn(server.run(inherited)).id(), name);
+        let run = labelled_as(name.as_str(), server.run(inherited));
+        names.insert(running.spawn(run).id(), name);
     }
     let (mut failed, mut stopping) = (None, false);
     loop {

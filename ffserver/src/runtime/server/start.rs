@@ -11,6 +11,7 @@ use ffproto::NodeName;
 use ffproto::control::{Door, ToMaster};
 use ffproto::handshake::BadPreamble;
 use ffstore::Stores;
+use fftelemetry::labelled;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -149,7 +150,7 @@ impl FFServer {
                 own_process: matches!(self.place, NodePlace::OwnProcess { .. }),
                 sockets: sockets.subscribe(),
             };
-            tokio::spawn(control.run())
+            tokio::spawn(labelled(control.run()))
         };
         let (lost, unspoken) = (lost_seen, unspoken_seen);
         let control = ControlTask { task, sent, presence, lost, unspoken, hand_over, sockets, node };
@@ -267,16 +268,18 @@ impl FFServer {
                 let incarnation = self.identity.incarnation();
                 let arriving = net.listen(node.name().clone(), incarnation, ports.subscribe());
                 let served = child_listener::serve_memory(arriving, root.clone(), self.stop.token());
-                tasks.push(tokio::spawn(served));
+                tasks.push(tokio::spawn(labelled(served)));
             }
-            tasks.push(tokio::spawn(child_listener::serve(listener, root, open(), self.stop.token())));
+            let served = child_listener::serve(listener, root, open(), self.stop.token());
+            tasks.push(tokio::spawn(labelled(served)));
         }
         let address = self.link_address(&addresses);
         if !self.succeeds() {
             // A successor's children come when it serves.
             control.presence.advertise(address);
         }
-        tasks.push(tokio::spawn(Follower::new(inbound, &self.cluster, self.in_process_net()).run()));
+        let follower = Follower::new(inbound, &self.cluster, self.in_process_net());
+        tasks.push(tokio::spawn(labelled(follower.run())));
         tasks.push(tokio::spawn(control.presence.tell_load(node.clone())));
         let front = web.as_ref().zip(web_listener).map(|(web, listener)| self.open_front(web, listener));
         let front = front.transpose()?;
@@ -290,7 +293,8 @@ impl FFServer {
                 .listen(listener)
                 .map_err(|source| self.not_a_socket("netport", source))?;
             let all = Clients::new(executor, self.edge.transport.clone());
-            serving = Some(tokio::spawn(all.clone().serve(listener, open(), self.stop.token())));
+            let served = all.clone().serve(listener, open(), self.stop.token());
+            serving = Some(tokio::spawn(labelled(served)));
             clients = Some(all);
         }
         let handover = HandoverContext { node, hooks: self.hooks.clone(), ports, clients, front };
@@ -304,16 +308,16 @@ impl FFServer {
     fn start_tasks(&self, inbound: &Arc<Inbound>) -> Vec<JoinHandle<()>> {
         let executor = &inbound.executor;
         let mut tasks = vec![
-            tokio::spawn(every_second(executor.clone())),
-            tokio::spawn(inbound.clone().release_held()),
-            tokio::spawn(affinity_sweep::tell_lost_nodes(executor.clone())),
+            tokio::spawn(labelled(every_second(executor.clone()))),
+            tokio::spawn(labelled(inbound.clone().release_held())),
+            tokio::spawn(labelled(affinity_sweep::tell_lost_nodes(executor.clone()))),
         ];
         if matches!(self.place, NodePlace::OwnProcess { .. }) {
             tasks.push(tokio::spawn(beat(self.handlers.watchdog.clone(), self.identity.clone())));
         }
         tasks.extend(executor.node.databases().map(|(name, db)| {
             let (name, db) = (name.to_owned(), db.clone());
-            tokio::spawn(async move { db.health().watch(&name).await })
+            tokio::spawn(labelled(async move { db.health().watch(&name).await }))
         }));
         tasks
     }
