@@ -15,7 +15,8 @@
 //! }
 //! ```
 //!
-//! A program that runs nodes is [`ffserver::main`] with its apps: `ffserver::main(|| vec![app()])`.
+//! A program that runs nodes is [`ffserver::main`] with its apps: `ffserver::main(|| vec![app()])`. It runs one node, or any of a
+//! cluster's in one process: `mygame net gate config.json`.
 //!
 //! The way of a client's message: the gateway reads the frame and decides over it, the executor runs the command's
 //! handler, the handler calls a parent through [`Parent`], the call crosses an [`ffnet::link`], and the link's service at the

@@ -71,6 +71,11 @@ struct Args {
 /// arguments, the config, the log, the runtime and the exit code, and by the default feature `allocator` the allocator: a program
 /// with a `#[global_allocator]` of its own depends on `ffserver` with `default-features = false`.
 ///
+/// One process runs one node (`mygame gate config.json`), or several (`mygame net gate config.json`): those link to each other in memory
+/// and to all others over TCP, and each stays a node of its own, with its name, rights, sockets, counters and place at the master. It
+/// may be stopped or replaced alone; the process ends with the last of them, or fails with the first that ends by itself. The master
+/// starts so what the config gives one `"process"`.
+///
 /// `apps` makes the apps anew for each node.
 ///
 /// ```no_run

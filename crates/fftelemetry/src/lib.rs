@@ -7,7 +7,7 @@
 //! Lines are made without colours; the terminal's copy gets them where it is written ([`colour`]), so the file's has none.
 
 pub mod colour;
-mod label;
+mod tag;
 pub mod metrics;
 
 use std::borrow::Cow;
@@ -19,7 +19,7 @@ use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuar
 use tracing_subscriber::EnvFilter;
 
 pub use colour::Colour;
-pub use label::{Label, labelled, labelled_as};
+pub use tag::{Tag, tagged, tagged_as};
 
 /// Lines that may wait to be written; a line is some 150 bytes, so a few MiB at most.
 const LINES_MAX: usize = 16 * 1024;
@@ -72,11 +72,8 @@ pub fn init(options: Options) -> Result<Guard, InitError> {
         .unwrap_or_else(|_| EnvFilter::new("info,rocket=off,_=off,sqlx=warn"));
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     let base = base.with_ansi(false);
-    let done = if options.json {
-        base.json().try_init()
-    } else {
-        base.map_event_format(label::WithLabel).try_init()
-    };
+    let done =
+        if options.json { base.json().try_init() } else { base.map_event_format(tag::WithTag).try_init() };
     done.map(|()| Guard(guard)).map_err(|_| InitError::Twice)
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::Notify;
@@ -77,7 +77,7 @@ impl Deadlines {
             }
             None => {
                 table.next_look = Some(deadline);
-                drop(tokio::spawn(labelled(watch(self.clone(), deadline))));
+                drop(tokio::spawn(tagged(watch(self.clone(), deadline))));
             }
         }
         true

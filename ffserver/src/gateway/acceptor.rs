@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ffnet::transport::{ClientListener, ClientStream, Transport};
 use ffproto::{SessionId, handover};
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -146,7 +146,7 @@ impl Clients {
     /// own it.
     fn run(&self, connection: Connection) {
         let (clients, mut connection) = (self.clone(), Box::new(connection));
-        self.connections.spawn(labelled(async move {
+        self.connections.spawn(tagged(async move {
             let end = loop {
                 let closed = (&mut connection).await;
                 match clients.end(connection, closed) {

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -68,26 +68,26 @@ impl Lifecycle {
 /// The tasks of one node that have not ended: a stop waits for them.
 #[derive(Default)]
 pub(crate) struct Tasks {
-    calls: LabelledTasks,
-    ticks: LabelledTasks,
+    calls: TaggedTasks,
+    ticks: TaggedTasks,
 }
 
 /// Tasks that log as their node does, where a process has several.
 #[derive(Default)]
-pub(crate) struct LabelledTasks(TaskTracker);
+pub(crate) struct TaggedTasks(TaskTracker);
 
-impl LabelledTasks {
+impl TaggedTasks {
     /// As [`TaskTracker::spawn`].
     #[inline]
     pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.0.spawn(labelled(task))
+        self.0.spawn(tagged(task))
     }
 }
 
-impl Deref for LabelledTasks {
+impl Deref for TaggedTasks {
     type Target = TaskTracker;
 
     fn deref(&self) -> &TaskTracker {
@@ -98,12 +98,12 @@ impl Deref for LabelledTasks {
 impl Tasks {
     /// The tasks of calls and hooks.
     #[inline]
-    pub(crate) fn calls(&self) -> &LabelledTasks {
+    pub(crate) fn calls(&self) -> &TaggedTasks {
         &self.calls
     }
 
     /// The ticks of [`ConflatedBroadcast`](crate::ConflatedBroadcast): a stop waits for them as well, a hand-over does not, for they may never end.
-    pub(crate) fn ticks(&self) -> &LabelledTasks {
+    pub(crate) fn ticks(&self) -> &TaggedTasks {
         &self.ticks
     }
 

@@ -14,7 +14,7 @@ use ffnet::link::{Closed, Driver};
 use ffproto::NodeName;
 use ffproto::credential::Credential;
 use ffproto::handshake::Purpose;
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
@@ -107,7 +107,7 @@ pub(crate) async fn serve_memory(
         tokio::select! {
             () = stop.cancelled() => return,
             stream = arriving.recv() => match stream {
-                Some(stream) => drop(root.links.spawn(labelled(child_in_process(stream, root.clone())))),
+                Some(stream) => drop(root.links.spawn(tagged(child_in_process(stream, root.clone())))),
                 None => return,
             },
         }
@@ -118,7 +118,7 @@ fn take(stream: TcpStream, from: SocketAddr, root: &Arc<ChildListener>) {
     // Where nobody can make room, the newcomer ends.
     let Some(slot) = root.admission.admit(from.ip()) else { return };
     let _ = stream.set_nodelay(true);
-    root.links.spawn(labelled(child(stream, from.to_string(), slot, root.clone())));
+    root.links.spawn(tagged(child(stream, from.to_string(), slot, root.clone())));
 }
 
 /// A child that has proved who it is, from where, and the tables whose methods the handshake has told it.

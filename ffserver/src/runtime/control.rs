@@ -15,8 +15,8 @@ use ffnet::handshake::HandshakeError;
 use ffproto::control::{Door, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{BadPreamble, Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Version, Versions, handover};
-use fftelemetry::labelled;
 use fftelemetry::metrics::exposition;
+use fftelemetry::tagged;
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -287,7 +287,7 @@ impl Control {
             ToNode::HandBack { door } => {
                 let Some(sockets) = self.sockets.borrow().clone() else { return };
                 let versions = self.reported.transit.identity().versions();
-                tokio::spawn(labelled(async move {
+                tokio::spawn(tagged(async move {
                     match timeout(HAND_BACK_MAX, hand_back(&door, &sockets, versions)).await {
                         Ok(Ok(())) => info!("the new master has the listening sockets"),
                         Ok(Err(e)) => warn!("the new master did not take the listening sockets: {e}"),

@@ -12,7 +12,7 @@ use ffnet::handshake::{HandshakeError, Local, Peer, dial_start};
 use ffnet::link::{Closed, Driver};
 use ffproto::Incarnation;
 use ffproto::handshake::Purpose;
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -201,7 +201,7 @@ impl ParentLink {
         let linked = told.peer.incarnation;
         let (mut own, keeper) = (whereabouts.clone(), self.clone());
         let (end, ended) = oneshot::channel::<()>();
-        links.spawn(labelled(async move {
+        links.spawn(tagged(async move {
             let gone = async move {
                 // Gone is gone; a newer start alone is not: it may be this one's successor. Nor is what discovery does not
                 // say any more: such a link ends when nothing is left on it.

@@ -12,7 +12,7 @@ pub use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SPEAK_ENV, SUCCEEDS_ENV, allow
 use ffnet::listen::Inherited;
 use ffnet::notify::{self, Notifier};
 use ffproto::{Incarnation, NodeNumber};
-use fftelemetry::labelled_as;
+use fftelemetry::tagged_as;
 use nix::sys::stat::{Mode, umask};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -231,7 +231,7 @@ pub async fn run_all(
         let server = FFServer::with_startup(cluster, config.name.as_str(), apps(), startup, ambient)?;
         let server = server.in_process(hub.clone(), NodeNumber(number));
         let (inner, stop) = (config.netport.is_none(), server.stop_handle());
-        let run = labelled_as(config.name.as_str(), server.run(Inherited::default()));
+        let run = tagged_as(config.name.as_str(), server.run(Inherited::default()));
         stops.push((inner, stop, running.spawn(run)));
     }
     stops.sort_by_key(|(inner, ..)| *inner);
@@ -311,5 +311,24 @@ impl Hangup {
     /// Of this process: whether a master has started it is in the environment (`env`).
     pub fn of(env: &dyn Fn(&str) -> Option<String>) -> Self {
         if env(INCARNATION_ENV).is_some() { Self::Ignored } else { Self::Stops }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_when_all_of_its_nodes_are_and_stops_when_none_serves() {
+        use Phase::{HandedOver, Ready, Starting, Stopping};
+        for (nodes, process) in [
+            (&[Starting, Ready][..], Starting),
+            (&[Ready, Ready], Ready),
+            (&[Stopping, Ready, HandedOver], Ready),
+            (&[Stopping, HandedOver], Stopping),
+            (&[HandedOver], HandedOver),
+        ] {
+            assert_eq!(phase_of(nodes.iter().copied()), process, "{nodes:?}");
+        }
     }
 }

@@ -11,10 +11,10 @@ use ffnet::launch::{INCARNATION_ENV, MalformedSucceeds, SUCCEEDS_ENV, Succeeds, 
 use ffnet::listen::Inherited;
 use ffnet::notify;
 use ffproto::NodeName;
-use fftelemetry::labelled_as;
+use fftelemetry::tagged_as;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::app::app::App;
 use crate::identity::keys::Startup;
@@ -173,7 +173,7 @@ pub async fn run_nodes(nodes: Vec<(FFServer, Inherited)>, stop: Stop) -> Result<
     let (mut running, mut names) = (JoinSet::new(), HashMap::new());
     for (server, inherited) in nodes {
         let name = server.config().name.clone();
-        let run = labelled_as(name.as_str(), server.run(inherited));
+        let run = tagged_as(name.as_str(), server.run(inherited));
         names.insert(running.spawn(run).id(), name);
     }
     let (mut failed, mut stopping) = (None, false);
@@ -188,7 +188,13 @@ pub async fn run_nodes(nodes: Vec<(FFServer, Inherited)>, stop: Stop) -> Result<
         if let Some((node, outcome)) = ended.and_then(|ended| of_node(ended, &mut names)) {
             members.ended(&node);
             if let Err(why) = outcome {
-                error!("{node} has ended by itself: {}", fftelemetry::chain(&why));
+                let because = fftelemetry::chain(&why);
+                match &failed {
+                    None => error!("{node} has ended by itself: {because}"),
+                    Some(NodeFailed { node: first, .. }) => {
+                        warn!("{node} has ended after {first}: {because}")
+                    }
+                }
                 failed.get_or_insert(NodeFailed { node, why });
             } else if !running.is_empty() && !stopping {
                 info!("{node} has left this process, in which others go on");

@@ -8,7 +8,7 @@ use ffnet::Link;
 use ffnet::link::{CallOptions, Forward};
 use ffproto::NodeNumber;
 use ffproto::relay::{self, Op, TO};
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
@@ -31,7 +31,7 @@ impl Transit {
         let fences: Vec<SlotOutcome> = nets.iter().filter_map(|to| self.fence(old, *to)).collect();
         let (transit, at, old) = (self.clone(), at.clone(), old.clone());
         // The task is not among the calls: nothing of the node waits for it.
-        drop(tokio::spawn(labelled(async move {
+        drop(tokio::spawn(tagged(async move {
             let deadline = Instant::now() + FENCE_MAX;
             for fence in fences {
                 match timeout_at(deadline, fence).await {

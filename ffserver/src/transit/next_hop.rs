@@ -11,7 +11,7 @@ use ffnet::link::{CallOptions, Forward, NotForwarded, NotSent, Sink};
 use ffproto::link::Client;
 use ffproto::relay::{self, AFFINITY, AffinityNotice, AffinityWord, Op, TO};
 use ffproto::{Code, Executed, Fault, NodeName, SessionId};
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use tokio::time::Instant;
 
 use super::Transit;
@@ -322,7 +322,7 @@ impl Transit {
         match self.park().park(entry) {
             ParkResult::Waits { watch: false } => Ok(()),
             ParkResult::Waits { watch: true } => {
-                drop(tokio::spawn(labelled(self.clone().watch_parked())));
+                drop(tokio::spawn(tagged(self.clone().watch_parked())));
                 Ok(())
             }
             ParkResult::Full => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ffnet::Link;
 use ffproto::NodeName;
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -130,7 +130,7 @@ impl Follower {
         let at = PeerKey::new(place.side, found.name.clone());
         info!("{} is taken away: its links end when nothing is left on them", found.name);
         let links = transit.withdraw_peer(&at, place.named);
-        self.tasks.spawn(labelled(close_late(links, Instant::now() + self.node().config().drain)));
+        self.tasks.spawn(tagged(close_late(links, Instant::now() + self.node().config().drain)));
         if place.named {
             self.tell_dialer_of(&found.name, Whereabouts::Unknown);
         } else {
@@ -166,7 +166,7 @@ impl Follower {
         let (tell, told) = watch::channel(Whereabouts::Unknown);
         self.dialers.insert(parent.name.clone(), tell);
         let kept = parent_dialer::keep(self.inbound.clone(), parent, self.net.clone(), told);
-        self.tasks.spawn(labelled(kept));
+        self.tasks.spawn(tagged(kept));
     }
 }
 

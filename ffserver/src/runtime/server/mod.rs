@@ -20,7 +20,7 @@ use ffproto::credential::Claims;
 use ffproto::protocol::Protocols;
 use ffproto::{Incarnation, NodeNumber};
 use ffstore::Registered;
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -392,7 +392,7 @@ impl FFServer {
         );
         let bringer = self.key_bringer.take();
         let _bringing = bringer.map(|bringer| {
-            AbortOnDropHandle::new(tokio::spawn(labelled(key_by_hand::bring(self.identity.clone(), bringer))))
+            AbortOnDropHandle::new(tokio::spawn(tagged(key_by_hand::bring(self.identity.clone(), bringer))))
         });
         let (word, mut control) = self.start_control(&foundation);
         let started = Instant::now();

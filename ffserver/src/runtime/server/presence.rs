@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -35,7 +35,7 @@ impl Presence {
     pub(super) fn begin(foundation: &Foundation, backend: Backend, leaves_first: bool) -> Self {
         let own = watch::Sender::new(own_node(foundation.transit.identity()));
         let (foundation, told) = (foundation.clone(), own.subscribe());
-        let task = tokio::spawn(labelled(async move {
+        let task = tokio::spawn(tagged(async move {
             let shown = foundation.transit.membership().found();
             let chance = foundation.transit.identity().chance().stream("discovery");
             tokio::join!(backend.run(told, shown, &chance), foundation.take_number(shown.subscribe()));

@@ -11,7 +11,7 @@ use ffproto::NodeName;
 use ffproto::control::{Door, ToMaster};
 use ffproto::handshake::BadPreamble;
 use ffstore::Stores;
-use fftelemetry::labelled;
+use fftelemetry::tagged;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -150,7 +150,7 @@ impl FFServer {
                 own_process: matches!(self.place, NodePlace::OwnProcess { .. }),
                 sockets: sockets.subscribe(),
             };
-            tokio::spawn(labelled(control.run()))
+            tokio::spawn(tagged(control.run()))
         };
         let (lost, unspoken) = (lost_seen, unspoken_seen);
         let control = ControlTask { task, sent, presence, lost, unspoken, hand_over, sockets, node };
@@ -268,10 +268,10 @@ impl FFServer {
                 let incarnation = self.identity.incarnation();
                 let arriving = net.listen(node.name().clone(), incarnation, ports.subscribe());
                 let served = child_listener::serve_memory(arriving, root.clone(), self.stop.token());
-                tasks.push(tokio::spawn(labelled(served)));
+                tasks.push(tokio::spawn(tagged(served)));
             }
             let served = child_listener::serve(listener, root, open(), self.stop.token());
-            tasks.push(tokio::spawn(labelled(served)));
+            tasks.push(tokio::spawn(tagged(served)));
         }
         let address = self.link_address(&addresses);
         if !self.succeeds() {
@@ -279,7 +279,7 @@ impl FFServer {
             control.presence.advertise(address);
         }
         let follower = Follower::new(inbound, &self.cluster, self.in_process_net());
-        tasks.push(tokio::spawn(labelled(follower.run())));
+        tasks.push(tokio::spawn(tagged(follower.run())));
         tasks.push(tokio::spawn(control.presence.tell_load(node.clone())));
         let front = web.as_ref().zip(web_listener).map(|(web, listener)| self.open_front(web, listener));
         let front = front.transpose()?;
@@ -294,7 +294,7 @@ impl FFServer {
                 .map_err(|source| self.not_a_socket("netport", source))?;
             let all = Clients::new(executor, self.edge.transport.clone());
             let served = all.clone().serve(listener, open(), self.stop.token());
-            serving = Some(tokio::spawn(labelled(served)));
+            serving = Some(tokio::spawn(tagged(served)));
             clients = Some(all);
         }
         let handover = HandoverContext { node, hooks: self.hooks.clone(), ports, clients, front };
@@ -308,16 +308,16 @@ impl FFServer {
     fn start_tasks(&self, inbound: &Arc<Inbound>) -> Vec<JoinHandle<()>> {
         let executor = &inbound.executor;
         let mut tasks = vec![
-            tokio::spawn(labelled(every_second(executor.clone()))),
-            tokio::spawn(labelled(inbound.clone().release_held())),
-            tokio::spawn(labelled(affinity_sweep::tell_lost_nodes(executor.clone()))),
+            tokio::spawn(tagged(every_second(executor.clone()))),
+            tokio::spawn(tagged(inbound.clone().release_held())),
+            tokio::spawn(tagged(affinity_sweep::tell_lost_nodes(executor.clone()))),
         ];
         if matches!(self.place, NodePlace::OwnProcess { .. }) {
             tasks.push(tokio::spawn(beat(self.handlers.watchdog.clone(), self.identity.clone())));
         }
         tasks.extend(executor.node.databases().map(|(name, db)| {
             let (name, db) = (name.to_owned(), db.clone());
-            tokio::spawn(labelled(async move { db.health().watch(&name).await }))
+            tokio::spawn(tagged(async move { db.health().watch(&name).await }))
         }));
         tasks
     }

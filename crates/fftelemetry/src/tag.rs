@@ -1,8 +1,8 @@
-//! The label of log lines: which of a process's nodes a line is of. What a labelled future logs has it, and what it spawns by
-//! [`labelled`] as well.
+//! The tag of log lines: which of a process's nodes a line is of. What a tagged future logs has it, and what it spawns by
+//! [`tagged`] as well.
 //!
-//! A span of `tracing` would do so, too, at the price of a look into its registry at every poll, and polls are on the way of a message: here one is two words that are
-//! swapped.
+//! A span of `tracing` would do so, too, at the price of a look into its registry at every poll, and polls are on the way of a
+//! message: here one is two words that are swapped.
 
 use std::fmt;
 
@@ -13,48 +13,48 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// A label, which lives as long as the process: a process has a handful of nodes.
-pub type Label = Option<&'static str>;
+/// A tag, which lives as long as the process: a process has a handful of nodes.
+pub type Tag = Option<&'static str>;
 
 task_local! {
-    /// The label of the future that is being polled.
-    static LABEL: Label;
+    /// The tag of the future that is being polled.
+    static TAG: Tag;
 }
 
-fn current() -> Label {
-    LABEL.try_with(|label| *label).unwrap_or_default()
+fn current() -> Tag {
+    TAG.try_with(|tag| *tag).unwrap_or_default()
 }
 
-/// Gives a future the label that whoever makes it has: for what is spawned.
-pub fn labelled<F: Future>(future: F) -> TaskLocalFuture<Label, F> {
-    LABEL.scope(current(), future)
+/// Gives a future the tag that whoever makes it has: for what is spawned.
+pub fn tagged<F: Future>(future: F) -> TaskLocalFuture<Tag, F> {
+    TAG.scope(current(), future)
 }
 
-/// Gives a future a label of its own, which stays in memory for as long as the process lives.
+/// Gives a future a tag of its own, which stays in memory for as long as the process lives.
 ///
 /// ```
 /// # async fn serve() { tracing::info!("gate is ready") }
 /// // Its lines end with `node=gate`.
-/// let serving = fftelemetry::labelled_as("gate", serve());
+/// let serving = fftelemetry::tagged_as("gate", serve());
 /// ```
-pub fn labelled_as<F: Future>(label: &str, future: F) -> TaskLocalFuture<Label, F> {
-    LABEL.scope(Some(Box::leak(label.into())), future)
+pub fn tagged_as<F: Future>(tag: &str, future: F) -> TaskLocalFuture<Tag, F> {
+    TAG.scope(Some(Box::leak(tag.into())), future)
 }
 
-/// Writes each line as another format does, and the label behind it.
-pub(crate) struct WithLabel<F>(pub(crate) F);
+/// Writes each line as another format does, and the tag behind it.
+pub(crate) struct WithTag<F>(pub(crate) F);
 
-impl<S, N, F> FormatEvent<S, N> for WithLabel<F>
+impl<S, N, F> FormatEvent<S, N> for WithTag<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
     F: FormatEvent<S, N>,
 {
     fn format_event(&self, cx: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some(label) = current() else { return self.0.format_event(cx, to, event) };
+        let Some(tag) = current() else { return self.0.format_event(cx, to, event) };
         let mut line = String::new();
         self.0.format_event(cx, Writer::new(&mut line), event)?;
-        writeln!(to, "{} node={label}", line.trim_end())
+        writeln!(to, "{} node={tag}", line.trim_end())
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let base = tracing_subscriber::fmt().with_ansi(false).with_target(false).without_time();
-        let base = base.with_writer(move || writer.clone()).map_event_format(WithLabel);
+        let base = base.with_writer(move || writer.clone()).map_event_format(WithTag);
         tracing::subscriber::with_default(base.finish(), log);
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()
@@ -96,17 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_label_of_the_future_that_writes_it_and_of_who_has_spawned_that() {
+    fn a_line_has_the_tag_of_the_future_that_writes_it_and_of_who_has_spawned_that() {
         let lines = logged(|| {
             tracing::info!("before");
-            poll(labelled_as("gate", async {
+            poll(tagged_as("gate", async {
                 tracing::info!(n = 1, "of the gate");
-                poll(labelled_as("net", async { tracing::info!("of net") }));
+                poll(tagged_as("net", async { tracing::info!("of net") }));
                 tracing::info!("of the gate again");
-                let spawned = labelled(async { tracing::info!("spawned") });
-                poll(labelled_as("net", spawned));
+                let spawned = tagged(async { tracing::info!("spawned") });
+                poll(tagged_as("net", spawned));
             }));
-            poll(labelled(async { tracing::info!("behind") }));
+            poll(tagged(async { tracing::info!("behind") }));
         });
         assert_eq!(
             lines,
@@ -122,8 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_leaves_no_label_behind() {
-        let panicked = std::panic::catch_unwind(|| poll(labelled_as("gate", async { panic!("a fault") })));
+    fn a_panic_leaves_no_tag_behind() {
+        let panicked = std::panic::catch_unwind(|| poll(tagged_as("gate", async { panic!("a fault") })));
         assert!(panicked.is_err() && current().is_none());
     }
 }
