@@ -61,7 +61,7 @@ async fn nodes_by_hand_share_a_process_beside_a_master_and_link_in_memory_only_i
     line(&text, &["parent linked parent=gate", "at=this process node=net"])?;
     line(&text, &["child linked child=net", "from=this process node=gate"])?;
     line(&text, &["child linked child=game1", "from=127.0.0.1:", " node=gate"])?;
-    line(&text, &["call command 300 ", " node=net"])?;
+    line(&text, &["call command 300: ", " node=net"])?;
     assert_eq!(shown.stop().await?, Some(0), "{}", shown.text());
     let text = shown.text();
     let at = |line: &str| text.find(line).with_context(|| format!("no `{line}`:\n{text}"));
