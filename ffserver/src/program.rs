@@ -63,7 +63,7 @@ struct Args {
 /// The `main` of a program that runs nodes with these apps: an author's own, `appmain` of the sample. The master starts it for each
 /// node (`master --appmain PATH config.json`), and asks it which apps there are; `--help` says what else it does. It owns the
 /// arguments, the config, the log, the runtime and the exit code, and by the default feature `allocator` the allocator: a program
-/// with a `#[global_allocator]` of its own depends on `ffserver` with `default-features = false`.
+/// with a `#[global_allocator]` of its own depends on `ffserver` with `default-features = false`, and the features that it needs.
 ///
 /// `apps` makes the apps anew for each node.
 ///

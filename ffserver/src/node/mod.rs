@@ -198,6 +198,7 @@ impl Node {
     }
 
     /// The status that the master is told.
+    #[cfg_attr(not(feature = "web"), allow(dead_code, reason = "only the web server asks"))]
     pub(crate) fn status(&self) -> NodeStatus {
         status(self.transit(), self.all_sessions().registry(), Some(self))
     }

@@ -9,4 +9,8 @@ pub(crate) mod parent_dialer;
 pub(crate) mod preflight;
 pub mod process;
 pub(crate) mod server;
+#[cfg(feature = "web")]
+pub(crate) mod web;
+#[cfg(not(feature = "web"))]
+#[path = "without_web.rs"]
 pub(crate) mod web;
