@@ -163,7 +163,7 @@ impl Node {
     }
 
     /// The records of this node, when its app has tables.
-    pub fn records(&self) -> Option<&Records> {
+    pub(crate) fn records(&self) -> Option<&Records> {
         self.0.stores.records.as_ref()
     }
 

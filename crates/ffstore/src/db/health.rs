@@ -76,6 +76,7 @@ impl Health {
 
     /// Asks it again and again, for as long as it is polled; says in the log when it is lost and when it is
     /// back. `name` is what the log calls it.
+    #[doc(hidden)] // The node polls it.
     pub async fn watch(&self, name: &str) {
         match self.target.clone() {
             None => {}
