@@ -156,7 +156,8 @@
 //! | [`on_session_lost_node`](App::on_session_lost_node) | the node that a client played on is gone |
 //! | [`on_child_connected`](App::on_child_connected), [`on_child_lost`](App::on_child_lost) | another node has linked to this one, or is lost |
 //!
-//! What waits for which hook is said at [`App`]. A login is decided by a handler, which returns a [`Verdict`]: `docs/sessions.md`.
+//! What waits for which hook is said at [`App`]. A login is decided by a handler, which returns a [`Verdict`]:
+//! [`docs/sessions.md`][sessions].
 //!
 //! # Errors
 //!
@@ -175,7 +176,8 @@
 //! | `web` | the web server of a node, which is Rocket: `webport`, [`App::web`] |
 //! | `allocator` | mimalloc as the program's allocator |
 //!
-//! A config that asks for what the program was built without is a fault at start. What each costs to build: `docs/features.md`.
+//! A config that asks for what the program was built without is a fault at start. What each costs to build:
+//! [`docs/features.md`][features].
 //!
 //! # Seams
 //!
@@ -209,6 +211,7 @@
 //! [routing]: ../../../docs/routing.md
 //! [semantics]: ../../../docs/semantics.md
 //! [config]: ../../../docs/config.md
+//! [features]: ../../../docs/features.md
 //! [operations]: ../../../docs/operations.md
 //! [security]: ../../../docs/security.md
 //! [wire]: ../../../docs/protocol.md
@@ -247,11 +250,85 @@ pub use calls::neighbours::{Calling, Children, Parent, ParentName, Parents};
 pub use calls::nodes::Nodes;
 pub use error::{CallError, HandlerError};
 pub use exec::handlers::{Handlers, ReplaceError};
-pub use ffmacros::{Record, net_handle, node_handle, remote_handle, root_handle};
+pub use ffmacros::Record;
+/// A handler of a client's command.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(300)]
+/// async fn hello(session: Session, Body(name): Body<String>) -> String {
+///     format!("hello {name} from {}", session.address())
+/// }
+///
+/// #[net_handle(default)]
+/// async fn unknown(command: CommandId) -> String {
+///     format!("what is {command}?")
+/// }
+/// # let _ = App::new("net").handlers(handlers![hello, unknown]);
+/// ```
+#[doc(inline)]
+pub use ffmacros::net_handle;
+/// A handler that every node of the cluster may call: [`Nodes`] has who does.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[node_handle]
+/// async fn players(node: Node) -> String {
+///     node.sessions().len().to_string()
+/// }
+/// # let _ = App::new("room").handlers(handlers![players]);
+/// ```
+#[doc(inline)]
+pub use ffmacros::node_handle;
+/// A handler that a parent may call: [`Children`] has who does.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[remote_handle("gate")]
+/// async fn enter(Body(room): Body<String>) -> String {
+///     format!("in {room}")
+/// }
+/// # let _ = App::new("game").handlers(handlers![enter]);
+/// ```
+#[doc(inline)]
+pub use ffmacros::remote_handle;
+/// A handler that children may call: [`Parents`] has who does.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[root_handle]
+/// async fn enter(caller: Caller, Body(room): Body<String>) -> String {
+///     format!("{} wants to {room}", caller.node)
+/// }
+/// # let _ = App::new("gate").handlers(handlers![enter]);
+/// ```
+#[doc(inline)]
+pub use ffmacros::root_handle;
 #[doc(inline)]
 pub use ffproto::{Code, CommandId, Executed, Fault, NodeName, SessionId};
+/// One of the config's `databases`, as an argument of a handler.
+///
+/// ```
+/// use ffserver::db::args;
+/// use ffserver::prelude::*;
+///
+/// databases! { Logs = "logs" }
+///
+/// #[net_handle(6)]
+/// async fn report(logs: NamedDb<Logs>, Body(text): Body<String>) -> Result<(), HandlerError> {
+///     logs.execute("INSERT INTO report (text) VALUES (?)", &args![text]).await?;
+///     Ok(())
+/// }
+/// # let _ = App::new("net").handlers(handlers![report]);
+/// ```
 #[doc(inline)]
-pub use ffstore::{Cache, Db, NamedDb, Record, Save, Table, cache, databases, db};
+pub use ffstore::NamedDb;
+#[doc(inline)]
+pub use ffstore::{Cache, Db, Record, Save, Table, cache, databases, db};
 pub use node::conf::Conf;
 pub use node::metrics::Metrics;
 pub use node::{Node, Phase};

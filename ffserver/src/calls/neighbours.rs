@@ -151,6 +151,18 @@ pub trait ParentName {
 
 /// One parent, named by type: a handler that takes `Parent<Gate>` can only be in a node whose config has
 /// that parent, which is checked at start.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// parents! { Gate = "gate" }
+///
+/// #[net_handle(300)]
+/// async fn enter(gate: Parent<Gate>, Body(room): Body<String>) -> Result<Bytes, CallError> {
+///     gate.call("enter", room).await
+/// }
+/// # let _ = App::new("net").handlers(handlers![enter]);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Parent<N> {
     parents: Parents,
@@ -179,7 +191,7 @@ impl<N: ParentName> Parent<N> {
     }
 }
 
-/// Names the parents that an app calls: `parents! { Gate = "gate" }` makes `Parent<Gate>` an extractor.
+/// Names the parents that an app calls: `parents! { Gate = "gate" }` makes `Parent<Gate>` an extractor; [`Parent`] has an example.
 #[macro_export]
 macro_rules! parents {
     ($($name:ident = $text:literal),+ $(,)?) => {

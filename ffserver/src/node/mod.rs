@@ -32,6 +32,16 @@ use crate::transit::call::Origin;
 
 /// A handle to a running node. Cheap to clone, usable from any task and from Rocket's routes (as
 /// `&rocket::State<Node>`).
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(9)]
+/// async fn about(node: Node) -> String {
+///     format!("{} of the kind {}, with {} clients", node.name(), node.kind(), node.sessions().len())
+/// }
+/// # let _ = App::new("net").handlers(handlers![about]);
+/// ```
 #[derive(Clone)]
 pub struct Node(Arc<Parts>);
 
