@@ -8,6 +8,19 @@ use ffproto::{Code, Executed, Fault, NodeName};
 
 /// A call to another node that did not end well. Each variant carries the whole [`Fault`]: the code, the
 /// node that noticed it, whether the handler may have run, and a sentence.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(8)]
+/// async fn rank(nodes: Nodes) -> Result<Bytes, CallError> {
+///     match nodes.call("ranks", "rank", "").await {
+///         Err(error) if error.is_unsent() => nodes.call("ranks2", "rank", "").await, // Surely not done twice.
+///         outcome => outcome,
+///     }
+/// }
+/// # let _ = App::new("net").handlers(handlers![rank]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// No such node, or it is not connected now. Nothing ran.
@@ -96,6 +109,20 @@ impl From<Fault> for CallError {
 /// [`HandlerError::new`]. A [`CallError`] keeps its code on the way back, so a client sees `no_node` or `timeout` and
 /// not `handler`; also one among an error's causes, such as one with `anyhow`'s `context`. To hide it, give the error
 /// to [`HandlerError::internal`].
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(7)]
+/// async fn buy(Body(count): Body<String>) -> Result<String, HandlerError> {
+///     let count: u32 = count.parse()?; // The client learns that it failed, the log learns why.
+///     if count > 10 {
+///         return Err(HandlerError::new("at most ten at once")); // The client reads this.
+///     }
+///     Ok(format!("{count} bought"))
+/// }
+/// # let _ = App::new("shop").handlers(handlers![buy]);
+/// ```
 #[derive(Debug)]
 pub struct HandlerError {
     kind: HandlerErrorKind,

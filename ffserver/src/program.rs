@@ -69,7 +69,7 @@ struct Args {
 /// The `main` of a program that runs nodes with these apps: an author's own, `appmain` of the sample. The master starts it for each
 /// node (`master --appmain PATH config.json`), and asks it which apps there are; `--help` says what else it does. It owns the
 /// arguments, the config, the log, the runtime and the exit code, and by the default feature `allocator` the allocator: a program
-/// with a `#[global_allocator]` of its own depends on `ffserver` with `default-features = false`.
+/// with a `#[global_allocator]` of its own depends on `ffserver` with `default-features = false`, and the features that it needs.
 ///
 /// One process runs one node (`mygame gate config.json`), or several (`mygame net gate config.json`): those link to each other in memory
 /// and to all others over TCP, and each stays a node of its own, with its name, rights, sockets, counters and place at the master. It

@@ -53,6 +53,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ffconfig",
             "ffnet",
             "fftelemetry",
+            "ffstore",
             "ffserver",
             "apps",
             "testapps",

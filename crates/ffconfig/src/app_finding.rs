@@ -33,6 +33,7 @@ pub struct AppFindingPlace {
 
 impl AppFinding {
     /// A finding of an entry's that knows its place.
+    #[doc(hidden)] // The framework finds: authors read the fields.
     pub fn at(key: &str, finding: Finding, fault: bool) -> Self {
         let Finding { file: _, line, column, path, message, nearest } = finding;
         let found = match nearest {

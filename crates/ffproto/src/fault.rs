@@ -139,6 +139,7 @@ pub struct BadFault;
 impl Fault {
     /// Appends the body of a fault frame: `executed u8, at_len u8, at, message` (the code stands in the
     /// frame's header).
+    #[doc(hidden)] // The wire's: authors read the fields.
     pub fn write_body(&self, out: &mut Vec<u8>) {
         let mut end = self.message.len().min(MESSAGE_BYTES_MAX);
         while !self.message.is_char_boundary(end) {
@@ -158,6 +159,7 @@ impl Fault {
     ///
     /// # Errors
     /// [`BadFault`] when a length or a text is wrong.
+    #[doc(hidden)] // The wire's: authors read the fields.
     pub fn read_body(code: Code, body: &[u8]) -> Result<Self, BadFault> {
         let (&[executed, at_len], rest) = body.split_first_chunk::<2>().ok_or(BadFault)?;
         let (at, message) = rest.split_at_checked(usize::from(at_len)).ok_or(BadFault)?;

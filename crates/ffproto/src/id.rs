@@ -40,19 +40,9 @@ fn check_name(text: &str) -> Result<(), BadName> {
     Ok(())
 }
 
+/// The conversions of a name.
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
+    ($name:ident) => {
         impl TryFrom<&str> for $name {
             type Error = BadName;
             fn try_from(text: &str) -> Result<Self, BadName> {
@@ -99,17 +89,42 @@ macro_rules! name_type {
     };
 }
 
-name_type! {
-    /// The name of a node: its key under `servers` (with `.1`, `.2` … when `count` makes several).
-    /// Also the name of the master in links to it, see [`NodeName::master`].
-    NodeName
-}
-name_type! {
-    /// The name of a cluster: links between different clusters are refused.
-    ClusterName
+/// The name of a node: its key under `servers` (with `.1`, `.2` … when `count` makes several).
+/// Also the name of the master in links to it, see [`NodeName::master`].
+///
+/// ```
+/// use ffproto::NodeName;
+///
+/// let name = NodeName::try_from("game.1")?;
+/// assert_eq!(name.as_str(), "game.1");
+/// assert!(NodeName::try_from("").is_err());
+/// # Ok::<(), ffproto::BadName>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeName(Arc<str>);
+
+/// The name of a cluster: links between different clusters are refused.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClusterName(Arc<str>);
+
+name_type!(NodeName);
+name_type!(ClusterName);
+
+impl ClusterName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl NodeName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The name that the master bears in handshakes and in error messages.
     pub fn master() -> Self {
         Self("master".into())
@@ -135,6 +150,7 @@ pub struct Incarnation(pub u64);
 
 impl Incarnation {
     /// How far the clocks of two hosts may lie apart.
+    #[doc(hidden)] // For masters and links: authors compare incarnations.
     pub const SKEW_MS: u64 = 24 * 3_600 * 1_000;
 
     /// The incarnation of a start at `unix_ms`, after `previous`: time where it moves on, else one more. After the last
@@ -148,11 +164,13 @@ impl Incarnation {
 
     /// Whether a master whose clock says `now_ms` takes it for the start of a node: half of what its neighbours would. So the
     /// next start, which comes behind it, is one that they all take.
+    #[doc(hidden)] // For masters: authors compare incarnations.
     pub fn may_register_at(self, now_ms: u64) -> bool {
         self.0 <= now_ms.saturating_add(Self::SKEW_MS / 2)
     }
 
     /// Whether a clock that says `now_ms` may have given it by now, or one that goes a day before it.
+    #[doc(hidden)] // For masters and links: authors compare incarnations.
     pub fn is_given_by(self, now_ms: u64) -> bool {
         self.0 <= now_ms.saturating_add(Self::SKEW_MS)
     }
@@ -189,6 +207,7 @@ impl SessionId {
     const EPOCH_2020_MS: u64 = 1_577_836_800_000;
 
     /// The first id that a node gives out in this incarnation.
+    #[doc(hidden)] // Ids are the node's to give.
     pub fn first(node: NodeNumber, incarnation: Incarnation) -> Self {
         let start = incarnation.0.saturating_sub(Self::EPOCH_2020_MS) << 13;
         let counter = start & ((1 << Self::COUNTER_BITS) - 1);
@@ -196,6 +215,7 @@ impl SessionId {
     }
 
     /// The id after this one.
+    #[doc(hidden)] // Ids are the node's to give.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)

@@ -15,7 +15,7 @@ pub use db::{Db, NamedDb};
 pub use record::records::Registered;
 pub use record::schema::check as check_table;
 pub use record::{Record, Save, Table};
-pub use stores::{OpenError, Stores};
+pub use stores::{Drivers, OpenError, Stores};
 
 #[cfg(test)]
 use ffmacros::Record;

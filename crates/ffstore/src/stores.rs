@@ -6,7 +6,7 @@ use ffambient::Ambient;
 use ffproto::SessionId;
 
 use crate::cache::{Cache, CacheError};
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, driver_feature};
 use crate::record::records::Registered;
 use crate::record::{Records, SchemaError, Settings};
 
@@ -20,6 +20,45 @@ pub struct Stores {
     pub cache: Cache,
     /// The records, when the app has tables and the node a database.
     pub records: Option<Records>,
+}
+
+/// The drivers that a program was built with, beside that of SQLite, which is always there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drivers {
+    /// The feature `mysql`.
+    pub mysql: bool,
+    /// The feature `postgres`.
+    pub postgres: bool,
+    /// The feature `memcached`.
+    pub memcached: bool,
+}
+
+impl Drivers {
+    /// Those of this program.
+    pub const BUILT_IN: Self = Self {
+        mysql: cfg!(feature = "mysql"),
+        postgres: cfg!(feature = "postgres"),
+        memcached: cfg!(feature = "memcached"),
+    };
+
+    /// What the config wants of a node that these drivers cannot do: each key, and the feature that it needs.
+    pub fn lacking(self, cluster: &ffconfig::Cluster, node: &ffconfig::Node) -> Vec<(String, &'static str)> {
+        let named = cluster.databases.iter().map(|(name, db)| (format!("databases.{name}"), db));
+        let databases = cluster.db.iter().map(|db| ("db".to_owned(), db)).chain(named).filter(|_| node.db);
+        let urls = databases.flat_map(|(place, db)| {
+            let read = db.read_url.as_deref().map(|url| (format!("{place}.read_url"), url));
+            [(format!("{place}.url"), db.url.as_str())].into_iter().chain(read)
+        });
+        let lacking = urls.filter_map(|(key, url)| Some((key, self.lacks(driver_feature(url)?)?)));
+        let mem = (node.mem && cluster.memcached.is_some() && !self.memcached)
+            .then(|| (format!("servers.{}.mem", node.key), "memcached"));
+        lacking.chain(mem).collect()
+    }
+
+    fn lacks(self, feature: &'static str) -> Option<&'static str> {
+        let there = if feature == "mysql" { self.mysql } else { self.postgres };
+        (!there).then_some(feature)
+    }
 }
 
 /// Why stores could not be opened.

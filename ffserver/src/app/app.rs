@@ -19,6 +19,14 @@ use crate::node::{Node, States};
 use crate::session::handle::Session;
 use ffstore::{Record, Registered, Table};
 
+/// The web routes of an app: where they are mounted, and what.
+#[cfg(feature = "web")]
+pub(crate) type Mounts = Vec<(&'static str, Vec<rocket::Route>)>;
+
+/// The web routes of an app in a program without the feature `web`: none can be made.
+#[cfg(not(feature = "web"))]
+pub(crate) type Mounts = Vec<std::convert::Infallible>;
+
 /// An app: the handlers, state and hooks that a node runs. A value: each node is built from its own.
 ///
 /// ```
@@ -62,7 +70,7 @@ pub struct App {
     pub(crate) tables: Vec<Registered>,
     pub(crate) conf: Option<ConfType>,
     pub(crate) hooks: Hooks,
-    pub(crate) mounts: Vec<(&'static str, Vec<rocket::Route>)>,
+    pub(crate) mounts: Mounts,
     pub(crate) protocols: Vec<Arc<dyn ClientProtocol>>,
     pub(crate) transport: Arc<dyn Transport>,
     /// Whether the transport is the author's own.
@@ -81,7 +89,7 @@ impl App {
             tables: Vec::new(),
             conf: None,
             hooks: Hooks::default(),
-            mounts: Vec::new(),
+            mounts: Mounts::new(),
             protocols: Vec::new(),
             transport: Arc::new(TcpTransport),
             brings_transport: false,
@@ -167,7 +175,7 @@ impl App {
         self
     }
 
-    /// Mounts routes of Rocket 0.5 in the node's web server. They reach the node as `&rocket::State<Node>`.
+    /// Mounts routes of Rocket 0.5 in the node's web server, of the feature `web`. They reach the node as `&rocket::State<Node>`.
     ///
     /// The crate that has the routes names Rocket among its dependencies, as Rocket's macros want it:
     /// `rocket = { version = "0.5", default-features = false, features = ["json"] }`.
@@ -182,6 +190,7 @@ impl App {
     ///
     /// let app = App::new("game").web("/", rocket::routes![name]);
     /// ```
+    #[cfg(feature = "web")]
     #[must_use]
     pub fn web(mut self, base: &'static str, routes: Vec<rocket::Route>) -> Self {
         self.mounts.push((base, routes));

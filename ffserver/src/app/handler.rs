@@ -117,14 +117,44 @@ pub trait FromBody: Sized {
 }
 
 /// The body of the message: bytes as they came, text, [`Json`] or [`Bincode`].
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(1)]
+/// async fn shout(Body(text): Body<String>) -> String {
+///     text.to_uppercase() // What is no UTF-8 has been refused before.
+/// }
+/// # let _ = App::new("net").handlers(handlers![shout]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body<T>(pub T);
 
 /// A JSON body, as an argument and as a reply.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(2)]
+/// async fn sum(Body(Json(numbers)): Body<Json<Vec<i64>>>) -> Json<i64> {
+///     Json(numbers.iter().sum())
+/// }
+/// # let _ = App::new("net").handlers(handlers![sum]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
 /// A bincode body (version 1, fixed-size integers, little-endian), as an argument and as a reply.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[node_handle]
+/// async fn middle(Body(Bincode((from, to))): Body<Bincode<(f32, f32)>>) -> Bincode<f32> {
+///     Bincode((from + to) / 2.0)
+/// }
+/// # let _ = App::new("game").handlers(handlers![middle]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bincode<T>(pub T);
 
@@ -200,6 +230,19 @@ impl FromRequest for CommandId {
 }
 
 /// The caller: who made the call, and for which client.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[node_handle]
+/// async fn who_asks(caller: Caller) -> String {
+///     match caller.session {
+///         Some(session) => format!("{} for the client {session}", caller.node),
+///         None => format!("{} itself", caller.node),
+///     }
+/// }
+/// # let _ = App::new("game").handlers(handlers![who_asks]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The node that called: this node itself when one of its clients did.
@@ -215,6 +258,22 @@ impl FromRequest for Caller {
 }
 
 /// The app's value of type `T`, shared by all its handlers on this node.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use ffserver::prelude::*;
+///
+/// #[derive(Default)]
+/// struct Visits(AtomicU64);
+///
+/// #[net_handle(1)]
+/// async fn visit(visits: State<Visits>) -> String {
+///     (visits.0.fetch_add(1, Ordering::Relaxed) + 1).to_string()
+/// }
+///
+/// let app = App::new("door").state(Visits::default()).handlers(handlers![visit]);
+/// # let _ = app;
+/// ```
 #[derive(Debug)]
 pub struct State<T>(Arc<T>);
 

@@ -6,4 +6,4 @@ pub(crate) mod client_protocol;
 pub mod handler;
 pub(crate) mod hooks;
 pub(crate) mod route;
-pub mod verdict;
+pub(crate) mod verdict;

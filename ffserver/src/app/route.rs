@@ -157,7 +157,8 @@ pub trait Listed {
     fn route() -> Route;
 }
 
-/// Lists handlers: existence is stated here, facts are stated at the handler.
+/// Lists handlers: existence is stated here, facts are stated at the handler. Gives a `Vec` of [`Route`](crate::Route), for
+/// [`App::handlers`](crate::App::handlers); [`App`](crate::App) has an example.
 #[macro_export]
 macro_rules! handlers {
     ($($handler:path),* $(,)?) => {

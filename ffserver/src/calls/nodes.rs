@@ -43,6 +43,21 @@ impl std::fmt::Display for Recipients {
 /// [`Children`](crate::calls::neighbours::Children) spare them the look-up.
 ///
 /// A node that has just ended, or cannot be reached for the moment, is waited for, at most `limits.park_ms`.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(5)]
+/// async fn rooms(nodes: Nodes) -> String {
+///     let mut players = 0;
+///     for (_room, answer) in nodes.call_all("room", "players", "").await {
+///         // A room that has no answer is not counted.
+///         players += answer.ok().and_then(|body| String::from_utf8_lossy(&body).parse::<u64>().ok()).unwrap_or(0);
+///     }
+///     players.to_string()
+/// }
+/// # let _ = App::new("net").handlers(handlers![rooms]);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Nodes {
     origin: Origin,

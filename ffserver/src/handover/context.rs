@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
 
-use ffhttp::{Front, Handoff, Retirement};
 use ffnet::Link;
 use ffnet::transport::tcp;
 use ffproto::handover::{FromPredecessor, ProcessIdentity, Spoken};
@@ -15,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::http::{Front, Handoff, Retirement};
 use super::questions::Questions;
 use super::receiver_machine::{Abilities, ReceiverMachine};
 use super::sender_machine::{Awaits, Facts, Terms};

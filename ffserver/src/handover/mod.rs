@@ -2,6 +2,7 @@
 //! half, and their shells do what the machines say.
 
 mod context;
+pub(crate) mod http;
 #[cfg(test)]
 mod test_fixture;
 mod questions;

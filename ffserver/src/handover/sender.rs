@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ffhttp::{Handoff, Retirement};
 use ffnet::Link;
 use ffnet::door::{self, Passage};
 use ffproto::control::Door;
@@ -22,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::context::{CHOICES_AT_ONCE, HandoverContext, unswitched};
+use super::http::{Handoff, Retirement};
 use super::say::say;
 pub(crate) use super::sender_machine::HandOverError;
 use super::sender_machine::{Awaits, Do, Facts, GREETING_MAX, Seen, SenderMachine};

@@ -169,6 +169,7 @@ impl Identity {
     }
 
     /// Whether that is the cluster's token; of a cluster without one, nothing is: see [`TokenLooks`].
+    #[cfg_attr(not(feature = "web"), allow(dead_code, reason = "only the web server asks"))]
     pub(crate) fn is_token(&self, given: &str) -> bool {
         let keys = self.0.keys.keys.borrow().clone();
         let is_token = |check| self.0.token_looks.lock().is_token(check, given, self.now_ms());

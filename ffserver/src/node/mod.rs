@@ -32,6 +32,16 @@ use crate::transit::call::Origin;
 
 /// A handle to a running node. Cheap to clone, usable from any task and from Rocket's routes (as
 /// `&rocket::State<Node>`).
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[net_handle(9)]
+/// async fn about(node: Node) -> String {
+///     format!("{} of the kind {}, with {} clients", node.name(), node.kind(), node.sessions().len())
+/// }
+/// # let _ = App::new("net").handlers(handlers![about]);
+/// ```
 #[derive(Clone)]
 pub struct Node(Arc<Parts>);
 
@@ -163,7 +173,7 @@ impl Node {
     }
 
     /// The records of this node, when its app has tables.
-    pub fn records(&self) -> Option<&Records> {
+    pub(crate) fn records(&self) -> Option<&Records> {
         self.0.stores.records.as_ref()
     }
 
@@ -198,6 +208,7 @@ impl Node {
     }
 
     /// The status that the master is told.
+    #[cfg_attr(not(feature = "web"), allow(dead_code, reason = "only the web server asks"))]
     pub(crate) fn status(&self) -> NodeStatus {
         status(self.transit(), self.all_sessions().registry(), Some(self))
     }

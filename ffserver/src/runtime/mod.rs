@@ -10,4 +10,8 @@ pub(crate) mod preflight;
 pub mod process;
 pub(crate) mod server;
 pub(crate) mod shared_process;
+#[cfg(feature = "web")]
+pub(crate) mod web;
+#[cfg(not(feature = "web"))]
+#[path = "without_web.rs"]
 pub(crate) mod web;

@@ -11,13 +11,15 @@ use std::io;
 use std::net::TcpListener;
 
 use ffconfig::Limits;
-use ffhttp::{Front, Places, StartError, Timeouts, WebServer, is_loopback_host};
+use ffhttp::{Places, StartError, Timeouts, WebServer, is_loopback_host};
 use ffstore::db::Db;
 use ffstore::record::{Records, TableStats};
 use fftelemetry::metrics::CONTENT_TYPE;
 use rocket::http::{ContentType, Status};
 use rocket::request::{FromRequest, Outcome, Request};
 
+use crate::app::app::Mounts;
+use crate::handover::http::Front;
 use crate::node::{Node, Phase};
 
 /// The web server of one node, with the node's bounds for its fronts.
@@ -30,10 +32,7 @@ pub(crate) struct Web {
 
 impl Web {
     /// Starts Rocket; returns when it serves.
-    pub(crate) async fn start(
-        node: Node,
-        mounts: Vec<(&'static str, Vec<rocket::Route>)>,
-    ) -> Result<Self, StartError> {
+    pub(crate) async fn start(node: Node, mounts: Mounts) -> Result<Self, StartError> {
         let name = format!("{} web", node.name());
         let (timeouts, places) = bounds(&node.config().limits);
         let mut secret = [0; 16];

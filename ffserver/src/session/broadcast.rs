@@ -17,6 +17,18 @@ use crate::session::local::{EncodedMessage, LocalSession};
 /// Each message goes once to every net node that is concerned, over each link at most once for each of them,
 /// and is queued there for every client as a push is: `limits.slow_client` says what happens to those who do not
 /// read. Messages of one node arrive in their order.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// const SAID: CommandId = CommandId(20);
+///
+/// #[net_handle(3)]
+/// async fn say(node: Node, Body(text): Body<String>) {
+///     node.broadcasts().to_group("hall", SAID, text.as_bytes());
+/// }
+/// # let _ = App::new("chat").handlers(handlers![say]);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Broadcasts(Sessions);
 

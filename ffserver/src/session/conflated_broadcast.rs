@@ -17,6 +17,26 @@ use crate::session::broadcast::Broadcasts;
 ///
 /// The messages of one tick go in the order in which their keys came first. A message that is sent by other means
 /// meanwhile goes at once, so before them.
+///
+/// ```
+/// use std::time::Duration;
+/// use ffserver::prelude::*;
+/// use ffserver::ConflatedBroadcast;
+///
+/// const AT: CommandId = CommandId(21);
+///
+/// struct World {
+///     positions: ConflatedBroadcast, // `node.broadcasts().every(Duration::from_millis(50))`
+/// }
+///
+/// impl World {
+///     /// Of several moves within a tick everybody sees the last one.
+///     fn moved(&self, player: u64, to: &str) {
+///         self.positions.to_all(AT, player, to.to_owned());
+///     }
+/// }
+/// # fn used(node: &Node) { World { positions: node.broadcasts().every(Duration::from_millis(50)) }.moved(1, "x") }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConflatedBroadcast(Arc<Inner>);
 

@@ -22,6 +22,22 @@ use crate::session::remote_sessions::RemoteSession;
 ///
 /// The address, user and attributes are those that this node has been told last: a change made on another node arrives
 /// a moment later.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// const WELCOME: CommandId = CommandId(11);
+///
+/// #[net_handle(4)]
+/// async fn enter(session: Session, Body(room): Body<String>) -> Result<(), HandlerError> {
+///     session.join(&room).await?;
+///     session.set("room", room).await?; // Every node that knows the session is told.
+///     let name = session.user().unwrap_or_else(|| "guest".to_owned());
+///     session.push(WELCOME, name.as_bytes())?;
+///     Ok(())
+/// }
+/// # let _ = App::new("net").handlers(handlers![enter]);
+/// ```
 #[derive(Clone)]
 pub struct Session {
     sessions: Sessions,

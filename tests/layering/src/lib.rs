@@ -8,7 +8,8 @@
 //! 3. no circle of more than [`MAX_CIRCLE`] files inside a room, and no room above [`MAX_LINES`] lines without a reason;
 //! 4. no field of a cell that is set later, and no struct of more than [`MAX_FIELDS`] fields without a reason beside it.
 //!
-//! Beside that, of any crate: no file fetches a clock or a chance of its own ([`fetched`]).
+//! Beside that, of any crate: no file fetches a clock or a chance of its own ([`fetched`]); and what another crate can name of it is
+//! a list that a change of it is seen in ([`api`]).
 //!
 //! Methods are found without a compiler: by the receiver's type where fields, parameters, `let` and signatures tell it, else
 //! by the method's name, if only one room has a method of that name and no type of the standard library, of tokio or of a
@@ -18,6 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 mod ambient;
+mod api;
 mod fault;
 mod index;
 mod map;
@@ -30,9 +32,10 @@ mod types;
 mod walk;
 
 pub use ambient::{FETCHES, fetched, names};
+pub use api::{Library, api, changes};
 pub use fault::{Fault, How, Place, Still, sift};
 pub use map::{dependencies, large_rooms, modules, rooms};
-pub use shell::house;
+pub use shell::{house, libraries, public_api};
 pub use source::{ParseError, Source, read};
 
 /// Files in one circle inside a room: more cannot be read one by one.

@@ -1,6 +1,7 @@
 //! `layering SRC…`: the faults of crates' sources by the list of rooms in ARCHITECTURE.md, in seconds and without building them.
 //!
-//! `--still` prints them as a list of exceptions for the test instead.
+//! `--still` prints them as a list of exceptions for the test instead. `layering --api`: the public API of `ffserver`, as
+//! `ffserver/public-api.txt` has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -8,10 +9,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use layering::{Fault, check, house, read};
+use layering::{Fault, check, house, libraries, public_api, read};
 
 fn main() -> Result<ExitCode> {
     let (flags, crates): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|arg| arg.starts_with("--"));
+    if flags.iter().any(|flag| flag == "--api") {
+        // A reader that has seen enough may leave.
+        let _ = writeln!(std::io::stdout().lock(), "{}", public_api(&libraries(Path::new("."))?)?.join("\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
     let still = flags.iter().any(|flag| flag == "--still");
     let mut clean = true;
     for src in &crates {

@@ -21,6 +21,11 @@ pub enum CacheError {
         #[source]
         source: Cause,
     },
+    /// The node uses memcached, and this program was built without its driver (docs/features.md).
+    #[error(
+        "`memcached.urls`: this program was built without the feature `memcached` (ffserver, Cargo.toml)"
+    )]
+    NotBuilt,
     /// `memcached.urls` is empty.
     #[error("`memcached.urls`: there is no server")]
     NoServer,

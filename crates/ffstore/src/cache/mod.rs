@@ -20,8 +20,10 @@
 //! SHA-256, so keys are neither refused nor mixed up.
 
 mod error;
+#[cfg(feature = "memcached")]
 mod key;
 mod local;
+#[cfg(feature = "memcached")]
 mod memcached;
 
 use std::fmt;
@@ -35,6 +37,7 @@ use tokio::time::Instant;
 
 pub use self::error::{CacheError, Cause};
 use self::local::Store;
+#[cfg(feature = "memcached")]
 use self::memcached::MemcachedCache;
 
 /// What the in-process cache holds unless [`Cache::in_process`] is given another bound: memcached's own
@@ -118,6 +121,7 @@ pub struct CacheStats {
 enum Backend {
     /// Locked for one look-up, never across an await.
     Local(Arc<Mutex<Store>>),
+    #[cfg(feature = "memcached")]
     Remote(MemcachedCache),
 }
 
@@ -132,9 +136,18 @@ impl Cache {
     /// them; when one is added or removed only its keys move.
     ///
     /// # Errors
-    /// [`CacheError::Unreachable`], [`Refused`](CacheError::Refused) or [`NoServer`](CacheError::NoServer).
+    /// [`CacheError::Unreachable`], [`Refused`](CacheError::Refused) or [`NoServer`](CacheError::NoServer);
+    /// [`NotBuilt`](CacheError::NotBuilt) without the feature `memcached`.
     pub async fn connect(config: &ffconfig::Memcached) -> Result<Self, CacheError> {
-        MemcachedCache::connect(config).await.map(|remote| Self(Backend::Remote(remote), Arc::default()))
+        #[cfg(feature = "memcached")]
+        return MemcachedCache::connect(config)
+            .await
+            .map(|remote| Self(Backend::Remote(remote), Arc::default()));
+        #[cfg(not(feature = "memcached"))]
+        {
+            let _unused = config;
+            Err(CacheError::NotBuilt)
+        }
     }
 
     /// Whether every server answers.
@@ -144,6 +157,7 @@ impl Cache {
     pub async fn ping(&self) -> Result<(), CacheError> {
         match &self.0 {
             Backend::Local(_) => Ok(()),
+            #[cfg(feature = "memcached")]
             Backend::Remote(remote) => remote.ping().await,
         }
     }
@@ -163,6 +177,7 @@ impl Cache {
     pub async fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<(Bytes, Version)>, CacheError> {
         let read = match &self.0 {
             Backend::Local(store) => Ok(store.lock().get(key.as_ref(), Instant::now())),
+            #[cfg(feature = "memcached")]
             Backend::Remote(remote) => remote.get(key.as_ref()).await,
         };
         self.1.count(1, read.as_ref().map(|value| value.iter().count()));
@@ -179,6 +194,7 @@ impl Cache {
                 let (mut store, now) = (store.lock(), Instant::now());
                 Ok(keys.iter().map(|key| store.get(key.as_ref(), now).map(|(value, _)| value)).collect())
             }
+            #[cfg(feature = "memcached")]
             Backend::Remote(remote) => remote.get_many(keys.iter().map(AsRef::as_ref)).await,
         };
         self.1.count(keys.len(), read.as_ref().map(|values| values.iter().flatten().count()));
@@ -194,7 +210,7 @@ impl Cache {
 
     /// Whether its values are in memcached, where other nodes see them.
     pub fn is_shared(&self) -> bool {
-        matches!(self.0, Backend::Remote(_))
+        !matches!(self.0, Backend::Local(_))
     }
 
     /// Stores a value, whatever was there.
@@ -214,6 +230,7 @@ impl Cache {
                 let end = life.end(Instant::now());
                 store.lock().set(key, value, end).map_err(|_| too_large(value))
             }
+            #[cfg(feature = "memcached")]
             Backend::Remote(remote) => remote.set(key, value, life).await,
         }
     }
@@ -235,6 +252,7 @@ impl Cache {
                 let now = Instant::now();
                 store.lock().add(key, value, life.end(now), now).map_err(|_| too_large(value))
             }
+            #[cfg(feature = "memcached")]
             Backend::Remote(remote) => remote.add(key, value, life).await,
         }
     }
@@ -256,6 +274,7 @@ impl Cache {
                 let now = Instant::now();
                 store.lock().cas(key, value, life.end(now), version, now).map_err(|_| too_large(value))
             }
+            #[cfg(feature = "memcached")]
             Backend::Remote(remote) => remote.cas(key, value, life, version).await,
         }
     }
@@ -299,6 +318,7 @@ impl Cache {
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, CacheError> {
         match &self.0 {
             Backend::Local(store) => Ok(store.lock().delete(key.as_ref(), Instant::now())),
+            #[cfg(feature = "memcached")]
             Backend::Remote(remote) => remote.delete(key.as_ref()).await,
         }
     }
@@ -321,6 +341,7 @@ impl Cache {
                 let now = Instant::now();
                 store.lock().incr(key, by, life.end(now), now).map_err(|_| CacheError::NotANumber)
             }
+            #[cfg(feature = "memcached")]
             Backend::Remote(remote) => remote.incr(key, by, life).await,
         }
     }
@@ -336,6 +357,7 @@ impl Cache {
                 let now = Instant::now();
                 Ok(store.lock().touch(key, life.end(now), now))
             }
+            #[cfg(feature = "memcached")]
             Backend::Remote(remote) => remote.touch(key, life).await,
         }
     }
@@ -352,6 +374,7 @@ impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
             Backend::Local(_) => "Cache(in process)",
+            #[cfg(feature = "memcached")]
             Backend::Remote(_) => "Cache(memcached)",
         })
     }

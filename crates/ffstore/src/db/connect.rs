@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "mysql")]
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::pool::PoolOptions;
+#[cfg(feature = "postgres")]
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection as _};
@@ -67,6 +69,7 @@ enum Make {
 async fn open(config: &ffconfig::Database, make: Make) -> Result<(Pool, Option<Target>), DbError> {
     match scheme(config) {
         "sqlite" => connect_sqlite(config, make).await,
+        #[cfg(feature = "mysql")]
         scheme @ ("mysql" | "mariadb") => {
             let options = parse::<MySqlConnectOptions>(config)?;
             let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
@@ -74,6 +77,7 @@ async fn open(config: &ffconfig::Database, make: Make) -> Result<(Pool, Option<T
             let pool = pool_options(config).connect_lazy_with(options.clone());
             Ok((Pool::MySql(pool), Some(Target::MySql(options))))
         }
+        #[cfg(feature = "postgres")]
         scheme @ ("postgres" | "postgresql") => {
             let options = parse::<PgConnectOptions>(config)?;
             let target = format!("{scheme} at {}:{}", options.get_host(), options.get_port());
@@ -81,15 +85,28 @@ async fn open(config: &ffconfig::Database, make: Make) -> Result<(Pool, Option<T
             let pool = pool_options(config).connect_lazy_with(options.clone());
             Ok((Pool::Postgres(pool), Some(Target::Postgres(options))))
         }
-        _ => {
-            let reason = "it must begin with sqlite:, mysql: or postgres:".to_owned();
-            Err(DbError::Url { reason })
-        }
+        _ => Err(match driver_feature(&config.url) {
+            Some(feature) => DbError::NotBuilt { feature },
+            None => DbError::Url { reason: "it must begin with sqlite:, mysql: or postgres:".to_owned() },
+        }),
     }
 }
 
 fn scheme(config: &ffconfig::Database) -> &str {
-    config.url.split_once(':').map_or("", |(scheme, _)| scheme)
+    scheme_of(&config.url)
+}
+
+fn scheme_of(url: &str) -> &str {
+    url.split_once(':').map_or("", |(scheme, _)| scheme)
+}
+
+/// The feature that brings the driver of a URL; `None` for SQLite, whose driver is always there, and for no database's URL.
+pub(crate) fn driver_feature(url: &str) -> Option<&'static str> {
+    match scheme_of(url) {
+        "mysql" | "mariadb" => Some("mysql"),
+        "postgres" | "postgresql" => Some("postgres"),
+        _ => None,
+    }
 }
 
 /// Whether the database is a SQLite file that is not there and that a start would make.
@@ -183,6 +200,7 @@ async fn reach<O: ConnectOptions<Connection: Sized>>(
     }
 }
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 fn unreached(target: String, waited: Duration, error: sqlx::Error) -> DbError {
     match error {
         sqlx::Error::PoolTimedOut => DbError::Unreachable { target, waited, source: "no answer".into() },

@@ -17,6 +17,12 @@ pub enum DbError {
         /// The fault of the URL.
         reason: String,
     },
+    /// The config names a database whose driver this program was built without (docs/features.md).
+    #[error("`db.url`: this program was built without the feature `{feature}` (ffserver, Cargo.toml)")]
+    NotBuilt {
+        /// The feature that brings the driver.
+        feature: &'static str,
+    },
     /// Nobody answers at `db.url`. Start the database, or correct the host and port.
     #[error("`db.url`: {target} cannot be reached (tried for {waited:?})")]
     Unreachable {
@@ -125,10 +131,11 @@ pub enum DbError {
 impl DbError {
     /// The statement surely did not run, so running it again cannot run it twice.
     pub fn is_unsent(&self) -> bool {
-        use DbError::{BrokenOff, Closed, File, NoConnection, Refused, Unreachable, Url};
+        use DbError::{BrokenOff, Closed, File, NoConnection, NotBuilt, Refused, Unreachable, Url};
         matches!(
             self,
             Url { .. }
+                | NotBuilt { .. }
                 | Unreachable { .. }
                 | Refused { .. }
                 | File { .. }
@@ -145,6 +152,7 @@ impl DbError {
         let said = |source: &Cause| Cause::from(fftelemetry::chain(&**source));
         match self {
             Self::Url { reason } => Self::Url { reason: reason.clone() },
+            Self::NotBuilt { feature } => Self::NotBuilt { feature },
             Self::Unreachable { target, waited, source } => {
                 Self::Unreachable { target: target.clone(), waited: *waited, source: said(source) }
             }
@@ -199,6 +207,7 @@ pub(super) fn failed(error: sqlx::Error, waited: Duration) -> DbError {
 /// Deadlock, lock timeout, serialization failure: of PostgreSQL and MySQL by SQLSTATE (MySQL's lock timeout
 /// has only the general one, so by number), of SQLite BUSY and LOCKED by the low byte of the code.
 fn is_conflict(error: &dyn sqlx::error::DatabaseError) -> bool {
+    #[cfg(feature = "mysql")]
     if let Some(mysql) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
         return matches!(mysql.number(), 1205 | 1213 | 1020);
     }
@@ -213,6 +222,7 @@ fn is_conflict(error: &dyn sqlx::error::DatabaseError) -> bool {
 /// table full, no memory, shutting down, read-only. PostgreSQL: the classes of resources, of operators, of the
 /// system, and a read-only transaction.
 fn is_unable(error: &dyn sqlx::error::DatabaseError) -> bool {
+    #[cfg(feature = "mysql")]
     if let Some(mysql) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
         return matches!(mysql.number(), 1021 | 1037 | 1041 | 1053 | 1114 | 1290 | 1836);
     }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+#[cfg(feature = "mysql")]
 use sqlx::mysql::MySqlConnectOptions;
+#[cfg(feature = "postgres")]
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -25,7 +27,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) enum Target {
     Sqlite(SqliteConnectOptions),
+    #[cfg(feature = "mysql")]
     MySql(MySqlConnectOptions),
+    #[cfg(feature = "postgres")]
     Postgres(PgConnectOptions),
 }
 
@@ -72,11 +76,14 @@ impl Health {
 
     /// Asks it again and again, for as long as it is polled; says in the log when it is lost and when it is
     /// back. `name` is what the log calls it.
+    #[doc(hidden)] // The node polls it.
     pub async fn watch(&self, name: &str) {
         match self.target.clone() {
             None => {}
             Some(Target::Sqlite(options)) => self.watch_with(name, options).await,
+            #[cfg(feature = "mysql")]
             Some(Target::MySql(options)) => self.watch_with(name, options).await,
+            #[cfg(feature = "postgres")]
             Some(Target::Postgres(options)) => self.watch_with(name, options).await,
         }
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
+#[cfg(feature = "mysql")]
 use sqlx::mysql::MySqlConnection;
 use sqlx::{ConnectOptions, Connection};
 use tokio::time;
@@ -61,12 +62,15 @@ impl Db {
                 let _lock = lock_beside(options.get_filename()).await?;
                 run_with(files, options).await
             }
+            #[cfg(feature = "mysql")]
             (Some(Target::MySql(options)), _) => {
                 let mut lock = options.connect().await.map_err(Box::new)?;
                 lock_in_mysql(&mut lock).await?;
                 run_with(files, options).await
             }
+            #[cfg(feature = "postgres")]
             (Some(Target::Postgres(options)), _) => run_with(files, options).await,
+            #[cfg(any(feature = "mysql", feature = "postgres"))]
             (None, _) => Ok(()),
         }
     }
@@ -86,6 +90,7 @@ where
 }
 
 /// Waits for a lock of the server's, which ends with the connection.
+#[cfg(feature = "mysql")]
 async fn lock_in_mysql(connection: &mut MySqlConnection) -> Result<(), Cause> {
     let lock = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('ff migrations of ', MD5(DATABASE())), ?)");
     let got: Option<i64> = lock.bind(WAIT.as_secs()).fetch_one(connection).await.map_err(Box::new)?;

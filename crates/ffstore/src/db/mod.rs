@@ -22,6 +22,7 @@ mod driver;
 mod error;
 mod health;
 mod migrate;
+#[cfg(feature = "postgres")]
 mod placeholder;
 mod value;
 
@@ -31,14 +32,17 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "mysql")]
 use sqlx::mysql::MySqlPool;
 use sqlx::pool::PoolConnection;
+#[cfg(feature = "postgres")]
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _, SqlStr, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{self, Instant};
 
+pub(crate) use self::connect::driver_feature;
 use self::driver::{Driver, rows};
 use self::error::failed;
 pub use self::error::{Cause, DbError};
@@ -148,7 +152,9 @@ impl Turns {
 #[derive(Debug, Clone)]
 enum Pool {
     Sqlite(SqlitePool),
+    #[cfg(feature = "mysql")]
     MySql(MySqlPool),
+    #[cfg(feature = "postgres")]
     Postgres(PgPool),
 }
 
@@ -211,10 +217,12 @@ macro_rules! on_each {
                 type $D = sqlx::Sqlite;
                 $body
             }
+            #[cfg(feature = "mysql")]
             $Enum::MySql($it) => {
                 type $D = sqlx::MySql;
                 $body
             }
+            #[cfg(feature = "postgres")]
             $Enum::Postgres($it) => {
                 type $D = sqlx::Postgres;
                 $body
@@ -254,7 +262,9 @@ impl Db {
     pub fn dialect(&self) -> Dialect {
         match &self.pool {
             Pool::Sqlite(_) => Dialect::Sqlite,
+            #[cfg(feature = "mysql")]
             Pool::MySql(_) => Dialect::MySql,
+            #[cfg(feature = "postgres")]
             Pool::Postgres(_) => Dialect::Postgres,
         }
     }
@@ -263,7 +273,9 @@ impl Db {
     pub fn pool_size(&self) -> PoolSize {
         let (open, idle) = match &self.pool {
             Pool::Sqlite(pool) => (pool.size(), pool.num_idle()),
+            #[cfg(feature = "mysql")]
             Pool::MySql(pool) => (pool.size(), pool.num_idle()),
+            #[cfg(feature = "postgres")]
             Pool::Postgres(pool) => (pool.size(), pool.num_idle()),
         };
         PoolSize { open: open as usize, idle }
@@ -347,7 +359,9 @@ impl Db {
         let begin = async {
             Ok(match &self.pool {
                 Pool::Sqlite(pool) => TxKind::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+                #[cfg(feature = "mysql")]
                 Pool::MySql(pool) => TxKind::MySql(pool.begin().await?),
+                #[cfg(feature = "postgres")]
                 Pool::Postgres(pool) => TxKind::Postgres(pool.begin().await?),
             })
         };
@@ -389,15 +403,21 @@ impl Db {
 
     /// The SQLite pool, for what this API does not do.
     pub fn sqlite(&self) -> Option<&SqlitePool> {
-        if let Pool::Sqlite(pool) = &self.pool { Some(pool) } else { None }
+        match &self.pool {
+            Pool::Sqlite(pool) => Some(pool),
+            #[cfg(any(feature = "mysql", feature = "postgres"))]
+            _ => None,
+        }
     }
 
-    /// The MariaDB/MySQL pool, for what this API does not do.
+    /// The MariaDB/MySQL pool, for what this API does not do. Of the feature `mysql`.
+    #[cfg(feature = "mysql")]
     pub fn mysql(&self) -> Option<&MySqlPool> {
         if let Pool::MySql(pool) = &self.pool { Some(pool) } else { None }
     }
 
-    /// The PostgreSQL pool, for what this API does not do.
+    /// The PostgreSQL pool, for what this API does not do. Of the feature `postgres`.
+    #[cfg(feature = "postgres")]
     pub fn postgres(&self) -> Option<&PgPool> {
         if let Pool::Postgres(pool) = &self.pool { Some(pool) } else { None }
     }
@@ -465,7 +485,9 @@ pub struct Tx {
 #[derive(Debug)]
 enum TxKind {
     Sqlite(Transaction<'static, sqlx::Sqlite>),
+    #[cfg(feature = "mysql")]
     MySql(Transaction<'static, sqlx::MySql>),
+    #[cfg(feature = "postgres")]
     Postgres(Transaction<'static, sqlx::Postgres>),
 }
 

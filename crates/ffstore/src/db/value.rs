@@ -20,6 +20,7 @@ macro_rules! __db_args {
 pub(super) enum Cell {
     Value(Value),
     /// Exact decimals (MariaDB's `SUM` is one): read as a number when it fits, or as text.
+    #[cfg_attr(not(feature = "mysql"), allow(dead_code, reason = "no other driver gives one"))]
     Decimal(String),
     /// A value that was not understood, and why; an error only for who asks for it.
     Unreadable(String),

@@ -63,6 +63,7 @@ impl Section {
     }
 
     /// What the section has taken so far.
+    #[doc(hidden)] // For the export.
     #[must_use]
     pub fn stats(&self) -> SectionStats {
         let of = |ns: &AtomicU64| Duration::from_nanos(ns.load(Ordering::Relaxed));

@@ -26,6 +26,7 @@ impl Counter {
     }
 
     /// Counts one more; returns how many there were before.
+    #[doc(hidden)] // For the sampling of the node's own.
     #[inline]
     pub fn number(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)

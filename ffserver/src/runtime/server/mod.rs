@@ -2,6 +2,7 @@
 //! in order.
 
 mod assembly;
+mod built_in;
 mod errors;
 mod listeners;
 mod presence;
@@ -26,7 +27,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::app::app::App;
+use crate::app::app::{App, Mounts};
 use crate::app::client_protocol::protocols_of;
 use crate::app::hooks::Hooks;
 use crate::cluster::configured_routes::ConfiguredRoutes;
@@ -48,6 +49,7 @@ use crate::runtime::discovery::backend::Backend;
 use crate::runtime::in_process::InProcessNet;
 use crate::session::local::frames;
 use assembly::{Content, Foundation};
+use built_in::BuiltIn;
 use start::{ControlTask, RunningNode};
 
 #[cfg(test)]
@@ -63,7 +65,7 @@ pub struct FFServer {
     hooks: Hooks,
     states: States,
     tables: Vec<Registered>,
-    mounts: Vec<(&'static str, Vec<rocket::Route>)>,
+    mounts: Mounts,
     /// Whether a reload loses state that the app has; the master is told so by a counter.
     loses_state: bool,
     /// Whether the config has a `conf` that no type of the app reads.
@@ -221,14 +223,16 @@ impl FFServer {
             watchdog: &watchdog,
             metrics: identity.metrics(),
         };
+        let lacking = BuiltIn::HERE.lacking(cluster, config);
         let built = HandlerTables::build(app.routes.clone(), &context);
         let (tables, edge) = match (built, ClientEdge::of(&app, config), conf_of(&app, config)) {
-            (Ok(tables), Ok(edge), Ok(conf)) => {
+            (Ok(tables), Ok(edge), Ok(conf)) if lacking.is_empty() => {
                 app.states.extend(conf);
                 (Arc::new(tables), edge)
             }
             (built, edge, conf) => {
-                let mut faults = built.err().unwrap_or_default();
+                let mut faults = lacking;
+                faults.extend(built.err().into_iter().flatten());
                 faults.extend(edge.err().into_iter().flatten());
                 let (app, node) = (app.name.to_owned(), config.name.clone());
                 return Err(BuildError::Faults { app, node, faults, conf: conf.err() });

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ffhttp::Front;
 use ffnet::admission::Admission;
 use ffnet::door::DoorListener;
 use ffnet::listen::Inherited;
@@ -29,6 +28,7 @@ use crate::exec::executor::Executor;
 use crate::gateway::acceptor::{Clients, OpenPorts};
 use crate::gateway::idle_reaper;
 use crate::handover::HandoverContext;
+use crate::handover::http::Front;
 use crate::handover::receiver::{Receiver, TakeOverError};
 use crate::identity::Identity;
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
