@@ -36,6 +36,7 @@
 //! - `docs/config.md`: every key of `config.json`;
 //! - `docs/operations.md`: running a cluster, replacing its nodes, what a message of the log means;
 //! - `docs/protocol.md`: the wire, for clients in other languages;
+//! - `docs/testing.md`: a match, a handler, a lost node, a deadline and a seed in a test, with [`testing`];
 //! - `docs/metrics.md`: what is measured, and how an app measures;
 //! - `docs/performance.md`: how fast it is, and how that was measured;
 //! - `docs/glossary.md`: every noun of the code;
@@ -56,6 +57,7 @@ mod ops;
 mod gateway;
 mod handover;
 mod runtime;
+pub mod testing;
 mod program;
 
 pub use app::app::App;

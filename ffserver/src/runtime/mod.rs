@@ -10,3 +10,4 @@ pub(crate) mod preflight;
 pub mod process;
 pub(crate) mod server;
 pub(crate) mod web;
+pub(crate) mod wires;

@@ -165,7 +165,8 @@ impl ParentLink {
                     Ok(Connection::Tcp(stream))
                 }
                 (LinkAddress::InProcess, Some(net)) => {
-                    Ok(Connection::InProcess(net.dial(&self.config.name).await))
+                    let child = self.inbound.executor.node.name();
+                    Ok(Connection::InProcess(net.dial(child, &self.config.name).await))
                 }
                 (LinkAddress::InProcess, None) => {
                     let why = "it is shown in this process, which has no InProcessNet";
