@@ -192,7 +192,7 @@
 //! | to | read |
 //! | --- | --- |
 //! | start a cluster, and change a handler while it runs | [`README.md`][readme] |
-//! | test a game without processes, in twenty lines | [`docs/testing.md`][testing] |
+//! | test a game without processes, in twenty lines: [`testing`] | [`docs/testing.md`][testing] |
 //! | know a client on every node: groups, broadcasts, logins, moves | [`docs/sessions.md`][sessions] |
 //! | keep data: records, databases, the cache | [`docs/data.md`][data] |
 //! | decide which node handles a message, and call others | [`docs/routing.md`][routing] |
@@ -240,6 +240,7 @@ mod ops;
 mod gateway;
 mod handover;
 mod runtime;
+pub mod testing;
 mod program;
 
 // What authors write handlers with.

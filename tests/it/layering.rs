@@ -243,21 +243,28 @@ struct Core {
     may_fetch: &'static [&'static str],
     /// The files that make the real clock and chance: at the edge of a program.
     may_make: &'static [&'static str],
+    /// The files that make those of tests: the test kit's.
+    for_tests: &'static [&'static str],
 }
 
 const CORE: &[Core] = &[
-    Core { src: "crates/ffambient/src", may_fetch: &["system.rs"], may_make: &[] },
-    Core { src: "crates/ffproto/src", may_fetch: &[], may_make: &[] },
-    Core { src: "crates/ffconfig/src", may_fetch: &[], may_make: &[] },
-    Core { src: "crates/fftelemetry/src", may_fetch: &[], may_make: &[] },
-    Core { src: "crates/ffnet/src", may_fetch: &[], may_make: &[] },
-    Core { src: "crates/ffhttp/src", may_fetch: &[], may_make: &[] },
-    Core { src: "crates/ffstore/src", may_fetch: &[], may_make: &[] },
-    // `ffserver::main`; and `FFServer::new`, for who writes a `main` of their own.
-    Core { src: "ffserver/src", may_fetch: &[], may_make: &["program.rs", "runtime/server/mod.rs"] },
-    Core { src: "apps/src", may_fetch: &[], may_make: &[] },
-    Core { src: "appmain/src", may_fetch: &[], may_make: &[] },
-    Core { src: "master/src", may_fetch: &[], may_make: &["main.rs"] },
+    Core { src: "crates/ffambient/src", may_fetch: &["system.rs"], may_make: &[], for_tests: &[] },
+    Core { src: "crates/ffproto/src", may_fetch: &[], may_make: &[], for_tests: &[] },
+    Core { src: "crates/ffconfig/src", may_fetch: &[], may_make: &[], for_tests: &[] },
+    Core { src: "crates/fftelemetry/src", may_fetch: &[], may_make: &[], for_tests: &[] },
+    Core { src: "crates/ffnet/src", may_fetch: &[], may_make: &[], for_tests: &[] },
+    Core { src: "crates/ffhttp/src", may_fetch: &[], may_make: &[], for_tests: &[] },
+    Core { src: "crates/ffstore/src", may_fetch: &[], may_make: &[], for_tests: &[] },
+    // `ffserver::main`; `FFServer::new`, for who writes a `main` of their own; and the test kit.
+    Core {
+        src: "ffserver/src",
+        may_fetch: &[],
+        may_make: &["program.rs", "runtime/server/mod.rs", "testing/folder.rs", "testing/seed.rs"],
+        for_tests: &["testing/clock.rs", "testing/seed.rs"],
+    },
+    Core { src: "apps/src", may_fetch: &[], may_make: &[], for_tests: &[] },
+    Core { src: "appmain/src", may_fetch: &[], may_make: &[], for_tests: &[] },
+    Core { src: "master/src", may_fetch: &[], may_make: &["main.rs"], for_tests: &[] },
 ];
 
 /// What makes a clock or a chance, by the names under which crates know it.
@@ -281,9 +288,11 @@ const MADE_FOR_TESTS: &[&str] = &[
 #[test]
 fn the_core_fetches_no_clock_and_no_chance_and_the_real_ones_are_made_at_the_edge() -> Result<()> {
     let mut faults = vec![];
-    for Core { src, may_fetch, may_make } in CORE {
+    for Core { src, may_fetch, may_make, for_tests } in CORE {
         let named = layering::named(&layering::read(&tests::bins::root().join(src))?)?;
-        for (paths, but) in [(layering::FETCHES, *may_fetch), (MAKES, *may_make), (MADE_FOR_TESTS, &[])] {
+        for (paths, but) in
+            [(layering::FETCHES, *may_fetch), (MAKES, *may_make), (MADE_FOR_TESTS, *for_tests)]
+        {
             let found = layering::fetched(&named, paths, but);
             faults.extend(found.into_iter().map(|fault| format!("{src}/{fault}")));
             // A list of exceptions that is longer than the truth hides what comes next.

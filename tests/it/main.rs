@@ -51,6 +51,7 @@ mod succession;
 mod supervision;
 mod targets;
 mod terminal;
+mod testing;
 mod transports;
 mod unit;
 mod unproven;

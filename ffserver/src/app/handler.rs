@@ -293,6 +293,11 @@ impl<T> State<T> {
     pub fn new(value: T) -> Self {
         Self(Arc::new(value))
     }
+
+    /// A state that others have, too.
+    pub(crate) fn shared(value: Arc<T>) -> Self {
+        Self(value)
+    }
 }
 
 impl<T: Send + Sync + 'static> FromRequest for State<T> {

@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::connection::{Closed, Connection};
@@ -24,6 +23,7 @@ use crate::app::hooks::{SessionEvent, SessionEventKind};
 use crate::exec::events::tell_session;
 use crate::exec::executor::Executor;
 use crate::identity::counters::count;
+use crate::identity::lifecycle::TaskGroup;
 use crate::session::handle::Session;
 use crate::session::local::{Directive, LocalSession};
 
@@ -49,14 +49,14 @@ pub(crate) struct LeavingConnection {
 pub(crate) struct Clients {
     executor: Arc<Executor>,
     transport: Arc<dyn Transport>,
-    connections: TaskTracker,
+    connections: TaskGroup,
     /// The way of connections that leave; while there is none, no connection leaves.
     successor: Arc<Mutex<Option<mpsc::Sender<LeavingConnection>>>>,
 }
 
 impl Clients {
     pub(crate) fn new(executor: Arc<Executor>, transport: Arc<dyn Transport>) -> Self {
-        let connections = TaskTracker::new();
+        let connections = executor.node.identity().tasks().group();
         // A closed tracker takes connections as before; the end of the last one is an event.
         connections.close();
         Self { executor, transport, connections, successor: Arc::default() }

@@ -1,11 +1,13 @@
 //! The phase of a node's life, and the tasks that its end waits for.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use fftelemetry::tagged;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::task::TaskTracker;
 
 /// The phase of a node's life.
@@ -68,42 +70,109 @@ impl Lifecycle {
 /// The tasks of one node that have not ended: a stop waits for them.
 #[derive(Default)]
 pub(crate) struct Tasks {
-    calls: TaggedTasks,
-    ticks: TaggedTasks,
+    calls: TaskGroup,
+    ticks: TaskGroup,
+    killed: Option<KillList>,
 }
 
-/// Tasks that log as their node does, where a process has several.
-#[derive(Default)]
-pub(crate) struct TaggedTasks(TaskTracker);
+/// A group of tasks of one node: its end can be waited for, a kill of the node ends it, and it logs as its node does where a process
+/// has several.
+#[derive(Clone, Default)]
+pub(crate) struct TaskGroup {
+    tracker: TaskTracker,
+    killed: Option<KillList>,
+}
 
-impl TaggedTasks {
-    /// As [`TaskTracker::spawn`].
-    #[inline]
+impl TaskGroup {
+    /// Runs a task of the group.
     pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
-        F: Future<Output: Send> + Send + 'static,
+        F: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.0.spawn(tagged(task))
+        let task = self.tracker.spawn(tagged(task));
+        if let Some(killed) = &self.killed {
+            killed.note(task.abort_handle());
+        }
+        task
     }
 }
 
-impl Deref for TaggedTasks {
+impl Deref for TaskGroup {
     type Target = TaskTracker;
 
     fn deref(&self) -> &TaskTracker {
-        &self.0
+        &self.tracker
+    }
+}
+
+/// What a kill of a node ends: its tasks, each at its next turn, as the end of a process does it. Only the nodes of a test's cluster
+/// have a list. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct KillList(Arc<Mutex<KillState>>);
+
+#[derive(Default)]
+struct KillState {
+    tasks: Vec<AbortHandle>,
+    /// At how many tasks those that have ended are forgotten.
+    forget_at: usize,
+    is_killed: bool,
+}
+
+impl KillList {
+    /// Notes a task; one that comes after the kill ends at once.
+    pub(crate) fn note(&self, task: AbortHandle) {
+        let mut state = self.0.lock();
+        if state.is_killed {
+            return task.abort();
+        }
+        state.tasks.push(task);
+        if state.tasks.len() > state.forget_at {
+            state.tasks.retain(|task| !task.is_finished());
+            state.forget_at = 64 + 2 * state.tasks.len();
+        }
+    }
+
+    /// Ends every task that there is, and those to come.
+    pub(crate) fn kill(&self) {
+        let mut state = self.0.lock();
+        state.is_killed = true;
+        state.tasks.iter().for_each(AbortHandle::abort);
+    }
+
+    /// Whether every task has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.lock().tasks.iter().all(AbortHandle::is_finished)
     }
 }
 
 impl Tasks {
+    /// The tasks of a node that can be killed.
+    pub(crate) fn killed_by(list: KillList) -> Self {
+        let killed = Some(list);
+        let group = || TaskGroup { tracker: TaskTracker::new(), killed: killed.clone() };
+        Self { calls: group(), ticks: group(), killed }
+    }
+
+    /// A further group of the node's tasks, for whose end its owner waits.
+    pub(crate) fn group(&self) -> TaskGroup {
+        TaskGroup { tracker: TaskTracker::new(), killed: self.killed.clone() }
+    }
+
+    /// Notes a task of the node that is in no group.
+    pub(crate) fn note(&self, task: &JoinHandle<()>) {
+        if let Some(killed) = &self.killed {
+            killed.note(task.abort_handle());
+        }
+    }
+
     /// The tasks of calls and hooks.
     #[inline]
-    pub(crate) fn calls(&self) -> &TaggedTasks {
+    pub(crate) fn calls(&self) -> &TaskGroup {
         &self.calls
     }
 
     /// The ticks of [`ConflatedBroadcast`](crate::ConflatedBroadcast): a stop waits for them as well, a hand-over does not, for they may never end.
-    pub(crate) fn ticks(&self) -> &TaggedTasks {
+    pub(crate) fn ticks(&self) -> &TaskGroup {
         &self.ticks
     }
 

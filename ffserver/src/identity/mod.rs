@@ -60,6 +60,7 @@ impl Identity {
         incarnation: Incarnation,
         keys: OwnKeys,
         ambient: &Ambient,
+        tasks: Tasks,
     ) -> Self {
         let ambient = ambient.stream(&format!("{}@{incarnation}", config.name));
         let metrics = NodeMetrics::new();
@@ -77,7 +78,7 @@ impl Identity {
             counters: Arc::new(Counters::new(metrics.registry())),
             metrics,
             lifecycle: Lifecycle::default(),
-            tasks: Tasks::default(),
+            tasks,
         }))
     }
 
@@ -85,7 +86,7 @@ impl Identity {
     #[cfg(test)]
     pub(crate) fn bare(cluster: &ffconfig::Cluster, config: ffconfig::Node) -> Self {
         let (keys, _) = keys::KeySource::Nowhere.begin(Versions::OURS);
-        Self::new(cluster, config, Incarnation(1), keys, &Ambient::system())
+        Self::new(cluster, config, Incarnation(1), keys, &Ambient::system(), Tasks::default())
     }
 
     /// The node's name: the key under `servers`.

@@ -22,7 +22,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::app::hooks::ChildHook;
@@ -31,7 +30,7 @@ use crate::exec::execution::run_hook;
 use crate::exec::executor::Executor;
 use crate::exec::tables::{Audience, HandlerTables};
 use crate::gateway::acceptor::{OpenPorts, accept_failed};
-use crate::identity::lifecycle::Phase;
+use crate::identity::lifecycle::{Phase, TaskGroup};
 use crate::ops::inbound::Inbound;
 use crate::ops::link_service::LinkService;
 use crate::transit::links::STRANGER;
@@ -39,7 +38,7 @@ use crate::transit::links::STRANGER;
 pub(crate) struct ChildListener {
     pub(crate) inbound: Arc<Inbound>,
     /// Every link of the node, so that a stop can wait for their last words.
-    pub(crate) links: TaskTracker,
+    pub(crate) links: TaskGroup,
     /// The admission of links that have proved nothing.
     pub(crate) admission: Admission,
     pub(crate) turns: HookTurns,

@@ -10,6 +10,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::runtime::discovery::memory::Residents;
+use crate::runtime::wires::Wires;
 
 /// Bytes in flight on a link in memory, each way: what a socket buffer would hold.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -26,6 +27,8 @@ struct Inner {
     parents: Mutex<HashMap<ParentStart, Entrance>>,
     opened: Notify,
     residents: watch::Sender<Residents>,
+    /// What links go over where a test cuts and delays them; else nothing stands between two nodes.
+    wires: Option<Wires>,
 }
 
 /// One start of a parent: while a process is replaced, the other start of the same name is in another process.
@@ -40,6 +43,23 @@ struct Entrance {
 }
 
 impl InProcessNet {
+    /// A net whose links go over these wires.
+    pub(crate) fn over(wires: Wires) -> Self {
+        Self(Arc::new(Inner { wires: Some(wires), ..Inner::default() }))
+    }
+
+    /// Notes that a node has ended without a word, as a master does who has seen the end of its process.
+    pub(crate) fn ended(&self, name: &str) {
+        self.residents()
+            .send_modify(|all| all.nodes.get_mut(name).into_iter().for_each(|node| node.ended = true));
+    }
+
+    /// Has its children dial a parent at once, which they wait to dial again.
+    pub(crate) fn dial_now(&self, parent: &str) {
+        self.residents()
+            .send_modify(|all| all.nodes.get_mut(parent).into_iter().for_each(|node| node.since_ms += 1));
+    }
+
     /// The nodes that are here, see [`crate::runtime::discovery::memory`].
     pub(crate) fn residents(&self) -> &watch::Sender<Residents> {
         &self.0.residents
@@ -61,15 +81,24 @@ impl InProcessNet {
         receiver
     }
 
-    /// Connects to a start of `parent`, once it listens. Cancel-safe.
-    pub(crate) async fn dial(&self, parent: &NodeName, incarnation: Incarnation) -> DuplexStream {
+    /// Connects `child` to a start of `parent`, once it listens. Cancel-safe.
+    pub(crate) async fn dial(
+        &self,
+        child: &NodeName,
+        parent: &NodeName,
+        incarnation: Incarnation,
+    ) -> DuplexStream {
         loop {
             // Asked for before looking, so that an opening between the two is not missed.
             let opened = self.0.opened.notified();
-            if let Some(entrance) = self.entrance(parent, incarnation)
-                && let Some(stream) = entrance.enter().await
-            {
-                return stream;
+            if let Some(entrance) = self.entrance(parent, incarnation) {
+                let ends = match &self.0.wires {
+                    Some(wires) => wires.connect(child, parent, PIPE_BYTES).await,
+                    None => tokio::io::duplex(PIPE_BYTES),
+                };
+                if let Some(stream) = entrance.enter(ends).await {
+                    return stream;
+                }
             }
             opened.await;
         }
@@ -85,7 +114,7 @@ impl InProcessNet {
         let entrance = self.entrance(parent, incarnation)?;
         // One that hands over lets nobody in: over TCP its successor does, whose socket is the same.
         let is_open = *entrance.ports.borrow();
-        if is_open { entrance.enter().await } else { None }
+        if is_open { entrance.enter(tokio::io::duplex(PIPE_BYTES)).await } else { None }
     }
 
     fn entrance(&self, parent: &NodeName, incarnation: Incarnation) -> Option<Entrance> {
@@ -95,9 +124,8 @@ impl InProcessNet {
 }
 
 impl Entrance {
-    /// The child's end of a new link; `None` when the parent listens no more.
-    async fn enter(&self) -> Option<DuplexStream> {
-        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    /// The child's end of a new link, of both; `None` when the parent listens no more.
+    async fn enter(&self, (ours, theirs): (DuplexStream, DuplexStream)) -> Option<DuplexStream> {
         self.to.send(theirs).await.ok().map(|()| ours)
     }
 }

@@ -15,3 +15,4 @@ pub(crate) mod web;
 #[cfg(not(feature = "web"))]
 #[path = "without_web.rs"]
 pub(crate) mod web;
+pub(crate) mod wires;

@@ -175,7 +175,8 @@ impl ParentLink {
                     Ok(Connection::Tcp(stream))
                 }
                 (LinkAddress::InProcess, Some(net)) => {
-                    Ok(Connection::InProcess(net.dial(name, incarnation).await))
+                    let child = self.inbound.executor.node.name();
+                    Ok(Connection::InProcess(net.dial(child, name, incarnation).await))
                 }
                 (LinkAddress::InProcess, None) => {
                     let why = "it is shown in this process, which has no InProcessNet";

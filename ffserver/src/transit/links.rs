@@ -217,6 +217,17 @@ impl Transit {
         .await;
     }
 
+    /// Waits until a parent is linked, or until none of that name is. Cancel-safe.
+    pub(crate) async fn parent_is(&self, name: &NodeName, linked: bool) {
+        let has = |transit: &Self| transit.parent_list().contains(&(name.clone(), true));
+        self.linked(|transit| has(transit) == linked).await;
+    }
+
+    /// Waits until a child is linked, or until none of that name is. Cancel-safe.
+    pub(crate) async fn child_is(&self, name: &NodeName, linked: bool) {
+        self.linked(|transit| transit.linked_children().contains(name) == linked).await;
+    }
+
     /// Waits until something is so that depends on links and on the phase.
     async fn linked(&self, is_so: impl Fn(&Self) -> bool) {
         loop {

@@ -5,8 +5,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -46,6 +46,7 @@ pub struct MemoryTransport(Arc<Inner>);
 struct Inner {
     listener: Mutex<Option<mpsc::Sender<Arc<MemoryServed>>>>,
     clients: AtomicU16,
+    served: Mutex<Vec<Weak<MemoryServed>>>,
 }
 
 /// The end of a client: read and written as a socket is.
@@ -92,8 +93,25 @@ impl MemoryTransport {
         let port = self.0.clients.fetch_add(1, Ordering::Relaxed);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let served = MemoryServed { peer, from_client: to_node.clone(), to_client: from_node.clone() };
-        listener.try_send(Arc::new(served)).map_err(|_| refused())?;
+        let served = Arc::new(served);
+        {
+            let mut all = self.0.served.lock();
+            all.retain(|served| served.strong_count() > 0);
+            all.push(Arc::downgrade(&served));
+        }
+        listener.try_send(served).map_err(|_| refused())?;
         Ok(MemoryClient { from_node, to_node })
+    }
+
+    /// Ends every connection without a word, as the end of the node's process does.
+    pub fn cut(&self) {
+        let all = std::mem::take(&mut *self.0.served.lock());
+        for served in all.iter().filter_map(Weak::upgrade) {
+            [&served.to_client, &served.from_client].into_iter().for_each(|pipe| {
+                pipe.end();
+                pipe.break_off();
+            });
+        }
     }
 }
 

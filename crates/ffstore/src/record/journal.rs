@@ -44,6 +44,17 @@ struct JournalShared {
     /// About what the entries that still matter take.
     live: AtomicUsize,
     leases: AtomicU64,
+    /// Appends whose callers wait.
+    appending: AtomicUsize,
+}
+
+/// One append that somebody waits for.
+struct Appending<'a>(&'a AtomicUsize);
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -71,12 +82,18 @@ impl Journal {
         let queue = Mutex::default();
         let (live, leases) = (AtomicUsize::new(0), AtomicU64::new(0));
         let head = Head { id: id.to_string(), boot: boot(), salt };
-        let shared = JournalShared { id, head, folder, bytes_max, queue, wake: Condvar::new(), live, leases };
+        let (wake, appending) = (Condvar::new(), AtomicUsize::new(0));
+        let shared = JournalShared { id, head, folder, bytes_max, queue, wake, live, leases, appending };
         Self { shared: Arc::new(shared) }
     }
 
     pub(crate) fn id(&self) -> &Arc<str> {
         &self.shared.id
+    }
+
+    /// The number of appends that somebody waits for.
+    pub(crate) fn appending(&self) -> usize {
+        self.shared.appending.load(Ordering::Relaxed)
     }
 
     /// The number of the next lease.
@@ -119,6 +136,8 @@ impl Journal {
             queue.waiting.push(WriterOp::Append(entry, Some(done)));
         }
         self.shared.wake.notify_one();
+        self.shared.appending.fetch_add(1, Ordering::Relaxed);
+        let _appending = Appending(&self.shared.appending);
         match is_done.await {
             Ok(written) => written.map_err(|source| RecordError::Journal { source }),
             Err(_ended) => Err(RecordError::Closed),

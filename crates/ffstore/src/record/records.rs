@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::cache::Cache;
-use crate::db::Db;
+use crate::db::{Db, DbError};
 
 use super::counters::{RecordCounters, add};
 use super::journal::Journal;
 use super::recover::Recovery;
 use super::row_cache::{Backlog, Bounds};
-use super::schema::{SchemaError, check};
+use super::schema::{SchemaError, check, create_shape};
 use super::shape::{Record, Shape};
 use super::table::{Context, Inner, Table};
 
@@ -121,6 +121,14 @@ impl Registered {
             (any, typed)
         };
         Self { id: TypeId::of::<T>(), shape: T::SHAPE, open }
+    }
+
+    /// Makes the table in this database, as [`create`](super::create) does: for tests.
+    ///
+    /// # Errors
+    /// The database does not answer, or has such a table already.
+    pub async fn make_table(&self, db: &Db) -> Result<(), DbError> {
+        create_shape(db, &self.shape).await
     }
 }
 
@@ -271,6 +279,20 @@ impl Records {
         // Nothing of ours may write when another node has found the journal.
         running.shutdown().await;
         self.cx.journal.close().await;
+    }
+
+    /// Ends as the end of the process does, without a last write: what the journal has, the next node that finds it writes. For
+    /// tests, which kill a node in their own process.
+    pub async fn abandon(&self) {
+        self.recovering.lock().abort_all();
+        let mut running = std::mem::take(&mut *self.running.lock());
+        running.shutdown().await;
+        self.cx.journal.close().await;
+    }
+
+    /// The number of writes that wait for the journal.
+    pub fn journal_writes(&self) -> usize {
+        self.cx.journal.appending()
     }
 
     /// A client's session has ended: its records ([`Table::keep`]) are written.

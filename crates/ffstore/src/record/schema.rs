@@ -88,6 +88,14 @@ pub async fn create<T: super::Record>(db: &Db) -> Result<(), DbError> {
     Ok(())
 }
 
+/// As [`create`], of a shape.
+pub(crate) async fn create_shape(db: &Db, shape: &Shape) -> Result<(), DbError> {
+    for statement in create_table(shape, db.dialect(), nopad(db).await?) {
+        db.execute(Sql::trusted(statement), &[]).await?;
+    }
+    Ok(())
+}
+
 /// Checks the real table against the shape.
 pub async fn check(db: &Db, shape: &Shape) -> Result<(), SchemaError> {
     let table = || shape.table.to_owned();

@@ -75,7 +75,11 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.net.residents().send_if_modified(|all| all.nodes.remove(&self.name).is_some());
+        // One that has ended without a word is shown as ended.
+        self.net.residents().send_if_modified(|all| {
+            let leaves = all.nodes.get(&self.name).is_some_and(|node| !node.ended);
+            leaves && all.nodes.remove(&self.name).is_some()
+        });
     }
 }
 

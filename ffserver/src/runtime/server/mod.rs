@@ -38,11 +38,11 @@ use crate::identity::Identity;
 use crate::identity::counters::count;
 use crate::identity::key_by_hand;
 use crate::identity::keys::{KeyBringer, Startup};
-use crate::identity::lifecycle::Phase;
+use crate::identity::lifecycle::{KillList, Phase, Tasks};
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::Watchdog;
-use crate::node::States;
 use crate::node::conf::ConfType;
+use crate::node::{Node, States};
 use crate::runtime::control::MasterNotice;
 use crate::runtime::discovery::Discovery;
 use crate::runtime::discovery::backend::Backend;
@@ -77,6 +77,8 @@ pub struct FFServer {
     discovery: Option<Backend>,
     /// What brings the node its keys while it runs, until it runs.
     key_bringer: Option<KeyBringer>,
+    /// The node, as soon as it is whole.
+    whole: watch::Sender<Option<Node>>,
 }
 
 /// The node of that name, and the app that it runs.
@@ -208,10 +210,33 @@ impl FFServer {
         startup: Startup,
         ambient: &Ambient,
     ) -> Result<Self, BuildError> {
+        Self::with_tasks(cluster, name, apps, startup, ambient, Tasks::default())
+    }
+
+    /// A node of a test, whose tasks end when the list is killed.
+    pub(crate) fn killed_by(
+        cluster: &ffconfig::Cluster,
+        name: &str,
+        apps: Vec<App>,
+        startup: Startup,
+        ambient: &Ambient,
+        list: KillList,
+    ) -> Result<Self, BuildError> {
+        Self::with_tasks(cluster, name, apps, startup, ambient, Tasks::killed_by(list))
+    }
+
+    fn with_tasks(
+        cluster: &ffconfig::Cluster,
+        name: &str,
+        apps: Vec<App>,
+        startup: Startup,
+        ambient: &Ambient,
+        tasks: Tasks,
+    ) -> Result<Self, BuildError> {
         let (config, mut app) = node_and_app(cluster, name, apps)?;
         let Startup { incarnation, keys, versions } = startup;
         let (own_keys, key_bringer) = keys.begin(versions);
-        let identity = Identity::new(cluster, config, incarnation, own_keys, ambient);
+        let identity = Identity::new(cluster, config, incarnation, own_keys, ambient, tasks);
         check_keys(&identity, &key_bringer)?;
         let (config, watchdog) = (identity.config(), Arc::new(Watchdog::new()));
         let targets = Arc::new(ConfiguredRoutes::of(cluster, config));
@@ -259,6 +284,7 @@ impl FFServer {
             place: NodePlace::Alone,
             discovery: None,
             key_bringer: Some(key_bringer),
+            whole: watch::Sender::new(None),
         })
     }
 
@@ -281,6 +307,11 @@ impl FFServer {
 
     pub(crate) fn tables(&self) -> &[Registered] {
         &self.tables
+    }
+
+    /// The node, from when it is whole.
+    pub(crate) fn whole(&self) -> watch::Receiver<Option<Node>> {
+        self.whole.subscribe()
     }
 
     /// Stops it: on a signal, or at the end of a test.

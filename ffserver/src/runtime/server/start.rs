@@ -15,7 +15,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::listeners::Listeners;
@@ -31,6 +30,7 @@ use crate::handover::HandoverContext;
 use crate::handover::http::Front;
 use crate::handover::receiver::{Receiver, TakeOverError};
 use crate::identity::Identity;
+use crate::identity::lifecycle::TaskGroup;
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
 use crate::node::Node;
 use crate::ops::inbound::Inbound;
@@ -97,7 +97,7 @@ pub(super) struct RunningNode {
     pub(super) address: Option<LinkAddress>,
     /// Ends when no client is left after a stop.
     pub(super) serving: Option<JoinHandle<()>>,
-    pub(super) links: TaskTracker,
+    pub(super) links: TaskGroup,
     pub(super) tasks: Vec<JoinHandle<()>>,
     pub(super) handover: HandoverContext,
     /// The predecessor, as long as it has something to give.
@@ -125,7 +125,7 @@ impl FFServer {
             (watch::Sender::new(MasterNotice::Starting), watch::Sender::new(MasterNotice::Starting));
         let lost = watch::Sender::new(false);
         let (tell_door, hand_over) = mpsc::channel(1);
-        let (sockets, node) = (watch::Sender::new(None), watch::Sender::new(None));
+        let (sockets, node) = (watch::Sender::new(None), self.whole.clone());
         let unspoken = watch::Sender::new(None);
         let unspoken_seen = unspoken.subscribe();
         let launched = matches!(self.place, NodePlace::OwnProcess { launched: true, .. });
@@ -258,7 +258,7 @@ impl FFServer {
         let Listeners { net, root, web: web_listener } = listeners;
         let ports = watch::Sender::new(true);
         let open = || OpenPorts::new(ports.subscribe());
-        let (node, links) = (executor.node.clone(), TaskTracker::new());
+        let (node, links) = (executor.node.clone(), self.identity.tasks().group());
         let inbound = Arc::new(Inbound::new(executor.clone()));
         let mut tasks = self.start_tasks(&inbound);
         node.transit().expect_peers(self.succeeds());
@@ -297,6 +297,7 @@ impl FFServer {
             serving = Some(tokio::spawn(tagged(served)));
             clients = Some(all);
         }
+        tasks.iter().chain(&serving).for_each(|task| self.identity.tasks().note(task));
         let handover = HandoverContext { node, hooks: self.hooks.clone(), ports, clients, front };
         Ok(RunningNode { addresses, address, serving, links, tasks, handover, receiver: None, _web: web })
     }
@@ -322,7 +323,7 @@ impl FFServer {
         tasks
     }
 
-    fn root(inbound: &Arc<Inbound>, links: &TaskTracker) -> child_listener::ChildListener {
+    fn root(inbound: &Arc<Inbound>, links: &TaskGroup) -> child_listener::ChildListener {
         let (inbound, links) = (inbound.clone(), links.clone());
         let admission = Admission::new(child_listener::UNPROVEN);
         child_listener::ChildListener { inbound, links, admission, turns: HookTurns::default() }
