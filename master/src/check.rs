@@ -19,9 +19,22 @@ pub fn describe(
     program: &Program,
     apps: &Result<Vec<AppFinding>, AppsError>,
 ) -> Result<String, LoadError> {
-    let (mut faults, mut odd) = (Vec::new(), Vec::new());
-    odd.extend(loaded.warnings.iter().map(ToString::to_string));
+    let mut odd: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     odd.extend(isolated(loaded));
+    odd.extend(fitting(loaded, apps)?);
+    let odd: String = odd.iter().map(|odd| format!("warning: {odd}\n")).collect();
+    Ok(odd + &picture(&loaded.cluster) + &format!("nodes run {program}\n"))
+}
+
+/// What the program finds odd about its apps and their nodes. What could not be asked is odd.
+///
+/// # Errors
+/// The apps that do not fit their nodes, as faults of the config.
+pub(crate) fn fitting(
+    loaded: &Loaded,
+    apps: &Result<Vec<AppFinding>, AppsError>,
+) -> Result<Vec<String>, LoadError> {
+    let (mut faults, mut odd) = (Vec::new(), Vec::new());
     match apps {
         Ok(findings) => {
             for app in findings {
@@ -34,11 +47,7 @@ pub fn describe(
         }
         Err(why) => odd.push(format!("whether the apps fit their nodes is not known: {why}")),
     }
-    if !faults.is_empty() {
-        return Err(LoadError::Faults(faults));
-    }
-    let odd: String = odd.iter().map(|odd| format!("warning: {odd}\n")).collect();
-    Ok(odd + &picture(&loaded.cluster) + &format!("nodes run {program}\n"))
+    if faults.is_empty() { Ok(odd) } else { Err(LoadError::Faults(faults)) }
 }
 
 /// What the program has found, as a finding of the config.

@@ -48,7 +48,8 @@ Examples:
 
 Signals:
   SIGTERM, SIGINT (Ctrl-C)   stop in order, as /stop; a second one kills every node at once
-  SIGHUP                     reload, as /reload; `master single`: read the keys again, restart the node
+  SIGHUP                     reload, as /reload, after the command that runs, if one does;
+                             `master single`: read the keys again, restart the node
   SIGUSR2                    leave and let the nodes run on, as /detach
 
 A master that was killed leaves its nodes running. The next `master config.json` finds them, adopts

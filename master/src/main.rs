@@ -222,9 +222,9 @@ async fn cluster(
         ambient,
     };
     let running = master::start(setup).await?;
-    let signals = tokio::spawn(signals.obey(running.handle()));
+    let signals = tokio::spawn(signals.obey(running.handle(), manager()));
     tokio::spawn(teach(running.handle(), config));
-    if let Ok(manager) = std::env::var(notify::ENV) {
+    if let Some(manager) = manager() {
         tokio::spawn(tell_manager(running.handle(), manager));
     }
     let end = running.ended().await;
@@ -266,14 +266,16 @@ fn renewal(
     }
 }
 
-/// Once the cluster is up: says so to the service manager that has started this program.
-async fn tell_manager(handle: Handle, manager: String) {
-    if handle.up().await {
-        match Notifier::to(&manager) {
-            Ok(notifier) if notifier.say(Word::Ready) => {}
-            Ok(_) => warn!("{}={manager}: the service manager does not listen", notify::ENV),
-            Err(e) => warn!("{}={manager}: {e}", notify::ENV),
-        }
+/// The service manager that has started this program, or `master dev`.
+fn manager() -> Option<Notifier> {
+    let at = std::env::var(notify::ENV).ok()?;
+    Notifier::to(&at).inspect_err(|e| warn!("{}={at}: {e}", notify::ENV)).ok()
+}
+
+/// Once the cluster is up: says so to the manager.
+async fn tell_manager(handle: Handle, manager: Notifier) {
+    if handle.up().await && !manager.say(&Word::Ready) {
+        warn!("{}: the service manager does not listen", notify::ENV);
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::io;
 
+use ffnet::notify::{Notifier, Word};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use crate::supervisor::machine::Answer;
 use crate::supervisor::{Handle, Order};
 
 /// The command of a signal.
@@ -57,8 +60,13 @@ impl Signals {
         if self.stops == 1 { SignalCommand::Stop } else { SignalCommand::Kill }
     }
 
-    /// Obeys them for a whole cluster, for ever.
-    pub async fn obey(mut self, handle: Handle) {
+    /// Obeys them for a whole cluster, for ever; `manager` is told what became of each reload.
+    pub async fn obey(self, handle: Handle, manager: Option<Notifier>) {
+        let reload = Notify::new();
+        tokio::join!(reload_each_time(&reload, &handle, manager.as_ref()), self.command(&reload, &handle));
+    }
+
+    async fn command(mut self, reload: &Notify, handle: &Handle) {
         loop {
             let order = match self.next().await {
                 SignalCommand::Stop => {
@@ -69,7 +77,10 @@ impl Signals {
                     warn!("a second signal: every node is killed");
                     Order::KillAll
                 }
-                SignalCommand::Reload => Order::Reload(None),
+                SignalCommand::Reload => {
+                    reload.notify_one();
+                    continue;
+                }
                 SignalCommand::Detach => Order::Detach,
             };
             // The outcome is logged by the supervisor; the next signal must not wait for it.
@@ -81,4 +92,23 @@ impl Signals {
             });
         }
     }
+}
+
+/// Reloads as often as it is asked to. Who asks while a command runs waits for its end: what is new then goes live, whoever gave
+/// that command. Those who ask meanwhile are one.
+async fn reload_each_time(asked: &Notify, handle: &Handle, manager: Option<&Notifier>) {
+    loop {
+        asked.notified().await;
+        let reloaded = outcome(handle.order(Order::ReloadWhenFree).await);
+        // A manager that does not listen misses it.
+        manager.map(|manager| manager.say(&Word::Reloaded(reloaded)));
+    }
+}
+
+/// What became of a reload: the reason of each node that is not as the reload wanted it, a line each.
+fn outcome(answer: Answer) -> Result<(), String> {
+    let nodes = answer.map_err(|refused| refused.to_string())?;
+    let failed = nodes.iter().filter(|node| !node.ok);
+    let failed: Vec<String> = failed.map(|node| format!("{}: {}", node.node, node.outcome)).collect();
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
 }

@@ -281,6 +281,8 @@ impl Single {
                     info!("{} stops, and is killed in {} s if it does not", self.node.name, limit.as_secs());
                     process.watch.leaves(Some(now + limit));
                 }
+                // A master's word.
+                Word::Reloaded(_) => {}
             }
         }
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use ffconfig::{LoadError, Loaded};
 use futures_util::future::BoxFuture;
 use tokio::task::{JoinError, spawn_blocking};
+use tracing::warn;
 
+use crate::check;
 use crate::supervisor::program::{AppsError, Programs};
 
 /// Reads the config again.
@@ -21,6 +23,9 @@ pub enum SourceError {
     /// The program that it names does not tell its apps.
     #[error(transparent)]
     Apps(#[from] AppsError),
+    /// The config is sound, and apps of the program that it names do not fit their nodes in it: the one or the other is wrong.
+    #[error("{0}")]
+    Unfit(LoadError),
     /// Who reads it has panicked.
     #[error("the config cannot be read: {0}")]
     Task(#[from] JoinError),
@@ -29,11 +34,19 @@ pub enum SourceError {
 /// The environment of a config: what a variable is.
 type Environment = fn(&str) -> Option<String>;
 
-/// A source that reads a config file.
+/// A source that reads a config file for a reload, before which nothing is touched: the program is asked whether its apps fit
+/// their nodes, as `master --check` does. One of an earlier release, which does not know the question, is taken as it is.
 pub fn source(path: PathBuf, programs: Programs, env: Environment) -> Source {
     Arc::new(move || {
         let (path, programs) = (path.clone(), programs.clone());
-        Box::pin(async move { load(&path, &programs, env).await })
+        Box::pin(async move {
+            let loaded = load(&path, &programs, env).await?;
+            let program = programs.of(loaded.cluster.appmain.as_deref());
+            let apps = program.check_apps(&path).await;
+            let odd = check::fitting(&loaded, &apps).map_err(SourceError::Unfit)?;
+            odd.iter().for_each(|odd| warn!("{odd}"));
+            Ok(loaded)
+        })
     })
 }
 

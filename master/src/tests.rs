@@ -562,6 +562,33 @@ async fn a_reload_replaces_every_process_beside_the_old_one_and_tells_how_far_it
 }
 
 #[tokio::test]
+async fn a_reload_that_waits_for_another_command_is_done_after_it_and_one_that_does_not_is_refused() {
+    let ports = ports();
+    let tasks = Tasks::default();
+    let world = try_world(ports, tasks).await.unwrap();
+    let order = |order: Order| world.handle.order(order);
+    // Also for the start.
+    let (at_start, by_hand) =
+        within(async { tokio::join!(order(Order::ReloadWhenFree), order(Order::Reload(None))) }).await;
+    assert_eq!(words(&at_start.unwrap()), ["gate replaced", "net replaced"]);
+    assert!(matches!(by_hand, Err(Refused::Busy(_))), "{by_hand:?}");
+    *world.config.lock() = text(ports, r#""game": {"app": "x"}"#);
+    let (restarted, reloaded, refused) = within(async {
+        let restart = order(Order::Restart("net".into()));
+        tokio::join!(restart, order(Order::ReloadWhenFree), order(Order::Reload(None)))
+    })
+    .await;
+    assert_eq!(words(&restarted.unwrap()), ["net ready"]);
+    assert_eq!(words(&reloaded.unwrap()), ["gate replaced", "game ready", "net replaced"]);
+    assert!(matches!(refused, Err(Refused::Busy(_))), "{refused:?}");
+    // An end does not wait for it, and answers it.
+    let (stopped, refused) =
+        within(async { tokio::join!(order(Order::StopAll), order(Order::ReloadWhenFree)) }).await;
+    assert!(stopped.is_ok() && refused == Err(Refused::Stopping), "{stopped:?} {refused:?}");
+    assert_eq!(within(world.running.ended()).await, End::Stopped);
+}
+
+#[tokio::test]
 async fn a_successor_that_cannot_start_leaves_the_old_process_where_it_was() {
     let tasks = Tasks { broken: Some(("net", Broken::Successor)), ..Tasks::default() };
     let world = try_world(ports(), tasks).await.unwrap();

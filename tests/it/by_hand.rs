@@ -5,7 +5,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use tests::bins;
 use tests::cluster::Cluster;
-use tests::fixtures::Fixture;
+use tests::fixtures::{Fixture, free_port};
 use tests::terminal::Shown;
 use tests::wait;
 use tokio::process::Command;
@@ -72,13 +72,27 @@ async fn a_node_by_hand_says_which_app_or_node_was_meant_and_who_has_its_port() 
     let node = said(&fixture.text, &["gaet"]).await?;
     assert_eq!(node, "servers has no `gaet`; it has: `gate`, `net`, `game1`; did you mean `gate`?\n");
 
-    // Whoever is there is named, of a node by itself and of all in one process.
-    let _holder = std::net::TcpListener::bind(fixture.at("gate"))?;
+    // Whoever is there is named, once, of a node by itself and of all in one process, for each kind of port.
+    let text =
+        fixture.text.replace("\"netport\": ", &format!("\"webport\": {}, \"netport\": ", free_port()?));
+    let web =
+        text.split("\"webport\": ").nth(2).and_then(|rest| rest.split(',').next()).context("no port")?;
+    let web = std::net::SocketAddr::from(([127, 0, 0, 1], web.parse()?));
     let pid = std::process::id();
-    for arguments in [&["gate"][..], &["--all"]] {
-        let port = said(&fixture.text, arguments).await?;
-        let told = format!("servers.gate.rootport: cannot listen on {}: `", fixture.at("gate"));
-        assert!(port.contains(&told) && port.contains(&format!("(pid {pid}) is there already")), "{port}");
+    for (node, key, at) in [
+        ("gate", "gate.rootport", fixture.at("gate")),
+        ("net", "net.netport", fixture.at("net")),
+        ("net", "net.webport", web),
+    ] {
+        let _holder = std::net::TcpListener::bind(at)?;
+        for arguments in [&[node][..], &["--all"]] {
+            let port = said(&text, arguments).await?;
+            let (begin, end) = (
+                format!("servers.{key}: cannot listen on {at}: `"),
+                format!("(pid {pid}) is there already\n"),
+            );
+            assert!(port.starts_with(&begin) && port.ends_with(&end) && port.lines().count() == 1, "{port}");
+        }
     }
     Ok(())
 }

@@ -91,7 +91,8 @@ fn a_handler_that_takes_a_conf_that_its_app_does_not_name_keeps_the_node_from_st
 }
 
 #[tokio::test]
-async fn another_conf_comes_with_the_new_process_of_a_reload_and_a_wrong_one_is_rolled_back() -> Result<()> {
+async fn another_conf_comes_with_the_new_process_of_a_reload_and_a_wrong_one_is_refused_before_it()
+-> Result<()> {
     let fixture = with(CONF)?.replace(r#", "motto": "gl""#, "");
     let mut cluster = Cluster::processes(fixture.clone()).await?;
     let mut client = cluster.client().await?;
@@ -103,10 +104,46 @@ async fn another_conf_comes_with_the_new_process_of_a_reload_and_a_wrong_one_is_
 
     cluster.configure(fixture.replace("\"rounds\": 3", "\"rounds\": 999"))?;
     let refused = cluster.admin("POST", "/reload").await?;
-    assert_eq!(refused.status, 500, "{refused:?}");
-    let why = refused.json()?["nodes"][0]["outcome"].to_string();
+    assert_eq!(refused.status, 409, "{refused:?}");
+    let why = refused.json()?["faults"].to_string();
     let told = "config.json:3:60: servers.net.conf.rounds: expected u8, found the number 999";
-    assert!(why.contains("rolled back: ") && why.contains(told), "{why}");
+    assert!(why.contains(told), "{why}");
     assert_eq!(client.call(1, b"").await?, "5 rounds, teams of 4, maps: 7 fen");
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_reload_to_apps_that_do_not_fit_their_nodes_is_refused_with_all_of_them_and_touches_nothing()
+-> Result<()> {
+    let text = r#"{ "master": { "rootport": @master, "webport": @admin }, "servers": {
+    "hall": { "app": "rules", "rootport": @hall, "conf": { "rounds": 3 } },
+    "net": { "app": "rules", "netport": @net, "conf": { "rounds": 3 } } } }"#;
+    let fixture = Fixture::new(text)?;
+    let mut cluster = Cluster::processes(fixture.clone()).await?;
+    let before = cluster.pids().await?;
+    let wrong = |fixture: Fixture| fixture.replace("\"rounds\": 3", "\"rounds\": \"three\"");
+    cluster.configure(wrong(wrong(fixture)))?;
+    // Also for one node: the config is one.
+    for path in ["/reload", "/nodes/net/reload"] {
+        let refused = cluster.admin("POST", path).await?;
+        assert_eq!(refused.status, 409, "{refused:?}");
+        let answer = refused.json()?;
+        let faults = answer["faults"].to_string();
+        for node in ["hall", "net"] {
+            let told = format!("servers.{node}.conf.rounds: expected u8, found the text");
+            assert!(faults.contains(&told), "{faults}");
+        }
+        assert!(answer["error"].to_string().contains("2 faults in "), "{answer}");
+    }
+    assert_eq!(cluster.pids().await?, before);
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_program_of_a_release_that_cannot_check_its_apps_is_reloaded_without_that() -> Result<()> {
+    let old = r#"[ "$1" = --check-apps ] && { echo "unexpected argument" >&2; exit 2; }"#;
+    let cluster = Cluster::scripted(with(CONF)?, old).await?;
+    assert_eq!(cluster.admin("POST", "/reload").await?.status, 200);
+    cluster.until_logged("whether the apps fit their nodes is not known: ").await?;
     cluster.stop().await
 }

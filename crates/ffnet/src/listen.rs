@@ -33,31 +33,49 @@ pub struct ListenError {
     pub at: SocketAddr,
     /// The process that holds it, where that can be known.
     pub holder: Option<Holder>,
-    /// The system's reason.
-    source: io::Error,
+    /// The user whose process holds it, where that is all that can be known.
+    holder_user: Option<u32>,
+    /// The system's reason. It is told with the rest, and no cause of its own: it would be told twice.
+    reason: io::Error,
 }
 
 impl ListenError {
     /// An error with the process that is in the way, when the system says that one is.
-    pub fn new(at: SocketAddr, source: io::Error) -> Self {
-        let busy = source.kind() == io::ErrorKind::AddrInUse;
-        Self { at, holder: if busy { holder(at) } else { None }, source }
+    pub fn new(at: SocketAddr, reason: io::Error) -> Self {
+        let in_the_way = match reason.kind() {
+            io::ErrorKind::AddrInUse => listening_at(at),
+            _ => Vec::new(),
+        };
+        let holder = holder_of(&in_the_way);
+        // What /proc does not show of the processes, it does of the sockets.
+        let holder_user = in_the_way.first().map(|socket| socket.user).filter(|_| holder.is_none());
+        Self { at, holder, holder_user, reason }
     }
 
     fn why(&self) -> String {
-        match &self.holder {
-            Some(holder) => format!("{holder} is there already"),
-            None if self.source.kind() == io::ErrorKind::AddrInUse => {
-                format!("{}: by a process that is another user's, or has just ended", self.source)
+        let own = nix::unistd::geteuid().as_raw();
+        match (&self.holder, self.holder_user) {
+            (Some(holder), _) => format!("{holder} is there already"),
+            (None, Some(user)) if user != own => {
+                format!("a process of {} is there already, which only that user and root see", named(user))
             }
-            None => self.source.to_string(),
+            (None, _) if self.reason.kind() == io::ErrorKind::AddrInUse => {
+                format!("{}: by a process that is not shown here, or has just ended", self.reason)
+            }
+            (None, _) => self.reason.to_string(),
         }
     }
 
     /// The system's error code, where the reason has one.
     pub fn code(&self) -> Option<i32> {
-        self.source.raw_os_error()
+        self.reason.raw_os_error()
     }
+}
+
+/// A user, by the name that the system has for the number.
+fn named(user: u32) -> String {
+    let known = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(user)).ok().flatten();
+    known.map_or_else(|| format!("the user {user}"), |known| format!("the user `{}`", known.name))
 }
 
 /// A process that holds a port.
@@ -93,13 +111,28 @@ fn try_open(at: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// A socket that listens, as /proc/net/tcp tells of it.
+#[derive(Debug, PartialEq, Eq)]
+struct ListeningSocket {
+    inode: String,
+    user: u32,
+}
+
 /// The process that listens where `at` would. `None` when there is none, or when it belongs to another
 /// user and /proc hides it.
 pub fn holder(at: SocketAddr) -> Option<Holder> {
+    holder_of(&listening_at(at))
+}
+
+/// The sockets that listen where `at` would, whoever has them.
+fn listening_at(at: SocketAddr) -> Vec<ListeningSocket> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let rows = tables.iter().flat_map(|table| table.lines());
-    let inodes = rows.filter_map(|row| conflicting_inode(row, at));
-    let inodes: Vec<String> = inodes.map(|inode| format!("socket:[{inode}]")).collect();
+    tables.iter().flat_map(|table| table.lines()).filter_map(|row| in_the_way(row, at)).collect()
+}
+
+/// The process that has one of the sockets, where /proc shows it.
+fn holder_of(sockets: &[ListeningSocket]) -> Option<Holder> {
+    let inodes: Vec<String> = sockets.iter().map(|socket| format!("socket:[{}]", socket.inode)).collect();
     if inodes.is_empty() {
         return None;
     }
@@ -116,14 +149,16 @@ pub fn holder(at: SocketAddr) -> Option<Holder> {
     })
 }
 
-/// The inode of the socket in a row of /proc/net/tcp, when it listens and is in the way of `at`.
-fn conflicting_inode(row: &str, at: SocketAddr) -> Option<&str> {
+/// The socket in a row of /proc/net/tcp, when it listens and is in the way of `at`.
+fn in_the_way(row: &str, at: SocketAddr) -> Option<ListeningSocket> {
     const LISTENS: &str = "0A";
     let mut fields = row.split_ascii_whitespace();
-    let (local, state, inode) = (fields.nth(1)?, fields.nth(1)?, fields.nth(5)?);
+    let (local, state, user, inode) = (fields.nth(1)?, fields.nth(1)?, fields.nth(3)?, fields.nth(1)?);
     let there = parse_proc_address(local)?;
-    let overlap = there.ip() == at.ip() || there.ip().is_unspecified() || at.ip().is_unspecified();
-    (state == LISTENS && there.port() == at.port() && overlap).then_some(inode)
+    let same = there.ip() == at.ip().to_canonical();
+    let overlap = same || there.ip().is_unspecified() || at.ip().is_unspecified();
+    let found = ListeningSocket { inode: inode.to_owned(), user: user.parse().ok()? };
+    (state == LISTENS && there.port() == at.port() && overlap).then_some(found)
 }
 
 /// `0100007F:2710` is 127.0.0.1:10000: each 32-bit word in the machine's byte order, the port in plain hex.
@@ -353,9 +388,32 @@ mod tests {
     #[test]
     fn a_busy_port_whose_process_is_not_shown_says_why_it_may_not_be() {
         let at = "127.0.0.1:7".parse().unwrap();
-        let source = io::Error::from_raw_os_error(nix::libc::EADDRINUSE);
-        let hidden = ListenError { at, holder: None, source }.to_string();
-        assert!(hidden.ends_with(": by a process that is another user's, or has just ended"), "{hidden}");
+        let hidden = |holder_user: Option<u32>| {
+            let reason = io::Error::from_raw_os_error(nix::libc::EADDRINUSE);
+            ListenError { at, holder: None, holder_user, reason }
+        };
+        let gone = hidden(None).to_string();
+        assert!(gone.ends_with(": by a process that is not shown here, or has just ended"), "{gone}");
+        let another = nix::unistd::geteuid().as_raw() + 4_000_000;
+        let told =
+            format!("a process of the user {another} is there already, which only that user and root see");
+        assert!(hidden(Some(another)).to_string().ends_with(&told));
+        assert!(std::error::Error::source(&hidden(None)).is_none(), "the reason would be told twice");
+        assert_eq!(named(0), "the user `root`");
+    }
+
+    #[test]
+    fn a_busy_port_of_ipv6_has_its_process_too_and_stands_in_the_way_of_ipv4() {
+        // A host without IPv6 has no such port.
+        for listening in ["[::1]:0", "[::]:0"] {
+            let Ok(first) = open(listening.parse().unwrap()) else { continue };
+            let at = first.local_addr().unwrap();
+            assert_eq!(open(at).unwrap_err().holder.unwrap().pid, std::process::id());
+            if at.ip().is_unspecified() {
+                let ipv4 = open(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), at.port())).unwrap_err();
+                assert_eq!(ipv4.holder.unwrap().pid, std::process::id());
+            }
+        }
     }
 
     #[test]
@@ -367,16 +425,18 @@ mod tests {
 
     #[test]
     fn rows_of_proc_are_read() {
-        let row = "   0: 0100007F:2710 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0 100 0 0 10 0";
-        let at = |text: &str| text.parse().unwrap();
-        assert_eq!(conflicting_inode(row, at("127.0.0.1:10000")), Some("4242"));
-        assert_eq!(conflicting_inode(row, at("0.0.0.0:10000")), Some("4242"));
-        assert_eq!(conflicting_inode(row, at("127.0.0.1:10001")), None);
-        assert_eq!(conflicting_inode(row, at("127.0.0.2:10000")), None);
-        assert_eq!(conflicting_inode(&row.replace(" 0A ", " 01 "), at("127.0.0.1:10000")), None);
+        let row = "   0: 0100007F:2710 00000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 4242 1 0 100 0 0 10 0";
+        let in_the_way = |row: &str, at: &str| in_the_way(row, at.parse().unwrap());
+        let found = || Some(ListeningSocket { inode: "4242".into(), user: 33 });
+        assert_eq!(in_the_way(row, "127.0.0.1:10000"), found());
+        assert_eq!(in_the_way(row, "0.0.0.0:10000"), found());
+        assert_eq!(in_the_way(row, "[::ffff:127.0.0.1]:10000"), found());
+        assert_eq!(in_the_way(row, "127.0.0.1:10001"), None);
+        assert_eq!(in_the_way(row, "127.0.0.2:10000"), None);
+        assert_eq!(in_the_way(&row.replace(" 0A ", " 01 "), "127.0.0.1:10000"), None);
         let v6 = row.replace("0100007F", "0000000000000000FFFF00000100007F");
-        assert_eq!(conflicting_inode(&v6, at("127.0.0.1:10000")), Some("4242"));
-        assert_eq!(conflicting_inode("  sl  local_address rem_address", at("127.0.0.1:1")), None);
+        assert_eq!(in_the_way(&v6, "127.0.0.1:10000"), found());
+        assert_eq!(in_the_way("  sl  local_address rem_address", "127.0.0.1:1"), None);
     }
 
     #[test]

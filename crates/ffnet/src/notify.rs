@@ -23,7 +23,7 @@ pub const ENV: &str = "NOTIFY_SOCKET";
 const DATAGRAM_BYTES_MAX: usize = 4096;
 
 /// A word of a process to its supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Word {
     /// The process serves.
     Ready,
@@ -31,21 +31,46 @@ pub enum Word {
     Turns,
     /// The process has begun to leave.
     Stopping,
+    /// The process, a master, has reloaded because of a signal, or has not, and why. Systemd passes over a word that begins with
+    /// `X_`; a long reason is cut.
+    Reloaded(Result<(), String>),
 }
 
-impl Word {
-    const ALL: [(&str, Self); 3] =
-        [("READY=1", Self::Ready), ("WATCHDOG=1", Self::Turns), ("STOPPING=1", Self::Stopping)];
+/// A word without a value, as it is written.
+const PLAIN: [(&str, Word); 3] =
+    [("READY=1", Word::Ready), ("WATCHDOG=1", Word::Turns), ("STOPPING=1", Word::Stopping)];
+/// What stands before the outcome of a reload: nothing when it was done, or why it was not.
+const RELOADED: &str = "X_FF_RELOADED=";
+/// A line break in a value, which is one line: as a character that no text for people has.
+const BREAK: char = '\u{1e}';
 
-    fn text(self) -> &'static str {
-        Self::ALL.iter().find(|(_, word)| *word == self).map_or("", |(text, _)| text)
+impl Word {
+    fn text(&self) -> String {
+        let why = match self {
+            Self::Reloaded(Ok(())) => "",
+            Self::Reloaded(Err(why)) if why.is_empty() => "it failed",
+            Self::Reloaded(Err(why)) => why,
+            plain => {
+                let text = PLAIN.iter().find(|(_, word)| word == plain).map_or("", |(text, _)| text);
+                return text.to_owned();
+            }
+        };
+        let longest = DATAGRAM_BYTES_MAX - RELOADED.len();
+        let why = why.get(..why.floor_char_boundary(longest)).unwrap_or_default();
+        format!("{RELOADED}{}", why.replace('\n', &BREAK.to_string()))
     }
 
     /// The words of a datagram, a line each. What else systemd knows (`STATUS=…`) is passed over.
     fn read(datagram: &[u8]) -> Vec<Self> {
-        let word =
-            |line: &[u8]| Self::ALL.iter().find(|(text, _)| text.as_bytes() == line).map(|(_, word)| *word);
-        datagram.split(|byte| *byte == b'\n').filter_map(word).collect()
+        datagram.split(|byte| *byte == b'\n').filter_map(Self::of_line).collect()
+    }
+
+    fn of_line(line: &[u8]) -> Option<Self> {
+        if let Some(why) = line.strip_prefix(RELOADED.as_bytes()) {
+            let why = String::from_utf8_lossy(why).replace(BREAK, "\n");
+            return Some(Self::Reloaded(if why.is_empty() { Ok(()) } else { Err(why) }));
+        }
+        PLAIN.iter().find(|(text, _)| text.as_bytes() == line).map(|(_, word)| word.clone())
     }
 }
 
@@ -70,7 +95,7 @@ impl Notifier {
     }
 
     /// Tells a word; false when the other side did not take it.
-    pub fn say(&self, word: Word) -> bool {
+    pub fn say(&self, word: &Word) -> bool {
         self.0.send(word.text().as_bytes()).is_ok()
     }
 }
@@ -145,12 +170,24 @@ mod tests {
         assert_eq!(Word::read(&[0xff; 100]), []);
     }
 
+    #[test]
+    fn why_a_reload_was_not_done_is_a_word_of_one_datagram() {
+        let said = |word: &Word| Word::read(word.text().as_bytes());
+        for word in [Word::Reloaded(Ok(())), Word::Reloaded(Err("a: wrong\nb: wrong\n2 faults".into()))] {
+            assert_eq!(said(&word), [word]);
+        }
+        let long = Word::Reloaded(Err("ä".repeat(DATAGRAM_BYTES_MAX)));
+        assert!(long.text().len() <= DATAGRAM_BYTES_MAX);
+        assert!(matches!(said(&long).as_slice(), [Word::Reloaded(Err(why))] if why.starts_with("ää")));
+        assert_eq!(said(&Word::Reloaded(Err(String::new()))), [Word::Reloaded(Err("it failed".into()))]);
+    }
+
     #[tokio::test]
     async fn what_a_process_says_is_heard() {
         let listener = NotifyListener::open(&Chance::system()).unwrap();
         let notifier = Notifier::to(&listener.env_value()).unwrap();
         for word in [Word::Ready, Word::Turns, Word::Stopping] {
-            assert!(notifier.say(word));
+            assert!(notifier.say(&word));
             assert_eq!(listener.next().await.unwrap(), [word]);
         }
     }
@@ -159,10 +196,10 @@ mod tests {
     async fn a_supervisor_that_does_not_listen_stops_nobody() {
         let listener = NotifyListener::open(&Chance::system()).unwrap();
         let notifier = Notifier::to(&listener.env_value()).unwrap();
-        let taken = (0..100_000).take_while(|_| notifier.say(Word::Turns)).count();
+        let taken = (0..100_000).take_while(|_| notifier.say(&Word::Turns)).count();
         assert!((1..100_000).contains(&taken), "{taken}");
         drop(listener);
-        assert!(!notifier.say(Word::Turns));
+        assert!(!notifier.say(&Word::Turns));
         assert!(Notifier::to("@nobody listens here").is_err());
         assert!(Notifier::to("/nowhere/at/all").is_err());
     }

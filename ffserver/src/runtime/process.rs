@@ -193,8 +193,8 @@ impl ManagerNotifier {
     fn tell(&mut self, phase: Phase, beats: u64) {
         if phase != self.phase {
             let taken = match phase {
-                Phase::Ready => self.notifier.say(notify::Word::Ready),
-                Phase::Stopping => self.notifier.say(notify::Word::Stopping),
+                Phase::Ready => self.notifier.say(&notify::Word::Ready),
+                Phase::Stopping => self.notifier.say(&notify::Word::Stopping),
                 Phase::Starting | Phase::HandedOver => true,
             };
             if taken {
@@ -204,7 +204,7 @@ impl ManagerNotifier {
         if beats != self.beats {
             self.beats = beats;
             // When it is not taken, the next one is.
-            let _ = self.notifier.say(notify::Word::Turns);
+            let _ = self.notifier.say(&notify::Word::Turns);
         }
     }
 }

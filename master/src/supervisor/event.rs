@@ -56,6 +56,8 @@ pub enum Order {
     Detach,
     /// Read the config again and replace every node, or the named one. Answered when it is done.
     Reload(Option<String>),
+    /// The same for every node, after the command that runs, if one does. Answered when it is done.
+    ReloadWhenFree,
     /// Make the keys of a new secret, and replace every node. Answered when it is done.
     Rotate,
     /// Stop one node. Answered when it is down.

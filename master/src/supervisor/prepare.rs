@@ -38,6 +38,7 @@ pub(super) async fn prepare(
 ) -> Result<Box<Prepared>, Refused> {
     let loaded = source().await.map_err(|error| match error {
         SourceError::Apps(error) => Refused::Conflict(error.to_string()),
+        SourceError::Unfit(faults) => Refused::Conflict(faults.to_string()),
         error => Refused::Config(error.to_string()),
     })?;
     for warning in &loaded.warnings {

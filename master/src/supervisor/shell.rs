@@ -108,6 +108,8 @@ pub(crate) struct Shell {
     asks: HashMap<Ask, oneshot::Sender<Answer>>,
     last_ask: Ask,
     preparing: bool,
+    /// Reloads that wait for the command that runs.
+    waiting: VecDeque<oneshot::Sender<Answer>>,
     ended: Option<End>,
 }
 
@@ -139,6 +141,7 @@ impl Shell {
             asks: HashMap::new(),
             last_ask: 0,
             preparing: false,
+            waiting: VecDeque::new(),
             ended: None,
         };
         (shell, events)
@@ -185,6 +188,7 @@ impl Shell {
                     Err(_) => break,
                 }
             }
+            self.begin_waiting();
         }
     }
 
@@ -471,6 +475,12 @@ impl Shell {
                     Err(refused) => drop(reply.send(Err(refused))),
                 };
             }
+            Order::ReloadWhenFree => {
+                if let Err(Refused::Busy(what)) = self.may_change() {
+                    info!("a reload waits: {what}");
+                }
+                return self.waiting.push_back(reply);
+            }
             Order::Rotate => {
                 return match self.may_change() {
                     Ok(()) => self.prepare(Wanted { only: None, rotate: true }, reply),
@@ -492,6 +502,25 @@ impl Shell {
             Some(refused) => Err(refused),
             None if self.preparing => Err(Refused::Busy("a reload is reading the config".into())),
             None => Ok(()),
+        }
+    }
+
+    /// Begins the next reload that waits, when no command runs any more.
+    fn begin_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        match self.may_change() {
+            Ok(()) => {
+                if let Some(reply) = self.waiting.pop_front() {
+                    self.prepare(Wanted { only: None, rotate: false }, reply);
+                }
+            }
+            Err(Refused::Busy(_)) => {}
+            // Who asked may have gone away.
+            Err(refused) => {
+                self.waiting.drain(..).for_each(|reply| drop(reply.send(Err(refused.clone()))));
+            }
         }
     }
 
