@@ -109,7 +109,8 @@ fn settings_of(nodes: &[&Node]) -> Result<ProcessSettings, ShareError> {
 
 /// Puts the nodes of this process together, each with its own keys and registries, and what the process has once. They link in
 /// memory to each other and over TCP to all others. Which of them take over is in the environment (`env`), their loop is watched,
-/// and the process may have as many descriptors as the system gives. `startups` are in the order of the names.
+/// and the process may have as many descriptors as the system gives. `startups` are in the order of the names. The example is at
+/// [`run_nodes`].
 ///
 /// # Errors
 /// The nodes cannot share a process, or one of them cannot be put together.
@@ -163,6 +164,28 @@ pub enum NodeFailure {
 /// Runs the nodes of [`own_nodes`], each with the sockets that it has inherited, until the last of them has ended. One that is told
 /// to stop, or has handed over, ends alone. At `stop` all do, in the order of a cluster: those with clients first, and a node
 /// before its parents.
+///
+/// ```no_run
+/// use ffserver::{Ambient, App, Stop, process};
+///
+/// type Apps<'a> = &'a dyn Fn() -> Vec<App>;
+///
+/// /// As `PROGRAM A B C config.json` by hand: each opens its own sockets.
+/// fn run(
+///     names: &[String],
+///     config: &std::path::Path,
+///     apps: Apps<'_>,
+/// ) -> Result<(), Box<dyn std::error::Error>> {
+///     let (env, ambient) = (|name: &str| std::env::var(name).ok(), Ambient::system());
+///     let startups = process::startups(names.len(), config, &env, &ambient)?;
+///     let cluster = ffconfig::load(config, &env)?.cluster;
+///     let (servers, settings) = process::own_nodes(&cluster, names, apps, startups, &env, &ambient)?;
+///     let nodes = servers.into_iter().map(|server| (server, Default::default())).collect();
+///     let stop = Stop::new(Default::default());
+///     process::runtime(settings.threads)?.block_on(process::run_nodes(nodes, stop))?;
+///     Ok(())
+/// }
+/// ```
 ///
 /// # Errors
 /// The first node that has ended by itself; the others were stopped in good order.
