@@ -8,6 +8,7 @@ use std::time::Duration;
 use ffambient::Ambient;
 use ffconfig::Cluster;
 use ffkeys::KeyError;
+use ffnet::launch::DEV_ENV;
 pub use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SPEAK_ENV, SUCCEEDS_ENV, allow_descriptors};
 use ffnet::listen::Inherited;
 use ffnet::notify::{self, Notifier};
@@ -29,6 +30,7 @@ use crate::identity::stop::Stop;
 use crate::identity::watchdog::{LoopNotice, LoopWatch, Watchdog};
 use crate::runtime::in_process::InProcessNet;
 use crate::runtime::server::{BuildError, FFServer, RunError};
+use crate::runtime::web::DevNotice;
 
 const EVENT_INTERVAL: u32 = 256;
 
@@ -91,6 +93,10 @@ pub fn own_node(
     let server = FFServer::with_startup(cluster, node, apps, startup, ambient)?;
     let server = server.own_process(env(SUCCEEDS_ENV).is_some());
     let server = if env(INCARNATION_ENV).is_some() { server.launched_by_master() } else { server };
+    let server = match env(DEV_ENV) {
+        Some(file) => server.under_dev(DevNotice::in_file(file.into())),
+        None => server,
+    };
     watch_loop(server.identity().clone(), server.watchdog().clone(), env(notify::ENV))?;
     Ok(server)
 }
