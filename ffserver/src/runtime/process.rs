@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::app::app::App;
+use crate::exec::panics;
 use crate::gateway::busy_poll;
 use crate::identity::Identity;
 use crate::identity::keys::{Startup, keys_of_all};
@@ -116,6 +117,12 @@ pub enum OwnError {
 /// told the game alone. To be called before there are threads.
 pub fn keep_files_private() {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
+}
+
+/// Lets the log say where authors' code has panicked, by file and line; any other panic is told on standard error as ever. To be
+/// called once, in `main`.
+pub(crate) fn tell_panics_by_place() {
+    panics::note_places();
 }
 
 /// Watches from a thread of its own whether the node's loop turns, and logs where it stands when it does not
