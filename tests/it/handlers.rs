@@ -70,8 +70,6 @@ async fn a_process_that_panics_while_it_panics_leaves_the_place_of_the_first_in_
     let told = format!("panicked at {}twice", place_of_panic()?);
     assert_eq!(node["crash"]["exit"], "signal 6 (SIGABRT)", "{node}");
     assert_eq!(node["crash"]["reason"], told, "{node}");
-    let page = cluster.admin("GET", "/").await?.body;
-    assert!(page.contains(&format!("signal 6 (SIGABRT): {told}")), "{page}");
     let log = cluster.log();
     let path = log.split("is kept in ").nth(1).and_then(|rest| rest.lines().next()).context("no file")?;
     let report = std::fs::read_to_string(path.trim())?;
