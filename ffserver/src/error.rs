@@ -159,9 +159,10 @@ impl HandlerError {
         Self { kind: HandlerErrorKind::Own(Code::BadRequest), message: message.into(), cause: None }
     }
 
-    pub(crate) fn panic(text: String) -> Self {
-        let cause = (!text.is_empty()).then(|| text.into());
-        Self { kind: HandlerErrorKind::Own(Code::Panic), message: "the handler panicked".into(), cause }
+    /// The error of a handler that has panicked: where and with what is for the log.
+    pub(crate) fn panic(panic: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let message = "the handler panicked".to_owned();
+        Self { kind: HandlerErrorKind::Own(Code::Panic), message, cause: Some(panic.into()) }
     }
 
     pub(crate) fn timeout() -> Self {

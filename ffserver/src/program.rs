@@ -93,6 +93,7 @@ struct Args {
 #[allow(clippy::print_stderr, reason = "the last line of a failed start, for the operator")]
 pub fn main(apps: impl Fn() -> Vec<App>) -> ExitCode {
     process::keep_files_private();
+    process::tell_panics_by_place();
     let args = args(std::env::args_os()).unwrap_or_else(|shown| shown.exit());
     match run(args, &apps, &Ambient::system()) {
         Ok(code) => code,

@@ -69,6 +69,19 @@ Environment:
   FF_LOG       what is logged, in the syntax of RUST_LOG (default: info)
   NO_COLOR     when it is not empty: no colours, unless --color always says so";
 
+const DEV: &str = "\
+In the folder of a game (`master new NAME` makes one). The program is built by `cargo build`, in the profile dev, and the nodes run what
+the config's `appmain` names. Then the game's files are looked at, and what has changed is built and reloaded; players stay.
+
+  does not build        the errors are said here and over the game's page (a node's webport, on this host) until
+                        they are mended; the last program that did build serves on
+  config has a fault    the same: the cluster goes on with the last one
+  html, css, js ...     the page loads itself anew when the reload is over
+  Ctrl-C                stops the cluster in order; once more: kills it
+
+Needs cargo, a Rust that is new enough (https://rustup.rs), and a C compiler (Debian: gcc and libc6-dev), and says which of them is
+missing. More: docs/operations.md, \"While it is written\".";
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -128,6 +141,7 @@ pub enum Other {
         git: Option<String>,
     },
     /// Run a game while it is written: build it, start its cluster, and build and reload what changes; Ctrl-C ends everything
+    #[command(after_help = DEV)]
     Dev {
         /// The cluster's config, beside the game's Cargo.toml
         #[arg(default_value = "config.json")]
@@ -229,6 +243,8 @@ mod tests {
         for line in ["master", "master a b", "master single", "master key game1", "master --chek c.json"] {
             assert!(asked(line).is_err(), "{line}");
         }
+        let dev = asked("master dev --help").unwrap_err().to_string();
+        assert!(dev.contains("does not build") && dev.contains("https://rustup.rs"), "{dev}");
         let help = asked("master --help").unwrap_err().to_string();
         for taught in [
             "master --check config.json",

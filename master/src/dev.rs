@@ -1,28 +1,32 @@
 //! `master dev`: a game while it is written. Its program is built, its cluster started, its files are looked at: what has changed is
-//! built and reloaded, and while it does not build the last program that did serves on.
+//! built and reloaded, and while it does not build the last program that did serves on. What is wrong is said in the terminal and on
+//! the pages of the game.
 
-use std::collections::BTreeMap;
+mod cargo;
+mod files;
+mod notice;
+pub mod toolchain;
+
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::{Duration, SystemTime};
 
 use ffambient::Chance;
+use ffnet::launch::DEV_ENV;
 use ffnet::notify::{self, NotifyListener, Word};
+use fftelemetry::Colour;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::signals::{SignalCommand, Signals};
-
-/// How often the files are looked at. They are some dozens, and that way works on every file system.
-const LOOK_EVERY: Duration = Duration::from_millis(150);
-/// Folders that have no sources: what builds and runs leave.
-const PASSED_OVER: [&str; 3] = ["target", "data", "log"];
+use cargo::{Build, Terminal};
+use files::{Watched, is_of_page};
+use notice::{GameStatus, NoticeFile};
+use toolchain::ToolchainFaults;
 
 /// Why a game cannot be run while it is written.
 #[derive(Debug, thiserror::Error)]
@@ -30,14 +34,31 @@ pub enum DevError {
     /// There is nothing to build.
     #[error("there is no Cargo.toml in {} or above it: `master new NAME` makes a game", .0.display())]
     NoPackage(PathBuf),
-    /// There is no cargo.
-    #[error(
-        "cargo cannot be started ({0}): a game is built by Rust's toolchain, which https://rustup.rs installs"
-    )]
+    /// There is nothing to build it with.
+    #[error(transparent)]
+    Toolchain(#[from] ToolchainFaults),
+    /// There was a cargo a moment ago.
+    #[error("cargo cannot be started")]
     NoCargo(#[source] io::Error),
     /// The cluster cannot be started, or not be heard.
     #[error("the cluster cannot be started")]
     Start(#[source] io::Error),
+}
+
+/// What a game is run with while it is written.
+pub struct DevSetup {
+    /// The cluster's config.
+    pub config: PathBuf,
+    /// What starts its cluster: this program, and its arguments before the config.
+    pub master: (PathBuf, Vec<OsString>),
+    /// A folder of this user's own.
+    pub folder: PathBuf,
+    /// When lines have colours.
+    pub colour: Colour,
+    /// The end that somebody wants.
+    pub signals: Signals,
+    /// For a name that nobody can guess.
+    pub chance: Chance,
 }
 
 /// A game while it is written.
@@ -45,43 +66,72 @@ pub struct Dev {
     config: PathBuf,
     /// Where its Cargo.toml is.
     package: PathBuf,
-    /// What starts its cluster: this program, and its arguments before the config.
+    cargo: OsString,
     master: (PathBuf, Vec<OsString>),
     signals: Signals,
     chance: Chance,
+    terminal: Terminal,
+    status: GameStatus,
+    notice: NoticeFile,
+}
+
+/// A cluster that was started here, with what its master says.
+struct Cluster {
+    master: Child,
+    heard: NotifyListener,
+}
+
+/// What a cluster has to say.
+enum News {
+    Said(Vec<Word>),
+    Ended(ExitStatus),
 }
 
 /// What became of a build.
 enum Built {
     Yes,
-    No,
+    No(String),
     /// Somebody wants an end.
     Stopped,
 }
 
 /// What became of a start.
 enum Started {
-    Up(Child),
+    Up(Box<Cluster>),
     Ended,
     /// Somebody wanted an end while it came up, and nothing of it runs.
     Stopped,
 }
 
+/// What ends a wait for the next build.
+enum Next {
+    Build,
+    End,
+}
+
 impl Dev {
-    /// The game whose cluster that config is; `master` starts it.
+    /// The game of a setup.
     ///
     /// # Errors
-    /// [`DevError::NoPackage`].
-    pub fn new(
-        config: &Path,
-        master: (PathBuf, Vec<OsString>),
-        signals: Signals,
-        chance: Chance,
-    ) -> Result<Self, DevError> {
-        let folder = config.parent().unwrap_or(Path::new("/"));
-        let package = folder.ancestors().find(|folder| folder.join("Cargo.toml").is_file());
-        let package = package.ok_or_else(|| DevError::NoPackage(folder.to_owned()))?.to_owned();
-        Ok(Self { config: config.to_owned(), package, master, signals, chance })
+    /// [`DevError::NoPackage`], [`DevError::Toolchain`].
+    pub fn new(setup: DevSetup) -> Result<Self, DevError> {
+        let DevSetup { config, master, folder, colour, signals, chance } = setup;
+        let of_config = config.parent().unwrap_or(Path::new("/"));
+        let package = of_config.ancestors().find(|folder| folder.join("Cargo.toml").is_file());
+        let package = package.ok_or_else(|| DevError::NoPackage(of_config.to_owned()))?.to_owned();
+        let env = |name: &str| std::env::var_os(name);
+        toolchain::check(&package, &env)?;
+        Ok(Self {
+            config,
+            package,
+            cargo: toolchain::cargo(&env),
+            master,
+            signals,
+            chance,
+            terminal: Terminal::of_this_process(colour),
+            status: GameStatus::default(),
+            notice: NoticeFile::in_folder(&folder),
+        })
     }
 
     /// Builds, starts, looks, until somebody wants an end, or the cluster was stopped in order. Nothing of it runs then.
@@ -90,62 +140,109 @@ impl Dev {
     /// [`DevError`].
     pub async fn run(mut self) -> Result<(), DevError> {
         let mut files = Watched::of(&self.package);
-        let mut cluster: Option<Child> = None;
+        let mut cluster: Option<Cluster> = None;
         loop {
             let begun = Instant::now();
             match (self.build().await?, &cluster) {
                 (Built::Stopped, _) => return self.end(cluster).await,
-                (Built::No, Some(_)) => warn!("it does not build: the last program that did serves on"),
-                (Built::No, None) => warn!("it does not build: waiting for a change"),
+                (Built::No(why), running) => {
+                    self.status.does_not_build(why);
+                    match running {
+                        Some(_) => warn!("it does not build: the last program that did serves on"),
+                        None => warn!("it does not build: waiting for a change"),
+                    }
+                }
                 (Built::Yes, Some(running)) => {
                     info!("built in {} ms: reload", begun.elapsed().as_millis());
-                    signal(running, Signal::SIGHUP);
+                    if self.status.is_built() {
+                        signal(&running.master, Signal::SIGHUP);
+                    }
                 }
                 (Built::Yes, None) => match self.start().await? {
-                    Started::Up(started) => cluster = Some(started),
+                    Started::Up(started) => {
+                        cluster = Some(*started);
+                        self.status.begins_anew();
+                    }
                     Started::Ended => {}
                     Started::Stopped => return Ok(()),
                 },
             }
-            loop {
-                tokio::select! {
-                    path = files.changed() => {
-                        info!("{} has changed", path.display());
-                        break;
+            match self.wait(&mut files, &mut cluster).await? {
+                Next::Build => {}
+                Next::End => return self.end(cluster).await,
+            }
+        }
+    }
+
+    /// Tells the pages how it stands.
+    fn tell(&mut self) {
+        let notice = self.status.notice(&std::process::id().to_string());
+        self.notice.write(notice);
+    }
+
+    /// Waits for a change, or for the end.
+    async fn wait(&mut self, files: &mut Watched, cluster: &mut Option<Cluster>) -> Result<Next, DevError> {
+        loop {
+            self.tell();
+            tokio::select! {
+                changed = files.changed() => {
+                    if let [path, more @ ..] = changed.as_slice() {
+                        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+                        info!("{}{more} has changed", path.display());
                     }
-                    ended = ended(&mut cluster) => {
-                        cluster = None;
-                        if ended.success() {
-                            return Ok(());
-                        }
-                        warn!("the cluster has ended ({ended}): waiting for a change");
+                    if changed.iter().any(|path| is_of_page(path)) {
+                        self.status.page_has_changed();
                     }
-                    command = self.signals.next() => match command {
-                        SignalCommand::Reload => break,
-                        SignalCommand::Stop | SignalCommand::Kill | SignalCommand::Detach => {
-                            return self.end(cluster).await;
-                        }
-                    }
+                    return Ok(Next::Build);
                 }
+                news = news(cluster) => match news? {
+                    News::Said(words) => self.hear(words, cluster.as_ref()),
+                    News::Ended(how) => {
+                        *cluster = None;
+                        self.status.begins_anew();
+                        if how.success() {
+                            return Ok(Next::End);
+                        }
+                        warn!("the cluster has ended ({how}): waiting for a change");
+                    }
+                },
+                command = self.signals.next() => return Ok(match command {
+                    SignalCommand::Reload => Next::Build,
+                    SignalCommand::Stop | SignalCommand::Kill | SignalCommand::Detach => Next::End,
+                }),
+            }
+        }
+    }
+
+    /// What the master says of reloads.
+    fn hear(&mut self, words: Vec<Word>, cluster: Option<&Cluster>) {
+        for word in words {
+            let Word::Reloaded(outcome) = word else { continue };
+            match &outcome {
+                Ok(()) => info!("the change is live"),
+                Err(why) => warn!("the change is not live, what ran before serves on: {why}"),
+            }
+            if self.status.is_reloaded(outcome)
+                && let Some(running) = cluster
+            {
+                signal(&running.master, Signal::SIGHUP);
             }
         }
     }
 
     /// As a person does it; what cargo and the compiler say is in the terminal.
     async fn build(&mut self) -> Result<Built, DevError> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut cargo = Command::new(cargo);
-        cargo.arg("build").current_dir(&self.package).stdin(Stdio::null()).kill_on_drop(true);
-        let mut building = cargo.spawn().map_err(DevError::NoCargo)?;
+        self.status.builds();
+        self.tell();
+        let mut build = Build::begin(&self.cargo, &self.package, self.terminal).map_err(DevError::NoCargo)?;
         loop {
             tokio::select! {
-                built = building.wait() => return Ok(match built {
-                    Ok(status) if status.success() => Built::Yes,
-                    _ => Built::No,
+                built = build.ended() => return Ok(match built {
+                    Ok(()) => Built::Yes,
+                    Err(why) => Built::No(why),
                 }),
                 command = self.signals.next() => if command != SignalCommand::Reload {
-                    signal(&building, Signal::SIGTERM);
-                    let _ = building.wait().await;
+                    build.stop().await;
                     return Ok(Built::Stopped);
                 }
             }
@@ -157,55 +254,59 @@ impl Dev {
         let heard = NotifyListener::open(&self.chance).map_err(DevError::Start)?;
         let (program, arguments) = &self.master;
         let mut command = Command::new(program);
-        command.args(arguments).arg(&self.config).env(notify::ENV, heard.env_value());
+        command.args(arguments).arg(&self.config);
+        command.env(notify::ENV, heard.env_value()).env(DEV_ENV, self.notice.path());
         // Ctrl-C is for this program, which ends the cluster in order.
         command.stdin(Stdio::null()).process_group(0);
-        let mut cluster = Some(command.spawn().map_err(DevError::Start)?);
+        let master = command.spawn().map_err(DevError::Start)?;
+        let mut cluster = Some(Cluster { master, heard });
         let is_up = loop {
             tokio::select! {
-                words = heard.next() => if words.map_err(DevError::Start)?.contains(&Word::Ready) {
-                    break true;
+                news = news(&mut cluster) => match news? {
+                    News::Said(words) if words.contains(&Word::Ready) => break true,
+                    News::Said(_) => {}
+                    News::Ended(how) => {
+                        warn!("the cluster has not come up ({how}): waiting for a change");
+                        return Ok(Started::Ended);
+                    }
                 },
-                ended = ended(&mut cluster) => {
-                    warn!("the cluster has not come up ({ended}): waiting for a change");
-                    return Ok(Started::Ended);
-                }
                 command = self.signals.next() => if command != SignalCommand::Reload {
                     break false;
                 }
             }
         };
         match cluster.take_if(|_| is_up) {
-            Some(cluster) => Ok(Started::Up(cluster)),
+            Some(cluster) => Ok(Started::Up(Box::new(cluster))),
             None => self.end(cluster).await.map(|()| Started::Stopped),
         }
     }
 
     /// The cluster's end, in order; who asks again has every node killed.
-    async fn end(&mut self, mut cluster: Option<Child>) -> Result<(), DevError> {
+    async fn end(&mut self, mut cluster: Option<Cluster>) -> Result<(), DevError> {
         let Some(running) = &cluster else { return Ok(()) };
-        signal(running, Signal::SIGTERM);
+        signal(&running.master, Signal::SIGTERM);
         loop {
             tokio::select! {
-                ended = ended(&mut cluster) => {
-                    if !ended.success() {
-                        error!("the cluster has ended with {ended}");
+                news = news(&mut cluster) => if let News::Ended(how) = news? {
+                    if !how.success() {
+                        error!("the cluster has ended with {how}");
                     }
                     return Ok(());
-                }
+                },
                 command = self.signals.next() => if let (SignalCommand::Kill, Some(running)) = (command, &cluster) {
-                    signal(running, Signal::SIGTERM);
+                    signal(&running.master, Signal::SIGTERM);
                 }
             }
         }
     }
 }
 
-/// The end of the cluster; without one it never comes. Cancel-safe.
-async fn ended(cluster: &mut Option<Child>) -> ExitStatus {
-    match cluster {
-        Some(running) => running.wait().await.unwrap_or_default(),
-        None => std::future::pending().await,
+/// The next news of the cluster; without one they never come. Cancel-safe.
+async fn news(cluster: &mut Option<Cluster>) -> Result<News, DevError> {
+    let Some(Cluster { master, heard }) = cluster else { return std::future::pending().await };
+    tokio::select! {
+        words = heard.next() => words.map(News::Said).map_err(DevError::Start),
+        ended = master.wait() => Ok(News::Ended(ended.unwrap_or_default())),
     }
 }
 
@@ -213,108 +314,5 @@ async fn ended(cluster: &mut Option<Child>) -> ExitStatus {
 fn signal(process: &Child, signal: Signal) {
     if let Some(pid) = process.id().and_then(|pid| i32::try_from(pid).ok()) {
         let _ = kill(Pid::from_raw(pid), signal);
-    }
-}
-
-/// The files of a package: when each was written last, and how long it is.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Files(BTreeMap<PathBuf, (Option<SystemTime>, u64)>);
-
-impl Files {
-    fn below(package: &Path) -> Self {
-        let (mut files, mut folders) = (BTreeMap::new(), vec![package.to_owned()]);
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let (name, Ok(metadata)) = (entry.file_name(), entry.metadata()) else { continue };
-                let name = name.to_string_lossy();
-                if name.starts_with('.') || PASSED_OVER.contains(&&*name) {
-                    continue;
-                }
-                if metadata.is_dir() {
-                    folders.push(entry.path());
-                } else if name != "Cargo.lock" && !name.ends_with(".log") {
-                    files.insert(entry.path(), (metadata.modified().ok(), metadata.len()));
-                }
-            }
-        }
-        Self(files)
-    }
-
-    /// A file that is not as it was before.
-    fn changed_since(&self, before: &Self) -> Option<PathBuf> {
-        let new = self.0.iter().find(|(path, is)| before.0.get(*path) != Some(is));
-        let gone = || before.0.iter().find(|(path, _)| !self.0.contains_key(*path));
-        new.or_else(gone).map(|(path, _)| path.clone())
-    }
-}
-
-/// A package whose files are looked at.
-struct Watched {
-    package: PathBuf,
-    files: Files,
-    /// A change after which not all files have stood still for one look: whoever saves saves several.
-    changed: Option<PathBuf>,
-}
-
-impl Watched {
-    fn of(package: &Path) -> Self {
-        Self { package: package.to_owned(), files: Files::below(package), changed: None }
-    }
-
-    /// Waits until a file has changed, and none changes any more; which one, as seen from the package. Cancel-safe.
-    async fn changed(&mut self) -> PathBuf {
-        loop {
-            sleep(LOOK_EVERY).await;
-            let now = Files::below(&self.package);
-            match now.changed_since(&self.files) {
-                Some(path) => self.changed = Some(path),
-                None => {
-                    if let Some(path) = self.changed.take() {
-                        return path.strip_prefix(&self.package).map(Path::to_owned).unwrap_or(path);
-                    }
-                }
-            }
-            self.files = now;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_of_a_source_is_seen_and_what_builds_and_runs_leave_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |file: &str, text: &str| {
-            let path = folder.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, text).unwrap();
-            path
-        };
-        write("src/room.rs", "a");
-        let before = Files::below(folder.path());
-        for file in
-            ["target/debug/x", "data/x.sqlite", "Cargo.lock", "master.log", ".git/HEAD", "src/.room.rs.swp"]
-        {
-            write(file, "left");
-            assert_eq!(Files::below(folder.path()).changed_since(&before), None, "{file}");
-        }
-        let changed = write("src/room.rs", "ab");
-        assert_eq!(Files::below(folder.path()).changed_since(&before), Some(changed.clone()));
-        let new = write("web/index.html", "");
-        let now = Files::below(folder.path());
-        fs::remove_file(&new).unwrap();
-        assert_eq!(Files::below(folder.path()).changed_since(&now), Some(new));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn several_files_that_are_saved_are_one_change() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut watched = Watched::of(folder.path());
-        fs::write(folder.path().join("a.rs"), "a").unwrap();
-        assert_eq!(watched.changed().await, Path::new("a.rs"));
-        let quiet = tokio::time::timeout(Duration::from_secs(5), watched.changed());
-        assert!(quiet.await.is_err(), "nothing more has changed");
     }
 }

@@ -11,7 +11,7 @@
 //! * [`source`] — the config with the apps that there are, for a start, a check and a reload.
 //! * [`check`] — `--check`: what a sound config would start.
 //! * [`keys`] — who the nodes of the cluster are, proven.
-//! * [`new_project`] — `master new`: a game of one's own; [`dev`] — `master dev`: while it is written.
+//! * [`new_project`] — `master new`: a game of one's own; [`dev`] — `master dev`: while it is written, with its toolchain.
 //! * [`RunFolder`] — one master a config, and what the next one finds.
 //! * [`cli`], [`signals`], [`console`], [`output`] — the edges towards people.
 //!

@@ -19,7 +19,7 @@ use fftelemetry::Colour;
 use master::cli::{Args, Asked, exit};
 use master::console::Console;
 use master::descriptors::{self, Shares};
-use master::dev::Dev;
+use master::dev::{Dev, DevSetup, toolchain};
 use master::keys::{self, MasterKeys};
 use master::new_project::{self, Framework};
 use master::signals::Signals;
@@ -68,12 +68,16 @@ fn main() -> ExitCode {
 
 /// Makes a game, and says what to do with it.
 fn new_game(name: &str, framework: Framework) -> anyhow::Result<u8> {
-    new_project::create(Path::new(""), name, framework)?;
+    let folder = new_project::create(Path::new(""), name, framework)?;
+    let missing = toolchain::check(&folder, &|name| std::env::var_os(name)).err();
     let next = format!(
         "{name} is made. It builds and plays as it is:\n\n  cd {name}\n  {} dev\n\nREADME.md there says the rest.\n",
         std::env::current_exe().map_or_else(|_| "master".to_owned(), |own| own.display().to_string())
     );
     fftelemetry::print(&next)?;
+    if let Some(missing) = missing {
+        eprintln!("\nmaster: before it builds:\n{missing}");
+    }
     Ok(exit::STOPPED)
 }
 
@@ -93,8 +97,10 @@ fn write_game(args: &Args) -> anyhow::Result<u8> {
     let master = std::env::current_exe().context("this program has no name")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
+        let folder = RunFolder::make(&args.run_dir(), &config)?;
         let (signals, chance) = (Signals::new().context("no signals")?, Ambient::system().chance);
-        Dev::new(&config, (master, arguments), signals, chance)?.run().await?;
+        let (master, colour) = ((master, arguments), args.color);
+        Dev::new(DevSetup { config, master, folder, colour, signals, chance })?.run().await?;
         Ok(exit::STOPPED)
     })
 }

@@ -104,22 +104,39 @@ impl NodeOutput {
 /// Why a process has ended, as far as its lines say: the last one, or what it panicked with, which stands before the
 /// backtrace and the notes of Rust's panic hook.
 pub(crate) fn last_words(lines: &[String]) -> Option<String> {
-    let of_backtrace = |line: &str| {
-        let line = line.trim_start();
-        let frame = line.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
-        frame
-            || line.is_empty()
-            || line.starts_with("at ")
-            || line.starts_with("note: ")
-            || line == "stack backtrace:"
-    };
     let last = lines.iter().rposition(|line| !of_backtrace(line))?;
     let said = lines.get(..=last)?;
-    // `thread 'main' (42) panicked at src/main.rs:7:9:`, and then the message.
-    let is_panic = |line: &&String| line.starts_with("thread '") && line.contains(" panicked at ");
-    let message_lines = said.iter().rev().take(MESSAGE_LINES_MAX).position(|line| is_panic(&line));
+    let message_lines = said.iter().rev().take(MESSAGE_LINES_MAX).position(|line| begins_panic(line));
     let begin = message_lines.filter(|_| last + 1 < lines.len()).map_or(last, |lines| last - lines);
     Some(said.get(begin..)?.join(" "))
+}
+
+/// Whether a line is one of a backtrace, or of the notes beside it.
+fn of_backtrace(line: &str) -> bool {
+    let line = line.trim_start();
+    let frame = line.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+    frame
+        || line.is_empty()
+        || line.starts_with("at ")
+        || line.starts_with("note: ")
+        || line == "stack backtrace:"
+}
+
+/// Whether a line is as Rust's panic hook begins: `thread 'main' (42) panicked at src/main.rs:7:9:`, and then the message. A second
+/// panic on the way of a first one stands behind that, without a thread.
+fn begins_panic(line: &str) -> bool {
+    line.starts_with("thread '") && line.contains(" panicked at ") || line.starts_with("panicked at ")
+}
+
+/// What a process that aborts has panicked with just before, and where, as far as its lines say: the first panic of several.
+pub(crate) fn last_panic(lines: &[String]) -> Option<String> {
+    let said: Vec<&String> = lines.iter().filter(|line| !of_backtrace(line)).collect();
+    let end = said.get(said.len().saturating_sub(MESSAGE_LINES_MAX)..)?;
+    let begin = end.iter().position(|line| begins_panic(line))?;
+    let panic = end.get(begin..)?;
+    // What was noted of one that was to be caught has its message in the same line.
+    let message = panic.get(1).filter(|next| !begins_panic(next) && panic[0].ends_with(':'));
+    Some(panic[0].to_string() + &message.map_or_else(String::new, |message| format!(" {message}")))
 }
 
 /// Makes lines out of whatever a pipe gives: long ones are cut, broken UTF-8 is replaced.
@@ -216,6 +233,14 @@ mod tests {
         assert_eq!(of(&format!("{panic}\nleft: 1\nright: 2\n{note}")), format!("{panic} left: 1 right: 2"));
         // One that was survived is not why.
         assert_eq!(of(&format!("{panic}\nno config\n{note}\nthe disk is full")), "the disk is full");
+
+        let aborted = |text: &str| last_panic(&text.lines().map(str::to_owned).collect::<Vec<_>>());
+        let end = "thread caused non-unwinding panic. aborting.";
+        let twice = format!("{panic}\nno config\n{note}\n{panic}\npanic in a destructor\n{frames}\n{end}");
+        assert_eq!(aborted(&twice), Some(said));
+        let noted = format!("panicked at src/room.rs:4:9: no seat\n{panic}\npanic in a destructor\n{end}");
+        assert_eq!(aborted(&noted).as_deref(), Some("panicked at src/room.rs:4:9: no seat"));
+        assert_eq!(aborted("one\ntwo"), None);
     }
 
     #[test]

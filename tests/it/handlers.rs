@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tests::client::{Client, ErrorFrame, parse_error};
 use tests::cluster::Cluster;
 use tests::fixtures::Fixture;
@@ -36,6 +36,45 @@ async fn a_panic_is_an_error_frame_and_the_connection_goes_on() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Where the handler of command 2 panics, in the source of its app.
+fn place_of_panic() -> Result<String> {
+    const FILE: &str = "tests/apps/src/trial.rs";
+    let source = std::fs::read_to_string(tests::bins::root().join(FILE))?;
+    let line = source.lines().position(|line| line.contains(r#"panic!("asked to: {text}")"#));
+    Ok(format!("{FILE}:{}:9: asked to: ", line.context("no such line")? + 1))
+}
+
+#[tokio::test]
+async fn a_panic_is_told_once_with_its_place_in_the_log_and_on_the_page_of_the_node() -> Result<()> {
+    let cluster = Cluster::processes(Fixture::trial()?).await?;
+    let mut client = cluster.client().await?;
+    client.call_error(2, b"now").await?;
+    let told = format!("handler panics: the handler panicked: {}now", place_of_panic()?);
+    cluster.until_logged(&told).await?;
+    let page = cluster.admin("GET", "/nodes/net").await?.body;
+    assert!(page.contains(&told), "{page}");
+    let log = cluster.log();
+    assert!(log.matches("asked to: now").count() == 1 && !log.contains("thread '"), "{log}");
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn a_process_that_panics_while_it_panics_leaves_the_place_of_the_first_in_its_crash_report()
+-> Result<()> {
+    let cluster = Cluster::processes(Fixture::trial()?).await?;
+    let old = cluster.pid("net").await?;
+    cluster.client().await?.send(2, b"twice").await?;
+    let node = cluster.until_back("net", old).await?;
+    let told = format!("panicked at {}twice", place_of_panic()?);
+    assert_eq!(node["crash"]["exit"], "signal 6 (SIGABRT)", "{node}");
+    assert_eq!(node["crash"]["reason"], told, "{node}");
+    let log = cluster.log();
+    let path = log.split("is kept in ").nth(1).and_then(|rest| rest.lines().next()).context("no file")?;
+    let report = std::fs::read_to_string(path.trim())?;
+    assert!(report.contains(&format!("reason       {told}\n")), "{report}");
+    cluster.stop().await
 }
 
 #[tokio::test]

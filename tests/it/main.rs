@@ -13,6 +13,7 @@ mod conf;
 mod config_errors;
 mod data;
 mod demo;
+mod dev;
 mod discovery;
 mod encryption;
 mod espoir;

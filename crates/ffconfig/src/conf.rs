@@ -110,7 +110,8 @@ impl Conf {
     /// ```
     ///
     /// # Errors
-    /// The first fault, with its place.
+    /// The first fault, with its place. Not all of them: a type ends at the first one, and to read on would take a value in its
+    /// place, or the key away, of which a fault may come that the config does not have.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Finding> {
         T::deserialize(Reader { item: &self.root, ignored: None }).map_err(|fault| {
             let Fault { at, message, nearest } = fault;

@@ -28,6 +28,10 @@ pub const KEY_ENV: &str = "FF_KEY";
 /// the starts, as [`Succeeds`].
 pub const SUCCEEDS_ENV: &str = "FF_SUCCEEDS";
 
+/// The environment variable in which `master dev` names the file with what the pages of the game show: JSON with texts `page` (another
+/// one: the page has changed), `title` (empty: nothing is wrong), `text`, `note` and `doing` (empty: nothing is built).
+pub const DEV_ENV: &str = "FF_DEV";
+
 /// The environment variable in which a test says which one version of the protocol between nodes a program shall speak.
 pub const SPEAK_ENV: &str = "FF_SPEAK";
 

@@ -1,8 +1,6 @@
 //! Runs one handler or hook of an app: its panic is caught, its deadline is kept, and its errors are logged.
 
-use std::any::Any;
 use std::future::{Future, ready};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,6 +13,7 @@ use tracing::warn;
 use crate::app::handler::{HandlerFuture, Outcome, Request};
 use crate::app::route::Route;
 use crate::error::HandlerError;
+use crate::exec::panics::{caught, caught_future};
 use crate::identity::Identity;
 use crate::identity::handler_metrics::RunBegin;
 use crate::identity::watchdog::WatchedHandler;
@@ -45,8 +44,8 @@ impl Execution {
     /// Runs the route on `request`. The handler begins with the first poll.
     pub(crate) fn new(route: &Route, request: Request) -> Self {
         // The extraction of arguments runs inside the future of an attribute, but a route may be written by hand.
-        let handler = catch_unwind(AssertUnwindSafe(|| (route.run)(request)))
-            .unwrap_or_else(|payload| Box::pin(ready(Err(panicked(&*payload)))));
+        let handler = caught(|| (route.run)(request))
+            .unwrap_or_else(|panic| Box::pin(ready(Err(HandlerError::panic(panic)))));
         let noted = route
             .watched
             .as_ref()
@@ -70,12 +69,12 @@ impl Future for Execution {
         }
         // Written in place: an outcome is large, and `catch_unwind` would move it twice.
         let mut polled = Poll::Pending;
-        let caught = catch_unwind(AssertUnwindSafe(|| polled = handler.as_mut().poll(cx)));
+        let ended = caught(|| polled = handler.as_mut().poll(cx));
         if let Some(Noted { watched, .. }) = noted {
             watched.end();
         }
-        if let Err(payload) = caught {
-            polled = Poll::Ready(Err(panicked(&*payload)));
+        if let Err(panic) = ended {
+            polled = Poll::Ready(Err(HandlerError::panic(panic)));
         }
         if let Poll::Ready(outcome) = &polled
             && let Some(noted) = noted.take()
@@ -93,12 +92,6 @@ impl Drop for Execution {
             noted.end(Some(Code::Timeout));
         }
     }
-}
-
-/// The error of a handler that has panicked with `payload`.
-fn panicked(payload: &(dyn Any + Send)) -> HandlerError {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    HandlerError::panic(text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default())
 }
 
 /// Runs a handler that is late or detached to its deadline.
@@ -124,8 +117,7 @@ pub(crate) async fn run<T, F>(hook: impl FnOnce() -> F) -> Result<T, HandlerErro
 where
     F: Future<Output = Result<T, HandlerError>>,
 {
-    let run = AssertUnwindSafe(async { hook().await }).catch_unwind();
-    run.await.unwrap_or_else(|payload| Err(panicked(&*payload)))
+    caught_future(async { hook().await }).await.unwrap_or_else(|panic| Err(HandlerError::panic(panic)))
 }
 
 /// Runs a hook to its deadline, and drops it then.

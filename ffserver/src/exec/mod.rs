@@ -8,5 +8,6 @@ pub(crate) mod execution;
 pub(crate) mod executor;
 pub(crate) mod handlers;
 pub(crate) mod methods;
+pub(crate) mod panics;
 pub(crate) mod replicas;
 pub(crate) mod tables;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ffambient::Ambient;
 use ffconfig::Cluster;
 use ffkeys::KeyError;
+use ffnet::launch::DEV_ENV;
 pub use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SPEAK_ENV, SUCCEEDS_ENV, allow_descriptors};
 use ffnet::listen::Inherited;
 use ffnet::notify::{self, Notifier};
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::app::app::App;
+use crate::exec::panics;
 use crate::gateway::busy_poll;
 use crate::identity::Identity;
 use crate::identity::keys::{Startup, keys_of_all};
@@ -33,6 +35,7 @@ use crate::runtime::server::{BuildError, FFServer, RunError};
 pub use crate::runtime::shared_process::{
     NodeFailed, NodeFailure, ProcessSettings, ShareError, own_nodes, run_nodes,
 };
+use crate::runtime::web::DevNotice;
 
 const EVENT_INTERVAL: u32 = 256;
 
@@ -95,6 +98,7 @@ pub fn own_node(
     let server = FFServer::with_startup(cluster, node, apps, startup, ambient)?;
     let server = server.own_process(env(SUCCEEDS_ENV).is_some());
     let server = if env(INCARNATION_ENV).is_some() { server.launched_by_master() } else { server };
+    let server = told_by_dev(server, env);
     watch_loop(vec![(server.identity().clone(), server.watchdog().clone())], env(notify::ENV))?;
     Ok(server)
 }
@@ -114,6 +118,20 @@ pub enum OwnError {
 /// told the game alone. To be called before there are threads.
 pub fn keep_files_private() {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
+}
+
+/// Lets the log say where authors' code has panicked, by file and line; any other panic is told on standard error as ever. To be
+/// called once, in `main`.
+pub(crate) fn tell_panics_by_place() {
+    panics::note_places();
+}
+
+/// The node with what `master dev` says to its pages, when it runs under it.
+pub(crate) fn told_by_dev(server: FFServer, env: &dyn Fn(&str) -> Option<String>) -> FFServer {
+    match env(DEV_ENV) {
+        Some(file) => server.under_dev(DevNotice::in_file(file.into())),
+        None => server,
+    }
 }
 
 /// Watches from a thread of its own whether the loop of a process turns, and logs where it stands when it does not

@@ -21,7 +21,7 @@ use crate::identity::keys::Startup;
 use crate::identity::stop::Stop;
 use crate::identity::watchdog::{BEAT_EVERY, Watchdog};
 use crate::runtime::in_process::InProcessNet;
-use crate::runtime::process::{OwnError, watch_loop};
+use crate::runtime::process::{OwnError, told_by_dev, watch_loop};
 use crate::runtime::server::{FFServer, RunError};
 
 /// What a process has once, and its nodes agree in.
@@ -130,6 +130,7 @@ pub fn own_nodes(
         let server =
             FFServer::with_startup(cluster, name, apps(), startup, ambient).map_err(OwnError::from)?;
         let server = server.own_process(succeeds.of(name).is_some()).shares_process(net.clone(), members);
+        let server = told_by_dev(server, env);
         let launched = env(INCARNATION_ENV).is_some();
         servers.push(if launched { server.launched_by_master() } else { server });
     }

@@ -7,6 +7,8 @@
 //! use ffserver::rocket;
 //! ```
 
+mod dev;
+
 use std::io;
 use std::net::TcpListener;
 
@@ -22,6 +24,8 @@ use crate::app::app::Mounts;
 use crate::handover::http::Front;
 use crate::node::{Node, Phase};
 
+pub(crate) use dev::DevNotice;
+
 /// The web server of one node, with the node's bounds for its fronts.
 #[derive(Debug)]
 pub(crate) struct Web {
@@ -31,14 +35,22 @@ pub(crate) struct Web {
 }
 
 impl Web {
-    /// Starts Rocket; returns when it serves.
-    pub(crate) async fn start(node: Node, mounts: Mounts) -> Result<Self, StartError> {
+    /// Starts Rocket; returns when it serves. With `dev` its pages tell what `master dev` says.
+    pub(crate) async fn start(
+        node: Node,
+        mounts: Mounts,
+        dev: Option<DevNotice>,
+    ) -> Result<Self, StartError> {
         let name = format!("{} web", node.name());
         let (timeouts, places) = bounds(&node.config().limits);
         let mut secret = [0; 16];
         node.chance().fill(&mut secret).map_err(io::Error::other)?;
         let server = WebServer::start(name, secret, |rocket| {
             let rocket = rocket.manage(node).mount("/", own_routes());
+            let rocket = match dev {
+                Some(notice) => rocket.manage(notice).mount("/", dev::routes()).attach(dev::OnEveryPage),
+                None => rocket,
+            };
             mounts.into_iter().fold(rocket, |rocket, (base, routes)| rocket.mount(base, routes))
         });
         Ok(Self { server: server.await?, timeouts, places })
@@ -177,7 +189,7 @@ mod tests {
                 "limits": { "web_head_s": 3, "web_idle_s": 7, "web_connections_max": 9 } } } }"#;
         let cluster = ffconfig::parse(config, Path::new("config.json"), &|_| None)?.cluster;
         let node = bare(&cluster, "web").context("no node")?.node.clone();
-        let web = tokio::runtime::Runtime::new()?.block_on(Web::start(node, vec![]))?;
+        let web = tokio::runtime::Runtime::new()?.block_on(Web::start(node, vec![], None))?;
         let Timeouts { head, idle } = web.timeouts;
         assert_eq!((head.as_secs(), idle.as_secs(), web.places.connections), (3, 7, 9));
         Ok(())

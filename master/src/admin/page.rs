@@ -125,12 +125,20 @@ fn row(body: &mut String, node: &NodeView) {
         node.sessions,
         join(parents.collect()),
         join(listens.collect()),
-        escape(node.last_exit.as_deref().unwrap_or("–")),
+        escape(&last_exit(node)),
         state = node.state,
     );
     for command in ["start", "stop", "restart", "reload"] {
         body.push_str(&button(&format!("/nodes/{name}/{command}"), command));
     }
+}
+
+/// How the last process has ended, and why, where that is known: a panic with its place in the author's source, for instance.
+fn last_exit(node: &NodeView) -> String {
+    let Some(exit) = &node.last_exit else { return "–".into() };
+    let crash = node.crash.as_ref().filter(|crash| crash.exit == *exit);
+    let why = crash.and_then(|crash| crash.reason.as_ref());
+    why.map_or_else(|| exit.clone(), |why| format!("{exit}: {why}"))
 }
 
 /// One node and its last lines.

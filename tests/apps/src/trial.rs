@@ -28,8 +28,18 @@ async fn echo(Body(data): Body<Bytes>) -> Bytes {
 
 #[net_handle(2)]
 async fn panics(Body(text): Body<String>) {
+    let _again = (text == "twice").then(|| PanicsAgain);
     if !text.is_empty() {
         panic!("asked to: {text}");
+    }
+}
+
+/// What panics while another panic is on its way ends the process.
+struct PanicsAgain;
+
+impl Drop for PanicsAgain {
+    fn drop(&mut self) {
+        panic!("again");
     }
 }
 

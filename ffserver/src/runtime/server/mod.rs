@@ -47,6 +47,7 @@ use crate::runtime::control::MasterNotice;
 use crate::runtime::discovery::Discovery;
 use crate::runtime::discovery::backend::Backend;
 use crate::runtime::in_process::InProcessNet;
+use crate::runtime::web::DevNotice;
 use crate::session::local::frames;
 use assembly::{Content, Foundation};
 use built_in::BuiltIn;
@@ -66,6 +67,8 @@ pub struct FFServer {
     states: States,
     tables: Vec<Registered>,
     mounts: Mounts,
+    /// What `master dev` says to the node's pages, when the node runs under it.
+    dev: Option<DevNotice>,
     /// Whether a reload loses state that the app has; the master is told so by a counter.
     loses_state: bool,
     /// Whether the config has a `conf` that no type of the app reads.
@@ -277,6 +280,7 @@ impl FFServer {
             states: app.states,
             tables: app.tables,
             mounts: app.mounts,
+            dev: None,
             loses_state,
             ignored_conf,
             edge,
@@ -343,6 +347,13 @@ impl FFServer {
         if let NodePlace::OwnProcess { shared, .. } = &mut self.place {
             *shared = Some(SharedProcess { net, members });
         }
+        self
+    }
+
+    /// Lets the node's pages show what `master dev` writes into that file.
+    #[must_use]
+    pub(crate) fn under_dev(mut self, notice: DevNotice) -> Self {
+        self.dev = Some(notice);
         self
     }
 

@@ -349,7 +349,7 @@ impl FFServer {
     }
 
     async fn start_web(&mut self, node: &Node) -> Result<Web, RunError> {
-        let web = Web::start(node.clone(), std::mem::take(&mut self.mounts)).await;
+        let web = Web::start(node.clone(), std::mem::take(&mut self.mounts), self.dev.take()).await;
         web.map_err(|e| RunError::Web { node: self.identity.name().clone(), why: e.to_string() })
     }
 

@@ -10,7 +10,7 @@ use super::replace::{ReplaceTurn, Second, TAKE_BACK};
 use super::seat::{Life, SeatState, Stage, StopProgress, Why};
 use super::stop::FIRM;
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase, Report, Tell, Wire};
-use crate::output::last_words;
+use crate::output::{last_panic, last_words};
 
 /// The release of this program, as nodes are told it.
 const RELEASE: &str = env!("CARGO_PKG_VERSION");
@@ -260,9 +260,13 @@ impl Machine {
         seat.last_exit = Some(exit.to_string());
         // What Rust's runtime ends a process with whose main thread has panicked.
         const PANICKED: Exit = Exit::Code(101);
+        // One that aborts when it panics, or panics while it panics. Whoever just aborts says nothing by the last line before that.
+        const ABORTED: Exit = Exit::Signal(6);
         if matches!(seat.state, SeatState::Starting { .. }) || *exit == PANICKED {
             // It has not said why it ends: what it printed last may.
             seat.life.reason = seat.life.reason.take().or_else(|| last_words(lines));
+        } else if *exit == ABORTED {
+            seat.life.reason = seat.life.reason.take().or_else(|| last_panic(lines));
         }
         let how = seat.end_in_words();
         let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);
