@@ -42,6 +42,8 @@
 //! - `docs/glossary.md`: every noun of the code;
 //! - `ARCHITECTURE.md`: where what is in the code; `CONTRIBUTING.md`: where something new goes.
 
+#![cfg_attr(not(feature = "testing"), allow(dead_code, reason = "what only the test kit uses is small"))]
+
 extern crate self as ffserver;
 
 pub mod error;
@@ -57,6 +59,7 @@ mod ops;
 mod gateway;
 mod handover;
 mod runtime;
+#[cfg(feature = "testing")]
 pub mod testing;
 mod program;
 
