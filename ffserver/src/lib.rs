@@ -225,6 +225,8 @@
 
 // What is public is listed below, and line by line in `public-api.txt`. The modules are rooms: each imports only those before it.
 
+#![cfg_attr(not(feature = "testing"), allow(dead_code, reason = "what only the test kit uses is small"))]
+
 extern crate self as ffserver;
 
 mod error;
@@ -240,6 +242,7 @@ mod ops;
 mod gateway;
 mod handover;
 mod runtime;
+#[cfg(feature = "testing")]
 pub mod testing;
 mod program;
 

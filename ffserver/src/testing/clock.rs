@@ -95,7 +95,8 @@ struct ClockState {
 /// ```
 ///
 /// # Panics
-/// The system has no thread or descriptor left; or the test awaits what only `advance` brings, for a minute by the clock on the
+/// The system has no thread or descriptor left; this runs on a runtime already (the test is a `#[test]`, not a `#[tokio::test]`); or
+/// the test awaits what only `advance` brings, for a minute by the clock on the
 /// wall.
 pub fn paused<T>(test: impl AsyncFnOnce(PausedClock) -> T) -> T {
     let parking: Arc<Mutex<Option<PausedClock>>> = Arc::default();

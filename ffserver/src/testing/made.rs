@@ -198,7 +198,7 @@ impl MadeSession {
 ///
 /// /// As a handler does.
 /// async fn pay(purses: Table<Purse>, name: &str) -> Result<i64, HandlerError> {
-///     Ok(purses.update(&name.to_owned(), Save::Now, |purse| { purse.coins += 1; purse.coins }).await?)
+///     Ok(purses.update(&name.to_owned(), Save::Durable, |purse| { purse.coins += 1; purse.coins }).await?)
 /// }
 ///
 /// let purses = ffserver::testing::table::<Purse>().await?;

@@ -54,3 +54,4 @@ pub use clock::{PausedClock, paused};
 pub use cluster::{Cluster, Setup};
 pub use error::{ClientError, NodeError, StartError};
 pub use made::{MadeNode, MadeParent, MadeSession, MadeTable, node, node_with, parent, session, table};
+pub use seed::BadSeed;
