@@ -33,6 +33,7 @@ mod moves;
 mod order;
 mod outage;
 mod outcome;
+mod processes;
 mod program;
 mod promises;
 mod protocols;
