@@ -31,7 +31,7 @@ type KeptLines = Arc<Mutex<Lines>>;
 /// The last lines of one node: of all its processes, each with which start of it printed it.
 #[derive(Debug, Default)]
 struct Lines {
-    last: VecDeque<(Incarnation, String)>,
+    last: VecDeque<(Incarnation, Arc<str>)>,
 }
 
 impl Logs {
@@ -43,7 +43,8 @@ impl Logs {
     /// The last lines of a node, oldest first.
     pub fn last(&self, node: &str) -> Vec<String> {
         let kept = self.nodes.lock().get(node).cloned();
-        kept.map(|kept| kept.lock().last.iter().map(|(_, line)| line.clone()).collect()).unwrap_or_default()
+        kept.map(|kept| kept.lock().last.iter().map(|(_, line)| line.to_string()).collect())
+            .unwrap_or_default()
     }
 
     /// The lines that are kept of one process of a node, oldest first.
@@ -51,22 +52,34 @@ impl Logs {
         let Some(kept) = self.nodes.lock().get(node).cloned() else { return Vec::new() };
         let kept = kept.lock();
         let of_life = kept.last.iter().filter(|(of, _)| *of == incarnation);
-        of_life.map(|(_, line)| line.clone()).collect()
+        of_life.map(|(_, line)| line.to_string()).collect()
     }
 
     /// Where the lines of a process of a node go; `width` is the length of the longest name.
     pub fn of(&self, node: &NodeName, incarnation: Incarnation, width: usize) -> NodeOutput {
-        let kept = Arc::clone(self.nodes.lock().entry(node.clone()).or_default());
+        self.of_process(node, std::slice::from_ref(node), incarnation, width)
+    }
+
+    /// Where the lines of a process of that name go, which runs these nodes: each of them has them.
+    pub fn of_process(
+        &self,
+        process: &NodeName,
+        nodes: &[NodeName],
+        incarnation: Incarnation,
+        width: usize,
+    ) -> NodeOutput {
+        let mut all = self.nodes.lock();
+        let kept = nodes.iter().map(|node| Arc::clone(all.entry(node.clone()).or_default()));
         NodeOutput {
             incarnation,
-            prefix: prefix(node, width, self.console.has_colour()),
-            kept,
+            prefix: prefix(process, width, self.console.has_colour()),
+            kept: kept.collect(),
             console: self.console.clone(),
         }
     }
 }
 
-/// The node's name before each of its lines; each name has its colour.
+/// The name of a node, or of a process of several, before each of its lines; each name has its colour.
 fn prefix(node: &NodeName, width: usize, colour: bool) -> String {
     let sum = node.as_str().bytes().fold(0u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
     // 31 to 36 are the colours that are neither black nor white.
@@ -77,12 +90,13 @@ fn prefix(node: &NodeName, width: usize, colour: bool) -> String {
     }
 }
 
-/// Where the lines of one node go.
+/// Where the lines of one process go.
 #[derive(Debug, Clone)]
 pub struct NodeOutput {
     incarnation: Incarnation,
     prefix: String,
-    kept: KeptLines,
+    /// Of each node of the process.
+    kept: Vec<KeptLines>,
     console: Console,
 }
 
@@ -93,11 +107,14 @@ impl NodeOutput {
         let text = colour::visible(text);
         let shown = if self.console.has_colour() { colour::by_level(&text) } else { Cow::Borrowed(&*text) };
         self.console.line(format!("{}{shown}", self.prefix));
-        let mut kept = self.kept.lock();
-        if kept.last.len() == LINES_KEPT {
-            kept.last.pop_front();
+        let text: Arc<str> = text.into();
+        for kept in &self.kept {
+            let mut kept = kept.lock();
+            if kept.last.len() == LINES_KEPT {
+                kept.last.pop_front();
+            }
+            kept.last.push_back((self.incarnation, Arc::clone(&text)));
         }
-        kept.last.push_back((self.incarnation, text.into_owned()));
     }
 }
 

@@ -26,7 +26,7 @@ use crate::signals::{SignalCommand, Signals};
 use crate::sockets::{PortFault, Sockets};
 use crate::supervisor::machine::{End, Exit, SILENT};
 use crate::supervisor::proc;
-use crate::supervisor::process::{self, LaunchSpec, Launched, Launcher};
+use crate::supervisor::process::{self, LaunchNode, LaunchSpec, Launched, Launcher};
 
 use watch::{Act, Watch};
 
@@ -80,7 +80,7 @@ type Renew = Box<dyn Fn() -> Result<Renewed, String> + Send>;
 /// A process of the node that runs.
 struct Process {
     exit: BoxFuture<'static, Exit>,
-    signals: Box<dyn process::Signals>,
+    signals: Arc<dyn process::Signals>,
     pid: u32,
     /// The socket where the process tells of itself.
     notified: NotifyListener,
@@ -204,13 +204,16 @@ impl Single {
         let notified = NotifyListener::open(&self.ambient.chance)?;
         let claims = self.cluster.claims(&self.node);
         let keys = self.keys.cluster.start(claims, incarnation, &self.ambient.chance);
-        let Launched { pid, exit, signals } = self.launcher.launch(LaunchSpec {
-            keys: Arc::new(keys.map_err(std::io::Error::other)?),
+        let node = LaunchNode {
             node: Arc::clone(&self.node),
-            cluster: Arc::clone(&self.cluster),
-            incarnation,
+            keys: Arc::new(keys.map_err(std::io::Error::other)?),
             succeeds: None,
             listeners: self.sockets.of(&self.node)?,
+        };
+        let Launched { pid, exit, signals } = self.launcher.launch(LaunchSpec {
+            nodes: vec![node],
+            cluster: Arc::clone(&self.cluster),
+            incarnation,
             output: self.output.clone(),
             notify: Some(notified.env_value()),
         })?;

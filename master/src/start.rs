@@ -120,7 +120,7 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
     let living = living(&left, &mut *launcher);
     // What an adopted node listens on it brings itself.
     let mut not_here = place::elsewhere(&cluster);
-    not_here.extend(living.iter().map(|process| process.found.node.clone()));
+    not_here.extend(living.iter().flat_map(|process| &process.found).map(|found| found.node.clone()));
     let (sockets, control, web) = open_sockets(&cluster, &not_here).map_err(StartError::Ports)?;
 
     let logs = Logs::new(console);
@@ -173,12 +173,21 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
 
 /// The processes of an earlier master that live. One that cannot be watched is left alone, with a line.
 fn living(left: &[RosterNode], launcher: &mut dyn Launcher) -> Vec<TakenOver> {
-    let mut living = Vec::new();
+    let mut living: Vec<TakenOver> = Vec::new();
     for node in left {
         for &RosterProcess { incarnation, pid, started } in &node.processes {
             let found = Found { node: node.name.clone(), incarnation, pid };
+            // A process of several nodes stands there once for each.
+            let same = |process: &&mut TakenOver| {
+                (process.found[0].pid, process.found[0].incarnation, process.started)
+                    == (pid, incarnation, started)
+            };
+            if let Some(process) = living.iter_mut().find(same) {
+                process.found.push(found);
+                continue;
+            }
             match launcher.adopt(pid, started) {
-                Ok(Some(adopted)) => living.push(TakenOver { found, started, adopted }),
+                Ok(Some(adopted)) => living.push(TakenOver { found: vec![found], started, adopted }),
                 Ok(None) => {}
                 Err(error) => warn!("{} (pid {pid}) cannot be adopted: {error}", node.name),
             }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use ffambient::{Ambient, Chance, Clock};
-use ffconfig::Loaded;
+use ffconfig::{Cluster, Loaded, Node};
 use ffkeys::{ClusterKeys, NodeKeys};
 use ffnet::control::NodeSide;
 use ffnet::door::{Passage, enter};
@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::console::Console;
@@ -37,7 +38,7 @@ use crate::keys::MasterKeys;
 use crate::run::RunFolder;
 use crate::start::{RunningMaster, Setup, StartError, start};
 use crate::supervisor::machine::{End, Exit, NodeState, Outcome, Refused};
-use crate::supervisor::process::{LaunchSpec, Launched, Launcher, Signals};
+use crate::supervisor::process::{LaunchNode, LaunchSpec, Launched, Launcher, Signals};
 use crate::supervisor::{Adopted, Handle, Order};
 
 /// As `limits.prove_ms`, shorter.
@@ -73,8 +74,8 @@ struct Task {
 }
 
 impl Task {
-    fn signals(&self) -> Box<dyn Signals> {
-        Box::new(TaskSignals { term: self.term.clone(), kill: self.kill.clone() })
+    fn signals(&self) -> Arc<dyn Signals> {
+        Arc::new(TaskSignals { term: self.term.clone(), kill: self.kill.clone() })
     }
 }
 
@@ -96,13 +97,29 @@ impl Signals for TaskSignals {
 impl Launcher for Tasks {
     fn launch(&mut self, spec: LaunchSpec) -> io::Result<Launched> {
         let (term, kill) = (CancellationToken::new(), CancellationToken::new());
-        let life = if spec.succeeds.is_some() { Broken::Successor } else { Broken::First };
-        let broken = self.broken.is_some_and(|(node, at)| spec.node.name == *node && at == life);
-        let node = node(spec, self.clone(), broken);
+        let (cluster, incarnation) = (spec.cluster, spec.incarnation);
+        let mut nodes = JoinSet::new();
+        for LaunchNode { node: config, keys, succeeds, listeners } in spec.nodes {
+            let life = if succeeds.is_some() { Broken::Successor } else { Broken::First };
+            let broken = self.broken.is_some_and(|(node, at)| config.name == *node && at == life);
+            let cluster = Arc::clone(&cluster);
+            let spec = NodeSpec { node: config, keys, succeeds, listeners, cluster, incarnation };
+            nodes.spawn(node(spec, self.clone(), broken));
+        }
         let (terminated, killed) = (term.clone(), kill.clone());
         let exit = async move {
+            // The process ends with its last node, or with the first one that fails.
+            let ended = async {
+                while let Some(code) = nodes.join_next().await {
+                    match code {
+                        Ok(0) => {}
+                        failed => return failed.unwrap_or(101),
+                    }
+                }
+                0
+            };
             tokio::select! {
-                code = node => Exit::Code(code),
+                code = ended => Exit::Code(code),
                 () = terminated.cancelled() => Exit::Signal(15),
                 () = killed.cancelled() => Exit::Signal(9),
             }
@@ -127,6 +144,16 @@ impl Launcher for Tasks {
     }
 }
 
+/// One node of a process.
+struct NodeSpec {
+    node: Arc<Node>,
+    keys: Arc<NodeKeys>,
+    succeeds: Option<Incarnation>,
+    listeners: Vec<(Port, TcpListener)>,
+    cluster: Arc<Cluster>,
+    incarnation: Incarnation,
+}
+
 fn local(keys: Arc<NodeKeys>) -> Local {
     let (chance, clock, versions) = (Chance::system(), Clock::system(), Versions::OURS);
     Local { keys, versions, methods: vec![], chance, clock, binding: vec![] }
@@ -139,7 +166,7 @@ async fn register(at: SocketAddr, local: Local) -> Result<NodeSide<TcpStream>, H
 }
 
 /// The life of a node; its exit code. It registers again and again, as a node does.
-async fn node(spec: LaunchSpec, tasks: Tasks, broken: bool) -> i32 {
+async fn node(spec: NodeSpec, tasks: Tasks, broken: bool) -> i32 {
     let mut served = spec.succeeds.is_none();
     loop {
         let local = local(Arc::clone(&spec.keys));
@@ -153,7 +180,7 @@ async fn node(spec: LaunchSpec, tasks: Tasks, broken: bool) -> i32 {
 }
 
 /// Gives the sockets back; how many pipes have come for them.
-async fn hand_back(spec: &LaunchSpec, door: &Door) -> Option<usize> {
+async fn hand_back(spec: &NodeSpec, door: &Door) -> Option<usize> {
     let mut passage: Passage<Output, Listeners> = enter(door).ok()?;
     let has = |port| spec.listeners.iter().any(|(has, _)| *has == port);
     let which = Listeners {
@@ -172,7 +199,7 @@ async fn hand_back(spec: &LaunchSpec, door: &Door) -> Option<usize> {
 
 /// One connection to the master; the exit code when it was the last.
 async fn converse(
-    spec: &LaunchSpec,
+    spec: &NodeSpec,
     tasks: &Tasks,
     mut control: NodeSide<TcpStream>,
     broken: bool,

@@ -58,6 +58,14 @@ async fn an_encrypted_cluster_is_killed_and_reloaded_as_any_other() -> Result<()
     }
     cluster.stop().await?;
     let (any_time, encrypt) = (true, true);
-    let more = reload::More { http: 2, reloads: 2, worlds: true, stall_ms: 0, any_time, encrypt };
+    let more = reload::More {
+        http: 2,
+        reloads: 2,
+        worlds: true,
+        stall_ms: 0,
+        any_time,
+        encrypt,
+        ..Default::default()
+    };
     reload::run(&reload::Size { connections: 100, pause_ms: 2, more }, SAY).await
 }

@@ -34,6 +34,7 @@ mod moves;
 mod order;
 mod outage;
 mod outcome;
+mod processes;
 mod program;
 mod promises;
 mod protocols;

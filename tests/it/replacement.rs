@@ -9,7 +9,7 @@ use tests::trials::{Say, adopt, chaos, reload, rollback, upgrade};
 const SAY: Say<'_> = &|line| println!("{line}");
 
 async fn reload_three_times(worlds: bool) -> Result<()> {
-    let more = reload::More { http: 4, reloads: 3, worlds, stall_ms: 0, any_time: true, encrypt: false };
+    let more = reload::More { http: 4, reloads: 3, worlds, any_time: true, ..reload::More::default() };
     reload::run(&reload::Size { connections: 100, pause_ms: 2, more }, SAY).await
 }
 
@@ -25,8 +25,7 @@ async fn a_reload_loses_nothing_either_when_every_node_hands_a_state_over() -> R
 
 #[tokio::test]
 async fn a_reload_closes_none_of_many_idle_connections() -> Result<()> {
-    let more =
-        reload::More { http: 2, reloads: 2, worlds: false, stall_ms: 0, any_time: true, encrypt: false };
+    let more = reload::More { http: 2, reloads: 2, any_time: true, ..reload::More::default() };
     reload::run_idle(&reload::IdleSize { connections: 500, pause_ms: 2000, busy: 10, more }, SAY).await
 }
 
@@ -37,7 +36,9 @@ async fn a_new_binary_that_fails_is_rolled_back_and_the_answer_says_why() -> Res
 
 #[tokio::test]
 async fn a_new_master_adopts_the_nodes_of_a_killed_one_and_reloads_and_stops_them() -> Result<()> {
-    adopt::run(&adopt::Size { connections: 50, pause_ms: 5, http: 2, without_ms: 3000, times: 1 }, SAY).await
+    let (without_ms, together) = (3000, Vec::new());
+    adopt::run(&adopt::Size { connections: 50, pause_ms: 5, http: 2, without_ms, together, times: 1 }, SAY)
+        .await
 }
 
 /// From this release to itself: what is tried here is the trial. Each change of the wire or of the hand-over is tried from

@@ -489,11 +489,12 @@ impl Cluster {
             // One that has just ended has none; one that is a zombie has an empty one.
             let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
             let arguments: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
-            if let [program, node, at, ..] = arguments[..]
+            if let [program, rest @ ..] = &arguments[..]
                 && bins::runs_nodes(program)
-                && at == config
+                && let Some(end) = rest.iter().position(|at| *at == config)
             {
-                all.push((pid, String::from_utf8_lossy(node).into_owned()));
+                let nodes = rest.iter().take(end);
+                all.extend(nodes.map(|node| (pid, String::from_utf8_lossy(node).into_owned())));
             }
         }
         all.sort_unstable();

@@ -124,6 +124,24 @@ impl Fixture {
         )
     }
 
+    /// The same with the nodes of these entries in one process, `world`.
+    ///
+    /// # Panics
+    /// When the config has no such entry: a fault of the test.
+    #[must_use]
+    pub fn together(self, entries: &[&str]) -> Self {
+        let in_world = |fixture: Self, entry: &&str| {
+            let mark = format!("\"{entry}\":");
+            let opens = |at: &usize| fixture.text[at + mark.len()..].trim_start().starts_with('{');
+            let at = fixture.text.match_indices(&mark).map(|(at, _)| at).find(opens);
+            let (before, rest) = fixture.text.split_at(at.unwrap_or(fixture.text.len()));
+            let text = format!("{before}{}", rest.replacen('{', r#"{ "process": "world","#, 1));
+            assert_ne!(text, fixture.text, "no entry {entry}");
+            Self { text, ..fixture }
+        };
+        entries.iter().fold(self, in_world)
+    }
+
     /// The same with all links and control connections encrypted, on loopback too.
     #[must_use]
     pub fn encrypted(self) -> Self {

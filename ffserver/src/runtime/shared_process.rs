@@ -211,7 +211,10 @@ pub async fn run_nodes(nodes: Vec<(FFServer, Inherited)>, stop: Stop) -> Result<
         };
         if let Some((node, outcome)) = ended.and_then(|ended| of_node(ended, &mut names)) {
             members.ended(&node);
-            if let Err(why) = outcome {
+            if let (Err(NodeFailure::Run(RunError::TakeOver(why))), false) = (&outcome, running.is_empty()) {
+                // Its predecessor serves on, in another process: the others have no part in that.
+                warn!("{node} leaves this process: {}", fftelemetry::chain(why));
+            } else if let Err(why) = outcome {
                 let because = fftelemetry::chain(&why);
                 match &failed {
                     None => error!("{node} has ended by itself: {because}"),

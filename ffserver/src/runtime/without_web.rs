@@ -14,11 +14,7 @@ pub(crate) enum Web {}
 
 impl Web {
     /// Is not reached: a webport is a fault when the node is put together.
-    pub(crate) async fn start(
-        _node: Node,
-        _mounts: Mounts,
-        _dev: Option<DevNotice>,
-    ) -> io::Result<Self> {
+    pub(crate) async fn start(_node: Node, _mounts: Mounts, _dev: Option<DevNotice>) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

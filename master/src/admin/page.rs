@@ -112,6 +112,8 @@ fn steps(body: &mut String, command: &CommandView) {
 fn row(body: &mut String, node: &NodeView) {
     let name = node.name.as_str();
     let pid = node.pid.map_or_else(|| "–".into(), |pid| pid.to_string());
+    // Names have no character that HTML knows.
+    let pid = node.process.as_ref().map_or_else(|| pid.clone(), |process| format!("{pid} ({process})"));
     let parents = node.parents.iter().map(|p| format!("{} {}", p.name, if p.up { "up" } else { "down" }));
     let ports = [("net", node.listens.net), ("root", node.listens.root), ("web", node.listens.web)];
     let listens = ports.iter().filter_map(|(what, at)| at.map(|at| format!("{what} {at}")));

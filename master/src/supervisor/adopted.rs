@@ -29,7 +29,7 @@ pub struct Adopted {
     /// Ends when it has ended.
     pub exit: BoxFuture<'static, Exit>,
     /// To end it.
-    pub signals: Box<dyn Signals>,
+    pub signals: Arc<dyn Signals>,
 }
 
 /// Watches the process with that number that was started then; `None` when it has ended. Needs a tokio
@@ -60,7 +60,7 @@ pub(crate) fn watch(pid: u32, started: u64) -> io::Result<Option<Adopted>> {
             Err(error) => Exit::Unknown(error.to_string()),
         }
     };
-    Ok(Some(Adopted { exit: Box::pin(exit), signals: Box::new(signals) }))
+    Ok(Some(Adopted { exit: Box::pin(exit), signals: Arc::new(signals) }))
 }
 
 struct PidfdSignals {

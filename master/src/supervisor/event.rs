@@ -1,6 +1,7 @@
 //! The events that reach the supervisor's task: from processes, from control connections, from operators.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use ffnet::listen::Port;
 use ffproto::control::ToMaster;
@@ -31,8 +32,8 @@ pub(crate) enum Event {
     Unlinked { node: NodeName, incarnation: Incarnation, conn: u64 },
     /// An adopted node has given its listening sockets, or has not.
     HandedBack { node: NodeName, incarnation: Incarnation, sockets: Result<Vec<(Port, TcpListener)>, String> },
-    /// A process has ended.
-    Exited { node: NodeName, incarnation: Incarnation, exit: Exit },
+    /// A process has ended, which has run these nodes.
+    Exited { nodes: Arc<[NodeName]>, incarnation: Incarnation, exit: Exit },
     /// An operator wants something.
     Ordered { order: Order, reply: oneshot::Sender<Answer> },
     /// A person starts a node, whose process wants its key.

@@ -72,10 +72,18 @@ impl Keeper {
 }
 
 fn text(crash: &CrashView) -> String {
-    let CrashView { node, incarnation, pid, at, exit, reason, during, lived_ms, lines } = crash;
+    let CrashView { node, nodes, incarnation, pid, at, exit, reason, during, lived_ms, lines } = crash;
+    // A process of several nodes has a name of its own.
+    let of = match &**nodes {
+        [] => format!("node         {node}"),
+        nodes => {
+            let nodes: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+            format!("process      {node}\nnodes        {}", nodes.join(", "))
+        }
+    };
     let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
     let mut text = format!(
-        "node         {node}\nincarnation  {incarnation}\npid          {pid}\nat           {at}\nexit         \
+        "{of}\nincarnation  {incarnation}\npid          {pid}\nat           {at}\nexit         \
          {exit}\nreason       {}\nduring       {during}\nlived        {lived_ms} ms\n\n",
         reason.as_deref().unwrap_or("it gave none"),
     );
@@ -94,6 +102,7 @@ mod tests {
     fn a_crash_report_says_everything_that_is_known() {
         let crash = CrashView {
             node: name("net"),
+            nodes: vec![],
             incarnation: Incarnation(7),
             pid: Some(42),
             at: "2026-11-23T02:29:00.123Z".into(),
@@ -110,5 +119,7 @@ mod tests {
              exit         exit code 101\nreason       it gave none\nduring       serving: 3 sessions, 1 links\n\
              lived        1500 ms\n\none\npanicked at x.rs\n"
         );
+        let shared = CrashView { node: name("world"), nodes: vec![name("net"), name("gate")], ..crash };
+        assert!(text(&shared).starts_with("process      world\nnodes        net, gate\nincarnation  7\n"));
     }
 }

@@ -9,11 +9,14 @@ mod facts;
 mod health;
 mod job;
 mod lives;
+mod process;
 mod replace;
 mod seat;
 mod stop;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_processes;
 #[cfg(test)]
 mod tests_of_registrations;
 #[cfg(test)]
@@ -40,6 +43,7 @@ pub use view::{
 };
 
 use job::Job;
+use process::SharedProcess;
 pub(crate) use seat::SILENT;
 use seat::{Seat, SeatState};
 use stop::Stop;
@@ -61,6 +65,8 @@ enum Phase {
 struct Fenced {
     node: NodeName,
     incarnation: Incarnation,
+    /// The process, when it runs several nodes.
+    shared: Option<Arc<SharedProcess>>,
     /// When it is killed; `None` when that has been done.
     kill_at: Option<Instant>,
 }
@@ -81,6 +87,8 @@ pub struct Machine {
     /// The last command that has ended, for people.
     last_command: Option<CommandView>,
     fenced: Vec<Fenced>,
+    /// Nodes that are to leave their process, which goes on without them.
+    sent_away: Vec<(NodeName, Incarnation)>,
     out: Vec<Do>,
 }
 
@@ -98,6 +106,7 @@ impl Machine {
             job: None,
             last_command: None,
             fenced: Vec::new(),
+            sent_away: Vec::new(),
             out: Vec::new(),
         };
         for (node, number) in cluster.nodes.iter().zip(1..) {

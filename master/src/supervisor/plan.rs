@@ -5,7 +5,8 @@
 //! other; the old one serves until the new one is prepared, and stands by for `limits.prove_ms` after that.
 //! Up to there the step can be rolled back: a new process that does not start, does not take over in time
 //! or dies costs nothing, and the steps behind it are not touched. Standing by runs beside the next steps;
-//! the command ends when every predecessor has left.
+//! the command ends when every predecessor has left. Nodes of one process have one new process, which is started with the first of
+//! their steps; they hand over in their order, and are rolled back together.
 
 use ffconfig::{Cluster, Node};
 use ffproto::NodeName;
@@ -59,7 +60,35 @@ pub fn reload(present: &[Present<'_>], new: &Cluster, elsewhere: &[NodeName]) ->
     let removed = present.iter().map(|present| present.node);
     let removed = removed.filter(|node| new.node(node.name.as_str()).is_none());
     let removed = order::stop_waves(removed).concat().into_iter().map(|name| (name, Move::Remove));
-    steps.chain(removed).collect()
+    together(steps.collect()).into_iter().chain(removed).collect()
+}
+
+/// Brings the nodes of one process together, where its first one stands: they hand over one right after the other, so that all of them
+/// are on trial at once. Within a process parents stay before their children.
+fn together(mut steps: Vec<(NodeName, Move)>) -> Vec<(NodeName, Move)> {
+    let mut ordered = Vec::with_capacity(steps.len());
+    while !steps.is_empty() {
+        let first = steps.remove(0);
+        let process = first.1.starts().cloned();
+        let is_mate = |step: &(NodeName, Move)| {
+            step.1.starts().zip(process.as_ref()).is_some_and(|(one, other)| one.shares_process_with(other))
+        };
+        let (mates, others) = steps.into_iter().partition(is_mate);
+        ordered.push(first);
+        ordered.extend::<Vec<_>>(mates);
+        steps = others;
+    }
+    ordered
+}
+
+impl Move {
+    /// The config that a process of the node is started with.
+    pub fn starts(&self) -> Option<&Node> {
+        match self {
+            Self::Start(node) | Self::Replace(node) => Some(node),
+            Self::Leave(_) | Self::Remove | Self::Note(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +134,18 @@ mod tests {
         let new = ["gate", "hub > gate", "net:10001 > hub"];
         assert_eq!(plan(&OLD, &new, &[], |_| {}), "replace gate, start hub, replace net, remove game");
         assert_eq!(plan(&OLD, &["lone"], &[], |_| {}), "start lone, remove net, remove game, remove gate");
+    }
+
+    #[test]
+    fn nodes_of_one_process_stand_together_parents_first() {
+        let mut new = cluster(&["gate", "net:10001 > gate", "hub > gate", "game > hub", "hall > gate"]);
+        for node in new.nodes.iter_mut().filter(|node| ["gate", "game"].contains(&node.name.as_str())) {
+            node.process = Some(name("world"));
+        }
+        let present = |node| Present { node, ours: true, theirs: false, stopped: false };
+        let steps = reload(&new.nodes.iter().map(present).collect::<Vec<_>>(), &new, &[]);
+        let names: Vec<&str> = steps.iter().map(|(node, _)| node.as_str()).collect();
+        assert_eq!(names, ["gate", "game", "net", "hub", "hall"]);
     }
 
     #[test]

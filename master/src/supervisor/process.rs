@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -11,11 +12,12 @@ use std::time::Duration;
 
 use ffconfig::{Cluster, Node};
 use ffkeys::NodeKeys;
-use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SUCCEEDS_ENV};
-use ffnet::listen::{self, Port};
+use ffnet::launch::{INCARNATION_ENV, KEY_ENV, SUCCEEDS_ENV, Succeeds};
+use ffnet::listen::{self, Passed, Port};
 use ffnet::notify;
 use ffproto::Incarnation;
 use futures_util::future::BoxFuture;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -34,51 +36,60 @@ use crate::output::{NodeOutput, Splitter};
 const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
 /// Pages of 2 MiB make a node's process 9 MiB larger and an idle client up to 0.4 KiB, and save no time but perhaps a little of a single client.
 const HUGE_PAGES: (&str, &str) = ("MIMALLOC_ALLOW_THP", "0");
+/// What a pipe holds (pipe(7)) when nobody asks for more.
+const PIPE_BYTES: usize = 64 * 1024;
 /// How long the last lines of an ended process are waited for; a grandchild may hold the pipe open.
 const LAST_LINES_MAX: Duration = Duration::from_millis(200);
 
-/// What a node is started with.
+/// What a process is started with.
 #[derive(Debug)]
 pub struct LaunchSpec {
-    /// Its config.
-    pub node: Arc<Node>,
+    /// The nodes that it runs, in the order of the config; one at least.
+    pub nodes: Vec<LaunchNode>,
     /// The config of the whole.
     pub cluster: Arc<Cluster>,
-    /// Which start of it this is.
+    /// Which start of its nodes this is.
     pub incarnation: Incarnation,
-    /// The keys of this start.
-    pub keys: Arc<NodeKeys>,
-    /// Which start of it serves, and is to hand over to this one.
-    pub succeeds: Option<Incarnation>,
-    /// Its listening sockets.
-    pub listeners: Vec<(Port, TcpListener)>,
     /// Where its lines go.
     pub output: NodeOutput,
     /// Where it says that it is ready and that its loop turns: the value of [`notify::ENV`].
     pub notify: Option<String>,
 }
 
-/// A node that has been started.
+/// What a process is given for one of its nodes.
+#[derive(Debug)]
+pub struct LaunchNode {
+    /// The node's config.
+    pub node: Arc<Node>,
+    /// The keys of this start of it.
+    pub keys: Arc<NodeKeys>,
+    /// Which start of it serves, and is to hand over to this one.
+    pub succeeds: Option<Incarnation>,
+    /// Its listening sockets.
+    pub listeners: Vec<(Port, TcpListener)>,
+}
+
+/// A process that has been started.
 pub struct Launched {
     /// Its process.
     pub pid: u32,
     /// Ends when it has ended; must be polled to its end, or a zombie is left.
     pub exit: BoxFuture<'static, Exit>,
     /// To end it.
-    pub signals: Box<dyn Signals>,
+    pub signals: Arc<dyn Signals>,
 }
 
-/// How a node is made to end. Both do nothing when it has ended.
-pub trait Signals: Send {
+/// How a process is made to end. Both do nothing when it has ended.
+pub trait Signals: Send + Sync {
     /// Asks it: SIGTERM.
     fn terminate(&self);
     /// Ends it and what it has started: SIGKILL.
     fn kill(&self);
 }
 
-/// Starts nodes.
+/// Starts the processes of nodes.
 pub trait Launcher: Send {
-    /// Starts one. Returns as soon as it runs; it tells the master itself when it is ready.
+    /// Starts one. Returns as soon as it runs; its nodes tell the master themselves when they are ready.
     ///
     /// # Errors
     /// When it cannot be started at all.
@@ -112,7 +123,7 @@ fn cannot_start(program: PathBuf, source: io::Error) -> io::Error {
     io::Error::new(source.kind(), CannotStart { program, source })
 }
 
-/// Starts each node as a process: `appmain NODE CONFIG`.
+/// Starts each process as `appmain NODE CONFIG`, or `appmain NODE NODE … CONFIG` ([`ffnet::launch`]).
 #[derive(Debug, Clone)]
 pub struct ProcessLauncher {
     programs: Programs,
@@ -128,13 +139,21 @@ impl ProcessLauncher {
 
 impl Launcher for ProcessLauncher {
     fn launch(&mut self, spec: LaunchSpec) -> io::Result<Launched> {
-        let listeners: Vec<_> = spec.listeners.iter().map(|(port, listener)| (*port, listener)).collect();
-        let passed = listen::pass(&listeners)?;
-        let keys = over_a_pipe(&spec.keys)?;
+        let (passed, keys, succeeds) = match &*spec.nodes {
+            [one] => (pass(one)?, one.keys.to_bytes(), one.succeeds.map(|old| old.to_string())),
+            several => {
+                let keys = NodeKeys::several_to_bytes(several.iter().map(|one| &*one.keys));
+                let succeeds = several.iter().filter_map(|one| Some((one.node.name.clone(), one.succeeds?)));
+                let succeeds: Succeeds = succeeds.collect();
+                let succeeds = (!succeeds.is_empty()).then(|| succeeds.to_string());
+                (pass_to_several(several)?, keys, succeeds)
+            }
+        };
+        let keys = over_a_pipe(&keys.map_err(io::Error::other)?)?;
         let program = self.programs.of(spec.cluster.appmain.as_deref());
         let mut command = Command::new(&program.path);
         command
-            .arg(spec.node.name.as_str())
+            .args(spec.nodes.iter().map(|one| one.node.name.as_str()))
             .arg(&self.config)
             .env(INCARNATION_ENV, spec.incarnation.to_string())
             .env(listen::ENV, passed.env_value())
@@ -159,8 +178,8 @@ impl Launcher for ProcessLauncher {
             // What this process was given is for itself.
             None => command.env_remove(notify::ENV),
         };
-        if let Some(old) = spec.succeeds {
-            command.env(SUCCEEDS_ENV, old.to_string());
+        if let Some(succeeds) = succeeds {
+            command.env(SUCCEEDS_ENV, succeeds);
         }
         let spawned = command.spawn();
         drop(passed);
@@ -183,16 +202,33 @@ impl Launcher for ProcessLauncher {
             readers.detach_all();
             status.map_or_else(|e| Exit::Unknown(e.to_string()), exit_of)
         };
-        Ok(Launched { pid, exit: Box::pin(exit), signals: Box::new(signals) })
+        Ok(Launched { pid, exit: Box::pin(exit), signals: Arc::new(signals) })
     }
+}
+
+fn pass(one: &LaunchNode) -> io::Result<Passed> {
+    let listeners: Vec<_> = one.listeners.iter().map(|(port, listener)| (*port, listener)).collect();
+    listen::pass(&listeners)
+}
+
+fn pass_to_several(several: &[LaunchNode]) -> io::Result<Passed> {
+    let mut listeners = Vec::new();
+    for LaunchNode { node, listeners: own, .. } in several {
+        listeners.extend(own.iter().map(|(port, listener)| (&node.name, *port, listener)));
+    }
+    listen::pass_to_several(&listeners)
 }
 
 /// The keys as the standard input of their process: no argument and no variable, which others of the user can read; and, other
 /// than with a descriptor that stays open over an `exec`, no process that is started meanwhile gets them.
-fn over_a_pipe(keys: &NodeKeys) -> io::Result<Stdio> {
+fn over_a_pipe(keys: &[u8]) -> io::Result<Stdio> {
     let (reader, mut writer) = io::pipe()?;
-    // They fit the pipe, so nobody waits.
-    writer.write_all(&keys.to_bytes().map_err(io::Error::other)?)?;
+    // They fit the pipe, so nobody waits; those of a great many nodes need a larger one.
+    if keys.len() > PIPE_BYTES {
+        let bytes = i32::try_from(keys.len()).map_err(io::Error::other)?;
+        fcntl(writer.as_fd(), FcntlArg::F_SETPIPE_SZ(bytes))?;
+    }
+    writer.write_all(keys)?;
     Ok(reader.into())
 }
 
@@ -250,6 +286,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use ffambient::Chance;
+    use ffproto::NodeName;
     use nix::errno::Errno;
     use nix::sys::resource::{Resource, setrlimit};
 
@@ -286,8 +323,8 @@ mod tests {
         let incarnation = Incarnation(42);
         let keys = fixture::keys().start(cluster.claims(&node), incarnation, &Chance::system()).unwrap();
         let keys = Arc::new(keys);
-        let (succeeds, notify) = (None, None);
-        (LaunchSpec { node, cluster, incarnation, keys, succeeds, listeners, output, notify }, logs)
+        let nodes = vec![LaunchNode { node, keys, succeeds: None, listeners }];
+        (LaunchSpec { nodes, cluster, incarnation, output, notify: None }, logs)
     }
 
     async fn run(body: &str) -> (Exit, Vec<String>) {
@@ -306,6 +343,42 @@ mod tests {
         let (launched, logs) = launch(&mut launcher, vec![(Port::Net, listener)]).await;
         assert_eq!(launched.exit.await, Exit::Code(0));
         assert_eq!(logs.last("gate"), ["gate config.json 42", "inherited"]);
+    }
+
+    #[tokio::test]
+    async fn a_process_of_several_nodes_gets_all_their_names_sockets_and_keys_and_one_incarnation() {
+        let body = r#"echo "$* $FF_INCARNATION $FF_SUCCEEDS"; echo $FF_LISTEN | sed 's/=[0-9]*/=N/g'; wc -c"#;
+        let (mut launcher, _folder) = script(body).await;
+        let (incarnation, cluster) = (Incarnation(42), Arc::new(cluster(&["gate", "game > gate", "hall"])));
+        let one = |node: &Node| {
+            let keys = fixture::keys().start(cluster.claims(node), incarnation, &Chance::system()).unwrap();
+            let listener = listen::open("127.0.0.1:0".parse().unwrap()).unwrap();
+            let succeeds = (node.name != *"hall").then_some(Incarnation(7));
+            let listeners = vec![(Port::Net, listener)];
+            LaunchNode { node: Arc::new(node.clone()), keys: Arc::new(keys), succeeds, listeners }
+        };
+        let nodes: Vec<LaunchNode> = cluster.nodes.iter().map(one).collect();
+        let names: Vec<NodeName> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
+        let bytes = NodeKeys::several_to_bytes(nodes.iter().map(|one| &*one.keys)).unwrap().len();
+        let logs = Logs::default();
+        let output = logs.of_process(&fixture::name("world"), &names, incarnation, 5);
+        let spec = LaunchSpec { nodes, cluster, incarnation, output, notify: None };
+        let launched = {
+            let _guard = FORK.lock().await;
+            launcher.launch(spec).unwrap()
+        };
+        assert_eq!(launched.exit.await, Exit::Code(0));
+        let lines = [
+            "gate game hall config.json 42 game=7,gate=7".to_owned(),
+            "gate:net=N,game:net=N,hall:net=N".to_owned(),
+            bytes.to_string(),
+        ];
+        assert_eq!((logs.last("gate"), logs.last("hall")), (lines.to_vec(), lines.to_vec()));
+    }
+
+    #[test]
+    fn the_keys_of_a_great_many_nodes_fit_the_pipe_that_nobody_reads_yet() {
+        assert!(over_a_pipe(&vec![1; 10 * PIPE_BYTES]).is_ok());
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! The supervisor's loop: waits for the next fact, gives it to the machine, does what the machine says.
 
+mod launch;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,6 @@ use ffnet::door::DoorListener;
 use ffproto::control::ToNode;
 use ffproto::credential::PublicKey;
 use ffproto::{Incarnation, NodeName, NodeNumber};
-use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
@@ -25,9 +26,8 @@ use super::machine::{
 };
 use super::prepare::{self, Prepared, Wanted};
 use super::proc;
-use super::process::{LaunchSpec, Launched, Launcher, Signals};
+use super::process::{Launcher, Signals};
 use super::rotation::Keyring;
-use crate::descriptors::is_shortage;
 use crate::keys::Next;
 use crate::metrics::Meter;
 use crate::output::Logs;
@@ -53,14 +53,16 @@ struct Link {
     outbox: mpsc::Sender<Tell>,
 }
 
-/// A process that is supervised.
+/// A process that is supervised, for one of the nodes that it runs.
 struct Process {
+    /// All nodes that it was started with.
+    nodes: Arc<[NodeName]>,
     pid: u32,
     /// The key of the cluster that its credential is of; `None` of one that is adopted and has not registered yet.
     root: Option<PublicKey>,
     /// In clock ticks since the boot.
     started: u64,
-    signals: Box<dyn Signals>,
+    signals: Arc<dyn Signals>,
 }
 
 /// What a supervisor is made of.
@@ -78,7 +80,8 @@ pub(crate) struct Parts {
 
 /// A process of an earlier master that lives.
 pub(crate) struct TakenOver {
-    pub(crate) found: Found,
+    /// Once for each node that it runs; one at least.
+    pub(crate) found: Vec<Found>,
     pub(crate) started: u64,
     pub(crate) adopted: Adopted,
 }
@@ -100,11 +103,11 @@ pub(crate) struct Shell {
     unlisted: bool,
     feed: Feed,
     meter: Meter,
-    /// In order: what is done to all of them, is done in the same order each time.
+    /// By each node that they run. In order: what is done to all of them, is done in the same order each time.
     processes: BTreeMap<(NodeName, Incarnation), Process>,
     links: HashMap<(NodeName, Incarnation), Link>,
-    /// Ends whose node is still linked: its last words are on the way.
-    late: VecDeque<(Instant, NodeName, Incarnation, Exit)>,
+    /// Ends of whose nodes one is still linked: its last words are on the way.
+    late: VecDeque<(Instant, Arc<[NodeName]>, Incarnation, Exit)>,
     asks: HashMap<Ask, oneshot::Sender<Answer>>,
     last_ask: Ask,
     preparing: bool,
@@ -150,12 +153,12 @@ impl Shell {
     /// Takes in what an earlier master has left. Before the start.
     pub(crate) fn take_over(&mut self, numbers: &[(NodeName, NodeNumber)], processes: Vec<TakenOver>) {
         let mut found = Vec::new();
-        for TakenOver { found: one, started, adopted: Adopted { exit, signals } } in processes {
-            let (node, incarnation, pid) = (one.node.clone(), one.incarnation, one.pid);
-            info!("{node} (pid {pid}) was started by a master before this one, and lives");
-            self.watch(&node, incarnation, exit);
-            self.processes.insert((node, incarnation), Process { pid, root: None, started, signals });
-            found.push(one);
+        for TakenOver { found: of_one, started, adopted: Adopted { exit, signals } } in processes {
+            let Some(&Found { incarnation, pid, .. }) = of_one.first() else { continue };
+            let nodes: Arc<[NodeName]> = of_one.iter().map(|found| found.node.clone()).collect();
+            info!("{} (pid {pid}) was started by a master before this one, and lives", listed(&nodes));
+            self.supervise(&nodes, incarnation, (pid, started), None, (exit, signals));
+            found.extend(of_one);
         }
         self.machine.adopt(numbers, found, moment(&self.ambient));
     }
@@ -230,8 +233,8 @@ impl Shell {
     fn tick(&mut self) {
         let now = Instant::now();
         while self.late.front().is_some_and(|(until, ..)| *until <= now) {
-            if let Some((_, node, incarnation, exit)) = self.late.pop_front() {
-                self.ended(node, incarnation, exit);
+            if let Some((_, nodes, incarnation, exit)) = self.late.pop_front() {
+                self.ended(&nodes, incarnation, exit);
             }
         }
         self.feed(Seen::Tick);
@@ -254,7 +257,7 @@ impl Shell {
                     self.no_more_words(&node, incarnation);
                 }
             }
-            Event::Exited { node, incarnation, exit } => self.exited(node, incarnation, exit),
+            Event::Exited { nodes, incarnation, exit } => self.exited(nodes, incarnation, exit),
             Event::HandedBack { node, incarnation, sockets } => {
                 let sockets = sockets.map(|sockets| {
                     sockets.into_iter().for_each(|(port, socket)| self.sockets.put(&node, port, socket));
@@ -289,26 +292,38 @@ impl Shell {
         self.act(todo.into_iter().filter(|todo| *todo != refused).collect());
     }
 
-    fn exited(&mut self, node: NodeName, incarnation: Incarnation, exit: Exit) {
-        let key = (node.clone(), incarnation);
-        self.processes.remove(&key);
-        self.unlisted = true;
-        if self.links.contains_key(&key) {
-            self.late.push_back((Instant::now() + LAST_WORDS_MAX, node, incarnation, exit));
+    fn exited(&mut self, nodes: Arc<[NodeName]>, incarnation: Incarnation, exit: Exit) {
+        self.forget(&nodes, incarnation);
+        if self.is_any_linked(&nodes, incarnation) {
+            self.late.push_back((Instant::now() + LAST_WORDS_MAX, nodes, incarnation, exit));
         } else {
-            self.ended(node, incarnation, exit);
+            self.ended(&nodes, incarnation, exit);
         }
     }
 
-    fn ended(&mut self, node: NodeName, incarnation: Incarnation, exit: Exit) {
+    fn forget(&mut self, nodes: &[NodeName], incarnation: Incarnation) {
+        nodes.iter().for_each(|node| drop(self.processes.remove(&(node.clone(), incarnation))));
+        self.unlisted = true;
+    }
+
+    fn is_any_linked(&self, nodes: &[NodeName], incarnation: Incarnation) -> bool {
+        nodes.iter().any(|node| self.links.contains_key(&(node.clone(), incarnation)))
+    }
+
+    /// The end of a process, which is said once for all of its nodes.
+    fn ended(&mut self, nodes: &[NodeName], incarnation: Incarnation, exit: Exit) {
+        let Some(node) = nodes.first().cloned() else { return };
         let lines = self.logs.of_life(&node, incarnation);
         self.feed(Seen::Exited { node, incarnation, exit, lines });
     }
 
     fn no_more_words(&mut self, name: &NodeName, of: Incarnation) {
-        let at = self.late.iter().position(|(_, node, incarnation, _)| node == name && *incarnation == of);
-        if let Some((_, node, incarnation, exit)) = at.and_then(|at| self.late.remove(at)) {
-            self.ended(node, incarnation, exit);
+        let is_it = |nodes: &[NodeName], incarnation| incarnation == of && nodes.contains(name);
+        let at = self.late.iter().position(|(_, nodes, incarnation, _)| {
+            is_it(nodes, *incarnation) && !self.is_any_linked(nodes, of)
+        });
+        if let Some((_, nodes, incarnation, exit)) = at.and_then(|at| self.late.remove(at)) {
+            self.ended(&nodes, incarnation, exit);
         }
     }
 
@@ -321,8 +336,8 @@ impl Shell {
         let mut todo = VecDeque::from(todo);
         while let Some(next) = todo.pop_front() {
             match next {
-                Do::Launch { node, incarnation, succeeds } => {
-                    let seen = self.launch(node, incarnation, succeeds);
+                Do::Launch { nodes, incarnation } => {
+                    let seen = self.launch(&nodes, incarnation);
                     todo.extend(self.machine.step(moment(&self.ambient), seen));
                 }
                 Do::Terminate { node, incarnation } => {
@@ -360,52 +375,6 @@ impl Shell {
         }
     }
 
-    fn launch(&mut self, name: NodeName, incarnation: Incarnation, succeeds: Option<Incarnation>) -> Seen {
-        match self.try_launch(&name, incarnation, succeeds) {
-            Ok(pid) => Seen::Launched { node: name, incarnation, pid },
-            Err(error) => {
-                let (reason, shortage) = (error.to_string(), is_shortage(&error));
-                Seen::LaunchFailed { node: name, incarnation, reason, shortage }
-            }
-        }
-    }
-
-    fn try_launch(
-        &mut self,
-        name: &NodeName,
-        incarnation: Incarnation,
-        succeeds: Option<Incarnation>,
-    ) -> std::io::Result<u32> {
-        let node = self.machine.node(name, incarnation);
-        let node = node.ok_or_else(|| std::io::Error::other("it is not configured"))?;
-        self.sockets.ensure(&node).map_err(|fault| {
-            // With the system's code, where there is one: a shortage is told by it.
-            let short = fault.error.code().map(std::io::Error::from_raw_os_error).filter(is_shortage);
-            short.unwrap_or_else(|| std::io::Error::other(fault.to_string()))
-        })?;
-        let width = self.width();
-        let keys = self.keys.cluster().start(self.cluster.claims(&node), incarnation, &self.ambient.chance);
-        let keys = Arc::new(keys.map_err(std::io::Error::other)?);
-        let spec = LaunchSpec {
-            listeners: self.sockets.of(&node)?,
-            node,
-            cluster: Arc::clone(&self.cluster),
-            incarnation,
-            keys,
-            succeeds,
-            output: self.logs.of(name, incarnation, width),
-            notify: None,
-        };
-        let Launched { pid, exit, signals } = self.launcher.launch(spec)?;
-        // One that has ended already is gone by the time anybody looks for it.
-        let started = self.launcher.started(pid).unwrap_or_default();
-        let root = Some(self.keys.cluster().roots().current);
-        self.processes.insert((name.clone(), incarnation), Process { pid, root, started, signals });
-        self.unlisted = true;
-        self.watch(name, incarnation, exit);
-        Ok(pid)
-    }
-
     /// The keys of a start that a person makes.
     fn key_of(&self, name: &NodeName, incarnation: Incarnation) -> Result<Zeroizing<Vec<u8>>, String> {
         let may = self.machine.may_start_by_hand(name, incarnation, self.ambient.clock.now_ms());
@@ -417,15 +386,6 @@ impl Shell {
         keys.and_then(|keys| keys.to_bytes()).map_err(|error| error.to_string())
     }
 
-    fn watch(&self, name: &NodeName, incarnation: Incarnation, exit: BoxFuture<'static, Exit>) {
-        let (events, node) = (self.to_self.clone(), name.clone());
-        tokio::spawn(async move {
-            let exit = exit.await;
-            // When the supervisor is gone, nobody wants to know.
-            let _ = events.send(Event::Exited { node, incarnation, exit }).await;
-        });
-    }
-
     /// Waits on the side for an adopted node to bring its sockets.
     fn take_back(&mut self, node: NodeName, incarnation: Incarnation) -> Option<Seen> {
         let listener = match DoorListener::open(&self.ambient.chance) {
@@ -434,7 +394,9 @@ impl Shell {
                 return Some(Seen::HandedBack { node, incarnation, sockets: Err(error.to_string()) });
             }
         };
-        let output = self.logs.of(&node, incarnation, self.width());
+        let process = self.processes.get(&(node.clone(), incarnation));
+        let nodes = process.map_or_else(|| [node.clone()].into(), |process| Arc::clone(&process.nodes));
+        let output = self.output_of(&nodes, incarnation);
         let message = ToNode::HandBack { door: listener.door() };
         self.tell(node.clone(), incarnation, Tell::Message(message));
         let (events, versions) = (self.to_self.clone(), self.keys.versions());
@@ -444,11 +406,6 @@ impl Shell {
             let _ = events.send(Event::HandedBack { node, incarnation, sockets }).await;
         });
         None
-    }
-
-    /// The length of the longest name.
-    fn width(&self) -> usize {
-        self.machine.nodes().map(|node| node.name.as_str().len()).max().unwrap_or(0)
     }
 
     fn tell(&mut self, node: NodeName, incarnation: Incarnation, tell: Tell) {
@@ -646,9 +603,7 @@ impl Shell {
         let gone = async {
             while !self.processes.is_empty() {
                 match events.recv().await {
-                    Some(Event::Exited { node, incarnation, .. }) => {
-                        self.processes.remove(&(node, incarnation));
-                    }
+                    Some(Event::Exited { nodes, incarnation, .. }) => self.forget(&nodes, incarnation),
                     Some(Event::Ordered { reply, .. } | Event::Prepared { reply, .. }) => {
                         let _ = reply.send(Err(Refused::Stopping));
                     }
@@ -659,6 +614,11 @@ impl Shell {
         };
         let _ = timeout(GONE_MAX, gone).await;
     }
+}
+
+/// Names, for the log.
+fn listed(names: &[NodeName]) -> String {
+    names.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Everything impure that the machine is given.

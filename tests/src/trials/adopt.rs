@@ -27,6 +27,9 @@ pub struct Size {
     /// How long there is no master
     #[arg(long, default_value_t = 3000)]
     pub without_ms: u64,
+    /// These entries of the config in one process
+    #[arg(long, value_delimiter = ',')]
+    pub together: Vec<String>,
     /// How often
     #[arg(long, default_value_t = 3)]
     pub times: u32,
@@ -37,7 +40,9 @@ pub struct Size {
 /// # Errors
 /// The promise is not kept.
 pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
-    let mut cluster = Cluster::processes(Fixture::replaced()?.with_worlds()).await?;
+    let together: Vec<&str> = size.together.iter().map(String::as_str).collect();
+    let fixture = Fixture::replaced()?.with_worlds().together(&together);
+    let mut cluster = Cluster::processes(fixture).await?;
     let result = try_it(&mut cluster, size, say).await;
     with_log(cluster, result)?.stop().await
 }

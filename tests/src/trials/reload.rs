@@ -45,7 +45,7 @@ pub struct IdleSize {
 }
 
 /// What both have.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct More {
     /// HTTP keep-alive connections in closed loop to the webports of net and gate, to each
     #[arg(long, default_value_t = 10)]
@@ -59,6 +59,9 @@ pub struct More {
     /// Links and control connections are encrypted
     #[arg(long)]
     pub encrypt: bool,
+    /// These entries of the config in one process
+    #[arg(long, value_delimiter = ',')]
+    pub together: Vec<String>,
     /// The longest wait of a client in a reload, 99th percentile of all clients and reloads
     #[arg(long, default_value_t = 200)]
     pub stall_ms: u64,
@@ -77,7 +80,7 @@ pub async fn run(size: &Size, say: Say<'_>) -> Result<()> {
         http: size.more.http,
         ..Plan::busy(size.connections, size.pause_ms)
     };
-    reload(&plan, size.more, say).await
+    reload(&plan, &size.more, say).await
 }
 
 /// Reloads all nodes again and again while most clients are idle.
@@ -93,21 +96,23 @@ pub async fn run_idle(size: &IdleSize, say: Say<'_>) -> Result<()> {
         worlds: size.more.worlds,
         http: size.more.http,
     };
-    reload(&plan, size.more, say).await
+    reload(&plan, &size.more, say).await
 }
 
-async fn reload(plan: &Plan, more: More, say: Say<'_>) -> Result<()> {
+async fn reload(plan: &Plan, more: &More, say: Say<'_>) -> Result<()> {
     // The same number again in the successor, and some.
     process::raise_descriptors(u64::from(plan.busy + plan.idle) + 200)?;
     let fixture = Fixture::replaced()?;
     let fixture = if plan.worlds { fixture.with_worlds() } else { fixture };
     let fixture = if more.encrypt { fixture.encrypted() } else { fixture };
+    let together: Vec<&str> = more.together.iter().map(String::as_str).collect();
+    let fixture = fixture.together(&together);
     let cluster = Cluster::processes(fixture).await?;
     let result = try_it(&cluster, plan, more, say).await;
     with_log(cluster, result)?.stop().await
 }
 
-async fn try_it(cluster: &Cluster, plan: &Plan, more: More, say: Say<'_>) -> Result<()> {
+async fn try_it(cluster: &Cluster, plan: &Plan, more: &More, say: Say<'_>) -> Result<()> {
     let (reloads, limit) = (more.reloads, Duration::from_millis(more.stall_ms));
     let load = Load::start(cluster, plan).await?;
     let begin = Instant::now();

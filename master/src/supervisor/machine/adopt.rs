@@ -1,10 +1,12 @@
 //! Processes that a master before this one has started: taken in as they register, or started anew.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffproto::{Incarnation, NodeName, NodeNumber};
 
+use super::process::SharedProcess;
 use super::replace::{ReplaceTurn, Second};
 use super::seat::{Life, Seat, SeatState};
 use super::stop::FIRM;
@@ -31,25 +33,44 @@ impl Machine {
         self.keep_numbers(numbers);
         self.adopted = !found.is_empty();
         found.sort_by_key(|found| found.incarnation);
-        for Found { node: name, incarnation, pid } in found {
-            match self.seats.get_mut(&name).filter(|seat| seat.here) {
+        for one in &found {
+            let Found { node: name, incarnation, pid } = one;
+            let shared = self.shared_with(one, &found);
+            let with_ours =
+                shared.as_ref().is_some_and(|shared| shared.nodes.iter().any(|node| self.is_here(node)));
+            match self.seats.get_mut(name).filter(|seat| seat.here) {
                 Some(seat) => {
-                    if let Some(second) = seat.found(incarnation, pid, now) {
-                        self.dismiss(name, second, now);
+                    if let Some(second) = seat.found(*incarnation, *pid, shared, now) {
+                        self.dismiss(name.clone(), second, now);
                     }
+                }
+                None if with_ours => {
+                    self.warn(format!(
+                        "{name} (pid {pid}) runs on until the process that it is in is replaced"
+                    ));
                 }
                 None => {
                     self.warn(format!("{name} (pid {pid}) is not to run here any more: it is stopped"));
-                    self.dismiss(name, incarnation, now);
+                    self.dismiss(name.clone(), *incarnation, now);
                 }
             }
         }
     }
 
+    /// The process of one that was found, when others were found in it.
+    fn shared_with(&self, one: &Found, found: &[Found]) -> Option<Arc<SharedProcess>> {
+        let same = |other: &&Found| (other.pid, other.incarnation) == (one.pid, one.incarnation);
+        let nodes: Vec<NodeName> = found.iter().filter(same).map(|found| found.node.clone()).collect();
+        let first = nodes.first().filter(|_| nodes.len() > 1)?;
+        let mut named = nodes.iter().filter_map(|name| self.seats.get(name)?.life.node.process.clone());
+        Some(Arc::new(SharedProcess { name: named.next().unwrap_or_else(|| first.clone()), nodes }))
+    }
+
     /// Ends a process that has no seat.
     fn dismiss(&mut self, node: NodeName, incarnation: Incarnation, now: Moment) {
         let drain = self.seats.get(&node).map_or(Duration::from_secs(10), |seat| seat.life.node.drain);
-        self.fenced.push(Fenced { node: node.clone(), incarnation, kill_at: Some(now.at + drain + FIRM) });
+        let kill_at = Some(now.at + drain + FIRM);
+        self.fenced.push(Fenced { node: node.clone(), incarnation, shared: None, kill_at });
         self.out.push(Do::Terminate { node, incarnation });
     }
 
@@ -137,8 +158,15 @@ impl Machine {
 
 impl Seat {
     /// A process of it has been found. The newest two are kept; what does not fit is given back.
-    fn found(&mut self, incarnation: Incarnation, pid: u32, now: Moment) -> Option<Incarnation> {
-        let life = Life { pid: Some(pid), ..Life::launched(self.life.node.clone(), incarnation, now) };
+    fn found(
+        &mut self,
+        incarnation: Incarnation,
+        pid: u32,
+        shared: Option<Arc<SharedProcess>>,
+        now: Moment,
+    ) -> Option<Incarnation> {
+        let life = Life::launched(self.life.node.clone(), incarnation, now);
+        let life = Life { pid: Some(pid), shared, ..life };
         let until = now.at + REGISTER_MAX;
         self.proven = true;
         if !self.life.process {

@@ -64,7 +64,7 @@ pub enum Seen {
     Begin,
     /// A launch has made a process.
     Launched {
-        /// The node.
+        /// The node, or one of several: it is said once for a process.
         node: NodeName,
         /// The node's incarnation.
         incarnation: Incarnation,
@@ -73,7 +73,7 @@ pub enum Seen {
     },
     /// A launch has failed.
     LaunchFailed {
-        /// The node.
+        /// The node, or one of several: it is said once for a process.
         node: NodeName,
         /// The node's incarnation.
         incarnation: Incarnation,
@@ -111,7 +111,7 @@ pub enum Seen {
     },
     /// A process of ours has ended.
     Exited {
-        /// The node.
+        /// The node, or one of several: it is said once for a process.
         node: NodeName,
         /// The node's incarnation.
         incarnation: Incarnation,
@@ -180,21 +180,19 @@ pub enum Command {
 pub enum Do {
     /// Start a process.
     Launch {
-        /// The node.
-        node: NodeName,
-        /// The node's incarnation.
+        /// The nodes that it runs, in the order of the config, each with the incarnation that it is to take over from.
+        nodes: Vec<(NodeName, Option<Incarnation>)>,
+        /// The incarnation of all of them.
         incarnation: Incarnation,
-        /// The incarnation that it is to take over from.
-        succeeds: Option<Incarnation>,
     },
-    /// SIGTERM.
+    /// SIGTERM, to the node's whole process.
     Terminate {
         /// The node.
         node: NodeName,
         /// The node's incarnation.
         incarnation: Incarnation,
     },
-    /// SIGKILL.
+    /// SIGKILL, to the node's whole process.
     Kill {
         /// The node.
         node: NodeName,
@@ -339,8 +337,11 @@ pub enum Report {
 /// How a process ended that nobody had asked to, and what is known of why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CrashView {
-    /// Of which node.
+    /// Of which node; the name of the process where that has run several.
     pub node: NodeName,
+    /// The nodes of the process, where there were several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeName>,
     /// The node's incarnation.
     pub incarnation: Incarnation,
     /// The process.

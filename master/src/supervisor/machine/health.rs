@@ -53,6 +53,11 @@ impl Machine {
             format!("its loop did not turn for {limit} s (limits.hang_s); its process was {process}");
         let text = format!("{name}: {reason}: killed, to be started again");
         seat.life.reason = Some(reason);
+        // The others of its process end with it, and are not looked at any more.
+        for other in self.aboard(name, incarnation) {
+            let hang = self.seats.get_mut(&other).and_then(|seat| seat.hang.as_mut());
+            hang.into_iter().for_each(|hang| hang.killed = true);
+        }
         self.out.push(Do::Kill { node, incarnation });
         self.warn(text);
     }
@@ -80,12 +85,20 @@ impl Machine {
         }
     }
 
-    /// Keeps what is known of an end that nobody had asked for.
-    pub(super) fn crashed(&mut self, name: &NodeName, exit: &Exit, lines: &[String], now: Moment) {
-        let Some(seat) = self.seats.get_mut(name) else { return };
-        let Some(crash) = seat.crash_report(exit, lines, now) else { return };
+    /// Keeps what is known of an end that nobody had asked for: once, of all nodes that were in that process.
+    pub(super) fn crashed(&mut self, names: &[NodeName], exit: &Exit, lines: &[String], now: Moment) {
+        let seats: Vec<&Seat> = names.iter().filter_map(|name| self.seats.get(name)).collect();
+        let speaker = seats.iter().find(|seat| seat.life.reason.is_some()).or(seats.first());
+        let Some(mut crash) = speaker.and_then(|seat| seat.crash_report(exit, lines, now)) else { return };
+        if let [first, _, ..] = &*seats {
+            let during = seats.iter().map(|seat| format!("{}: {}", seat.name(), seat.what_it_does()));
+            crash.during = during.collect::<Vec<_>>().join("; ");
+            (crash.node, crash.nodes) = (first.life.process_name().clone(), names.to_vec());
+        }
         let crash = Arc::new(crash);
-        seat.crash = Some(Arc::clone(&crash));
+        for name in names {
+            self.seats.get_mut(name).into_iter().for_each(|seat| seat.crash = Some(Arc::clone(&crash)));
+        }
         self.out.push(Do::Report(Report::Crashed(crash)));
     }
 }
@@ -97,6 +110,7 @@ impl Seat {
         let lived = now.at.saturating_duration_since(*born).as_millis();
         Some(CrashView {
             node: self.name().clone(),
+            nodes: Vec::new(),
             incarnation: (*incarnation)?,
             pid: *pid,
             at: utc(now.unix_ms),

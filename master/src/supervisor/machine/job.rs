@@ -1,12 +1,15 @@
 //! Commands that take time: steps, one node at a time, each with an outcome that was seen.
 
+use std::sync::Arc;
+
 use ffconfig::{Cluster, Node, Restart};
 use ffnet::backoff::Backoff;
 use ffproto::NodeName;
 
-use super::seat::{SeatState, Stage};
+use super::seat::{Seat, SeatState, Stage};
 use super::view::{CommandView, StepStage, StepView};
 use super::{Answer, Ask, Command, Machine, Moment, Outcome, Refused};
+use crate::supervisor::order;
 use crate::supervisor::plan::{self, Move, Present};
 use crate::utc::utc;
 
@@ -31,6 +34,8 @@ struct Step {
     stage: StepStage,
     since_ms: u64,
     outcome: Option<String>,
+    /// Whether the step of another node of its process has begun this one, too: a process is started once.
+    begun: bool,
 }
 
 /// A command that runs.
@@ -63,11 +68,44 @@ impl Job {
     fn answer(&self) -> Answer {
         Ok(self.steps.iter().map(Step::outcome).collect())
     }
+
+    /// Whether nothing is left to begin.
+    pub(super) fn has_begun_all(&self) -> bool {
+        self.at >= self.steps.len()
+    }
+
+    /// The steps of the nodes that are one process after the step that runs, in the order of the plan; that step among them.
+    fn together(&self) -> Vec<usize> {
+        let Some(step) = self.steps.get(self.at) else { return Vec::new() };
+        let is_one = |other: &Step| match (step.act.starts(), other.act.starts()) {
+            (Some(node), Some(other)) => node.shares_process_with(other),
+            // A command for one node is for its process.
+            (None, None) => !matches!(step.act, Act::Move(_)) || step.node == other.node,
+            _ => false,
+        };
+        self.steps.iter().enumerate().filter(|(_, other)| is_one(other)).map(|(at, _)| at).collect()
+    }
+}
+
+impl Act {
+    /// The config that a process of the node is started with by a reload.
+    fn starts(&self) -> Option<&Node> {
+        match self {
+            Self::Move(step) => step.starts(),
+            _ => None,
+        }
+    }
+}
+
+/// A node of the process that a step is about, with the config that it is to have, if that is another one.
+struct Mate {
+    name: NodeName,
+    node: Option<Arc<Node>>,
 }
 
 impl Step {
     fn new(node: NodeName, act: Act, now_ms: u64) -> Self {
-        Self { node, act, stage: StepStage::Planned, since_ms: now_ms, outcome: None }
+        Self { node, act, stage: StepStage::Planned, since_ms: now_ms, outcome: None, begun: false }
     }
 
     fn enter(&mut self, stage: StepStage, now_ms: u64) {
@@ -126,7 +164,10 @@ impl Machine {
                 format!("`{node}` is started by somebody else: `master single {node} CONFIG` on its host");
             return Err(Refused::Conflict(text));
         }
-        Ok((what, vec![(node, act)]))
+        // The first step stops the process, and starts it.
+        let then = if matches!(act, Act::Restart) { Act::Start } else { act.clone() };
+        let acts = std::iter::once(act).chain(std::iter::repeat(then));
+        Ok((what, self.with_its_process(&node).into_iter().zip(acts).collect()))
     }
 
     fn unknown(&self, node: &NodeName) -> Refused {
@@ -149,7 +190,21 @@ impl Machine {
         if elsewhere.contains(&name) == self.is_here(&name) {
             return Err(Refused::Conflict(format!("`{name}` moves to another host: reload all nodes")));
         }
-        self.single(name, "reload", Act::Move(Move::Replace(Box::new(node.clone()))))
+        let before = self.with_its_process(&name);
+        let is_ours = |other: &&Node| self.seats.get(&other.name).is_none_or(Seat::is_ours_to_start);
+        let after: Vec<&Node> =
+            cluster.in_process_with(node).filter(|other| other.name == name || is_ours(other)).collect();
+        if after.len() != before.len() || after.iter().any(|node| !before.contains(&node.name)) {
+            return Err(Refused::Conflict(format!(
+                "`{name}` shares its process with other nodes than before: reload all nodes"
+            )));
+        }
+        self.single(name, "reload", Act::Start)?;
+        let replace = |name: NodeName| {
+            let node = Box::new(cluster.node(name.as_str())?.clone());
+            Some((name, Act::Move(Move::Replace(node))))
+        };
+        Ok(("reload", order::start_order(after).into_iter().filter_map(replace).collect()))
     }
 
     fn reload_all(&mut self, new: &Cluster, elsewhere: &[NodeName], now: Moment) -> (&'static str, Steps) {
@@ -182,6 +237,13 @@ impl Machine {
     /// Goes on with the running command as far as it can go now.
     pub(super) fn advance_job(&mut self, now: Moment) {
         while let Some(mut job) = self.job.take() {
+            let together = job.together();
+            let steps = together.iter().filter_map(|at| job.steps.get(*at));
+            let mate = |step: &Step| Mate {
+                name: step.node.clone(),
+                node: step.act.starts().map(|node| Arc::new(node.clone())),
+            };
+            let mates: Vec<Mate> = steps.map(mate).collect();
             let Some(step) = job.steps.get_mut(job.at) else {
                 if self.is_proving(&mut job, now) {
                     self.job = Some(job);
@@ -196,17 +258,24 @@ impl Machine {
                 continue;
             }
             if step.stage == StepStage::Planned {
-                let stage = self.begin_step(&step.node, &step.act, now);
+                let stage = match step.begun {
+                    true => self.join_step(&step.node.clone(), now),
+                    false => self.begin_step(&step.node, &step.act, &mates, now),
+                };
                 step.enter(stage, now.unix_ms);
+                for (at, step) in job.steps.iter_mut().enumerate() {
+                    step.begun |= together.contains(&at) && step.act.starts().is_some();
+                }
             }
-            match self.look_at(step, now) {
+            let Some(step) = job.steps.get_mut(job.at) else { continue };
+            match self.look_at(step, &mates, now) {
                 Looked::Wait(stage) => {
                     step.enter(stage, now.unix_ms);
                     self.job = Some(job);
                     return;
                 }
                 Looked::Launch => {
-                    self.want_up(&step.node.clone(), now);
+                    self.want_up(&mates, now);
                     step.enter(StepStage::Starting, now.unix_ms);
                 }
                 Looked::Done(ok, outcome) => {
@@ -255,21 +324,18 @@ impl Machine {
         job.leave_alone(at + 1, now_ms);
     }
 
-    fn begin_step(&mut self, name: &NodeName, act: &Act, now: Moment) -> StepStage {
+    fn begin_step(&mut self, name: &NodeName, act: &Act, mates: &[Mate], now: Moment) -> StepStage {
         match act {
             Act::Start => {
-                self.want_up(name, now);
+                self.want_up(mates, now);
                 StepStage::Starting
             }
-            Act::Move(Move::Start(node)) => {
-                if let Some(seat) = self.seats.get_mut(name) {
-                    seat.life.node = node.clone().into();
-                }
-                self.want_up(name, now);
-                StepStage::Starting
+            Act::Move(Move::Start(_) | Move::Replace(_)) => self.begin_replace(name, mates, now),
+            Act::Stop | Act::Restart => {
+                mates.iter().for_each(|mate| self.stop_node(&mate.name, now));
+                StepStage::Stopping
             }
-            Act::Move(Move::Replace(node)) => self.begin_replace(name, node, now),
-            Act::Stop | Act::Restart | Act::Move(Move::Leave(_) | Move::Remove) => {
+            Act::Move(Move::Leave(_) | Move::Remove) => {
                 self.stop_node(name, now);
                 StepStage::Stopping
             }
@@ -277,48 +343,72 @@ impl Machine {
         }
     }
 
-    /// Beside the one that serves; in place of one that does not.
-    fn begin_replace(&mut self, name: &NodeName, node: &Node, now: Moment) -> StepStage {
-        let Some(seat) = self.seats.get(name) else { return StepStage::Stopping };
-        let serves = matches!(seat.state, SeatState::Ready) && seat.life.process && seat.hang.is_none();
-        if serves && seat.second.is_none() {
-            self.begin_replacement(name, node.clone().into(), now);
-            return StepStage::Preparing;
+    /// Goes on with a step whose process another step has started: its node's turn has come.
+    fn join_step(&mut self, name: &NodeName, now: Moment) -> StepStage {
+        self.take_turn(name, now);
+        let is_successor = |seat: &Seat| seat.second.as_ref().is_some_and(|second| !second.is_old());
+        let seat = self.seats.get(name);
+        // It may have been rolled back since.
+        match seat.is_some_and(|seat| is_successor(seat) || seat.verdict.is_some()) {
+            true => StepStage::Preparing,
+            false => StepStage::Starting,
         }
-        let hangs = seat.hang.is_some();
-        self.stop_node(name, now);
-        if let Some(seat) = self.seats.get_mut(name).filter(|_| hangs)
-            && let SeatState::Stopping(leaving) = &mut seat.state
-        {
-            // It does not hear what it is told: no time is lost with manners.
-            (leaving.stage, leaving.next) = (Stage::Firm, now.at);
+    }
+
+    /// Beside those that serve; in place of those that do not.
+    fn begin_replace(&mut self, name: &NodeName, mates: &[Mate], now: Moment) -> StepStage {
+        let seats = || mates.iter().filter_map(|mate| self.seats.get(&mate.name));
+        let serves = |seat: &Seat| {
+            matches!(seat.state, SeatState::Ready)
+                && (seat.life.process && seat.hang.is_none() && seat.second.is_none())
+        };
+        let is_idle = |seat: &Seat| is_startable(seat.state) && seat.second.is_none();
+        if seats().all(is_idle) {
+            self.want_up(mates, now);
+            return StepStage::Starting;
+        }
+        if seats().all(|seat| serves(seat) || is_idle(seat)) {
+            let nodes: Vec<Arc<Node>> = mates.iter().filter_map(|mate| mate.node.clone()).collect();
+            self.begin_replacement(&nodes, now);
+            return self.join_step(name, now);
+        }
+        for Mate { name, .. } in mates {
+            let hangs = self.seats.get(name).is_some_and(|seat| seat.hang.is_some());
+            self.stop_node(name, now);
+            if let Some(seat) = self.seats.get_mut(name).filter(|_| hangs)
+                && let SeatState::Stopping(leaving) = &mut seat.state
+            {
+                // It does not hear what it is told: no time is lost with manners.
+                (leaving.stage, leaving.next) = (Stage::Firm, now.at);
+            }
         }
         StepStage::Stopping
     }
 
-    /// Starts a node that is down, or waits for its next try, at once.
-    fn want_up(&mut self, name: &NodeName, now: Moment) {
-        let startable = |state| {
-            matches!(
-                state,
-                SeatState::Stopped
-                    | SeatState::Failed
-                    | SeatState::Absent
-                    | SeatState::Backoff { .. }
-                    | SeatState::CrashLoop { .. }
-            )
-        };
-        if let Some(seat) = self.seats.get_mut(name)
-            && seat.here
-            && startable(seat.state)
-        {
-            let Restart { backoff, healthy, .. } = &self.restart;
-            seat.backoff = Backoff::new(backoff.min, backoff.max, *healthy);
-            self.launch(name, now);
+    /// Starts nodes that are down, or wait for their next try, at once, and in one process; with their new configs.
+    fn want_up(&mut self, mates: &[Mate], now: Moment) {
+        let mut names = Vec::new();
+        for name in &self.order {
+            let (Some(mate), Some(seat)) =
+                (mates.iter().find(|mate| mate.name == *name), self.seats.get_mut(name))
+            else {
+                continue;
+            };
+            if let Some(node) = &mate.node {
+                seat.life.node = Arc::clone(node);
+            }
+            if seat.here && is_startable(seat.state) {
+                let Restart { backoff, healthy, .. } = &self.restart;
+                seat.backoff = Backoff::new(backoff.min, backoff.max, *healthy);
+                names.push(name.clone());
+            }
+        }
+        if !names.is_empty() {
+            self.launch_together(&names, now);
         }
     }
 
-    fn look_at(&mut self, step: &Step, now: Moment) -> Looked {
+    fn look_at(&mut self, step: &Step, mates: &[Mate], now: Moment) -> Looked {
         let name = &step.node;
         let Some(seat) = self.seats.get_mut(name) else {
             return Looked::Done(false, "is not there any more".into());
@@ -335,7 +425,7 @@ impl Machine {
             }
             (_, StepStage::Starting) => self.look_at_start(name, now),
             _ if seat.is_down() || seat.second.is_some() || matches!(seat.state, SeatState::Stopping(_)) => {
-                self.look_at_stop(step, now)
+                self.look_at_stop(step, mates, now)
             }
             // Nothing is left to wait for: the stop has ended with the process that it was for.
             _ => Looked::Done(false, "was started by somebody else while it was to stop".into()),
@@ -343,19 +433,21 @@ impl Machine {
     }
 
     /// A node that is to stop, on its way down or there.
-    fn look_at_stop(&mut self, step: &Step, now: Moment) -> Looked {
+    fn look_at_stop(&mut self, step: &Step, mates: &[Mate], now: Moment) -> Looked {
         let name = &step.node;
+        // Who was started by somebody else meanwhile is not waited for.
+        let leaves = |seat: &Seat| matches!(seat.state, SeatState::Stopping(_)) || seat.second.is_some();
+        let all_down = !mates.iter().any(|mate| self.seats.get(&mate.name).is_some_and(leaves));
         let Some(seat) = self.seats.get_mut(name) else {
             return Looked::Done(false, "is not there any more".into());
         };
         let how = || seat.last_exit.clone().unwrap_or_else(|| "it did not run".into());
         match &step.act {
             _ if !seat.is_down() => Looked::Wait(StepStage::Stopping),
-            Act::Restart => Looked::Launch,
-            Act::Move(Move::Replace(node)) => {
-                seat.life.node = node.clone().into();
-                Looked::Launch
-            }
+            Act::Restart | Act::Move(Move::Replace(_) | Move::Start(_)) => match all_down {
+                true => Looked::Launch,
+                false => Looked::Wait(StepStage::Stopping),
+            },
             Act::Move(Move::Leave(node)) => {
                 seat.life.node = node.clone().into();
                 seat.here = false;
@@ -367,7 +459,7 @@ impl Machine {
                 self.order.retain(|other| other != name);
                 Looked::Done(true, "stopped: it is not in the config any more".into())
             }
-            Act::Start | Act::Stop | Act::Move(Move::Start(_) | Move::Note(_)) => {
+            Act::Start | Act::Stop | Act::Move(Move::Note(_)) => {
                 Looked::Done(true, format!("stopped: {}", how()))
             }
         }
@@ -446,6 +538,18 @@ impl Job {
             steps: self.steps.iter().map(step).collect(),
         }
     }
+}
+
+/// Whether nothing of the node runs that a start would be beside.
+fn is_startable(state: SeatState) -> bool {
+    matches!(
+        state,
+        SeatState::Stopped
+            | SeatState::Failed
+            | SeatState::Absent
+            | SeatState::Backoff { .. }
+            | SeatState::CrashLoop { .. }
+    )
 }
 
 type Steps = Vec<(NodeName, Act)>;

@@ -7,7 +7,7 @@ use ffproto::control::{ToMaster, ToNode};
 use ffproto::{Incarnation, NodeName};
 
 use super::replace::{ReplaceTurn, Second, TAKE_BACK};
-use super::seat::{Life, SeatState, Stage, StopProgress, Why};
+use super::seat::{Life, Seat, SeatState, Stage, StopProgress, Why};
 use super::stop::FIRM;
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase, Report, Tell, Wire};
 use crate::output::{last_panic, last_words};
@@ -18,30 +18,31 @@ const RELEASE: &str = env!("CARGO_PKG_VERSION");
 impl Machine {
     /// Launches every node that waits for nobody any more.
     pub(super) fn launch_waiting(&mut self, now: Moment) {
+        let waits = |name: &NodeName| matches!(self.seats[name].state, SeatState::Waiting);
+        // Of a process the first one speaks for all: its nodes start when nobody outside of it is waited for.
         let free = |name: &&NodeName| {
-            let seat = &self.seats[*name];
-            let parents = seat.life.node.parents.iter().filter_map(|parent| self.seats.get(&parent.name));
-            matches!(seat.state, SeatState::Waiting) && parents.into_iter().all(|parent| parent.is_settled())
+            let mates = self.mates(name);
+            let mates: Vec<&NodeName> = mates.iter().filter(|mate| waits(mate)).collect();
+            let parents = mates.iter().flat_map(|mate| &self.seats[*mate].life.node.parents);
+            let mut outside = parents.filter(|parent| !mates.contains(&&parent.name));
+            let settled = |parent: &NodeName| self.seats.get(parent).is_none_or(Seat::is_settled);
+            waits(name) && mates.first() == Some(name) && outside.all(|parent| settled(&parent.name))
         };
         let free: Vec<NodeName> = self.order.iter().filter(free).cloned().collect();
         for name in free {
-            self.launch(&name, now);
+            let mut names = self.mates(&name);
+            names.retain(|name| matches!(self.seats[name].state, SeatState::Waiting));
+            self.launch_together(&names, now);
         }
     }
 
-    pub(super) fn launch(&mut self, name: &NodeName, now: Moment) {
-        let Some(seat) = self.seats.get_mut(name) else { return };
-        let incarnation = Incarnation::next(now.unix_ms, seat.newest());
-        seat.life = Life::launched(Arc::clone(&seat.life.node), incarnation, now);
-        seat.enter(SeatState::Starting { until: Some(now.at + seat.life.node.limits.start) }, now);
-        self.out.push(Do::Launch { node: name.clone(), incarnation, succeeds: None });
-    }
-
     pub(super) fn launched(&mut self, name: &NodeName, incarnation: Incarnation, pid: u32) {
-        let Some(seat) = self.seats.get_mut(name) else { return };
-        seat.shortage.reset();
-        if let Some(life) = seat.life_of(incarnation) {
-            life.pid = Some(pid);
+        for name in self.aboard(name, incarnation) {
+            let Some(seat) = self.seats.get_mut(&name) else { continue };
+            seat.shortage.reset();
+            if let Some(life) = seat.life_of(incarnation) {
+                life.pid = Some(pid);
+            }
         }
     }
 
@@ -53,16 +54,38 @@ impl Machine {
         shortage: bool,
         now: Moment,
     ) {
-        let Some(seat) = self.seats.get_mut(name) else { return };
-        if seat.life.is(at) {
+        let (first, successors) = self.end_lives(name, at);
+        for name in &first {
+            let Some(seat) = self.seats.get_mut(name) else { continue };
             seat.life.clear();
-            seat.life.reason = Some(reason);
+            seat.life.reason = Some(reason.clone());
             seat.last_exit = Some("it could not be launched".into());
-            if shortage { self.short(name, now) } else { self.ended(name, now) }
-        } else if let Some(life) = seat.life_of(at) {
-            life.process = false;
+        }
+        for name in &successors {
             self.roll_back(name, &format!("the new process could not be launched: {reason}"), now);
         }
+        if shortage && successors.is_empty() { self.short(&first, now) } else { self.ended(&first, now) }
+    }
+
+    /// The process of that start has ended, or was never there. The nodes whose first process it was, and those whose second.
+    fn end_lives(&mut self, name: &NodeName, incarnation: Incarnation) -> (Vec<NodeName>, Vec<NodeName>) {
+        let is_first = |name: &NodeName| self.seats[name].life.is(incarnation);
+        let (first, second): (Vec<_>, Vec<_>) =
+            self.aboard(name, incarnation).into_iter().partition(is_first);
+        // All of them first: nobody is told to end what has ended already.
+        for name in first.iter().chain(&second) {
+            let life = self.seats.get_mut(name).and_then(|seat| seat.life_of(incarnation));
+            life.into_iter().for_each(|life| (life.process, life.wire) = (false, None));
+        }
+        let is_successor = |name: &NodeName| self.seats[name].second.as_ref().is_some_and(|s| !s.is_old());
+        if second.iter().any(is_successor) {
+            // What has come up beside successors that are given up is no node that has failed.
+            for name in &first {
+                let newcomer = self.seats.get_mut(name).filter(|seat| seat.life.newcomer);
+                newcomer.into_iter().for_each(|seat| seat.life.given_up = true);
+            }
+        }
+        (first, second)
     }
 
     /// A node has proved who it is. A start of ours is known; a newer one was made by somebody else and
@@ -75,6 +98,9 @@ impl Machine {
         wire: Wire,
         now: Moment,
     ) {
+        if self.sent_away.iter().any(|(node, start)| *node == name && *start == incarnation) {
+            return self.tell(&name, incarnation, ToNode::Stop { drain_ms: 0 });
+        }
         let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);
         let known = self.seats.get_mut(&name).map(|seat| {
             let newest = seat.newest();
@@ -131,16 +157,26 @@ impl Machine {
     fn fence(&mut self, name: &NodeName, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         if let Some(second) = seat.second.take() {
-            seat.verdict = Some(Err("a newer start of it, by somebody else, has registered".into()));
-            self.end_now(&second.life);
+            let why = "a newer start of it, by somebody else, has registered";
+            seat.verdict = Some(Err(why.into()));
+            self.give_up(&second.life, why, true, now);
         }
         let Some(seat) = self.seats.get(name) else { return };
         let (true, Some(incarnation)) = (seat.life.process, seat.life.incarnation) else { return };
+        if self.aboard(name, incarnation).iter().any(|other| other != name) {
+            self.warn(format!(
+                "a newer {name} has registered: the one of this master must leave its process"
+            ));
+            self.sent_away.push((name.clone(), incarnation));
+            let drain_ms = u64::try_from(self.seats[name].life.node.drain.as_millis()).unwrap_or(u64::MAX);
+            self.tell(name, incarnation, ToNode::Stop { drain_ms });
+            return self.tell_children_gone(name);
+        }
         let kill_at = Some(now.at + seat.life.node.drain + FIRM);
         self.warn(format!(
             "a newer {name} has registered: the one with incarnation {incarnation} must leave"
         ));
-        self.fenced.push(Fenced { node: name.clone(), incarnation, kill_at });
+        self.fenced.push(Fenced { node: name.clone(), incarnation, shared: None, kill_at });
         self.out.push(Do::Terminate { node: name.clone(), incarnation });
         self.tell_children_gone(name);
     }
@@ -220,6 +256,9 @@ impl Machine {
         let first = seat.life.is(incarnation);
         let Some(life) = seat.life_of(incarnation) else { return };
         life.wire = None;
+        if life.process && life.shared.is_some() {
+            return self.left_its_process(name, incarnation, now);
+        }
         if life.process || !life.theirs || !first || seat.is_down() {
             return;
         }
@@ -246,100 +285,136 @@ impl Machine {
         lines: &[String],
         now: Moment,
     ) {
-        self.fenced.retain(|fenced| fenced.node != *name || fenced.incarnation != incarnation);
-        let Some(seat) = self.seats.get_mut(name) else { return };
-        if !seat.life.is(incarnation) {
-            if seat.life_of(incarnation).is_some() {
-                self.second_exited(name, exit, lines, now);
+        self.fenced.retain(|fenced| !fenced.is_in_process_of(name, incarnation));
+        let (first, second) = self.end_lives(name, incarnation);
+        self.sent_away.retain(|(_, start)| *start != incarnation);
+        // Those that stood by are gone before anybody asks for them.
+        second.iter().for_each(|name| self.second_exited(name, exit, lines, now));
+        for name in &first {
+            let Some(seat) = self.seats.get_mut(name) else { continue };
+            seat.last_exit = Some(exit.to_string());
+            // What Rust's runtime ends a process with whose main thread has panicked.
+            const PANICKED: Exit = Exit::Code(101);
+            // One that aborts when it panics, or panics while it panics. Whoever just aborts says nothing by the last line before that.
+            const ABORTED: Exit = Exit::Signal(6);
+            if matches!(seat.state, SeatState::Starting { .. }) || *exit == PANICKED {
+                // It has not said why it ends: what it printed last may.
+                seat.life.reason = seat.life.reason.take().or_else(|| last_words(lines));
+            } else if *exit == ABORTED {
+                seat.life.reason = seat.life.reason.take().or_else(|| last_panic(lines));
             }
-            return;
         }
-        if !seat.life.process {
-            return;
-        }
-        seat.last_exit = Some(exit.to_string());
-        // What Rust's runtime ends a process with whose main thread has panicked.
-        const PANICKED: Exit = Exit::Code(101);
-        // One that aborts when it panics, or panics while it panics. Whoever just aborts says nothing by the last line before that.
-        const ABORTED: Exit = Exit::Signal(6);
-        if matches!(seat.state, SeatState::Starting { .. }) || *exit == PANICKED {
-            // It has not said why it ends: what it printed last may.
-            seat.life.reason = seat.life.reason.take().or_else(|| last_words(lines));
-        } else if *exit == ABORTED {
-            seat.life.reason = seat.life.reason.take().or_else(|| last_panic(lines));
-        }
-        let how = seat.end_in_words();
         let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);
-        let asked = matches!(seat.state, SeatState::Stopping(StopProgress { why: Why::Asked, .. }));
-        if !asked && !stopping {
-            self.crashed(name, exit, lines, now);
+        let unasked = |name: &NodeName| {
+            let seat = &self.seats[name];
+            !matches!(seat.state, SeatState::Stopping(StopProgress { why: Why::Asked, .. }))
+                && !seat.life.given_up
+        };
+        if !stopping && first.iter().any(unasked) {
+            self.crashed(&first, exit, lines, now);
         }
-        self.tell_children_gone(name);
-        if self.first_exited(name, &how, now) {
-            return;
+        let mut ended = Vec::new();
+        for name in first {
+            let how = self.seats[&name].end_in_words();
+            self.tell_children_gone(&name);
+            if self.first_exited(&name, &how, now) {
+                continue;
+            }
+            self.seats.get_mut(&name).into_iter().for_each(|seat| seat.life.clear());
+            ended.push(name);
         }
-        if let Some(seat) = self.seats.get_mut(name) {
-            seat.life.clear();
-        }
-        self.ended(name, now);
+        self.ended(&ended, now);
     }
 
-    /// No process is left of the node's newest start. What now?
-    pub(super) fn ended(&mut self, name: &NodeName, now: Moment) {
+    /// No process is left of the newest start of these nodes, which shared one when they are several. What now?
+    pub(super) fn ended(&mut self, names: &[NodeName], now: Moment) {
         let stopping = matches!(self.phase, Phase::Stopping(_) | Phase::Ended);
-        let Some(seat) = self.seats.get_mut(name) else { return };
-        let asked = matches!(seat.state, SeatState::Stopping(StopProgress { why: Why::Asked, .. }));
-        let how = seat.end_in_words();
-        if asked || stopping {
-            seat.enter(SeatState::Stopped, now);
-            self.info(format!("{name} has stopped: {how}"));
-        } else if matches!(self.phase, Phase::Starting) && !self.adopted && !seat.proven {
-            seat.enter(SeatState::Stopped, now);
-            self.stop_all(None, Some(format!("{name} does not start: {how}")), now);
-        } else {
-            self.retry_later(name, &how, now);
+        let starting = matches!(self.phase, Phase::Starting) && !self.adopted;
+        let (mut fails, mut again) = (false, Vec::new());
+        for name in names {
+            let Some(seat) = self.seats.get_mut(name) else { continue };
+            let asked = matches!(seat.state, SeatState::Stopping(StopProgress { why: Why::Asked, .. }));
+            let how = seat.end_in_words();
+            if asked || stopping {
+                seat.enter(SeatState::Stopped, now);
+                self.info(format!("{name} has stopped: {how}"));
+            } else if seat.life.given_up && seat.life.newcomer {
+                seat.enter(SeatState::Stopped, now);
+                self.note_failure(name, &how, now);
+            } else {
+                fails |= starting && !seat.proven;
+                again.push(name.clone());
+            }
         }
+        let Some(speaker) =
+            again.iter().find(|name| self.seats[*name].life.reason.is_some()).or(again.first())
+        else {
+            return;
+        };
+        let how = self.seats[speaker].end_in_words();
+        if !fails {
+            return self.retry_later(&again, &how, now);
+        }
+        let text = format!("{speaker} does not start: {how}");
+        for name in &again {
+            self.seats.get_mut(name).into_iter().for_each(|seat| seat.enter(SeatState::Stopped, now));
+        }
+        self.stop_all(None, Some(text), now);
     }
 
     /// The host has no descriptors, memory or processes for a launch. That says nothing about the node: it is no quick end, and is
     /// tried for as long as it takes.
-    fn short(&mut self, name: &NodeName, now: Moment) {
-        let Some(seat) = self.seats.get_mut(name) else { return };
-        let wait = seat.shortage.next(now.chance, Duration::ZERO);
-        let (how, times) = (seat.end_in_words(), seat.shortage.quick_ends());
-        seat.enter(SeatState::Backoff { until: now.at + wait }, now);
+    fn short(&mut self, names: &[NodeName], now: Moment) {
+        let (mut wait, mut times, mut how) = (Duration::ZERO, 0, String::new());
+        for name in names {
+            let Some(seat) = self.seats.get_mut(name) else { continue };
+            wait = wait.max(seat.shortage.next(now.chance, Duration::ZERO));
+            (how, times) = (seat.end_in_words(), times.max(seat.shortage.quick_ends()));
+        }
+        for name in names {
+            let Some(seat) = self.seats.get_mut(name) else { continue };
+            seat.enter(SeatState::Backoff { until: now.at + wait }, now);
+        }
         // At the first, and then ever less often: the shortage may last.
         if times.is_power_of_two() {
-            let ms = wait.as_millis();
+            let (ms, title) = (wait.as_millis(), self.title(names));
             self.warn(format!(
-                "{name}: {how}; the host is short of something, which is no quick end of the node ({times} in \
+                "{title}: {how}; the host is short of something, which is no quick end of the node ({times} in \
                  a row); again in {ms} ms"
             ));
         }
     }
 
-    fn retry_later(&mut self, name: &NodeName, how: &str, now: Moment) {
+    /// One wait for all of them: they start again together.
+    fn retry_later(&mut self, names: &[NodeName], how: &str, now: Moment) {
         let (limit, max) = (self.restart.crash_loop, self.restart.max);
-        let Some(seat) = self.seats.get_mut(name) else { return };
-        let mut wait = seat.backoff.next(now.chance, now.at.duration_since(seat.life.born));
-        if seat.may_be_taken_back(now) {
-            wait = wait.max(TAKE_BACK);
+        let (mut wait, mut quick) = (Duration::ZERO, 0);
+        for name in names {
+            let Some(seat) = self.seats.get_mut(name) else { continue };
+            wait = wait.max(seat.backoff.next(now.chance, now.at.duration_since(seat.life.born)));
+            if seat.may_be_taken_back(now) {
+                wait = wait.max(TAKE_BACK);
+            }
+            quick = quick.max(seat.backoff.quick_ends());
         }
-        let (until, quick) = (now.at + wait, seat.backoff.quick_ends());
-        let ms = wait.as_millis();
-        if max.is_some_and(|max| quick >= max) {
-            seat.enter(SeatState::Failed, now);
-            self.warn(format!(
-                "{name} ended: {how}; {quick} quick ends (master.restart.max): marked failed, and not tried \
-                 any more until /nodes/{name}/start or a reload"
-            ));
+        let (until, ms, title) = (now.at + wait, wait.as_millis(), self.title(names));
+        let (state, text) = if max.is_some_and(|max| quick >= max) {
+            let first = names.first().map_or("NAME", NodeName::as_str);
+            let text = format!(
+                "{title} ended: {how}; {quick} quick ends (master.restart.max): marked failed, and not tried \
+                 any more until /nodes/{first}/start or a reload"
+            );
+            (SeatState::Failed, text)
         } else if quick >= limit {
-            seat.enter(SeatState::CrashLoop { until }, now);
-            self.warn(format!("{name} ended: {how}; a crash loop, {quick} quick ends; again in {ms} ms"));
+            let text = format!("{title} ended: {how}; a crash loop, {quick} quick ends; again in {ms} ms");
+            (SeatState::CrashLoop { until }, text)
         } else {
-            seat.enter(SeatState::Backoff { until }, now);
-            self.warn(format!("{name} ended: {how}; again in {ms} ms"));
+            (SeatState::Backoff { until }, format!("{title} ended: {how}; again in {ms} ms"))
+        };
+        for name in names {
+            self.seats.get_mut(name).into_iter().for_each(|seat| seat.enter(state, now));
         }
+        self.warn(text);
     }
 
     /// Restarts, time-outs, silence, and the next stage of every stop.
@@ -352,8 +427,7 @@ impl Machine {
             let is_due = |at| at <= now.at;
             match seat.state {
                 SeatState::Backoff { until } | SeatState::CrashLoop { until } if is_due(until) => {
-                    seat.restarts += 1;
-                    self.launch(&name, now);
+                    self.launch_again(&name, now);
                 }
                 SeatState::Starting { until: Some(until) } if is_due(until) => self.too_slow(&name, now),
                 SeatState::Stopping(leaving) if is_due(leaving.next) => self.press(&name, leaving, now),
@@ -375,10 +449,20 @@ impl Machine {
         let limit: Duration = seat.life.node.limits.start;
         let reason = format!("it was not ready within {} s (limits.start_s)", limit.as_secs());
         let text = format!("{name}: {reason}");
-        seat.life.reason = Some(reason);
         let leaving = StopProgress { stage: Stage::Polite, next: now.at, why: Why::Failing };
-        seat.enter(SeatState::Stopping(leaving), now);
+        let Some(incarnation) = seat.life.incarnation else { return };
+        seat.life.reason = Some(reason.clone());
         self.warn(text);
+        let aboard = self.aboard(name, incarnation);
+        let successor = |name: &&NodeName| !self.seats[*name].life.is(incarnation);
+        if let Some(successor) = aboard.iter().find(successor) {
+            return self.roll_back(successor, &format!("{name}, in its process: {reason}"), now);
+        }
+        // Nobody of a process is without the others: they do not wait for each other's bounds.
+        for other in aboard.iter().chain([name]) {
+            let Some(seat) = self.seats.get_mut(other) else { continue };
+            seat.enter(SeatState::Stopping(leaving), now);
+        }
         self.press(name, leaving, now);
     }
 

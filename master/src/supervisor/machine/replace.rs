@@ -9,6 +9,7 @@ use ffproto::control::{Door, ToNode};
 use ffproto::{Incarnation, NodeName};
 use tokio::time::Instant;
 
+use super::process::shared_by;
 use super::seat::{Life, Seat, SeatState, Stage};
 use super::stop::{FIRM, KILLED, MARGIN};
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase};
@@ -28,10 +29,12 @@ pub(super) struct Second {
 /// The turn of a seat's second process: which of the two it is, and how far the replacement has come.
 #[derive(Debug)]
 pub(super) enum ReplaceTurn {
-    /// The new one, which prepares while the old one serves; with a door once it is prepared.
-    Preparing { until: Instant, door: Option<Door> },
-    /// The new one; the old one has been told to hand over to it.
-    TakingOver { until: Instant },
+    /// The new one, which prepares while the old one serves; with a door once it is prepared. Without a bound while others of its
+    /// process are before it: they hand over one after the other.
+    Preparing { until: Option<Instant>, door: Option<Door> },
+    /// The new one; the old one has been told to hand over to it, and may have said that it is `done` before the new one says that it
+    /// serves: they speak over connections of their own.
+    TakingOver { until: Instant, done: bool },
     /// The old one; the new one serves. It ends what it had begun, says when that is `done`, stands by until
     /// `proven`, and leaves.
     Leaving { proven: Instant, stage: Stage, next: Instant, done: bool },
@@ -41,12 +44,11 @@ pub(super) enum ReplaceTurn {
 
 impl Second {
     pub(super) fn due(&self) -> Option<Instant> {
-        Some(match self.turn {
-            ReplaceTurn::Preparing { until, .. }
-            | ReplaceTurn::TakingOver { until }
-            | ReplaceTurn::Unknown { until } => until,
-            ReplaceTurn::Leaving { next, .. } => next,
-        })
+        match self.turn {
+            ReplaceTurn::Preparing { until, .. } => until,
+            ReplaceTurn::TakingOver { until, .. } | ReplaceTurn::Unknown { until } => Some(until),
+            ReplaceTurn::Leaving { next, .. } => Some(next),
+        }
     }
 
     /// Whether the second process is the predecessor.
@@ -56,17 +58,39 @@ impl Second {
 }
 
 impl Machine {
-    /// Starts a successor with that config beside the process that serves.
-    pub(super) fn begin_replacement(&mut self, name: &NodeName, node: Arc<Node>, now: Moment) {
-        let Some(seat) = self.seats.get_mut(name) else { return };
-        let incarnation = Incarnation::next(now.unix_ms, seat.newest());
-        let until = now.at + node.limits.start;
-        let turn = ReplaceTurn::Preparing { until, door: None };
-        let life = Life::launched(node, incarnation, now);
-        seat.second = Some(Second { life, turn, since_ms: now.unix_ms });
-        seat.verdict = None;
-        let succeeds = seat.life.incarnation;
-        self.out.push(Do::Launch { node: name.clone(), incarnation, succeeds });
+    /// Starts one successor with those configs beside the processes that serve. A node of which nothing runs begins in it, and
+    /// takes over from nobody.
+    pub(super) fn begin_replacement(&mut self, nodes: &[Arc<Node>], now: Moment) {
+        let seats = || nodes.iter().filter_map(|node| self.seats.get(&node.name));
+        let incarnation = Incarnation::next(now.unix_ms, seats().filter_map(Seat::before_next).max());
+        let shared = shared_by(&nodes.iter().map(|node| &**node).collect::<Vec<_>>());
+        let mut launched = Vec::new();
+        for node in nodes {
+            let Some(seat) = self.seats.get_mut(&node.name) else { continue };
+            let life = Life::launched(Arc::clone(node), incarnation, now);
+            let life = Life { shared: shared.clone(), newcomer: !seat.life.process, ..life };
+            (seat.verdict, seat.made) = (None, Some(incarnation));
+            if life.newcomer {
+                seat.life = life;
+                seat.enter(SeatState::Starting { until: Some(now.at + node.limits.start) }, now);
+                launched.push((node.name.clone(), None));
+            } else {
+                let turn = ReplaceTurn::Preparing { until: None, door: None };
+                launched.push((node.name.clone(), seat.life.incarnation));
+                seat.second = Some(Second { life, turn, since_ms: now.unix_ms });
+            }
+        }
+        self.out.push(Do::Launch { nodes: launched, incarnation });
+    }
+
+    /// The turn of a successor has come: from now on it has its time to prepare, and hands over when it has.
+    pub(super) fn take_turn(&mut self, name: &NodeName, now: Moment) {
+        let Some(second) = self.seats.get_mut(name).and_then(|seat| seat.second.as_mut()) else { return };
+        if let ReplaceTurn::Preparing { until: until @ None, .. } = &mut second.turn {
+            *until = Some(now.at + second.life.node.limits.start);
+            second.since_ms = now.unix_ms;
+            self.hand_over(name, now);
+        }
     }
 
     /// A process has prepared everything and waits for its predecessor at that door.
@@ -96,14 +120,15 @@ impl Machine {
     pub(super) fn hand_over(&mut self, name: &NodeName, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(Second { turn, since_ms, .. }) = &mut seat.second else { return };
-        let (ReplaceTurn::Preparing { door: Some(door), .. }, Some(old), Some(_)) =
+        let (ReplaceTurn::Preparing { until: Some(_), door: Some(door) }, Some(old), Some(_)) =
             (&*turn, seat.life.incarnation, seat.life.wire)
         else {
             return;
         };
         let message = ToNode::HandOver { door: door.clone() };
         let limits = &seat.life.node.limits;
-        *turn = ReplaceTurn::TakingOver { until: now.at + limits.park + seat.life.node.drain + MARGIN };
+        let until = now.at + limits.park + seat.life.node.drain + MARGIN;
+        *turn = ReplaceTurn::TakingOver { until, done: false };
         *since_ms = now.unix_ms;
         self.tell(name, old, message);
     }
@@ -113,6 +138,7 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(Second { life, turn, .. }) = seat.second.take() else { return };
         let asked = matches!(turn, ReplaceTurn::TakingOver { .. });
+        let done = matches!(turn, ReplaceTurn::TakingOver { done: true, .. });
         let old = std::mem::replace(&mut seat.life, life);
         seat.life.listens = Some(listens);
         let (node, prove) = (&old.node, seat.life.node.limits.prove);
@@ -120,7 +146,7 @@ impl Machine {
             proven: now.at + prove,
             stage: Stage::Polite,
             next: now.at + node.drain + prove + MARGIN,
-            done: false,
+            done,
         };
         let (old_incarnation, drain) = (old.incarnation, node.drain);
         seat.second = old.process.then_some(Second { life: old, turn, since_ms: now.unix_ms });
@@ -139,15 +165,36 @@ impl Machine {
             }
         }
         self.tell_children_up(name);
+        self.prove_together(name);
+    }
+
+    /// Those of a process that have taken over before are on trial for as long as the one that has just done so.
+    fn prove_together(&mut self, newest: &NodeName) {
+        let Some(seat) = self.seats.get(newest) else { return };
+        let (Some(incarnation), Some(_)) = (seat.life.incarnation, &seat.life.shared) else { return };
+        let Some(Second { turn: ReplaceTurn::Leaving { proven, next, .. }, .. }) = seat.second else {
+            return;
+        };
+        for name in self.aboard(newest, incarnation) {
+            let second = self.seats.get_mut(&name).and_then(|seat| seat.second.as_mut());
+            if let Some(Second { turn: ReplaceTurn::Leaving { proven: until, next: then, .. }, .. }) = second
+            {
+                (*until, *then) = ((*until).max(proven), (*then).max(next));
+            }
+        }
     }
 
     /// A predecessor has ended what it had begun: its neighbours do not need it any more, and may be replaced.
     pub(super) fn handed_over(&mut self, name: &NodeName, from: Incarnation) {
-        let second = self.seats.get_mut(name).and_then(|seat| seat.second.as_mut());
-        if let Some(Second { turn: ReplaceTurn::Leaving { done, .. }, .. }) =
-            second.filter(|s| s.life.is(from))
-        {
-            *done = true;
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        match &mut seat.second {
+            Some(Second { life, turn: ReplaceTurn::Leaving { done, .. }, .. }) if life.is(from) => {
+                *done = true
+            }
+            Some(Second { turn: ReplaceTurn::TakingOver { done, .. }, .. }) if seat.life.is(from) => {
+                *done = true
+            }
+            _ => {}
         }
     }
 
@@ -157,7 +204,7 @@ impl Machine {
         let Some(second) = seat.second.take() else { return };
         let text = format!("rolled back: {why}; the old process goes on");
         seat.verdict = Some(Err(text.clone()));
-        self.end_now(&second.life);
+        self.give_up(&second.life, why, true, now);
         self.warn(format!("{name}: {text}"));
         let adopting =
             self.seats.get(name).is_some_and(|seat| matches!(seat.state, SeatState::Adopting { .. }));
@@ -170,8 +217,8 @@ impl Machine {
     /// Kills a process that is no longer part of its seat; its exit is waited for.
     pub(super) fn end_now(&mut self, life: &Life) {
         if let (true, Some(incarnation)) = (life.process, life.incarnation) {
-            let node = life.node.name.clone();
-            self.fenced.push(Fenced { node: node.clone(), incarnation, kill_at: None });
+            let (node, shared) = (life.node.name.clone(), life.shared.clone());
+            self.fenced.push(Fenced { node: node.clone(), incarnation, shared, kill_at: None });
             self.out.push(Do::Kill { node, incarnation });
         }
     }
@@ -197,7 +244,7 @@ impl Machine {
         seat.since_ms = now.unix_ms;
         let text = format!("rolled back: {reason}; the old process goes on");
         seat.verdict = Some(Err(text.clone()));
-        self.end_now(&failed);
+        self.give_up(&failed, reason, true, now);
         self.warn(format!("{name}: {text}"));
         self.tell_children_up(name);
         self.note_failure(name, &text, now);
@@ -244,7 +291,7 @@ impl Machine {
             ReplaceTurn::Preparing { .. } | ReplaceTurn::TakingOver { .. } => {
                 let text = format!("the old process ended before the new one served: {how}");
                 seat.verdict = Some(Err(format!("{text}; the node is started anew")));
-                self.end_now(&second.life);
+                self.give_up(&second.life, &text, true, now);
                 false
             }
         }
@@ -279,6 +326,9 @@ impl Machine {
             }
             ReplaceTurn::Leaving { stage, next, .. } => {
                 let Some(incarnation) = incarnation else { return };
+                if second.life.shared.is_some() {
+                    return self.leaving_is_due(name, incarnation, now);
+                }
                 match stage {
                     Stage::Polite => {
                         (*stage, *next) = (Stage::Firm, now.at + FIRM);
@@ -300,11 +350,13 @@ impl Machine {
     }
 
     /// A stop ends a replacement: a successor that does not serve yet is killed.
-    pub(super) fn stop_successor(&mut self, name: &NodeName) {
+    pub(super) fn stop_successor(&mut self, name: &NodeName, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         if let Some(second) = seat.second.take_if(|second| !second.is_old()) {
-            seat.verdict = Some(Err("interrupted by a stop".into()));
-            self.end_now(&second.life);
+            let why = "interrupted by a stop";
+            seat.verdict = Some(Err(why.into()));
+            // Who serves in that process stops in its own time.
+            self.give_up(&second.life, why, false, now);
         }
     }
 
@@ -323,6 +375,7 @@ impl Machine {
                 let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
                 self.tell(name, incarnation, ToNode::Stop { drain_ms });
             }
+            None if self.others_stay(name, incarnation) => {}
             None => self.out.push(Do::Terminate { node: name.clone(), incarnation }),
         }
     }

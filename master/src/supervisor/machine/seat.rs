@@ -11,6 +11,7 @@ use ffproto::{Incarnation, NodeName, NodeNumber};
 use tokio::time::Instant;
 
 use super::facts::{CrashView, Listens, Moment, Tell, Wire};
+use super::process::SharedProcess;
 use super::replace::Second;
 use super::topology::reachable;
 
@@ -57,7 +58,7 @@ pub(super) struct StopProgress {
 }
 
 /// Polite, firm, killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     Polite,
     Firm,
@@ -105,6 +106,12 @@ pub(super) struct Life {
     pub(super) reason: Option<String>,
     /// The release of its program, when it has told it.
     pub(super) release: Option<String>,
+    /// The process that it shares with other nodes; `None` when it has one of its own.
+    pub(super) shared: Option<Arc<SharedProcess>>,
+    /// Whether it was started inside of a successor's process, and takes over from nobody.
+    pub(super) newcomer: bool,
+    /// Whether its process is ended on purpose, as part of a replacement that was rolled back.
+    pub(super) given_up: bool,
 }
 
 impl Life {
@@ -122,6 +129,9 @@ impl Life {
             heard: now.at,
             reason: None,
             release: None,
+            shared: None,
+            newcomer: false,
+            given_up: false,
         }
     }
 
@@ -177,6 +187,9 @@ pub(super) struct Seat {
     pub(super) restarts: u32,
     pub(super) last_exit: Option<String>,
     pub(super) crash: Option<Arc<CrashView>>,
+    /// The newest start that this master has made, wherever it is by now: it may have to leave a process that others are in, and no
+    /// later one is taken for it.
+    pub(super) made: Option<Incarnation>,
     /// Whether any start of it has ever been ready.
     pub(super) proven: bool,
     /// Whether the node was wanted down when somebody else started it: then it is so again when that one has left.
@@ -199,6 +212,7 @@ impl Seat {
             restarts: 0,
             last_exit: None,
             crash: None,
+            made: None,
             proven: false,
             was_stopped: false,
         }
@@ -232,6 +246,11 @@ impl Seat {
     /// The newest start that is known.
     pub(super) fn newest(&self) -> Option<Incarnation> {
         self.lives().filter_map(|life| life.incarnation).max()
+    }
+
+    /// The newest start that the next one has to be behind.
+    pub(super) fn before_next(&self) -> Option<Incarnation> {
+        self.newest().max(self.made)
     }
 
     /// Whether nothing of it runs and nothing is about to.

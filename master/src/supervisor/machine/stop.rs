@@ -45,7 +45,7 @@ impl Machine {
         self.interrupt_job(now);
         self.phase = Phase::Stopping(Stop { waves, at: None, failed });
         for name in self.order.clone() {
-            self.stop_successor(&name);
+            self.stop_successor(&name, now);
             let Some(seat) = self.seats.get_mut(&name) else { continue };
             if matches!(
                 seat.state,
@@ -93,7 +93,7 @@ impl Machine {
 
     /// Begins to stop a node, politely; whatever it is doing, it stays down afterwards.
     pub(super) fn stop_node(&mut self, name: &NodeName, now: Moment) {
-        self.stop_successor(name);
+        self.stop_successor(name, now);
         self.stop_predecessor(name, now);
         let Some(seat) = self.seats.get_mut(name) else { return };
         match &mut seat.state {
@@ -114,12 +114,13 @@ impl Machine {
     }
 
     /// Says it on the control connection, or by SIGTERM where there is none.
-    fn ask_to_stop(&mut self, name: &NodeName) {
+    pub(super) fn ask_to_stop(&mut self, name: &NodeName) {
         let Some(seat) = self.seats.get(name) else { return };
         let drain_ms = u64::try_from(seat.life.node.drain.as_millis()).unwrap_or(u64::MAX);
         match (seat.life.wire.is_some(), seat.life.process, seat.life.incarnation) {
             (true, _, Some(incarnation)) => self.tell(name, incarnation, ToNode::Stop { drain_ms }),
-            (false, true, Some(incarnation)) => {
+            // A node that shares its process is told when it registers: the signal is for all.
+            (false, true, Some(incarnation)) if !self.others_stay(name, incarnation) => {
                 self.out.push(Do::Terminate { node: name.clone(), incarnation });
             }
             _ => {}
@@ -138,6 +139,9 @@ impl Machine {
     pub(super) fn press(&mut self, name: &NodeName, leaving: StopProgress, now: Moment) {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(incarnation) = seat.life.incarnation else { return };
+        if seat.life.process && seat.life.shared.is_some() {
+            return self.press_process(name, incarnation, now);
+        }
         let (node, why) = (name.clone(), leaving.why);
         match leaving.stage {
             Stage::Polite | Stage::Firm if !seat.life.process => {
@@ -163,18 +167,19 @@ impl Machine {
                 seat.life.clear();
                 seat.last_exit = Some("it did not end, not even by SIGKILL".into());
                 self.warn(format!("{name} does not end, not even by SIGKILL: given up"));
-                self.ended(name, now);
+                self.ended(std::slice::from_ref(name), now);
             }
         }
     }
 
     /// A second signal: no manners any more.
     pub(super) fn kill_all(&mut self) {
-        for life in self.seats.values().flat_map(Seat::lives).filter(|life| life.process) {
-            if let Some(incarnation) = life.incarnation {
-                self.out.push(Do::Kill { node: life.node.name.clone(), incarnation });
-            }
-        }
+        let running = self.seats.values().flat_map(Seat::lives).filter(|life| life.process);
+        let killed = running.filter(|life| self.speaks_for_its_process(life)).filter_map(|life| {
+            Some(Do::Kill { node: life.node.name.clone(), incarnation: life.incarnation? })
+        });
+        let killed: Vec<Do> = killed.collect();
+        self.out.extend(killed);
         for fenced in self.fenced.drain(..) {
             self.out.push(Do::Kill { node: fenced.node, incarnation: fenced.incarnation });
         }

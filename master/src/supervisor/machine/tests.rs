@@ -200,8 +200,11 @@ fn loopback() -> IpAddr {
 
 fn short(todo: Do) -> Option<String> {
     Some(match todo {
-        Do::Launch { node, succeeds: None, .. } => format!("launch {node}"),
-        Do::Launch { node, .. } => format!("launch {node} beside"),
+        Do::Launch { nodes, .. } => {
+            let names: Vec<&str> = nodes.iter().map(|(node, _)| node.as_str()).collect();
+            let beside = if nodes.iter().any(|(_, succeeds)| succeeds.is_some()) { " beside" } else { "" };
+            format!("launch {}{beside}", names.join(" "))
+        }
         Do::TakeBack { node, .. } => format!("take back {node}"),
         Do::Look { node, .. } => format!("look at {node}"),
         Do::Terminate { node, .. } => format!("terminate {node}"),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ffambient::Chance;
-use ffproto::control::{Door, ToMaster};
+use ffconfig::Cluster;
+use ffproto::control::{Door, ToMaster, ToNode};
 use ffproto::{Incarnation, NodeName};
 
 use super::tests::{DEMO, World};
@@ -14,7 +15,7 @@ use crate::fixture::{cluster, name};
 const SOON: Duration = Duration::from_secs(2);
 
 impl World {
-    fn unlink_as(&mut self, node: &str, incarnation: Incarnation) {
+    pub(super) fn unlink_as(&mut self, node: &str, incarnation: Incarnation) {
         self.see(Seen::Unlinked { node: name(node), incarnation });
     }
 
@@ -83,11 +84,34 @@ fn a_start_of_the_far_future_is_nobodys() {
     assert_eq!((w.state("game1"), w.incarnation("game1")), (NodeState::Ready, before));
 }
 
+/// A process of ours.
+#[derive(Clone)]
+struct Ours {
+    /// The nodes that it was started with.
+    all: Vec<NodeName>,
+    /// Those that have not left it.
+    nodes: Vec<NodeName>,
+    incarnation: Incarnation,
+    pid: u32,
+}
+
+impl Ours {
+    fn runs(&self, node: &str, incarnation: Incarnation) -> bool {
+        self.incarnation == incarnation && self.nodes.iter().any(|name| *name == *node)
+    }
+}
+
 /// What the world does to the machine: it obeys, when it is let, and strangers to the machine register and leave.
 struct Sequence {
     world: World,
+    /// Configs that differ in which nodes share a process, and the one that is in the file now.
+    layouts: Vec<Cluster>,
+    at: usize,
+    /// Whether nodes leave when they are told to.
+    polite: bool,
+    pids: u32,
     /// Processes of ours that run.
-    ours: Vec<(NodeName, Incarnation)>,
+    ours: Vec<Ours>,
     /// Control connections of starts that are not ours, as they were made.
     theirs: Vec<(NodeName, Incarnation)>,
     /// What becomes of the next launches: whether the host is short of something, or the program is none.
@@ -97,16 +121,51 @@ struct Sequence {
 }
 
 impl Sequence {
-    fn new() -> Self {
-        let world = World::new(&cluster(&DEMO), &[]);
+    fn new(layouts: Vec<Cluster>) -> Self {
+        let world = World::new(&layouts[0], &[]);
         let (ours, theirs, fails) = (Vec::new(), Vec::new(), Vec::new());
-        let mut sequence = Self { world, ours, theirs, fails, gives_back: true };
+        let (at, pids, polite, gives_back) = (0, 10, false, true);
+        let mut sequence = Self { world, layouts, at, polite, pids, ours, theirs, fails, gives_back };
         sequence.obey();
         for node in DEMO.map(|node| node.split([':', ' ']).next().unwrap()) {
             sequence.world.come_up(node);
             sequence.obey();
         }
         sequence
+    }
+
+    /// The process of that start ends.
+    fn end(&mut self, node: &str, incarnation: Incarnation, exit: Exit) {
+        let at = self
+            .ours
+            .iter()
+            .position(|ours| ours.incarnation == incarnation && ours.all.iter().any(|name| *name == *node));
+        if let Some(at) = at {
+            let ours = self.ours.remove(at);
+            self.world.exit_as(ours.all[0].as_str(), incarnation, exit);
+        }
+    }
+
+    /// A node leaves its process, which ends with the last one.
+    fn leave(&mut self, node: &str, incarnation: Incarnation) {
+        let Some(at) = self.ours.iter().position(|ours| ours.runs(node, incarnation)) else { return };
+        if let [_] = &*self.ours[at].nodes {
+            return self.end(node, incarnation, Exit::Code(0));
+        }
+        self.ours[at].nodes.retain(|name| *name != *node);
+        self.world.unlink_as(node, incarnation);
+    }
+
+    /// A process that runs, and of which the machine knows nothing: nobody would ever end it.
+    fn unknown(&self) -> Option<String> {
+        let machine = &self.world.machine;
+        let is_known = |ours: &&Ours| {
+            let of_seat = !machine.aboard(&ours.all[0], ours.incarnation).is_empty();
+            of_seat
+                || machine.fenced.iter().any(|fenced| fenced.is_in_process_of(&ours.all[0], ours.incarnation))
+        };
+        let unknown = self.ours.iter().find(|ours| !is_known(ours));
+        unknown.map(|ours| format!("{:?} {} {:?}", ours.all, ours.incarnation, ours.nodes))
     }
 
     /// Launches, ends and hangs up as the machine says.
@@ -118,19 +177,26 @@ impl Sequence {
             }
             for todo in todo {
                 match todo {
-                    Do::Launch { node, incarnation, .. } => match self.fails.pop() {
-                        Some(shortage) => {
+                    Do::Launch { nodes, incarnation } => match (self.fails.pop(), nodes[0].0.clone()) {
+                        (Some(shortage), node) => {
                             let reason = "cannot start".into();
                             self.world.see(Seen::LaunchFailed { node, incarnation, reason, shortage });
                         }
-                        None => {
-                            self.ours.push((node.clone(), incarnation));
-                            self.world.see(Seen::Launched { node, incarnation, pid: 9 });
+                        (None, node) => {
+                            let nodes: Vec<NodeName> = nodes.into_iter().map(|(node, _)| node).collect();
+                            self.pids += 1;
+                            let (all, pid) = (nodes.clone(), self.pids);
+                            self.ours.push(Ours { all, nodes, incarnation, pid });
+                            self.world.see(Seen::Launched { node, incarnation, pid });
                         }
                     },
                     Do::Terminate { node, incarnation } | Do::Kill { node, incarnation } => {
-                        self.ours.retain(|ours| *ours != (node.clone(), incarnation));
-                        self.world.exit_as(node.as_str(), incarnation, Exit::Code(0));
+                        self.end(node.as_str(), incarnation, Exit::Code(0));
+                    }
+                    Do::Tell { node, incarnation, tell: Tell::Message(ToNode::Stop { .. }) }
+                        if self.polite =>
+                    {
+                        self.leave(node.as_str(), incarnation);
                     }
                     Do::Hangup { node, incarnation } => {
                         self.theirs.retain(|theirs| *theirs != (node.clone(), incarnation));
@@ -152,9 +218,13 @@ impl Sequence {
             return;
         }
         let numbers: Vec<_> = self.world.machine.numbers().map(|(name, of)| (name.clone(), of)).collect();
-        let found = self.ours.iter().map(|(node, of)| Found { node: node.clone(), incarnation: *of, pid: 9 });
-        let found = found.collect();
-        let mut next = World::before(&cluster(&DEMO), &[]);
+        let found = |ours: &Ours| {
+            let (incarnation, pid) = (ours.incarnation, ours.pid);
+            let found = |node: &NodeName| Found { node: node.clone(), incarnation, pid };
+            ours.all.iter().map(found).collect::<Vec<_>>()
+        };
+        let found: Vec<Found> = self.ours.iter().flat_map(found).collect();
+        let mut next = World::before(&self.layouts[self.at], &[]);
         next.now = self.world.now;
         next.machine.adopt(&numbers, found, next.now);
         self.world = next;
@@ -168,7 +238,8 @@ impl Sequence {
         let (Some(Some(first)), Some(Some(second))) = (lives.next(), lives.next()) else { return };
         drop(lives);
         let w = &mut self.world;
-        match far % 6 {
+        match far % 7 {
+            6 => self.leave(node, second.min(first)),
             0 => w.register_as(node, second),
             1 => {
                 w.register_as(node, second);
@@ -192,7 +263,8 @@ impl Sequence {
 
     fn register(&mut self, node: &str, incarnation: Incarnation) {
         let who = (name(node), incarnation);
-        if !self.ours.contains(&who) && !self.theirs.contains(&who) {
+        let is_ours = self.ours.iter().any(|ours| ours.runs(node, incarnation));
+        if !is_ours && !self.theirs.contains(&who) {
             self.theirs.push(who);
         }
         self.world.register_as(node, incarnation);
@@ -221,9 +293,9 @@ impl Sequence {
                 }
             }
             5 => {
-                if let Some(at) = self.ours.iter().position(|(ours, _)| *ours == *node) {
-                    let (_, incarnation) = self.ours.remove(at);
-                    w.exit_as(node, incarnation, Exit::Signal(9));
+                let runs = |ours: &&Ours| ours.all.iter().any(|name| *name == *node);
+                if let Some(incarnation) = self.ours.iter().find(runs).map(|ours| ours.incarnation) {
+                    self.end(node, incarnation, Exit::Signal(9));
                 }
             }
             6 => w.say_as(node, Incarnation(known), ToMaster::Stopping),
@@ -232,7 +304,9 @@ impl Sequence {
             9 => w.ask(Command::Start(name(node))),
             10 => {
                 let only = (draw >> 16).is_multiple_of(2).then(|| name(node));
-                w.ask(Command::Reload { cluster: cluster(&DEMO).into(), elsewhere: vec![], only });
+                self.at = (draw >> 17) as usize % self.layouts.len();
+                let cluster = self.layouts[self.at].clone().into();
+                w.ask(Command::Reload { cluster, elsewhere: vec![], only });
             }
             11 | 12 => self.succeed(node, draw >> 16),
             13 => {
@@ -268,9 +342,11 @@ impl Sequence {
                     }
                     _ => {
                         let running = self.ours.clone();
-                        for (node, incarnation) in running {
-                            self.world.register_as(node.as_str(), incarnation);
-                            self.world.ready_as(node.as_str(), incarnation);
+                        for Ours { nodes, incarnation, .. } in running {
+                            for node in nodes {
+                                self.world.register_as(node.as_str(), incarnation);
+                                self.world.ready_as(node.as_str(), incarnation);
+                            }
                         }
                     }
                 }
@@ -278,7 +354,9 @@ impl Sequence {
                 self.world.pass(Duration::from_millis(200));
                 self.obey();
                 if turn == 399 {
-                    return Err(format!("{node} stays {:?}", self.world.state(node)));
+                    let states = ["gate", "net", "game1"].map(|node| self.world.state(node));
+                    let doing = self.world.machine.busy();
+                    return Err(format!("{node} stays {:?}: {states:?}, {doing:?}", self.world.state(node)));
                 }
             }
         }
@@ -286,15 +364,41 @@ impl Sequence {
     }
 }
 
-#[test]
-fn no_sequence_of_registrations_links_and_closings_leaves_a_node_that_cannot_be_started() {
-    for seed in 0..300 {
+/// Sequences of forty acts, one for each seed.
+fn sequences(seeds: std::ops::Range<u64>, layouts: &[Cluster]) {
+    for seed in seeds {
         let chance = Chance::seeded(seed);
-        let mut sequence = Sequence::new();
-        for _ in 0..40 {
-            sequence.act(chance.u64().unwrap());
+        let mut sequence = Sequence::new(layouts.to_vec());
+        for n in 0..40 {
+            // In half of the sequences nodes do as they are told.
+            sequence.polite = seed % 2 == 1;
+            let draw = chance.u64().unwrap();
+            sequence.act(draw);
+            assert_eq!(sequence.unknown(), None, "seed {seed}, act {n}");
         }
         let started = sequence.every_node_can_be_started();
         assert_eq!(started, Ok(()), "seed {seed}");
     }
+}
+
+#[test]
+fn no_sequence_of_registrations_links_and_closings_leaves_a_node_that_cannot_be_started() {
+    sequences(0..300, &[cluster(&DEMO)]);
+}
+
+#[test]
+fn no_sequence_leaves_a_node_that_cannot_be_started_or_a_process_that_nobody_ends_where_nodes_share_processes()
+ {
+    let shared = |nodes: &[&str]| {
+        let mut cluster = cluster(&DEMO);
+        for node in cluster.nodes.iter_mut().filter(|node| nodes.contains(&node.name.as_str())) {
+            node.process = Some(name("world"));
+        }
+        cluster
+    };
+    let (three, world, players) =
+        (shared(&["gate", "net", "game1"]), shared(&["gate", "game1"]), shared(&["net", "game1"]));
+    sequences(0..150, std::slice::from_ref(&three));
+    sequences(150..300, std::slice::from_ref(&world));
+    sequences(300..700, &[three, world, players, cluster(&DEMO)]);
 }

@@ -149,6 +149,18 @@ fn a_reload_loses_no_time_with_a_node_that_hangs() {
     assert_eq!(w.done().last().unwrap(), "launch gate");
 }
 
+#[test]
+fn an_old_process_may_say_that_it_is_done_before_the_new_one_says_that_it_serves() {
+    let mut w = World::up();
+    let old = w.incarnation("gate");
+    w.reload(cluster(&DEMO));
+    let new = w.prepare("gate");
+    w.say_as("gate", old, ToMaster::HandedOver);
+    w.done();
+    w.ready_as("gate", new);
+    assert_eq!(w.done().last().unwrap(), "launch net beside", "nobody waits until the old one has left");
+}
+
 /// A reload whose gate's successor fails in some way: what is answered for the gate.
 fn rolled_back(fail: impl Fn(&mut World)) -> String {
     let mut w = World::up();

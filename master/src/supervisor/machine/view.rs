@@ -79,6 +79,9 @@ pub struct NodeView {
     pub kind: String,
     /// The node's state in its life.
     pub state: NodeState,
+    /// The name of the process that it shares with others, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<NodeName>,
     /// Its process, if there is one.
     pub pid: Option<u32>,
     /// Its newest start.
@@ -306,6 +309,7 @@ impl Seat {
                 SeatState::Adopting { .. } => NodeState::Adopting,
                 SeatState::Absent => NodeState::Absent,
             },
+            process: self.process_name(),
             pid: self.life.pid,
             incarnation: self.life.incarnation,
             since: utc(self.since_ms),
