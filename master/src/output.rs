@@ -16,6 +16,8 @@ pub const LINES_KEPT: usize = 200;
 pub const LINES_OF_END: usize = 20;
 /// A panic's message may have so many lines.
 const MESSAGE_LINES_MAX: usize = 20;
+/// The lines of one backtrace that are kept: its end is the program's start, and what stands before it says more.
+const FRAMES_KEPT: usize = 40;
 /// A longer line is cut: with this and [`LINES_KEPT`] a node costs at most 800 KiB.
 const LINE_BYTES_MAX: usize = 4 * 1024;
 
@@ -32,6 +34,8 @@ type KeptLines = Arc<Mutex<Lines>>;
 #[derive(Debug, Default)]
 struct Lines {
     last: VecDeque<(Incarnation, Arc<str>)>,
+    /// Lines of a backtrace in a row, up to now.
+    frames: usize,
 }
 
 impl Logs {
@@ -109,12 +113,33 @@ impl NodeOutput {
         self.console.line(format!("{}{shown}", self.prefix));
         let text: Arc<str> = text.into();
         for kept in &self.kept {
-            let mut kept = kept.lock();
-            if kept.last.len() == LINES_KEPT {
-                kept.last.pop_front();
-            }
-            kept.last.push_back((self.incarnation, Arc::clone(&text)));
+            kept.lock().keep(self.incarnation, Arc::clone(&text));
         }
+    }
+}
+
+impl Lines {
+    fn keep(&mut self, of: Incarnation, line: Arc<str>) {
+        if of_backtrace(&line) {
+            self.frames += 1;
+            if self.frames > FRAMES_KEPT {
+                return;
+            }
+        } else {
+            let more = self.frames.saturating_sub(FRAMES_KEPT);
+            self.frames = 0;
+            if more > 0 {
+                self.push(of, format!("  note: {more} more lines of the backtrace are in the log").into());
+            }
+        }
+        self.push(of, line);
+    }
+
+    fn push(&mut self, of: Incarnation, line: Arc<str>) {
+        if self.last.len() == LINES_KEPT {
+            self.last.pop_front();
+        }
+        self.last.push_back((of, line));
     }
 }
 
@@ -205,6 +230,22 @@ impl Splitter {
 mod tests {
     use super::*;
     use crate::fixture::name;
+
+    #[test]
+    fn a_long_backtrace_leaves_what_was_said_before_it() {
+        let logs = Logs::default();
+        let output = logs.of(&name("net"), Incarnation(1), 3);
+        output.line("panicked at src/room.rs:7:9: no such seat");
+        for frame in 0..LINES_KEPT {
+            output.line(&format!("{frame:4}: std::rt::lang_start"));
+            output.line("             at /rustc/library/std/src/rt.rs:171:5");
+        }
+        output.line("thread caused non-unwinding panic. aborting.");
+        let kept = logs.last("net");
+        assert_eq!(kept.len(), 1 + FRAMES_KEPT + 2);
+        assert_eq!(kept[1 + FRAMES_KEPT], "  note: 360 more lines of the backtrace are in the log");
+        assert_eq!(last_panic(&kept).as_deref(), Some("panicked at src/room.rs:7:9: no such seat"));
+    }
 
     fn split(pieces: &[&[u8]]) -> Vec<String> {
         let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
