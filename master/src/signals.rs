@@ -5,6 +5,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::audit::Caller;
 use crate::supervisor::{Handle, Order};
 
 /// The command of a signal.
@@ -18,6 +19,18 @@ pub enum SignalCommand {
     Reload,
     /// SIGUSR2.
     Detach,
+}
+
+impl SignalCommand {
+    /// Who gives it, for the audit.
+    fn caller(self) -> Caller {
+        match self {
+            Self::Stop => Caller::signal("SIGTERM or SIGINT", "stop"),
+            Self::Kill => Caller::signal("SIGTERM or SIGINT again", "kill"),
+            Self::Reload => Caller::signal("SIGHUP", "reload"),
+            Self::Detach => Caller::signal("SIGUSR2", "detach"),
+        }
+    }
 }
 
 /// Hears signals from its creation on.
@@ -60,7 +73,8 @@ impl Signals {
     /// Obeys them for a whole cluster, for ever.
     pub async fn obey(mut self, handle: Handle) {
         loop {
-            let order = match self.next().await {
+            let command = self.next().await;
+            let order = match command {
                 SignalCommand::Stop => {
                     info!("stopping in order; a second signal kills every node at once");
                     Order::StopAll
@@ -75,7 +89,7 @@ impl Signals {
             // The outcome is logged by the supervisor; the next signal must not wait for it.
             let handle = handle.clone();
             tokio::spawn(async move {
-                if let Err(refused) = handle.order(order).await {
+                if let Err(refused) = handle.order_of(&command.caller(), order).await {
                     warn!("refused: {refused}");
                 }
             });

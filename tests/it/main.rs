@@ -14,6 +14,7 @@ mod config_errors;
 mod data;
 mod demo;
 mod discovery;
+mod door;
 mod encryption;
 mod espoir;
 mod evictions;
