@@ -37,6 +37,8 @@ Examples:
   master dev                         in there: build it, run it, and build and reload what changes
   master key game2 --config config.json --out game2.key
                                      make a key for `appmain game2 config.json --key game2.key`
+  master token ann --role operate    make a token for ann, who then commands from other hosts; on this one the
+                                     master's user and root need none
   curl http://127.0.0.1:9998/status  (webport) the nodes: state, pid, restarts, sessions, last exit
   curl -X POST http://127.0.0.1:9998/reload         read the config again, replace every node in turn
   curl -N http://127.0.0.1:9998/events              what happens, as it happens (server-sent events)
@@ -147,6 +149,14 @@ pub enum Other {
         #[arg(default_value = "config.json")]
         config: PathBuf,
     },
+    /// Make the token of an operator: printed once, with its entry for `master.operators`, which has no more than its hash
+    Token {
+        /// The operator's name, for the audit and as user name in a browser
+        name: String,
+        /// What the operator may do: read (look) or operate (command, too)
+        #[arg(long, value_name = "ROLE", default_value = "operate", value_parser = ["read", "operate"])]
+        role: String,
+    },
     /// Make a key file for a node that no master starts (`appmain NODE CONFIG --key FILE`): it makes keys for starts of
     /// that name only
     Key {
@@ -172,6 +182,8 @@ pub enum Asked {
     Single(String),
     /// A key file for a node, and where to write it.
     Key(String, Option<PathBuf>),
+    /// The token of an operator of that name and role.
+    Token(String, String),
     /// A game of that name.
     New(String, Framework),
     /// A game while it is written.
@@ -184,6 +196,7 @@ impl Args {
         match &self.other {
             Some(Other::Single { node, config }) => (Asked::Single(node.clone()), config.clone()),
             Some(Other::Key { node, config, out }) => (Asked::Key(node.clone(), out.clone()), config.clone()),
+            Some(Other::Token { name, role }) => (Asked::Token(name.clone(), role.clone()), PathBuf::new()),
             Some(Other::Dev { config }) => (Asked::Dev, config.clone()),
             Some(Other::New { name, path, git }) => {
                 let framework = match (path, git) {
@@ -230,6 +243,8 @@ mod tests {
         let key = |out| (Asked::Key("game1".into(), out), "c.json".into());
         assert_eq!(asked("master key game1 --config c.json").unwrap(), key(None));
         assert_eq!(asked("master key game1 --config c.json --out k").unwrap(), key(Some("k".into())));
+        let token = (Asked::Token("ann".into(), "read".into()), PathBuf::new());
+        assert_eq!(asked("master token ann --role read").unwrap(), token);
         assert_eq!(asked("master c.json").unwrap(), (Asked::Cluster, "c.json".into()));
         assert_eq!(asked("master --check c.json").unwrap(), (Asked::Check, "c.json".into()));
         assert_eq!(asked("master c.json --check").unwrap(), (Asked::Check, "c.json".into()));
@@ -240,7 +255,15 @@ mod tests {
 
     #[test]
     fn a_wrong_line_is_refused_and_help_teaches() {
-        for line in ["master", "master a b", "master single", "master key game1", "master --chek c.json"] {
+        for line in [
+            "master",
+            "master a b",
+            "master single",
+            "master key game1",
+            "master --chek c.json",
+            "master token",
+            "master token ann --role root",
+        ] {
             assert!(asked(line).is_err(), "{line}");
         }
         let dev = asked("master dev --help").unwrap_err().to_string();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ffambient::{Ambient, Chance, ChanceError};
 use ffconfig::schema::TOKEN_CHARS_MIN;
 use ffconfig::{Cluster, Token};
-use ffkeys::{BadSecret, ClusterKeys, KeyError, NodeKeys, TokenCheck, TrustRoots};
+use ffkeys::{BadSecret, ClusterKeys, KeyError, NodeKeys, TrustRoots};
 use ffnet::private_file::{self, FileFault};
 use ffproto::credential::Claims;
 use ffproto::{ClusterName, Incarnation};
@@ -138,7 +138,7 @@ impl MasterKeys {
         let kept = folder.map(kept::read).transpose()?.unwrap_or_default();
         let before = kept.before(&secret);
         let (folder, credentials) = (folder.map(Path::to_owned), env(CREDENTIALS));
-        Self::made(secret, before, token.map(Arc::new), folder, credentials, &chance)
+        Self::made(secret, before, token.map(Arc::new), folder, credentials)
     }
 
     fn made(
@@ -147,16 +147,11 @@ impl MasterKeys {
         token: Option<Arc<Zeroizing<String>>>,
         folder: Option<PathBuf>,
         credentials: Option<String>,
-        chance: &Chance,
     ) -> Result<Self, KeysError> {
         let keys = |secret: Secret| ClusterKeys::new(&secret.secret, 0, None);
         let before = before.map(keys).transpose()?;
         let previous = before.as_ref().map(|before| before.roots().current);
         let cluster = ClusterKeys::new(&secret.secret, 0, previous)?;
-        let cluster = match &token {
-            Some(token) => cluster.with_token(TokenCheck::of(token, chance).map_err(KeyError::from)?),
-            None => cluster,
-        };
         let (cluster, before) = (Arc::new(cluster), before.map(Arc::new));
         Ok(Self { cluster, before, token, secret, folder, credentials })
     }
@@ -204,13 +199,13 @@ impl MasterKeys {
 
     /// The keys after a rotation, which the next master finds, too. What signs now is valid until the next rotation; what has
     /// signed before that is not valid any more.
-    pub(crate) fn rotated(&self, next: Next, chance: &Chance) -> Result<Self, KeysError> {
+    pub(crate) fn rotated(&self, next: Next) -> Result<Self, KeysError> {
         let Next { secret, token } = next;
         if let Some(folder) = &self.folder {
             kept::keep(folder, &secret)?;
         }
         let (folder, credentials) = (self.folder.clone(), self.credentials.clone());
-        Self::made(secret, Some(self.secret.clone()), token, folder, credentials, chance)
+        Self::made(secret, Some(self.secret.clone()), token, folder, credentials)
     }
 }
 
@@ -372,7 +367,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = masters(folder.path(), &[None]).remove(0);
         let chance = Chance::system();
-        let second = first.rotated(MasterKeys::anew(&chance).unwrap(), &chance).unwrap();
+        let second = first.rotated(MasterKeys::anew(&chance).unwrap()).unwrap();
         let next = masters(folder.path(), &[None]).remove(0);
         assert_eq!(next.cluster.roots(), second.cluster.roots());
         assert_eq!(next.cluster.roots().previous, Some(first.cluster.roots().current));

@@ -6,7 +6,7 @@
 //! * [`supervisor`] — one task that does what a pure machine decides; processes; the control port.
 //! * `metrics` — what `/metrics` shows of every node, and the master's own.
 //! * [`descriptors`] — the limit of open files, and which share of it connections may take.
-//! * `admin` — the pages and commands on `webport`.
+//! * `admin` — the pages and commands on `webport`, and who may; `audit` — who has commanded what.
 //! * [`single`] — one node by itself, for other hosts.
 //! * [`source`] — the config with the apps that there are, for a start, a check and a reload.
 //! * [`check`] — `--check`: what a sound config would start.
@@ -18,6 +18,7 @@
 //! A whole cluster runs in one process with another [`supervisor::process::Launcher`]; see [`start()`].
 
 mod admin;
+mod audit;
 pub mod check;
 pub mod cli;
 pub mod console;

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             umask(of_person);
             new_game(&name, framework)
         }
+        Asked::Token(name, role) => operator_token(&name, &role),
         Asked::Dev => {
             umask(of_person);
             write_game(&args)
@@ -78,6 +79,20 @@ fn new_game(name: &str, framework: Framework) -> anyhow::Result<u8> {
     if let Some(missing) = missing {
         eprintln!("\nmaster: before it builds:\n{missing}");
     }
+    Ok(exit::STOPPED)
+}
+
+/// Makes a token: it is shown here and nowhere else.
+fn operator_token(name: &str, role: &str) -> anyhow::Result<u8> {
+    let name = ffproto::NodeName::try_from(name).context("NAME")?;
+    let token = ffkeys::operator_token(&Ambient::system().chance)?;
+    let hash: String = ffkeys::operator_hash(&token).iter().map(|byte| format!("{byte:02x}")).collect();
+    let entry = format!(r#"{{ "name": "{name}", "role": "{role}", "hash": "sha256:{hash}" }}"#);
+    let shown = zeroize::Zeroizing::new(format!(
+        "{}\n\nThis is the token of {name}, and it is shown this once. Into the config, and then /reload:\n\n  \"master\": {{ \"operators\": [ {entry} ] }}\n",
+        *token
+    ));
+    fftelemetry::print(&shown)?;
     Ok(exit::STOPPED)
 }
 
@@ -223,6 +238,7 @@ async fn cluster(
         launcher: Box::new(launcher),
         console,
         run: Some(run),
+        audit: Some(config.data_dir.join(format!("{}.audit", config.name))),
         keys,
         versions: Versions::told(env(SPEAK_ENV).as_deref()).context(SPEAK_ENV)?,
         ambient,
@@ -297,7 +313,9 @@ async fn teach(handle: Handle, config: Cluster) {
         at
     };
     let web = reach(config.master.webport);
-    let token = if config.master.token.is_some() { " -H \"Authorization: Bearer TOKEN\"" } else { "" };
+    let scheme = if config.master.tls.is_some() { "https" } else { "http" };
+    // On this host its own user needs no token; who listens elsewhere alone is reached with one.
+    let token = if web.ip().is_loopback() { "" } else { " -H \"Authorization: Bearer TOKEN\"" };
     let view = handle.view();
     if let Some(net) = view.nodes.iter().find_map(|node| node.listens.net) {
         // The test client is beside this program in a checkout, and not where a cluster is installed.
@@ -306,6 +324,6 @@ async fn teach(handle: Handle, config: Cluster) {
             info!("  a client  {} {}", client.display(), reach(net));
         }
     }
-    info!("  look      curl{token} http://{web}/status   (or open http://{web}/)");
-    info!("  stop      Ctrl-C, or: curl -X POST{token} http://{web}/stop");
+    info!("  look      curl{token} {scheme}://{web}/status   (or open {scheme}://{web}/)");
+    info!("  stop      Ctrl-C, or: curl -X POST{token} {scheme}://{web}/stop");
 }

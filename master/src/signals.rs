@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use crate::audit::Caller;
 use crate::supervisor::machine::Answer;
 use crate::supervisor::{Handle, Order};
 
@@ -21,6 +22,18 @@ pub enum SignalCommand {
     Reload,
     /// SIGUSR2.
     Detach,
+}
+
+impl SignalCommand {
+    /// Who gives it, for the audit.
+    fn caller(self) -> Caller {
+        match self {
+            Self::Stop => Caller::signal("SIGTERM or SIGINT", "stop"),
+            Self::Kill => Caller::signal("SIGTERM or SIGINT again", "kill"),
+            Self::Reload => Caller::signal("SIGHUP", "reload"),
+            Self::Detach => Caller::signal("SIGUSR2", "detach"),
+        }
+    }
 }
 
 /// Hears signals from its creation on.
@@ -68,7 +81,8 @@ impl Signals {
 
     async fn command(mut self, reload: &Notify, handle: &Handle) {
         loop {
-            let order = match self.next().await {
+            let command = self.next().await;
+            let order = match command {
                 SignalCommand::Stop => {
                     info!("stopping in order; a second signal kills every node at once");
                     Order::StopAll
@@ -86,7 +100,7 @@ impl Signals {
             // The outcome is logged by the supervisor; the next signal must not wait for it.
             let handle = handle.clone();
             tokio::spawn(async move {
-                if let Err(refused) = handle.order(order).await {
+                if let Err(refused) = handle.order_of(&command.caller(), order).await {
                     warn!("refused: {refused}");
                 }
             });
@@ -99,7 +113,8 @@ impl Signals {
 async fn reload_each_time(asked: &Notify, handle: &Handle, manager: Option<&Notifier>) {
     loop {
         asked.notified().await;
-        let reloaded = outcome(handle.order(Order::ReloadWhenFree).await);
+        let caller = SignalCommand::Reload.caller();
+        let reloaded = outcome(handle.order_of(&caller, Order::ReloadWhenFree).await);
         // A manager that does not listen misses it.
         manager.map(|manager| manager.say(&Word::Reloaded(reloaded)));
     }

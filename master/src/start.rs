@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+use crate::audit::Audit;
 use crate::console::Console;
 use crate::descriptors::Shares;
 use crate::keys::MasterKeys;
@@ -29,6 +31,7 @@ use crate::source::Source;
 use crate::supervisor::control::Server;
 use crate::supervisor::event::Event;
 use crate::supervisor::machine::{End, Found};
+use crate::supervisor::operators::Operators;
 use crate::supervisor::process::Launcher;
 use crate::supervisor::rotation::Keyring;
 use crate::supervisor::{Handle, Parts, Shell, TakenOver};
@@ -48,6 +51,8 @@ pub struct Setup {
     pub console: Console,
     /// Where the next master finds what runs; without one it finds nothing.
     pub run: Option<RunFolder>,
+    /// Where it is written down who commands the cluster: the path of the files, without their ends. Without one it is shown only.
+    pub audit: Option<PathBuf>,
     /// Who the nodes are, proven.
     pub keys: MasterKeys,
     /// The versions of the protocol between nodes that the master speaks.
@@ -113,7 +118,8 @@ impl RunningMaster {
 /// # Errors
 /// [`StartError`]; nothing is left open and no process was started.
 pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
-    let Setup { cluster, source, mut launcher, console, run, keys, versions, descriptors, ambient } = setup;
+    let Setup { cluster, source, mut launcher, console, run, audit, keys, versions, descriptors, ambient } =
+        setup;
     let cluster = Arc::new(cluster);
     let left = run.as_ref().map(RunFolder::roster).transpose()?.flatten();
     let left = left.map_or_else(Vec::new, |roster| roster.nodes);
@@ -125,20 +131,33 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
 
     let logs = Logs::new(console);
     let keys = Keyring::new(keys, cluster.name.clone(), versions, &ambient)?;
-    let (local, tokens) = (keys.local(), keys.tokens());
+    let (local, operators) = (keys.local(), Operators::of(&cluster.master.operators));
+    let audit = Audit::open(audit, ambient.clock.clone());
     let desk = run.as_ref().and_then(open_desk);
     let chance = ambient.chance.stream("admin");
     let metrics = ClusterMetrics::new();
     let (cluster_of, logs_of, meter) = (Arc::clone(&cluster), logs.clone(), metrics.meter());
-    let parts =
-        Parts { cluster: cluster_of, sockets, launcher, source, logs: logs_of, run, keys, meter, ambient };
+    let parts = Parts {
+        cluster: cluster_of,
+        sockets,
+        launcher,
+        source,
+        logs: logs_of,
+        run,
+        keys,
+        meter,
+        operators: operators.clone(),
+        ambient,
+    };
     let (mut shell, events) = Shell::new(parts);
     let numbers: Vec<_> = left.into_iter().map(|node| (node.name, node.number)).collect();
     shell.take_over(&numbers, living);
     let feed = shell.events();
     let gatherer = metrics.gatherer();
-    let handle = Handle { events: shell.to_self.clone(), view: shell.view.subscribe(), logs, feed, metrics };
-    let admin = admin::start(&cluster.master, web, tokens, handle.clone(), descriptors.admin, &chance).await;
+    let (events_of, view) = (shell.to_self.clone(), shell.view.subscribe());
+    let handle = Handle { events: events_of, view, logs, feed, metrics, audit };
+    let admin =
+        admin::start(&cluster.master, web, operators, handle.clone(), descriptors.admin, &chance).await;
     let admin = admin.map_err(StartError::Admin)?;
     let stop = CancellationToken::new();
     if let Some(missing) = descriptors.missing(cluster.nodes.len() - place::elsewhere(&cluster).len()) {
@@ -160,8 +179,9 @@ pub async fn start(setup: Setup) -> Result<RunningMaster, StartError> {
         stop: stop.clone(),
     };
     let master = &cluster.master;
+    let scheme = if master.tls.is_some() { "https" } else { "http" };
     let (control_at, admin_at) = (master.rootport, master.webport);
-    info!("cluster `{}`: control at {control_at}, administration at http://{admin_at}", cluster.name);
+    info!("cluster `{}`: control at {control_at}, administration at {scheme}://{admin_at}", cluster.name);
     tokio::spawn(server.serve(control));
     if let Some(desk) = desk {
         let (stop, events) = (stop.clone(), handle.events.clone());

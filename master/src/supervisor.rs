@@ -9,6 +9,7 @@ pub mod feed;
 mod handle;
 mod keeper;
 pub mod machine;
+pub(crate) mod operators;
 pub mod order;
 pub mod plan;
 pub(crate) mod prepare;
@@ -21,6 +22,7 @@ mod shell;
 pub use adopted::Adopted;
 pub use event::Order;
 pub use handle::Handle;
+pub(crate) use handle::result_of;
 #[cfg(test)]
 pub(crate) use shell::moment;
 

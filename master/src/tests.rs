@@ -316,6 +316,7 @@ async fn world_in(ports: [u16; 4], tasks: Tasks, run: Option<&Path>) -> Result<W
     let keys = MasterKeys::load(&cluster, None, &|_| None, &ambient).unwrap();
     let setup = Setup {
         cluster,
+        audit: None,
         keys,
         versions: Versions::OURS,
         descriptors: Shares::of(DESCRIPTORS),

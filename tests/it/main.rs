@@ -15,6 +15,7 @@ mod data;
 mod demo;
 mod dev;
 mod discovery;
+mod door;
 mod encryption;
 mod espoir;
 mod evictions;

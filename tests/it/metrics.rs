@@ -199,16 +199,23 @@ fn outer_address() -> Option<IpAddr> {
 }
 
 #[tokio::test]
-async fn a_nodes_metrics_are_for_its_host_and_for_the_token_and_not_for_strangers() -> Result<()> {
+async fn a_nodes_metrics_are_for_its_host_and_for_operators_and_not_for_strangers() -> Result<()> {
     let Some(outer) = outer_address() else {
         tests::skip::lacks_privilege("this host has no address but loopback");
         return Ok(());
     };
     let fixture = Fixture::trial()?;
     let port = fixture.at("web").port();
+    let operators = format!(
+        r#""operators": [{{ "name": "bob", "role": "read", "hash": "{}" }}]"#,
+        tests::operators::hash("ffop-of-bob")
+    );
     let fixture = fixture
         .replace(&format!("\"webport\": {port}"), &format!("\"webport\": \"0.0.0.0:{port}\""))
-        .replace("\"master\": {", "\"master\": { \"token\": \"a-secret-of-sixteen\",");
+        .replace(
+            "\"master\": {",
+            &format!("\"master\": {{ \"token\": \"a-secret-of-sixteen\", {operators},"),
+        );
     let cluster = Cluster::processes(fixture).await?;
     let (inner, outer) = (SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((outer, port)));
     let status = async |at, headers: &[(&str, &str)]| {
@@ -216,8 +223,8 @@ async fn a_nodes_metrics_are_for_its_host_and_for_the_token_and_not_for_stranger
     };
     assert_eq!(status(inner, &[]).await?, 200);
     assert_eq!(status(outer, &[]).await?, 403);
-    assert_eq!(status(outer, &[("Authorization", "Bearer a-secret-of-sixteem")]).await?, 403);
-    assert_eq!(status(outer, &[("Authorization", "Bearer a-secret-of-sixteen")]).await?, 200);
+    assert_eq!(status(outer, &[("Authorization", "Bearer a-secret-of-sixteen")]).await?, 403);
+    assert_eq!(status(outer, &[("Authorization", "Bearer ffop-of-bob")]).await?, 200);
     // What a stranger says of himself counts for nothing, nor does a page in a browser on this host.
     let claims = [("X-Real-IP", "127.0.0.1"), ("X-Forwarded-For", "127.0.0.1"), ("Host", "127.0.0.1")];
     assert_eq!(status(outer, &claims).await?, 403);
@@ -306,8 +313,13 @@ async fn promtool_has_nothing_to_say_against_the_metrics() -> Result<()> {
 
 #[tokio::test]
 async fn prometheus_scrapes_through_a_reload_without_a_gap_and_no_counter_goes_back() -> Result<()> {
-    let cluster = Cluster::processes(Fixture::replaced()?).await?;
-    let Some(prometheus) = Prometheus::start(cluster.at("admin")).await? else { return cluster.stop().await };
+    let operators = format!(
+        r#""master": {{ "operators": [{{ "name": "prometheus", "role": "read", "hash": "{}" }}],"#,
+        tests::operators::hash("ffop-of-prometheus")
+    );
+    let cluster = Cluster::processes(Fixture::replaced()?.replace("\"master\": {", &operators)).await?;
+    let started = Prometheus::start(cluster.at("admin"), "ffop-of-prometheus").await?;
+    let Some(prometheus) = started else { return cluster.stop().await };
     let mut client = cluster.client().await?;
     let scrapes = async |client: &mut tests::client::Client, more: usize| {
         let count = async || {

@@ -40,6 +40,14 @@ impl Browser {
     /// # Errors
     /// It does not start.
     pub async fn start() -> Result<Option<Self>> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_with(more: &[&str]) -> Result<Option<Self>> {
         let needed = std::env::var_os("FF_TEST_BROWSER");
         let profile = tempfile::Builder::new().prefix("browser-").tempdir()?;
         let known = needed.iter().filter_map(|program| program.to_str()).chain(PROGRAMS);
@@ -48,6 +56,7 @@ impl Browser {
             let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
             let started = Command::new(program)
                 .args(arguments)
+                .args(more)
                 .args(["--remote-debugging-port=0", "--no-first-run", "--window-size=1000,760"])
                 .arg(format!("--user-data-dir={}", profile.path().display()))
                 .stdin(Stdio::null())

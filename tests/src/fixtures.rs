@@ -288,12 +288,6 @@ impl Fixture {
         Self::new(&text.replace("LIMITS", limits))
     }
 
-    /// `master.token`, if there is one.
-    #[must_use]
-    pub fn token(&self) -> Option<&str> {
-        self.text.split_once("\"token\": \"")?.1.split('"').next()
-    }
-
     /// Where the port of that name is.
     ///
     /// # Panics

@@ -295,17 +295,18 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that asks `target` for its `/metrics` twice a second; `None` skips the test.
+    /// Starts one, as another user of this host, that asks `target` for its `/metrics` twice a second, by an operator's token; `None`
+    /// skips the test.
     ///
     /// # Errors
     /// It does not start.
-    pub async fn start(target: SocketAddr) -> Result<Option<Self>> {
+    pub async fn start(target: SocketAddr, token: &str) -> Result<Option<Self>> {
         let Some(program) = program("prometheus") else { return Ok(None) };
         let (folder, port) = (folder()?, free_port()?);
         let config = folder.path().join("prometheus.yml");
         let text = format!(
             "global: {{ scrape_interval: 500ms, scrape_timeout: 500ms }}\n\
-             scrape_configs: [{{ job_name: cluster, static_configs: [{{ targets: ['{target}'] }}] }}]\n"
+             scrape_configs: [{{ job_name: cluster, authorization: {{ credentials: '{token}' }}, static_configs: [{{ targets: ['{target}'] }}] }}]\n"
         );
         std::fs::write(&config, text)?;
         let start = || {

@@ -10,13 +10,16 @@ use crate::conf::Conf;
 use crate::database::database;
 use crate::fields::Fields;
 use crate::limits;
-use crate::model::{Backoff, Cluster, Login, Master, Memcached, Node, Parent, Restart, SecondLogin, Token};
+use crate::model::{
+    Backoff, Cluster, Login, Master, Memcached, Node, Operator, OperatorRole, Parent, Restart, SecondLogin,
+    Tls, Token,
+};
 use crate::nodes::Draft;
 use crate::parents::Link;
 use crate::ports::own_host;
 use crate::report::Report;
-use crate::value::Value;
-use crate::{rights, routes};
+use crate::value::{Placed, Value};
+use crate::{operators, rights, routes};
 
 /// The cluster of a config without faults; `None` when it has one.
 pub(crate) fn cluster(
@@ -67,6 +70,9 @@ fn master(fields: &Fields, folder: &Path) -> Option<Master> {
         webport: fields.listen("webport")?,
         roothost: fields.text("roothost").unwrap_or("localhost").to_owned(),
         token: token(fields, folder),
+        operators: fields.list("operators").iter().filter_map(operator).collect(),
+        tls: fields.section("tls").and_then(|fields| tls(fields, folder)),
+        plain_http: fields.bool("plain_http").unwrap_or(false),
         encrypt: match fields.text("encrypt") {
             Some("always") => Encrypt::Always,
             Some("never") => Encrypt::Never,
@@ -84,6 +90,20 @@ fn token(fields: &Fields, folder: &Path) -> Option<Token> {
     let place = fields.section("token")?;
     let file = place.text("file").map(|file| Token::File(folder.join(file)));
     file.or_else(|| place.text("credential").map(|name| Token::Credential(name.to_owned())))
+}
+
+fn operator(placed: &Placed) -> Option<Operator> {
+    let fields = placed.fields()?;
+    let role = if fields.text("role")? == "operate" { OperatorRole::Operate } else { OperatorRole::Read };
+    Some(Operator {
+        name: fields.text("name")?.to_owned(),
+        role,
+        hash: operators::hash(fields.text("hash")?)?,
+    })
+}
+
+fn tls(fields: &Fields, folder: &Path) -> Option<Tls> {
+    Some(Tls { cert: folder.join(fields.text("cert")?), key: folder.join(fields.text("key")?) })
 }
 
 fn restart(fields: &Fields) -> Restart {

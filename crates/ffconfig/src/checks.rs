@@ -9,13 +9,17 @@ use crate::limits;
 use crate::nodes::Draft;
 use crate::report::Report;
 use crate::value::Entry;
-use crate::{database, ports};
+use crate::{database, operators, ports};
 
 /// Checks everything that no single key can say.
 pub(crate) fn check(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>) {
     let master = root.section("master");
     ports::check(master, drafts, report);
     check_token(master, drafts, report);
+    if let Some(master) = master {
+        operators::check(master, report);
+        check_https(master, report);
+    }
     check_encrypt(master, drafts, report);
     check_memcached(root, drafts, report);
     if let Some(db) = root.section("db") {
@@ -54,6 +58,21 @@ fn check_token(master: Option<&Fields>, drafts: &[Draft<'_>], report: &mut Repor
                 report.fault(fields.place_of(key), message);
             }
         }
+    }
+}
+
+/// A token that is sent in the clear is everybody's on the way.
+fn check_https(master: &Fields, report: &mut Report<'_>) {
+    let Some(listen) = master.listen("webport").filter(|listen| is_beyond_loopback(*listen)) else { return };
+    let (place, encrypts) = (master.place_of("webport"), master.given("tls"));
+    if !encrypts && master.bool("plain_http") != Some(true) {
+        let message = format!(
+            "{listen} is beyond loopback: that needs `master.tls`, or `\"plain_http\": true` behind something that encrypts"
+        );
+        report.fault(place, message);
+    } else if !encrypts {
+        let message = format!("{listen} speaks HTTP: who is on the way to it reads the operators' tokens");
+        report.warn(master.place_of("plain_http"), message);
     }
 }
 

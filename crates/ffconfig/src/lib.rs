@@ -23,6 +23,7 @@ mod load;
 pub mod model;
 mod nearest;
 mod nodes;
+mod operators;
 mod parents;
 mod ports;
 mod processes;
@@ -43,8 +44,8 @@ pub use diff::{Diff, diff};
 pub use finding::{Finding, LoadError};
 pub use load::{FILE_BYTES_MAX, Loaded, load, load_appmain, load_with_apps, parse};
 pub use model::{
-    Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Parent,
-    Restart, Route, RouteRule, SecondLogin, SlowClient, Target, Token,
+    Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Operator,
+    OperatorRole, Parent, Restart, Route, RouteRule, SecondLogin, SlowClient, Target, Tls, Token,
 };
 pub use nearest::nearest;
 pub use rights::{Nets, Rights};

@@ -146,9 +146,14 @@ pub struct Master {
     pub webport: Listen,
     /// `roothost`: where nodes find the master. Default `localhost`.
     pub roothost: String,
-    /// `token`: what the cluster's keys are made of, and the Bearer token that webport asks for.
-    /// Required when a rootport or webport listens beyond loopback.
+    /// `token`: what the cluster's keys are made of. Required when a rootport or webport listens beyond loopback.
     pub token: Option<Token>,
+    /// `operators`: who may look at and command the cluster over HTTP. Default: the master's own user and root, on its host.
+    pub operators: Vec<Operator>,
+    /// `tls`: the certificate that webport shows. Required when webport listens beyond loopback, unless `plain_http` says otherwise.
+    pub tls: Option<Tls>,
+    /// `plain_http`: webport speaks HTTP that everybody on the way reads, also beyond loopback. Default: no.
+    pub plain_http: bool,
     /// `encrypt`: when links and control connections are encrypted. Default: when they leave their host.
     pub encrypt: Encrypt,
     /// `log`: the file that the master's log is appended to, besides the terminal; in the config's folder.
@@ -164,11 +169,58 @@ impl fmt::Debug for Master {
             .field("webport", &self.webport)
             .field("roothost", &self.roothost)
             .field("token", &self.token)
+            .field("operators", &self.operators)
+            .field("tls", &self.tls)
+            .field("plain_http", &self.plain_http)
             .field("encrypt", &self.encrypt)
             .field("log", &self.log)
             .field("restart", &self.restart)
             .finish()
     }
+}
+
+/// An operator of `master.operators`: whoever sends the token of that hash. Its `Debug` does not show the hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Operator {
+    /// `name`: who it is, in the audit and as user name in a browser. Required, and nobody else's.
+    pub name: String,
+    /// `role`: what the operator may do. Required.
+    pub role: OperatorRole,
+    /// `hash`: the SHA-256 of the operator's token. Required.
+    pub hash: [u8; 32],
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.role)
+    }
+}
+
+/// What an operator may do. The greater one may do all that the lesser may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OperatorRole {
+    /// `read`: to look.
+    Read,
+    /// `operate`: to command, too.
+    Operate,
+}
+
+impl fmt::Display for OperatorRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+        })
+    }
+}
+
+/// `master.tls`: the files, in PEM, of the certificate that webport shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// `cert`: the certificate, followed by those that vouch for it.
+    pub cert: PathBuf,
+    /// `key`: its private key.
+    pub key: PathBuf,
 }
 
 /// Where a cluster's token stands. Its `Debug` does not show it.

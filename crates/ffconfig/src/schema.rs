@@ -182,8 +182,8 @@ pub const COUNT_MAX: u64 = 1000;
 pub const TOKEN_CHARS_MIN: usize = 16;
 
 static SECTIONS: &[&Section] = &[
-    &TOP, &MASTER, &TOKEN, &RESTART, &SERVER, &REMOTE, &ROUTE, &RIGHTS, &LOGIN, &DB, &MEMCACHED, &CLIENT,
-    &LIMITS,
+    &TOP, &MASTER, &TOKEN, &OPERATOR, &TLS, &RESTART, &SERVER, &REMOTE, &ROUTE, &RIGHTS, &LOGIN, &DB,
+    &MEMCACHED, &CLIENT, &LIMITS,
 ];
 
 pub(crate) static TOP: Section = Section {
@@ -241,17 +241,34 @@ pub(crate) static TOP: Section = Section {
 
 pub(crate) static MASTER: Section = Section {
     place: "master",
-    reload: "The running master takes `token` (a rotation of the keys, docs/operations.md) and `restart`; another change is refused with 409, and taken when the master is started anew.",
+    reload: "The running master takes `token` (a rotation of the keys, docs/operations.md), `operators` and `restart`, and reads the files of `tls` again; another change is refused with 409, and taken when the master is started anew.",
     shorthand: None,
     keys: &[
         key("rootport", ValueKind::Listen, "Where nodes register.").required(),
-        key("webport", ValueKind::Listen, "Administration over HTTP.").required(),
+        key("webport", ValueKind::Listen, "Administration over HTTP, or over HTTPS where `tls` is given. Beyond loopback it needs `tls`.").required(),
         key("roothost", ValueKind::Text, "Where nodes find the master.").or("\"localhost\""),
         key(
             "token",
             ValueKind::Token(&TOKEN),
-            "What the cluster's keys are made of, and what is asked for as Bearer token on `webport`. A text of at least 16 characters, or an object that says where only the master finds it. Required as soon as a rootport or webport, the master's or a node's, listens beyond loopback; without one the master makes a secret of its own.",
+            "What the cluster's keys are made of; no HTTP request takes it. A text of at least 16 characters, or an object that says where only the master finds it. Required as soon as a rootport or webport, the master's or a node's, listens beyond loopback; without one the master makes a secret of its own.",
         ),
+        key(
+            "operators",
+            ValueKind::List(&ValueKind::Section(&OPERATOR)),
+            "Who may look at and command the cluster over HTTP, each with a token of their own (docs/security.md). On the master's host its own user and root need none.",
+        )
+        .or("[]"),
+        key(
+            "tls",
+            ValueKind::Section(&TLS),
+            "The certificate of `webport`, which speaks HTTPS and nothing else then. Absent: it speaks HTTP, on loopback.",
+        ),
+        key(
+            "plain_http",
+            ValueKind::Bool,
+            "Whether `webport` may speak HTTP beyond loopback, where everybody on the way reads tokens: behind something that encrypts. The master warns of it at each start.",
+        )
+        .or("false"),
         key(
             "encrypt",
             ValueKind::OneOf("auto", "always", "never"),
@@ -282,6 +299,42 @@ pub(crate) static TOKEN: Section = Section {
             ValueKind::Name,
             "The name of a credential that systemd hands over (`LoadCredential=`).",
         ),
+    ],
+};
+
+pub(crate) static OPERATOR: Section = Section {
+    place: "master.operators[]",
+    reload: "As `master`: who is gone from the list is refused from then on.",
+    shorthand: None,
+    keys: &[
+        key("name", ValueKind::Name, "Who it is: in the audit, and as the user name in a browser.").required(),
+        key("role", ValueKind::Either("read", "operate"), "`read` looks, `operate` commands, too.").required(),
+        key(
+            "hash",
+            ValueKind::Text,
+            "`sha256:` and the SHA-256 of the token in hexadecimal. `master token NAME --role ROLE` makes a token and its entry.",
+        )
+        .required(),
+    ],
+};
+
+pub(crate) static TLS: Section = Section {
+    place: "master.tls",
+    reload: "Other files are taken when the master is started anew. What stands in the files is read again by `/reload`, and when they change.",
+    shorthand: None,
+    keys: &[
+        key(
+            "cert",
+            ValueKind::Text,
+            "The certificate in PEM, followed by those that vouch for it; relative to the config's folder.",
+        )
+        .required(),
+        key(
+            "key",
+            ValueKind::Text,
+            "Its private key in PEM, relative to the config's folder. Only its owner may read it.",
+        )
+        .required(),
     ],
 };
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ffnet::admission::Bounds;
 
+use crate::certificates::Certificates;
 use crate::places::KEPT;
 use crate::upstream::Upstream;
 
@@ -17,6 +18,17 @@ pub struct FrontConfig {
     pub timeouts: Timeouts,
     /// How many connections are open at a time.
     pub places: Places,
+    /// What the front asks of each connection.
+    pub asks: Asks,
+}
+
+/// What a front asks of each connection; by default nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Asks {
+    /// Who is at its other end: each request has its [`Peer`](crate::Peer) then.
+    pub peer: bool,
+    /// TLS, with this certificate. Such a connection cannot move to another process: it ends with its answer there.
+    pub tls: Option<Arc<Certificates>>,
 }
 
 /// The places of a front: how many connections are open at a time, and for whom some are kept.

@@ -19,10 +19,12 @@ use tracing::debug;
 
 use crate::config::{FrontConfig, Timeouts};
 use crate::monitor::Monitor;
+use crate::owner::Asked;
 use crate::phase::Phase;
 use crate::places::Place;
 use crate::prefixed_stream::PrefixedStream;
 use crate::proxy::Proxy;
+use crate::socket::Socket;
 
 /// The bytes that a connection may hold of a request that is not whole.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -37,6 +39,8 @@ type Http = http1::Connection<TokioIo<PrefixedStream>, Proxy>;
 pub(crate) struct Client {
     pub(crate) address: IpAddr,
     pub(crate) place: Place,
+    /// Both ends, where the front asks who is at the other one.
+    pub(crate) asked: Option<Asked>,
 }
 
 /// Why a connection is not served here any more.
@@ -49,28 +53,31 @@ pub(crate) enum End {
 
 /// Serves a connection, of which `unread` has been read before.
 pub(crate) async fn serve(
-    stream: TcpStream,
+    stream: Socket,
     client: Client,
     unread: Bytes,
     config: &FrontConfig,
     phases: &mut watch::Receiver<Phase>,
 ) -> End {
     let monitor = Monitor::new(client.place);
+    let encrypted = stream.is_encrypted();
     let stream = PrefixedStream::new(stream, unread, monitor.clone());
-    let proxy = Proxy::new(config, client.address, monitor.clone());
+    let proxy = Proxy::new(config, (client.address, client.asked, encrypted), monitor.clone());
     let http = http1::Builder::new()
         .preserve_header_case(true)
         .max_buf_size(READ_BYTES_MAX)
         // Silence is judged by the monitor.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), proxy);
-    Served { http, monitor, timeouts: config.timeouts }.run(phases).await
+    Served { http, monitor, timeouts: config.timeouts, encrypted }.run(phases).await
 }
 
 struct Served {
     http: Http,
     monitor: Arc<Monitor>,
     timeouts: Timeouts,
+    /// The keys of TLS are here: the connection cannot move.
+    encrypted: bool,
 }
 
 /// The result of polling.
@@ -83,8 +90,12 @@ impl Served {
     async fn run(mut self, phases: &mut watch::Receiver<Phase>) -> End {
         loop {
             let phase = *phases.borrow_and_update();
-            self.monitor.traffic.lock().hold(matches!(phase, Phase::Retires { .. }));
-            if let Phase::Ends { .. } = phase {
+            self.monitor.traffic.lock().hold(matches!(phase, Phase::Retires { .. }) && !self.encrypted);
+            let retires = matches!(phase, Phase::Retires { .. });
+            if retires && self.encrypted {
+                self.monitor.traffic.lock().pin();
+            }
+            if matches!(phase, Phase::Ends { .. }) || retires && self.encrypted {
                 Pin::new(&mut self.http).graceful_shutdown();
             }
             let look = phase.until().map_or(Instant::now() + LOOK, |until| until.min(Instant::now() + LOOK));
@@ -111,8 +122,10 @@ impl Served {
             };
             match turn {
                 HttpTurn::CanMove if self.is_between_requests() => {
-                    let (stream, unread) = self.into_parts();
-                    return End::Moves(stream, unread);
+                    return match self.into_parts() {
+                        (Socket::Plain(stream), unread) => End::Moves(stream, unread),
+                        (Socket::Encrypted(_), _) => End::Closed,
+                    };
                 }
                 // It ends after its answer, as at a stop.
                 HttpTurn::CanMove => self.monitor.traffic.lock().pin(),
@@ -148,7 +161,7 @@ impl Served {
         matches!(polled, Poll::Ready(Ok(())))
     }
 
-    fn into_parts(self) -> (TcpStream, Bytes) {
+    fn into_parts(self) -> (Socket, Bytes) {
         let parts = self.http.into_parts();
         parts.io.into_inner().into_parts(parts.read_buf)
     }
@@ -175,7 +188,7 @@ fn poll(http: &mut Http, monitor: &Monitor, cx: &mut Context<'_>, phase: Phase) 
 }
 
 /// Carries both directions of an upgraded connection until it ends. Such a connection cannot move.
-async fn tunnel(mut client: TcpStream, unread: Bytes, upgraded: OnUpgrade) {
+async fn tunnel(mut client: Socket, unread: Bytes, upgraded: OnUpgrade) {
     let upgraded = match timeout(UPGRADE_WAIT, upgraded).await {
         Ok(Ok(upgraded)) => upgraded,
         Ok(Err(e)) => return debug!("webport: no upgrade: {e}"),

@@ -11,21 +11,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use crate::certificates::Certificates;
 use crate::config::FrontConfig;
 use crate::connection::{self, Client, End};
+use crate::owner::{Asked, Ends, Owners};
 use crate::phase::Phase;
 use crate::places::FrontAdmission;
+use crate::socket::Socket;
 
 /// The pause after a failed `accept`: without it, a process without free descriptors would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The answer to a request that is not encrypted and should be.
+const NO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 29\r\n\r\nthis port speaks HTTPS alone\n";
 
 /// A connection that another process can go on with: its socket, and what has been read of its next request.
 pub type Handoff = (StdStream, Vec<u8>);
@@ -43,6 +51,10 @@ struct FrontShared {
     phase: watch::Sender<Phase>,
     open: watch::Sender<Open>,
     admission: FrontAdmission,
+    /// Encrypts what is accepted.
+    tls: Option<Arc<ServerConfig>>,
+    /// Finds who is at the other end of connections.
+    owners: Arc<Owners>,
     /// Takes the connections of a retirement.
     taker: Mutex<Option<mpsc::Sender<(TcpStream, Bytes)>>>,
 }
@@ -66,7 +78,10 @@ impl Front {
             let _here = runtime.enter();
             TcpListener::from_std(listener)?
         };
+        let tls = config.asks.tls.as_ref().map(Certificates::settings).transpose()?;
         let shared = Arc::new(FrontShared {
+            tls,
+            owners: Arc::new(Owners::new()),
             admission: FrontAdmission::new(config.places),
             config,
             runtime,
@@ -203,7 +218,14 @@ impl FrontShared {
     fn take_in(self: &Arc<Self>, stream: TcpStream, unread: Bytes) {
         let Ok(peer) = stream.peer_addr() else { return };
         let place = self.admission.take_in(peer.ip());
-        self.open(stream, Client { address: peer.ip(), place }, unread);
+        let asked = self.asked(&stream);
+        self.open(stream, Client { address: peer.ip(), place, asked }, unread);
+    }
+
+    /// What is to be known of a connection, where that is asked for.
+    fn asked(&self, stream: &TcpStream) -> Option<Asked> {
+        let ends = self.config.asks.peer.then(|| Ends::of(stream).ok()).flatten()?;
+        Some(Asked { ends, owners: self.owners.clone() })
     }
 
     fn open(self: &Arc<Self>, stream: TcpStream, client: Client, unread: Bytes) {
@@ -213,13 +235,20 @@ impl FrontShared {
     }
 
     async fn serve(&self, stream: TcpStream, mut client: Client, unread: Bytes) {
-        let address = client.address;
+        let (address, asked) = (client.address, client.asked.clone());
         // Whole answers are written at once, so the kernel's coalescing would only add delay.
         let _ = stream.set_nodelay(true);
         let mut phases = self.phase.subscribe();
+        if let Some(tls) = &self.tls {
+            let Some(stream) = self.encrypt(tls, stream, &client, &mut phases).await else { return };
+            // It never moves.
+            connection::serve(stream, client, unread, &self.config, &mut phases).await;
+            return;
+        }
         let mut one = (stream, unread);
         loop {
             let (stream, unread) = one;
+            let stream = Socket::Plain(stream);
             one = match connection::serve(stream, client, unread, &self.config, &mut phases).await {
                 End::Closed => return,
                 End::Moves(stream, unread) => (stream, unread),
@@ -231,7 +260,39 @@ impl FrontShared {
             if let Phase::Retires { .. } = *self.phase.borrow() {
                 return debug!("webport: a connection was cut: nobody takes it any more");
             }
-            client = Client { address, place: self.admission.take_in(address) };
+            client = Client { address, place: self.admission.take_in(address), asked: asked.clone() };
+        }
+    }
+
+    /// Shakes hands, within the time that a request's head has; who is not done when others need the place, or when this front
+    /// stops serving, is cut.
+    async fn encrypt(
+        &self,
+        tls: &Arc<ServerConfig>,
+        stream: TcpStream,
+        client: &Client,
+        phases: &mut watch::Receiver<Phase>,
+    ) -> Option<Socket> {
+        let shakes = async {
+            let mut first = [0];
+            if stream.peek(&mut first).await? > 0 && first != [ffnet::tls::FIRST_BYTE] {
+                // Who speaks HTTP here gets one line; it is not read what for.
+                let _ = stream.try_write(NO_TLS);
+                return Err(io::Error::other("it does not speak TLS"));
+            }
+            TlsAcceptor::from(tls.clone()).accept(stream).await
+        };
+        tokio::select! {
+            shaken = timeout(self.config.timeouts.head, shakes) => match shaken {
+                Ok(Ok(stream)) => Some(Socket::Encrypted(Box::new(stream))),
+                Ok(Err(e)) => {
+                    debug!("webport: no TLS: {e}");
+                    None
+                }
+                Err(_) => None,
+            },
+            () = client.place.slot.evicted() => None,
+            _ = phases.wait_for(|phase| *phase != Phase::Serves) => None,
         }
     }
 
@@ -273,7 +334,8 @@ async fn accept(listener: TcpListener, shared: Arc<FrontShared>) {
                 Ok((stream, from)) => {
                     // Where an address has too many requests running, its next connection ends.
                     if let Some(place) = shared.admission.admit(from.ip()) {
-                        shared.open(stream, Client { address: from.ip(), place }, Bytes::new());
+                        let asked = shared.asked(&stream);
+                        shared.open(stream, Client { address: from.ip(), place, asked }, Bytes::new());
                     }
                     // In a flood of connections, one that has sent its request is not idle any more when the next ones come.
                     yield_now().await;

@@ -10,24 +10,31 @@
 //!
 //! Only `web_server` names Rocket; a front takes any HTTP/1.1 server.
 
+mod certificates;
 mod config;
 mod connection;
 mod front;
 mod host;
 mod monitor;
 mod own_descriptor;
+mod owner;
+mod peer;
 mod phase;
 mod places;
 mod prefixed_stream;
 mod proxy;
 mod secret;
+mod socket;
 mod traffic;
 mod upstream;
 mod web_server;
 
-pub use config::{FrontConfig, Places, Timeouts};
+pub use certificates::{CertificateError, Certificates};
+pub use config::{Asks, FrontConfig, Places, Timeouts};
 pub use front::{Front, Handoff, Retirement};
 pub use host::is_loopback_host;
+pub use owner::Owner;
+pub use peer::{BadPeer, PEER_HEADER, Peer};
 pub use secret::is_same_secret;
 pub use upstream::Upstream;
 pub use web_server::{StartError, WebServer};

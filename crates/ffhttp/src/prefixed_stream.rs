@@ -7,26 +7,26 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::monitor::Monitor;
+use crate::socket::Socket;
 
 /// The socket of one HTTP connection: reads give `unread` first.
 #[derive(Debug)]
 pub(crate) struct PrefixedStream {
-    stream: TcpStream,
+    stream: Socket,
     unread: Bytes,
     monitor: Arc<Monitor>,
 }
 
 impl PrefixedStream {
-    pub(crate) fn new(stream: TcpStream, unread: Bytes, monitor: Arc<Monitor>) -> Self {
+    pub(crate) fn new(stream: Socket, unread: Bytes, monitor: Arc<Monitor>) -> Self {
         Self { stream, unread, monitor }
     }
 
     /// The socket, and what was read of it after `read`, which was taken from here and not used.
-    pub(crate) fn into_parts(self, read: Bytes) -> (TcpStream, Bytes) {
+    pub(crate) fn into_parts(self, read: Bytes) -> (Socket, Bytes) {
         let unread = if self.unread.is_empty() {
             read
         } else {

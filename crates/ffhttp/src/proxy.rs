@@ -24,6 +24,8 @@ use tracing::{debug, warn};
 
 use crate::config::FrontConfig;
 use crate::monitor::Monitor;
+use crate::owner::Asked;
+use crate::peer::Peer;
 use crate::upstream::{SECRET, Upstream};
 
 /// The header in which the web server finds the client's address; what a client says there is replaced.
@@ -31,6 +33,16 @@ pub(crate) const REAL_IP: &str = "X-Real-IP";
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PEER: HeaderName = HeaderName::from_static("x-ff-peer");
+/// The headers by which a proxy says that it is one.
+const OF_PROXIES: [HeaderName; 6] = [
+    X_REAL_IP,
+    X_FORWARDED_FOR,
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    header::FORWARDED,
+    header::VIA,
+];
 /// The headers that are meant for the next hop only (RFC 9110, 7.6.1), besides what `Connection` names.
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
@@ -49,9 +61,15 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(config: &FrontConfig, client: IpAddr, monitor: Arc<Monitor>) -> Self {
+    /// Of a client: its address, both ends of its connection where its front asks who it is, and whether the connection is encrypted.
+    pub(crate) fn new(
+        config: &FrontConfig,
+        (client, asked, encrypted): (IpAddr, Option<Asked>, bool),
+        monitor: Arc<Monitor>,
+    ) -> Self {
         let (server, always) = (config.upstream.clone(), config.places.always);
-        Self { exchange: Exchange { server, always, client, monitor, upstream: Arc::default() } }
+        let upstream = Arc::default();
+        Self { exchange: Exchange { server, always, client, asked, encrypted, monitor, upstream } }
     }
 }
 
@@ -82,11 +100,27 @@ struct Exchange {
     server: Arc<Upstream>,
     always: &'static [&'static str],
     client: IpAddr,
+    /// Both ends of the connection, where its front asks who is at the other one.
+    asked: Option<Asked>,
+    encrypted: bool,
     monitor: Arc<Monitor>,
     upstream: Arc<Mutex<Option<SendRequest<Upload>>>>,
 }
 
 impl Exchange {
+    /// The peer of a request with these headers, looked up now. Whose owner cannot be found has none.
+    async fn peer(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let Asked { ends, owners } = self.asked.as_ref()?;
+        let forwarded = OF_PROXIES.iter().any(|name| headers.contains_key(name));
+        let owner = owners.of(*ends).await.unwrap_or_else(|e| {
+            warn!("webport: the owner of a connection over loopback cannot be found: {e}");
+            None
+        });
+        let (client, server) = (ends.client, ends.server);
+        let peer = Peer { client, server, owner, encrypted: self.encrypted, forwarded };
+        HeaderValue::try_from(peer.to_string()).ok()
+    }
+
     async fn answer(&self, mut request: Request<Upload>) -> Response<AnswerBody> {
         let Some(uri) = path_of(&request) else {
             return plain(StatusCode::NOT_IMPLEMENTED, "this is no proxy for other servers");
@@ -103,7 +137,12 @@ impl Exchange {
         *request.version_mut() = Version::HTTP_11;
         // This front's own end of an upgrade is not the web server's.
         drop(hyper::upgrade::on(&mut request));
+        let peer = self.peer(request.headers()).await;
         prepare(request.headers_mut(), self.client);
+        request.headers_mut().remove(PEER);
+        if let Some(peer) = peer {
+            request.headers_mut().insert(PEER, peer);
+        }
         request.headers_mut().insert(SECRET, self.server.secret());
         match self.send(request).await {
             Ok(answer) => self.pass(answer),

@@ -57,6 +57,11 @@ impl Upstream {
         Self { address, secret, way: Mutex::new(way) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// What a front says with each request.
     pub(crate) fn secret(&self) -> HeaderValue {
         self.secret.clone()

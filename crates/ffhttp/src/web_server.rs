@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::config::{FrontConfig, Places, Timeouts};
+use crate::config::{Asks, FrontConfig, Places, Timeouts};
 use crate::front::Front;
 use crate::proxy;
 use crate::secret::is_same_secret;
@@ -76,8 +76,28 @@ impl WebServer {
     /// # Errors
     /// The socket cannot be used.
     pub fn front(&self, listener: TcpListener, timeouts: Timeouts, places: Places) -> io::Result<Front> {
-        let config = FrontConfig { upstream: self.upstream.clone(), timeouts, places };
+        self.asking_front(listener, timeouts, places, Asks::default())
+    }
+
+    /// The same, for a front that asks something of each connection.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn asking_front(
+        &self,
+        listener: TcpListener,
+        timeouts: Timeouts,
+        places: Places,
+        asks: Asks,
+    ) -> io::Result<Front> {
+        let config = FrontConfig { upstream: self.upstream.clone(), timeouts, places, asks };
         Front::start(listener, config, self.runtime.clone())
+    }
+
+    /// Where Rocket listens.
+    #[cfg(test)]
+    pub(crate) fn inner_address(&self) -> std::net::SocketAddr {
+        self.upstream.address()
     }
 
     /// A connection to Rocket, as a front makes it.

@@ -6,7 +6,8 @@
 //! * [`NameKey`] — what a key file holds: makes the keys of starts of one name;
 //! * [`TrustRoots`] — the public keys that credentials are checked by: the current one and, until the next rotation, the
 //!   one before it;
-//! * [`TokenCheck`] — by which a node knows the token of who asks it over HTTP, without having it.
+//! * [`operator_token`] — what an operator shows at the master's webport, and its hash, which the config has;
+//! * [`TokenCheck`] — by which nodes of releases before knew the cluster's token.
 //!
 //! A node never gets the secret, nor a key that signs for others: what is stolen from it makes nobody else.
 
@@ -14,6 +15,7 @@ mod cluster;
 mod key;
 mod name_key;
 mod node;
+mod operator;
 mod roots;
 mod secret;
 mod token;
@@ -22,6 +24,7 @@ pub use cluster::ClusterKeys;
 pub use key::KeyError;
 pub use name_key::NameKey;
 pub use node::NodeKeys;
+pub use operator::{operator_hash, operator_token};
 pub use roots::{CredentialFault, TrustRoots, verify};
 pub use secret::{BadSecret, ClusterSecret};
-pub use token::{TokenCheck, TokenLooks};
+pub use token::TokenCheck;

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ffambient::Chance;
-use ffconfig::{Cluster, Token};
-use ffkeys::{ClusterKeys, ClusterSecret, KeyError, NodeKeys, TokenCheck};
+use ffkeys::{ClusterKeys, ClusterSecret, KeyError, NodeKeys};
 use ffproto::{Incarnation, Versions};
 use tokio::sync::watch;
 
@@ -74,11 +73,6 @@ impl KeySource {
 }
 
 /// The keys of a cluster in one process, which end with it.
-pub(crate) fn keys_of_all(cluster: &Cluster, chance: &Chance) -> Result<ClusterKeys, KeyError> {
-    let keys = ClusterKeys::new(&ClusterSecret::new(chance)?, 0, None)?;
-    let token = cluster.master.token.as_ref().and_then(Token::text);
-    Ok(match token {
-        Some(token) => keys.with_token(TokenCheck::of(token, chance)?),
-        None => keys,
-    })
+pub(crate) fn keys_of_all(chance: &Chance) -> Result<ClusterKeys, KeyError> {
+    ClusterKeys::new(&ClusterSecret::new(chance)?, 0, None)
 }

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ffambient::{Ambient, Chance, Clock};
-use ffconfig::Limits;
-use ffkeys::{NodeKeys, TokenLooks, TrustRoots};
+use ffconfig::{Limits, Operator};
+use ffhttp::is_same_secret;
+use ffkeys::{NodeKeys, TrustRoots, operator_hash};
 use ffnet::handshake::{HandshakeError, Local};
 use ffproto::credential::PublicKey;
 use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, Versions};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use counters::Counters;
@@ -38,7 +38,7 @@ pub(crate) struct Identity(Arc<Inner>);
 struct Inner {
     cluster_name: ClusterName,
     keys: OwnKeys,
-    token_looks: Mutex<TokenLooks>,
+    operators: Vec<Operator>,
     encrypt: Encrypt,
     config: ffconfig::Node,
     incarnation: Incarnation,
@@ -67,7 +67,7 @@ impl Identity {
         Self(Arc::new(Inner {
             cluster_name: cluster.name.clone(),
             keys,
-            token_looks: Mutex::default(),
+            operators: cluster.master.operators.clone(),
             encrypt: cluster.master.encrypt,
             config,
             incarnation,
@@ -169,12 +169,11 @@ impl Identity {
         &self.0.cluster_name
     }
 
-    /// Whether that is the cluster's token; of a cluster without one, nothing is: see [`TokenLooks`].
+    /// Whether that is the token of an operator, by the config that this node was started with. Each role may look.
     #[cfg_attr(not(feature = "web"), allow(dead_code, reason = "only the web server asks"))]
-    pub(crate) fn is_token(&self, given: &str) -> bool {
-        let keys = self.0.keys.keys.borrow().clone();
-        let is_token = |check| self.0.token_looks.lock().is_token(check, given, self.now_ms());
-        keys.as_ref().and_then(|keys| keys.token()).is_some_and(is_token)
+    pub(crate) fn is_operators_token(&self, given: &str) -> bool {
+        let hash = operator_hash(given);
+        self.0.operators.iter().fold(false, |found, operator| found | is_same_secret(&hash, &operator.hash))
     }
 
     /// Whether those keys are of this start of this node.

@@ -241,7 +241,7 @@ pub async fn run_all(
     ambient: &Ambient,
 ) -> Result<(), AllError> {
     let (hub, chance) = (InProcessNet::default(), ambient.chance.stream("keys"));
-    let keys = keys_of_all(cluster, &chance)?;
+    let keys = keys_of_all(&chance)?;
     let (mut running, mut stops) = (JoinSet::new(), Vec::new());
     for (config, number) in cluster.nodes.iter().zip(1..) {
         let own = keys.start(cluster.claims(config), incarnation, &chance)?;

@@ -130,7 +130,7 @@ fn whole_health(node: &Node) -> serde_json::Value {
     })
 }
 
-/// Whether a request may read the metrics and the whole of the health: from this host, or with the cluster's token. A webport is for
+/// Whether a request may read the metrics and the whole of the health: from this host, or with an operator's token. A webport is for
 /// players, too, and what a node counts, whom it is linked to and where its database is, is nobody's business.
 struct Insider(bool);
 
@@ -146,7 +146,7 @@ impl<'r> FromRequest<'r> for Insider {
         let with_token = || {
             let (scheme, token) = header("Authorization")?.split_once(' ')?;
             let node = request.rocket().state::<Node>()?;
-            Some(scheme.eq_ignore_ascii_case("bearer") && node.identity().is_token(token.trim()))
+            Some(scheme.eq_ignore_ascii_case("bearer") && node.identity().is_operators_token(token.trim()))
         };
         Outcome::Success(Self(from_here && asked_as_here || with_token().unwrap_or_default()))
     }
@@ -165,7 +165,7 @@ fn own_routes() -> Vec<rocket::Route> {
 #[rocket::get("/metrics")]
 fn metrics(may: Insider, node: &rocket::State<Node>) -> (Status, (ContentType, String)) {
     if !may.0 {
-        let why = "the metrics are for this host, or for who sends the cluster's token: `Authorization: Bearer TOKEN`\n";
+        let why = "the metrics are for this host, or for who sends an operator's token (master.operators): `Authorization: Bearer TOKEN`\n";
         return (Status::Forbidden, (ContentType::Plain, why.to_owned()));
     }
     let text = super::metrics::text(node.transit(), node.all_sessions().registry(), Some(node));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::audit::Entry;
 use crate::supervisor::machine::{ClusterView, CommandView, NodeState, NodeView, Outcome};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem}\
@@ -58,7 +59,7 @@ pub(super) fn index(view: &ClusterView, lines: impl Fn(&str) -> Vec<String>) -> 
         button("/stop", "stop all")
     );
     body.push_str(
-        "<small>also: <a href=/status>/status</a> <a href=/healthz>/healthz</a> <a href=/events>/events</a></small></p>\n<table><tr>",
+        "<small>also: <a href=/status>/status</a> <a href=/healthz>/healthz</a> <a href=/events>/events</a> <a href=/audit>/audit</a></small></p>\n<table><tr>",
     );
     for head in [
         "node",
@@ -164,6 +165,33 @@ pub(super) fn outcomes(outcomes: &[Outcome]) -> String {
     }
     body.push_str("</table><p><a href=/>all nodes</a></p>");
     page("done", Some("4;url=/"), &body)
+}
+
+/// Who has commanded what, and who was refused.
+pub(super) fn audit(entries: &[Entry]) -> String {
+    let mut body = String::from("<p><a href=/>all nodes</a></p><table><tr>");
+    for head in ["at (UTC)", "who", "role", "from", "method", "what", "status", "result", "ms"] {
+        let _ = write!(body, "<th>{head}");
+    }
+    for entry in entries {
+        let refused = if entry.who == "-" || (400..500).contains(&entry.status) { " class=bad" } else { "" };
+        let more = if entry.more > 0 { format!(" ({} more)", entry.more) } else { String::new() };
+        let _ = write!(
+            body,
+            "\n<tr{refused}><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}{more}<td>{}",
+            escape(&entry.at),
+            escape(&entry.who),
+            escape(entry.role.as_deref().unwrap_or_default()),
+            escape(&entry.from),
+            escape(&entry.method),
+            escape(&entry.what),
+            entry.status,
+            escape(&entry.result),
+            entry.ms,
+        );
+    }
+    body.push_str("\n</table>");
+    page("audit", None, &body)
 }
 
 /// Why nothing was done.

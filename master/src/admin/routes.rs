@@ -11,11 +11,17 @@ use rocket::response::{Responder, Response, Result};
 use rocket::{Route, Shutdown, State, get, post, routes};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
-use super::guard::{Operator, Reader};
-use super::{Site, page};
-use crate::supervisor::Order;
+use super::guard::{Auditor, May, MayLook, Operator, Reader};
+use super::who::Denied;
+use super::{Site, page, refresh};
+use crate::audit::Entry;
 use crate::supervisor::machine::{Answer, NodeView, Outcome, Refused};
+use crate::supervisor::{Order, result_of};
+
+/// Entries of the audit that are shown to who does not say how many.
+const AUDIT_SHOWN: usize = 100;
 
 /// Everything that is mounted.
 pub(super) fn all() -> Vec<Route> {
@@ -25,6 +31,7 @@ pub(super) fn all() -> Vec<Route> {
         healthz,
         metrics,
         events,
+        audit,
         node, //
         stop,
         reload,
@@ -50,11 +57,12 @@ pub(super) struct Reply {
     status: Status,
     json: String,
     html: Option<String>,
+    denied: Option<Denied>,
 }
 
 impl Reply {
     fn ok(value: &impl Serialize) -> Self {
-        Self { status: Status::Ok, json: pretty(value), html: None }
+        Self { status: Status::Ok, json: pretty(value), html: None, denied: None }
     }
 
     /// A refusal, in one sentence or in lines.
@@ -63,7 +71,7 @@ impl Reply {
         let faults = if lines.len() > 1 { lines.as_slice() } else { &[] };
         let error = lines.last().copied().unwrap_or(text);
         let json = pretty(&Failed { ok: false, error, faults });
-        Self { status, json, html: Some(page::refusal(text)) }
+        Self { status, json, html: Some(page::refusal(text)), denied: None }
     }
 
     /// What became of a command.
@@ -73,7 +81,7 @@ impl Reply {
                 let ok = nodes.iter().all(|node| node.ok);
                 let status = if ok { accepted } else { Status::InternalServerError };
                 let html = Some(page::outcomes(&nodes));
-                Self { status, json: pretty(&Done { ok, nodes: &nodes }), html }
+                Self { status, json: pretty(&Done { ok, nodes: &nodes }), html, denied: None }
             }
             Err(refused) => {
                 let status = match refused {
@@ -86,6 +94,17 @@ impl Reply {
         }
     }
 }
+
+/// Why somebody may not.
+impl From<Denied> for Reply {
+    fn from(denied: Denied) -> Self {
+        let reply = Self::error(Status::new(denied.status()), &denied.sentence());
+        Self { denied: Some(denied), ..reply }
+    }
+}
+
+/// What a route answers: it, or why not.
+type Answered = std::result::Result<Reply, Reply>;
 
 /// The outcome of a command, as JSON.
 #[derive(Serialize)]
@@ -102,6 +121,13 @@ struct Failed<'a> {
     error: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     faults: &'a [&'a str],
+}
+
+/// The audit, as JSON.
+#[derive(Serialize)]
+struct Audited {
+    /// The latest first.
+    entries: Vec<Entry>,
 }
 
 /// A node, as JSON.
@@ -131,55 +157,78 @@ impl<'r> Responder<'r, 'static> for Reply {
             .status(self.status)
             .header(kind)
             .header(Header::new("Cache-Control", "no-store"))
+            // A page of another site shows none of this in a frame of its own, where clicks would be its own.
+            .header(Header::new("X-Frame-Options", "DENY"))
+            .header(Header::new(
+                "Content-Security-Policy",
+                "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+            ))
+            .header(Header::new("X-Content-Type-Options", "nosniff"))
+            .header(Header::new("Referrer-Policy", "same-origin"))
+            .header(Header::new("Cross-Origin-Resource-Policy", "same-origin"))
             .sized_body(body.len(), Cursor::new(body));
         if self.status == Status::Unauthorized {
             response.header_adjoin(Header::new("WWW-Authenticate", "Bearer realm=\"master\""));
             response.header_adjoin(Header::new("WWW-Authenticate", "Basic realm=\"master\""));
+        }
+        match self.denied {
+            Some(Denied::Later { wait_s }) => {
+                response.header(Header::new("Retry-After", wait_s.to_string()));
+            }
+            Some(Denied::Get) => {
+                response.header(Header::new("Allow", "POST"));
+            }
+            _ => {}
         }
         response.ok()
     }
 }
 
 #[get("/")]
-fn index(_reader: Reader, site: &State<Site>) -> Reply {
+fn index(reader: May<Reader<'_>>) -> Answered {
+    let site = reader?.0;
     let view = site.handle.view();
     let html = page::index(&view, |node| site.handle.lines(node));
     // Whoever asks for `/` gets the page, curl too.
-    Reply { html: Some(html), ..Reply::ok(&*view) }
+    Ok(Reply { html: Some(html), ..Reply::ok(&*view) })
 }
 
 #[get("/status")]
-fn status(_reader: Reader, site: &State<Site>) -> Reply {
-    Reply::ok(&*site.handle.view())
+fn status(reader: May<Reader<'_>>) -> Answered {
+    Ok(Reply::ok(&*reader?.0.handle.view()))
 }
 
 /// The metrics of every node and of the master.
 #[get("/metrics")]
-async fn metrics(_reader: Reader, site: &State<Site>) -> (ContentType, String) {
+async fn metrics(reader: May<Reader<'_>>) -> std::result::Result<(ContentType, String), Reply> {
+    let site = reader?.0;
     let kind = ContentType::parse_flexible(CONTENT_TYPE).unwrap_or(ContentType::Plain);
-    (kind, site.handle.metrics().await)
+    Ok((kind, site.handle.metrics().await))
 }
 
 #[get("/healthz")]
-fn healthz(site: &State<Site>) -> Reply {
+fn healthz(may: MayLook, site: &State<Site>) -> Reply {
     match site.handle.view().unhealthy() {
         None => Reply::ok(&Done { ok: true, nodes: &[] }),
-        // Without a token only the fact is told: this page is open to everybody.
-        Some(_) if site.tokens.are_asked_for() => {
-            Reply::error(Status::ServiceUnavailable, "not healthy: see /status")
-        }
-        Some(why) => Reply::error(Status::ServiceUnavailable, &why),
+        Some(why) if may.0 => Reply::error(Status::ServiceUnavailable, &why),
+        // Strangers are told the fact alone.
+        Some(_) => Reply { status: Status::ServiceUnavailable, ..Reply::ok(&Done { ok: false, nodes: &[] }) },
     }
+}
+
+/// Who has commanded what, and who was refused: the latest first.
+#[get("/audit?<limit>")]
+fn audit(auditor: May<Auditor<'_>>, limit: Option<usize>) -> Answered {
+    let entries = auditor?.0.handle.audit.last(limit.unwrap_or(AUDIT_SHOWN));
+    let html = Some(page::audit(&entries));
+    Ok(Reply { html, ..Reply::ok(&Audited { entries }) })
 }
 
 /// What happens, as it happens, from a whole `/status` on. A reader that does not keep up misses the oldest
 /// and is told how many.
 #[get("/events")]
-fn events(
-    _reader: Reader,
-    site: &State<Site>,
-    mut end: Shutdown,
-) -> std::result::Result<EventStream![], Reply> {
+fn events(reader: May<Reader<'_>>, mut end: Shutdown) -> std::result::Result<EventStream![], Reply> {
+    let site = reader?.0;
     let Ok(place) = Arc::clone(&site.readers).try_acquire_owned() else {
         return Err(Reply::error(Status::ServiceUnavailable, "too many read the events already"));
     };
@@ -208,23 +257,33 @@ fn events(
 }
 
 #[get("/nodes/<name>")]
-fn node(_reader: Reader, site: &State<Site>, name: &str) -> Reply {
+fn node(reader: May<Reader<'_>>, name: &str) -> Answered {
+    let site = reader?.0;
     let view = site.handle.view();
     match view.node(name) {
         Some(node) => {
             let lines = site.handle.lines(name);
             let html = Some(page::node(node, &lines));
-            Reply { html, ..Reply::ok(&Detail { node, lines: &lines }) }
+            Ok(Reply { html, ..Reply::ok(&Detail { node, lines: &lines }) })
         }
-        None => Reply::error(Status::NotFound, "there is no such node; `/status` lists them"),
+        None => Err(Reply::error(Status::NotFound, "there is no such node; `/status` lists them")),
     }
 }
 
-impl Site {
-    async fn command(&self, order: Order) -> Reply {
+impl Operator<'_> {
+    async fn command(self, order: Order) -> Reply {
+        let Self { site, caller } = self;
         let later = matches!(order, Order::StopAll | Order::Detach);
         let accepted = if later { Status::Accepted } else { Status::Ok };
-        Reply::outcome(self.handle.order(order).await, accepted)
+        if let (Order::Reload(_), Some(certificates)) = (&order, &site.certificates) {
+            refresh(certificates);
+        }
+        let begun = Instant::now();
+        let answer = site.handle.order(order).await;
+        let result = result_of(&answer);
+        let reply = Reply::outcome(answer, accepted);
+        site.handle.audit.command(&caller, reply.status.code, result, begun.elapsed());
+        reply
     }
 }
 
@@ -232,20 +291,20 @@ impl Site {
 macro_rules! commands {
     ($($post:ident $get:ident $path:literal ($($name:ident)?) $order:expr;)*) => { $(
         #[post($path)]
-        async fn $post(_operator: Operator, site: &State<Site>, $($name: &str)?) -> Reply {
-            site.command($order).await
+        async fn $post(operator: May<Operator<'_>>, $($name: &str)?) -> Answered {
+            Ok(operator?.command($order).await)
         }
         #[get($path)]
-        async fn $get(_operator: Operator, site: &State<Site>, $($name: &str)?) -> Reply {
-            site.command($order).await
+        async fn $get(operator: May<Operator<'_>>, $($name: &str)?) -> Answered {
+            Ok(operator?.command($order).await)
         }
     )* };
 }
 
 /// By POST alone: no page of another site makes one.
 #[post("/rotate")]
-async fn rotate(_operator: Operator, site: &State<Site>) -> Reply {
-    site.command(Order::Rotate).await
+async fn rotate(operator: May<Operator<'_>>) -> Answered {
+    Ok(operator?.command(Order::Rotate).await)
 }
 
 commands! {

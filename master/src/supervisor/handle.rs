@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::event::{Event, Order};
 use super::feed::FeedEvent;
 use super::machine::{Answer, ClusterView, PhaseView, Refused};
+use crate::audit::{Audit, Caller};
 use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 
@@ -18,6 +20,7 @@ pub struct Handle {
     pub(crate) logs: Logs,
     pub(crate) feed: broadcast::Sender<Arc<FeedEvent>>,
     pub(crate) metrics: ClusterMetrics,
+    pub(crate) audit: Audit,
 }
 
 impl Handle {
@@ -55,6 +58,17 @@ impl Handle {
         view.is_some_and(|view| view.state == PhaseView::Up)
     }
 
+    /// Gives somebody's order, as [`order`](Self::order), and writes down what became of it.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing has been done.
+    pub async fn order_of(&self, caller: &Caller, order: Order) -> Answer {
+        let begun = Instant::now();
+        let answer = self.order(order).await;
+        self.audit.command(caller, 0, result_of(&answer), begun.elapsed());
+        answer
+    }
+
     /// Gives an order and waits for what became of it. A caller that goes away does not undo it.
     ///
     /// # Errors
@@ -65,5 +79,18 @@ impl Handle {
             return Err(Refused::Stopping);
         }
         answer.await.unwrap_or(Err(Refused::Stopping))
+    }
+}
+
+/// What became of a command, in one line: what it did to each node, or why nothing was done.
+pub(crate) fn result_of(answer: &Answer) -> String {
+    match answer {
+        Ok(nodes) if nodes.is_empty() => "done".into(),
+        Ok(nodes) => {
+            let each: Vec<String> =
+                nodes.iter().map(|node| format!("{}: {}", node.node, node.outcome)).collect();
+            each.join("; ")
+        }
+        Err(refused) => format!("refused: {refused}"),
     }
 }

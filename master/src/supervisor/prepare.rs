@@ -46,7 +46,7 @@ pub(super) async fn prepare(
     }
     let fixed: Vec<&str> = diff(&old, &loaded.cluster).master_changed;
     // How nodes are restarted is the machine's own business, and it takes that over; a token that has changed is a rotation.
-    let taken = ["master.restart", "master.token"];
+    let taken = ["master.restart", "master.token", "master.operators"];
     let fixed: Vec<&str> = fixed.into_iter().filter(|key| !taken.contains(key)).collect();
     if !fixed.is_empty() {
         let text = format!(

@@ -24,6 +24,7 @@ use super::keeper::Keeper;
 use super::machine::{
     Answer, Ask, ClusterView, Command, Do, End, Exit, Found, Machine, Moment, Refused, Report, Seen, Tell,
 };
+use super::operators::Operators;
 use super::prepare::{self, Prepared, Wanted};
 use super::proc;
 use super::process::{Launcher, Signals};
@@ -75,6 +76,8 @@ pub(crate) struct Parts {
     pub(crate) run: Option<RunFolder>,
     pub(crate) keys: Keyring,
     pub(crate) meter: Meter,
+    /// Who the webport lets in, as the config that was taken last says.
+    pub(crate) operators: Operators,
     pub(crate) ambient: Ambient,
 }
 
@@ -96,6 +99,7 @@ pub(crate) struct Shell {
     pub(crate) logs: Logs,
     pub(crate) view: watch::Sender<Arc<ClusterView>>,
     pub(crate) to_self: mpsc::Sender<Event>,
+    operators: Operators,
     keys: Keyring,
     ambient: Ambient,
     keeper: Keeper,
@@ -119,7 +123,7 @@ pub(crate) struct Shell {
 impl Shell {
     /// A supervisor for a config whose sockets are open.
     pub(crate) fn new(parts: Parts) -> (Self, mpsc::Receiver<Event>) {
-        let Parts { cluster, sockets, launcher, source, logs, run, keys, meter, ambient } = parts;
+        let Parts { cluster, sockets, launcher, source, logs, run, keys, meter, operators, ambient } = parts;
         let machine = Machine::new(&cluster, &place::elsewhere(&cluster), moment(&ambient));
         let (view, _) = watch::channel(Arc::new(machine.view()));
         let (to_self, events) = mpsc::channel(EVENTS_MAX);
@@ -133,6 +137,7 @@ impl Shell {
             view,
             to_self,
             keys,
+            operators,
             ambient,
             keeper: Keeper::new(run),
             unlisted: true,
@@ -541,6 +546,7 @@ impl Shell {
             Ok(prepared) => {
                 let Prepared { cluster, elsewhere, next: _ } = *prepared;
                 self.cluster = Arc::new(cluster.clone());
+                self.operators.follow(&cluster.master.operators);
                 let only = wanted.only;
                 self.ask(Command::Reload { cluster: cluster.into(), elsewhere, only }, reply);
             }

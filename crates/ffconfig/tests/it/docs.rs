@@ -49,8 +49,8 @@ fn the_layers_of_the_page_about_security_load_without_a_warning() {
 }
 
 #[test]
-fn eight_faults_are_reported_in_one_run_as_the_page_shows() {
+fn nine_faults_are_reported_in_one_run_as_the_page_shows() {
     let error = parsed(block("faulty")).unwrap_err();
     assert_eq!(format!("{error}\n"), block("faults"));
-    assert_eq!(error.faults().len(), 8);
+    assert_eq!(error.faults().len(), 9);
 }

@@ -15,7 +15,7 @@ fn an_unknown_key_comes_with_the_nearest_known_one() {
     check(
         r#"{"master": {"rootport": 1, "webport": 2, "colour": 3}, "servers": {}, "server": {}}"#,
         &[
-            "1:42: master.colour: unknown key; known here: `rootport`, `webport`, `roothost`, `token`, `encrypt`, `log`, `restart`",
+            "1:42: master.colour: unknown key; known here: `rootport`, `webport`, `roothost`, `token`, `operators`, `tls`, `plain_http`, `encrypt`, `log`, `restart`",
             "1:71: server: unknown key; did you mean `servers`?",
         ],
     );
@@ -366,6 +366,48 @@ fn a_control_port_beyond_loopback_needs_a_token() {
         &["1:68: master.token: it has 5 characters: at least 16 are needed"],
     );
     check(&open.replace("TOKEN", r#", "token": "${SECRET}""#), &[]);
+}
+
+#[test]
+fn a_webport_beyond_loopback_needs_https_or_says_that_it_has_none() {
+    let open = r#"{"master": {"rootport": 9999, "webport": "0.0.0.0:9998", "token": "0123456789abcdef" MORE}, "servers": {}}"#;
+    let fault = "1:42: master.webport: 0.0.0.0:9998 is beyond loopback: that needs `master.tls`, or `\"plain_http\": true` behind something that encrypts";
+    check(&open.replace("MORE", ""), &[fault]);
+    check(&open.replace("MORE", ", \"plain_http\": false"), &[fault]);
+    check(&open.replace("MORE", r#", "tls": {"cert": "c.pem", "key": "k.pem"}"#), &[]);
+    let said = parsed(&open.replace("MORE", ", \"plain_http\": true")).unwrap();
+    let warning = said.warnings[0].to_string();
+    assert!(
+        warning.ends_with("speaks HTTP: who is on the way to it reads the operators' tokens"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn two_operators_have_two_names_and_two_tokens() {
+    let config = |operators: &str| {
+        format!(
+            r#"{{"master": {{"rootport": 1, "webport": 2, "operators": [{operators}]}}, "servers": {{}}}}"#
+        )
+    };
+    let one = |name: &str, digit: &str| {
+        format!(r#"{{"name": "{name}", "role": "read", "hash": "sha256:{}"}}"#, digit.repeat(64))
+    };
+    check(&config(&format!("{}, {}", one("ann", "1"), one("bob", "2"))), &[]);
+    check(
+        &config(&format!("{}, {}", one("ann", "1"), one("ann", "2"))),
+        &["1:181: master.operators[1].name: `ann` is an operator already"],
+    );
+    check(
+        &config(&format!("{}, {}", one("ann", "1"), one("bob", "1"))),
+        &["1:212: master.operators[1].hash: another operator has this token"],
+    );
+    check(
+        &config(&one("ann", "x")),
+        &[
+            "1:96: master.operators[0].hash: it is no `sha256:` with 64 hexadecimal digits: `master token NAME --role ROLE` makes one",
+        ],
+    );
 }
 
 #[test]

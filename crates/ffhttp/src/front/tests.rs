@@ -1,5 +1,6 @@
 //! The front as clients see it, while one web server gives its connections to the next.
 
+mod asks;
 mod raw;
 
 use std::collections::VecDeque;
@@ -112,8 +113,8 @@ struct Held {
     may_end: Semaphore,
 }
 
-static HELD: [Held; 5] =
-    [const { Held { begun: Semaphore::const_new(0), may_end: Semaphore::const_new(0) } }; 5];
+static HELD: [Held; 6] =
+    [const { Held { begun: Semaphore::const_new(0), may_end: Semaphore::const_new(0) } }; 6];
 
 impl Held {
     async fn until_begun(&self) -> Result<()> {
