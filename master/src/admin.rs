@@ -4,6 +4,8 @@
 mod guard;
 mod page;
 mod routes;
+mod run;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -87,5 +89,10 @@ pub(crate) async fn start(
 
 /// The site's routes, which tests call without a port.
 fn set_up(site: Site, rocket: Rocket<Build>) -> Rocket<Build> {
-    rocket.manage(site).mount("/", routes::all()).register("/", rocket::catchers![guard::fault])
+    rocket
+        .manage(site)
+        .mount("/", routes::all())
+        .mount("/", sessions::all())
+        .mount("/", run::all())
+        .register("/", rocket::catchers![guard::fault])
 }

@@ -8,5 +8,6 @@ pub(crate) mod metrics;
 pub(crate) mod parent_dialer;
 pub(crate) mod preflight;
 pub mod process;
+mod questions;
 pub(crate) mod server;
 pub(crate) mod web;

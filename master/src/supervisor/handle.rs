@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::event::{Event, Order};
 use super::feed::FeedEvent;
 use super::machine::{Answer, ClusterView, PhaseView, Refused};
+use crate::asker::Asker;
 use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 
@@ -39,6 +40,11 @@ impl Handle {
     /// The metrics of every node and of the master, as Prometheus' text. Answers also while nodes or the supervisor hang.
     pub async fn metrics(&self) -> String {
         self.metrics.text(&self.view()).await
+    }
+
+    /// What asks the nodes.
+    pub(crate) fn asker(&self) -> &Asker {
+        self.metrics.asker()
     }
 
     /// Waits until the view is as wanted and returns it; `None` when the supervisor ended first.
