@@ -120,6 +120,7 @@
 //! | [`#[node_handle]`](macro@node_handle) | every node of the cluster, with [`Nodes`] |
 //! | [`#[root_handle]`](macro@root_handle) | the node's children, with [`Parents`] or [`Parent`] |
 //! | [`#[remote_handle("gate")]`](macro@remote_handle) | the parent of that name, with [`Children`] |
+//! | [`#[admin_handle("grant")]`](macro@admin_handle) | operators, on a node, on a kind or on all: `POST /run/grant` of the master |
 //!
 //! The messages of one session are handled one after the other, in the order in which the client has sent them; a handler that does
 //! not mind says `concurrent`. A handler has until `limits.call_timeout_ms`, and one that panics answers with a fault.
@@ -255,6 +256,39 @@ pub use calls::neighbours::{Calling, Children, Parent, ParentName, Parents};
 pub use calls::nodes::Nodes;
 pub use error::{CallError, HandlerError};
 pub use exec::handlers::{Handlers, ReplaceError};
+/// A command of the app, which operators run on a node, on a kind or on all: `POST /run/NAME` of the master.
+///
+/// Arguments are those of every handler but a [`Session`]: no client makes the call. Of what the operator gives, as JSON,
+/// one argument is a [`Json`]; its fields are listed for operators. What is returned is told as JSON: `()`, a text, [`Json`], or a
+/// `Result` of them, see [`IntoResult`](handler::IntoResult). The handler has `limits.call_timeout_ms`, or less when the
+/// operator says so, and its panic is an error, as of every other.
+///
+/// ```
+/// use ffserver::prelude::*;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Grant {
+///     user: String,
+///     gold: u32,
+/// }
+///
+/// /// Gives gold to a user of this node.
+/// #[admin_handle("grant")]
+/// async fn grant(node: Node, Json(Grant { user, gold }): Json<Grant>) -> Result<Json<u32>, HandlerError> {
+///     let mut sessions = node.sessions().into_iter();
+///     let session = sessions.find(|session| session.user().as_ref() == Some(&user));
+///     let session = session.ok_or_else(|| HandlerError::new("that user is not here"))?;
+///     let has = session.get("gold").map_or(Ok(0), |has| has.parse::<u32>())?;
+///     session.set("gold", (has + gold).to_string()).await?;
+///     Ok(Json(has + gold))
+/// }
+///
+/// let app = App::new("game").handlers(handlers![grant]);
+/// // curl -X POST 'http://127.0.0.1:9998/run/grant?on=kind:net' --data '{"user": "ann", "gold": 7}'
+/// # let _ = app;
+/// ```
+#[doc(inline)]
+pub use ffmacros::admin_handle;
 pub use ffmacros::Record;
 /// A handler of a client's command.
 ///
@@ -430,8 +464,8 @@ pub mod prelude {
     pub use crate::{
         App, Bincode, Body, Cache, CallError, Caller, Children, CommandId, Conf, Db, Frozen, HandlerError,
         Handlers, Json, MoveEntered, NamedDb, Node, NodeName, Nodes, NotMoved, Parent, Parents, Record, Save,
-        Session, State, Table, Verdict, databases, handlers, net_handle, node_handle, parents, remote_handle,
-        root_handle,
+        Session, State, Table, Verdict, admin_handle, databases, handlers, net_handle, node_handle, parents,
+        remote_handle, root_handle,
     };
     #[doc(no_inline)]
     pub use bytes::Bytes;

@@ -5,6 +5,8 @@ mod backoff;
 mod guard;
 mod page;
 mod routes;
+mod run;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod who;
@@ -139,5 +141,10 @@ fn refresh(certificates: &Certificates) {
 
 /// The site's routes, which tests call without a port.
 fn set_up(site: Site, rocket: Rocket<Build>) -> Rocket<Build> {
-    rocket.manage(site).mount("/", routes::all()).register("/", rocket::catchers![guard::fault])
+    rocket
+        .manage(site)
+        .mount("/", routes::all())
+        .mount("/", sessions::all())
+        .mount("/", run::all())
+        .register("/", rocket::catchers![guard::fault])
 }

@@ -5,6 +5,7 @@
 //! * [`start()`] — every check and every socket first, then the supervisor and the administration.
 //! * [`supervisor`] — one task that does what a pure machine decides; processes; the control port.
 //! * `metrics` — what `/metrics` shows of every node, and the master's own.
+//! * `asker` — asks nodes and gathers their answers; `inquiry` — for an operator: sessions, and commands of the app.
 //! * [`descriptors`] — the limit of open files, and which share of it connections may take.
 //! * `admin` — the pages and commands on `webport`, and who may; `audit` — who has commanded what.
 //! * [`single`] — one node by itself, for other hosts.
@@ -19,6 +20,7 @@
 
 mod admin;
 mod audit;
+mod asker;
 pub mod check;
 pub mod cli;
 pub mod console;
@@ -26,6 +28,7 @@ pub mod descriptors;
 pub mod dev;
 #[cfg(test)]
 mod fixture;
+mod inquiry;
 pub mod keys;
 mod metrics;
 pub mod new_project;

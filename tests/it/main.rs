@@ -26,6 +26,7 @@ mod health;
 mod hooks;
 mod hosts;
 mod identity;
+mod inquiries;
 mod layering;
 mod limits;
 mod login;

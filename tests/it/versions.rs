@@ -118,3 +118,19 @@ async fn a_program_that_cannot_speak_with_the_one_that_serves_is_refused_at_once
     let why = "the old process speaks version 4 of the protocol between nodes, this one version 3";
     a_downgrade_is_refused(cluster, why).await
 }
+
+#[tokio::test]
+async fn nodes_of_the_release_before_this_one_are_said_to_be_too_old_for_questions_and_stay_connected()
+-> Result<()> {
+    let cluster = older(Fixture::demo()?).await?;
+    let page = cluster.admin("GET", "/sessions").await?.json()?;
+    let nodes = page["nodes"].as_array().context("no nodes")?;
+    assert_eq!(nodes.len(), 3, "{page}");
+    for node in nodes {
+        assert_eq!(node["error"], "its release is too old for that: reload it to this one", "{page}");
+    }
+    let run = cluster.admin("POST", "/run/greet").await?;
+    assert_eq!(run.status, 500, "{run:?}");
+    assert!(!cluster.log().contains("the control connection ended"), "{}", cluster.log());
+    cluster.stop().await
+}

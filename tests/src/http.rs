@@ -39,9 +39,25 @@ pub async fn request(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Response> {
+    request_with(address, method, path, headers, b"").await
+}
+
+/// The same with a body: `curl -X METHOD --data-binary BODY http://ADDRESS/PATH`.
+///
+/// # Errors
+/// As [`request`].
+pub async fn request_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Response> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n");
+        let length = body.len();
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n");
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head.push_str(&format!("Host: {address}\r\n"));
         }
@@ -49,6 +65,7 @@ pub async fn request(
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         stream.write_all(format!("{head}\r\n").as_bytes()).await?;
+        stream.write_all(body).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         parse(&String::from_utf8_lossy(&answer))

@@ -42,3 +42,12 @@ async fn remote_without_method() {}
 async fn remote_by_number() {}
 #[remote_handle("gate", "a", "b")] //~ only `concurrent` may stand here
 async fn remote_two_names() {}
+
+#[admin_handle(300)] //~ only the command's name in quotes may stand here, as in #[admin_handle("grant")]
+async fn admin_by_number() {}
+#[admin_handle("")] //~ a command's name has 1 to 64 letters, digits, `-`, `_` or `.`
+async fn admin_without_name() {}
+#[admin_handle("give gold")] //~ a command's name has 1 to 64 letters, digits, `-`, `_` or `.`
+async fn admin_with_space() {}
+#[admin_handle("grant", concurrent)] //~ nothing may follow the command's name
+async fn admin_too_much() {}

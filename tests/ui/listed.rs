@@ -9,5 +9,5 @@ struct Score;
 fn routes() -> Vec<ffserver::Route> {
     handlers![one, Score]
     //~^ `Score` is no handler
-    //~| a handler is an async fn under #[net_handle(…)], #[root_handle], #[node_handle] or #[remote_handle(…)]
+    //~| a handler is an async fn under #[net_handle(…)], #[root_handle], #[node_handle], #[remote_handle(…)] or #[admin_handle(…)]
 }

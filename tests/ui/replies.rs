@@ -21,3 +21,7 @@ async fn no_error() -> Result<String, NoScore> { Err(NoScore) }
 async fn question_mark() -> Result<String, HandlerError> { Err(NoScore)? }
 //~^ `?` couldn't convert the error
 //~| `NoScore` needs to implement
+#[admin_handle("score")]
+async fn own_type_of_a_command() -> Score { Score }
+//~^ `Score` is no result of a command
+//~| results are: (), String, &'static str, Json<T>, and Result<result, any error>

@@ -16,6 +16,7 @@ pub(crate) enum Key {
     Root(Option<LitStr>),
     Node(Option<LitStr>),
     Remote(LitStr, Option<LitStr>),
+    Admin(Option<LitStr>),
 }
 
 pub(crate) struct Facts {
@@ -72,6 +73,33 @@ pub(crate) fn remote(tokens: TokenStream) -> Result<Facts> {
         }
         let allowed = if name.is_some() { CONCURRENT } else { METHOD_OR_CONCURRENT };
         Ok(Facts { key: Key::Remote(parent, name), concurrent: rest_of(input, allowed)? })
+    };
+    parse.parse2(tokens)
+}
+
+pub(crate) fn admin(tokens: TokenStream) -> Result<Facts> {
+    let parse = |input: ParseStream<'_>| {
+        let facts = |name| Facts { key: Key::Admin(name), concurrent: false };
+        if input.is_empty() {
+            return Ok(facts(None));
+        }
+        let name: LitStr = input.parse().map_err(|e| {
+            Error::new(
+                e.span(),
+                "only the command's name in quotes may stand here, as in #[admin_handle(\"grant\")]",
+            )
+        })?;
+        let text = name.value();
+        let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if !plain || !(1..=64).contains(&text.len()) {
+            let why = "a command's name has 1 to 64 letters, digits, `-`, `_` or `.`: it stands in URLs and on command lines";
+            return Err(Error::new(name.span(), why));
+        }
+        if input.is_empty() {
+            Ok(facts(Some(name)))
+        } else {
+            Err(Error::new(input.span(), "nothing may follow the command's name"))
+        }
     };
     parse.parse2(tokens)
 }

@@ -3,7 +3,9 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, ItemFn, Result, ReturnType, Type};
+use syn::{
+    Attribute, Error, Expr, ExprLit, FnArg, ItemFn, Lit, Meta, MetaNameValue, Result, ReturnType, Type,
+};
 
 use crate::facts::{Facts, Key};
 
@@ -74,6 +76,10 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
             let method = method.as_ref().map_or_else(|| name.to_string(), syn::LitStr::value);
             quote! { ::ffserver::handler::Key::Remote { parent: (#parent).into(), method: (#method).into() } }
         }
+        Key::Admin(command) => {
+            let command = command.as_ref().map_or_else(|| name.to_string(), syn::LitStr::value);
+            quote! { ::ffserver::handler::Key::Admin((#command).into()) }
+        }
     };
     let concurrent = facts.concurrent;
     // A type that is no reply is reported at the type.
@@ -90,9 +96,23 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
     let check = types.iter().map(|ty| {
         quote_spanned! { ty.span() => <#ty as ::ffserver::handler::FromRequest>::check(facts)?; }
     });
-    let reply = quote_spanned! { reply =>
-        ::ffserver::handler::IntoReply::into_reply(#name(#(#arguments),*).await)
+    let is_command = matches!(facts.key, Key::Admin(_));
+    let reply = if is_command {
+        quote_spanned! { reply =>
+            ::ffserver::handler::IntoResult::into_result(#name(#(#arguments),*).await)
+        }
+    } else {
+        quote_spanned! { reply =>
+            ::ffserver::handler::IntoReply::into_reply(#name(#(#arguments),*).await)
+        }
     };
+    let described = is_command.then(|| {
+        let help = first_paragraph(&function.attrs);
+        let fields = types.iter().map(|ty| {
+            quote_spanned! { ty.span() => <#ty as ::ffserver::handler::FromRequest>::fields() }
+        });
+        quote! { .described(#help, <[&[&'static str]]>::concat(&[#(#fields),*])) }
+    });
     quote! {
         #[doc(hidden)]
         #[allow(non_camel_case_types, dead_code, unreachable_pub, missing_docs)]
@@ -119,7 +139,19 @@ fn listed(function: &ItemFn, facts: &Facts, types: &[Type]) -> TokenStream {
                     .checked_by(check)
                     .at(::core::file!(), ::core::line!())
                     .concurrent(#concurrent)
+                    #described
             }
         }
     }
+}
+
+/// The first paragraph of the docs of a function, in one line.
+fn first_paragraph(attributes: &[Attribute]) -> String {
+    let line = |attribute: &Attribute| {
+        let Meta::NameValue(MetaNameValue { path, value, .. }) = &attribute.meta else { return None };
+        let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = value else { return None };
+        path.is_ident("doc").then(|| text.value().trim().to_owned())
+    };
+    let lines: Vec<String> = attributes.iter().filter_map(line).take_while(|line| !line.is_empty()).collect();
+    lines.join(" ")
 }

@@ -38,6 +38,13 @@ pub fn remote_handle(facts: TokenStream, item: TokenStream) -> TokenStream {
     handler::expand(facts::remote(facts.into()), item.into()).into()
 }
 
+/// A command of the app, which operators run by HTTP: `#[admin_handle]` under the function's name, or
+/// `#[admin_handle("grant")]`. The first paragraph of the function's docs is what operators read.
+#[proc_macro_attribute]
+pub fn admin_handle(facts: TokenStream, item: TokenStream) -> TokenStream {
+    handler::expand(facts::admin(facts.into()), item.into()).into()
+}
+
 /// Makes a struct a record of a table:
 ///
 /// ```text

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::credential::PublicKey;
+use crate::question::{Answer, Question};
 use crate::{Incarnation, NodeName, NodeNumber, Version};
 
 /// The longest control message in bytes. A status of a thousand children fits many times.
@@ -75,6 +76,13 @@ pub enum ToNode {
         /// What has signed before the last rotation, and is valid still.
         previous: Option<PublicKey>,
     },
+    /// Answer a question of an operator; since [`Version::QUESTIONS`].
+    Ask {
+        /// The number of the question.
+        ask: u64,
+        /// What is asked.
+        question: Question,
+    },
 }
 
 /// The name of a Unix socket in Linux's abstract namespace: it has no file, and goes with its owner.
@@ -130,6 +138,13 @@ pub enum ToMaster {
         /// Its version.
         release: String,
     },
+    /// The answer to a question of an operator; since [`Version::QUESTIONS`].
+    Answer {
+        /// The number of the question.
+        ask: u64,
+        /// What is answered.
+        answer: Answer,
+    },
 }
 
 /// A message of a control connection, as each version has it.
@@ -176,6 +191,10 @@ fn coding() -> impl Options {
 }
 
 impl ControlMessage for ToNode {
+    fn since(&self) -> Option<Version> {
+        matches!(self, Self::Ask { .. }).then_some(Version::QUESTIONS)
+    }
+
     fn write_later(&self, version: Version, out: &mut Vec<u8>) -> Option<()> {
         if let (Self::Registered { release, .. }, true) = (self, version.has(Version::RELEASE)) {
             out.extend(coding().serialize(release).ok()?);
@@ -193,7 +212,11 @@ impl ControlMessage for ToNode {
 
 impl ControlMessage for ToMaster {
     fn since(&self) -> Option<Version> {
-        matches!(self, Self::Release { .. }).then_some(Version::RELEASE)
+        match self {
+            Self::Release { .. } => Some(Version::RELEASE),
+            Self::Answer { .. } => Some(Version::QUESTIONS),
+            _ => None,
+        }
     }
 }
 
@@ -249,6 +272,14 @@ mod tests {
         let bytes = release.to_bytes(Version::RELEASE).unwrap();
         assert_eq!(ToMaster::of_bytes(&bytes, Version::RELEASE), Some(release.clone()));
         assert_eq!((release.to_bytes(OLD), ToMaster::of_bytes(&bytes, OLD)), (None, None));
+        let (question, answer) = (Question::Commands, Answer::NoCommand);
+        let (ask, answer) = (ToNode::Ask { ask: 1, question }, ToMaster::Answer { ask: 1, answer });
+        assert_eq!((ask.to_bytes(OLD), answer.to_bytes(OLD)), (None, None));
+        let (asked, answered) = (ask.to_bytes(Version::QUESTIONS), answer.to_bytes(Version::QUESTIONS));
+        let (asked, answered) = (asked.unwrap(), answered.unwrap());
+        assert_eq!((ToNode::of_bytes(&asked, OLD), ToMaster::of_bytes(&answered, OLD)), (None, None));
+        assert_eq!(ToNode::of_bytes(&asked, Version::QUESTIONS), Some(ask));
+        assert_eq!(ToMaster::of_bytes(&answered, Version::QUESTIONS), Some(answer));
         for version in [OLD, Version::RELEASE] {
             let bytes = ToMaster::Stopping.to_bytes(version).unwrap();
             assert_eq!(ToMaster::of_bytes(&bytes, version), Some(ToMaster::Stopping));

@@ -15,6 +15,7 @@
 //! * [`relay`] — envelopes between nodes that are no neighbours, and which nodes can be reached.
 //! * [`login`] — the verdict over a login.
 //! * [`control`] — the messages between the master and its nodes.
+//! * [`question`] — what the master asks its nodes for an operator.
 //! * [`handover`] — the messages between a predecessor and its successor, and an adopted node and its new master.
 
 pub mod id;
@@ -26,6 +27,7 @@ pub mod version;
 pub mod credential;
 pub mod encrypt;
 pub mod handshake;
+pub mod question;
 pub mod control;
 pub mod relay;
 pub mod login;

@@ -12,6 +12,9 @@ pub struct Version(pub u16);
 impl Version {
     /// From here on a node tells its master its release, see [`crate::control::ToMaster::Release`].
     pub const RELEASE: Self = Self(4);
+    /// From here on a node answers the questions of operators, see [`crate::question`]. One that speaks an older version is said to be
+    /// too old, and not asked.
+    pub const QUESTIONS: Self = Self(4);
 
     /// Whether it has what came with `other`.
     pub fn has(self, other: Self) -> bool {

@@ -19,6 +19,7 @@ use ffproto::handshake::{
 use ffproto::link::{self, Client, Head, Kind};
 use ffproto::login::{MARK, Verdict};
 use ffproto::protocol::{ClientProtocol, FireflyFrames, WebSocketBinary, WebSocketJson};
+use ffproto::question::{self, Question, SessionFilter};
 use ffproto::relay::{
     self, AffinityNotice, AffinityWord, Audience, Broadcast, Claim, MethodsChange, MoveAnswer, MoveEntry,
     MoveOrder, Op, REACH, ReachChange, Reachable, SessionState, TO,
@@ -408,6 +409,15 @@ fn controls(page: &mut Page) {
     page.message("control-roots", &ToNode::Roots { current, previous });
     page.message("control-metrics-asked", &ToNode::Metrics { ask: 7 });
     page.message("control-metrics", &ToMaster::Metrics { ask: 7, text: "ff_sessions 2\n".into() });
+    let filter = SessionFilter { user: Some("ann".into()), ..SessionFilter::default() };
+    let question = Question::Sessions { filter, after: None, rows_max: 100 };
+    page.message("control-ask", &ToNode::Ask { ask: 7, question });
+    let question = Question::Run { name: "greet".into(), arguments: b"{}".to_vec(), time_ms: 5000 };
+    page.message("control-ask-run", &ToNode::Ask { ask: 7, question });
+    page.message(
+        "control-answer",
+        &ToMaster::Answer { ask: 7, answer: question::Answer::Ran("null".into()) },
+    );
 }
 
 fn name(text: &str) -> NodeName {

@@ -53,6 +53,7 @@
 //! # assert_eq!(app().name(), "levels");
 //! ```
 
+mod fields;
 mod request;
 
 use std::future::Future;
@@ -100,6 +101,11 @@ pub trait FromRequest: Sized {
     /// does not start then.
     fn check(_: &CheckContext<'_>) -> Result<(), String> {
         Ok(())
+    }
+
+    /// The names of what the argument takes of a command of the app, for operators to read: the fields of a [`Json`].
+    fn fields() -> &'static [&'static str] {
+        &[]
     }
 }
 
@@ -203,6 +209,10 @@ impl<T: DeserializeOwned> FromRequest for Json<T> {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
         read_body(request)
     }
+
+    fn fields() -> &'static [&'static str] {
+        fields::of::<T>()
+    }
 }
 impl<T: DeserializeOwned> FromRequest for Bincode<T> {
     fn from_request(request: &mut Request) -> Result<Self, HandlerError> {
@@ -245,7 +255,7 @@ impl FromRequest for CommandId {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The node that called: this node itself when one of its clients did.
+    /// The node that called: this node itself when one of its clients did, the master when an operator did.
     pub node: NodeName,
     /// The client session whose message made the call, if one did.
     pub session: Option<SessionId>,
@@ -483,6 +493,46 @@ impl<T: Serialize> IntoReply for Bincode<T> {
 impl<T: IntoReply, E: IntoError> IntoReply for Result<T, E> {
     fn into_reply(self) -> Outcome {
         self.map_err(IntoError::into_error)?.into_reply()
+    }
+}
+
+/// A value that a command of the app ([`admin_handle`](crate::admin_handle)) may return: what its operator reads, in JSON. A text is
+/// a JSON string, `()` is `null`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no result of a command",
+    note = "results are: (), String, &'static str, Json<T>, and Result<result, any error>"
+)]
+pub trait IntoResult {
+    /// The result as JSON.
+    ///
+    /// # Errors
+    /// The command's own error, or a value that cannot be encoded.
+    fn into_result(self) -> Outcome;
+}
+
+impl IntoResult for () {
+    fn into_result(self) -> Outcome {
+        Json(()).into_reply()
+    }
+}
+impl IntoResult for String {
+    fn into_result(self) -> Outcome {
+        Json(self).into_reply()
+    }
+}
+impl IntoResult for &'static str {
+    fn into_result(self) -> Outcome {
+        Json(self).into_reply()
+    }
+}
+impl<T: Serialize> IntoResult for Json<T> {
+    fn into_result(self) -> Outcome {
+        self.into_reply()
+    }
+}
+impl<T: IntoResult, E: IntoError> IntoResult for Result<T, E> {
+    fn into_result(self) -> Outcome {
+        self.map_err(IntoError::into_error)?.into_result()
     }
 }
 

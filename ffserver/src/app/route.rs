@@ -23,6 +23,8 @@ pub enum Key {
     },
     /// Every node of the cluster, by method.
     Node(Arc<str>),
+    /// Operators, by the name of a command of the app.
+    Admin(Arc<str>),
 }
 
 impl std::fmt::Display for Key {
@@ -32,16 +34,17 @@ impl std::fmt::Display for Key {
             Key::Default => f.write_str("commands without a handler"),
             Key::Root(method) => write!(f, "method `{method}` for children"),
             Key::Node(method) => write!(f, "method `{method}` for every node"),
+            Key::Admin(command) => write!(f, "command `{command}` for operators"),
             Key::Remote { parent, method } => write!(f, "method `{method}` for the parent `{parent}`"),
         }
     }
 }
 
 impl Key {
-    /// The method's name; `None` for what clients send.
+    /// The method's name; `None` for what clients send and operators run.
     pub fn method(&self) -> Option<&Arc<str>> {
         match self {
-            Key::Net(_) | Key::Default => None,
+            Key::Net(_) | Key::Default | Key::Admin(_) => None,
             Key::Root(method) | Key::Remote { method, .. } | Key::Node(method) => Some(method),
         }
     }
@@ -79,6 +82,10 @@ pub struct Route {
     pub(crate) check: Arc<Check>,
     pub(crate) place: (Arc<str>, u32),
     pub(crate) concurrent: bool,
+    /// What operators read of a command of the app.
+    pub(crate) help: Arc<str>,
+    /// The names of what a command of the app takes.
+    pub(crate) fields: Vec<&'static str>,
     /// How the handler is noted and counted while it runs; given when the route is checked.
     pub(crate) watched: Option<Arc<WatchedHandler>>,
     /// Whether the handler takes a [`Session`](crate::Session); known when the route is checked.
@@ -99,6 +106,8 @@ impl Route {
             check: Arc::new(|_| Ok(())),
             place: ("".into(), 0),
             concurrent: false,
+            help: "".into(),
+            fields: Vec::new(),
             watched: None,
             takes_session: false,
         }
@@ -130,6 +139,13 @@ impl Route {
         self
     }
 
+    /// Says what operators read of a command of the app: what it does, and the names of its arguments.
+    #[must_use]
+    pub fn described(mut self, help: impl Into<Arc<str>>, arguments: Vec<&'static str>) -> Self {
+        (self.help, self.fields) = (help.into(), arguments);
+        self
+    }
+
     /// What calls the handler: who may, and under which name.
     pub fn called_by(&self) -> &Key {
         &self.key
@@ -150,7 +166,7 @@ impl std::fmt::Debug for Route {
 /// A handler by its type: what the attributes implement for the type of the handler's name.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no handler",
-    note = "a handler is an async fn under #[net_handle(…)], #[root_handle], #[node_handle] or #[remote_handle(…)]"
+    note = "a handler is an async fn under #[net_handle(…)], #[root_handle], #[node_handle], #[remote_handle(…)] or #[admin_handle(…)]"
 )]
 pub trait Listed {
     /// The handler's route.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ffnet::Link;
+use ffproto::question::AffinityView;
 use ffproto::{NodeName, NodeNumber, SessionId, handover};
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
@@ -113,6 +114,17 @@ impl Affinity {
         let chosen = self.chosen.lock();
         self.edits.fetch_add(1, Ordering::Release);
         chosen
+    }
+
+    /// The choices of a session, for an operator.
+    pub(crate) fn shown(&self, session: SessionId) -> Vec<AffinityView> {
+        let chosen = self.chosen.lock();
+        let shown = |choice: &Choice| AffinityView {
+            target: choice.target.to_string(),
+            neighbour: choice.neighbour.clone(),
+            node: choice.end.clone(),
+        };
+        chosen.get(&session).into_iter().flatten().map(shown).collect()
     }
 
     /// A number that is another one after each change of a choice, of whichever session.

@@ -1,6 +1,7 @@
 //! Runs authors' code: in order, within a deadline, with its panics caught.
 
 pub(crate) mod affinity_sweep;
+pub(crate) mod app_commands;
 pub(crate) mod current_tables;
 pub(crate) mod deadlines;
 pub(crate) mod events;

@@ -75,6 +75,8 @@ pub(crate) struct HandlerTables {
     neighbours: Vec<Methods>,
     /// The handlers for every node, by method.
     nodes: FxHashMap<Arc<str>, Arc<Route>>,
+    /// The commands of the app, by name.
+    commands: FxHashMap<Arc<str>, Arc<Route>>,
     /// Whether a client's message is handled only when its session is known.
     needs_sessions: bool,
     /// Every handler, in the order of the app's list.
@@ -118,12 +120,14 @@ impl HandlerTables {
         CheckedRoutes(all): CheckedRoutes,
         context: &HandlerContext<'_>,
     ) -> Result<Self, NoNumbers> {
-        let (mut net, mut default, mut nodes) = (FxHashMap::default(), None, FxHashMap::default());
+        let (mut net, mut default) = (FxHashMap::default(), None);
+        let (mut nodes, mut commands) = (FxHashMap::default(), FxHashMap::default());
         for route in &all {
             match &route.key {
                 Key::Net(command) => drop(net.insert(*command, route.clone())),
                 Key::Default => default = Some(route.clone()),
                 Key::Node(method) => drop(nodes.insert(method.clone(), route.clone())),
+                Key::Admin(name) => drop(commands.insert(name.clone(), route.clone())),
                 Key::Root(_) | Key::Remote { .. } => {}
             }
         }
@@ -135,6 +139,7 @@ impl HandlerTables {
             routes: context.config.route.clone(),
             neighbours: Vec::new(),
             nodes,
+            commands,
             all,
             replaced: AtomicBool::new(false),
         };
@@ -225,6 +230,11 @@ impl HandlerTables {
         self.nodes.get(method)
     }
 
+    /// The command of the app of that name.
+    pub(crate) fn command(&self, name: &str) -> Option<&Arc<Route>> {
+        self.commands.get(name)
+    }
+
     /// The methods that some neighbours may call; `None` only of tables without a node.
     #[inline]
     pub(crate) fn methods(&self, audience: Audience) -> Option<&Methods> {
@@ -297,9 +307,22 @@ fn check(route: &Route, context: &HandlerContext<'_>) -> Result<bool, String> {
             return Err("is for children, but the node has no rootport".into());
         }
         Key::Remote { parent, .. } => has_parent(config, parent)?,
+        Key::Admin(name) => check_name(name)?,
         _ => {}
     }
     let takes_session = Cell::new(false);
     (route.check)(&CheckContext { config, has_state, takes_session: &takes_session })?;
+    if takes_session.get() && matches!(route.key, Key::Admin(_)) {
+        return Err("takes a Session, but an operator's command has none: Node::session(id) finds one".into());
+    }
     Ok(takes_session.get())
+}
+
+/// Checks the name of a command of the app, which stands in URLs and on command lines.
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if plain && (1..=64).contains(&name.len()) {
+        return Ok(());
+    }
+    Err("has a command's name that is not of 1 to 64 letters, digits, `-`, `_` or `.`".into())
 }

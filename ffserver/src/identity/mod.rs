@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ffambient::{Ambient, Chance, Clock};
 use ffconfig::{Limits, Operator};
+#[cfg(feature = "web")]
 use ffhttp::is_same_secret;
 use ffkeys::{NodeKeys, TrustRoots, operator_hash};
 use ffnet::handshake::{HandshakeError, Local};
@@ -170,7 +171,7 @@ impl Identity {
     }
 
     /// Whether that is the token of an operator, by the config that this node was started with. Each role may look.
-    #[cfg_attr(not(feature = "web"), allow(dead_code, reason = "only the web server asks"))]
+    #[cfg(feature = "web")]
     pub(crate) fn is_operators_token(&self, given: &str) -> bool {
         let hash = operator_hash(given);
         self.0.operators.iter().fold(false, |found, operator| found | is_same_secret(&hash, &operator.hash))

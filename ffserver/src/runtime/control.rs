@@ -29,7 +29,7 @@ use crate::identity::Identity;
 use crate::identity::lifecycle::Phase;
 use crate::identity::stop::Stop;
 use crate::node::{self, Node};
-use crate::runtime::metrics;
+use crate::runtime::{metrics, questions};
 use crate::session::registry::Registry;
 use crate::transit::Transit;
 
@@ -193,16 +193,25 @@ impl Control {
             master.send(ToMaster::Release { release: env!("CARGO_PKG_VERSION").into() }).await?;
         }
         let mut last_status = None;
+        // Of this connection: a new master counts its questions from the start.
+        let (later, mut answers) = mpsc::channel(questions::ANSWERS_MAX);
         self.word.mark_changed();
         loop {
             tokio::select! {
                 told = master.next() => match told {
                     Some(told) => match told? {
                         ToNode::Metrics { ask } => master.send(self.metrics(ask)).await?,
+                        ToNode::Ask { ask, question } => {
+                            let node = self.reported.node.borrow().clone();
+                            if let Some(answer) = questions::answer(node.as_ref(), ask, question, &later) {
+                                master.send(answer).await?;
+                            }
+                        }
                         told => self.obey(told),
                     },
                     None => return Ok(()),
                 },
+                Some(answer) = answers.recv() => master.send(answer).await?,
                 Ok(()) = self.word.changed() => {
                     let word = self.word.borrow_and_update().clone();
                     if let MasterNotice::Say(message) = &word {
@@ -283,7 +292,7 @@ impl Control {
             }
             ToNode::Roots { current, previous } => self.trust(TrustRoots { current, previous }),
             // Answered where it is read.
-            ToNode::Metrics { .. } => {}
+            ToNode::Metrics { .. } | ToNode::Ask { .. } => {}
             ToNode::HandBack { door } => {
                 let Some(sockets) = self.sockets.borrow().clone() else { return };
                 let versions = self.reported.transit.identity().versions();

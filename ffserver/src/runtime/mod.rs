@@ -8,6 +8,7 @@ pub(crate) mod metrics;
 pub(crate) mod parent_dialer;
 pub(crate) mod preflight;
 pub mod process;
+mod questions;
 pub(crate) mod server;
 pub(crate) mod shared_process;
 #[cfg(feature = "web")]

@@ -62,6 +62,11 @@ impl Groups {
         state.members.get(name).map(|members| members.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// The groups of a session.
+    pub(crate) fn of(&self, session: SessionId) -> Vec<String> {
+        self.0.lock().of.get(&session).cloned().unwrap_or_default()
+    }
+
     /// Whether a session is in a group.
     pub(crate) fn has(&self, name: &str, session: SessionId) -> bool {
         self.0.lock().members.get(name).is_some_and(|members| members.contains_key(&session))

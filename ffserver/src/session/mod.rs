@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod exclusive_login;
 pub(crate) mod groups;
 pub(crate) mod handle;
+pub(crate) mod inspection;
 pub(crate) mod local;
 pub(crate) mod migration;
 pub(crate) mod queue;

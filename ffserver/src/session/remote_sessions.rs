@@ -67,6 +67,11 @@ impl RemoteSession {
         self.here.swap(false, Ordering::SeqCst)
     }
 
+    /// Whether the session's messages are handled here.
+    pub(crate) fn handles_here(&self) -> bool {
+        self.here.load(Ordering::SeqCst)
+    }
+
     /// Notes that the hook at the replica's opening has run.
     pub(crate) fn set_opened(&self) {
         self.opened.store(true, Ordering::SeqCst);

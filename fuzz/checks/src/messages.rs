@@ -2,6 +2,7 @@
 //! a hand-over.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use bincode::Options;
 use ffproto::control::{ControlMessage, ToMaster, ToNode};
@@ -10,6 +11,7 @@ use ffproto::handover::{self, FromPredecessor, FromSuccessor};
 use ffproto::handshake::{
     self, Answer, Hello, Methods, Opening, PREAMBLE_BYTES, Purpose, Refusal, Reply, Transcript, Verdict,
 };
+use ffproto::question::AddressFilter;
 use ffproto::{Incarnation, Version, Versions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,8 +41,8 @@ pub fn handshake(data: &[u8]) {
     }
 }
 
-/// `which u8`, then a message to the master (1), from an old process (2), from its successor (3), or to a node
-/// (else): what is read has no other encoding.
+/// `which u8`, then a message to the master (1), from an old process (2), from its successor (3), an operator's text for addresses
+/// (4), or a message to a node (else): what is read has no other encoding, and addresses have those that they name.
 ///
 /// # Panics
 /// It has.
@@ -49,8 +51,22 @@ pub fn control(data: &[u8]) {
         Some((1, body)) => controls::<ToMaster>(body),
         Some((2, body)) => drop(message::<FromPredecessor>(body, handover::MESSAGE_BYTES_MAX)),
         Some((3, body)) => drop(message::<FromSuccessor>(body, handover::MESSAGE_BYTES_MAX)),
+        Some((4, body)) => addresses(&String::from_utf8_lossy(body)),
         Some((_, body)) => controls::<ToNode>(body),
         None => {}
+    }
+}
+
+fn addresses(text: &str) {
+    let Ok(filter) = text.parse::<AddressFilter>() else { return };
+    let port = filter.port.unwrap_or(7);
+    assert!(filter.has(SocketAddr::new(filter.ip, port)), "{text} does not have its own address");
+    if filter.bits == if filter.ip.is_ipv4() { 32 } else { 128 } {
+        let next = match filter.ip {
+            IpAddr::V4(ip) => IpAddr::V4(u32::from(ip).wrapping_add(1).into()),
+            IpAddr::V6(ip) => IpAddr::V6(u128::from(ip).wrapping_add(1).into()),
+        };
+        assert!(!filter.has(SocketAddr::new(next, port)), "{text} has another one");
     }
 }
 

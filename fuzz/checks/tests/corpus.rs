@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, panic};
 
+use ffproto::control::{ControlMessage, ToMaster, ToNode};
 use fuzzchecks::CHECKS;
 
 fn corpus() -> PathBuf {
@@ -64,6 +65,16 @@ fn the_corpora_have_inputs_that_are_accepted() {
         ffconfig::parse(&text, Path::new("config.json"), &|_| Some("10001".to_owned())).is_ok()
     };
     assert!(bytes("config").filter(loads).count() >= 3);
+    let version = ffproto::Version::QUESTIONS;
+    let asks = |data: &Vec<u8>| {
+        data.starts_with(&[0])
+            && ToNode::of_bytes(&data[1..], version).is_some_and(|it| matches!(it, ToNode::Ask { .. }))
+    };
+    let answers = |data: &Vec<u8>| {
+        data.starts_with(&[1])
+            && ToMaster::of_bytes(&data[1..], version).is_some_and(|it| matches!(it, ToMaster::Answer { .. }))
+    };
+    assert_eq!((bytes("control").filter(asks).count(), bytes("control").filter(answers).count()), (7, 9));
     let of =
         |input: &str| fuzzchecks::converse(&fs::read(corpus().join("conversation").join(input)).unwrap());
     let used = of("a-link-that-is-used-both-ways");

@@ -15,7 +15,7 @@ pre{background:#8881;padding:.7rem;overflow-x:auto;font-size:13px}.ready{color:#
 /// Lines that are shown of a node in trouble.
 const LINES_SHOWN: usize = 10;
 
-fn page(title: &str, refresh: Option<&str>, body: &str) -> String {
+pub(super) fn page(title: &str, refresh: Option<&str>, body: &str) -> String {
     let refresh =
         refresh.map_or_else(String::new, |to| format!("<meta http-equiv=refresh content=\"{to}\">"));
     format!(
@@ -26,7 +26,7 @@ fn page(title: &str, refresh: Option<&str>, body: &str) -> String {
 }
 
 /// Text as it may stand in HTML, in attributes too.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -42,7 +42,7 @@ fn escape(text: &str) -> String {
     safe
 }
 
-fn button(action: &str, text: &str) -> String {
+pub(super) fn button(action: &str, text: &str) -> String {
     format!("<form method=post action=\"{}\"><button>{text}</button></form>", escape(action))
 }
 
@@ -59,7 +59,7 @@ pub(super) fn index(view: &ClusterView, lines: impl Fn(&str) -> Vec<String>) -> 
         button("/stop", "stop all")
     );
     body.push_str(
-        "<small>also: <a href=/status>/status</a> <a href=/healthz>/healthz</a> <a href=/events>/events</a> <a href=/audit>/audit</a></small></p>\n<table><tr>",
+        "<small>also: <a href=/status>/status</a> <a href=/healthz>/healthz</a> <a href=/events>/events</a> <a href=/sessions>/sessions</a> <a href=/run>/run</a> <a href=/audit>/audit</a></small></p>\n<table><tr>",
     );
     for head in [
         "node",

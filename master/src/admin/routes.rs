@@ -65,6 +65,11 @@ impl Reply {
         Self { status: Status::Ok, json: pretty(value), html: None, denied: None }
     }
 
+    /// An answer with a page of its own.
+    pub(super) fn with(status: Status, value: &impl Serialize, html: String) -> Self {
+        Self { status, json: pretty(value), html: Some(html) }
+    }
+
     /// A refusal, in one sentence or in lines.
     pub(super) fn error(status: Status, text: &str) -> Self {
         let lines: Vec<&str> = text.lines().collect();

@@ -1,43 +1,23 @@
-//! The gatherer: asks every linked node for its metrics, and keeps what each process has counted.
+//! The gatherer of metrics: asks every linked node for its own, and keeps what each process has counted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use ffproto::control::ToNode;
 use ffproto::{Incarnation, NodeName};
 use fftelemetry::metrics::exposition::Exposition;
 use fftelemetry::metrics::totals::Totals;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
 
-use crate::supervisor::machine::Tell;
-
-/// How long a node may take to tell its metrics: one that is well takes a few milliseconds, and Prometheus waits for ten seconds.
-const ANSWER_MAX: Duration = Duration::from_millis(250);
+use crate::asker::{ANSWER_MAX, Asker, Asks, Process, Told};
 
 /// Processes of a node that are not linked, and may come back. Of more the oldest are over: a process has at most one successor.
 const UNLINKED_MAX: usize = 4;
 
 /// The gatherer of one master. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Gatherer(Arc<Mutex<State>>);
-
-type Process = (NodeName, Incarnation);
-
-#[derive(Default)]
-struct State {
-    links: HashMap<Process, NodeLink>,
-    totals: HashMap<NodeName, Totals<Incarnation>>,
-    asking: HashMap<u64, mpsc::UnboundedSender<(Process, String)>>,
-    last_ask: u64,
-}
-
-/// A control connection, as the gatherer sees it.
-struct NodeLink {
-    conn: u64,
-    outbox: mpsc::Sender<Tell>,
+pub(crate) struct Gatherer {
+    asker: Asker,
+    totals: Arc<Mutex<HashMap<NodeName, Totals<Incarnation>>>>,
 }
 
 /// What the nodes have answered.
@@ -51,77 +31,38 @@ pub(crate) struct Answers {
 }
 
 impl Gatherer {
-    /// A node has a control connection.
-    pub(crate) fn linked(&self, process: Process, conn: u64, outbox: mpsc::Sender<Tell>) {
-        self.0.lock().links.insert(process, NodeLink { conn, outbox });
+    /// What asks the nodes.
+    pub(crate) fn asker(&self) -> &Asker {
+        &self.asker
     }
 
-    /// That connection has ended. The process may live, and come back: what it has counted is kept.
-    pub(crate) fn unlinked(&self, process: &Process, conn: u64) {
-        let mut state = self.0.lock();
-        if state.links.get(process).is_some_and(|link| link.conn == conn) {
-            state.links.remove(process);
+    /// A node answers: to who has asked, or unasked, because it leaves.
+    pub(crate) fn told(&self, process: Process, ask: u64, told: Told) {
+        if let Some((process, Told::Metrics(text))) = self.asker.answered(process, ask, told) {
+            self.take(process, Exposition::parse(&text));
         }
     }
 
-    /// A node tells its metrics: to who has asked, or unasked, because it leaves.
-    pub(crate) fn told(&self, process: Process, ask: u64, text: String) {
-        let mut state = self.0.lock();
-        match state.asking.get(&ask) {
-            // Read by who has asked, and not by the task of a connection.
-            Some(asking) => drop(asking.send((process, text))),
-            None => state.take(process, Exposition::parse(&text)),
-        }
-    }
-
-    /// Asks every linked node, and waits for the answers.
+    /// Asks every linked node, and waits for the answers: Prometheus waits for ten seconds.
     pub(crate) async fn ask(&self) -> Answers {
-        let until = Instant::now() + ANSWER_MAX;
-        let (ask, mut open, mut answers) = self.0.lock().begin();
-        let late = loop {
-            if open.is_empty() {
-                break Vec::new();
-            }
-            match timeout_at(until, answers.recv()).await {
-                Ok(Some((process, text))) => {
-                    let seen = Exposition::parse(&text);
-                    open.remove(&process);
-                    self.0.lock().take(process, seen);
-                }
-                Ok(None) | Err(_) => break open.into_iter().collect(),
+        let each = |process, told| {
+            if let Told::Metrics(text) = told {
+                self.take(process, Exposition::parse(&text));
             }
         };
-        self.0.lock().end(ask, late)
-    }
-}
-
-impl State {
-    /// Asks; who is asked, and where the answers come.
-    fn begin(&mut self) -> (u64, HashSet<Process>, mpsc::UnboundedReceiver<(Process, String)>) {
-        self.last_ask += 1;
-        let ask = self.last_ask;
-        let (asking, answers) = mpsc::unbounded_channel();
-        // Who has gone away while he waited.
-        self.asking.retain(|_, asking| !asking.is_closed());
-        self.asking.insert(ask, asking);
-        let mut asked = HashSet::new();
-        for (process, link) in &self.links {
-            // One whose outbox is full does not take its messages: it is late as well.
-            let _ = link.outbox.try_send(Tell::Message(ToNode::Metrics { ask }));
-            asked.insert(process.clone());
-        }
-        (ask, asked, answers)
+        let silent = self.asker.ask(&Asks::Metrics, |_| true, ANSWER_MAX, each).await;
+        self.end(silent.into_iter().map(|(process, _)| process).collect())
     }
 
-    fn take(&mut self, (node, incarnation): Process, seen: Exposition) {
-        self.totals.entry(node).or_default().answered(incarnation, seen);
+    fn take(&self, (node, incarnation): Process, seen: Exposition) {
+        self.totals.lock().entry(node).or_default().answered(incarnation, seen);
     }
 
-    fn end(&mut self, ask: u64, late: Vec<Process>) -> Answers {
-        self.asking.remove(&ask);
+    fn end(&self, late: Vec<Process>) -> Answers {
+        let linked: HashSet<Process> = self.asker.all_linked().into_iter().collect();
         let mut of = BTreeMap::new();
-        for (node, totals) in &mut self.totals {
-            let is_linked = |life: &Incarnation| self.links.contains_key(&(node.clone(), *life));
+        for (node, totals) in &mut *self.totals.lock() {
+            let is_linked = |life: &Incarnation| linked.contains(&(node.clone(), *life));
             let unlinked: Vec<Incarnation> =
                 totals.lives().filter(|life| !is_linked(life)).copied().collect();
             for life in &unlinked {
@@ -132,7 +73,7 @@ impl State {
             late.iter().filter(|(name, _)| name == node).for_each(|(_, life)| totals.silent(life));
             of.insert(node.clone(), totals.together());
         }
-        let mut up: Vec<NodeName> = self.links.keys().map(|(node, _)| node.clone()).collect();
+        let mut up: Vec<NodeName> = linked.into_iter().map(|(node, _)| node).collect();
         up.retain(|node| !late.iter().any(|(name, _)| name == node));
         Answers { of, up, late }
     }
@@ -140,8 +81,14 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use ffproto::Version;
+    use ffproto::control::ToNode;
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
     use super::*;
     use crate::fixture::name;
+    use crate::supervisor::machine::Tell;
 
     fn text(n: u32) -> String {
         format!(
@@ -152,12 +99,12 @@ mod tests {
     /// Answers every question with the next number.
     fn answering(gatherer: &Gatherer, process: Process, numbers: Vec<u32>) {
         let (outbox, mut tells) = mpsc::channel(8);
-        gatherer.linked(process.clone(), 1, outbox);
+        gatherer.asker().linked(process.clone(), 1, Version(3), outbox);
         let gatherer = gatherer.clone();
         tokio::spawn(async move {
             for number in numbers {
                 if let Some(Tell::Message(ToNode::Metrics { ask })) = tells.recv().await {
-                    gatherer.told(process.clone(), ask, text(number));
+                    gatherer.told(process.clone(), ask, Told::Metrics(text(number)));
                 }
             }
             // It is stopped: the connection is there, and nobody reads.
@@ -197,15 +144,15 @@ mod tests {
         let (first, second) = ((name("net"), Incarnation(1)), (name("net"), Incarnation(2)));
         answering(&gatherer, first.clone(), vec![10, 11]);
         assert_eq!(shown(&gatherer.ask().await, "net"), "c_total 10, g 10");
-        gatherer.unlinked(&first, 7);
+        gatherer.asker().unlinked(&first, 7);
         assert_eq!(shown(&gatherer.ask().await, "net"), "c_total 11, g 11", "that was another connection");
-        gatherer.unlinked(&first, 1);
+        gatherer.asker().unlinked(&first, 1);
         assert_eq!(shown(&gatherer.ask().await, "net"), "c_total 11");
         answering(&gatherer, first.clone(), vec![12]);
         answering(&gatherer, second, vec![1, 2]);
         assert_eq!(shown(&gatherer.ask().await, "net"), "c_total 13, g 13");
-        gatherer.told(first.clone(), 0, text(14));
-        gatherer.unlinked(&first, 1);
+        gatherer.told(first.clone(), 0, Told::Metrics(text(14)));
+        gatherer.asker().unlinked(&first, 1);
         assert_eq!(shown(&gatherer.ask().await, "net"), "c_total 16, g 2");
     }
 
@@ -213,9 +160,9 @@ mod tests {
     async fn of_many_dead_processes_only_their_sum_is_kept() {
         let gatherer = Gatherer::default();
         for life in 0..20 {
-            gatherer.told((name("net"), Incarnation(life)), 0, text(1));
+            gatherer.told((name("net"), Incarnation(life)), 0, Told::Metrics(text(1)));
         }
         assert_eq!(shown(&gatherer.ask().await, "net"), "c_total 20");
-        assert_eq!(gatherer.0.lock().totals[&name("net")].lives().count(), UNLINKED_MAX);
+        assert_eq!(gatherer.totals.lock()[&name("net")].lives().count(), UNLINKED_MAX);
     }
 }

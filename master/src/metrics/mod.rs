@@ -17,6 +17,7 @@ use fftelemetry::metrics::{Registry, build_info};
 pub(crate) use gather::Gatherer;
 pub(crate) use meter::Meter;
 
+use crate::asker::Asker;
 use crate::supervisor::machine::ClusterView;
 
 /// Nodes that have series of their own here: more than a master can have.
@@ -41,6 +42,11 @@ impl ClusterMetrics {
     /// Where control connections bring what nodes tell.
     pub(crate) fn gatherer(&self) -> Gatherer {
         self.gatherer.clone()
+    }
+
+    /// What asks the nodes.
+    pub(crate) fn asker(&self) -> &Asker {
+        self.gatherer.asker()
     }
 
     /// What the supervisor measures.

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 
 use super::event::Event;
 use super::machine::{ClusterView, PhaseView, Tell, Wire};
+use crate::asker::Told;
 use crate::metrics::Gatherer;
 
 /// Messages that may wait for one node. A node that does not take a few hundred is stuck.
@@ -102,15 +103,19 @@ impl Server {
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
         let Peer { name: node, incarnation, pid, version, root, .. } = peer;
         let process = (node.clone(), incarnation);
-        self.gatherer.linked(process.clone(), conn, outbox.clone());
+        self.gatherer.asker().linked(process.clone(), conn, version, outbox.clone());
         let linked = Event::Linked { node: node.clone(), incarnation, pid, wire, conn, root, outbox };
         if self.events.send(linked).await.is_err() {
-            return self.gatherer.unlinked(&process, conn);
+            return self.gatherer.asker().unlinked(&process, conn);
         }
         let ended = self.converse(MasterSide::new(channel, version), tells, |message| match message {
             // The supervisor has nothing to decide about them, and may be busy.
             ToMaster::Metrics { ask, text } => {
-                self.gatherer.told(process.clone(), ask, text);
+                self.gatherer.told(process.clone(), ask, Told::Metrics(text));
+                None
+            }
+            ToMaster::Answer { ask, answer } => {
+                self.gatherer.told(process.clone(), ask, Told::Answer(answer));
                 None
             }
             message => Some(Event::Said { node: node.clone(), incarnation, conn, message }),
@@ -118,7 +123,7 @@ impl Server {
         if let Err(error) = ended.await {
             debug!(%node, "the control connection ended: {error}");
         }
-        self.gatherer.unlinked(&process, conn);
+        self.gatherer.asker().unlinked(&process, conn);
         let _ = self.events.send(Event::Unlinked { node, incarnation, conn }).await;
     }
 

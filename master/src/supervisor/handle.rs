@@ -9,6 +9,7 @@ use super::event::{Event, Order};
 use super::feed::FeedEvent;
 use super::machine::{Answer, ClusterView, PhaseView, Refused};
 use crate::audit::{Audit, Caller};
+use crate::asker::Asker;
 use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 
@@ -42,6 +43,11 @@ impl Handle {
     /// The metrics of every node and of the master, as Prometheus' text. Answers also while nodes or the supervisor hang.
     pub async fn metrics(&self) -> String {
         self.metrics.text(&self.view()).await
+    }
+
+    /// What asks the nodes.
+    pub(crate) fn asker(&self) -> &Asker {
+        self.metrics.asker()
     }
 
     /// Waits until the view is as wanted and returns it; `None` when the supervisor ended first.

@@ -1,5 +1,6 @@
 //! The apps that the tests try sessions with: what every node of a cluster sees of a client, and does to it.
 
+mod commands;
 mod door;
 mod moves;
 
@@ -242,13 +243,19 @@ pub(crate) fn net() -> App {
 }
 
 pub(crate) fn gate() -> App {
-    with_events(App::new("hallgate").handlers(handlers![gate_sees]).handlers(door::gate()))
+    with_events(
+        App::new("hallgate").handlers(handlers![gate_sees]).handlers(door::gate()).handlers(commands::all()),
+    )
 }
 
 pub(crate) fn hall() -> App {
     with_events(
-        App::new("hall").state(Kept::default()).handlers(door::hall()).handlers(moves::hall()).handlers(
-            handlers![
+        App::new("hall")
+            .state(Kept::default())
+            .handlers(commands::all())
+            .handlers(door::hall())
+            .handlers(moves::hall())
+            .handlers(handlers![
                 any_hall_sees,
                 hall_sees,
                 hall_notes,
@@ -260,7 +267,6 @@ pub(crate) fn hall() -> App {
                 hall_joins,
                 hall_leaves,
                 hall_broadcasts,
-            ],
-        ),
+            ]),
     )
 }

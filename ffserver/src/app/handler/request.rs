@@ -32,6 +32,8 @@ pub(crate) enum Sender {
     Node(NodeName),
     /// Another node; `by` is the neighbour that brought the request, and waits for its end.
     Far { node: NodeName, by: NodeName },
+    /// An operator, by way of the master.
+    Operator,
 }
 
 impl Request {
@@ -45,6 +47,7 @@ impl Request {
         let node = match &self.from {
             Sender::Session(_) => self.node.name().clone(),
             Sender::Node(name) | Sender::Far { node: name, .. } => name.clone(),
+            Sender::Operator => NodeName::master(),
         };
         Caller { node, session: self.client.map(|client| client.session) }
     }
@@ -101,7 +104,7 @@ impl Request {
     /// On whose behalf the handler calls other nodes.
     pub(super) fn origin(&self) -> Origin {
         let caller = match &self.from {
-            Sender::Session(_) => None,
+            Sender::Session(_) | Sender::Operator => None,
             Sender::Node(name) | Sender::Far { by: name, .. } => Some(name.clone()),
         };
         let (client, deadline) = (self.client, Some(self.deadline));

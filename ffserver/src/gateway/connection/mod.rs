@@ -446,6 +446,7 @@ impl Connection {
         if !std::mem::replace(&mut turn.noted, true) {
             session.note_message(turn.now);
         }
+        session.note_request(to.command);
         let identity = executor.node.identity();
         let login = identity.config().login.as_ref().map(|login| login.command);
         let tables = turn.tables.current(&executor.tables);

@@ -1,5 +1,6 @@
 //! The local session: one client's connection as its net node sees it, with its id, its state and its outbox.
 
+mod activity;
 #[cfg(test)]
 mod fixture;
 mod outbox;
@@ -12,7 +13,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,14 +21,16 @@ use ffconfig::SlowClient;
 use ffproto::frame::Firefly;
 use ffproto::protocol::websocket::MessageForm;
 use ffproto::protocol::{FireflyFrames, Protocols};
+use ffproto::question::RecentRequest;
 use ffproto::relay::{SessionChange, SessionState};
-use ffproto::{NodeNumber, SessionId, handover};
+use ffproto::{CommandId, NodeNumber, SessionId, handover};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::identity::counters::Counters;
+use activity::Activity;
 pub use outbox::PushError;
 pub(crate) use outbox::{CloseKind, CloseReason, EncodedMessage, KEEP_BYTES};
 use outbox::{Outbox, wake};
@@ -72,13 +75,6 @@ struct Inner {
     standing: Standing,
     /// Held while a hook of the session runs: one at a time.
     turn: tokio::sync::Mutex<()>,
-}
-
-/// When the client connected, and was last heard.
-struct Activity {
-    opened: Instant,
-    /// When the client was last heard, in milliseconds after `opened`; 0 before its first message.
-    heard_ms: AtomicU64,
 }
 
 /// The requests of a session that run.
@@ -250,7 +246,7 @@ impl LocalSession {
             wire,
             counters,
             outbox: Mutex::new(Outbox::adopt(record.unsent.clone())),
-            activity: Activity { opened, heard_ms: AtomicU64::new(record.heard_ms) },
+            activity: Activity::new(opened, record.heard_ms),
             requests: Requests::default(),
             moves: Moves { moving: AtomicBool::new(false), count: AtomicU32::new(moves) },
             standing,
@@ -464,6 +460,28 @@ impl LocalSession {
     pub(crate) fn note_message(&self, now: Instant) {
         let ms = now.saturating_duration_since(self.0.activity.opened).as_millis() as u64;
         self.0.activity.heard_ms.store(ms.max(1), Ordering::Relaxed);
+    }
+
+    /// Notes a request of the client, behind [`LocalSession::note_message`].
+    #[inline]
+    pub(crate) fn note_request(&self, command: CommandId) {
+        self.0.activity.note_request(command);
+    }
+
+    /// How many requests of the client this process has taken up.
+    pub(crate) fn requests(&self) -> u32 {
+        self.0.activity.requests()
+    }
+
+    /// The last of them, the newest first.
+    pub(crate) fn recent_requests(&self, now: Instant) -> impl Iterator<Item = RecentRequest> {
+        self.0.activity.recent(now)
+    }
+
+    /// How many requests of the session run now, here or elsewhere.
+    pub(crate) fn running_requests(&self) -> usize {
+        let here = self.0.requests.running.load(Ordering::Relaxed);
+        self.waiting_requests() + usize::from(here)
     }
 
     /// Whether the client has sent no whole message yet, and for how long it has been silent.

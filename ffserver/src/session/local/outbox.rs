@@ -196,6 +196,12 @@ impl LocalSession {
         !self.0.outbox.lock().out.is_empty()
     }
 
+    /// How many bytes wait to be written to the client.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let outbox = self.0.outbox.lock();
+        outbox.out.len() + outbox.in_flight
+    }
+
     /// Drops what is queued in no protocol, of a session that is being closed; false when it goes on.
     pub(crate) fn drop_unsayable(&self) -> bool {
         let mut outbox = self.0.outbox.lock();

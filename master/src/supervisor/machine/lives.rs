@@ -198,7 +198,7 @@ impl Machine {
             ToMaster::CannotStart { reason } => life.reason = Some(reason),
             ToMaster::Release { release } => life.release = Some(release),
             // Metrics do not come this far: the control connection has given them to who asked.
-            ToMaster::Status(_) | ToMaster::Metrics { .. } => {}
+            ToMaster::Status(_) | ToMaster::Metrics { .. } | ToMaster::Answer { .. } => {}
             ToMaster::Prepared { door } => self.prepared(name, from, door, now),
             ToMaster::TookBack { reason } => self.took_back(name, from, &reason, now),
             // It leaves by itself; its end is bounded since its successor has served.
