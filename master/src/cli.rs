@@ -49,6 +49,7 @@ Examples:
 Signals:
   SIGTERM, SIGINT (Ctrl-C)   stop in order, as /stop; a second one kills every node at once
   SIGHUP                     reload, as /reload; `master single`: read the keys again, restart the node
+  SIGUSR1                    open the log files again, those of the nodes as well
   SIGUSR2                    leave and let the nodes run on, as /detach
 
 A master that was killed leaves its nodes running. The next `master config.json` finds them, adopts
@@ -65,7 +66,7 @@ Environment:
   FF_APPMAIN   the program that runs the nodes, as --appmain, which wins over it; both win over the config's
                `appmain`, and that over the program appmain beside this one
   FF_RUN_DIR   as --run-dir
-  FF_LOG       what is logged, in the syntax of RUST_LOG (default: info)
+  FF_LOG       what is logged, in the syntax of RUST_LOG (default: the config's `log.level`, or info)
   NO_COLOR     when it is not empty: no colours, unless --color always says so";
 
 /// The command line.

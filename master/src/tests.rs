@@ -208,6 +208,7 @@ async fn converse(
             ToNode::Registered { number, .. } => hear(format!(" is {}", number.0)),
             // These nodes do not say that they know the question.
             ToNode::Metrics { .. } => hear(": asked for metrics".into()),
+            ToNode::Log(order) => hear(format!(": {order:?}")),
             ToNode::ParentUp { name: parent, .. } => hear(format!(": {parent} is up")),
             ToNode::ParentGone { name: parent, .. } => hear(format!(": {parent} is gone")),
             ToNode::Roots { previous: None, .. } => {}

@@ -27,6 +27,7 @@ mod identity;
 mod layering;
 mod limits;
 mod login;
+mod logs;
 mod metrics;
 mod methods;
 mod moves;

@@ -10,6 +10,7 @@ use crate::conf::Conf;
 use crate::database::database;
 use crate::fields::Fields;
 use crate::limits;
+use crate::logs;
 use crate::model::{Backoff, Cluster, Login, Master, Memcached, Node, Parent, Restart, SecondLogin, Token};
 use crate::nodes::Draft;
 use crate::parents::Link;
@@ -72,7 +73,7 @@ fn master(fields: &Fields, folder: &Path) -> Option<Master> {
             Some("never") => Encrypt::Never,
             _ => Encrypt::Auto,
         },
-        log: log(fields, folder),
+        log: logs::log(fields, folder),
         restart: fields.section("restart").map(restart).unwrap_or_default(),
     })
 }
@@ -145,7 +146,7 @@ fn node(
             _ => Vec::new(),
         },
         mem: fields.bool("mem").unwrap_or(false),
-        log: log(fields, folder),
+        log: logs::log(fields, folder),
         cpu: fields.cpus("cpu").map(<[usize]>::to_vec),
         reload: fields.text("reload").map(str::to_owned),
         threads: fields.number("threads").unwrap_or(1),
@@ -183,8 +184,4 @@ fn parents(links: &[Link<'_>], drafts: &[Draft<'_>]) -> Vec<Parent> {
         }
     }
     parents
-}
-
-fn log(fields: &Fields, folder: &Path) -> Option<PathBuf> {
-    fields.text("log").map(|log| folder.join(log))
 }

@@ -132,8 +132,8 @@ pub struct Master {
     pub token: Option<Token>,
     /// `encrypt`: when links and control connections are encrypted. Default: when they leave their host.
     pub encrypt: Encrypt,
-    /// `log`: the file that the master's log is appended to, besides the terminal; in the config's folder.
-    pub log: Option<PathBuf>,
+    /// `log`: the files of the master's log, besides the terminal, and what they have.
+    pub log: Log,
     /// `restart`: how ended nodes are started again.
     pub restart: Restart,
 }
@@ -149,6 +149,43 @@ impl fmt::Debug for Master {
             .field("log", &self.log)
             .field("restart", &self.restart)
             .finish()
+    }
+}
+
+/// `log`: what a process writes of what happens, besides the terminal. A bare text is its `file`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `file`: the file that lines are appended to; in the config's folder.
+    pub file: Option<PathBuf>,
+    /// `errors`: the file that lines from WARN up are appended to, too.
+    pub errors: Option<PathBuf>,
+    /// `json`: whether a line is a JSON object. Default false.
+    pub json: bool,
+    /// `level`: what is shown, by level and target, unless `FF_LOG` is set.
+    pub level: Option<String>,
+    /// `rotate_mb`: the largest size of a file, in bytes. Default 64 MiB; `None` (0 in the config): no limit.
+    pub rotate_bytes: Option<u64>,
+    /// `rotate_daily`: whether a file has lines of one day, by UTC. Default false.
+    pub rotate_daily: bool,
+    /// `keep`: older files that are kept. Default 7.
+    pub keep: u32,
+    /// `quiet_commands`: commands whose calls are not logged, as runs (first and last) that are disjoint and sorted.
+    pub quiet_commands: Vec<(CommandId, CommandId)>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let (file, errors, level, quiet_commands) = (None, None, None, Vec::new());
+        Self {
+            file,
+            errors,
+            json: false,
+            level,
+            rotate_bytes: Some(64 << 20),
+            rotate_daily: false,
+            keep: 7,
+            quiet_commands,
+        }
     }
 }
 
@@ -212,8 +249,8 @@ pub struct Node {
     pub databases: Vec<String>,
     /// `mem`: whether the node uses memcached instead of its in-process cache.
     pub mem: bool,
-    /// `log`: the file that the node's log is appended to, besides the terminal; in the config's folder.
-    pub log: Option<PathBuf>,
+    /// `log`: the files of the node's log, besides the terminal, and what they have.
+    pub log: Log,
     /// `cpu`: the processors that the node may run on (firefly's affinity mask, or a list of numbers).
     pub cpu: Option<Vec<usize>>,
     /// `reload`: firefly's name of what a reload refreshes. A reload replaces the whole process, so it is

@@ -166,7 +166,7 @@ impl Retirement {
             };
             match stream.into_std() {
                 Ok(stream) => return Some((stream, unread.into())),
-                Err(e) => debug!("webport: a connection cannot be given away: {e}"),
+                Err(e) => debug!(limited_by = "", "webport: a connection cannot be given away: {e}"),
             }
         }
         self.ended = true;
@@ -229,7 +229,7 @@ impl FrontShared {
                 Err(one) => one,
             };
             if let Phase::Retires { .. } = *self.phase.borrow() {
-                return debug!("webport: a connection was cut: nobody takes it any more");
+                return debug!(peer = %address, "webport: a connection was cut: nobody takes it any more");
             }
             client = Client { address, place: self.admission.take_in(address) };
         }
@@ -279,7 +279,7 @@ async fn accept(listener: TcpListener, shared: Arc<FrontShared>) {
                     yield_now().await;
                 }
                 Err(e) => {
-                    warn!("webport: a connection could not be accepted: {e}");
+                    warn!(limited_by = "", "webport: a connection could not be accepted: {e}");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },

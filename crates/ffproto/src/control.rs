@@ -75,6 +75,17 @@ pub enum ToNode {
         /// What has signed before the last rotation, and is valid still.
         previous: Option<PublicKey>,
     },
+    /// An order about the log of the process; since [`Version::LOG_ORDERS`].
+    Log(LogOrder),
+}
+
+/// What a process shall do with its log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogOrder {
+    /// Open the files again: somebody has moved them.
+    Reopen,
+    /// Show these levels from now on, in the syntax of `FF_LOG`; an empty text is what was shown at the start.
+    Levels(String),
 }
 
 /// The name of a Unix socket in Linux's abstract namespace: it has no file, and goes with its owner.
@@ -176,6 +187,10 @@ fn coding() -> impl Options {
 }
 
 impl ControlMessage for ToNode {
+    fn since(&self) -> Option<Version> {
+        matches!(self, Self::Log(_)).then_some(Version::LOG_ORDERS)
+    }
+
     fn write_later(&self, version: Version, out: &mut Vec<u8>) -> Option<()> {
         if let (Self::Registered { release, .. }, true) = (self, version.has(Version::RELEASE)) {
             out.extend(coding().serialize(release).ok()?);
@@ -249,6 +264,12 @@ mod tests {
         let bytes = release.to_bytes(Version::RELEASE).unwrap();
         assert_eq!(ToMaster::of_bytes(&bytes, Version::RELEASE), Some(release.clone()));
         assert_eq!((release.to_bytes(OLD), ToMaster::of_bytes(&bytes, OLD)), (None, None));
+        for order in [LogOrder::Reopen, LogOrder::Levels("info,ffserver=debug".into())] {
+            let order = ToNode::Log(order);
+            let bytes = order.to_bytes(Version::LOG_ORDERS).unwrap();
+            assert_eq!(ToNode::of_bytes(&bytes, Version::LOG_ORDERS), Some(order.clone()));
+            assert_eq!((order.to_bytes(OLD), ToNode::of_bytes(&bytes, OLD)), (None, None));
+        }
         for version in [OLD, Version::RELEASE] {
             let bytes = ToMaster::Stopping.to_bytes(version).unwrap();
             assert_eq!(ToMaster::of_bytes(&bytes, version), Some(ToMaster::Stopping));

@@ -12,6 +12,8 @@ pub struct Version(pub u16);
 impl Version {
     /// From here on a node tells its master its release, see [`crate::control::ToMaster::Release`].
     pub const RELEASE: Self = Self(4);
+    /// From here on a node takes orders about its log, see [`crate::control::LogOrder`].
+    pub const LOG_ORDERS: Self = Self(4);
 
     /// Whether it has what came with `other`.
     pub fn has(self, other: Self) -> bool {

@@ -278,6 +278,16 @@ pub async fn stop_on_signals(stop: Stop, hangup: Hangup) {
     }
 }
 
+/// SIGUSR1 opens the files of the log again, for as long as this runs.
+pub async fn reopen_log_on_signals() {
+    let Ok(mut reopen) = signal(SignalKind::user_defined1()) else { return };
+    while reopen.recv().await.is_some() {
+        if let Some(log) = fftelemetry::current() {
+            log.reopen();
+        }
+    }
+}
+
 /// The effect of SIGHUP on a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hangup {

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
+use ffproto::control::LogOrder;
 use fftelemetry::metrics::CONTENT_TYPE;
 use rocket::http::{Accept, ContentType, Header, Status};
 use rocket::request::Request;
@@ -11,6 +12,7 @@ use rocket::response::{Responder, Response, Result};
 use rocket::{Route, Shutdown, State, get, post, routes};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
+use tracing::info;
 
 use super::guard::{Operator, Reader};
 use super::{Site, page};
@@ -29,6 +31,8 @@ pub(super) fn all() -> Vec<Route> {
         stop,
         reload,
         rotate,
+        log,
+        node_log,
         stop_node,
         start_node,
         restart_node,
@@ -220,6 +224,11 @@ fn node(_reader: Reader, site: &State<Site>, name: &str) -> Reply {
     }
 }
 
+/// An empty text is what was shown at the start.
+fn fault_of_levels(level: &str) -> Option<String> {
+    if level.is_empty() { None } else { ffconfig::fault_of_levels(level) }
+}
+
 impl Site {
     async fn command(&self, order: Order) -> Reply {
         let later = matches!(order, Order::StopAll | Order::Detach);
@@ -246,6 +255,41 @@ macro_rules! commands {
 #[post("/rotate")]
 async fn rotate(_operator: Operator, site: &State<Site>) -> Reply {
     site.command(Order::Rotate).await
+}
+
+/// The levels of the master's own log, from now on.
+#[post("/log?<level>")]
+fn log(_operator: Operator, level: &str) -> Reply {
+    if let Some(fault) = fault_of_levels(level) {
+        return Reply::error(Status::UnprocessableEntity, &fault);
+    }
+    let Some(log) = fftelemetry::current() else { return Reply::ok(&Done { ok: true, nodes: &[] }) };
+    match log.set_levels(level) {
+        Ok(()) => {
+            info!("the log shows {} from now on", log.levels());
+            Reply::ok(&Done { ok: true, nodes: &[] })
+        }
+        Err(error) => Reply::error(Status::UnprocessableEntity, &error.to_string()),
+    }
+}
+
+/// The levels of a node's log, from now on, for as long as its process lives.
+#[post("/nodes/<name>/log?<level>")]
+fn node_log(_operator: Operator, site: &State<Site>, name: &str, level: &str) -> Reply {
+    if let Some(fault) = fault_of_levels(level) {
+        return Reply::error(Status::UnprocessableEntity, &fault);
+    }
+    let view = site.handle.view();
+    let Some(node) = view.node(name) else {
+        return Reply::error(Status::NotFound, "there is no such node; `/status` lists them");
+    };
+    match site.handle.order_about_logs(Some(&node.name), &LogOrder::Levels(level.to_owned())) {
+        0 => Reply::error(
+            Status::Conflict,
+            "no process of the node takes this: it is not linked, or of an older release",
+        ),
+        _ => Reply::ok(&Done { ok: true, nodes: &[] }),
+    }
 }
 
 commands! {

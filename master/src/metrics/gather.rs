@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffproto::control::ToNode;
-use ffproto::{Incarnation, NodeName};
+use ffproto::{Incarnation, NodeName, Version};
 use fftelemetry::metrics::exposition::Exposition;
 use fftelemetry::metrics::totals::Totals;
 use parking_lot::Mutex;
@@ -37,6 +37,7 @@ struct State {
 /// A control connection, as the gatherer sees it.
 struct NodeLink {
     conn: u64,
+    version: Version,
     outbox: mpsc::Sender<Tell>,
 }
 
@@ -52,8 +53,18 @@ pub(crate) struct Answers {
 
 impl Gatherer {
     /// A node has a control connection.
-    pub(crate) fn linked(&self, process: Process, conn: u64, outbox: mpsc::Sender<Tell>) {
-        self.0.lock().links.insert(process, NodeLink { conn, outbox });
+    pub(crate) fn linked(&self, process: Process, conn: u64, version: Version, outbox: mpsc::Sender<Tell>) {
+        self.0.lock().links.insert(process, NodeLink { conn, version, outbox });
+    }
+
+    /// Tells the linked processes of a node, or of all, something that came with a version; how many were told.
+    pub(crate) fn tell(&self, node: Option<&NodeName>, since: Version, message: &ToNode) -> usize {
+        let state = self.0.lock();
+        let meant = state.links.iter().filter(|((name, _), _)| node.is_none_or(|node| node == name));
+        let told = meant.filter(|(_, link)| {
+            link.version.has(since) && link.outbox.try_send(Tell::Message(message.clone())).is_ok()
+        });
+        told.count()
     }
 
     /// That connection has ended. The process may live, and come back: what it has counted is kept.
@@ -152,7 +163,7 @@ mod tests {
     /// Answers every question with the next number.
     fn answering(gatherer: &Gatherer, process: Process, numbers: Vec<u32>) {
         let (outbox, mut tells) = mpsc::channel(8);
-        gatherer.linked(process.clone(), 1, outbox);
+        gatherer.linked(process.clone(), 1, Version::LOG_ORDERS, outbox);
         let gatherer = gatherer.clone();
         tokio::spawn(async move {
             for number in numbers {

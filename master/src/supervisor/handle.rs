@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ffproto::control::{LogOrder, ToNode};
+use ffproto::{NodeName, Version};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::event::{Event, Order};
@@ -39,6 +41,12 @@ impl Handle {
     /// The metrics of every node and of the master, as Prometheus' text. Answers also while nodes or the supervisor hang.
     pub async fn metrics(&self) -> String {
         self.metrics.text(&self.view()).await
+    }
+
+    /// Orders something about the log of a node's processes, of all nodes without a name. How many processes it was sent to: those
+    /// that are linked, take their messages, and are not of a release before such orders.
+    pub fn order_about_logs(&self, node: Option<&NodeName>, order: &LogOrder) -> usize {
+        self.metrics.gatherer().tell(node, Version::LOG_ORDERS, &ToNode::Log(order.clone()))
     }
 
     /// Waits until the view is as wanted and returns it; `None` when the supervisor ended first.

@@ -234,6 +234,7 @@ fn short(todo: Do) -> Option<String> {
         Do::Tell { node, incarnation: _, tell: Tell::Message(ToNode::HandOver { door }) } => {
             format!("{node}: hand over at {}", door.0)
         }
+        Do::Tell { node, tell: Tell::Message(ToNode::Log(order)), .. } => format!("tell {node}: {order:?}"),
         Do::Tell { node, tell: Tell::Message(ToNode::Metrics { ask }), .. } => {
             format!("{node}: metrics {ask}")
         }
