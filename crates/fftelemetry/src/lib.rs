@@ -6,8 +6,8 @@
 //!
 //! What others have sent may stand in a line: control characters are made readable where a line is made, and long values are cut
 //! ([`escape`], [`line`]). An event with a field `peer` is limited: each place in the sources writes so many lines of one peer's
-//! address, and then how many more there were ([`limit`]). Where what repeats is no peer's, the field is `limited_by`, which is
-//! not shown.
+//! address, and then how many more there were ([`limit`]). A field `limited_by`, which is not shown, says of which kind an event is:
+//! each kind has a limit of its own. Alone it limits what has no peer.
 //!
 //! ```
 //! # let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));

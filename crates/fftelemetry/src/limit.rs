@@ -83,6 +83,12 @@ impl<E: Copy + Eq + Hash> Limiter<E> {
         Self { limits, events: HashMap::new() }
     }
 
+    /// The events that are counted now.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
+
     /// Whether one more line may be written. What the window before has suppressed, if it has ended, is put into `told`; `first`
     /// makes the message of a window's first line.
     pub fn pass(

@@ -222,24 +222,24 @@ fn is_shown(field: &Field) -> bool {
     !field.name().starts_with("log.") && field.name() != LIMITED_BY
 }
 
-/// The field that limits an event by what is no address, and is not shown.
+/// The field that says of which kind an event is: each has a limit of its own. It is not shown.
 pub(crate) const LIMITED_BY: &str = "limited_by";
 
 /// The value of one field of an event.
 pub(crate) struct Pick<'a> {
-    names: &'a [&'a str],
+    name: &'a str,
     pub(crate) found: Option<String>,
 }
 
 impl<'a> Pick<'a> {
-    pub(crate) fn new(names: &'a [&'a str]) -> Self {
-        Self { names, found: None }
+    pub(crate) fn new(name: &'a str) -> Self {
+        Self { name, found: None }
     }
 }
 
 impl Visit for Pick<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if self.names.contains(&field.name()) {
+        if self.name == field.name() {
             let mut readable = Readable::new(String::new(), VALUE_BYTES_MAX);
             let _ = write!(readable, "{value:?}");
             self.found = Some(readable.end());

@@ -1,7 +1,7 @@
 //! The log of a process: events become lines here, are limited where they repeat, and are written by a thread of their own.
 
 use std::borrow::Cow;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
@@ -24,8 +24,10 @@ use crate::line::{At, Draft, Format, LIMITED_BY, MESSAGE_BYTES_MAX, Pick};
 use crate::queue::{Dropped, Line, Queue, Writer};
 use crate::request::{self, RequestId};
 
-/// The fields whose value an event is limited by: a peer's address or name, or what else repeats.
-const LIMITING: [&str; 2] = ["peer", LIMITED_BY];
+/// The field with the address or name of a peer, by which an event is limited.
+const PEER: &str = "peer";
+/// Events that are counted each at a time. Kinds may be texts of an app: further ones are of one kind.
+const EVENTS_MAX: usize = 1024;
 /// The bytes of a message that says what was suppressed.
 const FIRST_BYTES_MAX: usize = 200;
 
@@ -43,13 +45,25 @@ struct Inner {
     panics: Mutex<Limiter<()>>,
 }
 
-/// The place of an event in the sources: all that is logged there is one event.
+/// An event: all that is logged at one place in the sources, and is of one kind there (`limited_by`).
 #[derive(Debug, Clone, Copy)]
-struct Place(&'static Metadata<'static>);
+struct Place {
+    metadata: &'static Metadata<'static>,
+    /// The kind's hash; 0 without one.
+    kind: u64,
+}
+
+impl Place {
+    fn new(metadata: &'static Metadata<'static>, kind: Option<&str>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        kind.hash(&mut hasher);
+        Self { metadata, kind: kind.map_or(0, |_| hasher.finish()) }
+    }
+}
 
 impl PartialEq for Place {
     fn eq(&self, other: &Self) -> bool {
-        self.0.callsite() == other.0.callsite()
+        self.kind == other.kind && self.metadata.callsite() == other.metadata.callsite()
     }
 }
 
@@ -57,7 +71,7 @@ impl Eq for Place {}
 
 impl Hash for Place {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.callsite().hash(state);
+        (self.metadata.callsite(), self.kind).hash(state);
     }
 }
 
@@ -133,10 +147,10 @@ impl Log {
     }
 
     fn suppressed(&self, told: &Suppressed<Place>) -> Line {
-        let metadata = told.event.0;
+        let metadata = told.event.metadata;
         let mut draft = self.0.format.begin(self.0.clock.now(), *metadata.level());
         draft.value("message", format_args!("{} more suppressed: {}", told.lines, told.first));
-        for (name, value) in suppressed_fields(told, "peer") {
+        for (name, value) in suppressed_fields(told, PEER) {
             draft.value(name, format_args!("{value}"));
         }
         let text = draft.end(At::of(metadata), metadata.target(), &[]);
@@ -164,31 +178,36 @@ impl Log {
     /// Whether the event may be written; what the window before has suppressed is written then.
     fn passes(&self, event: &Event<'_>, now: Duration) -> bool {
         let metadata = event.metadata();
-        if !LIMITING.iter().any(|name| metadata.fields().field(name).is_some()) {
+        if ![PEER, LIMITED_BY].iter().any(|name| metadata.fields().field(name).is_some()) {
             return true;
         }
-        let mut peer = Pick::new(&LIMITING);
-        event.record(&mut peer);
-        let Some(peer) = peer.found else { return true };
-        let first = || {
-            let mut message = Pick::new(&["message"]);
-            event.record(&mut message);
-            readable(&message.found.unwrap_or_default(), FIRST_BYTES_MAX).into_owned()
+        let value_of = |name| {
+            let mut value = Pick::new(name);
+            event.record(&mut value);
+            value.found
         };
+        let (peer, kind) = (value_of(PEER), value_of(LIMITED_BY));
+        let address = peer.as_deref().map(limit::address).unwrap_or_default();
+        let first = || readable(&value_of("message").unwrap_or_default(), FIRST_BYTES_MAX).into_owned();
         let mut told = vec![];
-        let passes =
-            self.0.limiter.lock().pass(Place(metadata), &limit::address(&peer), now, first, &mut told);
+        let passes = {
+            let mut limiter = self.0.limiter.lock();
+            let kind = kind.as_deref().filter(|_| limiter.events() < EVENTS_MAX);
+            limiter.pass(Place::new(metadata, kind), &address, now, first, &mut told)
+        };
         told.iter().for_each(|told| self.0.queue.push(self.suppressed(told)));
         passes
     }
 }
 
-fn suppressed_fields<E>(told: &Suppressed<E>, address: &'static str) -> [(&'static str, String); 2] {
+fn suppressed_fields<E>(told: &Suppressed<E>, address: &'static str) -> Vec<(&'static str, String)> {
     let from = match &told.from {
-        From::Address(text) => (address, text.clone()),
-        From::Others(n) => ("others", n.to_string()),
+        // What has no peer has one limit.
+        From::Address(text) if text.is_empty() => None,
+        From::Address(text) => Some((address, text.clone())),
+        From::Others(n) => Some(("others", n.to_string())),
     };
-    [from, ("suppressed", told.lines.to_string())]
+    from.into_iter().chain([("suppressed", told.lines.to_string())]).collect()
 }
 
 /// What the log hears of the program.

@@ -114,6 +114,15 @@ fn an_event_is_limited_by_what_is_no_peer_and_is_not_shown() {
     });
     assert_eq!(text.matches("WARN handler a fails").count() as u64 + sum(&text, "suppressed"), 50);
     assert!(text.contains("handler b fails at=") && !text.contains("limited_by"), "{text}");
+    assert!(text.contains("WARN 30 more suppressed: handler a fails suppressed=30 at="), "{text}");
+    // Many kinds cost no memory, and nothing is lost.
+    let text = written(options(), |_| {
+        for n in 0..3_000 {
+            info!(peer = %"127.0.0.1", limited_by = n, "of kind {n}");
+        }
+    });
+    assert_eq!(text.matches("INFO of kind ").count() as u64 + sum(&text, "suppressed"), 3_000);
+    assert!(text.lines().count() < 1_200, "{}", text.lines().count());
 }
 
 #[test]

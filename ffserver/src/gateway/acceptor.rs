@@ -205,7 +205,8 @@ impl Clients {
             let handle = Session::here(sessions.clone(), session.clone());
             tell_session(&executor.hooks, &executor.node, handle, SessionEvent::Closed).await;
         }
-        info!(session = %session.id(), peer = %session.address(), "client logged out: {closed}");
+        let (peer, kind) = (session.address(), closed.kind());
+        info!(session = %session.id(), %peer, limited_by = kind, "client logged out: {closed}");
     }
 }
 
