@@ -1,11 +1,11 @@
 //! Logs of the master and of the nodes: one call at the edge, `tracing` everywhere else.
 //!
 //! Lines go to standard output and, when the config names files, to those as well. A thread of its own writes them, so a slow
-//! terminal or a full pipe can never block a node; lines that do not fit its queue are dropped, counted, and said ([`queue`]).
+//! terminal or a full pipe can never block a node; lines that do not fit its queue are dropped, counted, and said.
 //! `FF_LOG` chooses what is shown, in the syntax of `RUST_LOG` (default `info`); [`Log::set_levels`] does while a process runs.
 //!
 //! What others have sent may stand in a line: control characters are made readable where a line is made, and long values are cut
-//! ([`escape`], [`line`]). An event with a field `peer` is limited: each place in the sources writes so many lines of one peer's
+//! ([`escape`], [`mod@line`]). An event with a field `peer` is limited: each place in the sources writes so many lines of one peer's
 //! address, and then how many more there were ([`limit`]). A field `limited_by`, which is not shown, says of which kind an event is:
 //! each kind has a limit of its own. Alone it limits what has no peer.
 //!
