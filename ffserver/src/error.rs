@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use ffproto::{Code, Executed, Fault, NodeName};
+use fftelemetry::request::RequestId;
 
 /// A call to another node that did not end well. Each variant carries the whole [`Fault`]: the code, the
 /// node that noticed it, whether the handler may have run, and a sentence.
@@ -128,6 +129,8 @@ pub struct HandlerError {
     kind: HandlerErrorKind,
     message: String,
     cause: Option<Box<dyn StdError + Send + Sync>>,
+    /// The request in which it came, for the log.
+    request: Option<Box<RequestId>>,
 }
 
 #[derive(Debug)]
@@ -139,13 +142,18 @@ enum HandlerErrorKind {
 impl HandlerError {
     /// An error whose `message` the client may see.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { kind: HandlerErrorKind::Own(Code::Handler), message: message.into(), cause: None }
+        Self {
+            kind: HandlerErrorKind::Own(Code::Handler),
+            message: message.into(),
+            cause: None,
+            request: None,
+        }
     }
 
     /// An error of which the client learns only that it happened; the cause is logged here.
     pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let message = "the handler failed".to_owned();
-        Self { kind: HandlerErrorKind::Own(Code::Handler), message, cause: Some(cause.into()) }
+        Self { kind: HandlerErrorKind::Own(Code::Handler), message, cause: Some(cause.into()), request: None }
     }
 
     /// An error of the caller's, whose `message` the client may see: what it sent does not fit. The caller is told that nothing was
@@ -156,22 +164,37 @@ impl HandlerError {
     /// assert_eq!(HandlerError::bad_request("nobody has logged in").code(), Code::BadRequest);
     /// ```
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self { kind: HandlerErrorKind::Own(Code::BadRequest), message: message.into(), cause: None }
+        Self {
+            kind: HandlerErrorKind::Own(Code::BadRequest),
+            message: message.into(),
+            cause: None,
+            request: None,
+        }
     }
 
     /// The error of a handler that has panicked: where and with what is for the log.
     pub(crate) fn panic(panic: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let message = "the handler panicked".to_owned();
-        Self { kind: HandlerErrorKind::Own(Code::Panic), message, cause: Some(panic.into()) }
+        Self { kind: HandlerErrorKind::Own(Code::Panic), message, cause: Some(panic.into()), request: None }
     }
 
     pub(crate) fn timeout() -> Self {
         let message = "the handler did not end within the deadline".to_owned();
-        Self { kind: HandlerErrorKind::Own(Code::Timeout), message, cause: None }
+        Self { kind: HandlerErrorKind::Own(Code::Timeout), message, cause: None, request: None }
+    }
+
+    /// The deadline of a request is over.
+    pub(crate) fn late(request: Option<RequestId>) -> Self {
+        Self { request: request.map(Box::new), ..Self::timeout() }
     }
 
     pub(crate) fn passed(fault: Fault) -> Self {
-        Self { message: fault.message.clone(), kind: HandlerErrorKind::Passed(fault), cause: None }
+        Self {
+            message: fault.message.clone(),
+            kind: HandlerErrorKind::Passed(fault),
+            cause: None,
+            request: None,
+        }
     }
 
     /// Adds the cause for the log.
@@ -192,6 +215,16 @@ impl HandlerError {
             HandlerErrorKind::Own(code) => *code,
             HandlerErrorKind::Passed(fault) => fault.code,
         }
+    }
+
+    /// Notes the request in which the error came.
+    pub(crate) fn set_request(&mut self, request: Option<RequestId>) {
+        self.request = request.map(Box::new);
+    }
+
+    /// The request in which the error came, if it came in one.
+    pub(crate) fn request(&self) -> Option<RequestId> {
+        self.request.as_deref().copied()
     }
 
     /// What is logged: the message and every cause.

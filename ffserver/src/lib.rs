@@ -256,6 +256,7 @@ pub use calls::neighbours::{Calling, Children, Parent, ParentName, Parents};
 pub use calls::nodes::Nodes;
 pub use error::{CallError, HandlerError};
 pub use exec::handlers::{Handlers, ReplaceError};
+pub use ffmacros::Record;
 /// A command of the app, which operators run on a node, on a kind or on all: `POST /run/NAME` of the master.
 ///
 /// Arguments are those of every handler but a [`Session`]: no client makes the call. Of what the operator gives, as JSON,
@@ -289,7 +290,6 @@ pub use exec::handlers::{Handlers, ReplaceError};
 /// ```
 #[doc(inline)]
 pub use ffmacros::admin_handle;
-pub use ffmacros::Record;
 /// A handler of a client's command.
 ///
 /// ```

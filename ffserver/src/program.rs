@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
-use ffambient::Ambient;
+use ffambient::{Ambient, Clock};
 use ffnet::listen::{self, Inherited};
+use ffproto::NodeName;
 use fftelemetry::Colour;
 
 use crate::app::app::App;
@@ -200,12 +201,14 @@ fn run_node(
     let cluster = ffconfig::load(config, &env)?.cluster;
     let server = process::own_node(&cluster, node, apps(), startup, &env, ambient)?;
     let settings = server.config().clone();
-    let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false, colour })?;
+    let log = log_options(settings.log, Some(&settings.name), colour, &ambient.clock);
+    let _log = init_log(log).with_context(|| format!("servers.{}.log", settings.key))?;
     if let Some(cpus) = &settings.cpu {
         process::pin_to_cpus(cpus).with_context(|| format!("servers.{}.cpu", settings.key))?;
     }
     let inherited = env(listen::ENV).map_or(Ok(Inherited::default()), |value| listen::take(&value))?;
     process::runtime(settings.threads)?.block_on(async {
+        tokio::spawn(process::reopen_log_on_signals());
         tokio::spawn(process::stop_on_signals(server.stop_handle(), Hangup::of(&env)));
         server.run(inherited).await.map_err(Into::into)
     })
@@ -222,7 +225,8 @@ fn run_nodes(
     let startups = process::startups(nodes.len(), config, &env, ambient)?;
     let cluster = ffconfig::load(config, &env)?.cluster;
     let (servers, settings) = process::own_nodes(&cluster, nodes, apps, startups, &env, ambient)?;
-    let _log = fftelemetry::init(fftelemetry::Options { file: settings.log, json: false, colour })?;
+    let log = log_options(settings.log, None, colour, &ambient.clock);
+    let _log = init_log(log).with_context(|| format!("log of the nodes {}", nodes.join(", ")))?;
     if let Some(cpus) = &settings.cpu {
         process::pin_to_cpus(cpus).with_context(|| format!("cpu of the nodes {}", nodes.join(", ")))?;
     }
@@ -235,6 +239,7 @@ fn run_nodes(
     let nodes = servers.into_iter().map(own).collect();
     let stop = Stop::new(Default::default());
     process::runtime(settings.threads)?.block_on(async {
+        tokio::spawn(process::reopen_log_on_signals());
         tokio::spawn(process::stop_on_signals(stop.clone(), Hangup::of(&env)));
         process::run_nodes(nodes, stop).await.map_err(Into::into)
     })
@@ -242,15 +247,46 @@ fn run_nodes(
 
 fn run_all(config: &Path, colour: Colour, apps: Apps<'_>, ambient: &Ambient) -> Result<()> {
     let cluster = ffconfig::load(config, &env)?.cluster;
-    let file = cluster.master.log.clone();
-    let _log = fftelemetry::init(fftelemetry::Options { file, json: false, colour })?;
+    let log = log_options(cluster.master.log.clone(), None, colour, &ambient.clock);
+    let _log = init_log(log).context("master.log")?;
     process::allow_descriptors()?;
     let stop = Stop::new(Default::default());
     process::runtime_of_all()?.block_on(async {
+        tokio::spawn(process::reopen_log_on_signals());
         tokio::spawn(process::stop_on_signals(stop.clone(), Hangup::Stops));
         let incarnation = process::incarnation(None, &ambient.clock)?;
         process::run_all(&cluster, apps, incarnation, stop, ambient).await.map_err(Into::into)
     })
+}
+
+/// Sets up the log, whose word about panics is for those that nobody catches.
+fn init_log(options: fftelemetry::Options) -> Result<fftelemetry::Guard, fftelemetry::InitError> {
+    let guard = fftelemetry::init(options)?;
+    process::tell_panics_by_place();
+    Ok(guard)
+}
+
+/// The log of a process as the config has it; `node` for the lines that name it.
+fn log_options(
+    log: ffconfig::Log,
+    node: Option<&NodeName>,
+    colour: Colour,
+    clock: &Clock,
+) -> fftelemetry::Options {
+    let ffconfig::Log { file, errors, json, level, rotate_bytes, rotate_daily, keep, quiet_commands: _ } =
+        log;
+    let rotation = fftelemetry::Rotation { bytes_max: rotate_bytes, daily: rotate_daily, keep };
+    let node = node.map(ToString::to_string);
+    fftelemetry::Options {
+        file,
+        errors,
+        rotation,
+        json,
+        node,
+        levels: level,
+        colour,
+        ..fftelemetry::Options::new(clock.clone())
+    }
 }
 
 fn env(name: &str) -> Option<String> {

@@ -105,6 +105,16 @@ impl Asker {
         self.0.lock().links.keys().cloned().collect()
     }
 
+    /// Tells the linked processes of a node, or of all, something that came with a version; how many were told.
+    pub(crate) fn tell(&self, node: Option<&NodeName>, since: Version, message: &ToNode) -> usize {
+        let state = self.0.lock();
+        let meant = state.links.iter().filter(|((name, _), _)| node.is_none_or(|node| node == name));
+        let told = meant.filter(|(_, link)| {
+            link.version.has(since) && link.outbox.try_send(Tell::Message(message.clone())).is_ok()
+        });
+        told.count()
+    }
+
     /// A node answers; given back when nobody waits for it.
     pub(crate) fn answered(&self, process: Process, ask: u64, told: Told) -> Option<(Process, Told)> {
         match self.0.lock().asking.get(&ask) {

@@ -52,6 +52,7 @@ Signals:
   SIGTERM, SIGINT (Ctrl-C)   stop in order, as /stop; a second one kills every node at once
   SIGHUP                     reload, as /reload, after the command that runs, if one does;
                              `master single`: read the keys again, restart the node
+  SIGUSR1                    open the log files again, those of the nodes as well
   SIGUSR2                    leave and let the nodes run on, as /detach
 
 A master that was killed leaves its nodes running. The next `master config.json` finds them, adopts
@@ -68,7 +69,7 @@ Environment:
   FF_APPMAIN   the program that runs the nodes, as --appmain, which wins over it; both win over the config's
                `appmain`, and that over the program appmain beside this one
   FF_RUN_DIR   as --run-dir
-  FF_LOG       what is logged, in the syntax of RUST_LOG (default: info)
+  FF_LOG       what is logged, in the syntax of RUST_LOG (default: the config's `log.level`, or info)
   NO_COLOR     when it is not empty: no colours, unless --color always says so";
 
 const DEV: &str = "\

@@ -15,6 +15,7 @@ use ffnet::launch::SPEAK_ENV;
 use ffnet::notify::{self, Notifier, Word};
 use ffnet::private_file;
 use ffproto::Versions;
+use ffproto::control::LogOrder;
 use fftelemetry::Colour;
 use master::cli::{Args, Asked, exit};
 use master::console::Console;
@@ -22,7 +23,7 @@ use master::descriptors::{self, Shares};
 use master::dev::{Dev, DevSetup, toolchain};
 use master::keys::{self, MasterKeys};
 use master::new_project::{self, Framework};
-use master::signals::Signals;
+use master::signals::{self, Signals};
 use master::single::{Renewed, Single};
 use master::source::{self, Source, SourceError};
 use master::supervisor::Handle;
@@ -99,8 +100,9 @@ fn operator_token(name: &str, role: &str) -> anyhow::Result<u8> {
 /// Runs a game while it is written.
 fn write_game(args: &Args) -> anyhow::Result<u8> {
     let config = std::path::absolute(args.asked().1).context("no folder")?;
-    let _log =
-        fftelemetry::init(fftelemetry::Options { file: None, json: args.log_json, colour: args.color })?;
+    let ambient = Ambient::system();
+    let log = fftelemetry::Options::new(ambient.clock.clone());
+    let _log = fftelemetry::init(fftelemetry::Options { json: args.log_json, colour: args.color, ..log })?;
     let mut arguments: Vec<OsString> = match args.color {
         Colour::Auto => vec![],
         Colour::Always => vec!["--color".into(), "always".into()],
@@ -113,7 +115,7 @@ fn write_game(args: &Args) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
         let folder = RunFolder::make(&args.run_dir(), &config)?;
-        let (signals, chance) = (Signals::new().context("no signals")?, Ambient::system().chance);
+        let (signals, chance) = (Signals::new().context("no signals")?, ambient.chance);
         let (master, colour) = ((master, arguments), args.color);
         Dev::new(DevSetup { config, master, folder, colour, signals, chance })?.run().await?;
         Ok(exit::STOPPED)
@@ -147,8 +149,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         fftelemetry::print(&check::describe(&loaded, &program, &apps)?)?;
         return Ok(exit::STOPPED);
     }
-    let file = loaded.cluster.master.log.clone();
-    let log = fftelemetry::Options { file, json: args.log_json, colour: args.color };
+    let log = log_options(loaded.cluster.master.log.clone(), args, &ambient);
     let _log = fftelemetry::init(log).context("master.log")?;
     let console = Console::stdout(args.color);
     info!("nodes run {}", programs.of(loaded.cluster.appmain.as_deref()));
@@ -174,6 +175,22 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         End::Stopped | End::Detached => Ok(exit::STOPPED),
         End::Forced => Ok(exit::FAILED),
         End::Failed(why) => Err(anyhow::anyhow!(why)),
+    }
+}
+
+/// The master's log as the config and the command line have it.
+fn log_options(log: ffconfig::Log, args: &Args, ambient: &Ambient) -> fftelemetry::Options {
+    let ffconfig::Log { file, errors, json, level, rotate_bytes, rotate_daily, keep, quiet_commands: _ } =
+        log;
+    fftelemetry::Options {
+        file,
+        errors,
+        rotation: fftelemetry::Rotation { bytes_max: rotate_bytes, daily: rotate_daily, keep },
+        json: json || args.log_json,
+        node: None,
+        levels: level,
+        colour: args.color,
+        ..fftelemetry::Options::new(ambient.clock.clone())
     }
 }
 
@@ -245,6 +262,8 @@ async fn cluster(
     };
     let running = master::start(setup).await?;
     let signals = tokio::spawn(signals.obey(running.handle(), manager()));
+    let of_nodes = running.handle();
+    tokio::spawn(signals::reopen_logs(move || of_nodes.order_about_logs(None, &LogOrder::Reopen)));
     tokio::spawn(teach(running.handle(), config));
     if let Some(manager) = manager() {
         tokio::spawn(tell_manager(running.handle(), manager));
@@ -270,6 +289,8 @@ fn raised_limit() -> Shares {
 
 async fn supervise_alone(single: Single) -> anyhow::Result<End> {
     raised_limit();
+    // The node notices by itself that its files were moved.
+    tokio::spawn(signals::reopen_logs(|| 0));
     Ok(single.run(Signals::new().context("no signals")?).await)
 }
 

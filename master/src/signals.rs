@@ -127,3 +127,15 @@ fn outcome(answer: Answer) -> Result<(), String> {
     let failed: Vec<String> = failed.map(|node| format!("{}: {}", node.node, node.outcome)).collect();
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
 }
+
+/// SIGUSR1 opens the files of this process's log again, and has those of others opened by `of_others`, for as long as this runs.
+pub async fn reopen_logs(of_others: impl Fn() -> usize) {
+    let Ok(mut reopen) = signal(SignalKind::user_defined1()) else { return };
+    while reopen.recv().await.is_some() {
+        if let Some(log) = fftelemetry::current() {
+            log.reopen();
+        }
+        let nodes = of_others();
+        info!("the log files are opened again, also those of {nodes} nodes");
+    }
+}

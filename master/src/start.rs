@@ -263,7 +263,7 @@ async fn serve_desk(desk: Desk, events: mpsc::Sender<Event>) {
                 });
             }
             Err(error) => {
-                warn!("the key desk cannot accept: {error}");
+                warn!(limited_by = "", "the key desk cannot accept: {error}");
                 tokio::time::sleep(DESK_PAUSE).await;
             }
         }

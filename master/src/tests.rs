@@ -236,6 +236,7 @@ async fn converse(
             // These nodes do not say that they know the question.
             ToNode::Metrics { .. } => hear(": asked for metrics".into()),
             ToNode::Ask { .. } => hear(": asked for an operator".into()),
+            ToNode::Log(order) => hear(format!(": {order:?}")),
             ToNode::ParentUp { name: parent, .. } => hear(format!(": {parent} is up")),
             ToNode::ParentGone { name: parent, .. } => hear(format!(": {parent} is gone")),
             ToNode::Roots { previous: None, .. } => {}

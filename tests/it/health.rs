@@ -128,7 +128,8 @@ async fn a_crash_is_kept_with_its_signal_and_its_last_lines() -> Result<()> {
         "{crash}"
     );
     let log = cluster.log();
-    let path = log.split("is kept in ").nth(1).and_then(|rest| rest.lines().next()).context("no file")?;
+    let path =
+        log.split("is kept in ").nth(1).and_then(|rest| rest.split(" at=").next()).context("no file")?;
     let file = std::fs::read_to_string(path.trim())?;
     assert!(file.contains("exit         signal 9 (SIGKILL)") && file.contains("registered"), "{file}");
     cluster.stop().await

@@ -38,6 +38,8 @@ fn child(name: &str, app: &str) -> String {
 fn events(cluster: &Cluster, whom: &str) -> Vec<String> {
     let log = cluster.log();
     let events = log.lines().filter_map(|line| line.split_once("event: ").map(|(_, event)| event));
+    // Those of handlers say of which request they are.
+    let events = events.map(|event| event.split(" session=").next().unwrap_or_default());
     events.filter(|event| event.starts_with(whom)).map(str::to_owned).collect()
 }
 

@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ffconfig", &["ffproto"]),
     ("ffkeys", &["ffambient", "ffproto"]),
     ("ffnet", &["ffambient", "ffkeys", "ffproto"]),
-    ("fftelemetry", &[]),
+    ("fftelemetry", &["ffambient"]),
     ("ffstore", &["ffambient", "ffproto", "ffconfig", "fftelemetry"]),
     ("ffmacros", &[]),
     ("ffhttp", &["ffnet"]),
@@ -42,7 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("benchapps", &["ffserver"]),
     ("master", &["ffambient", "ffconfig", "ffhttp", "ffkeys", "ffnet", "ffproto", "fftelemetry"]),
     ("bench", &["ffproto"]),
-    ("fuzzchecks", &["ffambient", "ffkeys", "ffnet", "ffstore", "ffproto", "ffconfig"]),
+    ("fuzzchecks", &["ffambient", "ffkeys", "ffnet", "ffstore", "ffproto", "ffconfig", "fftelemetry"]),
     (
         "tests",
         &[

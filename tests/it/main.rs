@@ -30,6 +30,7 @@ mod inquiries;
 mod layering;
 mod limits;
 mod login;
+mod logs;
 mod metrics;
 mod methods;
 mod moves;

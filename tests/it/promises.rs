@@ -15,6 +15,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ffstore", "crates/ffstore/src"),
     ("ffconfig", "crates/ffconfig/src"),
     ("ffkeys", "crates/ffkeys/tests"),
+    ("fftelemetry", "crates/fftelemetry/src"),
     ("master", "master/src"),
 ];
 

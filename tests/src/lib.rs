@@ -28,6 +28,7 @@ pub mod fixtures;
 pub mod host;
 pub mod http;
 pub mod ledger;
+pub mod logs;
 pub mod operators;
 pub mod process;
 mod random;

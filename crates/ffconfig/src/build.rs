@@ -10,6 +10,7 @@ use crate::conf::Conf;
 use crate::database::database;
 use crate::fields::Fields;
 use crate::limits;
+use crate::logs;
 use crate::model::{
     Backoff, Cluster, Login, Master, Memcached, Node, Operator, OperatorRole, Parent, Restart, SecondLogin,
     Tls, Token,
@@ -78,7 +79,7 @@ fn master(fields: &Fields, folder: &Path) -> Option<Master> {
             Some("never") => Encrypt::Never,
             _ => Encrypt::Auto,
         },
-        log: log(fields, folder),
+        log: logs::log(fields, folder),
         restart: fields.section("restart").map(restart).unwrap_or_default(),
     })
 }
@@ -165,7 +166,7 @@ fn node(
             _ => Vec::new(),
         },
         mem: fields.bool("mem").unwrap_or(false),
-        log: log(fields, folder),
+        log: logs::log(fields, folder),
         process: match fields.text("process") {
             Some(process) => Some(NodeName::try_from(process).ok()?),
             None => None,
@@ -207,8 +208,4 @@ fn parents(links: &[Link<'_>], drafts: &[Draft<'_>]) -> Vec<Parent> {
         }
     }
     parents
-}
-
-fn log(fields: &Fields, folder: &Path) -> Option<PathBuf> {
-    fields.text("log").map(|log| folder.join(log))
 }

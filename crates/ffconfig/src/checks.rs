@@ -6,6 +6,7 @@ use ffproto::NodeName;
 
 use crate::fields::Fields;
 use crate::limits;
+use crate::logs;
 use crate::nodes::Draft;
 use crate::report::Report;
 use crate::value::Entry;
@@ -20,6 +21,7 @@ pub(crate) fn check(root: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>
         operators::check(master, report);
         check_https(master, report);
     }
+    logs::check(master, drafts, report);
     check_encrypt(master, drafts, report);
     check_memcached(root, drafts, report);
     if let Some(db) = root.section("db") {

@@ -20,6 +20,7 @@ mod finding;
 mod limits;
 mod listen;
 mod load;
+mod logs;
 pub mod model;
 mod nearest;
 mod nodes;
@@ -43,8 +44,9 @@ pub use conf::Conf;
 pub use diff::{Diff, diff};
 pub use finding::{Finding, LoadError};
 pub use load::{FILE_BYTES_MAX, Loaded, load, load_appmain, load_with_apps, parse};
+pub use logs::fault_of_levels;
 pub use model::{
-    Backoff, ClientFraming, Cluster, Database, Limits, Listen, Login, Master, Memcached, Node, Operator,
+    Backoff, ClientFraming, Cluster, Database, Limits, Listen, Log, Login, Master, Memcached, Node, Operator,
     OperatorRole, Parent, Restart, Route, RouteRule, SecondLogin, SlowClient, Target, Tls, Token,
 };
 pub use nearest::nearest;

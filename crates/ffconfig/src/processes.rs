@@ -1,10 +1,12 @@
 //! The nodes that share a process: what a process has once, they must agree in.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use ffproto::NodeName;
 
 use crate::fields::Fields;
+use crate::logs::log;
 use crate::nodes::Draft;
 use crate::ports::own_host;
 use crate::report::Report;
@@ -16,7 +18,7 @@ type Shown = fn(&Fields) -> String;
 const SHARED: [(&str, Shown); 4] = [
     ("threads", |fields| fields.number("threads").unwrap_or(1_usize).to_string()),
     ("cpu", |fields| fields.cpus("cpu").map_or("absent".to_owned(), |cpus| format!("{cpus:?}"))),
-    ("log", |fields| fields.text("log").map_or("absent".to_owned(), |log| format!("`{log}`"))),
+    ("log", |fields| log(fields, Path::new("")).to_string()),
     ("host", |fields| own_host(fields).map_or("the master's".to_owned(), |host| format!("`{host}`"))),
 ];
 
@@ -50,7 +52,8 @@ pub(crate) fn check(drafts: &[Draft<'_>], report: &mut Report<'_>) {
 
 /// Whether the key has a value that its kind allows; the fault of another one has been reported.
 fn is_sound(fields: &Fields, key: &str) -> bool {
-    fields.number::<usize>(key).is_some() || fields.text(key).is_some() || fields.cpus(key).is_some()
+    let is_one = fields.text(key).is_some() || fields.section(key).is_some();
+    is_one || fields.number::<usize>(key).is_some() || fields.cpus(key).is_some()
 }
 
 fn check_name(process: &str, fields: &Fields, drafts: &[Draft<'_>], report: &mut Report<'_>) {

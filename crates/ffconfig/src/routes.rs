@@ -75,6 +75,15 @@ fn spans<'f>(fields: &'f Fields, key: &str) -> impl Iterator<Item = (&'f str, Sp
     })
 }
 
+/// The commands of a list, as runs that are disjoint and sorted.
+pub(crate) fn commands(fields: &Fields, key: &str) -> Vec<(CommandId, CommandId)> {
+    let spans = fields.list(key).iter().filter_map(placed_span).map(|(span, _)| span);
+    union(spans.collect())
+        .into_iter()
+        .map(|Span { first, last }| (CommandId(first), CommandId(last)))
+        .collect()
+}
+
 fn stateless(fields: &Fields) -> impl Iterator<Item = (Span, &Place)> {
     fields.list("stateless").iter().filter_map(placed_span)
 }

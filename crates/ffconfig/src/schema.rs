@@ -87,7 +87,8 @@ impl fmt::Display for ValueKind {
             Self::Either(one, other) => return write!(f, "\"{one}\" or \"{other}\""),
             Self::OneOf(one, two, three) => return write!(f, "\"{one}\", \"{two}\" or \"{three}\""),
             Self::Scalar => "a text, a number, true or false",
-            Self::Section(section) if section.shorthand.is_some() => "an object or a URL",
+            Self::Section(Section { shorthand: Some("url"), .. }) => "an object or a URL",
+            Self::Section(section) if section.shorthand.is_some() => "an object or a text",
             Self::Section(_) | Self::Map(_) | Self::Vars | Self::Free => "an object",
             Self::List(Self::Section(_)) => "a list of objects",
             Self::List(Self::Name) => "a list of names",
@@ -182,8 +183,23 @@ pub const COUNT_MAX: u64 = 1000;
 pub const TOKEN_CHARS_MIN: usize = 16;
 
 static SECTIONS: &[&Section] = &[
-    &TOP, &MASTER, &TOKEN, &OPERATOR, &TLS, &RESTART, &SERVER, &REMOTE, &ROUTE, &RIGHTS, &LOGIN, &DB,
-    &MEMCACHED, &CLIENT, &LIMITS,
+    &TOP,
+    &MASTER,
+    &TOKEN,
+    &OPERATOR,
+    &TLS,
+    &MASTER_LOG,
+    &RESTART,
+    &SERVER,
+    &LOG,
+    &REMOTE,
+    &ROUTE,
+    &RIGHTS,
+    &LOGIN,
+    &DB,
+    &MEMCACHED,
+    &CLIENT,
+    &LIMITS,
 ];
 
 pub(crate) static TOP: Section = Section {
@@ -277,8 +293,8 @@ pub(crate) static MASTER: Section = Section {
         .or("\"auto\""),
         key(
             "log",
-            ValueKind::Text,
-            "The file that the master's log is appended to, besides the terminal; relative to the config's folder.",
+            ValueKind::Section(&MASTER_LOG),
+            "The files of the master's log, besides the terminal, and what is logged. A bare text is its `file`.",
         ),
         key("restart", ValueKind::Section(&RESTART), "How ended nodes are started again."),
     ],
@@ -335,6 +351,57 @@ pub(crate) static TLS: Section = Section {
             "Its private key in PEM, relative to the config's folder. Only its owner may read it.",
         )
         .required(),
+    ],
+};
+
+const LOG_FILE: Key = key(
+    "file",
+    ValueKind::Text,
+    "The file that lines are appended to, relative to the config's folder; mode 0600. Several processes may share one.",
+);
+const LOG_ERRORS: Key =
+    key("errors", ValueKind::Text, "A file for the lines from WARN up alone, besides `file`.");
+const LOG_JSON: Key = key(
+    "json",
+    ValueKind::Bool,
+    "Whether a line is a JSON object (docs/operations.md), in the files and on the terminal.",
+)
+.or("false");
+const LOG_LEVEL: Key = key(
+    "level",
+    ValueKind::Text,
+    "What is shown: levels, and targets with theirs, as `info,ffserver::gateway=debug`. The environment's `FF_LOG` wins over it. Absent: `info`.",
+);
+const LOG_ROTATE_MB: Key = key("rotate_mb", whole(0, 1_000_000), "A file that would get larger is begun anew; the older ones are `FILE.1`, the newest of them, `FILE.2` … 0: it is not.").or("64");
+const LOG_ROTATE_DAILY: Key =
+    key("rotate_daily", ValueKind::Bool, "Whether a file is begun anew with each day, by UTC.").or("false");
+const LOG_KEEP: Key = key("keep", whole(1, 1000), "So many older files are kept.").or("7");
+
+pub(crate) static MASTER_LOG: Section = Section {
+    place: "master.log",
+    reload: "As `master`.",
+    shorthand: Some("file"),
+    keys: &[LOG_FILE, LOG_ERRORS, LOG_JSON, LOG_LEVEL, LOG_ROTATE_MB, LOG_ROTATE_DAILY, LOG_KEEP],
+};
+
+pub(crate) static LOG: Section = Section {
+    place: "servers.NAME.log",
+    reload: "As `servers.NAME`: the node is replaced.",
+    shorthand: Some("file"),
+    keys: &[
+        LOG_FILE,
+        LOG_ERRORS,
+        LOG_JSON,
+        LOG_LEVEL,
+        LOG_ROTATE_MB,
+        LOG_ROTATE_DAILY,
+        LOG_KEEP,
+        key(
+            "quiet_commands",
+            ValueKind::List(&ValueKind::CommandOrCommands),
+            "Commands whose calls are not logged, as `[300, [400, 499]]`; what goes wrong with one is logged all the same.",
+        )
+        .or("[]"),
     ],
 };
 
@@ -412,8 +479,8 @@ pub(crate) static SERVER: Section = Section {
             .or("false"),
         key(
             "log",
-            ValueKind::Text,
-            "The file that the node's log is appended to, besides the terminal; relative to the config's folder. The nodes of a `count` share it.",
+            ValueKind::Section(&LOG),
+            "The files of the node's log, besides the terminal, and what is logged. A bare text is its `file`. The nodes of a `count` share the files.",
         ),
         key(
             "cpu",

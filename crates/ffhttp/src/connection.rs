@@ -69,7 +69,8 @@ pub(crate) async fn serve(
         // Silence is judged by the monitor.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), proxy);
-    Served { http, monitor, timeouts: config.timeouts, encrypted }.run(phases).await
+    let (timeouts, address) = (config.timeouts, client.address);
+    Served { http, monitor, timeouts, encrypted, address }.run(phases).await
 }
 
 struct Served {
@@ -78,6 +79,7 @@ struct Served {
     timeouts: Timeouts,
     /// The keys of TLS are here: the connection cannot move.
     encrypted: bool,
+    address: IpAddr,
 }
 
 /// The result of polling.
@@ -109,12 +111,12 @@ impl Served {
                 turn = poll_fn(|cx| poll(&mut self.http, &self.monitor, cx, phase)) => turn,
                 () = self.monitor.changed.notified() => continue,
                 () = self.monitor.slot.evicted() => {
-                    debug!("webport: a connection was cut: it has made room for another one");
+                    debug!(peer = %self.address, "webport: a connection was cut: it has made room for another one");
                     return End::Closed;
                 }
                 () = sleep_until(look) => match self.why_cut(phase) {
                     Some(why) => {
-                        debug!("webport: a connection was cut: {why}");
+                        debug!(peer = %self.address, "webport: a connection was cut: {why}");
                         return End::Closed;
                     }
                     None => continue,
@@ -131,7 +133,7 @@ impl Served {
                 HttpTurn::CanMove => self.monitor.traffic.lock().pin(),
                 HttpTurn::Ended(Ok(())) => return self.ended(phases).await,
                 HttpTurn::Ended(Err(e)) => {
-                    debug!("webport: a connection broke: {e}");
+                    debug!(peer = %self.address, "webport: a connection broke: {e}");
                     return End::Closed;
                 }
             }
@@ -169,9 +171,10 @@ impl Served {
     /// The connection has ended, or goes on with another protocol.
     async fn ended(self, phases: &mut watch::Receiver<Phase>) -> End {
         let Some(upgraded) = self.monitor.upgrade.lock().take() else { return End::Closed };
+        let address = self.address;
         let (stream, unread) = self.into_parts();
         tokio::select! {
-            () = tunnel(stream, unread, upgraded) => {}
+            () = tunnel(stream, address, unread, upgraded) => {}
             () = over(phases) => {}
         }
         End::Closed
@@ -188,11 +191,11 @@ fn poll(http: &mut Http, monitor: &Monitor, cx: &mut Context<'_>, phase: Phase) 
 }
 
 /// Carries both directions of an upgraded connection until it ends. Such a connection cannot move.
-async fn tunnel(mut client: Socket, unread: Bytes, upgraded: OnUpgrade) {
+async fn tunnel(mut client: Socket, address: IpAddr, unread: Bytes, upgraded: OnUpgrade) {
     let upgraded = match timeout(UPGRADE_WAIT, upgraded).await {
         Ok(Ok(upgraded)) => upgraded,
-        Ok(Err(e)) => return debug!("webport: no upgrade: {e}"),
-        Err(_) => return debug!("webport: no upgrade within {UPGRADE_WAIT:?}"),
+        Ok(Err(e)) => return debug!(peer = %address, "webport: no upgrade: {e}"),
+        Err(_) => return debug!(peer = %address, "webport: no upgrade within {UPGRADE_WAIT:?}"),
     };
     let mut upgraded = TokioIo::new(upgraded);
     let moved = async {
@@ -200,7 +203,7 @@ async fn tunnel(mut client: Socket, unread: Bytes, upgraded: OnUpgrade) {
         copy_bidirectional(&mut client, &mut upgraded).await
     };
     if let Err(e) = moved.await {
-        debug!("webport: an upgraded connection broke: {e}");
+        debug!(peer = %address, "webport: an upgraded connection broke: {e}");
     }
 }
 

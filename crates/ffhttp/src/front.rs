@@ -181,7 +181,7 @@ impl Retirement {
             };
             match stream.into_std() {
                 Ok(stream) => return Some((stream, unread.into())),
-                Err(e) => debug!("webport: a connection cannot be given away: {e}"),
+                Err(e) => debug!(limited_by = "", "webport: a connection cannot be given away: {e}"),
             }
         }
         self.ended = true;
@@ -258,7 +258,7 @@ impl FrontShared {
                 Err(one) => one,
             };
             if let Phase::Retires { .. } = *self.phase.borrow() {
-                return debug!("webport: a connection was cut: nobody takes it any more");
+                return debug!(peer = %address, "webport: a connection was cut: nobody takes it any more");
             }
             client = Client { address, place: self.admission.take_in(address), asked: asked.clone() };
         }
@@ -341,7 +341,7 @@ async fn accept(listener: TcpListener, shared: Arc<FrontShared>) {
                     yield_now().await;
                 }
                 Err(e) => {
-                    warn!("webport: a connection could not be accepted: {e}");
+                    warn!(limited_by = "", "webport: a connection could not be accepted: {e}");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -1,6 +1,7 @@
 //! The monitor of one HTTP connection: what its socket, its requests' bodies and its answers' bodies note together.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ffnet::admission::Slot;
 use hyper::upgrade::OnUpgrade;
@@ -23,6 +24,8 @@ pub(crate) struct Monitor {
     pub(crate) slot: Slot,
     /// Whether the connection's place is one of those that are kept for the paths that are always answered.
     pub(crate) reserved: bool,
+    /// Whether the body of a request was none, or broke off. Such a connection has no further request.
+    pub(crate) upload_broke: AtomicBool,
     /// Wakes the connection after a change that polling its socket does not show.
     pub(crate) changed: Notify,
 }
@@ -34,6 +37,7 @@ impl Monitor {
             reserved,
             traffic: Mutex::new(Traffic::new(Instant::now())),
             upgrade: Mutex::new(None),
+            upload_broke: AtomicBool::new(false),
             changed: Notify::new(),
         })
     }

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -146,8 +147,12 @@ impl Exchange {
         request.headers_mut().insert(SECRET, self.server.secret());
         match self.send(request).await {
             Ok(answer) => self.pass(answer),
+            Err(why) if self.monitor.upload_broke.load(Ordering::Relaxed) => {
+                debug!(peer = %self.client, "webport: a request's body breaks off, or is none: {why}");
+                plain(StatusCode::BAD_REQUEST, "the body of this request breaks off, or is none")
+            }
             Err(why) => {
-                warn!("webport: the web server behind it does not answer: {why}");
+                warn!(peer = %self.client, "webport: the web server behind it does not answer: {why}");
                 plain(StatusCode::BAD_GATEWAY, "the web server of this node does not answer")
             }
         }
@@ -185,7 +190,7 @@ impl Exchange {
         // Ends when the sender and the last answer's body are gone.
         tokio::spawn(async move {
             if let Err(e) = connection.with_upgrades().await {
-                debug!("webport: the connection to the web server broke: {e}");
+                debug!(limited_by = "", "webport: the connection to the web server broke: {e}");
             }
         });
         sender.ready().await?;
@@ -293,8 +298,11 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(None) = polled {
-            self.end(true);
+        match polled {
+            Poll::Ready(None) => self.end(true),
+            // What the client sends is no fault of the web server.
+            Poll::Ready(Some(Err(_))) => self.monitor.upload_broke.store(true, Ordering::Relaxed),
+            _ => {}
         }
         polled
     }

@@ -100,7 +100,7 @@ impl Desk {
             let uid = stream.peer_cred()?.uid();
             if !may_ask(uid, self.uid) {
                 let why = format!("user {uid} is neither the master's ({}) nor root", self.uid);
-                tracing::warn!("a node's key was asked for: {why}");
+                tracing::warn!(limited_by = uid, "a node's key was asked for: {why}");
                 let _ = timeout(TALK_MAX, answer(stream, 0, why.as_bytes())).await;
                 continue;
             }

@@ -83,6 +83,17 @@ pub enum ToNode {
         /// What is asked.
         question: Question,
     },
+    /// An order about the log of the process; since [`Version::LOG_ORDERS`].
+    Log(LogOrder),
+}
+
+/// What a process shall do with its log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogOrder {
+    /// Open the files again: somebody has moved them.
+    Reopen,
+    /// Show these levels from now on, in the syntax of `FF_LOG`; an empty text is what was shown at the start.
+    Levels(String),
 }
 
 /// The name of a Unix socket in Linux's abstract namespace: it has no file, and goes with its owner.
@@ -192,7 +203,11 @@ fn coding() -> impl Options {
 
 impl ControlMessage for ToNode {
     fn since(&self) -> Option<Version> {
-        matches!(self, Self::Ask { .. }).then_some(Version::QUESTIONS)
+        match self {
+            Self::Ask { .. } => Some(Version::QUESTIONS),
+            Self::Log(_) => Some(Version::LOG_ORDERS),
+            _ => None,
+        }
     }
 
     fn write_later(&self, version: Version, out: &mut Vec<u8>) -> Option<()> {
@@ -280,6 +295,12 @@ mod tests {
         assert_eq!((ToNode::of_bytes(&asked, OLD), ToMaster::of_bytes(&answered, OLD)), (None, None));
         assert_eq!(ToNode::of_bytes(&asked, Version::QUESTIONS), Some(ask));
         assert_eq!(ToMaster::of_bytes(&answered, Version::QUESTIONS), Some(answer));
+        for order in [LogOrder::Reopen, LogOrder::Levels("info,ffserver=debug".into())] {
+            let order = ToNode::Log(order);
+            let bytes = order.to_bytes(Version::LOG_ORDERS).unwrap();
+            assert_eq!(ToNode::of_bytes(&bytes, Version::LOG_ORDERS), Some(order.clone()));
+            assert_eq!((order.to_bytes(OLD), ToNode::of_bytes(&bytes, OLD)), (None, None));
+        }
         for version in [OLD, Version::RELEASE] {
             let bytes = ToMaster::Stopping.to_bytes(version).unwrap();
             assert_eq!(ToMaster::of_bytes(&bytes, version), Some(ToMaster::Stopping));

@@ -15,6 +15,8 @@ impl Version {
     /// From here on a node answers the questions of operators, see [`crate::question`]. One that speaks an older version is said to be
     /// too old, and not asked.
     pub const QUESTIONS: Self = Self(4);
+    /// From here on a node takes orders about its log, see [`crate::control::LogOrder`].
+    pub const LOG_ORDERS: Self = Self(4);
 
     /// Whether it has what came with `other`.
     pub fn has(self, other: Self) -> bool {

@@ -8,7 +8,7 @@ use std::fmt;
 use bincode::Options;
 use ffambient::Chance;
 use ffkeys::{ClusterKeys, ClusterSecret, NodeKeys};
-use ffproto::control::{ControlMessage, Door, NodeStatus, ToMaster, ToNode};
+use ffproto::control::{ControlMessage, Door, LogOrder, NodeStatus, ToMaster, ToNode};
 use ffproto::credential::{Claims, PublicKey, Role};
 use ffproto::frame::websocket::{Assembly, Opcode, Taken, write, write_close};
 use ffproto::frame::{Firefly, json, upgrade};
@@ -407,6 +407,7 @@ fn controls(page: &mut Page) {
     page.message("control-stopping", &ToMaster::Stopping);
     let (current, previous) = (PublicKey([7; 32]), Some(PublicKey([9; 32])));
     page.message("control-roots", &ToNode::Roots { current, previous });
+    page.message("control-log-levels", &ToNode::Log(LogOrder::Levels("debug".into())));
     page.message("control-metrics-asked", &ToNode::Metrics { ask: 7 });
     page.message("control-metrics", &ToMaster::Metrics { ask: 7, text: "ff_sessions 2\n".into() });
     let filter = SessionFilter { user: Some("ann".into()), ..SessionFilter::default() };

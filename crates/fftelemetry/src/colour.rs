@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
+use crate::escape::{acts, write_readable};
+
 /// When lines have colours: the command line's `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Colour {
@@ -87,14 +89,14 @@ fn is_time(text: &str) -> bool {
 /// in a log line, and must not command the terminal that shows it.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
-    let hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
+    let hidden = |c: char| acts(c) && c != '\n' && c != '\t';
     if !text.contains(hidden) {
         return text.into();
     }
     let mut readable = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         if hidden(c) {
-            readable.push_str(&format!("\\x{:02x}", u32::from(c)));
+            write_readable(&mut readable, c);
         } else {
             readable.push(c);
         }
@@ -147,6 +149,6 @@ mod tests {
     #[test]
     fn an_escape_code_is_shown_and_does_not_act() {
         assert_eq!(visible("two\tlines\nof café"), "two\tlines\nof café");
-        assert_eq!(visible("\x1b[2J\x07\r\u{9b}2J\x7f"), "\\x1b[2J\\x07\\x0d\\x9b2J\\x7f");
+        assert_eq!(visible("\x1b[2J\x07\r\u{9b}2J\x7f"), "\\x1b[2J\\x07\\r\\x9b2J\\x7f");
     }
 }

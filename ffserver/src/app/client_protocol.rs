@@ -39,7 +39,7 @@ pub(crate) fn protocols_of(
 /// Runs code of a protocol.
 fn run<T>(name: &str, what: &str, code: impl FnOnce() -> T) -> Result<T, ProtocolFault> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|_| {
-        error!("the protocol `{name}` panicked in {what}");
+        error!(limited_by = name, "the protocol `{name}` panicked in {what}");
         ProtocolFault::new(format!("the protocol `{name}` panicked"))
     })
 }

@@ -114,12 +114,12 @@ impl Future for Bounded {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let Self { handler, deadline, place, deadlines } = &mut *self;
-        if let Poll::Ready(outcome) = Pin::new(handler).poll(cx) {
+        if let Poll::Ready(outcome) = Pin::new(&mut *handler).poll(cx) {
             return Poll::Ready(outcome);
         }
         match deadlines.wait(place, *deadline, cx.waker()) {
             true => Poll::Pending,
-            false => Poll::Ready(Err(HandlerError::timeout())),
+            false => Poll::Ready(Err(HandlerError::late(handler.request()))),
         }
     }
 }

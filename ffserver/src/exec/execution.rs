@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ffproto::Code;
+use ffproto::link::Client;
+use fftelemetry::request::{RequestId, during};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::warn;
@@ -23,6 +25,8 @@ pub(crate) struct Execution {
     handler: HandlerFuture,
     /// What a handler of the app is noted by, until it has ended.
     noted: Option<Noted>,
+    /// What lines are logged for meanwhile.
+    request: Option<RequestId>,
 }
 
 /// The note of a handler that runs.
@@ -43,6 +47,8 @@ impl Noted {
 impl Execution {
     /// Runs the route on `request`. The handler begins with the first poll.
     pub(crate) fn new(route: &Route, request: Request) -> Self {
+        let id = |client: Client| RequestId { session: client.session.0, command: client.command.0 };
+        let id = request.client.map(id);
         // The extraction of arguments runs inside the future of an attribute, but a route may be written by hand.
         let handler = caught(|| (route.run)(request))
             .unwrap_or_else(|panic| Box::pin(ready(Err(HandlerError::panic(panic)))));
@@ -50,12 +56,17 @@ impl Execution {
             .watched
             .as_ref()
             .map(|watched| Noted { watched: watched.clone(), began: watched.metrics.begin() });
-        Self { handler, noted }
+        Self { handler, noted, request: id }
+    }
+
+    /// The request that it answers, for the log.
+    pub(crate) fn request(&self) -> Option<RequestId> {
+        self.request
     }
 
     /// The execution of another future of the app, such as a hook.
     pub(crate) fn hook(hook: impl Future<Output = Outcome> + Send + 'static) -> Self {
-        Self { handler: Box::pin(hook), noted: None }
+        Self { handler: Box::pin(hook), noted: None, request: None }
     }
 }
 
@@ -63,13 +74,13 @@ impl Future for Execution {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let Self { handler, noted } = &mut *self;
+        let Self { handler, noted, request } = &mut *self;
         if let Some(Noted { watched, .. }) = noted {
             watched.begin();
         }
         // Written in place: an outcome is large, and `catch_unwind` would move it twice.
         let mut polled = Poll::Pending;
-        let ended = caught(|| polled = handler.as_mut().poll(cx));
+        let ended = caught(|| polled = during(*request, || handler.as_mut().poll(cx)));
         if let Some(Noted { watched, .. }) = noted {
             watched.end();
         }
@@ -80,6 +91,9 @@ impl Future for Execution {
             && let Some(noted) = noted.take()
         {
             noted.end(outcome.as_ref().err().map(HandlerError::code));
+        }
+        if let Poll::Ready(Err(error)) = &mut polled {
+            error.set_request(*request);
         }
         polled
     }
@@ -96,7 +110,8 @@ impl Drop for Execution {
 
 /// Runs a handler that is late or detached to its deadline.
 pub(crate) async fn until(deadline: Instant, handler: Execution) -> Outcome {
-    tokio::time::timeout_at(deadline, handler).await.unwrap_or_else(|_| Err(HandlerError::timeout()))
+    let request = handler.request;
+    tokio::time::timeout_at(deadline, handler).await.unwrap_or_else(|_| Err(HandlerError::late(request)))
 }
 
 /// Polls a handler once, where its message was read. The waker is of no use: a handler that waits is
@@ -108,7 +123,9 @@ pub(crate) fn poll_once(handler: &mut Execution) -> Poll<Outcome> {
 /// Logs the error of a handler of this node. Faults of other nodes are logged where they happened.
 pub(crate) fn log_error(method: &str, error: &HandlerError) {
     if matches!(error.code(), Code::Handler | Code::Panic | Code::BadRequest | Code::Timeout) {
-        warn!(code = %error.code(), "handler {method}: {}", error.log_text());
+        let say =
+            || warn!(code = %error.code(), limited_by = method, "handler {method}: {}", error.log_text());
+        during(error.request(), say);
     }
 }
 

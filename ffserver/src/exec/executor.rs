@@ -81,7 +81,7 @@ impl Executor {
     /// ends here, without a task; another one goes on in a task of its own.
     fn start_method(&self, route: &Arc<Route>, message: NodeCall<'_>, done: impl OnOutcome) {
         let node = &self.node;
-        if node.identity().may_log_call() {
+        if node.identity().may_log_call(message.head.client.map(|client| client.command)) {
             info!(from = %message.link.peer().name, session = message.session(), "call method {}", route.name);
         }
         let deadline = message.deadline;
@@ -187,7 +187,7 @@ impl Executor {
     fn handler(&self, route: &Route, waiting: &QueuedMessage, body: Bytes) -> Execution {
         let QueuedMessage { client, link, deadline, .. } = waiting;
         let from = Sender::Node(link.peer().name.clone());
-        if self.node.identity().may_log_call() {
+        if self.node.identity().may_log_call(Some(client.command)) {
             info!(from = %link.peer().name, session = %client.session, "call command {}: {}", client.command, route.name);
         }
         let (node, client, deadline) = (self.node.clone(), Some(*client), *deadline);

@@ -7,6 +7,9 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::pin::{Pin, pin};
 
+use fftelemetry::escape::readable;
+use fftelemetry::line::MESSAGE_BYTES_MAX;
+
 thread_local! {
     /// Whether what this thread runs now is caught here.
     static CATCHES: Cell<bool> = const { Cell::new(false) };
@@ -37,7 +40,7 @@ impl fmt::Display for CaughtPanic {
 
 impl std::error::Error for CaughtPanic {}
 
-/// Lets every panic that is caught here know its place, for this whole process: to be called once, in `main`. Such a panic is then
+/// Lets every panic that is caught here know its place, for this whole process: to be called in `main`, and after another hook was set. Such a panic is then
 /// told once, by who catches it, and not on standard error as well; any other is told there as ever, and with `RUST_BACKTRACE=full` each
 /// is, with its backtrace.
 pub(crate) fn note_places() {
@@ -58,7 +61,8 @@ fn note(panic: &PanicHookInfo<'_>) -> bool {
     let noted = CaughtPanic { place: panic.location().map(ToString::to_string), text: text(panic.payload()) };
     let before = LATEST.try_with(|latest| latest.borrow_mut().replace(noted)).ok().flatten();
     if let Some(before) = &before {
-        eprintln!("panicked at {before}");
+        // In one line, whatever a client has made it say.
+        eprintln!("panicked at {}", readable(&before.to_string(), MESSAGE_BYTES_MAX));
     }
     before.is_none()
 }

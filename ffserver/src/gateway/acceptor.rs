@@ -119,16 +119,12 @@ impl Clients {
         let session = match self.executor.node.all_sessions().registry().open(address) {
             Ok(session) => session,
             Err(why) => {
-                let identity = self.executor.node.identity();
-                count(&identity.counters().clients_refused);
-                if identity.may_log_call() {
-                    warn!(%address, "client refused: {why}");
-                }
-                return;
+                count(&self.executor.node.identity().counters().clients_refused);
+                return warn!(peer = %address, "client refused: {why}");
             }
         };
         count(&self.executor.node.identity().counters().sessions_opened);
-        info!(session = %session.id(), %address, "client connected");
+        info!(session = %session.id(), peer = %address, "client connected");
         self.run(Connection::new(stream, session, self.executor.clone()));
     }
 
@@ -191,7 +187,7 @@ impl Clients {
         let id = record.id;
         choices.into_iter().for_each(|choices| self.executor.node.transit().affinity().take_over(choices));
         if let Err(error) = self.adopt(socket, record) {
-            warn!(session = %id, "the client is lost: {error}");
+            warn!(session = %id, limited_by = "", "the client is lost: {error}");
         }
     }
 
@@ -210,7 +206,8 @@ impl Clients {
             let handle = Session::here(sessions.clone(), session.clone());
             tell_session(&executor.hooks, &executor.node, handle, SessionEvent::Closed).await;
         }
-        info!(session = %session.id(), "client logged out: {closed}");
+        let (peer, kind) = (session.address(), closed.kind());
+        info!(session = %session.id(), %peer, limited_by = kind, "client logged out: {closed}");
     }
 }
 
@@ -315,6 +312,6 @@ impl OpenPorts {
 /// Logs a failed accept and waits: out of descriptors, or a client that left while it waited. Neither ends the
 /// acceptor, and the wait keeps the first from turning into a busy loop.
 pub(crate) async fn accept_failed(port: &str, error: &io::Error) {
-    warn!("{port}: a connection could not be accepted: {error}");
+    warn!(limited_by = port, "{port}: a connection could not be accepted: {error}");
     tokio::time::sleep(Duration::from_millis(50)).await;
 }

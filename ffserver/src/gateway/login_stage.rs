@@ -76,7 +76,7 @@ pub(super) fn decide(
     let verdict = outcome.and_then(|body| {
         let verdict = read(&body.unwrap_or_default());
         verdict.ok_or_else(|| {
-            warn!("the handler of login.command answers no Verdict");
+            warn!(limited_by = "", "the handler of login.command answers no Verdict");
             node.identity().fault(Code::Handler, Executed::Unknown, "the login was not decided over")
         })
     });
@@ -121,7 +121,7 @@ async fn accept(
 ) -> Result<(), Fault> {
     let node = &executor.node;
     let failed = |text: String| {
-        warn!(session = %session.id(), "{text}");
+        warn!(session = %session.id(), peer = %session.address(), "{text}");
         node.identity().fault(Code::Handler, Executed::Unknown, "the login was not decided over")
     };
     if user.is_empty() {

@@ -314,7 +314,7 @@ impl HandoverContext {
             front.resume();
             for (stream, unread) in travellers {
                 if let Err(e) = front.adopt(stream, unread) {
-                    warn!("an HTTP connection is lost: {e}");
+                    warn!(limited_by = "", "an HTTP connection is lost: {e}");
                 }
             }
         }
@@ -340,13 +340,13 @@ impl HandoverContext {
                 let id = record.id;
                 let taken = self.clients.as_ref().map(|clients| clients.adopt(socket, *record));
                 if let Some(Err(error)) = taken {
-                    warn!(session = %id, "a client could not be taken over: {error}");
+                    warn!(limited_by = "", session = %id, "a client could not be taken over: {error}");
                 }
             }
             (FromPredecessor::Http { unread }, Some(socket)) => {
                 let taken = self.front.as_ref().map(|front| front.adopt(socket.into(), unread));
                 if let Some(Err(error)) = taken {
-                    warn!("an HTTP connection could not be taken over: {error}");
+                    warn!(limited_by = "", "an HTTP connection could not be taken over: {error}");
                 }
             }
             (FromPredecessor::Stay(sessions), _) => {

@@ -23,7 +23,7 @@ use ffkeys::{NodeKeys, TrustRoots, operator_hash};
 use ffnet::handshake::{HandshakeError, Local};
 use ffproto::credential::PublicKey;
 use ffproto::encrypt::Encrypt;
-use ffproto::{ClusterName, Code, Executed, Fault, Incarnation, NodeName, Versions};
+use ffproto::{ClusterName, Code, CommandId, Executed, Fault, Incarnation, NodeName, Versions};
 use tokio::time::Instant;
 
 use counters::Counters;
@@ -226,11 +226,13 @@ impl Identity {
         Fault { code, at: self.name().clone(), executed, message: message.into() }
     }
 
-    /// Whether one more call may be logged: the first few of each second are, so that a newcomer sees
-    /// what happens and a busy node does not drown. See [`Identity::end_log_second`].
+    /// Whether one more call, for a message of that command, may be logged: the first few of each second are, so that a newcomer
+    /// sees what happens and a busy node does not drown. Those of `log.quiet_commands` are not. See [`Identity::end_log_second`].
     #[inline]
-    pub(crate) fn may_log_call(&self) -> bool {
-        self.0.log_budget.take()
+    pub(crate) fn may_log_call(&self, command: Option<CommandId>) -> bool {
+        let quiet = &self.0.config.log.quiet_commands;
+        let is_quiet = |command| quiet.iter().any(|(first, last)| (*first..=*last).contains(&command));
+        (quiet.is_empty() || !command.is_some_and(is_quiet)) && self.0.log_budget.take()
     }
 
     /// Begins a new second for [`Identity::may_log_call`].

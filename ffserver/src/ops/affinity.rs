@@ -38,6 +38,6 @@ pub(crate) fn notice(
             }
         }
         Some(_) => {}
-        None => warn!(from = %from.name, "a malformed message about a session's node is ignored"),
+        None => warn!(peer = %from.name, "a malformed message about a session's node is ignored"),
     }
 }

@@ -21,6 +21,6 @@ pub(super) fn notice(
             release();
             executor.node.all_sessions().broadcast_here(&broadcast);
         }
-        None => warn!(from = %inbound.at.name, "a malformed broadcast is ignored"),
+        None => warn!(peer = %inbound.at.name, "a malformed broadcast is ignored"),
     }
 }

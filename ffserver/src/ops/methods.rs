@@ -15,6 +15,6 @@ pub(crate) fn notice(transit: &Transit, inbound: &InboundEnvelope<'_>) {
             transit.membership().note_methods();
             transit.look_at_parked();
         }
-        None => warn!(from = %inbound.at.name, "a malformed message about methods is ignored"),
+        None => warn!(peer = %inbound.at.name, "a malformed message about methods is ignored"),
     }
 }

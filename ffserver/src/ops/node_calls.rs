@@ -44,7 +44,7 @@ pub(super) fn notified(
     let called = Call::read(payload);
     let route = called.and_then(|called| Some((called.body, tables.for_nodes(called.method)?)));
     let Some((body, route)) = route else {
-        warn!(%from, "a notify for a method that this node does not have is ignored");
+        warn!(peer = %from, "a notify for a method that this node does not have is ignored");
         return;
     };
     let deadline = inbound.now + executor.node.identity().limits().call_timeout;

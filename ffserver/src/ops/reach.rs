@@ -25,7 +25,7 @@ pub(crate) fn notice(executor: &Arc<Executor>, inbound: &InboundEnvelope<'_>) {
             // A hop may be there now that parked messages wait for.
             transit.look_at_parked();
         }
-        None => warn!(from = %inbound.at.name, "a malformed message about who can be reached is ignored"),
+        None => warn!(peer = %inbound.at.name, "a malformed message about who can be reached is ignored"),
     }
 }
 
@@ -36,10 +36,10 @@ fn disbelieve(identity: &Identity, from: &NodeName, said: &Disbelieved) {
     match owner {
         _ if !is_news => {}
         None => {
-            warn!(%from, %node, "it is not believed that this node is behind that link: the config has it elsewhere")
+            warn!(peer = %from, %node, "it is not believed that this node is behind that link: the config has it elsewhere")
         }
         Some(owner) => {
-            warn!(%from, %node, number = number.0, %owner, "a number is not believed: it is another node's, or the node has another one");
+            warn!(peer = %from, %node, number = number.0, %owner, "a number is not believed: it is another node's, or the node has another one");
         }
     }
 }

@@ -10,21 +10,16 @@ use crate::transit::inbound_envelope::InboundEnvelope;
 
 /// Counts and logs a message that a neighbour may not send.
 pub(super) fn refused(executor: &Executor, at: &PeerKey, session: Option<SessionId>, what: &str) {
-    let identity = executor.node.identity();
-    count(&identity.counters().forged);
-    if identity.may_log_call() {
-        let session = session.map(|id| id.to_string());
-        warn!(from = %at.name, session, "{what} was refused: the session is not of a node behind that link");
-    }
+    count(&executor.node.identity().counters().forged);
+    let session = session.map(|id| id.to_string());
+    warn!(peer = %at.name, session, "{what} was refused: the session is not of a node behind that link");
 }
 
 /// Counts and logs a message of a node that has no right to what it asks for.
 pub(super) fn forbidden(executor: &Executor, from: &NodeName, what: &str) -> Fault {
     let identity = executor.node.identity();
     count(&identity.counters().forbidden);
-    if identity.may_log_call() {
-        warn!(%from, "{what} was refused: the config gives that node no right to it");
-    }
+    warn!(peer = %from, "{what} was refused: the config gives that node no right to it");
     let text = format!("`{from}` has no right to {what} at `{}`", identity.name());
     identity.fault(Code::Forbidden, Executed::No, text)
 }

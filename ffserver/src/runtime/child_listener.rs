@@ -172,11 +172,11 @@ async fn open<S>(
     match opened {
         // The keys may have changed meanwhile.
         Ok((_, peer)) if !executor.node.identity().trusts(peer.root) => {
-            warn!(%address, "no child: {STRANGER}")
+            warn!(peer = %address, "no child: {STRANGER}")
         }
         Ok((stream, peer)) => return Some((stream, Admitted { peer, from: address.to_owned(), tables })),
-        Err(error @ HandshakeError::Crowded) => debug!(%address, "no child: {error}"),
-        Err(error) => warn!(%address, "no child: {}", fftelemetry::chain(&error)),
+        Err(error @ HandshakeError::Crowded) => debug!(peer = %address, "no child: {error}"),
+        Err(error) => warn!(peer = %address, "no child: {}", fftelemetry::chain(&error)),
     }
     None
 }

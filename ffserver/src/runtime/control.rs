@@ -12,7 +12,7 @@ use ffnet::channel::{self, Channel};
 use ffnet::control::NodeSide;
 use ffnet::door;
 use ffnet::handshake::HandshakeError;
-use ffproto::control::{Door, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
+use ffproto::control::{Door, LogOrder, MESSAGE_BYTES_MAX, NodeStatus, ToMaster, ToNode};
 use ffproto::handshake::{BadPreamble, Purpose, Refusal};
 use ffproto::{Incarnation, NodeName, Version, Versions, handover};
 use fftelemetry::metrics::exposition;
@@ -291,6 +291,7 @@ impl Control {
                 let _ = self.hand_over.try_send(door);
             }
             ToNode::Roots { current, previous } => self.trust(TrustRoots { current, previous }),
+            ToNode::Log(order) => obey_about_log(order),
             // Answered where it is read.
             ToNode::Metrics { .. } | ToNode::Ask { .. } => {}
             ToNode::HandBack { door } => {
@@ -305,6 +306,18 @@ impl Control {
                 }));
             }
         }
+    }
+}
+
+/// The log is the process's, which has none where a test runs nodes.
+fn obey_about_log(order: LogOrder) {
+    let Some(log) = fftelemetry::current() else { return };
+    match order {
+        LogOrder::Reopen => log.reopen(),
+        LogOrder::Levels(levels) => match log.set_levels(&levels) {
+            Ok(()) => info!("the log shows {} from now on", log.levels()),
+            Err(error) => warn!("the log shows what it has shown: {error}"),
+        },
     }
 }
 

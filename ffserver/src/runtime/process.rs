@@ -121,7 +121,7 @@ pub fn keep_files_private() {
 }
 
 /// Lets the log say where authors' code has panicked, by file and line; any other panic is told on standard error as ever. To be
-/// called once, in `main`.
+/// called in `main`, and again when something else has said how panics are told.
 pub(crate) fn tell_panics_by_place() {
     panics::note_places();
 }
@@ -311,6 +311,16 @@ pub async fn stop_on_signals(stop: Stop, hangup: Hangup) {
             std::process::exit(130);
         }
         stop.begin(None);
+    }
+}
+
+/// SIGUSR1 opens the files of the log again, for as long as this runs.
+pub async fn reopen_log_on_signals() {
+    let Ok(mut reopen) = signal(SignalKind::user_defined1()) else { return };
+    while reopen.recv().await.is_some() {
+        if let Some(log) = fftelemetry::current() {
+            log.reopen();
+        }
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ffambient::Ambient;
-use ffconfig::{Cluster, Node};
+use ffconfig::{Cluster, Log, Node};
 use ffnet::launch::{INCARNATION_ENV, MalformedSucceeds, SUCCEEDS_ENV, Succeeds, allow_descriptors};
 use ffnet::listen::Inherited;
 use ffnet::notify;
@@ -31,8 +30,8 @@ pub struct ProcessSettings {
     pub threads: usize,
     /// `cpu`: the processors that the process may run on.
     pub cpu: Option<Vec<usize>>,
-    /// `log`: the file that is appended to, besides the terminal.
-    pub log: Option<PathBuf>,
+    /// `log`: the files, besides the terminal, and what they have.
+    pub log: Log,
 }
 
 /// Why nodes cannot share a process.
@@ -91,11 +90,11 @@ fn settings_of(nodes: &[&Node]) -> Result<ProcessSettings, ShareError> {
         [
             ("threads", node.threads.to_string()),
             ("cpu", node.cpu.as_ref().map_or_else(absent, |cpus| format!("{cpus:?}"))),
-            ("log", node.log.as_ref().map_or_else(absent, |log| format!("`{}`", log.display()))),
+            ("log", node.log.to_string()),
         ]
     };
     let Some((first, others)) = nodes.split_first() else {
-        return Ok(ProcessSettings { threads: 1, cpu: None, log: None });
+        return Ok(ProcessSettings { threads: 1, cpu: None, log: Log::default() });
     };
     for node in others {
         let pairs = of(node).into_iter().zip(of(first));

@@ -137,7 +137,7 @@ impl Session {
             SessionPlace::Here(session) => session.close(reason),
             SessionPlace::There(remote) => {
                 if let Err(fault) = self.tell(remote, Op::Close, CommandId(0), reason.as_bytes()) {
-                    tracing::warn!(session = %remote.id, "not closed: {fault}");
+                    tracing::warn!(limited_by = "", session = %remote.id, "not closed: {fault}");
                 }
             }
         }

@@ -112,7 +112,7 @@ impl Sessions {
         }
         let deadline = Instant::now() + self.identity().limits().call_timeout;
         if let Err(fault) = self.insist(session, target, &encode(entry), deadline).await {
-            warn!(session = %session.id(), to = %target.name, "not moved: {fault}");
+            warn!(limited_by = "", session = %session.id(), to = %target.name, "not moved: {fault}");
             count(&self.identity().counters().moves_failed);
             // The target may have been told, and the answer lost.
             self.transit().tell_about(session.id(), target.number, Op::Left, target.kind.as_bytes());
@@ -126,7 +126,7 @@ impl Sessions {
         for old in before {
             self.transit().tell_about(session.id(), old, Op::Left, target.kind.as_bytes());
         }
-        info!(session = %session.id(), from = %entry.from, to = %target.name, "moved");
+        info!(limited_by = "", session = %session.id(), from = %entry.from, to = %target.name, "moved");
         true
     }
 
@@ -142,7 +142,7 @@ impl Sessions {
         if let Err(error) =
             self.transit().ask_about(session.id(), caller, Op::NotMoved, &encode(&order)).await
         {
-            warn!(session = %session.id(), "the app is not told that it was not moved: {error}");
+            warn!(limited_by = "", session = %session.id(), "the app is not told that it was not moved: {error}");
         }
     }
 

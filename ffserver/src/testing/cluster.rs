@@ -90,7 +90,7 @@ impl Setup {
         };
         seed::tell(seed);
         let ambient = seed::ambient(seed, clock.as_ref().map(PausedClock::time_of_day));
-        let keys = keys_of_all(&config, &ambient.chance.stream("keys"))?;
+        let keys = keys_of_all(&ambient.chance.stream("keys"))?;
         let wires = Wires::default();
         let net = InProcessNet::over(wires.clone());
         let all = Surroundings { config, net, keys, ambient, clock };

@@ -10,6 +10,7 @@ mod fault;
 mod frames;
 mod input;
 mod journal;
+mod log;
 mod login;
 mod messages;
 mod protocol;
@@ -22,6 +23,7 @@ pub use conversation::{Conversation, conversation, converse};
 pub use fault::fault;
 pub use frames::{client_frame, link_frame};
 pub use journal::journal;
+pub use log::log;
 pub use login::login;
 pub use messages::{coding, control, handshake};
 pub use protocol::protocol;
@@ -44,6 +46,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("handshake", handshake),
     ("control", control),
     ("journal", journal),
+    ("log", log),
     #[cfg(feature = "stateful")]
     ("conversation", conversation),
 ];

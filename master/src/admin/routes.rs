@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
+use ffproto::control::LogOrder;
 use fftelemetry::metrics::CONTENT_TYPE;
 use rocket::http::{Accept, ContentType, Header, Status};
 use rocket::request::Request;
@@ -36,6 +37,8 @@ pub(super) fn all() -> Vec<Route> {
         stop,
         reload,
         rotate,
+        log,
+        node_log,
         stop_node,
         start_node,
         restart_node,
@@ -58,16 +61,18 @@ pub(super) struct Reply {
     json: String,
     html: Option<String>,
     denied: Option<Denied>,
+    /// For the audit: what became of it, in one line.
+    result: String,
 }
 
 impl Reply {
     fn ok(value: &impl Serialize) -> Self {
-        Self { status: Status::Ok, json: pretty(value), html: None, denied: None }
+        Self { status: Status::Ok, json: pretty(value), html: None, denied: None, result: "done".into() }
     }
 
     /// An answer with a page of its own.
     pub(super) fn with(status: Status, value: &impl Serialize, html: String) -> Self {
-        Self { status, json: pretty(value), html: Some(html) }
+        Self { status, html: Some(html), ..Self::ok(value) }
     }
 
     /// A refusal, in one sentence or in lines.
@@ -76,17 +81,24 @@ impl Reply {
         let faults = if lines.len() > 1 { lines.as_slice() } else { &[] };
         let error = lines.last().copied().unwrap_or(text);
         let json = pretty(&Failed { ok: false, error, faults });
-        Self { status, json, html: Some(page::refusal(text)), denied: None }
+        let result = format!("refused: {text}");
+        Self { status, json, html: Some(page::refusal(text)), denied: None, result }
+    }
+
+    /// With another sentence for the audit.
+    pub(super) fn saying(self, result: impl Into<String>) -> Self {
+        Self { result: result.into(), ..self }
     }
 
     /// What became of a command.
     fn outcome(answer: Answer, accepted: Status) -> Self {
-        match answer {
+        let result = result_of(&answer);
+        let reply = match answer {
             Ok(nodes) => {
                 let ok = nodes.iter().all(|node| node.ok);
                 let status = if ok { accepted } else { Status::InternalServerError };
                 let html = Some(page::outcomes(&nodes));
-                Self { status, json: pretty(&Done { ok, nodes: &nodes }), html, denied: None }
+                Self { status, html, ..Self::ok(&Done { ok, nodes: &nodes }) }
             }
             Err(refused) => {
                 let status = match refused {
@@ -96,7 +108,8 @@ impl Reply {
                 };
                 Self::error(status, &refused.to_string())
             }
-        }
+        };
+        reply.saying(result)
     }
 }
 
@@ -109,7 +122,7 @@ impl From<Denied> for Reply {
 }
 
 /// What a route answers: it, or why not.
-type Answered = std::result::Result<Reply, Reply>;
+pub(super) type Answered = std::result::Result<Reply, Reply>;
 
 /// The outcome of a command, as JSON.
 #[derive(Serialize)]
@@ -275,19 +288,27 @@ fn node(reader: May<Reader<'_>>, name: &str) -> Answered {
     }
 }
 
+/// An empty text is what was shown at the start.
+fn fault_of_levels(level: &str) -> Option<String> {
+    if level.is_empty() { None } else { ffconfig::fault_of_levels(level) }
+}
+
 impl Operator<'_> {
     async fn command(self, order: Order) -> Reply {
-        let Self { site, caller } = self;
         let later = matches!(order, Order::StopAll | Order::Detach);
         let accepted = if later { Status::Accepted } else { Status::Ok };
-        if let (Order::Reload(_), Some(certificates)) = (&order, &site.certificates) {
+        if let (Order::Reload(_), Some(certificates)) = (&order, &self.site.certificates) {
             refresh(certificates);
         }
         let begun = Instant::now();
-        let answer = site.handle.order(order).await;
-        let result = result_of(&answer);
-        let reply = Reply::outcome(answer, accepted);
-        site.handle.audit.command(&caller, reply.status.code, result, begun.elapsed());
+        let reply = Reply::outcome(self.site.handle.order(order).await, accepted);
+        self.audited(begun, reply)
+    }
+
+    /// Writes down what became of the operator's command.
+    pub(super) fn audited(self, begun: Instant, reply: Reply) -> Reply {
+        let (status, result) = (reply.status.code, reply.result.clone());
+        self.site.handle.audit.command(&self.caller, status, result, begun.elapsed());
         reply
     }
 }
@@ -310,6 +331,55 @@ macro_rules! commands {
 #[post("/rotate")]
 async fn rotate(operator: May<Operator<'_>>) -> Answered {
     Ok(operator?.command(Order::Rotate).await)
+}
+
+/// The levels of the master's own log, from now on.
+#[post("/log?<level>")]
+fn log(operator: May<Operator<'_>>, level: &str) -> Answered {
+    let operator = operator?;
+    Ok(operator.audited(Instant::now(), own_levels(level)))
+}
+
+fn own_levels(level: &str) -> Reply {
+    if let Some(fault) = fault_of_levels(level) {
+        return Reply::error(Status::UnprocessableEntity, &fault);
+    }
+    let done = Reply::ok(&Done { ok: true, nodes: &[] });
+    let Some(log) = fftelemetry::current() else { return done };
+    match log.set_levels(level) {
+        Ok(()) => done.saying(format!("the log shows {} from now on", log.levels())),
+        Err(error) => Reply::error(Status::UnprocessableEntity, &error.to_string()),
+    }
+}
+
+/// The levels of a node's log, from now on, for as long as its process lives.
+#[post("/nodes/<name>/log?<level>")]
+fn node_log(operator: May<Operator<'_>>, name: &str, level: &str) -> Answered {
+    let operator = operator?;
+    let reply = operator.site.node_levels(name, level);
+    Ok(operator.audited(Instant::now(), reply))
+}
+
+impl Site {
+    fn node_levels(&self, name: &str, level: &str) -> Reply {
+        if let Some(fault) = fault_of_levels(level) {
+            return Reply::error(Status::UnprocessableEntity, &fault);
+        }
+        let view = self.handle.view();
+        let Some(node) = view.node(name) else {
+            return Reply::error(Status::NotFound, "there is no such node; `/status` lists them");
+        };
+        match self.handle.order_about_logs(Some(&node.name), &LogOrder::Levels(level.to_owned())) {
+            0 => Reply::error(
+                Status::Conflict,
+                "no process of the node takes this: it is not linked, or of an older release",
+            ),
+            _ => {
+                let shown = if level.is_empty() { "what it showed at its start" } else { level };
+                Reply::ok(&Done { ok: true, nodes: &[] }).saying(format!("its log is to show {shown}"))
+            }
+        }
+    }
 }
 
 commands! {

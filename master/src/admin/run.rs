@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use ffproto::question::Question;
 use rocket::http::Status;
-use rocket::{Data, Route, State, get, post, routes};
+use rocket::{Data, Route, get, post, routes};
 use serde::de::IgnoredAny;
+use tokio::time::Instant;
 
 use super::Site;
-use super::guard::{Operator, Reader};
+use super::guard::{May, Operator, Reader};
 use super::page::{escape, page};
-use super::routes::Reply;
+use super::routes::{Answered, Reply};
 use super::sessions::{read, silent_nodes};
 use crate::asker::ANSWER_MAX;
 use crate::inquiry::run::{CommandList, RunResults, commands, results};
@@ -29,56 +30,61 @@ pub(super) fn all() -> Vec<Route> {
 
 /// The commands that there are, and which nodes have them.
 #[get("/run")]
-async fn list(_reader: Reader, site: &State<Site>) -> Reply {
-    match site.inquire(&Target::All, Which::Serving, Question::Commands, ANSWER_MAX).await {
-        Ok(gathered) => {
-            let list = commands(gathered);
-            let html = list_page(&list);
-            Reply::with(Status::Ok, &list, html)
-        }
-        Err(refused) => refused,
-    }
+async fn list(reader: May<Reader<'_>>) -> Answered {
+    let site = reader?.0;
+    let list = commands(site.inquire(&Target::All, Which::Serving, Question::Commands, ANSWER_MAX).await?);
+    let html = list_page(&list);
+    Ok(Reply::with(Status::Ok, &list, html))
 }
 
 /// Runs a command. The node keeps the deadline itself; one that says nothing until a little later hangs.
 #[post("/run/<name>?<on>&<within_ms>", data = "<arguments>")]
 async fn run(
-    _operator: Operator,
-    site: &State<Site>,
+    operator: May<Operator<'_>>,
     name: &str,
     on: Option<&str>,
     within_ms: Option<&str>,
     arguments: Data<'_>,
-) -> Reply {
-    let bad = |text: &str| Reply::error(Status::BadRequest, text);
-    let time_ms = within_ms.map_or(Ok(WITHIN_MS), str::parse).ok();
-    let Some(time_ms) = time_ms.filter(|time_ms| (1..=WITHIN_MS_MAX).contains(time_ms)) else {
-        return bad(&format!("within_ms: 1 to {WITHIN_MS_MAX}"));
-    };
-    let arguments = match read(arguments).await {
-        Ok(arguments) => arguments,
-        Err(refused) => return refused,
-    };
-    if !arguments.is_empty()
-        && let Err(why) = serde_json::from_slice::<IgnoredAny>(&arguments)
-    {
-        return bad(&format!("the arguments are not JSON: {why}"));
-    }
-    let question = Question::Run { name: name.to_owned(), arguments, time_ms };
-    let (target, within) = (Target::of(on.unwrap_or("all")), Duration::from_millis(time_ms) + ANSWER_MAX);
-    let gathered = match site.inquire(&target, Which::Serving, question, within).await {
-        Ok(gathered) => gathered,
-        Err(refused) => return refused,
-    };
-    match results(gathered) {
-        Some(results) => {
-            let status = if results.ok { Status::Ok } else { Status::InternalServerError };
-            let html = results_page(name, &results);
-            Reply::with(status, &results, html)
+) -> Answered {
+    let (operator, begun) = (operator?, Instant::now());
+    let reply = operator.site.run(name, on.unwrap_or("all"), within_ms, arguments).await;
+    Ok(operator.audited(begun, reply))
+}
+
+impl Site {
+    async fn run(&self, name: &str, on: &str, within_ms: Option<&str>, arguments: Data<'_>) -> Reply {
+        let bad = |text: &str| Reply::error(Status::BadRequest, text);
+        let time_ms = within_ms.map_or(Ok(WITHIN_MS), str::parse).ok();
+        let Some(time_ms) = time_ms.filter(|time_ms| (1..=WITHIN_MS_MAX).contains(time_ms)) else {
+            return bad(&format!("within_ms: 1 to {WITHIN_MS_MAX}"));
+        };
+        let arguments = match read(arguments).await {
+            Ok(arguments) => arguments,
+            Err(refused) => return refused,
+        };
+        if !arguments.is_empty()
+            && let Err(why) = serde_json::from_slice::<IgnoredAny>(&arguments)
+        {
+            return bad(&format!("the arguments are not JSON: {why}"));
         }
-        None => {
-            let text = format!("no app of those nodes has a command `{name}`; `/run` lists them");
-            Reply::error(Status::NotFound, &text)
+        let question = Question::Run { name: name.to_owned(), arguments, time_ms };
+        let (target, within) = (Target::of(on), Duration::from_millis(time_ms) + ANSWER_MAX);
+        let gathered = match self.inquire(&target, Which::Serving, question, within).await {
+            Ok(gathered) => gathered,
+            Err(refused) => return refused,
+        };
+        match results(gathered) {
+            Some(results) => {
+                let status = if results.ok { Status::Ok } else { Status::InternalServerError };
+                let html = results_page(name, &results);
+                let failed = results.results.iter().filter(|result| !result.ok).count();
+                let ran = format!("ran on {on}: {} results, {failed} of them errors", results.results.len());
+                Reply::with(status, &results, html).saying(ran)
+            }
+            None => {
+                let text = format!("no app of those nodes has a command `{name}`; `/run` lists them");
+                Reply::error(Status::NotFound, &text)
+            }
         }
     }
 }

@@ -8,12 +8,13 @@ use ffproto::{CommandId, SessionId};
 use rocket::data::ToByteUnit;
 use rocket::form::{self, FromForm, Strict};
 use rocket::http::Status;
-use rocket::{Data, Route, State, get, post, routes};
+use rocket::{Data, Route, get, post, routes};
+use tokio::time::Instant;
 
 use super::Site;
-use super::guard::{Operator, Reader};
+use super::guard::{May, Operator, Reader};
 use super::page::{button, escape, page};
-use super::routes::Reply;
+use super::routes::{Answered, Reply};
 use crate::asker::ANSWER_MAX;
 use crate::inquiry::sessions::{SessionInList, SessionPage, SessionsDone, Story, done, session_id, story};
 use crate::inquiry::{self, Gathered, NodeReport, Target, Which, inquire};
@@ -169,7 +170,12 @@ impl Site {
                 let done = done(gathered);
                 let status = if done.ok { Status::Ok } else { Status::InternalServerError };
                 let html = done_page(&done, what);
-                Reply::with(status, &done, html)
+                let result = match (done.ok, done.sessions) {
+                    (true, 1) => format!("{what}: 1 session"),
+                    (true, n) => format!("{what}: {n} sessions"),
+                    (false, n) => format!("{what}: {n} sessions, and a node has not answered"),
+                };
+                Reply::with(status, &done, html).saying(result)
             }
             Err(refused) => refused,
         }
@@ -183,45 +189,35 @@ fn is_nobody(gathered: &Gathered) -> bool {
 
 /// Who is connected: from every node, page by page.
 #[get("/sessions?<query..>")]
-async fn list(_reader: Reader, site: &State<Site>, query: form::Result<'_, Strict<Query<'_>>>) -> Reply {
+async fn list(reader: May<Reader<'_>>, query: form::Result<'_, Strict<Query<'_>>>) -> Answered {
+    let site = reader?.0;
     let Ok(query) = query else {
-        return unknown("user, address, node, command, older_s, after and limit");
+        return Err(unknown("user, address, node, command, older_s, after and limit"));
     };
-    let (question, limit) = match query.question() {
-        Ok(asked) => asked,
-        Err(why) => return bad(why),
-    };
-    match site.inquire(&query.target(Target::All), Which::Every, question, ANSWER_MAX).await {
-        Ok(gathered) => {
-            let found = inquiry::sessions::page(gathered, limit as usize);
-            let html = list_page(&found, &query);
-            Reply::with(Status::Ok, &found, html)
-        }
-        Err(refused) => refused,
-    }
+    let (question, limit) = query.question().map_err(bad)?;
+    let gathered = site.inquire(&query.target(Target::All), Which::Every, question, ANSWER_MAX).await?;
+    let found = inquiry::sessions::page(gathered, limit as usize);
+    let html = list_page(&found, &query);
+    Ok(Reply::with(Status::Ok, &found, html))
 }
 
 /// The story of one session.
 #[get("/sessions/<session>")]
-async fn one(_reader: Reader, site: &State<Site>, session: &str) -> Reply {
-    let session = match id("session", session) {
-        Ok(session) => session,
-        Err(why) => return bad(why),
-    };
-    let gathered = site.inquire(&Target::All, Which::Every, Question::Session { session }, ANSWER_MAX).await;
-    let (silent, found) = match gathered {
-        Ok(gathered) => (gathered.silent(), story(gathered)),
-        Err(refused) => return refused,
-    };
-    match found {
+async fn one(reader: May<Reader<'_>>, session: &str) -> Answered {
+    let site = reader?.0;
+    let session = id("session", session).map_err(bad)?;
+    let question = Question::Session { session };
+    let gathered = site.inquire(&Target::All, Which::Every, question, ANSWER_MAX).await?;
+    let silent = gathered.silent();
+    match story(gathered) {
         Some(story) => {
             let html = story_page(&session.to_string(), &story);
-            Reply::with(Status::Ok, &story, html)
+            Ok(Reply::with(Status::Ok, &story, html))
         }
-        None => Reply::error(
+        None => Err(Reply::error(
             Status::NotFound,
             &format!("no node knows that session{silent}; `/sessions` lists them"),
-        ),
+        )),
     }
 }
 
@@ -234,56 +230,68 @@ fn reason_of(given_reason: Option<&str>) -> Result<String, Reply> {
 }
 
 #[post("/sessions/<session>/close?<reason>")]
-async fn close(_operator: Operator, site: &State<Site>, session: &str, reason: Option<&str>) -> Reply {
-    let (session, reason) = match (id("session", session), reason_of(reason)) {
-        (Ok(session), Ok(reason)) => (session, reason),
-        (Err(why), _) => return bad(why),
-        (_, Err(refused)) => return refused,
+async fn close(operator: May<Operator<'_>>, session: &str, reason: Option<&str>) -> Answered {
+    let (operator, begun) = (operator?, Instant::now());
+    let closed = async |site: &Site| {
+        let filter =
+            SessionFilter { session: Some(id("session", session).map_err(bad)?), ..Default::default() };
+        let close = Question::Close { filter, reason: reason_of(reason)? };
+        Ok(site.to_sessions(&Target::Nets, close, "closed the session").await)
     };
-    let filter = SessionFilter { session: Some(session), ..SessionFilter::default() };
-    site.to_sessions(&Target::Nets, Question::Close { filter, reason }, "closed the session").await
+    let answered = closed(operator.site).await;
+    Ok(operator.audited(begun, answered.unwrap_or_else(|refused: Reply| refused)))
 }
 
 /// Closes all sessions of a user.
 #[post("/users/<user>/kick?<reason>")]
-async fn kick(_operator: Operator, site: &State<Site>, user: &str, reason: Option<&str>) -> Reply {
-    let reason = match reason_of(reason) {
-        Ok(reason) => reason,
-        Err(refused) => return refused,
+async fn kick(operator: May<Operator<'_>>, user: &str, reason: Option<&str>) -> Answered {
+    let (operator, begun) = (operator?, Instant::now());
+    let kicked = async |site: &Site| {
+        let filter = SessionFilter { user: Some(user.to_owned()), ..SessionFilter::default() };
+        let close = Question::Close { filter, reason: reason_of(reason)? };
+        Ok(site.to_sessions(&Target::Nets, close, &format!("closed the sessions of {user}")).await)
     };
-    let filter = SessionFilter { user: Some(user.to_owned()), ..SessionFilter::default() };
-    let what = format!("closed the sessions of {user}");
-    site.to_sessions(&Target::Nets, Question::Close { filter, reason }, &what).await
+    let answered = kicked(operator.site).await;
+    Ok(operator.audited(begun, answered.unwrap_or_else(|refused: Reply| refused)))
 }
 
 /// Sends a message to the client of one session.
 #[post("/sessions/<session>/notice?<command>", data = "<body>")]
 async fn notice(
-    _operator: Operator,
-    site: &State<Site>,
+    operator: May<Operator<'_>>,
     session: &str,
     command: Option<&str>,
     body: Data<'_>,
-) -> Reply {
-    let filter = match id("session", session) {
-        Ok(session) => SessionFilter { session: Some(session), ..SessionFilter::default() },
-        Err(why) => return bad(why),
+) -> Answered {
+    let (operator, begun) = (operator?, Instant::now());
+    let reply = match id("session", session) {
+        Ok(session) => {
+            let filter = SessionFilter { session: Some(session), ..SessionFilter::default() };
+            let what = "sent the notice to the session";
+            send(operator.site, &Target::Nets, filter, command, body, what).await
+        }
+        Err(why) => bad(why),
     };
-    send(site, &Target::Nets, filter, command, body, "sent the notice to the session").await
+    Ok(operator.audited(begun, reply))
 }
 
 /// Sends a message to the clients of all sessions that are meant.
 #[post("/sessions/notice?<query..>", data = "<body>")]
 async fn notice_to_many(
-    _operator: Operator,
-    site: &State<Site>,
+    operator: May<Operator<'_>>,
     query: form::Result<'_, Strict<NoticeQuery<'_>>>,
     body: Data<'_>,
-) -> Reply {
-    let Ok(query) = query else {
-        return unknown("command, user, address, node, older_s and last_command");
+) -> Answered {
+    let (operator, begun) = (operator?, Instant::now());
+    let reply = match query {
+        Ok(query) => send_to_many(operator.site, query.into_inner(), body).await,
+        Err(_) => unknown("command, user, address, node, older_s and last_command"),
     };
-    let NoticeQuery { command, user, address, node, older_s, last_command } = query.into_inner();
+    Ok(operator.audited(begun, reply))
+}
+
+async fn send_to_many(site: &Site, query: NoticeQuery<'_>, body: Data<'_>) -> Reply {
+    let NoticeQuery { command, user, address, node, older_s, last_command } = query;
     let meant = Query { user, address, node, older_s, command: last_command, ..Default::default() };
     match meant.filter() {
         Ok(filter) => send(site, &meant.target(Target::Nets), filter, command, body, "sent the notice").await,

@@ -76,7 +76,7 @@ impl Server {
                     });
                 }
                 Err(error) => {
-                    warn!("the control port cannot accept: {error}");
+                    warn!(limited_by = "", "the control port cannot accept: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -92,12 +92,12 @@ impl Server {
         let opened = channel::accept(stream, self.encrypt, Purpose::Control, local, Some(&slot), admit);
         let (channel, peer) = match opened.await {
             Ok(opened) => opened,
-            Err(why @ HandshakeError::Crowded) => return debug!(%from, "no node registered: {why}"),
-            Err(why) => return warn!(%from, "no node registered: {}", fftelemetry::chain(&why)),
+            Err(why @ HandshakeError::Crowded) => return debug!(peer = %from, "no node registered: {why}"),
+            Err(why) => return warn!(peer = %from, "no node registered: {}", fftelemetry::chain(&why)),
         };
         drop(slot);
         let Ok(_place) = Arc::clone(&self.registered).try_acquire_owned() else {
-            return warn!(%from, "no node registered: too many have, for the limit of open files (ulimit -n)");
+            return warn!(peer = %from, "no node registered: too many have, for the limit of open files (ulimit -n)");
         };
         let wire = Wire { peer: from.ip().to_canonical(), local: at.ip().to_canonical() };
         let (outbox, tells) = mpsc::channel(OUTBOX_MAX);
@@ -121,7 +121,7 @@ impl Server {
             message => Some(Event::Said { node: node.clone(), incarnation, conn, message }),
         });
         if let Err(error) = ended.await {
-            debug!(%node, "the control connection ended: {error}");
+            debug!(peer = %node, "the control connection ended: {error}");
         }
         self.gatherer.asker().unlinked(&process, conn);
         let _ = self.events.send(Event::Unlinked { node, incarnation, conn }).await;

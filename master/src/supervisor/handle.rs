@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use ffproto::control::{LogOrder, ToNode};
+use ffproto::{NodeName, Version};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::event::{Event, Order};
 use super::feed::FeedEvent;
 use super::machine::{Answer, ClusterView, PhaseView, Refused};
-use crate::audit::{Audit, Caller};
 use crate::asker::Asker;
+use crate::audit::{Audit, Caller};
 use crate::metrics::ClusterMetrics;
 use crate::output::Logs;
 
@@ -48,6 +50,12 @@ impl Handle {
     /// What asks the nodes.
     pub(crate) fn asker(&self) -> &Asker {
         self.metrics.asker()
+    }
+
+    /// Orders something about the log of a node's processes, of all nodes without a name. How many processes it was sent to: those
+    /// that are linked, take their messages, and are not of a release before such orders.
+    pub fn order_about_logs(&self, node: Option<&NodeName>, order: &LogOrder) -> usize {
+        self.asker().tell(node, Version::LOG_ORDERS, &ToNode::Log(order.clone()))
     }
 
     /// Waits until the view is as wanted and returns it; `None` when the supervisor ended first.

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tests::trials::{
-    adopt, chaos, coins, data, halfopen, hang, order, outcome, reload, rollback, slow, starve, upgrade,
+    adopt, chaos, coins, data, garbage, halfopen, hang, order, outcome, reload, rollback, slow, starve,
+    upgrade,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,6 +33,8 @@ enum Trial {
     Slow(slow::Size),
     /// Connections that send one byte and wait are closed by timeout
     Halfopen(halfopen::Size),
+    /// 150,000 connections of garbage to each port write less than a megabyte, and the counts add up
+    Garbage(garbage::Size),
     /// Silent connections on the master's ports, which may open few files, stop nothing
     Starve(starve::Size),
     /// /reload of all nodes again and again: no connection closed, no error, no count lost
@@ -84,6 +87,7 @@ async fn run(trial: &Trial, say: tests::trials::Say<'_>) -> Result<()> {
         Trial::Hang(size) => hang::run(size, say).await,
         Trial::Slow(size) => slow::run(size, say).await,
         Trial::Halfopen(size) => halfopen::run(size, say).await,
+        Trial::Garbage(size) => garbage::run(size, say).await,
         Trial::Starve(size) => starve::run(size, say).await,
         Trial::Reload(size) => reload::run(size, say).await,
         Trial::IdleReload(size) => reload::run_idle(size, say).await,

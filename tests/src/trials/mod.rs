@@ -5,6 +5,7 @@ pub mod adopt;
 pub mod chaos;
 pub mod coins;
 pub mod data;
+pub mod garbage;
 pub mod halfopen;
 pub mod hang;
 pub mod order;

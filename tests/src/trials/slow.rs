@@ -15,7 +15,9 @@ use super::{Say, Verdict, with_log};
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::fixtures::Fixture;
+use crate::logs::said;
 use crate::process::Memory;
+use crate::wait;
 
 /// How large the trial is.
 #[derive(Debug, Clone, Args)]
@@ -142,6 +144,12 @@ async fn try_it(cluster: &Cluster, size: &Size, say: Say<'_>) -> Result<()> {
     while let Some(client) = clients.join_next().await {
         verdict.add(client?.err().map(|e| format!("{e:#}")));
     }
+    // Those above the log's limit are said as a number, once its window has ended.
+    let all_said = wait::until("every slow client is said to be cut", async || {
+        let cut = cut(cluster).saturating_sub(cut_before);
+        if cut >= size.slow as usize { Ok(()) } else { Err(cut) }
+    });
+    verdict.add(all_said.await.err().map(|error| format!("{error:#}")));
     let cut = cut(cluster) - cut_before;
     verdict.hold(cut == size.slow as usize, format_args!("{cut} clients were disconnected as slow"));
     judge_memory(size, seen.before.unwrap_or(memory.now), memory, &mut verdict, say);
@@ -151,7 +159,8 @@ async fn try_it(cluster: &Cluster, size: &Size, say: Say<'_>) -> Result<()> {
 
 /// How many clients were disconnected because they did not read.
 fn cut(cluster: &Cluster) -> usize {
-    cluster.log().matches("slow reader: limits.outbox_bytes_max").count()
+    said(&cluster.log(), "client logged out: closed by the server: slow reader: limits.outbox_bytes_max")
+        .map_or(0, |cut| cut as usize)
 }
 
 async fn until_cut(cluster: &Cluster, size: &Size) -> Result<()> {

@@ -85,6 +85,24 @@ fn a_process_has_a_name_that_says_whose_it_is() {
 }
 
 #[test]
+fn processes_that_share_a_log_file_agree_about_it_and_levels_are_levels() {
+    check(
+        &with_servers(
+            r#""a": {"app": "a", "log": {"file": "a.log", "errors": "e.log", "keep": 3}},
+"b": {"app": "b", "log": "a.log"},
+"c": {"app": "c", "log": {"file": "e.log", "keep": 3, "level": "loud"}},
+"d": {"app": "d", "log": {"file": "a.log", "keep": 3, "quiet_commands": ["x"]}}"#,
+        ),
+        &[
+            "3:26: servers.b.log.file: this file is also `servers.a.log.file` on line 2: who shares a file has the same `json`, `rotate_mb`, `rotate_daily` and `keep`",
+            "4:35: servers.c.log.file: this file is also `servers.a.log.errors` on line 2: one has all lines, the other those from WARN up",
+            r#"4:64: servers.c.log.level: "loud" is neither a level (`off`, `error`, `warn`, `info`, `debug`, `trace`) nor `TARGET=LEVEL`"#,
+            r#"5:74: servers.d.log.quiet_commands[0]: expected a command or [FIRST, LAST], found the text "x""#,
+        ],
+    );
+}
+
+#[test]
 fn a_value_of_another_type_says_what_was_expected() {
     check(
         &with_servers(
@@ -100,7 +118,7 @@ fn a_value_of_another_type_says_what_was_expected() {
             "2:54: servers.a.mem: expected true or false, found null",
             "3:12: servers.a.threads: expected a whole number from 1 to 1024, found 1.5",
             "3:31: servers.a.remoteport: expected a list of objects, found an object",
-            "3:42: servers.a.log: expected a text, found a list",
+            "3:42: servers.a.log: expected an object or a text, found a list",
             "3:53: servers.a.cpu: expected a CPU mask or a list of CPU numbers, found an object",
             "3:67: servers.a.client: expected an object, found the number 1",
             r#"3:79: servers.a.count: expected a whole number from 1 to 1000, found the text "2""#,

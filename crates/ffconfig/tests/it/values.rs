@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ffconfig::schema::{Key, Section, ValueKind};
 use ffconfig::{
-    ClientFraming, Cluster, Limits, Loaded, Restart, SecondLogin, SlowClient, Token, load, parse, schema,
+    ClientFraming, Cluster, Limits, Loaded, Log, Restart, SecondLogin, SlowClient, Token, load, parse, schema,
 };
+use ffproto::CommandId;
 use ffproto::encrypt::Encrypt;
 
 use crate::{parsed, with_servers};
@@ -103,7 +104,7 @@ fn the_seeds_config_loads_unchanged_with_one_warning() {
     );
     assert_eq!(
         (master.roothost.as_str(), master.token, master.log, master.restart),
-        ("localhost", None, None, Restart::default())
+        ("localhost", None, Log::default(), Restart::default())
     );
     let shown: Vec<String> = nodes
         .iter()
@@ -131,7 +132,7 @@ fn the_seeds_config_loads_unchanged_with_one_warning() {
         );
         assert_eq!(
             (node.db, node.mem, node.cpu, node.log, node.host, node.webport),
-            (false, false, None, None, None, None)
+            (false, false, None, Log::default(), None, None)
         );
     }
 }
@@ -168,8 +169,26 @@ fn variables_are_written_out() {
     let master = master.master;
     assert_eq!((master.rootport.port(), master.webport.port()), (5000, 10001));
     assert_eq!(master.roothost, "far.example:5000far");
-    assert_eq!(master.log.as_deref(), Some(Path::new("a/$P$/b/$5 .$")));
+    assert_eq!(master.log.file.as_deref(), Some(Path::new("a/$P$/b/$5 .$")));
     assert_eq!(master.token, Some(Token::Text("0123456789abcdef".into())));
+}
+
+#[test]
+fn a_log_is_a_file_or_says_all_of_its_files() {
+    let log = |text: &str| {
+        let servers = format!(r#""a": {{"app": "a", "log": {text}}}"#);
+        cluster(&with_servers(&servers)).nodes[0].log.clone()
+    };
+    let (file, of) = (Some("a.log".into()), |n| CommandId(n));
+    assert_eq!(log(r#""a.log""#), Log { file: file.clone(), ..Log::default() });
+    let all = r#"{"file": "a.log", "errors": "e.log", "json": true, "level": "warn,ffserver=debug", "rotate_mb": 2,
+        "rotate_daily": true, "keep": 3, "quiet_commands": [300, [400, 499], [301, 302]]}"#;
+    let quiet_commands = vec![(of(300), of(300)), (of(301), of(302)), (of(400), of(499))];
+    let (errors, level) = (Some("e.log".into()), Some("warn,ffserver=debug".into()));
+    let (rotate_bytes, rotate_daily, keep) = (Some(2 << 20), true, 3);
+    let expected = Log { file, errors, json: true, level, rotate_bytes, rotate_daily, keep, quiet_commands };
+    assert_eq!(log(all), expected);
+    assert_eq!(log(r#"{"rotate_mb": 0}"#).rotate_bytes, None);
 }
 
 #[test]

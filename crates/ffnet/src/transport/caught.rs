@@ -38,7 +38,7 @@ struct CaughtStream {
 /// Runs code of a transport.
 fn run<T>(name: &str, what: &str, code: impl FnOnce() -> T) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|_| {
-        error!("the transport `{name}` panicked in {what}");
+        error!(limited_by = name, "the transport `{name}` panicked in {what}");
         io::Error::other(format!("the transport `{name}` panicked in {what}"))
     })
 }

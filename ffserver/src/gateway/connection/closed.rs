@@ -20,6 +20,20 @@ pub(in crate::gateway) enum Closed {
     Io(io::Error),
 }
 
+impl Closed {
+    /// The reason without what differs from one session to the next, for the limits of the log.
+    pub(in crate::gateway) fn kind(&self) -> &str {
+        match self {
+            Closed::ByPeer => "peer",
+            Closed::Here(why) => why.text.split(':').next().unwrap_or_default(),
+            Closed::Illegal(_) => "illegal",
+            Closed::Draining => "draining",
+            Closed::Leaving => "leaving",
+            Closed::Io(_) => "io",
+        }
+    }
+}
+
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

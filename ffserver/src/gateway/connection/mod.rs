@@ -248,13 +248,13 @@ impl Connection {
         let outcome = match Pin::new(&mut running.handler).poll(cx) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => {
-                let deadline = running.deadline;
+                let (deadline, request) = (running.deadline, running.handler.request());
                 if self.poll_timer(deadline, cx).is_pending() {
                     return;
                 }
                 // The handler is dropped where it waits: were it left to go on, the session's next
                 // message would run beside it.
-                Err(HandlerError::timeout())
+                Err(HandlerError::late(request))
             }
         };
         if let Some(running) = self.running.take() {
@@ -580,7 +580,8 @@ impl Connection {
     fn detach(&mut self) {
         let Some(running) = self.running.take() else { return };
         if tokio::runtime::Handle::try_current().is_err() {
-            return warn!("handler {} was cut off by the end of the node", running.name());
+            let name = running.name();
+            return warn!(limited_by = name, "handler {name} was cut off by the end of the node");
         }
         let pin = self.session.pin();
         self.session.set_running(false);

@@ -68,7 +68,7 @@ pub(super) fn start(
     let Message { to, body, deadline, .. } = *message;
     let command = to.command;
     let identity = executor.node.identity();
-    if identity.may_log_call() {
+    if identity.may_log_call(Some(command)) {
         info!(session = %session.id(), "call command {command}: {}", route.name);
     }
     let request = Request {

@@ -518,8 +518,7 @@ impl LocalSession {
         let Some(user) = &state.user else { return false };
         let first = !self.0.standing.verified.swap(true, Ordering::AcqRel);
         if first {
-            // In quotes: a user's name may have line breaks.
-            info!(session = %self.id(), ?user, "client logged in");
+            info!(session = %self.id(), ?user, peer = %self.address(), "client logged in");
         }
         first
     }

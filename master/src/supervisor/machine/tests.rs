@@ -238,6 +238,7 @@ fn short(todo: Do) -> Option<String> {
             format!("{node}: hand over at {}", door.0)
         }
         Do::Tell { node, tell: Tell::Message(ToNode::Ask { ask, .. }), .. } => format!("ask {node}: {ask}"),
+        Do::Tell { node, tell: Tell::Message(ToNode::Log(order)), .. } => format!("tell {node}: {order:?}"),
         Do::Tell { node, tell: Tell::Message(ToNode::Metrics { ask }), .. } => {
             format!("{node}: metrics {ask}")
         }
