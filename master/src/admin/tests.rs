@@ -165,6 +165,16 @@ async fn a_stranger_gets_nothing_but_whether_the_cluster_is_up() {
             (true, "/stop"),
             (false, "/stop"),
             (true, "/rotate"),
+            (true, "/log?level=debug"),
+            (true, "/nodes/net/log?level=debug"),
+            (false, "/sessions"),
+            (false, "/sessions/1"),
+            (true, "/sessions/1/close"),
+            (true, "/sessions/1/notice?command=1"),
+            (true, "/sessions/notice?command=1"),
+            (true, "/users/ann/kick"),
+            (false, "/run"),
+            (true, "/run/weather"),
             (false, "/nonsense"),
         ] {
             let response = ask(&client, post, path, &[stranger]).await;
@@ -190,6 +200,14 @@ async fn an_operator_does_what_the_role_says() {
         (false, "/audit", 403, 200),
         (true, "/stop", 403, 202),
         (true, "/rotate", 403, 200),
+        (true, "/log?level=debug", 403, 200),
+        (true, "/log?level=loud", 403, 422),
+        (true, "/nodes/net/log?level=debug", 403, 409),
+        (false, "/sessions", 200, 200),
+        (true, "/sessions/x/close", 403, 400),
+        (true, "/users/ann/kick", 403, 200),
+        (false, "/run", 200, 200),
+        (true, "/run/weather", 403, 404),
         (false, "/stop", 403, 405),
     ] {
         assert_eq!(status_of(&client, post, path, &[AFAR, BOB]).await, reads, "{path}");

@@ -67,6 +67,20 @@ fn nodes_of_one_process_agree_in_what_a_process_has_once() {
 }
 
 #[test]
+fn nodes_of_one_process_agree_in_all_of_their_log() {
+    check(
+        &with_servers(
+            r#""gate": {"app": "a", "process": "world", "log": {"file": "w.log", "keep": 7}},
+"hall": {"app": "a", "process": "world", "log": "w.log"},
+"shop": {"app": "a", "process": "world", "log": {"errors": "e.log", "json": true, "rotate_mb": 0, "quiet_commands": [300, [400, 499]]}}"#,
+        ),
+        &[
+            "4:49: servers.shop.log: `log` is {errors `e.log`, json true, rotate_mb 0, quiet_commands [300, [400, 499]]} here and `w.log` at `servers.gate` on line 2: the nodes of a process (`world`) share it",
+        ],
+    );
+}
+
+#[test]
 fn a_process_has_a_name_that_says_whose_it_is() {
     check(
         &with_servers(
