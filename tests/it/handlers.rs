@@ -71,8 +71,8 @@ async fn a_process_that_panics_while_it_panics_leaves_the_place_of_the_first_in_
     assert_eq!(node["crash"]["exit"], "signal 6 (SIGABRT)", "{node}");
     assert_eq!(node["crash"]["reason"], told, "{node}");
     let log = cluster.log();
-    let path = log.split("is kept in ").nth(1).and_then(|rest| rest.lines().next()).context("no file")?;
-    let report = std::fs::read_to_string(path.trim())?;
+    let path = log.split("is kept in ").nth(1).and_then(|rest| rest.split([' ', '\n']).next());
+    let report = std::fs::read_to_string(path.context("no file")?)?;
     assert!(report.contains(&format!("reason       {told}\n")), "{report}");
     cluster.stop().await
 }

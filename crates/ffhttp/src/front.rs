@@ -286,7 +286,7 @@ impl FrontShared {
             shaken = timeout(self.config.timeouts.head, shakes) => match shaken {
                 Ok(Ok(stream)) => Some(Socket::Encrypted(Box::new(stream))),
                 Ok(Err(e)) => {
-                    debug!("webport: no TLS: {e}");
+                    debug!(peer = %client.address, "webport: no TLS: {e}");
                     None
                 }
                 Err(_) => None,

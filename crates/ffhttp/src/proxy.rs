@@ -114,7 +114,7 @@ impl Exchange {
         let Asked { ends, owners } = self.asked.as_ref()?;
         let forwarded = OF_PROXIES.iter().any(|name| headers.contains_key(name));
         let owner = owners.of(*ends).await.unwrap_or_else(|e| {
-            warn!("webport: the owner of a connection over loopback cannot be found: {e}");
+            warn!(peer = %self.client, "webport: the owner of a connection over loopback cannot be found: {e}");
             None
         });
         let (client, server) = (ends.client, ends.server);
