@@ -363,11 +363,16 @@ impl Machine {
                 && (seat.life.process && seat.hang.is_none() && seat.second.is_none())
         };
         let is_idle = |seat: &Seat| is_startable(seat.state) && seat.second.is_none();
-        if seats().all(is_idle) {
+        let (idle, replaceable) = (seats().all(is_idle), seats().all(|seat| serves(seat) || is_idle(seat)));
+        // The verdict on a replacement before this one (an adoption rolls back, too) is none on this one.
+        for mate in mates {
+            self.seats.get_mut(&mate.name).into_iter().for_each(|seat| seat.verdict = None);
+        }
+        if idle {
             self.want_up(mates, now);
             return StepStage::Starting;
         }
-        if seats().all(|seat| serves(seat) || is_idle(seat)) {
+        if replaceable {
             let nodes: Vec<Arc<Node>> = mates.iter().filter_map(|mate| mate.node.clone()).collect();
             self.begin_replacement(&nodes, now);
             return self.join_step(name, now);
