@@ -214,10 +214,8 @@ impl Dev {
                         warn!("the cluster has ended ({how}): waiting for a change");
                     }
                 },
-                command = self.signals.next() => return Ok(match command {
-                    SignalCommand::Reload => Next::Build,
-                    SignalCommand::Stop | SignalCommand::Kill | SignalCommand::Detach => Next::End,
-                }),
+                // SIGHUP, too: its terminal was closed.
+                _ = self.signals.next() => return Ok(Next::End),
             }
         }
     }
@@ -249,7 +247,7 @@ impl Dev {
                     Ok(()) => Built::Yes,
                     Err(why) => Built::No(why),
                 }),
-                command = self.signals.next() => if command != SignalCommand::Reload {
+                _ = self.signals.next() => {
                     build.stop().await;
                     return Ok(Built::Stopped);
                 }
@@ -278,9 +276,7 @@ impl Dev {
                         return Ok(Started::Ended);
                     }
                 },
-                command = self.signals.next() => if command != SignalCommand::Reload {
-                    break false;
-                }
+                _ = self.signals.next() => break false,
             }
         };
         match cluster.take_if(|_| is_up) {
