@@ -241,16 +241,14 @@ impl Dev {
         self.status.builds();
         self.tell();
         let mut build = Build::begin(&self.cargo, &self.package, self.terminal).map_err(DevError::NoCargo)?;
-        loop {
-            tokio::select! {
-                built = build.ended() => return Ok(match built {
-                    Ok(()) => Built::Yes,
-                    Err(why) => Built::No(why),
-                }),
-                _ = self.signals.next() => {
-                    build.stop().await;
-                    return Ok(Built::Stopped);
-                }
+        tokio::select! {
+            built = build.ended() => Ok(match built {
+                Ok(()) => Built::Yes,
+                Err(why) => Built::No(why),
+            }),
+            _ = self.signals.next() => {
+                build.stop().await;
+                Ok(Built::Stopped)
             }
         }
     }
