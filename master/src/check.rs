@@ -102,6 +102,8 @@ fn picture(cluster: &Cluster) -> String {
         cluster.name, master.rootport, master.webport
     );
     let elsewhere = place::elsewhere(cluster);
+    let together =
+        |node: &Node| cluster.nodes.iter().filter(|other| node.shares_process_with(other)).count() > 1;
     let mut depths: HashMap<NodeName, usize> = HashMap::new();
     let order = order::start_order(&cluster.nodes);
     for node in order.iter().filter_map(|name| cluster.node(name.as_str())) {
@@ -113,12 +115,12 @@ fn picture(cluster: &Cluster) -> String {
     for node in order.iter().filter_map(|name| cluster.node(name.as_str())) {
         let indent = 2 * depths.get(&node.name).copied().unwrap_or(0);
         let _ = write!(text, "  {:indent$}{:<rest$}", "", node.name, rest = width - indent);
-        describe_node(&mut text, node, elsewhere.contains(&node.name));
+        describe_node(&mut text, node, elsewhere.contains(&node.name), together(node));
     }
     text
 }
 
-fn describe_node(text: &mut String, node: &Node, elsewhere: bool) {
+fn describe_node(text: &mut String, node: &Node, elsewhere: bool, together: bool) {
     let _ = write!(text, "  app {}", node.app);
     if node.kind != node.app {
         let _ = write!(text, ", kind {}", node.kind);
@@ -129,6 +131,9 @@ fn describe_node(text: &mut String, node: &Node, elsewhere: bool) {
     let parents: Vec<&str> = node.parents.iter().map(|parent| parent.name.as_str()).collect();
     if !parents.is_empty() {
         let _ = write!(text, ", child of {}", parents.join(", "));
+    }
+    if let (true, Some(process)) = (together, &node.process) {
+        let _ = write!(text, ", in process {process}");
     }
     if elsewhere {
         let host = node.host.as_deref().unwrap_or_default();
@@ -153,5 +158,18 @@ mod tests {
              net   app x, net 127.0.0.1:10001, child of gate\n    \
              far   app x, child of gate; on 192.0.2.1: `master single far CONFIG` there\n"
         );
+    }
+
+    #[test]
+    fn the_picture_shows_which_nodes_share_a_process() {
+        let into = |node: &mut Node| node.process = Some("world".try_into().unwrap());
+        let demo = cluster(&["gate", "net:10001 > gate", "game > gate"]);
+        let alone = changed(&demo, "gate", into);
+        assert!(!picture(&alone).contains("world"), "a process of one node is as any");
+        let world = changed(&alone, "game", into);
+        let lines: Vec<String> = picture(&world).lines().map(str::to_owned).collect();
+        assert_eq!(lines[1], "  gate    app x, root 127.0.0.1:20000, in process world");
+        assert_eq!(lines[2], "    net   app x, net 127.0.0.1:10001, child of gate");
+        assert_eq!(lines[3], "    game  app x, child of gate, in process world");
     }
 }

@@ -139,12 +139,20 @@ impl Dev {
     /// # Errors
     /// [`DevError`].
     pub async fn run(mut self) -> Result<(), DevError> {
+        let mut cluster = None;
+        let outcome = self.develop(&mut cluster).await;
+        // Also after an error: nobody else knows of the cluster.
+        let ended = self.end(cluster).await;
+        outcome.and(ended)
+    }
+
+    /// Builds, starts and looks, until the cluster, if it runs, is to be ended.
+    async fn develop(&mut self, cluster: &mut Option<Cluster>) -> Result<(), DevError> {
         let mut files = Watched::of(&self.package);
-        let mut cluster: Option<Cluster> = None;
         loop {
             let begun = Instant::now();
-            match (self.build().await?, &cluster) {
-                (Built::Stopped, _) => return self.end(cluster).await,
+            match (self.build().await?, &*cluster) {
+                (Built::Stopped, _) => return Ok(()),
                 (Built::No(why), running) => {
                     self.status.does_not_build(why);
                     match running {
@@ -160,16 +168,16 @@ impl Dev {
                 }
                 (Built::Yes, None) => match self.start().await? {
                     Started::Up(started) => {
-                        cluster = Some(*started);
+                        *cluster = Some(*started);
                         self.status.begins_anew();
                     }
                     Started::Ended => {}
                     Started::Stopped => return Ok(()),
                 },
             }
-            match self.wait(&mut files, &mut cluster).await? {
+            match self.wait(&mut files, cluster).await? {
                 Next::Build => {}
-                Next::End => return self.end(cluster).await,
+                Next::End => return Ok(()),
             }
         }
     }
@@ -206,10 +214,8 @@ impl Dev {
                         warn!("the cluster has ended ({how}): waiting for a change");
                     }
                 },
-                command = self.signals.next() => return Ok(match command {
-                    SignalCommand::Reload => Next::Build,
-                    SignalCommand::Stop | SignalCommand::Kill | SignalCommand::Detach => Next::End,
-                }),
+                // SIGHUP, too: its terminal was closed.
+                _ = self.signals.next() => return Ok(Next::End),
             }
         }
     }
@@ -235,16 +241,14 @@ impl Dev {
         self.status.builds();
         self.tell();
         let mut build = Build::begin(&self.cargo, &self.package, self.terminal).map_err(DevError::NoCargo)?;
-        loop {
-            tokio::select! {
-                built = build.ended() => return Ok(match built {
-                    Ok(()) => Built::Yes,
-                    Err(why) => Built::No(why),
-                }),
-                command = self.signals.next() => if command != SignalCommand::Reload {
-                    build.stop().await;
-                    return Ok(Built::Stopped);
-                }
+        tokio::select! {
+            built = build.ended() => Ok(match built {
+                Ok(()) => Built::Yes,
+                Err(why) => Built::No(why),
+            }),
+            _ = self.signals.next() => {
+                build.stop().await;
+                Ok(Built::Stopped)
             }
         }
     }
@@ -270,9 +274,7 @@ impl Dev {
                         return Ok(Started::Ended);
                     }
                 },
-                command = self.signals.next() => if command != SignalCommand::Reload {
-                    break false;
-                }
+                _ = self.signals.next() => break false,
             }
         };
         match cluster.take_if(|_| is_up) {

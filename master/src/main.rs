@@ -115,7 +115,7 @@ fn write_game(args: &Args) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
         let folder = RunFolder::make(&args.run_dir(), &config)?;
-        let (signals, chance) = (Signals::new().context("no signals")?, ambient.chance);
+        let (signals, chance) = (Signals::of_terminal().context("no signals")?, ambient.chance);
         let (master, colour) = ((master, arguments), args.color);
         Dev::new(DevSetup { config, master, folder, colour, signals, chance })?.run().await?;
         Ok(exit::STOPPED)

@@ -30,8 +30,9 @@ const FILES: [(&str, &str); 14] = [
     (".github/workflows/ci.yml", include_str!("../../examples/own-game/.github/workflows/ci.yml")),
 ];
 
-/// Names that are no names of a crate: Rust's own words and crates, and those of the program beside it.
-const TAKEN: [&str; 55] = [
+/// Names that are no names of a crate: Rust's own words and crates, those of the game's dependencies and of the program beside it, and
+/// folders of cargo's, as which it makes no program.
+const TAKEN: [&str; 62] = [
     "abstract",
     "as",
     "async",
@@ -39,15 +40,18 @@ const TAKEN: [&str; 55] = [
     "become",
     "box",
     "break",
+    "build",
     "clienttest",
     "const",
     "continue",
     "core",
     "crate",
+    "deps",
     "do",
     "dyn",
     "else",
     "enum",
+    "examples",
     "extern",
     "false",
     "ffclient",
@@ -59,6 +63,7 @@ const TAKEN: [&str; 55] = [
     "if",
     "impl",
     "in",
+    "incremental",
     "let",
     "loop",
     "macro",
@@ -72,12 +77,15 @@ const TAKEN: [&str; 55] = [
     "pub",
     "ref",
     "return",
+    "rocket",
     "self",
+    "serde",
     "static",
     "std",
     "struct",
     "super",
     "test",
+    "tokio",
     "trait",
     "true",
     "try",
@@ -215,7 +223,7 @@ fn check(name: &str) -> Result<(), NewError> {
     } else if name.len() > NAME_CHARS_MAX {
         "it has at most 64 characters"
     } else if TAKEN.contains(&name) {
-        "Rust or the framework has that name"
+        "Rust, cargo, the framework or a dependency has that name"
     } else {
         return Ok(());
     };
@@ -297,6 +305,8 @@ mod tests {
             "ä",
             ".",
             "ffserver",
+            "tokio",
+            "build",
         ] {
             assert!(matches!(new(name), Err(NewError::Name { .. })), "{name}");
         }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::audit::Caller;
 use crate::supervisor::machine::Answer;
-use crate::supervisor::{Handle, Order};
+use crate::supervisor::{Handle, Order, proc};
 
 /// The command of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,8 @@ impl SignalCommand {
 pub struct Signals {
     term: Signal,
     int: Signal,
-    hup: Signal,
+    /// `None`: it stays ignored.
+    hup: Option<Signal>,
     usr2: Signal,
     stops: u32,
 }
@@ -52,10 +53,25 @@ impl Signals {
     /// # Errors
     /// When the system does not allow it.
     pub fn new() -> io::Result<Self> {
+        Self::hearing(Some(signal(SignalKind::hangup())?))
+    }
+
+    /// As [`Signals::new`], where SIGHUP is the end of the terminal: a process that was started with that one ignored (by nohup) goes
+    /// on ignoring it.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn of_terminal() -> io::Result<Self> {
+        // Hearing it would take the place of ignoring it.
+        let ignored = proc::ignores_hangup();
+        Self::hearing(if ignored { None } else { Some(signal(SignalKind::hangup())?) })
+    }
+
+    fn hearing(hup: Option<Signal>) -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
+            hup,
             usr2: signal(SignalKind::user_defined2())?,
             stops: 0,
         })
@@ -63,8 +79,14 @@ impl Signals {
 
     /// The next one. Cancel-safe.
     pub async fn next(&mut self) -> SignalCommand {
+        let hung_up = async {
+            match &mut self.hup {
+                Some(hup) => hup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.hup.recv() => return SignalCommand::Reload,
+            _ = hung_up => return SignalCommand::Reload,
             _ = self.usr2.recv() => return SignalCommand::Detach,
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}

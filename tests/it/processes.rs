@@ -1,6 +1,7 @@
 //! Several nodes in one process: killed, replaced and adopted together under load; names, rights and counters stay each node's own.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -101,6 +102,37 @@ async fn a_new_master_adopts_a_process_of_several_nodes_and_replaces_it() -> Res
     let together = ["gate", "net", "game"].map(str::to_owned).to_vec();
     let size = adopt::Size { connections: 40, pause_ms: 5, http: 2, without_ms: 500, together, times: 1 };
     adopt::run(&size, SAY).await
+}
+
+#[tokio::test]
+async fn what_a_master_leaves_that_died_in_the_middle_of_a_reload_is_replaced_by_the_next_reload()
+-> Result<()> {
+    let nodes = ["gate", "net", "game1"];
+    let at_once = r#"{ "limits": { "prove_ms": 0 },"#;
+    let fixture = Fixture::demo()?.replace("{", at_once).together(&nodes);
+    let mut cluster = Cluster::processes(fixture).await?;
+    let load = Load::start(&cluster, 4).await?;
+    // At different points of the hand-overs of three nodes.
+    for ms in [30, 50, 70, 90, 110] {
+        let reload = tests::http::request(cluster.at("admin"), "POST", "/reload", &[]);
+        let reload = tokio::spawn(async move { drop(reload.await) });
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        cluster.kill_master().await?;
+        reload.await?;
+        let begin = Instant::now();
+        cluster.start_master_again().await?;
+        SAY(&format!("killed after {ms} ms, up after {:?}, {:?}", begin.elapsed(), cluster.pids().await?));
+        let answer = cluster.admin("POST", "/reload").await?;
+        let log = || format!("{answer:?}\n{}", cluster.log());
+        let replaced = answer.json()?.to_string().matches("replaced: ").count();
+        assert_eq!((answer.status, replaced), (200, 3), "{}", log());
+        let pids = cluster.pids().await?;
+        ensure!(pids.iter().all(|pid| *pid == pids[0]), "{pids:?}");
+    }
+    // A panic keeps the folder with the logs of all masters.
+    let answers = load.finish().await.unwrap_or_else(|error| panic!("{error:#}"));
+    ensure!(answers > 100, "{answers}");
+    cluster.stop().await
 }
 
 #[tokio::test]

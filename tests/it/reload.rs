@@ -66,7 +66,8 @@ async fn a_reload_that_loses_state_says_so_in_the_log_and_in_its_answer() -> Res
     let warning = "app hall has .state(…) and no .freeze(…): a reload loses it";
     let until_warned = async |times: usize| {
         let found = wait::until("the warnings are in the log", async || {
-            let found = cluster.log().matches(warning).count();
+            let of_a_hall = |line: &&str| line.starts_with("hall.") && line.contains(warning);
+            let found = cluster.log().lines().filter(of_a_hall).count();
             if found >= times { Ok(found) } else { Err(cluster.log()) }
         });
         assert_eq!(found.await?, times, "once for each process of a hall: {}", cluster.log());

@@ -318,3 +318,12 @@ fn every_example_of_the_page_is_compiled_and_a_match_of_two_has_at_most_twenty_l
     }
     Ok(())
 }
+
+ffserver::parents! { Made = "made" }
+
+#[tokio::test]
+async fn a_parent_may_be_called_as_a_made_node_is() -> Result<()> {
+    let made = testing::parent::<Made>(&["who"], |_method, who| Ok(who)).await?;
+    assert_eq!(made.parent().call("who", "ann").await?, "ann");
+    Ok(())
+}

@@ -165,13 +165,18 @@ impl Cluster {
         let at = self.node(node)?;
         let before: Vec<_> = at.sessions().iter().map(Session::id).collect();
         let client = self.client(node)?;
-        loop {
-            let new = |session: &Session| !before.contains(&session.id());
-            if let Some(session) = at.sessions().into_iter().find(new) {
-                return Ok(MadeSession::new(session, client));
+        let session = async {
+            loop {
+                let new = |session: &Session| !before.contains(&session.id());
+                if let Some(session) = at.sessions().into_iter().find(new) {
+                    return session;
+                }
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
+        };
+        // A node that has all the clients that it takes (`limits`), or ends, makes none.
+        let late = |_| NodeError::Late { what: format!("a session of {node} begins"), after: PATIENCE };
+        Ok(MadeSession::new(timeout(PATIENCE, session).await.map_err(late)?, client))
     }
 
     /// Where clients connect to a net node over a socket: for clients of other kinds.

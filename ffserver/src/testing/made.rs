@@ -274,13 +274,15 @@ pub async fn parent<N: ParentName>(
             })
         })
     };
+    // The node that has the parent; no two nodes are called the same.
+    let child = if N::NAME == NAME { "made_child" } else { NAME };
     let apps =
         move || vec![App::new(NAME), App::new("script").handlers(methods.iter().map(&route).collect())];
     let config = json!({ "master": { "rootport": 1, "webport": 2 }, "servers": {
         N::NAME: { "app": "script", "rootport": 3 },
-        NAME: { "app": NAME, "remoteport": [{ "rootname": N::NAME }] } } });
+        child: { "app": NAME, "remoteport": [{ "rootname": N::NAME }] } } });
     let cluster = Cluster::start_text(config.to_string(), apps).await?;
-    let parents = cluster.node(NAME)?.call_parents();
+    let parents = cluster.node(child)?.call_parents();
     Ok(MadeParent { parents, name: PhantomData, calls, _cluster: cluster })
 }
 

@@ -11,6 +11,8 @@ use tokio::time::sleep;
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 /// Folders that have no sources: what builds and runs leave.
 const PASSED_OVER: [&str; 3] = ["target", "data", "log"];
+/// The file with which vim tries whether it may write into a folder.
+const VIMS_TRY: &str = "4913";
 /// What a browser loads for a page.
 const OF_PAGES: [&str; 14] =
     ["html", "css", "js", "mjs", "wasm", "svg", "png", "jpg", "jpeg", "gif", "webp", "ico", "woff2", "mp3"];
@@ -19,6 +21,13 @@ const OF_PAGES: [&str; 14] =
 pub(super) fn is_of_page(file: &Path) -> bool {
     let extension = file.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     extension.is_some_and(|extension| OF_PAGES.contains(&extension.as_str()))
+}
+
+/// Whether an editor leaves a file of that name beside the one that it writes: an older version of it, or what is not saved yet.
+fn is_of_editor(name: &str) -> bool {
+    let between_hashes = name.starts_with('#') && name.ends_with('#');
+    let endings = ["~", ".swp", ".swx", ".tmp"];
+    between_hashes || name == VIMS_TRY || endings.iter().any(|ending| name.ends_with(ending))
 }
 
 /// The files of a package: when each was written last, and how long it is.
@@ -37,7 +46,7 @@ impl Files {
                 }
                 if metadata.is_dir() {
                     folders.push(entry.path());
-                } else if name != "Cargo.lock" && !name.ends_with(".log") {
+                } else if name != "Cargo.lock" && !name.ends_with(".log") && !is_of_editor(&name) {
                     files.insert(entry.path(), (metadata.modified().ok(), metadata.len()));
                 }
             }
@@ -100,9 +109,11 @@ mod tests {
         };
         write("src/room.rs", "a");
         let before = Files::below(folder.path());
-        for file in
-            ["target/debug/x", "data/x.sqlite", "Cargo.lock", "master.log", ".git/HEAD", "src/.room.rs.swp"]
-        {
+        let of_builds = ["target/debug/x", "data/x.sqlite", "Cargo.lock", "master.log", ".git/HEAD"];
+        let of_editors =
+            [".room.rs.swp", "room.rs~", "#room.rs#", ".#room.rs", "room.swp", "room.rs.tmp", "4913"];
+        let of_editors = of_editors.map(|file| format!("src/{file}"));
+        for file in of_builds.into_iter().chain(of_editors.iter().map(String::as_str)) {
             write(file, "left");
             assert!(Files::below(folder.path()).changed_since(&before).is_empty(), "{file}");
         }

@@ -18,6 +18,8 @@ mod tests;
 #[cfg(test)]
 mod tests_of_processes;
 #[cfg(test)]
+mod tests_of_processes_replaced;
+#[cfg(test)]
 mod tests_of_registrations;
 #[cfg(test)]
 mod tests_of_replacement;

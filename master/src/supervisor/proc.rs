@@ -25,6 +25,18 @@ pub(crate) fn describe(pid: u32) -> String {
     .into()
 }
 
+/// Whether this process ignores SIGHUP: whoever started it (nohup) wants it to outlive its terminal.
+pub(crate) fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored(&status).is_some_and(|signals| signals & 1 != 0)
+}
+
+/// The signals that a process ignores, by /proc/PID/status: the bit of number one is the lowest.
+fn ignored(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
 /// This boot of the system: process numbers of another say nothing.
 pub(crate) fn boot() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -51,6 +63,12 @@ mod tests {
         assert_eq!(parse(line), Some(('T', 7777)));
         assert_eq!(parse("42 (x) T 1"), None);
         assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn the_signals_that_a_process_ignores_are_read() {
+        assert_eq!(ignored("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\n"), Some(0x1001));
+        assert_eq!(ignored("SigBlk:\t0000000000000001\n"), None);
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct Found {
     pub pid: u32,
 }
 
+/// How long a node may take to register behind others of its process: each of them tries at least every half second.
+pub(super) const MATES_REGISTER_MAX: Duration = Duration::from_secs(1);
+
 impl Machine {
     /// Takes in what an earlier master has left: the numbers of its nodes, and its living processes. Before
     /// the start; processes of nodes that are not ours to start (any more) are ended.
@@ -64,6 +67,33 @@ impl Machine {
         let first = nodes.first().filter(|_| nodes.len() > 1)?;
         let mut named = nodes.iter().filter_map(|name| self.seats.get(name)?.life.node.process.clone());
         Some(Arc::new(SharedProcess { name: named.next().unwrap_or_else(|| first.clone()), nodes }))
+    }
+
+    /// A node may have left a process that others are still in before its new master was there: no end of a process tells of that.
+    /// Whoever does not register soon behind those, and is not the one that serves, has left.
+    pub(super) fn expect_mates(&mut self, now: Moment) {
+        let bound = now.at + MATES_REGISTER_MAX;
+        let linked = |life: &Life| life.wire.is_some();
+        for name in &self.order {
+            let Some(seat) = self.seats.get(name) else { continue };
+            let Some(Second { life, turn, .. }) = &seat.second else { continue };
+            let (Some(incarnation), false, Some(_)) = (life.incarnation, linked(life), &life.shared) else {
+                continue;
+            };
+            let old_serves = linked(&seat.life) && seat.life.listens.is_some();
+            let has_left = match turn {
+                ReplaceTurn::Unknown { .. } => old_serves,
+                ReplaceTurn::Leaving { done, .. } => *done,
+                ReplaceTurn::Preparing { .. } | ReplaceTurn::TakingOver { .. } => false,
+            };
+            let mates = self.seats.values().filter_map(|mate| mate.life_in(name, incarnation));
+            if !has_left || !mates.into_iter().any(linked) {
+                continue;
+            }
+            if let Some(second) = self.seats.get_mut(name).and_then(|seat| seat.second.as_mut()) {
+                second.hasten(bound);
+            }
+        }
     }
 
     /// Ends a process that has no seat.

@@ -6,6 +6,7 @@ use ffconfig::{Cluster, Node, Restart};
 use ffnet::backoff::Backoff;
 use ffproto::NodeName;
 
+use super::replace::Second;
 use super::seat::{Seat, SeatState, Stage};
 use super::view::{CommandView, StepStage, StepView};
 use super::{Answer, Ask, Command, Machine, Moment, Outcome, Refused};
@@ -15,6 +16,9 @@ use crate::utc::utc;
 
 /// Behind the outcome of a node whose app has not handed its state over.
 const STATE_LOST: &str = "; WARNING: its state is lost: the app has .state(…) and no .freeze(…)";
+
+/// Behind the outcome of a node that a reload could not replace.
+const RESTARTED: &str = "; WARNING: it was stopped and started anew, not replaced: its connections and its state in memory are lost";
 
 /// What a step does with its node.
 #[derive(Debug, Clone)]
@@ -36,6 +40,8 @@ struct Step {
     outcome: Option<String>,
     /// Whether the step of another node of its process has begun this one, too: a process is started once.
     begun: bool,
+    /// Whether the node was to be replaced, and is stopped and started.
+    restarted: bool,
 }
 
 /// A command that runs.
@@ -69,9 +75,9 @@ impl Job {
         Ok(self.steps.iter().map(Step::outcome).collect())
     }
 
-    /// Whether nothing is left to begin.
-    pub(super) fn has_begun_all(&self) -> bool {
-        self.at >= self.steps.len()
+    /// Whether nodes are replaced now, and others of their process may come next: not when a step waits to begin, or all are done.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.steps.get(self.at).is_some_and(|step| step.stage != StepStage::Planned)
     }
 
     /// The steps of the nodes that are one process after the step that runs, in the order of the plan; that step among them.
@@ -105,7 +111,15 @@ struct Mate {
 
 impl Step {
     fn new(node: NodeName, act: Act, now_ms: u64) -> Self {
-        Self { node, act, stage: StepStage::Planned, since_ms: now_ms, outcome: None, begun: false }
+        Self {
+            node,
+            act,
+            stage: StepStage::Planned,
+            since_ms: now_ms,
+            outcome: None,
+            begun: false,
+            restarted: false,
+        }
     }
 
     fn enter(&mut self, stage: StepStage, now_ms: u64) {
@@ -257,6 +271,10 @@ impl Machine {
                 self.job = Some(job);
                 continue;
             }
+            if step.stage == StepStage::Planned && !step.begun && self.waits_for_old(&step.act, &mates) {
+                self.job = Some(job);
+                return;
+            }
             if step.stage == StepStage::Planned {
                 let stage = match step.begun {
                     true => self.join_step(&step.node.clone(), now),
@@ -277,8 +295,14 @@ impl Machine {
                 Looked::Launch => {
                     self.want_up(&mates, now);
                     step.enter(StepStage::Starting, now.unix_ms);
+                    for (at, step) in job.steps.iter_mut().enumerate() {
+                        let replaces = matches!(step.act, Act::Move(Move::Replace(_)));
+                        step.restarted |= replaces && together.contains(&at);
+                    }
                 }
                 Looked::Done(ok, outcome) => {
+                    let restarted = if ok && step.restarted { RESTARTED } else { "" };
+                    let outcome = outcome + restarted;
                     let proving = self.seats.get(&step.node).is_some_and(|seat| seat.second.is_some());
                     let stage = match ok {
                         false => StepStage::Failed,
@@ -343,6 +367,16 @@ impl Machine {
         }
     }
 
+    /// Whether a predecessor still stands by for a node that is to be replaced, as after an adoption: a node has two processes and no
+    /// third. It leaves by itself, and that is bounded.
+    fn waits_for_old(&self, act: &Act, mates: &[Mate]) -> bool {
+        let stands_by = |mate: &Mate| {
+            let second = self.seats.get(&mate.name).and_then(|seat| seat.second.as_ref());
+            second.is_some_and(Second::is_old)
+        };
+        matches!(act, Act::Move(Move::Start(_) | Move::Replace(_))) && mates.iter().any(stands_by)
+    }
+
     /// Goes on with a step whose process another step has started: its node's turn has come.
     fn join_step(&mut self, name: &NodeName, now: Moment) -> StepStage {
         self.take_turn(name, now);
@@ -363,11 +397,16 @@ impl Machine {
                 && (seat.life.process && seat.hang.is_none() && seat.second.is_none())
         };
         let is_idle = |seat: &Seat| is_startable(seat.state) && seat.second.is_none();
-        if seats().all(is_idle) {
+        let (idle, replaceable) = (seats().all(is_idle), seats().all(|seat| serves(seat) || is_idle(seat)));
+        // The verdict on a replacement before this one (an adoption rolls back, too) is none on this one.
+        for mate in mates {
+            self.seats.get_mut(&mate.name).into_iter().for_each(|seat| seat.verdict = None);
+        }
+        if idle {
             self.want_up(mates, now);
             return StepStage::Starting;
         }
-        if seats().all(|seat| serves(seat) || is_idle(seat)) {
+        if replaceable {
             let nodes: Vec<Arc<Node>> = mates.iter().filter_map(|mate| mate.node.clone()).collect();
             self.begin_replacement(&nodes, now);
             return self.join_step(name, now);

@@ -124,8 +124,12 @@ impl Machine {
         let Some(life) = seat.life_of(incarnation) else { return };
         // In a namespace of its own it may have another number for itself.
         life.pid = life.pid.or(Some(pid));
-        life.wire = Some(wire);
+        let is_new = life.wire.replace(wire).is_none();
         life.heard = now.at;
+        let second = seat.second.as_mut().filter(|second| second.life.is(incarnation));
+        if let Some(second) = second.filter(|_| is_new) {
+            second.is_there(now);
+        }
         self.tell(&name, incarnation, ToNode::Registered { number, release: Some(RELEASE.into()) });
         self.tell_parents_of(&name, incarnation);
         if first && adopting {
@@ -135,6 +139,7 @@ impl Machine {
             self.repeat_stop(&name);
             self.hand_over(&name, now);
         }
+        self.expect_mates(now);
     }
 
     /// A start that this master has not made.
@@ -194,6 +199,7 @@ impl Machine {
                     Some(Second { turn: ReplaceTurn::Leaving { .. }, .. }) | None => {}
                     Some(_) => self.promote(name, listens, now),
                 }
+                self.expect_mates(now);
             }
             ToMaster::CannotStart { reason } => life.reason = Some(reason),
             ToMaster::Release { release } => life.release = Some(release),

@@ -6,6 +6,7 @@ use ffproto::control::ToNode;
 use ffproto::{Incarnation, NodeName};
 use tokio::time::Instant;
 
+use super::adopt::MATES_REGISTER_MAX;
 use super::replace::{ReplaceTurn, Second};
 use super::seat::{Life, Seat, SeatState, Stage, StopProgress, Why};
 use super::stop::{FIRM, KILLED, MARGIN};
@@ -56,7 +57,7 @@ impl Seat {
     }
 
     /// Its life in that process.
-    fn life_in(&self, node: &NodeName, incarnation: Incarnation) -> Option<&Life> {
+    pub(super) fn life_in(&self, node: &NodeName, incarnation: Incarnation) -> Option<&Life> {
         self.lives().find(|life| life.process && life.is_in_process_of(node, incarnation))
     }
 }
@@ -167,13 +168,19 @@ impl Machine {
         }
         let stopping = matches!(self.phase, Phase::Stopping(_));
         let Some(seat) = self.seats.get_mut(name) else { return };
-        match (&seat.second, seat.state) {
-            (Some(second), _) if second.life.is(incarnation) => {
-                if matches!(second.turn, ReplaceTurn::Leaving { done: true, .. }) {
+        match (&mut seat.second, seat.state) {
+            (Some(second), _) if second.life.is(incarnation) => match second.turn {
+                ReplaceTurn::Leaving { done: true, .. } => {
                     seat.second = None;
                     self.info(format!("{name} has left the old process, which others are still in"));
                 }
-            }
+                // It ends without a master. Unless all of its process has ended: that says more, and comes next.
+                ReplaceTurn::Preparing { .. } | ReplaceTurn::Unknown { .. } => {
+                    second.life.reason.get_or_insert_with(|| "its control connection ended".into());
+                    second.hasten(now.at + MATES_REGISTER_MAX);
+                }
+                ReplaceTurn::Leaving { done: false, .. } | ReplaceTurn::TakingOver { .. } => {}
+            },
             (_, SeatState::Stopping(progress))
                 if seat.life.is(incarnation) && (stopping || progress.why == Why::Asked) =>
             {
@@ -286,7 +293,7 @@ impl Machine {
         if !self.others_stay(name, incarnation) {
             return self.press_process(name, incarnation, now);
         }
-        let their_turn_comes = self.job.as_ref().is_some_and(|job| !job.has_begun_all());
+        let their_turn_comes = self.job.as_ref().is_some_and(|job| job.is_under_way());
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(Second { life, turn: ReplaceTurn::Leaving { stage, next, done, .. }, .. }) =
             &mut seat.second
@@ -301,9 +308,16 @@ impl Machine {
             let drain_ms = u64::try_from(life.node.drain.as_millis()).unwrap_or(u64::MAX);
             self.tell(name, incarnation, ToNode::Stop { drain_ms });
         } else {
+            let linked = life.wire.is_some();
             seat.second = None;
             self.sent_away.push((name.clone(), incarnation));
-            self.warn(format!("{name} takes too long to leave the old process, which others are still in"));
+            if linked {
+                let text = "takes too long to leave the old process, which others are still in";
+                self.warn(format!("{name} {text}"));
+            } else {
+                let text = "is not heard of in the old process, which others are still in: it has left";
+                self.info(format!("{name} {text}"));
+            }
         }
     }
 

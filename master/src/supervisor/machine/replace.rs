@@ -9,11 +9,12 @@ use ffproto::control::{Door, ToNode};
 use ffproto::{Incarnation, NodeName};
 use tokio::time::Instant;
 
+use super::adopt::REGISTER_MAX;
 use super::process::shared_by;
 use super::seat::{Life, Seat, SeatState, Stage};
 use super::stop::{FIRM, KILLED, MARGIN};
 use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase};
-use crate::output::last_words;
+use crate::output::{last_panic, last_words};
 
 /// When a successor dies while its predecessor stands by: how long that one may take to say so.
 pub(super) const TAKE_BACK: Duration = Duration::from_secs(1);
@@ -48,6 +49,28 @@ impl Second {
             ReplaceTurn::Preparing { until, .. } => until,
             ReplaceTurn::TakingOver { until, .. } | ReplaceTurn::Unknown { until } => Some(until),
             ReplaceTurn::Leaving { next, .. } => Some(next),
+        }
+    }
+
+    /// It has registered, and was not linked: it is there, and has the time to do what it does.
+    pub(super) fn is_there(&mut self, now: Moment) {
+        match &mut self.turn {
+            ReplaceTurn::Unknown { until } => *until = now.at + REGISTER_MAX,
+            ReplaceTurn::Leaving { proven, stage: Stage::Polite, next, .. } if self.life.shared.is_some() => {
+                *next = (*next).max((*proven).max(now.at) + MARGIN);
+            }
+            _ => {}
+        }
+    }
+
+    /// Brings its next bound forward.
+    pub(super) fn hasten(&mut self, bound: Instant) {
+        match &mut self.turn {
+            ReplaceTurn::Preparing { until, .. } => *until = Some(until.map_or(bound, |at| at.min(bound))),
+            ReplaceTurn::TakingOver { until, .. } | ReplaceTurn::Unknown { until } => {
+                *until = (*until).min(bound);
+            }
+            ReplaceTurn::Leaving { next, .. } => *next = (*next).min(bound),
         }
     }
 
@@ -138,7 +161,8 @@ impl Machine {
         let Some(seat) = self.seats.get_mut(name) else { return };
         let Some(Second { life, turn, .. }) = seat.second.take() else { return };
         let asked = matches!(turn, ReplaceTurn::TakingOver { .. });
-        let done = matches!(turn, ReplaceTurn::TakingOver { done: true, .. });
+        // Who has handed over at the word of a master that is gone has told that one when it was done.
+        let done = !asked || matches!(turn, ReplaceTurn::TakingOver { done: true, .. });
         let old = std::mem::replace(&mut seat.life, life);
         seat.life.listens = Some(listens);
         let (node, prove) = (&old.node, seat.life.node.limits.prove);
@@ -260,7 +284,9 @@ impl Machine {
             return self.info(format!("{name}: the old process (pid {pid}) has left: {exit}"));
         }
         second.life.process = false;
-        let said = second.life.reason.take().or_else(|| last_words(lines));
+        // Whom a signal ends has not said why by the line before: only a panic that aborts has.
+        let last = || if matches!(exit, Exit::Signal(_)) { last_panic(lines) } else { last_words(lines) };
+        let said = second.life.reason.take().or_else(last);
         let why = match said {
             Some(said) => format!("the new process ended: {said} ({exit})"),
             None => format!("the new process ended: {exit}"),
@@ -307,7 +333,12 @@ impl Machine {
             return;
         };
         let (node, incarnation) = (name.clone(), second.life.incarnation);
+        let left = second.life.reason.take_if(|_| second.life.wire.is_none());
         match &mut second.turn {
+            ReplaceTurn::Preparing { .. } | ReplaceTurn::Unknown { .. } if left.is_some() => {
+                let why = left.unwrap_or_default();
+                self.roll_back(name, &format!("it has left the new process: {why}"), now);
+            }
             ReplaceTurn::Preparing { door, .. } => {
                 let limit = second.life.node.limits.start.as_secs();
                 let why = match door {

@@ -12,7 +12,7 @@ use super::*;
 use crate::fixture::{cluster, name};
 
 /// The cluster with those nodes in one process of that name.
-fn shared(mut cluster: Cluster, process: &str, nodes: &[&str]) -> Cluster {
+pub(super) fn shared(mut cluster: Cluster, process: &str, nodes: &[&str]) -> Cluster {
     for node in cluster.nodes.iter_mut().filter(|node| nodes.contains(&node.name.as_str())) {
         node.process = Some(name(process));
     }
@@ -20,12 +20,12 @@ fn shared(mut cluster: Cluster, process: &str, nodes: &[&str]) -> Cluster {
 }
 
 /// The demo with the gate and the game node in one process, and the net node in another one.
-fn world_and_net() -> Cluster {
+pub(super) fn world_and_net() -> Cluster {
     shared(cluster(&DEMO), "world", &["gate", "game1"])
 }
 
 /// A cluster that is up.
-fn up(cluster: &Cluster) -> World {
+pub(super) fn up(cluster: &Cluster) -> World {
     let mut w = World::new(cluster, &[]);
     let names: Vec<String> = cluster.nodes.iter().map(|node| node.name.to_string()).collect();
     for _ in 0..2 {
@@ -41,7 +41,7 @@ fn up(cluster: &Cluster) -> World {
 }
 
 impl World {
-    fn reports(&mut self) -> Vec<Report> {
+    pub(super) fn reports(&mut self) -> Vec<Report> {
         let reports = self.take_todo().into_iter().filter_map(|todo| match todo {
             Do::Report(report) => Some(report),
             _ => None,
@@ -49,14 +49,14 @@ impl World {
         reports.collect()
     }
 
-    fn outcomes(&mut self) -> String {
+    pub(super) fn outcomes(&mut self) -> String {
         let outcomes = self.answer().unwrap().unwrap();
         let shown = outcomes.iter().map(|one| format!("{} {}: {}", one.node, one.ok, one.outcome));
         shown.collect::<Vec<_>>().join("; ")
     }
 
     /// What is launched, with whom it succeeds.
-    fn launched(&mut self) -> Vec<(NodeName, Option<Incarnation>)> {
+    pub(super) fn launched(&mut self) -> Vec<(NodeName, Option<Incarnation>)> {
         let launched = self.take_todo().into_iter().filter_map(|todo| match todo {
             Do::Launch { nodes, .. } => Some(nodes),
             _ => None,
@@ -329,7 +329,7 @@ fn a_process_is_replaced_by_one_process_and_its_nodes_hand_over_one_after_the_ot
 }
 
 /// The gate has handed over to the new process; the old start, and the new one.
-fn half_way() -> (World, Incarnation, Incarnation) {
+pub(super) fn half_way() -> (World, Incarnation, Incarnation) {
     let mut w = up(&world_and_net());
     let old = w.incarnation("gate");
     w.reload(world_and_net());
@@ -600,7 +600,7 @@ fn a_process_with_a_node_that_does_not_serve_is_ended_and_started_by_a_reload() 
 }
 
 /// A new master that has found these processes: node, start and pid.
-fn adopting(cluster: &Cluster, found: &[(&str, u64, u32)]) -> World {
+pub(super) fn adopting(cluster: &Cluster, found: &[(&str, u64, u32)]) -> World {
     let mut w = World::before(cluster, &[]);
     let found = found.iter().map(|&(node, start, pid)| Found {
         node: name(node),
