@@ -7,6 +7,7 @@ use ffnet::run_folder;
 use fftelemetry::Colour;
 
 use crate::new_project::Framework;
+use crate::operator::Ask;
 use crate::supervisor::program::{self, Programs};
 
 /// Exit codes, as in sysexits.h where it has one.
@@ -170,6 +171,9 @@ pub enum Other {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// What is asked of a running master.
+    #[command(flatten)]
+    Ask(Ask),
 }
 
 /// The command that the command line asks for.
@@ -189,6 +193,8 @@ pub enum Asked {
     New(String, Framework),
     /// A game while it is written.
     Dev,
+    /// Something of a running master.
+    Ask(Box<Ask>),
 }
 
 impl Args {
@@ -207,6 +213,7 @@ impl Args {
                 };
                 (Asked::New(name.clone(), framework), PathBuf::new())
             }
+            Some(Other::Ask(ask)) => (Asked::Ask(Box::new(ask.clone())), PathBuf::new()),
             None => {
                 let what = if self.check { Asked::Check } else { Asked::Cluster };
                 (what, self.config.clone().unwrap_or_default())

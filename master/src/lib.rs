@@ -13,6 +13,7 @@
 //! * [`check`] — `--check`: what a sound config would start.
 //! * [`keys`] — who the nodes of the cluster are, proven.
 //! * [`new_project`] — `master new`: a game of one's own; [`dev`] — `master dev`: while it is written, with its toolchain.
+//! * [`operator`] — `master status`, `reload` and the like: the other side of `admin`.
 //! * [`RunFolder`] — one master a config, and what the next one finds.
 //! * [`cli`], [`signals`], [`console`], [`output`] — the edges towards people.
 //!
@@ -32,6 +33,7 @@ mod inquiry;
 pub mod keys;
 mod metrics;
 pub mod new_project;
+pub mod operator;
 pub mod output;
 mod place;
 mod run;

@@ -23,6 +23,7 @@ use master::descriptors::{self, Shares};
 use master::dev::{Dev, DevSetup, toolchain};
 use master::keys::{self, MasterKeys};
 use master::new_project::{self, Framework};
+use master::operator::{Ask, AskError, Surroundings};
 use master::signals::{self, Signals};
 use master::single::{Renewed, Single};
 use master::source::{self, Source, SourceError};
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
             umask(of_person);
             write_game(&args)
         }
+        Asked::Ask(ask) => ask_master(*ask, &args),
         _ => run(&args),
     };
     match done {
@@ -63,7 +65,9 @@ fn main() -> ExitCode {
             {
                 eprintln!("master: {}", check::in_one_line(error.faults()));
             }
-            ExitCode::from(if error.is::<LoadError>() { exit::CONFIG } else { exit::FAILED })
+            let asked = error.downcast_ref::<AskError>().map(AskError::exit_code);
+            let code = if error.is::<LoadError>() { exit::CONFIG } else { exit::FAILED };
+            ExitCode::from(asked.unwrap_or(code))
         }
     }
 }
@@ -120,6 +124,13 @@ fn write_game(args: &Args) -> anyhow::Result<u8> {
         Dev::new(DevSetup { config, master, folder, colour, signals, chance })?.run().await?;
         Ok(exit::STOPPED)
     })
+}
+
+/// Asks a running master.
+fn ask_master(ask: Ask, args: &Args) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let around = Surroundings { env: &env, run_dir: args.run_dir(), colour: args.color };
+    Ok(runtime.block_on(ask.run(&around))?)
 }
 
 fn run(args: &Args) -> anyhow::Result<u8> {

@@ -36,6 +36,8 @@ struct Lines {
     last: VecDeque<(Incarnation, Arc<str>)>,
     /// Lines of a backtrace in a row, up to now.
     frames: usize,
+    /// All that were kept, those that are kept no more as well.
+    printed: u64,
 }
 
 impl Logs {
@@ -46,9 +48,15 @@ impl Logs {
 
     /// The last lines of a node, oldest first.
     pub fn last(&self, node: &str) -> Vec<String> {
+        self.last_of(node).0
+    }
+
+    /// The same, and how many lines the node has printed in all: who has seen so many knows which are new.
+    pub fn last_of(&self, node: &str) -> (Vec<String>, u64) {
         let kept = self.nodes.lock().get(node).cloned();
-        kept.map(|kept| kept.lock().last.iter().map(|(_, line)| line.to_string()).collect())
-            .unwrap_or_default()
+        let Some(kept) = kept else { return (Vec::new(), 0) };
+        let kept = kept.lock();
+        (kept.last.iter().map(|(_, line)| line.to_string()).collect(), kept.printed)
     }
 
     /// The lines that are kept of one process of a node, oldest first.
@@ -140,6 +148,7 @@ impl Lines {
             self.last.pop_front();
         }
         self.last.push_back((of, line));
+        self.printed += 1;
     }
 }
 

@@ -34,6 +34,7 @@ mod logs;
 mod metrics;
 mod methods;
 mod moves;
+mod operator;
 mod order;
 mod outage;
 mod outcome;

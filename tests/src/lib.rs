@@ -15,6 +15,7 @@
 //! * [`skip`] — saying that a test does not run here.
 //! * [`stranger`] — somebody without a key, and what his attacks come to.
 //! * [`terminal`] — a program in a terminal, as a person starts it.
+//! * [`tmux`] — a real terminal that tests type into.
 //! * [`trials`] — the promises under load and faults, small for CI and at full size for `trial`.
 //! * [`websocket`] — a game client in a browser.
 //! * [`wait`] — waiting for a state, failing with the last one.
@@ -38,6 +39,7 @@ pub mod single;
 pub mod skip;
 pub mod stranger;
 pub mod terminal;
+pub mod tmux;
 pub mod trials;
 pub mod wait;
 pub mod websocket;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::finding::{Finding, LoadError};
@@ -96,6 +97,26 @@ pub fn load_appmain(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let root = shape(text, env, &mut Report::new(text, PathBuf::new()))?;
     build::appmain(root.fields()?, absolute.parent()?)
+}
+
+/// Where the master of a config answers operators, as far as the file says it: `master.webport` and `master.roothost`. Also when the
+/// file has faults elsewhere, for a cluster runs on while its next config is written. `None` when the file does not say it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn load_webport(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> io::Result<Option<(SocketAddr, Option<String>)>> {
+    let bytes = read(path)?;
+    let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(None) };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let Some(root) = shape(text, env, &mut Report::new(text, PathBuf::new())) else { return Ok(None) };
+    let master = root.fields().and_then(|root| root.section("master"));
+    let webport = |master: &crate::fields::Fields| {
+        Some((master.listen("webport")?, master.text("roothost").map(str::to_owned)))
+    };
+    Ok(master.and_then(webport))
 }
 
 /// Checks the text of a config. `path` is where it is from: findings name it, relative paths in the text

@@ -153,6 +153,8 @@ struct Audited {
 struct Detail<'a> {
     node: &'a NodeView,
     lines: &'a [String],
+    /// How many lines it has printed in all, since this master began.
+    printed: u64,
 }
 
 /// JSON as people read it, with a line break at the end for their terminal.
@@ -280,9 +282,9 @@ fn node(reader: May<Reader<'_>>, name: &str) -> Answered {
     let view = site.handle.view();
     match view.node(name) {
         Some(node) => {
-            let lines = site.handle.lines(name);
+            let (lines, printed) = site.handle.lines_printed(name);
             let html = Some(page::node(node, &lines));
-            Ok(Reply { html, ..Reply::ok(&Detail { node, lines: &lines }) })
+            Ok(Reply { html, ..Reply::ok(&Detail { node, lines: &lines, printed }) })
         }
         None => Err(Reply::error(Status::NotFound, "there is no such node; `/status` lists them")),
     }

@@ -42,6 +42,11 @@ impl Handle {
         self.logs.last(node)
     }
 
+    /// The same, and how many lines the node has printed in all, since this master began.
+    pub fn lines_printed(&self, node: &str) -> (Vec<String>, u64) {
+        self.logs.last_of(node)
+    }
+
     /// The metrics of every node and of the master, as Prometheus' text. Answers also while nodes or the supervisor hang.
     pub async fn metrics(&self) -> String {
         self.metrics.text(&self.view()).await

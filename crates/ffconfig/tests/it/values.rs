@@ -424,6 +424,26 @@ fn the_program_is_in_the_configs_folder_and_is_known_of_a_config_with_faults() {
 }
 
 #[test]
+fn the_masters_webport_is_known_of_a_config_with_faults() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("webport.json");
+    let found = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        ffconfig::load_webport(&file, &|_| None).unwrap()
+    };
+    let master =
+        |more: &str| format!("{{\"master\": {{{more}}}, \"servers\": {{\"net\": {{\"netprot\": 7}}}}}}");
+    let at = |at: &str| at.parse().unwrap();
+    assert_eq!(found(&master("\"webport\": 9998")), Some((at("127.0.0.1:9998"), None)));
+    let there = found(&master("\"webport\": \"0.0.0.0:9998\", \"roothost\": \"game.example\""));
+    assert_eq!(there, Some((at("0.0.0.0:9998"), Some("game.example".into()))));
+    assert_eq!(found(&master("\"rootport\": 7")), None);
+    for none in ["{}", "[]", "{\"master\": 7}", "{\"master\""] {
+        assert_eq!(found(none), None, "{none}");
+    }
+    assert!(ffconfig::load_webport(Path::new("no/config.json"), &|_| None).is_err());
+}
+
+#[test]
 fn a_file_is_read_and_its_paths_become_absolute() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let cluster = load(&folder.join("firefly.json"), &|_| None).unwrap().cluster;
