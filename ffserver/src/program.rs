@@ -34,7 +34,7 @@ type Apps<'a> = &'a dyn Fn() -> Vec<App>;
 /// Runs one node of a cluster, or several in one process. The master starts this program; by hand it is for debugging:
 /// `appmain gate config.json`.
 #[derive(Debug, Parser)]
-#[command(version = concat!("(ffserver ", env!("CARGO_PKG_VERSION"), ")"))]
+#[command(version = concat!("(ffserver ", env!("FF_VERSION"), ")"))]
 struct Args {
     /// The nodes, and last the cluster's config. A node is a key under `servers`, with `.1`, `.2` … where `count` makes several.
     /// Several nodes share the process: their links to each other are in memory, those to others TCP; each has its own name, rights,
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_program_says_its_own_name_and_the_release_that_it_is_made_of() {
         let version = parsed("/srv/mygame --version").unwrap_err().to_string();
-        assert_eq!(version, format!("mygame (ffserver {})\n", env!("CARGO_PKG_VERSION")));
+        assert_eq!(version, format!("mygame (ffserver {})\n", env!("FF_VERSION")));
         let help = parsed("/srv/mygame --help").unwrap_err().to_string();
         assert!(help.contains("Usage: mygame [OPTIONS] <NODE>... <CONFIG>\n"), "{help}");
         assert!(help.contains("--check-apps") && help.contains("Several nodes share the process"), "{help}");

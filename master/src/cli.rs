@@ -90,7 +90,7 @@ missing. More: docs/operations.md, \"While it is written\".";
 #[derive(Debug, Parser)]
 #[command(
     name = "master",
-    version,
+    version = env!("FF_VERSION"),
     about = "Starts a game-server cluster from one config.json and supervises it",
     long_about = LONG,
     after_help = AFTER,

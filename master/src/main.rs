@@ -163,6 +163,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
     let log = log_options(loaded.cluster.master.log.clone(), args, &ambient);
     let _log = fftelemetry::init(log).context("master.log")?;
     let console = Console::stdout(args.color);
+    info!("this is master {}", env!("FF_VERSION"));
     info!("nodes run {}", programs.of(loaded.cluster.appmain.as_deref()));
     let launcher = ProcessLauncher::new(programs.clone(), config);
     let end = match asked {

@@ -5,6 +5,7 @@ mod adoption;
 mod ambient;
 mod bad_input;
 mod bench;
+mod build_version;
 mod by_hand;
 mod chat;
 mod coins;

@@ -190,7 +190,7 @@ impl Control {
 
     async fn talk(&mut self, mut master: NodeSide<Channel>) -> io::Result<()> {
         if master.version().has(Version::RELEASE) {
-            master.send(ToMaster::Release { release: env!("CARGO_PKG_VERSION").into() }).await?;
+            master.send(ToMaster::Release { release: env!("FF_RELEASE").into() }).await?;
         }
         let mut last_status = None;
         // Of this connection: a new master counts its questions from the start.

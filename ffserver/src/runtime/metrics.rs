@@ -20,7 +20,7 @@ const SERIES_MAX: usize = 200;
 pub(crate) fn text(transit: &Transit, sessions: &Sessions, node: Option<&Node>) -> String {
     let identity = transit.identity();
     let registry = identity.metrics().registry();
-    build_info(registry);
+    build_info(registry, env!("CARGO_PKG_VERSION"), env!("FF_COMMIT"));
     ProcessMetrics::new(registry).read();
     read_node(registry, transit, sessions);
     read_links(registry, transit);

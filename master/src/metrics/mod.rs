@@ -34,7 +34,7 @@ pub(crate) struct ClusterMetrics {
 impl ClusterMetrics {
     pub(crate) fn new() -> Self {
         let registry = Registry::new();
-        build_info(&registry);
+        build_info(&registry, env!("CARGO_PKG_VERSION"), env!("FF_COMMIT"));
         let process = Arc::new(ProcessMetrics::new(&registry));
         Self { registry, gatherer: Gatherer::default(), process }
     }

@@ -206,11 +206,9 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// Registers `ff_build_info`, which says what runs: the version, and the commit when the build was told one
-/// (`FF_COMMIT=$(git rev-parse HEAD) cargo build --release`). No build script looks for it: that would build every crate anew with
-/// each commit, and a build from an archive has none.
-pub fn build_info(registry: &Registry) {
-    let (version, commit) = (env!("CARGO_PKG_VERSION"), option_env!("FF_COMMIT").unwrap_or("unknown"));
+/// Registers `ff_build_info`, which says what runs: the version, and the commit, `unknown` where the build does not know it. Both
+/// are those of the caller's crate: this one would be built anew with each commit, and all above it.
+pub fn build_info(registry: &Registry, version: &str, commit: &str) {
     let info = registry.gauges(
         "ff_build_info",
         "Version and commit of the program that runs",

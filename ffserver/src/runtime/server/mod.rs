@@ -449,7 +449,12 @@ impl FFServer {
         match outcome {
             Ok(running) => {
                 let (ms, name) = (started.elapsed().as_millis(), self.identity.name());
-                info!(kind = self.identity.kind(), pid = std::process::id(), "{name} is ready after {ms} ms");
+                info!(
+                    kind = self.identity.kind(),
+                    pid = std::process::id(),
+                    version = env!("FF_VERSION"),
+                    "{name} is ready after {ms} ms"
+                );
                 self.identity.lifecycle().set_phase(Phase::Ready);
                 control.presence.advertise(running.address);
                 word.send_replace(MasterNotice::Say(running.ready()));

@@ -183,7 +183,8 @@ impl Model {
         let between = now.saturating_duration_since(at);
         let row = |node: &NodeStatus| Row::new(node, old.get(&node.name), counters.get(&node.name), between);
         self.rows = status.nodes.iter().map(row).collect();
-        let rate: f64 = self.rows.iter().filter_map(|row| row.rate).sum();
+        // Not `sum`: that of nothing is -0.
+        let rate = self.rows.iter().filter_map(|row| row.rate).fold(0.0, |sum, rate| sum + rate);
         self.head = format!("{} · {rate:.0} msgs/s", status.head());
         (self.status, self.last, self.gone) = (status, Some((now, counters)), None);
         self.order();

@@ -13,7 +13,7 @@ use super::{Do, Exit, Fenced, Listens, Machine, Moment, Phase, Report, Tell, Wir
 use crate::output::{last_panic, last_words};
 
 /// The release of this program, as nodes are told it.
-const RELEASE: &str = env!("CARGO_PKG_VERSION");
+const RELEASE: &str = env!("FF_RELEASE");
 
 impl Machine {
     /// Launches every node that waits for nobody any more.

@@ -16,6 +16,8 @@ use crate::utc::utc;
 pub struct ClusterView {
     /// Its name.
     pub cluster: String,
+    /// The version of its master, with the commit and the time of the build, as far as that knows them.
+    pub version: &'static str,
     /// The cluster's phase: what it is doing.
     pub state: PhaseView,
     /// The command that runs, in words.
@@ -261,6 +263,7 @@ impl Machine {
         let seats = self.order.iter().filter_map(|name| self.seats.get(name));
         ClusterView {
             cluster: self.cluster.to_string(),
+            version: env!("FF_VERSION"),
             state,
             doing: self.job.as_ref().map(|job| job.title()),
             command: self.job.as_ref().map(|job| job.view(None)).or_else(|| self.last_command.clone()),
