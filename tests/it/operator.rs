@@ -102,7 +102,7 @@ async fn each_way_to_fail_has_its_sentence_and_its_exit_code() -> Result<()> {
         "no master answers at http://127.0.0.1:1: Connection refused",
     )
     .await?;
-    failed(&["status", "--at", "https://127.0.0.1:1"], 64, "HTTPS").await?;
+    failed(&["status", "--at", "https://127.0.0.1:1"], 64, "--cert").await?;
     failed(&["status", "-c", "nowhere.json"], 78, "nowhere.json").await?;
     failed(&["restart"], 64, "<NODE>").await?;
     failed(&["status", "--token-file", "nowhere"], 1, "the operator's token: nowhere").await?;

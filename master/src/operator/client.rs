@@ -14,6 +14,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::either::Either;
 use zeroize::Zeroizing;
 
 use super::{PlaceError, exit};
@@ -84,8 +88,10 @@ impl AskError {
     /// The exit code that scripts see.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Place(PlaceError::Token { .. }) => exit::FAILED,
-            Self::Place(PlaceError::Url(_)) | Self::Usage(_) => cli::exit::USAGE,
+            Self::Place(PlaceError::Token { .. } | PlaceError::Certificate { .. }) => exit::FAILED,
+            Self::Place(PlaceError::Url(_) | PlaceError::NoCertificate { .. }) | Self::Usage(_) => {
+                cli::exit::USAGE
+            }
             Self::Place(PlaceError::Config { .. } | PlaceError::Webport { .. }) => cli::exit::CONFIG,
             Self::NoMaster { .. } => exit::NO_MASTER,
             Self::Refused { .. } => exit::REFUSED,
@@ -99,13 +105,8 @@ impl AskError {
 /// Why a text is no URL of a master.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadUrl {
-    /// TLS.
-    #[error(
-        "`{0}`: this command does not speak HTTPS; ask on the master's host, or through a tunnel (ssh -L) to it"
-    )]
-    Https(String),
-    /// Something else.
-    #[error("`{0}` is no http://HOST:PORT")]
+    /// Another scheme, a path, no host.
+    #[error("`{0}` is no http://HOST:PORT, and no https://HOST:PORT")]
     Other(String),
 }
 
@@ -114,18 +115,20 @@ pub enum BadUrl {
 pub(super) struct At {
     /// `HOST:PORT`.
     authority: String,
+    https: bool,
     /// The host that the config names for nodes elsewhere, when the address is this host's.
     elsewhere: Option<String>,
 }
 
 impl At {
-    /// Of `http://HOST:PORT`, also without `http://`; nothing but `/` behind it.
+    /// Of `http://HOST:PORT`, also without `http://`, or of `https://HOST:PORT`; nothing but `/` behind it.
     pub(super) fn parse(url: &str) -> Result<Self, BadUrl> {
-        if url.starts_with("https://") {
-            return Err(BadUrl::Https(url.to_owned()));
-        }
         let bad = || BadUrl::Other(url.to_owned());
-        let rest = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+        let (https, rest) = match url.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, url.strip_prefix("http://").unwrap_or(url)),
+        };
+        let rest = rest.trim_end_matches('/');
         let strange = |c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c);
         if rest.is_empty() || rest.contains(strange) {
             return Err(bad());
@@ -136,9 +139,9 @@ impl At {
                 rest.to_owned()
             }
             Some((host, _)) if !host.starts_with('[') => return Err(bad()),
-            _ => format!("{rest}:80"),
+            _ => format!("{rest}:{}", if https { 443 } else { 80 }),
         };
-        Ok(Self { authority, elsewhere: None })
+        Ok(Self { authority, https, elsewhere: None })
     }
 
     /// Of a config's `webport` and `roothost`.
@@ -152,12 +155,23 @@ impl At {
         let elsewhere = roothost.filter(|host| host != "localhost" && webport.ip().is_loopback());
         Self {
             authority: webport.to_string(),
+            https: false,
             elsewhere: elsewhere.map(|host| format!("{host}:{}", webport.port())),
         }
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.authority)
+        format!("{}://{}", if self.https { "https" } else { "http" }, self.authority)
+    }
+
+    pub(super) fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// The host's name, as a certificate has it.
+    fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
     }
 }
 
@@ -202,11 +216,16 @@ impl Answer {
 pub(super) struct Client {
     at: At,
     token: Option<Zeroizing<String>>,
+    trusted: Option<TlsConnector>,
 }
 
+/// A connection to a master, plain or encrypted.
+type Connection = Either<TcpStream, TlsStream<TcpStream>>;
+
 impl Client {
-    pub(super) fn new(at: At, token: Option<Zeroizing<String>>) -> Self {
-        Self { at, token }
+    /// `trusted` is what connects to a master that speaks HTTPS.
+    pub(super) fn new(at: At, token: Option<Zeroizing<String>>, trusted: Option<TlsConnector>) -> Self {
+        Self { at, token, trusted }
     }
 
     pub(super) fn url(&self) -> String {
@@ -278,9 +297,18 @@ impl Client {
         AskError::NoMaster { url: self.url(), why, hint }
     }
 
+    async fn connect(&self) -> std::io::Result<Connection> {
+        let stream = TcpStream::connect(&self.at.authority).await?;
+        let Some(trusted) = self.trusted.as_ref().filter(|_| self.at.https) else {
+            return Ok(Either::Left(stream));
+        };
+        let name = ServerName::try_from(self.at.host().to_owned()).map_err(std::io::Error::other)?;
+        Ok(Either::Right(trusted.connect(name, stream).await?))
+    }
+
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>, AskError> {
         let silent = |error: &dyn std::error::Error| self.silent(fftelemetry::chain(error));
-        let connected = timeout(CONNECT_MAX, TcpStream::connect(&self.at.authority)).await;
+        let connected = timeout(CONNECT_MAX, self.connect()).await;
         let stream = connected.map_err(|e| silent(&e))?.map_err(|e| silent(&e))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| silent(&e))?;
@@ -326,7 +354,7 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, text: &str) -> AskError {
-        let client = Client::new(At::parse("h:1").unwrap(), None);
+        let client = Client::new(At::parse("h:1").unwrap(), None, None);
         client.refusal(&Answer { status, text: text.to_owned(), path: "/x".to_owned() })
     }
 
@@ -354,7 +382,8 @@ mod tests {
         assert_eq!(at("http://[::1]:9998/").as_deref(), Ok("[::1]:9998"));
         assert_eq!(at("http://[::1]").as_deref(), Ok("[::1]:80"));
         assert_eq!(at("game.example").as_deref(), Ok("game.example:80"));
-        assert!(matches!(At::parse("https://game.example"), Err(BadUrl::Https(_))));
+        assert_eq!(at("https://game.example").as_deref(), Ok("game.example:443"));
+        assert_eq!(At::parse("https://[::1]:9/").unwrap().host(), "::1");
         for bad in ["", "http://", "http://a/b", "a:b", ":9", "a b:1", "http://u@h:1", "http://a:99999"] {
             assert_eq!(at(bad), Err(BadUrl::Other(bad.to_owned())));
         }
@@ -363,7 +392,7 @@ mod tests {
     #[test]
     fn a_silent_master_of_another_host_is_named() {
         let at = At::of_config("0.0.0.0:9998".parse().unwrap(), Some("game.example".into()));
-        let said = Client::new(at, None).silent("refused".into()).to_string();
+        let said = Client::new(at, None, None).silent("refused".into()).to_string();
         assert!(
             said.contains(
                 "http://127.0.0.1:9998: refused; one of another host: --at http://game.example:9998"

@@ -15,6 +15,7 @@ mod screen;
 mod sessions;
 mod status;
 mod table;
+mod tls;
 mod top;
 
 use std::path::PathBuf;
@@ -62,12 +63,15 @@ pub struct To {
     /// The config of the cluster [default: $FF_CONFIG, or config.json]
     #[arg(short, long, value_name = "CONFIG")]
     pub config: Option<PathBuf>,
-    /// The master's address, when no config is here: http://HOST:PORT
+    /// The master's address, when no config is here: http://HOST:PORT, or https:// with --cert
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub at: Option<String>,
     /// A file with the operator's token, which is its user's alone (mode 0600)
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// The certificate of a master that speaks HTTPS, or those that vouch for it (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
     /// Print the master's answer as JSON, refusals too
     #[arg(long)]
     pub json: bool,

@@ -8,6 +8,7 @@ use ffnet::run_folder;
 use zeroize::Zeroizing;
 
 use super::client::{At, BadUrl, Client};
+use super::tls;
 use super::{Surroundings, To};
 
 /// The variable that has an operator's token.
@@ -37,6 +38,20 @@ pub enum PlaceError {
     /// The URL is none.
     #[error("--at: {0}")]
     Url(#[from] BadUrl),
+    /// The certificate cannot be used.
+    #[error("{}: {why}", path.display())]
+    Certificate {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// There is no certificate by which a master is trusted.
+    #[error("{url}: whose certificate is trusted? Name its file by --cert")]
+    NoCertificate {
+        /// The master.
+        url: String,
+    },
     /// The token cannot be read.
     #[error("the operator's token: {}", path.display())]
     Token {
@@ -61,7 +76,14 @@ pub(super) fn client(to: &To, around: &Surroundings<'_>) -> Result<Client, Place
         .at
         .is_none()
         .then(|| run_folder::of_config(&around.run_dir, &config, nix::unistd::Uid::effective().as_raw()));
-    Ok(Client::new(at, token(to.token_file.as_deref(), folder.as_deref(), around.env)?))
+    let trusted = to.cert.as_deref().map(|path| {
+        tls::connector(path).map_err(|why| PlaceError::Certificate { path: path.to_owned(), why })
+    });
+    let trusted = trusted.transpose()?;
+    if at.is_https() && trusted.is_none() {
+        return Err(PlaceError::NoCertificate { url: at.url() });
+    }
+    Ok(Client::new(at, token(to.token_file.as_deref(), folder.as_deref(), around.env)?, trusted))
 }
 
 /// Where the master of a config answers. One that listens on every address does so on loopback.
