@@ -157,13 +157,17 @@ async fn a_command_while_another_one_runs_is_busy() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_master_with_a_token_wants_it_and_takes_it_from_each_place() -> Result<()> {
+async fn a_token_is_taken_from_each_place_and_a_wrong_one_is_refused() -> Result<()> {
     const TOKEN: &str = "a-token-of-the-operators";
-    let fixture =
-        Fixture::demo()?.replace("\"master\": {", &format!("\"master\": {{ \"token\": \"{TOKEN}\","));
-    let cluster = Cluster::processes(fixture).await?;
-    let (_, err, code) = ask(&cluster, &["status"]).await?;
-    assert_eq!(code, Some(4), "{err}");
+    let operators = format!(
+        r#""master": {{ "operators": [{{ "name": "ann", "role": "operate", "hash": "{}" }}],"#,
+        tests::operators::hash(TOKEN)
+    );
+    let cluster = Cluster::processes(Fixture::demo()?.replace("\"master\": {", &operators)).await?;
+    let mut wrong = command(cluster.folder(), &["status"])?;
+    let refused = wrong.env("FF_OPERATOR_TOKEN", "a-token-of-nobody").output().await?;
+    let err = String::from_utf8(refused.stderr)?;
+    assert_eq!(refused.status.code(), Some(4), "{err}");
     assert!(err.contains("refused (401)"), "{err}");
     let mut with_env = command(cluster.folder(), &["status"])?;
     assert_eq!(with_env.env("FF_OPERATOR_TOKEN", TOKEN).output().await?.status.code(), Some(0));

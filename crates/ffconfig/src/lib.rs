@@ -43,7 +43,9 @@ pub use app_finding::{AppFinding, AppFindingPlace, UnknownAppFinding};
 pub use conf::Conf;
 pub use diff::{Diff, diff};
 pub use finding::{Finding, LoadError};
-pub use load::{FILE_BYTES_MAX, Loaded, load, load_appmain, load_webport, load_with_apps, parse};
+pub use load::{
+    FILE_BYTES_MAX, Loaded, MasterWebport, load, load_appmain, load_webport, load_with_apps, parse,
+};
 pub use logs::fault_of_levels;
 pub use model::{
     Backoff, ClientFraming, Cluster, Database, Limits, Listen, Log, Login, Master, Memcached, Node, Operator,

@@ -99,24 +99,38 @@ pub fn load_appmain(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option
     build::appmain(root.fields()?, absolute.parent()?)
 }
 
-/// Where the master of a config answers operators, as far as the file says it: `master.webport` and `master.roothost`. Also when the
+/// Where the master of a config answers operators, as far as the file says it: `master.webport`, `master.roothost` and `master.tls.cert`. Also when the
 /// file has faults elsewhere, for a cluster runs on while its next config is written. `None` when the file does not say it.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn load_webport(
-    path: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> io::Result<Option<(SocketAddr, Option<String>)>> {
+pub fn load_webport(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> io::Result<Option<MasterWebport>> {
     let bytes = read(path)?;
     let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(None) };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Some(root) = shape(text, env, &mut Report::new(text, PathBuf::new())) else { return Ok(None) };
     let master = root.fields().and_then(|root| root.section("master"));
+    let folder = path.parent().unwrap_or(Path::new(""));
     let webport = |master: &crate::fields::Fields| {
-        Some((master.listen("webport")?, master.text("roothost").map(str::to_owned)))
+        let cert = master.section("tls").and_then(|tls| tls.text("cert"));
+        Some(MasterWebport {
+            at: master.listen("webport")?,
+            roothost: master.text("roothost").map(str::to_owned),
+            cert: cert.map(|cert| folder.join(cert)),
+        })
     };
     Ok(master.and_then(webport))
+}
+
+/// Where a config says that its master answers, of [`load_webport`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterWebport {
+    /// `webport`.
+    pub at: SocketAddr,
+    /// `roothost`.
+    pub roothost: Option<String>,
+    /// The file of the certificate that it shows, where it speaks HTTPS.
+    pub cert: Option<PathBuf>,
 }
 
 /// Checks the text of a config. `path` is where it is from: findings name it, relative paths in the text

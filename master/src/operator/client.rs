@@ -145,7 +145,7 @@ impl At {
     }
 
     /// Of a config's `webport` and `roothost`.
-    pub(super) fn of_config(mut webport: SocketAddr, roothost: Option<String>) -> Self {
+    pub(super) fn of_config(mut webport: SocketAddr, roothost: Option<String>, https: bool) -> Self {
         if webport.ip().is_unspecified() {
             match webport {
                 SocketAddr::V4(_) => webport.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -155,7 +155,7 @@ impl At {
         let elsewhere = roothost.filter(|host| host != "localhost" && webport.ip().is_loopback());
         Self {
             authority: webport.to_string(),
-            https: false,
+            https,
             elsewhere: elsewhere.map(|host| format!("{host}:{}", webport.port())),
         }
     }
@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_silent_master_of_another_host_is_named() {
-        let at = At::of_config("0.0.0.0:9998".parse().unwrap(), Some("game.example".into()));
+        let at = At::of_config("0.0.0.0:9998".parse().unwrap(), Some("game.example".into()), false);
         let said = Client::new(at, None, None).silent("refused".into()).to_string();
         assert!(
             said.contains(

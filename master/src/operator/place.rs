@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ffconfig::MasterWebport;
 use ffnet::private_file::{self, FileFault};
 use ffnet::run_folder;
 use zeroize::Zeroizing;
@@ -68,15 +69,15 @@ pub(super) fn client(to: &To, around: &Surroundings<'_>) -> Result<Client, Place
     let config =
         to.config.clone().or_else(|| (around.env)(CONFIG_ENV).filter(|s| !s.is_empty()).map(PathBuf::from));
     let config = config.unwrap_or_else(|| PathBuf::from("config.json"));
-    let at = match &to.at {
-        Some(url) => At::parse(url)?,
+    let (at, shown) = match &to.at {
+        Some(url) => (At::parse(url)?, None),
         None => of_config(&config, around.env)?,
     };
     let folder = to
         .at
         .is_none()
         .then(|| run_folder::of_config(&around.run_dir, &config, nix::unistd::Uid::effective().as_raw()));
-    let trusted = to.cert.as_deref().map(|path| {
+    let trusted = to.cert.as_deref().or(shown.as_deref()).map(|path| {
         tls::connector(path).map_err(|why| PlaceError::Certificate { path: path.to_owned(), why })
     });
     let trusted = trusted.transpose()?;
@@ -86,12 +87,17 @@ pub(super) fn client(to: &To, around: &Surroundings<'_>) -> Result<Client, Place
     Ok(Client::new(at, token(to.token_file.as_deref(), folder.as_deref(), around.env)?, trusted))
 }
 
-/// Where the master of a config answers. One that listens on every address does so on loopback.
-fn of_config(config: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<At, PlaceError> {
+/// Where the master of a config answers, and the file of the certificate that it shows. One that listens on every address does so on
+/// loopback.
+fn of_config(
+    config: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(At, Option<PathBuf>), PlaceError> {
     let unreadable = |source| PlaceError::Config { path: config.to_owned(), source };
     let named = ffconfig::load_webport(config, env).map_err(unreadable)?;
-    let (webport, roothost) = named.ok_or_else(|| PlaceError::Webport { path: config.to_owned() })?;
-    Ok(At::of_config(webport, roothost))
+    let MasterWebport { at, roothost, cert } =
+        named.ok_or_else(|| PlaceError::Webport { path: config.to_owned() })?;
+    Ok((At::of_config(at, roothost, cert.is_some()), cert))
 }
 
 /// The token of the first place that has one; none when no place has, as for the master's own user.
@@ -160,9 +166,9 @@ mod tests {
         let text =
             |webport: &str| format!(r#"{{"master": {{"webport": {webport}, "rootport": 1}}, "servres": 3}}"#);
         std::fs::write(&config, text("9998")).unwrap();
-        assert_eq!(of_config(&config, &|_| None).unwrap().url(), "http://127.0.0.1:9998");
+        assert_eq!(of_config(&config, &|_| None).unwrap().0.url(), "http://127.0.0.1:9998");
         std::fs::write(&config, text("\"0.0.0.0:9998\"")).unwrap();
-        assert_eq!(of_config(&config, &|_| None).unwrap().url(), "http://127.0.0.1:9998");
+        assert_eq!(of_config(&config, &|_| None).unwrap().0.url(), "http://127.0.0.1:9998");
         std::fs::write(&config, "{}").unwrap();
         assert!(matches!(of_config(&config, &|_| None), Err(PlaceError::Webport { .. })));
         let fault = of_config(&folder.path().join("no.json"), &|_| None).unwrap_err().to_string();

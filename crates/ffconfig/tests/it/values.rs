@@ -428,14 +428,16 @@ fn the_masters_webport_is_known_of_a_config_with_faults() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("webport.json");
     let found = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        ffconfig::load_webport(&file, &|_| None).unwrap()
+        ffconfig::load_webport(&file, &|_| None).unwrap().map(|it| (it.at, it.roothost, it.cert))
     };
     let master =
         |more: &str| format!("{{\"master\": {{{more}}}, \"servers\": {{\"net\": {{\"netprot\": 7}}}}}}");
     let at = |at: &str| at.parse().unwrap();
-    assert_eq!(found(&master("\"webport\": 9998")), Some((at("127.0.0.1:9998"), None)));
+    assert_eq!(found(&master("\"webport\": 9998")), Some((at("127.0.0.1:9998"), None, None)));
     let there = found(&master("\"webport\": \"0.0.0.0:9998\", \"roothost\": \"game.example\""));
-    assert_eq!(there, Some((at("0.0.0.0:9998"), Some("game.example".into()))));
+    assert_eq!(there, Some((at("0.0.0.0:9998"), Some("game.example".into()), None)));
+    let sealed = found(&master("\"webport\": 9998, \"tls\": {\"cert\": \"web.pem\", \"key\": \"web.key\"}"));
+    assert_eq!(sealed, Some((at("127.0.0.1:9998"), None, Some(file.with_file_name("web.pem")))));
     assert_eq!(found(&master("\"rootport\": 7")), None);
     for none in ["{}", "[]", "{\"master\": 7}", "{\"master\""] {
         assert_eq!(found(none), None, "{none}");
