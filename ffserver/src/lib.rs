@@ -177,6 +177,7 @@
 //! | `memcached` | the cache in memcached servers |
 //! | `web` | the web server of a node, which is Rocket: `webport`, [`App::web`] |
 //! | `allocator` | mimalloc as the program's allocator |
+//! | `testing` | [`testing`], the test kit |
 //!
 //! A config that asks for what the program was built without is a fault at start. What each costs to build:
 //! [`docs/features.md`][features].
