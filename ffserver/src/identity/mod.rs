@@ -16,10 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ffambient::{Ambient, Chance, Clock};
-use ffconfig::{Limits, Operator};
+use ffconfig::Limits;
+#[cfg(feature = "web")]
+use ffconfig::Operator;
 #[cfg(feature = "web")]
 use ffhttp::is_same_secret;
-use ffkeys::{NodeKeys, TrustRoots, operator_hash};
+#[cfg(feature = "web")]
+use ffkeys::operator_hash;
+use ffkeys::{NodeKeys, TrustRoots};
 use ffnet::handshake::{HandshakeError, Local};
 use ffproto::credential::PublicKey;
 use ffproto::encrypt::Encrypt;
@@ -39,6 +43,7 @@ pub(crate) struct Identity(Arc<Inner>);
 struct Inner {
     cluster_name: ClusterName,
     keys: OwnKeys,
+    #[cfg(feature = "web")]
     operators: Vec<Operator>,
     encrypt: Encrypt,
     config: ffconfig::Node,
@@ -68,6 +73,7 @@ impl Identity {
         Self(Arc::new(Inner {
             cluster_name: cluster.name.clone(),
             keys,
+            #[cfg(feature = "web")]
             operators: cluster.master.operators.clone(),
             encrypt: cluster.master.encrypt,
             config,
