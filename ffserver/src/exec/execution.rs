@@ -1,12 +1,12 @@
 //! Runs one handler or hook of an app: its panic is caught, its deadline is kept, and its errors are logged.
 
 use std::future::{Future, ready};
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ffproto::Code;
-use ffproto::link::Client;
 use fftelemetry::request::{RequestId, during};
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -25,8 +25,9 @@ pub(crate) struct Execution {
     handler: HandlerFuture,
     /// What a handler of the app is noted by, until it has ended.
     noted: Option<Noted>,
-    /// What lines are logged for meanwhile.
-    request: Option<RequestId>,
+    /// The session and the command that lines are logged for meanwhile; as numbers, for a connection has room for two words.
+    session: Option<NonZeroU64>,
+    command: u32,
 }
 
 /// The note of a handler that runs.
@@ -47,8 +48,10 @@ impl Noted {
 impl Execution {
     /// Runs the route on `request`. The handler begins with the first poll.
     pub(crate) fn new(route: &Route, request: Request) -> Self {
-        let id = |client: Client| RequestId { session: client.session.0, command: client.command.0 };
-        let id = request.client.map(id);
+        let client = request.client;
+        // No session has the id 0: its node's number, which is in it, is none.
+        let session = client.and_then(|client| NonZeroU64::new(client.session.0));
+        let command = client.map_or(0, |client| client.command.0);
         // The extraction of arguments runs inside the future of an attribute, but a route may be written by hand.
         let handler = caught(|| (route.run)(request))
             .unwrap_or_else(|panic| Box::pin(ready(Err(HandlerError::panic(panic)))));
@@ -56,17 +59,17 @@ impl Execution {
             .watched
             .as_ref()
             .map(|watched| Noted { watched: watched.clone(), began: watched.metrics.begin() });
-        Self { handler, noted, request: id }
+        Self { handler, noted, session, command }
     }
 
     /// The request that it answers, for the log.
     pub(crate) fn request(&self) -> Option<RequestId> {
-        self.request
+        self.session.map(|session| RequestId { session: session.get(), command: self.command })
     }
 
     /// The execution of another future of the app, such as a hook.
     pub(crate) fn hook(hook: impl Future<Output = Outcome> + Send + 'static) -> Self {
-        Self { handler: Box::pin(hook), noted: None, request: None }
+        Self { handler: Box::pin(hook), noted: None, session: None, command: 0 }
     }
 }
 
@@ -74,13 +77,14 @@ impl Future for Execution {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let Self { handler, noted, request } = &mut *self;
+        let request = self.request();
+        let Self { handler, noted, .. } = &mut *self;
         if let Some(Noted { watched, .. }) = noted {
             watched.begin();
         }
         // Written in place: an outcome is large, and `catch_unwind` would move it twice.
         let mut polled = Poll::Pending;
-        let ended = caught(|| polled = during(*request, || handler.as_mut().poll(cx)));
+        let ended = caught(|| polled = during(request, || handler.as_mut().poll(cx)));
         if let Some(Noted { watched, .. }) = noted {
             watched.end();
         }
@@ -93,7 +97,7 @@ impl Future for Execution {
             noted.end(outcome.as_ref().err().map(HandlerError::code));
         }
         if let Poll::Ready(Err(error)) = &mut polled {
-            error.set_request(*request);
+            error.set_request(request);
         }
         polled
     }
@@ -110,7 +114,7 @@ impl Drop for Execution {
 
 /// Runs a handler that is late or detached to its deadline.
 pub(crate) async fn until(deadline: Instant, handler: Execution) -> Outcome {
-    let request = handler.request;
+    let request = handler.request();
     tokio::time::timeout_at(deadline, handler).await.unwrap_or_else(|_| Err(HandlerError::late(request)))
 }
 
