@@ -12,6 +12,8 @@ use ffproto::encrypt::Encrypt;
 use ffproto::{ClusterName, CommandId, NodeName};
 
 use crate::conf::Conf;
+pub use crate::logs::Log;
+pub use crate::operators::{Operator, OperatorRole};
 use crate::rights::Rights;
 
 /// A whole config, checked.
@@ -179,41 +181,6 @@ impl fmt::Debug for Master {
     }
 }
 
-/// An operator of `master.operators`: whoever sends the token of that hash. Its `Debug` does not show the hash.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Operator {
-    /// `name`: who it is, in the audit and as user name in a browser. Required, and nobody else's.
-    pub name: String,
-    /// `role`: what the operator may do. Required.
-    pub role: OperatorRole,
-    /// `hash`: the SHA-256 of the operator's token. Required.
-    pub hash: [u8; 32],
-}
-
-impl fmt::Debug for Operator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, self.role)
-    }
-}
-
-/// What an operator may do. The greater one may do all that the lesser may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum OperatorRole {
-    /// `read`: to look.
-    Read,
-    /// `operate`: to command, too.
-    Operate,
-}
-
-impl fmt::Display for OperatorRole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Read => "read",
-            Self::Operate => "operate",
-        })
-    }
-}
-
 /// `master.tls`: the files, in PEM, of the certificate that webport shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
@@ -221,81 +188,6 @@ pub struct Tls {
     pub cert: PathBuf,
     /// `key`: its private key.
     pub key: PathBuf,
-}
-
-/// `log`: what a process writes of what happens, besides the terminal. A bare text is its `file`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// `file`: the file that lines are appended to; in the config's folder.
-    pub file: Option<PathBuf>,
-    /// `errors`: the file that lines from WARN up are appended to, too.
-    pub errors: Option<PathBuf>,
-    /// `json`: whether a line is a JSON object. Default false.
-    pub json: bool,
-    /// `level`: what is shown, by level and target, unless `FF_LOG` is set.
-    pub level: Option<String>,
-    /// `rotate_mb`: the largest size of a file, in bytes. Default 64 MiB; `None` (0 in the config): no limit.
-    pub rotate_bytes: Option<u64>,
-    /// `rotate_daily`: whether a file has lines of one day, by UTC. Default false.
-    pub rotate_daily: bool,
-    /// `keep`: older files that are kept. Default 7.
-    pub keep: u32,
-    /// `quiet_commands`: commands whose calls are not logged, as runs (first and last) that are disjoint and sorted.
-    pub quiet_commands: Vec<(CommandId, CommandId)>,
-}
-
-/// As a person reads it: `absent`, the file alone, or what is not as it is without being said.
-impl fmt::Display for Log {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let default = Self::default();
-        let quoted = |path: &PathBuf| format!("`{}`", path.display());
-        if *self == default {
-            return f.write_str("absent");
-        }
-        if let Some(file) = &self.file
-            && *self == (Self { file: Some(file.clone()), ..default.clone() })
-        {
-            return f.write_str(&quoted(file));
-        }
-        let differs =
-            |differs: bool, key: &'static str, value: String| differs.then(|| format!("{key} {value}"));
-        let mb = self.rotate_bytes.unwrap_or(0) >> 20;
-        let shown = [
-            self.file.as_ref().map(|file| format!("file {}", quoted(file))),
-            self.errors.as_ref().map(|errors| format!("errors {}", quoted(errors))),
-            differs(self.json, "json", self.json.to_string()),
-            self.level.as_ref().map(|level| format!("level `{level}`")),
-            differs(self.rotate_bytes != default.rotate_bytes, "rotate_mb", mb.to_string()),
-            differs(self.rotate_daily, "rotate_daily", self.rotate_daily.to_string()),
-            differs(self.keep != default.keep, "keep", self.keep.to_string()),
-            differs(!self.quiet_commands.is_empty(), "quiet_commands", runs(&self.quiet_commands)),
-        ];
-        write!(f, "{{{}}}", shown.into_iter().flatten().collect::<Vec<_>>().join(", "))
-    }
-}
-
-fn runs(commands: &[(CommandId, CommandId)]) -> String {
-    let runs = commands.iter().map(|(first, last)| match first == last {
-        true => first.to_string(),
-        false => format!("[{first}, {last}]"),
-    });
-    format!("[{}]", runs.collect::<Vec<_>>().join(", "))
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        let (file, errors, level, quiet_commands) = (None, None, None, Vec::new());
-        Self {
-            file,
-            errors,
-            json: false,
-            level,
-            rotate_bytes: Some(64 << 20),
-            rotate_daily: false,
-            keep: 7,
-            quiet_commands,
-        }
-    }
 }
 
 /// Where a cluster's token stands. Its `Debug` does not show it.

@@ -1,9 +1,45 @@
 //! The operators of `master.operators`: the hash of each one's token, and what the entries say about each other.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use crate::fields::Fields;
 use crate::report::Report;
+
+/// An operator of `master.operators`: whoever sends the token of that hash. Its `Debug` does not show the hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Operator {
+    /// `name`: who it is, in the audit and as user name in a browser. Required, and nobody else's.
+    pub name: String,
+    /// `role`: what the operator may do. Required.
+    pub role: OperatorRole,
+    /// `hash`: the SHA-256 of the operator's token. Required.
+    pub hash: [u8; 32],
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.role)
+    }
+}
+
+/// What an operator may do. The greater one may do all that the lesser may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OperatorRole {
+    /// `read`: to look.
+    Read,
+    /// `operate`: to command, too.
+    Operate,
+}
+
+impl fmt::Display for OperatorRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+        })
+    }
+}
 
 /// What a hash begins with: another one may follow it one day.
 const SCHEME: &str = "sha256:";
